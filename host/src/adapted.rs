@@ -1,0 +1,105 @@
+//! The pretrained model with what plugins added to it: parameters, hooks, freezing, rates.
+
+use std::sync::Arc;
+
+use fthost_autograd::{Device, Parameter};
+use fthost_models::Model;
+
+use crate::plugin::RunHandles;
+
+/// Who declared a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The pretrained model.
+    Base,
+    /// The strategy at this place of the run file.
+    Strategy(usize),
+    /// The head of the task at this place of the run file.
+    Head(usize),
+}
+
+/// A parameter with what the run needs to know of it.
+#[derive(Clone, Debug)]
+pub struct ModelParameter {
+    /// The parameter; its name is its Hugging Face path without prefix, or `<site path>.<declared name>`.
+    pub parameter: Parameter,
+    /// Who declared it.
+    pub owner: Owner,
+    /// The block group it belongs to; heads have the last one.
+    pub group: usize,
+    /// Its rate is `train.lr` times this.
+    pub lr_factor: f64,
+    /// Whether weight decay applies. No by default for biases and norms.
+    pub decay: bool,
+}
+
+/// What one pattern of a strategy matched; printed in the plan.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PatternMatch {
+    /// The strategy's place in the run file.
+    pub strategy: usize,
+    /// The pattern as written.
+    pub pattern: String,
+    /// Number of sites or parameters it matched.
+    pub matched: usize,
+}
+
+/// The model of a run.
+pub struct AdaptedModel {
+    /// The pretrained model with its hooks.
+    pub model: Box<dyn Model>,
+    /// Base parameters first, then what plugins declared, in order.
+    pub parameters: Vec<ModelParameter>,
+    /// What patterns matched, in order of the calls.
+    pub matches: Vec<PatternMatch>,
+    /// Where its tensors live.
+    pub device: Device,
+    /// The run's seed, for the init of declared parameters.
+    pub seed: u64,
+    /// Tasks of the run. With more than one, the names of heads' parameters begin with their task's.
+    pub tasks: usize,
+    /// Token ids of a text without special tokens, where the model reads text: for prompts that start from one.
+    pub tokenize: Option<Tokenize>,
+    /// The numbers by which plugins name the parameters.
+    handles: Arc<RunHandles>,
+}
+
+/// Token ids of a text.
+pub type Tokenize = Box<dyn Fn(&str) -> crate::Result<Vec<u32>> + Send + Sync>;
+
+impl AdaptedModel {
+    /// The base model, everything trainable.
+    pub fn new(model: Box<dyn Model>, device: Device, seed: u64) -> Self {
+        let parameters: Vec<ModelParameter> = model
+            .parameters()
+            .iter()
+            .map(|base| ModelParameter {
+                parameter: base.parameter.clone(),
+                owner: Owner::Base,
+                group: base.group,
+                lr_factor: 1.0,
+                decay: decays(base.parameter.name(), base.parameter.tensor().dims()),
+            })
+            .collect();
+        let handles = Arc::new(RunHandles::new(device.clone()));
+        Self { model, parameters, matches: Vec::new(), device, seed, tasks: 1, tokenize: None, handles }
+    }
+
+    /// The numbers by which plugins name the parameters: all that `parameters` holds now.
+    pub(crate) fn handles(&self) -> &Arc<RunHandles> {
+        for new in &self.parameters[self.handles.len()..] {
+            self.handles.push(&new.parameter);
+        }
+        &self.handles
+    }
+
+    /// Parameters that train now.
+    pub fn trainable(&self) -> impl Iterator<Item = &ModelParameter> {
+        self.parameters.iter().filter(|p| p.parameter.trainable())
+    }
+}
+
+/// Whether weight decay applies to a parameter by default: not to biases and norms, which are vectors.
+pub fn decays(name: &str, shape: &[usize]) -> bool {
+    shape.len() > 1 && !name.ends_with("bias")
+}

@@ -1,0 +1,199 @@
+//! What the command line takes.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use fthost::run::DeviceChoice;
+use fthost::run::file::{Override, RunFile};
+use fthost::{Error, Result};
+
+/// Fine-tunes pretrained models. How is up to plugins: shared libraries with strategies, schedules, regularizers and task heads.
+///
+/// fthost --plugin liblora.so            adapts the embedded demo
+/// fthost sst2.toml                      runs a run file
+/// fthost sst2.toml --set train.lr=1e-3  runs it with another value
+#[derive(Debug, Parser)]
+#[command(
+    name = "fthost",
+    version,
+    verbatim_doc_comment,
+    subcommand_help_heading = "Other commands",
+    disable_help_subcommand = true
+)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(super) run: RunArguments,
+
+    /// Prints one JSON object on standard output: the result, or {"error": ...}
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+
+    /// Logs more to standard error: -v info, -vv debug, -vvv trace. FTHOST_LOG sets a filter instead
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+/// What there is beside running.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Shows what plugins hold: their methods and every option
+    Inspect {
+        /// Files (./liblora.so), or names that are looked for (lora)
+        #[arg(value_name = "PLUGIN", required = true)]
+        plugins: Vec<String>,
+    },
+    /// Lists the plugins that are found, and where was looked
+    Plugins,
+}
+
+/// The arguments of a run.
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// Run file; without one the embedded demo runs
+    #[arg(value_name = "RUN.toml")]
+    file: Option<PathBuf>,
+
+    /// Run file, as the argument
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
+
+    /// Opens a plugin: a file or a name, PATH#NAME where it has several strategies. Its strategy is added, or is the strategy
+    /// where the run file names none
+    #[arg(long = "plugin", value_name = "PATH")]
+    pub(super) plugins: Vec<String>,
+
+    /// Sets a value of the run file: train.lr=1e-3, strategy.rank=4, task.0.train=a.tsv
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+
+    /// Folder that the run leaves; it must not exist. Without it runs/NAME, numbered where that exists
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) out: Option<PathBuf>,
+
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    pub(super) device: DeviceChoice,
+
+    /// What every random number follows from, as train.seed
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// CPU threads, as train.threads
+    #[arg(long)]
+    threads: Option<usize>,
+
+    /// Prints the result only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+impl RunArguments {
+    /// The run file with everything that the command line sets in it.
+    pub(super) fn run_file(&self) -> Result<RunFile> {
+        let mut overrides = self.sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
+        overrides.extend(self.seed.map(|seed| Override::flag("--seed", "train.seed", seed)));
+        overrides.extend(self.threads.map(|threads| Override::flag("--threads", "train.threads", threads)));
+        match self.file.as_ref().or(self.config.as_ref()) {
+            Some(path) => RunFile::load(path, &overrides),
+            None if self.plugins.is_empty() && self.sets.iter().all(|set| !set.starts_with("strategy.")) => {
+                Err(Error::usage("there is nothing to run: name a run file, or a plugin for the embedded demo")
+                    .with_help("fthost --plugin FILE, or fthost RUN.toml; fthost plugins lists what is found"))
+            }
+            None => RunFile::demo(&overrides),
+        }
+    }
+
+    /// Refuses arguments of a run beside a subcommand: it would not use them.
+    pub(super) fn must_be_unused(&self) -> Result<()> {
+        let used = [
+            ("a run file", self.file.is_some()),
+            ("--config", self.config.is_some()),
+            ("--plugin", !self.plugins.is_empty()),
+            ("--set", !self.sets.is_empty()),
+            ("--out", self.out.is_some()),
+            ("--device", self.device != DeviceChoice::Cpu),
+            ("--seed", self.seed.is_some()),
+            ("--threads", self.threads.is_some()),
+            ("--quiet", self.quiet),
+        ];
+        match used.iter().find(|(_, used)| *used) {
+            None => Ok(()),
+            Some((what, _)) => Err(Error::usage(format!("this command does not take {what}"))
+                .with_help("leave it out; a run file that is named as a command is ./NAME")),
+        }
+    }
+}
+
+/// Reads `cpu`, `cuda` or `cuda:N`.
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    match text.split_once(':') {
+        None if text == "cpu" => Ok(DeviceChoice::Cpu),
+        None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
+        Some(("cuda", number)) => match number.parse() {
+            Ok(number) => Ok(DeviceChoice::Cuda(number)),
+            Err(_) => Err(format!("{number:?} is no device number; cuda:0 is the first device")),
+        },
+        _ => Err("a device is cpu, cuda or cuda:N".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn read(line: &str) -> Arguments {
+        Arguments::try_parse_from(line.split(' ')).unwrap()
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn devices() {
+        let check = |text: &str, expected: Result<DeviceChoice, &str>| {
+            assert_eq!(device(text), expected.map_err(str::to_owned), "{text}");
+        };
+        check("cpu", Ok(DeviceChoice::Cpu));
+        check("cuda", Ok(DeviceChoice::Cuda(0)));
+        check("cuda:3", Ok(DeviceChoice::Cuda(3)));
+        check("cuda:", Err("\"\" is no device number; cuda:0 is the first device"));
+        check("cuda:-1", Err("\"-1\" is no device number; cuda:0 is the first device"));
+        check("gpu", Err("a device is cpu, cuda or cuda:N"));
+        check("cpu:0", Err("a device is cpu, cuda or cuda:N"));
+    }
+
+    #[test]
+    fn a_run_file_and_the_commands_do_not_clash() {
+        let run = read("fthost sst2.toml --plugin a.so --plugin b.so --seed 3 --json -vv");
+        assert!(run.command.is_none() && run.json);
+        assert_eq!((run.run.plugins.len(), run.run.seed, run.verbose), (2, Some(3), 2));
+        assert_eq!(run.run.file, Some("sst2.toml".into()));
+        assert!(read("fthost ./inspect").command.is_none());
+        let inspect = read("fthost inspect lora adapter --json");
+        assert!(
+            matches!(inspect.command, Some(Command::Inspect { ref plugins }) if plugins.len() == 2) && inspect.json
+        );
+        assert!(matches!(read("fthost --json plugins").command, Some(Command::Plugins)));
+        let both = read("fthost sst2.toml plugins");
+        assert!(both.run.must_be_unused().unwrap_err().to_string().contains("does not take a run file"));
+        assert!(Arguments::try_parse_from(["fthost", "a.toml", "--config", "b.toml"]).is_err());
+        assert!(Arguments::try_parse_from(["fthost", "inspect"]).is_err());
+    }
+
+    #[test]
+    fn flags_become_values_of_the_run_file() {
+        let file = |line: &str| read(line).run.run_file();
+        let demo = file("fthost --plugin lora --seed 5 --threads 3 --set train.seed=4 --set run.name=x").unwrap();
+        assert_eq!((demo.train.seed, demo.train.threads, demo.run.name.as_str()), (5, Some(3), "x"));
+        assert!(file("fthost").unwrap_err().to_string().contains("nothing to run"));
+        assert!(file("fthost --plugin lora --set train").unwrap_err().to_string().contains("there is no ="));
+        assert!(file("fthost /nowhere/run.toml").unwrap_err().to_string().contains("cannot read the run file"));
+    }
+}

@@ -1,0 +1,124 @@
+//! What plugins hold: `fthost inspect` and `fthost plugins`.
+
+use fthost::plugin::{MethodInfo, Plugin, Search, note};
+use fthost::report::table::Table;
+use fthost::run::file::options_of;
+use fthost::{Error, Result};
+use serde_json::{Value, json};
+
+use super::say;
+
+/// Shows what each plugin says of itself, its methods and their options.
+pub(super) fn inspect(plugins: &[String], as_json: bool) -> Result<()> {
+    let search = Search::from_environment();
+    let mut found = Vec::new();
+    for value in plugins {
+        let path = search.find(value)?;
+        let checked = note::check(&path)?;
+        found.push((Plugin::open(&path)?, path, checked.note));
+    }
+    if as_json {
+        let plugins: Vec<Value> = found
+            .iter()
+            .map(|(plugin, path, note)| {
+                let methods: Vec<Value> = plugin.info().methods.iter().map(method_json).collect();
+                json!({ "path": path, "sha256": plugin.sha256(), "note": note, "methods": methods })
+            })
+            .collect();
+        return say(&json!({ "plugins": plugins }).to_string());
+    }
+    for (i, (plugin, path, note)) in found.iter().enumerate() {
+        if i > 0 {
+            say("")?;
+        }
+        let ops = if note.ops.is_empty() { "none declared".to_owned() } else { note.ops.join(", ") };
+        let mut facts = Table::new();
+        facts.row(["file", &path.display().to_string()]);
+        facts.row(["sha256", plugin.sha256()]);
+        facts.row(["license", &note.license]);
+        facts.row([
+            "abi",
+            &format!("{}.{}, host at least {}.{}", note.abi_major, note.abi_minor, note.abi_major, note.min_host_minor),
+        ]);
+        facts.row(["compiler", &note.compiler]);
+        facts.row(["ops", &ops]);
+        say(&format!("{} {}\n{}", note.name, note.version, facts.to_text().trim_end()))?;
+        for method in &plugin.info().methods {
+            say(&method_text(method))?;
+        }
+    }
+    Ok(())
+}
+
+fn method_json(method: &MethodInfo) -> Value {
+    json!({
+        "kind": method.kind,
+        "name": method.name,
+        "summary": method.summary,
+        "options": options_of(method),
+        "schema": method.config_schema,
+    })
+}
+
+fn method_text(method: &MethodInfo) -> String {
+    let title = format!("\n{} {:?}: {}", method.kind, method.name, method.summary);
+    let options = options_of(method);
+    if options.is_empty() {
+        return format!("{title}\nno options");
+    }
+    let mut table = Table::new();
+    table.row(["option", "default", "takes", "what it does"]);
+    for option in &options {
+        let default = option.default.as_ref().map_or_else(|| "-".to_owned(), Value::to_string);
+        table.row([&option.name, &default, &option.takes, &option.description]);
+    }
+    format!("{title}\n{}", table.to_text().trim_end())
+}
+
+/// Lists the plugins that the search rule finds, by their notes: none of their code runs.
+pub(super) fn list(as_json: bool) -> Result<()> {
+    let search = Search::from_environment();
+    let found: Vec<_> = search.libraries().into_iter().map(|path| (note::check(&path), path)).collect();
+    if as_json {
+        let plugins: Vec<Value> = found
+            .iter()
+            .map(|(checked, path)| match checked {
+                Ok(checked) => json!({
+                    "path": path, "sha256": checked.sha256, "note": checked.note, "methods": checked.methods, "error": null,
+                }),
+                Err(error) => json!({ "path": path, "error": error.to_string() }),
+            })
+            .collect();
+        let places: Vec<Value> =
+            search.places().iter().map(|place| json!({ "folder": place.folder, "why": place.why })).collect();
+        return say(&json!({ "plugins": plugins, "places": places }).to_string());
+    }
+    let mut table = Table::new();
+    let mut unusable = Vec::new();
+    for (checked, path) in &found {
+        match checked {
+            Ok(checked) => {
+                for method in &checked.methods {
+                    let (kind, version, path) =
+                        (method.kind.to_string(), &checked.note.version, path.display().to_string());
+                    table.row([&method.name, &kind, version, &path, &method.summary]);
+                }
+            }
+            Err(error) => unusable.push(format!("not usable: {error}")),
+        }
+    }
+    let listing = table.to_text();
+    for text in [listing.trim_end().to_owned(), unusable.join("\n"), search.report()] {
+        if !text.is_empty() {
+            say(&text)?;
+        }
+    }
+    if found.is_empty() {
+        let help = format!(
+            "put plugins into one of these folders, or name one more by {}",
+            fthost::plugin::search::PATH_VARIABLE
+        );
+        return Err(Error::usage("no plugin was found").with_help(help));
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The command line: arguments to calls, and what comes back to text or JSON.
+
+mod arguments;
+mod errors;
+mod inspect;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use fthost::run::{self, Output};
+use fthost::{Error, Result};
+use tracing_subscriber::EnvFilter;
+
+use arguments::{Arguments, Command, RunArguments};
+
+/// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
+const LOG_VARIABLE: &str = "FTHOST_LOG";
+
+/// Runs the command and gives its exit code: 0, 1 where the work failed, 2 where what was asked was wrong.
+pub(crate) fn main(started: Instant) -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return errors::wrong_arguments(&error),
+    };
+    let json = arguments.json;
+    match log_to_stderr(arguments.verbose).and_then(|()| dispatch(arguments, started)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            errors::print(&error, json);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
+    let Arguments { command, run, json, verbose: _ } = arguments;
+    let Some(command) = command else { return train(run, json, started) };
+    run.must_be_unused()?;
+    match command {
+        Command::Inspect { plugins } => inspect::inspect(&plugins, json),
+        Command::Plugins => inspect::list(json),
+    }
+}
+
+/// What a bare `fthost` does: one run.
+fn train(arguments: RunArguments, json: bool, started: Instant) -> Result<()> {
+    let file = arguments.run_file()?;
+    if let Some(threads) = file.train.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|error| Error::usage(format!("cannot start {threads} threads: {error}")))?;
+    }
+    let output = if json { Output::Json } else { Output::Human { quiet: arguments.quiet } };
+    run::execute(run::Options {
+        file,
+        plugins: arguments.plugins,
+        out: arguments.out,
+        device: arguments.device,
+        output,
+        started,
+    })?;
+    Ok(())
+}
+
+/// Sends the log to standard error. `-v` goes before the variable.
+fn log_to_stderr(verbose: u8) -> Result<()> {
+    let variable = std::env::var(LOG_VARIABLE).ok().filter(|value| !value.is_empty());
+    let filter = match (verbose, variable) {
+        (0, Some(filter)) => EnvFilter::try_new(&filter).map_err(|error| {
+            Error::usage(format!("{LOG_VARIABLE}={filter} is no filter: {error}"))
+                .with_help("write a level (warn, info, debug, trace) or TARGET=LEVEL, separated by commas")
+        })?,
+        (0, None) => EnvFilter::new("warn"),
+        (1, _) => EnvFilter::new("info"),
+        (2, _) => EnvFilter::new("debug"),
+        (_, _) => EnvFilter::new("trace"),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(errors::colour(&io::stderr()))
+        .init();
+    Ok(())
+}
+
+/// Writes a line to standard output. A reader that has left, as `head` does, is no error.
+fn say(text: &str) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("cannot write to standard output")(error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,158 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use miette::Diagnostic;
+
+use super::super::text::tests::write_tokenizer;
+use super::*;
+
+const TEXT: Modality = Modality::Text { max_tokens: 6, vocabulary: 7 };
+const DIGITS: Modality = Modality::Images { channels: 1, size: 8, tokens: 17 };
+
+fn load_text(content: &str, labels: Option<&[String]>, modality: Modality) -> Result<Dataset> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tsv");
+    std::fs::write(&path, content).unwrap();
+    let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
+    let columns = Columns::default();
+    let source = Source { path: &path, part: Part::Train, columns: &columns, labels, modality, device: &Device::Cpu };
+    load(&source, Some(&tokenizer))
+}
+
+fn load_digits(name: &str, part: Part, modality: Modality) -> Result<Dataset> {
+    let columns = Columns::default();
+    let source =
+        Source { path: Path::new(name), part, columns: &columns, labels: None, modality, device: &Device::Cpu };
+    load(&source, None)
+}
+
+#[track_caller]
+fn check_error<T>(outcome: Result<T>, expected: &[&str]) {
+    let error = outcome.err().unwrap();
+    let text = format!("{error} ({})", error.help().map(|help| help.to_string()).unwrap_or_default());
+    assert!(expected.iter().all(|part| text.contains(part)), "{text}");
+}
+
+#[test]
+fn rows_are_packed_in_the_order_asked_for() {
+    let data = load_text("text\ttext_pair\tlabel\na b\tc\tyes\n\td\tno\na b c d\ta b c d\tyes\n", None, TEXT).unwrap();
+    assert_eq!((data.len(), data.total_tokens(), data.truncated(), data.empty_texts()), (3, 16, 1, 1));
+    assert_eq!([0, 1, 2].map(|row| data.tokens(row)), [6, 4, 6]);
+    let Input::Text(input) = data.input(&[1, 0]).unwrap() else { panic!("not text") };
+    assert_eq!(input.ids, [1, 2, 6, 2, 1, 3, 4, 2, 5, 2]);
+    assert_eq!(input.types, [0, 0, 1, 1, 0, 0, 0, 0, 1, 1]);
+    assert_eq!(input.layout.offsets(), [0, 4, 10]);
+    assert_eq!(data.targets(&[1, 0, 2], &Device::Cpu).unwrap().to_vec1::<u32>().unwrap(), [0, 1, 1]);
+    assert_eq!((data.class(0), data.class_counts()), (Some(1), vec![1, 2]));
+    assert_eq!(data.place(2).1, Some(4));
+}
+
+#[test]
+fn classes_are_sorted_as_text_or_as_whole_numbers() {
+    let check = |labels: &[&str], expected: &[&str]| {
+        let content: String = labels.iter().map(|label| format!("a\t{label}\n")).collect();
+        assert_eq!(load_text(&content, None, TEXT).unwrap().labels(), expected);
+    };
+    check(&["pos", "neg", "pos"], &["neg", "pos"]);
+    check(&["b", "B", "é", "a"], &["B", "a", "b", "é"]);
+    check(&["10", "9", "-1", "10"], &["-1", "9", "10"]);
+    check(&["10", "9", "x"], &["10", "9", "x"]);
+    check(&["10.5", "9"], &["10.5", "9"]);
+}
+
+#[test]
+fn test_data_take_the_classes_of_the_training_data() {
+    let known = ["no", "yes"].map(String::from);
+    let mut data = load_text("a\tyes\nb\tyes\n", Some(&known), TEXT).unwrap();
+    assert!(data.targets(&[0], &Device::Cpu).is_err());
+    data.set_targets(TargetKind::Class).unwrap();
+    assert_eq!((data.class(0), data.class_counts()), (Some(1), vec![0, 2]));
+    let mut data = load_text("a\tyes\nb\tmaybe\n", Some(&known), TEXT).unwrap();
+    check_error(
+        data.set_targets(TargetKind::Class),
+        &["a.tsv:2: the label `maybe` does not occur in the training data", "known are `no`, `yes`"],
+    );
+    // Values need not occur there.
+    let mut data = load_text("a\t2.5\n", Some(&["1", "2"].map(String::from)), TEXT).unwrap();
+    data.set_targets(TargetKind::Value).unwrap();
+    assert_eq!(data.targets(&[0], &Device::Cpu).unwrap().to_vec1::<f32>().unwrap(), [2.5]);
+}
+
+#[test]
+fn labels_may_be_values() {
+    let mut data = load_text("a\t4.5\nb\t-1\nc\t1e-1\n", None, TEXT).unwrap();
+    data.set_targets(TargetKind::Value).unwrap();
+    assert_eq!(data.targets(&[2, 0, 1], &Device::Cpu).unwrap().to_vec1::<f32>().unwrap(), [0.1, 4.5, -1.0]);
+    assert!(data.labels().is_empty() && data.class_counts().is_empty() && data.class(0).is_none());
+    for label in ["x", "nan", "inf"] {
+        let mut data = load_text(&format!("a\t1\nb\t{label}\n"), None, TEXT).unwrap();
+        check_error(data.set_targets(TargetKind::Value), &[&format!("a.tsv:2: the label `{label}` is no number")]);
+    }
+    check_error(data.set_targets(TargetKind::Mask), &["one label per example"]);
+}
+
+#[test]
+fn a_tokenizer_must_fit_the_model_and_the_text() {
+    let small = Modality::Text { max_tokens: 6, vocabulary: 5 };
+    check_error(
+        load_text("a\t1\nc\t1\n", None, small),
+        &["a.tsv:2: the tokenizer gives token 5", "has 5 word embeddings"],
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tsv");
+    std::fs::write(&path, "a\t1\n\t0\n").unwrap();
+    let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), false), 6).unwrap();
+    let columns = Columns::default();
+    let source = Source {
+        path: &path,
+        part: Part::Train,
+        columns: &columns,
+        labels: None,
+        modality: TEXT,
+        device: &Device::Cpu,
+    };
+    check_error(load(&source, Some(&tokenizer)), &["a.tsv:2: the tokenizer makes no token of this text"]);
+    check_error(load(&source, None), &["needs its tokenizer.json"]);
+}
+
+#[test]
+fn more_rows_than_a_block_stay_in_order() {
+    let rows = 2 * BLOCK + 3;
+    let words = ["a", "b", "c", "d"];
+    let content: String = (0..rows).map(|i| format!("{}\t{}\n", words[i % 4], i % 3)).collect();
+    let data = load_text(&content, None, TEXT).unwrap();
+    assert_eq!(data.len(), rows);
+    for row in (0..rows as u32).step_by(97) {
+        let Input::Text(input) = data.input(&[row]).unwrap() else { panic!("not text") };
+        assert_eq!(input.ids[1], 3 + row % 4);
+        assert_eq!((data.class(row), data.place(row).1), (Some(row % 3), Some(u64::from(row) + 1)));
+    }
+}
+
+#[test]
+fn digits_are_embedded() {
+    let data = load_digits("demo", Part::Train, DIGITS).unwrap();
+    assert_eq!((data.len(), data.labels().join("")), (1442, "0123456789".into()));
+    let Input::Images(images) = data.input(&[3, 1]).unwrap() else { panic!("not images") };
+    assert_eq!(images.dims(), [2, 1, 8, 8]);
+    assert_eq!(data.targets(&[3, 1], &Device::Cpu).unwrap().to_vec1::<u32>().unwrap(), [3, 1]);
+    assert_eq!(data.place(3).1, None);
+    assert_eq!((data.tokens(0), data.total_tokens()), (17, 17 * 1442));
+    let pretrain = load_digits("demo-pretrain", Part::Test, DIGITS).unwrap();
+    assert_eq!((pretrain.len(), pretrain.labels().join("")), (178, "01234".into()));
+}
+
+#[test]
+fn data_and_model_must_fit() {
+    check_error(
+        load_digits("demo", Part::Test, Modality::Images { channels: 3, size: 32, tokens: 65 }),
+        &["1 x 8 x 8", "3 x 32 x 32"],
+    );
+    check_error(load_digits("photos", Part::Test, DIGITS), &["photos cannot be read as images", "`demo`"]);
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
+    let columns = Columns::default();
+    let path = Path::new("demo");
+    let source =
+        Source { path, part: Part::Train, columns: &columns, labels: None, modality: TEXT, device: &Device::Cpu };
+    check_error(load(&source, Some(&tokenizer)), &["the data `demo` are images, and the model reads text"]);
+}

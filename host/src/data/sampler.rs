@@ -1,0 +1,126 @@
+//! Which examples come when: shuffled batches, and the split of a batch into micro-batches.
+
+use fthost_autograd::random::Stream;
+
+/// Shuffled batches: every example once an epoch. What an epoch holds is a function of the seed and its number alone, so a
+/// resumed run needs nothing but its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampler {
+    shuffle: Stream,
+    examples: usize,
+    batch_size: usize,
+}
+
+impl Sampler {
+    /// A sampler of `examples` examples. `batch_size` is at least 1.
+    pub fn new(seed: u64, examples: usize, batch_size: usize) -> Self {
+        Self { shuffle: Stream::new(seed, "shuffle"), examples, batch_size: batch_size.max(1) }
+    }
+
+    /// Batches of an epoch; the smaller last one is kept.
+    pub fn batches(&self) -> usize {
+        self.examples.div_ceil(self.batch_size)
+    }
+
+    /// The batches of epoch `epoch`, as rows of the data set.
+    pub fn epoch(&self, epoch: u64) -> impl ExactSizeIterator<Item = Vec<u32>> + use<> {
+        let order = self.shuffle.at(&[epoch]).permutation(self.examples);
+        let batches: Vec<Vec<u32>> = order.chunks(self.batch_size).map(<[u32]>::to_vec).collect();
+        batches.into_iter()
+    }
+}
+
+/// Tokens that a micro-batch should have: enough rows for a matrix product to run at its full speed, few enough for the
+/// activations of a block to stay in a core's cache.
+const MICRO_BATCH_TOKENS: usize = 256;
+
+/// Splits a batch into micro-batches of about equal numbers of tokens, from the lengths of its examples.
+///
+/// Gives the places of each micro-batch's examples in the batch, ascending. There are about `tokens / 256` micro-batches,
+/// an even number where the batch has enough examples, so that two cores end together. The split depends on the lengths
+/// alone, never on the number of threads: the order of summing, and with it every bit of the gradient, stays the same.
+pub fn split_micro_batches(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let tokens: usize = lengths.iter().sum();
+    let wanted = tokens.div_ceil(MICRO_BATCH_TOKENS).max(1).next_multiple_of(2);
+    let mut parts: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); wanted.min(lengths.len())];
+
+    let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
+    longest_first.sort_by_key(|&place| (std::cmp::Reverse(lengths[place]), place));
+    for place in longest_first {
+        // The first of the lightest.
+        if let Some((load, places)) = parts.iter_mut().min_by_key(|(load, _)| *load) {
+            *load += lengths[place].max(1);
+            places.push(place);
+        }
+    }
+    let sorted = |(_, mut places): (usize, Vec<usize>)| {
+        places.sort_unstable();
+        places
+    };
+    parts.into_iter().map(sorted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn epochs_differ_and_repeat_themselves() {
+        let epoch = |seed, epoch| Sampler::new(seed, 100, 7).epoch(epoch).flatten().collect::<Vec<_>>();
+        assert_eq!(epoch(1, 0), epoch(1, 0));
+        assert_ne!(epoch(1, 0), epoch(1, 1));
+        assert_ne!(epoch(1, 0), epoch(2, 0));
+    }
+
+    #[test]
+    fn batches_are_split_evenly() {
+        let check = |lengths: &[usize], expected: &[&[usize]]| assert_eq!(split_micro_batches(lengths), expected);
+        check(&[], &[]);
+        check(&[9], &[&[0]]);
+        check(&[9, 9], &[&[0], &[1]]);
+        check(&[1, 5, 2, 4], &[&[0, 1], &[2, 3]]);
+        check(&[200, 200, 200], &[&[0], &[1], &[2]]);
+        check(&[200, 100, 200, 100, 200, 100, 200, 100, 10], &[&[0, 8], &[2], &[4], &[6], &[1, 5], &[3, 7]]);
+        check(&[0, 0], &[&[0], &[1]]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_epoch_holds_every_example_once(seed: u64, epoch in 0u64..9, examples in 0usize..300, size in 1usize..50) {
+            let sampler = Sampler::new(seed, examples, size);
+            let batches: Vec<_> = sampler.epoch(epoch).collect();
+            prop_assert_eq!(batches.len(), sampler.batches());
+            prop_assert!(batches.iter().rev().skip(1).all(|batch| batch.len() == size));
+            let mut all: Vec<u32> = batches.into_iter().flatten().collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..examples as u32).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_split_holds_every_place_once_and_is_balanced(lengths in proptest::collection::vec(1usize..600, 1..80)) {
+            let parts = split_micro_batches(&lengths);
+            let mut all: Vec<usize> = parts.iter().flatten().copied().collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
+            prop_assert!(parts.iter().all(|part| !part.is_empty() && part.is_sorted()));
+            prop_assert!(parts.len().is_multiple_of(2) || parts.len() == lengths.len());
+            // When an example came to the heaviest part, that part was the lightest: at most the mean.
+            let load = |part: &Vec<usize>| part.iter().map(|&place| lengths[place]).sum::<usize>();
+            let heaviest = parts.iter().map(load).max().unwrap();
+            let mean = lengths.iter().sum::<usize>() as f64 / parts.len() as f64;
+            let longest = *lengths.iter().max().unwrap() as f64;
+            prop_assert!(heaviest as f64 <= mean + longest);
+        }
+
+        #[test]
+        fn a_split_does_not_depend_on_the_number_of_threads(lengths in proptest::collection::vec(1usize..600, 1..40)) {
+            let on = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| split_micro_batches(&lengths))
+            };
+            prop_assert_eq!(on(1), on(3));
+        }
+    }
+}

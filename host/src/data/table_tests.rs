@@ -1,0 +1,189 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use miette::Diagnostic;
+
+use super::*;
+
+fn columns(text: &str, pair: &str, label: &str) -> Columns {
+    let given = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+    Columns { text: given(text), text_pair: given(pair), label: given(label) }
+}
+
+fn read(name: &str, content: &[u8], columns: &Columns) -> Result<Vec<Row>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    Rows::open(&path, columns)?.collect()
+}
+
+/// Rows as `line text|pair label`.
+#[track_caller]
+fn check(name: &str, content: &str, columns: &Columns, expected: &[&str]) {
+    let show = |row: Row| match row.pair {
+        Some(pair) => format!("{} {}|{pair} {}", row.line, row.text, row.label),
+        None => format!("{} {} {}", row.line, row.text, row.label),
+    };
+    let rows: Vec<String> = read(name, content.as_bytes(), columns).unwrap().into_iter().map(show).collect();
+    assert_eq!(rows, expected);
+}
+
+/// The message after the file's name, and the help.
+#[track_caller]
+fn check_error(name: &str, content: &[u8], columns: &Columns, expected: &str) {
+    let error = read(name, content, columns).unwrap_err();
+    let help = error.help().map(|help| help.to_string()).unwrap_or_default();
+    let text = format!("{error} ({help})");
+    let text = &text[text.find(name).unwrap() + name.len()..];
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[test]
+fn tsv() {
+    let none = Columns::default();
+    check("a.tsv", "good film\t1\nbad\t0\n", &none, &["1 good film 1", "2 bad 0"]);
+    check("a.tsv", "text\tlabel\ngood\t1", &none, &["2 good 1"]);
+    check("a.tsv", "id\tlabel\ttext\n7\tyes\tgood\n", &none, &["2 good yes"]);
+    check("a.tsv", "\u{feff}text\tlabel\r\ngood\t1\r\n\r\nbad\t 0 \r\n", &none, &["2 good 1", "4 bad 0"]);
+    check("a.tsv", "a \"stray quote\t1\n\"another\t0\n", &none, &["1 a \"stray quote 1", "2 \"another 0"]);
+    check("a.tsv", "\t1\nb\t0\textra\n", &none, &["1  1", "2 b 0"]);
+    check("a.TSV", "a\t1\n", &none, &["1 a 1"]);
+    check("a.tsv", "text\ttext_pair\tlabel\na\tb\t4.5\n", &none, &["2 a|b 4.5"]);
+    check("a.tsv", "text\ttext_pair\tscore\na\tb\t4.5\n", &columns("", "", "score"), &["2 a|b 4.5"]);
+    check("a.tsv", "q1\tq2\ty\na\tb\t1\n", &columns("q1", "q2", "y"), &["2 a|b 1"]);
+    check("a.tsv", "x\ta\tb\tl\n", &columns("2", "3", "4"), &["1 a|b l"]);
+    check("a.tsv", "x\ta\n", &columns("2", "", "1"), &["1 a x"]);
+    check("a.tsv", "text\tlabel\n", &columns("1", "", "2"), &["1 text label"]);
+}
+
+#[test]
+fn csv() {
+    let none = Columns::default();
+    check("a.csv", "good,1\nbad,0\n", &none, &["1 good 1", "2 bad 0"]);
+    check("a.csv", "\u{feff}\"text\",label\r\n\"a, \"\"b\"\"\",1\r\n", &none, &["2 a, \"b\" 1"]);
+    check("a.csv", "text,label\n\"two\n\nlines\",1\n\nb,0\n", &none, &["2 two\n\nlines 1", "6 b 0"]);
+    check("a.csv", "a \"quote\" inside,1\n\"\",0\n", &none, &["1 a \"quote\" inside 1", "2  0"]);
+}
+
+#[test]
+fn jsonl() {
+    let none = Columns::default();
+    check(
+        "a.jsonl",
+        "{\"text\": \"a\", \"label\": \"x\"}\n\n{\"label\": 1, \"text\": \"b\"}",
+        &none,
+        &["1 a x", "3 b 1"],
+    );
+    check("a.jsonl", "{\"text\": \"a\\nb\", \"label\": true, \"n\": [1]}\r\n", &none, &["1 a\nb true"]);
+    check("a.jsonl", "{\"text\": \"a\", \"text_pair\": \"b\", \"label\": 4.5}", &none, &["1 a|b 4.5"]);
+    check("a.jsonl", "{\"q\": \"a\", \"p\": \"b\", \"y\": -1}", &columns("q", "p", "y"), &["1 a|b -1"]);
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_line() {
+    let none = Columns::default();
+    for name in ["a.tsv", "a.csv", "a.jsonl"] {
+        check_error(name, b"", &none, ": is empty (it needs at least one row");
+        check_error(name, b"\n\r\n", &none, ": is empty");
+    }
+    check_error("a.tsv", b"text\tlabel\n", &none, ": has a header but no rows");
+    check_error(
+        "a.tsv",
+        b"a\t1\nb\n",
+        &none,
+        ":2: this row has 1 column; the label should stand in column 2 (are the cells separated",
+    );
+    check_error("a.csv", b"a\t1\n", &none, ":1: this row has 1 column; the label should stand in column 2");
+    check_error("a.tsv", b"a\t1\nb\t \n", &none, ":2: this row has no label (give it one");
+    check_error("a.tsv", b"a\t1\nb\xff\t0\n", &none, ":2: this line is not valid UTF-8 (convert");
+    check_error(
+        "a.tsv",
+        b"text\ttext_pair\tscore\na\tb\t4\n",
+        &none,
+        ":1: there is no column `label`; the first row has `text`, `text_pair`, `score` (name the columns in the run file: columns =",
+    );
+    check_error(
+        "a.csv",
+        b"sentence,label\na,1\n",
+        &none,
+        ":1: there is no column `text`; the first row has `sentence`, `label`",
+    );
+    check_error("a.csv", b"text,label\na,1\n", &columns("", "b", ""), ":1: there is no column `b`");
+    check_error(
+        "a.tsv",
+        b"a\t1\n",
+        &columns("body", "", "2"),
+        ":1: there is no column `body`; the first row has `a`, `1`",
+    );
+    check_error(
+        "a.tsv",
+        b"a\t1\n",
+        &columns("1", "3", "2"),
+        ":1: this row has 2 columns; the second text should stand in column 3",
+    );
+    check_error(
+        "a.csv",
+        b"a,1\n\"b,0\nc,0\n",
+        &none,
+        ":2: a quote that opens in this row is never closed (write a quote",
+    );
+    check_error("a.csv", b"a,1\n\"b\" c,0\n", &none, ":2: a quoted cell goes on after its closing quote");
+    check_error(
+        "a.jsonl",
+        b"{\"text\": \"a\", \"label\": 1}\n{\"text\": \"a\"",
+        &none,
+        ":2: this line is no JSON object: EOF while parsing an object (column 12)",
+    );
+    check_error("a.jsonl", b"[1]", &none, ":1: this line is no JSON object");
+    check_error(
+        "a.jsonl",
+        b"{\"label\": 1, \"sentence\": \"a\"}",
+        &none,
+        ":1: there is no key `text`; this line has `label`, `sentence`",
+    );
+    check_error("a.jsonl", b"{\"text\": 3, \"label\": 1}", &none, ":1: `text` is a number; it must be a string");
+    check_error("a.jsonl", b"{\"text\": \"a\", \"label\": null}", &none, ":1: this row has no label");
+    check_error("a.jsonl", b"{\"text\": \"a\", \"label\": [1]}", &none, ":1: `label` must be a string or a number");
+    check_error(
+        "a.parquet",
+        b"a",
+        &none,
+        ": files of type .parquet cannot be read (known are .tsv (cells between tabs, no quoting), .csv and .jsonl)",
+    );
+    check_error("data", b"a", &none, ": has no extension");
+}
+
+#[test]
+fn folders_and_missing_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, expected: &str| {
+        let error = Rows::open(&folder.path().join(name), &Columns::default()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(error.help().is_some());
+    };
+    check("train.tsv", "train.tsv: there is no such file");
+    std::fs::create_dir(folder.path().join("x.tsv")).unwrap();
+    check("x.tsv", "x.tsv: is a folder, not a file");
+}
+
+proptest::proptest! {
+    /// Whatever a CSV writer writes is read back.
+    #[test]
+    fn csv_is_read_back(rows in proptest::collection::vec(("[ -~\\n\"]{0,12}", "[a-z\",\\n]{0,5}[a-z]"), 1..20)) {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        for (text, label) in &rows {
+            writer.write_record([text, label]).unwrap();
+        }
+        let read = read("a.csv", &writer.into_inner().unwrap(), &columns("1", "", "2")).unwrap();
+        for (row, (text, label)) in read.iter().zip(&rows) {
+            proptest::prop_assert_eq!((&row.text, row.label.as_str()), (text, label.trim()));
+        }
+        proptest::prop_assert_eq!(read.len(), rows.len());
+    }
+
+    /// No file makes a reader panic.
+    #[test]
+    fn any_bytes_give_rows_or_an_error(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        for name in ["a.tsv", "a.csv", "a.jsonl"] {
+            let _ = read(name, &bytes, &Columns::default());
+        }
+    }
+}

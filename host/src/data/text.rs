@@ -1,0 +1,200 @@
+//! Texts to token ids, by the model's tokenizer.json.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tokenizers::{EncodeInput, PostProcessor, TruncationParams};
+
+use crate::{Error, Result};
+
+/// A model's tokenizer: special tokens are added, texts are cut to the longest length, nothing is padded.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    max_tokens: usize,
+}
+
+/// What a text became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// Token ids, `[tokens]`.
+    pub ids: Vec<u32>,
+    /// Segment of each token, `[tokens]`: 1 in the second text of a pair, where the tokenizer tells them apart.
+    pub types: Vec<u32>,
+    /// Whether tokens were cut off.
+    pub truncated: bool,
+}
+
+impl Tokenizer {
+    /// Reads a tokenizer.json. Texts become at most `max_tokens` tokens, special ones included; of a pair the longer text
+    /// is cut first. Errors where the file is missing or broken, or where `max_tokens` leaves no room for a text.
+    pub fn load(path: &Path, max_tokens: usize) -> Result<Self> {
+        let wrong = |message: String, help: String| Error::Data {
+            file: path.to_owned(),
+            line: None,
+            message,
+            help: Some(help),
+        };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let save = format!(
+            "save it beside the model from Python: AutoTokenizer.from_pretrained(\"<the model's name>\").save_pretrained(\"{}\")",
+            folder.display()
+        );
+        let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                let old = if folder.join("vocab.txt").exists() || folder.join("vocab.json").exists() {
+                    " (the vocabulary file alone does not say how texts are split)"
+                } else {
+                    ""
+                };
+                wrong(format!("there is no such file; a model that reads text needs its tokenizer{old}"), save.clone())
+            }
+            _ => wrong(format!("cannot be read: {error}"), "check the permissions of the file and its folders".into()),
+        })?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
+            .map_err(|error| wrong(format!("is no tokenizer that can be read: {error}"), save.clone()))?;
+        let special = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
+        if max_tokens <= special {
+            return Err(Error::Usage {
+                message: format!(
+                    "max_tokens is {max_tokens}, and the tokenizer alone adds up to {special} special tokens"
+                ),
+                help: Some("raise max_tokens".into()),
+            });
+        }
+        inner
+            .with_padding(None)
+            .with_truncation(Some(TruncationParams { max_length: max_tokens, ..TruncationParams::default() }))
+            .map_err(|error| wrong(error.to_string(), "raise max_tokens".into()))?;
+        Ok(Self { inner, path: path.to_owned(), max_tokens })
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The longest length, special tokens included.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// Encodes texts, or pairs of texts, on all cores; the answers are in order.
+    ///
+    /// An answer may be empty: a tokenizer without special tokens makes nothing of an empty text.
+    pub fn encode(&self, texts: &[(&str, Option<&str>)]) -> Result<Vec<Tokens>> {
+        texts.par_iter().with_min_len(16).map(|&(text, pair)| self.encode_one(text, pair)).collect()
+    }
+
+    /// Token ids of a text without special tokens.
+    pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| self.failed(text, &error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    fn failed(&self, text: &str, error: &tokenizers::Error) -> Error {
+        Error::Data {
+            file: self.path.clone(),
+            line: None,
+            message: format!("the tokenizer failed on {text:?}: {error}"),
+            help: None,
+        }
+    }
+
+    fn encode_one(&self, text: &str, pair: Option<&str>) -> Result<Tokens> {
+        let input = match pair {
+            Some(pair) => EncodeInput::Dual(text.into(), pair.into()),
+            None => EncodeInput::Single(text.into()),
+        };
+        let encoding = self.inner.encode_fast(input, true).map_err(|error| self.failed(text, &error))?;
+        Ok(Tokens {
+            ids: encoding.get_ids().to_vec(),
+            types: encoding.get_type_ids().to_vec(),
+            truncated: !encoding.get_overflowing().is_empty(),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    /// A word-level tokenizer that adds `[CLS]` (1) and `[SEP]` (2) as BERT does, or nothing.
+    pub(in super::super) fn write_tokenizer(folder: &Path, special: bool) -> PathBuf {
+        let words = ["[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d"];
+        let vocabulary: serde_json::Map<_, _> =
+            words.iter().enumerate().map(|(i, w)| (w.to_string(), i.into())).collect();
+        let token = |id: &str, segment: u32| serde_json::json!({"SpecialToken": {"id": id, "type_id": segment}});
+        let text = |id: &str, segment: u32| serde_json::json!({"Sequence": {"id": id, "type_id": segment}});
+        let template = serde_json::json!({
+            "type": "TemplateProcessing",
+            "single": [token("[CLS]", 0), text("A", 0), token("[SEP]", 0)],
+            "pair": [token("[CLS]", 0), text("A", 0), token("[SEP]", 0), text("B", 1), token("[SEP]", 1)],
+            "special_tokens": {
+                "[CLS]": {"id": "[CLS]", "ids": [1], "tokens": ["[CLS]"]},
+                "[SEP]": {"id": "[SEP]", "ids": [2], "tokens": ["[SEP]"]},
+            },
+        });
+        let tokenizer = serde_json::json!({
+            "version": "1.0", "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
+            "padding": {"strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+                        "pad_type_id": 0, "pad_token": "[UNK]"},
+            "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": if special { template } else { serde_json::Value::Null },
+            "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
+        });
+        let path = folder.join("tokenizer.json");
+        std::fs::write(&path, tokenizer.to_string()).unwrap();
+        path
+    }
+
+    #[test]
+    fn texts_and_pairs_are_encoded_with_special_tokens_and_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_tokenizer(folder.path(), true);
+        let check = |max_tokens, text, pair, ids: &[u32], types: &[u32], truncated| {
+            let tokens = Tokenizer::load(&path, max_tokens).unwrap().encode(&[(text, pair)]).unwrap().remove(0);
+            assert_eq!(tokens, Tokens { ids: ids.into(), types: types.into(), truncated });
+        };
+        // The file's own truncation and padding do not count.
+        check(8, "a b c d", None, &[1, 3, 4, 5, 6, 2], &[0; 6], false);
+        check(5, "a b c d", None, &[1, 3, 4, 5, 2], &[0; 5], true);
+        check(8, "", None, &[1, 2], &[0; 2], false);
+        check(8, "a x", Some("b"), &[1, 3, 0, 2, 4, 2], &[0, 0, 0, 0, 1, 1], false);
+        check(6, "a b c d", Some("b"), &[1, 3, 4, 2, 4, 2], &[0, 0, 0, 0, 1, 1], true);
+    }
+
+    #[test]
+    fn many_texts_keep_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), false), 8).unwrap();
+        let words = ["a", "b", "c", "d", ""];
+        let texts: Vec<_> = (0..1000).map(|i| (words[i % 5], None)).collect();
+        for (i, tokens) in tokenizer.encode(&texts).unwrap().iter().enumerate() {
+            let expected: &[u32] = if i % 5 == 4 { &[] } else { &[3 + (i % 5) as u32] };
+            assert_eq!(tokens.ids, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |max_tokens, expected: &[&str]| {
+            let error = Tokenizer::load(&folder.path().join("tokenizer.json"), max_tokens).unwrap_err();
+            let help = miette::Diagnostic::help(&error).map(|h| h.to_string()).unwrap_or_default();
+            let text = format!("{error}; {help}");
+            assert!(expected.iter().all(|part| text.contains(part)), "{text}");
+        };
+        check(8, &["tokenizer.json: there is no such file", "save_pretrained(\""]);
+        std::fs::write(folder.path().join("vocab.txt"), "").unwrap();
+        check(8, &["the vocabulary file alone"]);
+        std::fs::write(folder.path().join("tokenizer.json"), "{").unwrap();
+        check(8, &["is no tokenizer that can be read", "save_pretrained"]);
+        write_tokenizer(folder.path(), true);
+        check(3, &["max_tokens is 3", "up to 3 special tokens", "raise max_tokens"]);
+    }
+}

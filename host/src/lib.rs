@@ -1,0 +1,19 @@
+//! fthost fine-tunes pretrained models with methods that are plugins: shared libraries loaded at run time.
+//!
+//! The parts, in the order in which a run passes through them:
+//!
+//! - [`run::file`]: the run file, checked against the plugins' schemas;
+//! - [`plugin`]: finding, checking and opening plugins, and the bridge from their tables to the engine;
+//! - [`data`]: reading and tokenizing data sets;
+//! - [`adapted`]: the pretrained model with what plugins added to it;
+//! - [`run`]: the plan, the training loop, evaluation and what a run leaves behind;
+//! - [`report`]: progress, metrics, text for people and JSON for machines.
+
+pub mod adapted;
+pub mod data;
+pub mod error;
+pub mod plugin;
+pub mod report;
+pub mod run;
+
+pub use error::{Error, Result};

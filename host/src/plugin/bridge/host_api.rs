@@ -1,0 +1,295 @@
+//! The host's table: the functions that plugins call. None lets a panic of ours cross into the plugin.
+
+use crate::error::plain;
+use std::any::Any;
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fthost_autograd::{DType, Tensor};
+use fthost_plugin_api::FisherLabels;
+use fthost_plugin_api::abi::tables::{
+    ABI_MAJOR, ABI_MINOR, FAILED, HookVtable, HostApi, LogRecord, OK, OpCall, Slice, SliceMut, Status, Str, TextSink,
+    dtype, fisher_labels,
+};
+
+use super::hooks::Bridge;
+use super::session::{self, Declares};
+use super::{model_calls, ops};
+use crate::Error;
+
+/// What plugins get when they are connected.
+pub(in crate::plugin) static HOST_API: HostApi = HostApi {
+    struct_size: size_of::<HostApi>() as u32,
+    abi_major: ABI_MAJOR,
+    abi_minor: ABI_MINOR,
+    reserved: 0,
+    set_error,
+    last_error,
+    log,
+    resolve_op,
+    call_op,
+    tensor_new,
+    tensor_info,
+    tensor_read,
+    tensor_release,
+    model_call,
+    hook,
+    example_gradients,
+    get_extension,
+};
+
+/// Runs a function's body: an error, or a panic of ours, becomes a status, and its text waits for `last_error`.
+fn guard(body: impl FnOnce() -> Result<(), String>) -> Status {
+    guard_status(|| body().map(|()| OK))
+}
+
+fn guard_status(body: impl FnOnce() -> Result<Status, String>) -> Status {
+    // Unwind safety: sessions put themselves right by their guards, and the run ends with this error.
+    let text = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(status)) => return status,
+        Ok(Err(text)) => text,
+        Err(payload) => format!("the host panicked: {}", panic_text(&*payload)),
+    };
+    // Nothing is left to say it with where even this panics.
+    let _ = catch_unwind(|| session::set_last_error(text));
+    FAILED
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+/// Text that a plugin lends for a call.
+///
+/// # Safety
+/// As [`Str::as_str`].
+unsafe fn text<'a>(text: Str) -> Result<&'a str, String> {
+    // SAFETY: the caller's promise.
+    unsafe { text.as_str() }.map_err(|error| error.to_string())
+}
+
+unsafe extern "C" fn set_error(_: Status, message: Str) {
+    guard(|| {
+        // SAFETY: the plugin lends the text for this call.
+        session::report(unsafe { text(message) }?.to_owned());
+        Ok(())
+    });
+}
+
+unsafe extern "C" fn last_error(sink: TextSink) {
+    guard(|| {
+        // SAFETY: the plugin's sink is valid for this call.
+        unsafe { sink.put(&session::last_error()) };
+        Ok(())
+    });
+}
+
+unsafe extern "C" fn resolve_op(name: Str, op: *mut u32) -> Status {
+    guard(|| {
+        // SAFETY: the plugin lends the text for this call.
+        let name = unsafe { text(name) }?;
+        let number = ops::resolve(name).ok_or_else(|| format!("this host has no op {name:?}; update fthost"))?;
+        // SAFETY: `op` is the plugin's place for the result.
+        unsafe { op.write(number) };
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn call_op(op: u32, call: *const OpCall) -> Status {
+    guard(|| {
+        // SAFETY: the plugin lends the call and its slices, and lets us write the outputs.
+        let (inputs, ints, floats, outputs) = unsafe {
+            let call = &*call;
+            (call.inputs.as_slice(), call.ints.as_slice(), call.floats.as_slice(), call.outputs.as_mut_slice())
+        };
+        session::run_op(inputs, outputs, |tape, values| ops::run(op, tape, values, ints, floats))
+    })
+}
+
+unsafe extern "C" fn tensor_new(dtype: u32, data: *const c_void, shape: Slice<u64>, out: *mut u64) -> Status {
+    guard(|| {
+        // SAFETY: the plugin lends the shape for this call.
+        let shape: Vec<usize> = unsafe { shape.as_slice() }.iter().map(|dim| *dim as usize).collect();
+        let elements = shape.iter().try_fold(1usize, |n, dim| n.checked_mul(*dim));
+        let len = elements.ok_or_else(|| format!("shape {shape:?} has too many elements"))?;
+        // SAFETY: `data` points to as many elements of this type as the shape says.
+        let handle = session::new_tensor(|device| unsafe {
+            match dtype {
+                dtype::F32 => Tensor::from_slice(Slice { ptr: data.cast::<f32>(), len }.as_slice(), shape, device),
+                dtype::F64 => Tensor::from_slice(Slice { ptr: data.cast::<f64>(), len }.as_slice(), shape, device),
+                dtype::U32 => Tensor::from_slice(Slice { ptr: data.cast::<u32>(), len }.as_slice(), shape, device),
+                dtype::U8 => Tensor::from_slice(Slice { ptr: data.cast::<u8>(), len }.as_slice(), shape, device),
+                other => candle_core::bail!("tensors are made from f32, f64, u32 or u8, not from element type {other}"),
+            }
+        })?;
+        // SAFETY: `out` is the plugin's place for the result.
+        unsafe { out.write(handle) };
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn tensor_info(tensor: u64, dtype: *mut u32, rank: *mut usize, dims: SliceMut<u64>) -> Status {
+    guard(|| {
+        let value = session::value(tensor)?;
+        // SAFETY: all three are the plugin's places for results.
+        unsafe {
+            dtype.write(ops::code_of(value.dtype()));
+            rank.write(value.dims().len());
+            for (place, dim) in dims.as_mut_slice().iter_mut().zip(value.dims()) {
+                *place = *dim as u64;
+            }
+        }
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn tensor_read(tensor: u64, data: *mut c_void, bytes: usize) -> Status {
+    /// Copies the elements out.
+    fn copy<T: candle_core::WithDType>(tensor: &Tensor, data: *mut c_void, bytes: usize) -> Result<(), String> {
+        let elements = tensor.flatten_all().and_then(|flat| flat.to_vec1::<T>()).map_err(|error| plain(&error))?;
+        let size = size_of_val(elements.as_slice());
+        if size != bytes {
+            return Err(format!("a tensor {:?} of {:?} has {size} bytes, not {bytes}", tensor.dims(), tensor.dtype()));
+        }
+        // SAFETY: `data` has room for `bytes` bytes, which is what the elements take; they are plain numbers.
+        unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr().cast::<u8>(), data.cast::<u8>(), size) };
+        Ok(())
+    }
+    guard(|| {
+        let value = session::value(tensor)?;
+        let tensor = value.tensor();
+        match tensor.dtype() {
+            DType::F32 => copy::<f32>(tensor, data, bytes),
+            DType::F64 => copy::<f64>(tensor, data, bytes),
+            DType::U32 => copy::<u32>(tensor, data, bytes),
+            DType::U8 => copy::<u8>(tensor, data, bytes),
+            DType::I64 => copy::<i64>(tensor, data, bytes),
+            // Halves have no type of their own in plugins: they cross as their bits.
+            DType::BF16 => copy::<half::bf16>(tensor, data, bytes),
+            DType::F16 => copy::<half::f16>(tensor, data, bytes),
+            other => Err(format!("elements of type {other:?} cannot be read")),
+        }
+    })
+}
+
+unsafe extern "C" fn tensor_release(tensor: u64) -> Status {
+    guard(|| session::release(tensor))
+}
+
+unsafe extern "C" fn model_call(method: Str, params: Str, reply: TextSink) -> Status {
+    guard(|| {
+        // SAFETY: the plugin lends both texts for this call.
+        let (method, params) = unsafe { (text(method)?, text(params)?) };
+        let answer = model_calls::call(method, params)?;
+        // SAFETY: the plugin's sink is valid for this call.
+        unsafe { reply.put(&answer) };
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *const HookVtable) -> Status {
+    guard(|| {
+        // SAFETY: the plugin passes a table that lives as long as the process, or null.
+        let Some(vtable) = (unsafe { vtable.as_ref() }) else { return Err("the hook has no table".to_owned()) };
+        // SAFETY: the plugin lends the text for this call.
+        let site = unsafe { text(site) }.unwrap_or_default();
+        // The hook is ours from here, also when something below fails.
+        let bridge = match Bridge::new(site, data, vtable) {
+            Ok(bridge) => bridge,
+            Err(error) => {
+                // SAFETY: nobody else owns `data`, and the vtable was made for it.
+                unsafe { (vtable.drop)(data) };
+                return Err(error);
+            }
+        };
+        let hook = bridge.into_hook(kind)?;
+        session::with_model_mut(|model, declares| match declares {
+            Declares::Strategy(_) => model.model.set_hook(site, hook).map_err(|error| plain(&error)),
+            _ => Err("hooks are set in the `attach` of strategies only".to_owned()),
+        })
+    })
+}
+
+unsafe extern "C" fn example_gradients(
+    labels: u32,
+    limit: u64,
+    ctx: *mut c_void,
+    visit: unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status,
+) -> Status {
+    guard_status(|| {
+        let labels = match labels {
+            fisher_labels::SAMPLED => FisherLabels::Sampled,
+            fisher_labels::EMPIRICAL => FisherLabels::Empirical,
+            fisher_labels::EXACT => FisherLabels::Exact,
+            other => return Err(format!("there is no kind {other} of labels; this host knows 1 to 3")),
+        };
+        let mut stopped = OK;
+        let walked = session::with_gradients(|model, gradients| {
+            let handles = model.handles();
+            let numbers: std::collections::HashMap<u64, usize> =
+                model.parameters.iter().enumerate().map(|(i, p)| (p.parameter.id(), i)).collect();
+            let limit = (limit > 0).then_some(limit);
+            let walk = gradients.visit(model, labels, limit, &mut |parameter, gradient, weight| {
+                let Some(index) = numbers.get(&parameter.id()) else {
+                    return Err(Error::plugin(format!("{} is no parameter of the model", parameter.name())));
+                };
+                let param = handles.handle(*index);
+                // SAFETY: the plugin lends its function and context for the walk.
+                stopped = session::lend_for_visit(gradient.clone(), |gradient| unsafe {
+                    visit(ctx, param, gradient, weight)
+                })
+                .map_err(Error::plugin)?;
+                if stopped == OK { Ok(()) } else { Err(Error::plugin("the plugin ended the walk over examples")) }
+            });
+            walk.map_err(|error| error.to_string())
+        });
+        if stopped == OK { walked.map(|()| OK) } else { Ok(stopped) }
+    })
+}
+
+unsafe extern "C" fn get_extension(_: Str) -> *const c_void {
+    std::ptr::null()
+}
+
+thread_local! {
+    /// Spans of plugins that this thread is in.
+    static SPANS: RefCell<Vec<tracing::span::EnteredSpan>> = const { RefCell::new(Vec::new()) };
+}
+
+unsafe extern "C" fn log(record: *const LogRecord) {
+    guard(|| {
+        // SAFETY: the plugin lends the record and its texts for this call.
+        let (level, what, target, message, fields) = unsafe {
+            let record = &*record;
+            (record.level, record.what, text(record.target)?, text(record.message)?, text(record.fields)?)
+        };
+        let fields = Some(fields).filter(|fields| !fields.is_empty() && *fields != "{}");
+        // `tracing` wants level and target at compile time, so plugins share a target and name their own in a field.
+        macro_rules! forward {
+            ($event:ident, $span:ident) => {
+                match what {
+                    0 => tracing::$event!(target: "plugin", module = target, fields, "{message}"),
+                    _ => {
+                        let span = tracing::$span!(target: "plugin", "plugin", module = target, name = message, fields);
+                        SPANS.with_borrow_mut(|spans| spans.push(span.entered()));
+                    }
+                }
+            };
+        }
+        if what == 2 {
+            let left = SPANS.with_borrow_mut(Vec::pop);
+            drop(left);
+            return Ok(());
+        }
+        match level {
+            1 => forward!(error, error_span),
+            2 => forward!(warn, warn_span),
+            3 => forward!(info, info_span),
+            4 => forward!(debug, debug_span),
+            _ => forward!(trace, trace_span),
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,334 @@
+//! The calls about the model: named and versioned, with JSON in and out. The list stands in `fthost_plugin_api`'s tables.
+
+use crate::error::plain;
+use fthost_autograd::random::Stream;
+use fthost_autograd::{Device, Parameter, Tensor};
+use fthost_models::{Modality, Site, SiteKind};
+use fthost_plugin_api as api;
+use fthost_plugin_api::abi::tables::model_call;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::session::{self, Declares};
+use super::targets::{Candidate, Selection, select};
+use crate::adapted::{AdaptedModel, ModelParameter, Owner, PatternMatch};
+
+/// Answers a call.
+pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
+    match method {
+        model_call::DESCRIBE => session::with_model(|model, _| reply(&describe(model))),
+        model_call::SITES => {
+            let params: Sites = read(method, params)?;
+            // Counts are remembered, so even this call changes the model's record.
+            session::with_model_mut(|model, declares| reply(&sites(model, declares, &params)?))
+        }
+        model_call::SET_TRAINABLE => {
+            let params: SetTrainable = read(method, params)?;
+            session::with_model_mut(|model, declares| reply(&set_trainable(model, declares, &params)?))
+        }
+        model_call::PARAM => {
+            let params: Param = read(method, params)?;
+            session::with_model_mut(|model, declares| reply(&declare(model, declares, params)?))
+        }
+        model_call::PARAM_INFO => {
+            let params: ParamInfo = read(method, params)?;
+            let (index, _) = session::parameter(params.handle)?;
+            session::with_model(|model, _| reply(&info_of(model, index)))
+        }
+        model_call::SET_LR_FACTOR => {
+            let params: SetLrFactor = read(method, params)?;
+            session::with_model_mut(|model, declares| reply(&set_lr_factor(model, declares, &params)?))
+        }
+        other => Err(format!("this host has no model call {other:?}; update fthost")),
+    }
+}
+
+fn read<T: DeserializeOwned>(method: &str, params: &str) -> Result<T, String> {
+    serde_json::from_str(params).map_err(|error| format!("the parameters of {method} do not read: {error}"))
+}
+
+fn reply(value: &impl Serialize) -> Result<String, String> {
+    serde_json::to_string(value).map_err(|error| error.to_string())
+}
+
+#[derive(Serialize)]
+struct Description {
+    model_type: String,
+    groups: usize,
+    layers: usize,
+    width: usize,
+    heads: usize,
+    vocabulary: Option<usize>,
+    sites: Vec<api::Site>,
+    parameters: Vec<api::ParamInfo>,
+}
+
+fn describe(model: &AdaptedModel) -> Description {
+    let info = model.model.info();
+    Description {
+        model_type: info.model_type.clone(),
+        groups: info.groups,
+        layers: info.layers,
+        width: info.width,
+        heads: info.heads,
+        vocabulary: match info.modality {
+            Modality::Text { vocabulary, .. } => Some(vocabulary),
+            Modality::Images { .. } => None,
+        },
+        sites: model.model.sites().iter().map(site_for_plugin).collect(),
+        parameters: (0..model.parameters.len()).map(|i| info_of(model, i)).collect(),
+    }
+}
+
+fn site_for_plugin(site: &Site) -> api::Site {
+    api::Site {
+        path: site.path.clone(),
+        kind: match site.kind {
+            SiteKind::Linear => api::SiteKind::Linear,
+            SiteKind::Conv => api::SiteKind::Conv,
+            SiteKind::AttentionOutput => api::SiteKind::AttentionOutput,
+            SiteKind::FeedForwardOutput => api::SiteKind::FeedForwardOutput,
+            SiteKind::Embeddings => api::SiteKind::Embeddings,
+            SiteKind::Attention => api::SiteKind::Attention,
+        },
+        in_features: site.in_features,
+        out_features: site.out_features,
+        group: site.group,
+    }
+}
+
+fn info_of(model: &AdaptedModel, index: usize) -> api::ParamInfo {
+    let of = &model.parameters[index];
+    api::ParamInfo {
+        path: of.parameter.name().to_owned(),
+        shape: of.parameter.tensor().dims().to_vec(),
+        trainable: of.parameter.trainable(),
+        group: of.group,
+        base: of.owner == Owner::Base,
+        handle: model.handles().handle(index),
+    }
+}
+
+/// Remembers what a strategy's patterns matched, for the plan. Events repeat themselves, so only `attach` counts.
+fn remember(model: &mut AdaptedModel, declares: &Declares, selection: &Selection) {
+    if let Declares::Strategy(strategy) = *declares {
+        let counts = selection.counts.iter().cloned();
+        model.matches.extend(counts.map(|(pattern, matched)| PatternMatch { strategy, pattern, matched }));
+    }
+}
+
+#[derive(Deserialize)]
+struct Sites {
+    kind: api::SiteKind,
+    targets: Option<api::Targets>,
+    exclude: Option<api::Targets>,
+}
+
+fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Result<Vec<api::Site>, String> {
+    let all: Vec<api::Site> =
+        model.model.sites().iter().map(site_for_plugin).filter(|site| site.kind == params.kind).collect();
+    let candidates: Vec<Candidate<'_>> =
+        all.iter().map(|site| Candidate { path: &site.path, by_module: false }).collect();
+    let what = match params.kind {
+        api::SiteKind::Linear => "linear layer",
+        api::SiteKind::Conv => "convolution",
+        api::SiteKind::AttentionOutput => "attention output",
+        api::SiteKind::FeedForwardOutput => "feed-forward output",
+        api::SiteKind::Embeddings => "input embedding",
+        api::SiteKind::Attention => "attention",
+    };
+    let prefix = &model.model.info().prefix;
+    let selection = select(what, prefix, &candidates, params.targets.as_ref(), params.exclude.as_ref())?;
+    if selection.chosen.is_empty() {
+        return Err(format!("this model ({}) has no {what} to adapt", model.model.info().model_type));
+    }
+    let chosen = selection.chosen.iter().map(|i| all[*i].clone()).collect();
+    remember(model, declares, &selection);
+    Ok(chosen)
+}
+
+/// Numbers of the parameters that fit `wanted` and that `targets` name; `None` names all.
+fn parameters(
+    model: &mut AdaptedModel,
+    declares: &Declares,
+    targets: Option<&api::Targets>,
+    wanted: impl Fn(&ModelParameter) -> bool,
+) -> Result<Vec<usize>, String> {
+    let fitting: Vec<usize> = (0..model.parameters.len()).filter(|i| wanted(&model.parameters[*i])).collect();
+    let candidates: Vec<Candidate<'_>> =
+        fitting.iter().map(|i| Candidate { path: model.parameters[*i].parameter.name(), by_module: true }).collect();
+    let selection = select("parameter", &model.model.info().prefix, &candidates, targets, None)?;
+    let chosen = selection.chosen.iter().map(|i| fitting[*i]).collect();
+    remember(model, declares, &selection);
+    Ok(chosen)
+}
+
+#[derive(Deserialize)]
+struct SetTrainable {
+    targets: Option<api::Targets>,
+    trainable: bool,
+}
+
+fn set_trainable(model: &mut AdaptedModel, declares: &Declares, params: &SetTrainable) -> Result<usize, String> {
+    let chosen = parameters(model, declares, params.targets.as_ref(), |p| p.owner == Owner::Base)?;
+    for i in &chosen {
+        model.parameters[*i].parameter.set_trainable(params.trainable);
+    }
+    Ok(chosen.len())
+}
+
+#[derive(Deserialize)]
+struct SetLrFactor {
+    targets: Option<api::Targets>,
+    factor: f64,
+}
+
+fn set_lr_factor(model: &mut AdaptedModel, declares: &Declares, params: &SetLrFactor) -> Result<usize, String> {
+    if !(params.factor.is_finite() && params.factor >= 0.0) {
+        return Err(format!("a learning-rate factor must be a number from 0 up, not {}", params.factor));
+    }
+    let chosen = parameters(model, declares, params.targets.as_ref(), |_| true)?;
+    for i in &chosen {
+        model.parameters[*i].lr_factor = params.factor;
+    }
+    Ok(chosen.len())
+}
+
+#[derive(Deserialize)]
+struct ParamInfo {
+    handle: u64,
+}
+
+#[derive(Deserialize)]
+struct Param {
+    owner: Option<String>,
+    name: String,
+    shape: Vec<usize>,
+    init: api::Init,
+    decay: bool,
+    #[serde(default)]
+    head: bool,
+}
+
+/// Declares a parameter; gives its handle.
+fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Result<u64, String> {
+    let last = model.model.info().groups.saturating_sub(1);
+    let (name, owner, group) = match (declares, &params.owner) {
+        (Declares::Nothing, _) => {
+            return Err(format!(
+                "cannot declare {:?}: parameters are declared in the `attach` of strategies and heads",
+                params.name
+            ));
+        }
+        (Declares::Strategy(_), _) if params.head => {
+            return Err(format!(
+                "cannot declare {:?}: a head's parameters are declared in the head's `attach`",
+                params.name
+            ));
+        }
+        (Declares::Head { task, prefix }, None) => (format!("{prefix}{}", params.name), Owner::Head(*task), last),
+        (Declares::Head { .. }, Some(owner)) => {
+            return Err(format!("cannot declare {:?} at {owner}: a head has no sites", params.name));
+        }
+        (Declares::Strategy(index), None) => (params.name.clone(), Owner::Strategy(*index), last),
+        (Declares::Strategy(index), Some(owner)) => {
+            (format!("{owner}.{}", params.name), Owner::Strategy(*index), group_of(model, owner).unwrap_or(last))
+        }
+    };
+    if params.name.is_empty() {
+        return Err("a parameter needs a name".to_owned());
+    }
+    if let Some(known) = model.parameters.iter().find(|p| p.parameter.name() == name) {
+        let whose = match known.owner {
+            Owner::Base => "the model has one of that name",
+            Owner::Strategy(_) => "a strategy has declared one of that name; give one of the two another name",
+            Owner::Head(_) => "a head has declared one of that name",
+        };
+        return Err(format!("cannot declare the parameter {name}: {whose}"));
+    }
+    let tensor = initial(model, &name, &params.shape, &params.init)
+        .map_err(|error| format!("cannot make the parameter {name} {:?}: {error}", params.shape))?;
+    let index = model.parameters.len();
+    model.parameters.push(ModelParameter {
+        parameter: Parameter::new(name, tensor, true),
+        owner,
+        group,
+        lr_factor: 1.0,
+        decay: params.decay,
+    });
+    Ok(model.handles().handle(index))
+}
+
+/// The block group of a site or of what lies below a path.
+fn group_of(model: &AdaptedModel, path: &str) -> Option<usize> {
+    let below = |of: &str| of.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let site = model.model.sites().iter().find(|site| below(&site.path)).map(|site| site.group);
+    site.or_else(|| model.parameters.iter().find(|p| below(p.parameter.name())).map(|p| p.group))
+}
+
+/// The value a parameter starts with. Random ones are a function of the run's seed and the name, drawn on the CPU, so that they
+/// depend neither on the order of declarations nor on the device.
+fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) -> Result<Tensor, String> {
+    if shape.contains(&0) {
+        return Err("it would have no elements".to_owned());
+    }
+    let stream = Stream::new(model.seed, name);
+    let elements = shape.iter().product();
+    let filled = |fill: &dyn Fn(&mut [f32])| {
+        let mut data = vec![0f32; elements];
+        fill(&mut data);
+        Tensor::from_vec(data, shape, &Device::Cpu)
+    };
+    let tensor = match init {
+        api::Init::Zeros => filled(&|_| {}),
+        api::Init::Ones => filled(&|data| data.fill(1.0)),
+        api::Init::Uniform { low, high } => filled(&|data| stream.fill_uniform(data, *low, *high)),
+        api::Init::Normal { mean, std } => filled(&|data| stream.fill_normal(data, *mean, *std)),
+        api::Init::TruncatedNormal { std } => filled(&|data| stream.fill_truncated_normal(data, 0.0, *std, 2.0)),
+        api::Init::VocabularyRows => {
+            let (table, rows) = embedding_rows(model, shape)?;
+            let vocabulary = table.dims()[0];
+            if rows > vocabulary {
+                return Err(format!("the vocabulary has only {vocabulary} rows"));
+            }
+            let mut ids = stream.permutation(vocabulary);
+            ids.truncate(rows);
+            gather(&table, ids)
+        }
+        api::Init::TextRows { text } => {
+            let (table, rows) = embedding_rows(model, shape)?;
+            let tokenize =
+                model.tokenize.as_ref().ok_or("this run has no tokenizer, which an init from a text needs")?;
+            let tokens = tokenize(text).map_err(|error| error.to_string())?;
+            if tokens.is_empty() {
+                return Err(format!("the text {text:?} has no tokens"));
+            }
+            gather(&table, tokens.iter().copied().cycle().take(rows).collect())
+        }
+        other => return Err(format!("this host does not know the init {other:?}; update fthost")),
+    };
+    tensor.and_then(|tensor| tensor.to_device(&model.device)).map_err(|error| plain(&error))
+}
+
+/// The word embeddings `[vocabulary, width]` and how many of their rows make `shape`.
+fn embedding_rows(model: &AdaptedModel, shape: &[usize]) -> Result<(Tensor, usize), String> {
+    let info = model.model.info();
+    let path = info.word_embeddings.as_ref().ok_or_else(|| format!("{} has no word embeddings", info.model_type))?;
+    let table = model
+        .parameters
+        .iter()
+        .map(|p| &p.parameter)
+        .find(|p| p.name().strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest == ".weight"))
+        .ok_or_else(|| format!("the word embeddings {path} are no parameter of the model"))?;
+    match (table.tensor().dims(), shape) {
+        ([_, width], [rows, columns]) if width == columns => Ok((table.tensor().clone(), *rows)),
+        (table, _) => Err(format!("rows of the word embeddings {table:?} do not have this shape")),
+    }
+}
+
+/// A copy of some rows, on the CPU.
+fn gather(table: &Tensor, ids: Vec<u32>) -> fthost_autograd::Result<Tensor> {
+    let n = ids.len();
+    let ids = Tensor::from_vec(ids, n, table.device())?;
+    table.index_select(&ids, 0)?.to_device(&Device::Cpu)
+}

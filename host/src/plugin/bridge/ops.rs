@@ -1,0 +1,353 @@
+//! The ops that plugins call by number: from `fthost_plugin_api::ops` to the engine's tape.
+
+use crate::error::plain;
+use fthost_autograd::{DType, Result, Tape, Tensor, Value};
+use fthost_plugin_api::abi::tables::dtype;
+
+use super::session::Results;
+
+/// One op: what it is called with, and what it does on the tape.
+struct Op {
+    name: &'static str,
+    /// Least and greatest number of inputs. From the first on, the least number must be there; the others may be 0.
+    inputs: (usize, usize),
+    /// Number of integers; `None` for any.
+    ints: Option<usize>,
+    floats: usize,
+    run: fn(&Call<'_>) -> Result<Results>,
+}
+
+const fn op(name: &'static str, inputs: usize, run: fn(&Call<'_>) -> Result<Results>) -> Op {
+    Op { name, inputs: (inputs, inputs), ints: Some(0), floats: 0, run }
+}
+
+const fn with_ints(mut op: Op, ints: usize) -> Op {
+    op.ints = Some(ints);
+    op
+}
+
+const fn with_floats(mut op: Op, floats: usize) -> Op {
+    op.floats = floats;
+    op
+}
+
+const fn with_optional_input(mut op: Op) -> Op {
+    op.inputs.1 += 1;
+    op
+}
+
+/// Their place is the number that `resolve_op` gives.
+static OPS: &[Op] = &[
+    op("add@1", 2, |c| c.tape.add(c.x(0)?, c.x(1)?).map(Results::One)),
+    op("sub@1", 2, |c| c.tape.sub(c.x(0)?, c.x(1)?).map(Results::One)),
+    op("mul@1", 2, |c| c.tape.mul(c.x(0)?, c.x(1)?).map(Results::One)),
+    op("div@1", 2, |c| c.tape.div(c.x(0)?, c.x(1)?).map(Results::One)),
+    op("neg@1", 1, |c| c.tape.neg(c.x(0)?).map(Results::One)),
+    with_floats(op("affine@1", 1, |c| c.tape.affine(c.x(0)?, c.floats[0], c.floats[1]).map(Results::One)), 2),
+    op("matmul@1", 2, |c| c.tape.matmul(c.x(0)?, c.x(1)?).map(Results::One)),
+    with_optional_input(op("linear@1", 2, |c| c.tape.linear(c.x(0)?, c.x(1)?, c.optional(2)).map(Results::One))),
+    with_floats(
+        op("low_rank@1", 4, |c| {
+            c.tape.low_rank(c.x(0)?.clone(), c.x(1)?, c.x(2)?, c.x(3)?, c.floats[0]).map(Results::One)
+        }),
+        1,
+    ),
+    op("relu@1", 1, |c| c.tape.relu(c.x(0)?).map(Results::One)),
+    op("gelu@1", 1, |c| c.tape.gelu(c.x(0)?).map(Results::One)),
+    op("gelu_tanh@1", 1, |c| c.tape.gelu_tanh(c.x(0)?).map(Results::One)),
+    op("tanh@1", 1, |c| c.tape.tanh(c.x(0)?).map(Results::One)),
+    op("sigmoid@1", 1, |c| c.tape.sigmoid(c.x(0)?).map(Results::One)),
+    op("silu@1", 1, |c| c.tape.silu(c.x(0)?).map(Results::One)),
+    op("exp@1", 1, |c| c.tape.exp(c.x(0)?).map(Results::One)),
+    op("log@1", 1, |c| c.tape.log(c.x(0)?).map(Results::One)),
+    op("sqrt@1", 1, |c| c.tape.sqrt(c.x(0)?).map(Results::One)),
+    op("square@1", 1, |c| c.tape.square(c.x(0)?).map(Results::One)),
+    op("abs@1", 1, |c| c.tape.abs(c.x(0)?).map(Results::One)),
+    with_floats(op("clamp_min@1", 1, |c| c.tape.clamp_min(c.x(0)?, c.floats[0]).map(Results::One)), 1),
+    op("softmax@1", 1, |c| c.tape.softmax(c.x(0)?).map(Results::One)),
+    op("log_softmax@1", 1, |c| c.tape.log_softmax(c.x(0)?).map(Results::One)),
+    with_floats(
+        with_optional_input(op("layer_norm@1", 2, |c| {
+            c.tape.layer_norm(c.x(0)?, c.x(1)?, c.optional(2), c.floats[0]).map(Results::One)
+        })),
+        1,
+    ),
+    with_floats(op("dropout@1", 1, |c| c.tape.dropout(c.x(0)?, c.fraction(0)?).map(Results::One)), 1),
+    op("sum@1", 1, |c| c.tape.sum(c.x(0)?).map(Results::One)),
+    op("mean@1", 1, |c| c.tape.mean(c.x(0)?).map(Results::One)),
+    with_ints(op("sum_dim@1", 1, |c| c.tape.sum_dim(c.x(0)?, c.dim(0)?, c.ints[1] != 0).map(Results::One)), 2),
+    with_ints(op("mean_dim@1", 1, |c| c.tape.mean_dim(c.x(0)?, c.dim(0)?, c.ints[1] != 0).map(Results::One)), 2),
+    with_ints(op("transpose@1", 1, |c| c.tape.transpose(c.x(0)?, c.dim(0)?, c.dim(1)?).map(Results::One)), 2),
+    Op {
+        ints: None,
+        ..op("reshape@1", 1, |c| {
+            let dims = new_dims(c.x(0)?.tensor().elem_count(), c.ints)?;
+            c.tape.reshape(c.x(0)?, &dims).map(Results::One)
+        })
+    },
+    with_ints(op("narrow@1", 1, |c| c.tape.narrow(c.x(0)?, c.dim(0)?, c.size(1)?, c.size(2)?).map(Results::One)), 3),
+    with_ints(
+        Op {
+            inputs: (1, usize::MAX),
+            ..op("concat@1", 1, |c| {
+                let inputs: Vec<&Value> = (0..c.inputs.len()).map(|i| c.x(i)).collect::<Result<_>>()?;
+                c.tape.concat(&inputs, c.dim(0)?).map(Results::One)
+            })
+        },
+        1,
+    ),
+    with_ints(op("index_select@1", 2, |c| c.tape.index_select(c.x(0)?, c.indices(1)?, c.dim(0)?).map(Results::One)), 1),
+    op("detach@1", 1, |c| Ok(Results::One(c.x(0)?.detach()))),
+    with_ints(op("cast@1", 1, |c| c.tape.cast(c.x(0)?, c.dtype(0)?).map(Results::One)), 1),
+    // A copy, because a parameter's own tensor changes in place.
+    op("keep@1", 1, |c| Ok(Results::Kept(c.x(0)?.tensor().copy()?.detach()))),
+    with_floats(
+        with_optional_input(op("cross_entropy@1", 2, |c| {
+            let logits = c.x(0)?;
+            let weights = c.optional(2).map(Value::tensor);
+            let (sum, weight) = c.tape.cross_entropy(logits, c.indices(1)?, weights, c.fraction(0)?)?;
+            let weight = Tensor::new(weight, logits.tensor().device())?.to_dtype(sum.dtype())?;
+            Ok(Results::Two(sum, Value::constant(weight)))
+        })),
+        1,
+    ),
+];
+
+/// One call of an op.
+struct Call<'a> {
+    tape: &'a Tape,
+    inputs: &'a [Option<Value>],
+    ints: &'a [i64],
+    floats: &'a [f64],
+}
+
+impl Call<'_> {
+    fn x(&self, i: usize) -> Result<&Value> {
+        match self.inputs.get(i) {
+            Some(Some(value)) => Ok(value),
+            _ => candle_core::bail!("input {i} is missing"),
+        }
+    }
+
+    fn optional(&self, i: usize) -> Option<&Value> {
+        self.inputs.get(i)?.as_ref()
+    }
+
+    /// Indices or classes.
+    fn indices(&self, i: usize) -> Result<&Tensor> {
+        let x = self.x(i)?;
+        if x.dtype() != DType::U32 {
+            candle_core::bail!("input {i} holds indices and must be u32, not {:?}", x.dtype());
+        }
+        Ok(x.tensor())
+    }
+
+    /// A dimension of the first input; a negative one counts from the end.
+    fn dim(&self, i: usize) -> Result<usize> {
+        let (dim, rank) = (self.ints[i], self.x(0)?.dims().len());
+        let from_start = if dim < 0 { dim + rank as i64 } else { dim };
+        if !(0..rank as i64).contains(&from_start) {
+            candle_core::bail!("dimension {dim} is outside a tensor of rank {rank}");
+        }
+        Ok(from_start as usize)
+    }
+
+    fn size(&self, i: usize) -> Result<usize> {
+        match usize::try_from(self.ints[i]) {
+            Ok(size) => Ok(size),
+            Err(_) => candle_core::bail!("{} is no size", self.ints[i]),
+        }
+    }
+
+    /// A number in [0, 1).
+    fn fraction(&self, i: usize) -> Result<f64> {
+        let fraction = self.floats[i];
+        if !(0.0..1.0).contains(&fraction) {
+            candle_core::bail!("{fraction} is not in [0, 1)");
+        }
+        Ok(fraction)
+    }
+
+    fn dtype(&self, i: usize) -> Result<DType> {
+        let code = self.ints[i];
+        match u32::try_from(code).ok().and_then(dtype_of) {
+            Some(dtype) => Ok(dtype),
+            None => candle_core::bail!("{code} is the code of no element type"),
+        }
+    }
+}
+
+/// The dimensions that `reshape` asks for; one may be -1 and takes what is left.
+fn new_dims(elements: usize, asked: &[i64]) -> Result<Vec<usize>> {
+    let known: i64 = asked.iter().filter(|dim| **dim != -1).product();
+    let open = asked.iter().filter(|dim| **dim == -1).count();
+    if open > 1 || asked.iter().any(|dim| *dim < -1) || (open == 1 && (known == 0 || elements as i64 % known != 0)) {
+        candle_core::bail!("{elements} elements do not fit shape {asked:?}");
+    }
+    Ok(asked.iter().map(|dim| if *dim == -1 { elements / known as usize } else { *dim as usize }).collect())
+}
+
+/// The engine's type of a code.
+pub(super) fn dtype_of(code: u32) -> Option<DType> {
+    Some(match code {
+        dtype::F32 => DType::F32,
+        dtype::F64 => DType::F64,
+        dtype::U32 => DType::U32,
+        dtype::BF16 => DType::BF16,
+        dtype::F16 => DType::F16,
+        dtype::U8 => DType::U8,
+        dtype::I64 => DType::I64,
+        _ => return None,
+    })
+}
+
+/// The code of an engine's type; 0 for one that plugins do not know.
+pub(super) fn code_of(of: DType) -> u32 {
+    match of {
+        DType::F32 => dtype::F32,
+        DType::F64 => dtype::F64,
+        DType::U32 => dtype::U32,
+        DType::BF16 => dtype::BF16,
+        DType::F16 => dtype::F16,
+        DType::U8 => dtype::U8,
+        DType::I64 => dtype::I64,
+        _ => 0,
+    }
+}
+
+/// The number of an op by name and version.
+pub(in crate::plugin) fn resolve(name: &str) -> Option<u32> {
+    OPS.iter().position(|op| op.name == name).map(|i| i as u32)
+}
+
+/// Runs an op. Errors name it and the shapes it got.
+pub(super) fn run(
+    number: u32,
+    tape: &Tape,
+    inputs: &[Option<Value>],
+    ints: &[i64],
+    floats: &[f64],
+) -> std::result::Result<Results, String> {
+    let Some(op) = OPS.get(number as usize) else { return Err(format!("there is no op {number}; ask resolve_op")) };
+    let fits = inputs.len() >= op.inputs.0
+        && inputs.len() <= op.inputs.1
+        && op.ints.is_none_or(|n| ints.len() == n)
+        && floats.len() == op.floats;
+    if !fits {
+        return Err(format!(
+            "{} takes {} inputs, {} integers and {} floats; got {}, {} and {}",
+            op.name,
+            op.inputs.0,
+            op.ints.unwrap_or(ints.len()),
+            op.floats,
+            inputs.len(),
+            ints.len(),
+            floats.len()
+        ));
+    }
+    let widened = widen(tape, inputs);
+    let call = |inputs| (op.run)(&Call { tape, inputs, ints, floats });
+    match widened {
+        Ok(Some(widened)) => call(&widened),
+        Ok(None) => call(inputs),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| {
+        let shapes = inputs.iter().map(|input| input.as_ref().map_or("none".to_owned(), |x| format!("{:?}", x.dims())));
+        format!("{} on {}: {}", op.name, shapes.collect::<Vec<_>>().join(", "), plain(&error))
+    })
+}
+
+/// Floating inputs in the widest of their types, `None` where they have one type already, as is usual.
+fn widen(tape: &Tape, inputs: &[Option<Value>]) -> Result<Option<Vec<Option<Value>>>> {
+    let floating = || inputs.iter().flatten().map(Value::dtype).filter(DType::is_float);
+    let Some(first) = floating().next() else { return Ok(None) };
+    if floating().all(|dtype| dtype == first) {
+        return Ok(None);
+    }
+    // Neither half type holds the other, so they meet in f32.
+    let widest = if floating().any(|dtype| dtype == DType::F64) { DType::F64 } else { DType::F32 };
+    let cast = |input: &Option<Value>| match input {
+        Some(x) if x.dtype().is_float() && x.dtype() != widest => tape.cast(x, widest).map(Some),
+        other => Ok(other.clone()),
+    };
+    inputs.iter().map(cast).collect::<Result<_>>().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::collections::BTreeSet;
+
+    use fthost_autograd::Device;
+    use fthost_plugin_api::ops;
+
+    use super::*;
+
+    fn tensor(data: &[f32], shape: &[usize]) -> Option<Value> {
+        Some(Value::constant(Tensor::from_slice(data, shape, &Device::Cpu).unwrap()))
+    }
+
+    fn call(
+        name: &str,
+        inputs: &[Option<Value>],
+        ints: &[i64],
+        floats: &[f64],
+    ) -> std::result::Result<Results, String> {
+        run(resolve(name).unwrap(), &Tape::evaluation(), inputs, ints, floats)
+    }
+
+    #[test]
+    fn every_listed_op_is_there_and_nothing_more() {
+        let listed: BTreeSet<&str> = ops::OPS.iter().map(|op| op.name).collect();
+        assert_eq!(OPS.iter().map(|op| op.name).collect::<BTreeSet<_>>(), listed);
+        for signature in ops::OPS {
+            let op = &OPS[resolve(signature.name).unwrap() as usize];
+            let count = |text: &str| text.split(", ").filter(|part| !part.is_empty()).count();
+            if let Some(ints) = op.ints
+                && ints != 1
+                && !signature.ints.contains('(')
+            {
+                assert_eq!(ints, count(signature.ints), "{}", signature.name);
+            }
+            assert_eq!(op.floats > 0, !signature.floats.is_empty(), "{}", signature.name);
+        }
+    }
+
+    #[test]
+    fn errors_name_op_and_shapes() {
+        let Err(text) = call("matmul@1", &[tensor(&[1.0; 6], &[2, 3]), tensor(&[1.0; 4], &[2, 2])], &[], &[]) else {
+            panic!("shapes do not fit")
+        };
+        assert!(text.starts_with("matmul@1 on [2, 3], [2, 2]: "), "{text}");
+        let Err(text) = call("sum_dim@1", &[tensor(&[1.0; 6], &[2, 3])], &[2, 0], &[]) else {
+            panic!("no dimension 2")
+        };
+        assert_eq!(text, "sum_dim@1 on [2, 3]: dimension 2 is outside a tensor of rank 2");
+        let Err(text) = call("affine@1", &[tensor(&[1.0], &[1])], &[], &[1.0]) else { panic!("one float is missing") };
+        assert_eq!(text, "affine@1 takes 1 inputs, 0 integers and 2 floats; got 1, 0 and 1");
+        let Err(text) = call("relu@1", &[None], &[], &[]) else { panic!("no input") };
+        assert_eq!(text, "relu@1 on none: input 0 is missing");
+    }
+
+    #[test]
+    fn floats_are_widened() {
+        let x = Some(Value::constant(Tensor::new(&[1f64, 2.0], &Device::Cpu).unwrap()));
+        let Ok(Results::One(sum)) = call("add@1", &[x, tensor(&[0.5, 0.5], &[2])], &[], &[]) else { panic!("add") };
+        assert_eq!(sum.tensor().to_vec1::<f64>().unwrap(), [1.5, 2.5]);
+    }
+
+    #[test]
+    fn one_new_dimension_may_be_open() {
+        let check = |elements, asked: &[i64], expected: Option<&[usize]>| {
+            assert_eq!(new_dims(elements, asked).ok().as_deref(), expected, "{asked:?}");
+        };
+        check(6, &[2, 3], Some(&[2, 3]));
+        check(6, &[-1, 3], Some(&[2, 3]));
+        check(6, &[-1], Some(&[6]));
+        check(6, &[4, -1], None);
+        check(6, &[-1, -1], None);
+        check(6, &[-2, 3], None);
+        check(0, &[0, -1], None);
+    }
+}

@@ -1,0 +1,239 @@
+//! Which sites or parameters a strategy's option names, by PEFT's rules.
+//!
+//! A string is a regular expression that must match the whole path. An entry of a list matches the path itself or its end at a
+//! dot. Paths may be written with the architecture's prefix (`bert.encoder...`) or without. Excludes go first. A pattern that matches
+//! nothing is an error, because a run that adapts less than was asked looks like any other.
+
+use std::collections::BTreeSet;
+
+use fthost_plugin_api::Targets;
+use regex::Regex;
+
+/// The string by which PEFT names every linear layer.
+const ALL: &str = "all-linear";
+
+/// What was matched.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// Numbers of the matching candidates, ascending.
+    pub(super) chosen: Vec<usize>,
+    /// Each pattern and how many it matched.
+    pub(super) counts: Vec<(String, usize)>,
+}
+
+/// One pattern, ready to match.
+enum Pattern<'a> {
+    All,
+    Whole(Regex),
+    Name(&'a str),
+}
+
+/// What may be matched: a path, or several names of one thing.
+pub(super) struct Candidate<'a> {
+    /// The path without prefix.
+    pub(super) path: &'a str,
+    /// Whether an entry may also name the module that holds it: `query` for `...query.weight`.
+    pub(super) by_module: bool,
+}
+
+impl Candidate<'_> {
+    fn fits(&self, pattern: &Pattern<'_>, prefix: &str) -> bool {
+        match pattern {
+            Pattern::All => true,
+            Pattern::Whole(regex) => regex.is_match(self.path) || regex.is_match(&format!("{prefix}{}", self.path)),
+            Pattern::Name(name) => {
+                let module = self.path.rsplit_once('.').map(|(module, _)| module).filter(|_| self.by_module);
+                ends_with(self.path, name, prefix) || module.is_some_and(|module| ends_with(module, name, prefix))
+            }
+        }
+    }
+}
+
+/// Whether `name` is the path, with or without prefix, or its end at a dot.
+fn ends_with(path: &str, name: &str, prefix: &str) -> bool {
+    let bare = name.strip_prefix(prefix).filter(|bare| !bare.is_empty()).unwrap_or(name);
+    // With a prefix in front, only the whole path is meant.
+    path == bare || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+}
+
+fn patterns(targets: &Targets) -> Result<Vec<(String, Pattern<'_>)>, String> {
+    match targets {
+        Targets::Pattern(text) if text == ALL => Ok(vec![(text.clone(), Pattern::All)]),
+        Targets::Pattern(text) => match Regex::new(&format!("^(?:{text})$")) {
+            Ok(regex) => Ok(vec![(text.clone(), Pattern::Whole(regex))]),
+            Err(error) => Err(format!("the pattern {text:?} is no regular expression: {error}")),
+        },
+        Targets::Names(names) if names.is_empty() => Err("the list of targets is empty".to_owned()),
+        Targets::Names(names) => Ok(names.iter().map(|name| (name.clone(), Pattern::Name(name))).collect()),
+    }
+}
+
+/// Selects among candidates. `None` targets are all of them. `what` names them in errors: `linear layer`.
+pub(super) fn select(
+    what: &str,
+    prefix: &str,
+    candidates: &[Candidate<'_>],
+    targets: Option<&Targets>,
+    exclude: Option<&Targets>,
+) -> Result<Selection, String> {
+    let mut counts = Vec::new();
+    let mut excluded = vec![false; candidates.len()];
+    // An empty list of excludes, as a default of an option, excludes nothing.
+    for (text, pattern) in
+        exclude.filter(|t| **t != Targets::Names(Vec::new())).map(patterns).transpose()?.into_iter().flatten()
+    {
+        let mut matched = 0;
+        for (candidate, excluded) in candidates.iter().zip(&mut excluded) {
+            if candidate.fits(&pattern, prefix) {
+                *excluded = true;
+                matched += 1;
+            }
+        }
+        if matched == 0 {
+            return Err(nothing(&format!("exclude {text:?}"), &text, what, candidates));
+        }
+        counts.push((format!("exclude {text}"), matched));
+    }
+    let Some(targets) = targets else {
+        let chosen = (0..candidates.len()).filter(|i| !excluded[*i]).collect();
+        return Ok(Selection { chosen, counts });
+    };
+    let mut chosen = BTreeSet::new();
+    for (text, pattern) in patterns(targets)? {
+        let matched: Vec<usize> = (0..candidates.len()).filter(|i| candidates[*i].fits(&pattern, prefix)).collect();
+        let kept: Vec<usize> = matched.iter().copied().filter(|i| !excluded[*i]).collect();
+        match (matched.len(), kept.len()) {
+            (0, _) => return Err(nothing(&format!("target {text:?}"), &text, what, candidates)),
+            (n, 0) => return Err(format!("target {text:?} matches {n} {what}s, and all of them are excluded")),
+            _ => {}
+        }
+        counts.push((text, kept.len()));
+        chosen.extend(kept);
+    }
+    Ok(Selection { chosen: chosen.into_iter().collect(), counts })
+}
+
+/// Says that a pattern matches nothing, and what comes near.
+fn nothing(pattern: &str, text: &str, what: &str, candidates: &[Candidate<'_>]) -> String {
+    let mut ends: Vec<&str> = Vec::new();
+    for candidate in candidates {
+        let path = match candidate.path.rsplit_once('.') {
+            Some((module, _)) if candidate.by_module => module,
+            _ => candidate.path,
+        };
+        let end = path.rsplit('.').next().unwrap_or(path);
+        if !ends.contains(&end) && end.parse::<u64>().is_err() {
+            ends.push(end);
+        }
+    }
+    let last = text.rsplit(['.', '*', '\\']).next().unwrap_or(text);
+    let mut near: Vec<(f64, &str)> = ends
+        .iter()
+        .map(|end| (strsim::jaro_winkler(last, end), *end))
+        .chain(candidates.iter().map(|candidate| (strsim::jaro_winkler(text, candidate.path), candidate.path)))
+        .filter(|(score, _)| *score > 0.8)
+        .collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let near: Vec<String> = near.iter().take(3).map(|(_, name)| format!("{name:?}")).collect();
+    if candidates.is_empty() {
+        return format!("{pattern} matches nothing: this model has no {what}");
+    }
+    let hint = if near.is_empty() { String::new() } else { format!(" Did you mean {}?", near.join(" or ")) };
+    format!("{pattern} matches no {what}.{hint} What there is ends in {}.", ends.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    const SITES: [&str; 6] = [
+        "encoder.layer.0.attention.self.query",
+        "encoder.layer.0.attention.self.value",
+        "encoder.layer.1.attention.self.query",
+        "encoder.layer.1.attention.self.value",
+        "encoder.layer.1.output.dense",
+        "pooler.dense",
+    ];
+
+    fn candidates<'a>(paths: &[&'a str], by_module: bool) -> Vec<Candidate<'a>> {
+        paths.iter().map(|path| Candidate { path, by_module }).collect()
+    }
+
+    fn names(names: &[&str]) -> Targets {
+        Targets::Names(names.iter().map(ToString::to_string).collect())
+    }
+
+    fn pattern(text: &str) -> Targets {
+        Targets::Pattern(text.to_owned())
+    }
+
+    #[test]
+    fn paths_match_as_in_peft() {
+        let check = |targets: Targets, exclude: Option<Targets>, expected: &[usize]| {
+            let selection =
+                select("linear layer", "bert.", &candidates(&SITES, false), Some(&targets), exclude.as_ref()).unwrap();
+            assert_eq!(selection.chosen, expected, "{targets:?} without {exclude:?}");
+        };
+        check(names(&["query"]), None, &[0, 2]);
+        check(names(&["query", "value"]), None, &[0, 1, 2, 3]);
+        check(names(&["self.query", "pooler.dense"]), None, &[0, 2, 5]);
+        check(names(&["encoder.layer.1.attention.self.query"]), None, &[2]);
+        check(names(&["bert.encoder.layer.1.attention.self.query"]), None, &[2]);
+        check(names(&["dense"]), Some(names(&["pooler.dense"])), &[4]);
+        check(names(&["dense"]), Some(names(&[])), &[4, 5]);
+        check(pattern(r".*\.query"), None, &[0, 2]);
+        check(pattern(r"encoder\.layer\.1\..*"), None, &[2, 3, 4]);
+        check(pattern(r"bert\.encoder\.layer\.0\..*"), None, &[0, 1]);
+        check(pattern(r".*query|.*value"), Some(pattern(r".*\.0\..*")), &[2, 3]);
+        check(pattern("all-linear"), Some(names(&["dense"])), &[0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn parameters_are_named_by_path_or_module() {
+        let paths = ["encoder.layer.0.query.weight", "encoder.layer.0.query.bias", "pooler.dense.bias"];
+        let check = |targets: Targets, expected: &[usize]| {
+            let selection = select("parameter", "", &candidates(&paths, true), Some(&targets), None).unwrap();
+            assert_eq!(selection.chosen, expected, "{targets:?}");
+        };
+        check(names(&["bias"]), &[1, 2]);
+        check(names(&["query"]), &[0, 1]);
+        check(names(&["query.weight"]), &[0]);
+        check(pattern(r"encoder\..*"), &[0, 1]);
+    }
+
+    #[test]
+    fn each_pattern_is_counted() {
+        let selection = select(
+            "linear layer",
+            "",
+            &candidates(&SITES, false),
+            Some(&names(&["query", "dense"])),
+            Some(&names(&["pooler.dense"])),
+        );
+        let counts = selection.unwrap().counts;
+        assert_eq!(counts, [("exclude pooler.dense".to_owned(), 1), ("query".to_owned(), 2), ("dense".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn nothing_is_an_error_that_helps() {
+        let check = |targets: Targets, exclude: Option<Targets>, parts: &[&str]| {
+            let text =
+                select("linear layer", "", &candidates(&SITES, false), Some(&targets), exclude.as_ref()).unwrap_err();
+            for part in parts {
+                assert!(text.contains(part), "{part:?} is not in {text}");
+            }
+        };
+        check(
+            names(&["querry"]),
+            None,
+            &["target \"querry\" matches no linear layer", "Did you mean \"query\"?", "query, value, dense"],
+        );
+        check(names(&["uery"]), None, &["matches no linear layer"]);
+        check(pattern("query"), None, &["target \"query\" matches no linear layer", "\"query\""]);
+        check(pattern("("), None, &["is no regular expression"]);
+        check(names(&[]), None, &["is empty"]);
+        check(names(&["query"]), Some(names(&["query"])), &["matches 2 linear layers, and all of them are excluded"]);
+        check(names(&["query"]), Some(names(&["valve"])), &["exclude \"valve\" matches no linear layer"]);
+    }
+}

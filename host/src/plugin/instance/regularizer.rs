@@ -1,0 +1,100 @@
+//! Calls on a regularizer.
+
+use std::sync::Arc;
+
+use fthost_autograd::{Tape, Value};
+use fthost_plugin_api::Event;
+use fthost_plugin_api::abi::tables::{RegularizerVtable, Str};
+
+use super::{Instance, State, json_text};
+use crate::Result;
+use crate::adapted::AdaptedModel;
+use crate::plugin::bridge::session::{Failure, Scope, Session, check};
+use crate::plugin::{ExampleGradients, Plugin};
+
+/// A regularizer made from options.
+#[derive(Debug)]
+pub struct RegularizerInstance(Instance<RegularizerVtable>);
+
+impl RegularizerInstance {
+    /// Makes an instance of the plugin's regularizer `name`.
+    ///
+    /// # Errors
+    /// Where the plugin has none of that name, or refuses the options.
+    pub fn create(plugin: &Plugin, name: &str, config: &serde_json::Value) -> Result<Self> {
+        Instance::create(plugin, name, config).map(Self)
+    }
+
+    /// Shows it the model, after all strategies and heads have attached.
+    pub fn attach(&mut self, model: &mut AdaptedModel) -> Result<()> {
+        self.0.run = Some(Arc::clone(model.handles()));
+        let scope = Scope { model: Some(model), ..Scope::default() };
+        // SAFETY: the plugin's own function on its own instance.
+        self.0.call("attach", scope, |_| check(unsafe { (self.0.vtable.attach)(self.0.data) }))
+    }
+
+    /// The penalty on parameters, a scalar, where there is one now.
+    pub fn penalty(&self, tape: &Tape) -> Result<Option<Value>> {
+        self.0.call("penalty", Scope { tape: Some(tape), ..Scope::default() }, |session| {
+            let mut handle = 0;
+            // SAFETY: the plugin's own function on its own instance; `handle` may be written.
+            check(unsafe { (self.0.vtable.penalty)(self.0.data, &raw mut handle) })?;
+            scalar(session, handle)
+        })
+    }
+
+    /// Whether it wants the outputs of the model as it was before training.
+    pub fn needs_reference(&self) -> Result<bool> {
+        self.0.call("needs_reference", Scope::default(), |_| {
+            // SAFETY: the plugin's own function on its own instance.
+            Ok(unsafe { (self.0.vtable.needs_reference)(self.0.data) } != 0)
+        })
+    }
+
+    /// The penalty on a micro-batch's outputs, a scalar summed over its rows.
+    pub fn output_penalty(&self, tape: &Tape, outputs: &Value, reference: &Value) -> Result<Option<Value>> {
+        self.0.call("output_penalty", Scope { tape: Some(tape), ..Scope::default() }, |session| {
+            let (outputs, reference) = (session.lend(outputs.clone()), session.lend(reference.clone()));
+            let mut handle = 0;
+            // SAFETY: the plugin's own function on its own instance; `handle` may be written.
+            check(unsafe { (self.0.vtable.output_penalty)(self.0.data, outputs, reference, &raw mut handle) })?;
+            scalar(session, handle)
+        })
+    }
+
+    /// Tells it what happened; with `gradients` it may measure.
+    pub fn event(
+        &mut self,
+        event: &Event,
+        model: &mut AdaptedModel,
+        gradients: Option<&mut dyn ExampleGradients>,
+    ) -> Result<()> {
+        let gradients = gradients.map(|gradients| gradients as &mut dyn ExampleGradients);
+        let scope = Scope { model: Some(model), gradients, ..Scope::default() };
+        self.0.call("an event", scope, |_| {
+            let text = json_text(event)?;
+            // SAFETY: the plugin's own function on its own instance; the text lives for the call.
+            check(unsafe { (self.0.vtable.base.event)(self.0.data, Str::new(&text)) })
+        })
+    }
+
+    /// Its state.
+    pub fn save(&self) -> Result<State> {
+        self.0.save()
+    }
+
+    /// Takes a state back, after `attach`.
+    pub fn load(&mut self, state: &State) -> Result<()> {
+        self.0.load(state)
+    }
+}
+
+/// A penalty that may be absent and must be a scalar.
+fn scalar(session: &Session, handle: u64) -> Result<Option<Value>, Failure> {
+    match session.take_optional(handle)? {
+        Some(value) if value.tensor().elem_count() != 1 => {
+            Err(Failure::Answer(format!("a penalty must be a scalar, and this has shape {:?}", value.dims())))
+        }
+        value => Ok(value),
+    }
+}

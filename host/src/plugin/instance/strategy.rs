@@ -1,0 +1,62 @@
+//! Calls on a strategy.
+
+use std::sync::Arc;
+
+use fthost_plugin_api::Event;
+use fthost_plugin_api::abi::tables::{Str, StrategyVtable};
+
+use super::{Instance, State, json_answer, json_text};
+use crate::Result;
+use crate::adapted::AdaptedModel;
+use crate::plugin::Plugin;
+use crate::plugin::bridge::session::{Declares, Scope, check};
+
+/// A strategy made from options.
+#[derive(Debug)]
+pub struct StrategyInstance(Instance<StrategyVtable>);
+
+impl StrategyInstance {
+    /// Makes an instance of the plugin's strategy `name`.
+    ///
+    /// # Errors
+    /// Where the plugin has none of that name, or refuses the options.
+    pub fn create(plugin: &Plugin, name: &str, config: &serde_json::Value) -> Result<Self> {
+        Instance::create(plugin, name, config).map(Self)
+    }
+
+    /// Lets it declare what trains and set its hooks. `index` is its place in the run file.
+    pub fn attach(&mut self, model: &mut AdaptedModel, index: usize) -> Result<()> {
+        self.0.run = Some(Arc::clone(model.handles()));
+        let scope = Scope { model: Some(model), declares: Declares::Strategy(index), ..Scope::default() };
+        // SAFETY: the plugin's own function on its own instance.
+        self.0.call("attach", scope, |_| check(unsafe { (self.0.vtable.attach)(self.0.data) }))
+    }
+
+    /// Tells it what happened; it may freeze and thaw.
+    pub fn event(&mut self, event: &Event, model: &mut AdaptedModel, _index: usize) -> Result<()> {
+        let scope = Scope { model: Some(model), ..Scope::default() };
+        self.0.call("an event", scope, |_| {
+            let text = json_text(event)?;
+            // SAFETY: the plugin's own function on its own instance; the text lives for the call.
+            check(unsafe { (self.0.vtable.base.event)(self.0.data, Str::new(&text)) })
+        })
+    }
+
+    /// The fields of PEFT's `adapter_config.json`, where PEFT knows the method.
+    pub fn adapter_config(&self) -> Result<Option<serde_json::Value>> {
+        self.0.call("adapter_config", Scope::default(), |_| {
+            // SAFETY: the plugin's own function on its own instance.
+            json_answer(|sink| unsafe { (self.0.vtable.adapter_config)(self.0.data, sink) })
+        })
+    }
+
+    /// Its state beyond parameters.
+    pub fn save(&self) -> Result<State> {
+        self.0.save()
+    }
+
+    /// Takes a state back, after `attach`.
+    pub fn load(&mut self, state: &State) -> Result<()> {
+        self.0.load(state)
+    }
+}

@@ -1,0 +1,172 @@
+//! The plugin's side of the tests: a method of each kind, written as authors write them.
+
+use std::sync::Mutex;
+
+use fthost_plugin_api::{LossScope, prelude::*};
+
+/// A method that does what its option says.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(crate = "fthost_plugin_api::serde", deny_unknown_fields, default)]
+#[schemars(crate = "fthost_plugin_api::schemars")]
+struct Deed {
+    what: String,
+}
+
+/// Adds a learned shift to the layer's output, or goes wrong.
+struct Shifts(Deed);
+
+impl Strategy for Shifts {
+    type Config = Deed;
+
+    fn new(config: Deed) -> Result<Self> {
+        if config.what == "refuse" { Err(Error::new("no such deed")) } else { Ok(Self(config)) }
+    }
+
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        model.freeze_all()?;
+        for site in model.linears(&if self.0.what == "miss" { ["dens"] } else { ["dense"] }.into())? {
+            match self.0.what.as_str() {
+                "panic" => panic!("out of cheese"),
+                "twice" => drop(model.param(&site, "shift", [2], Init::Zeros)?),
+                "shape" => drop(Tensor::scalar(1.0)?.matmul(&Tensor::from_slice(&[1.0f32, 2.0], [2])?)?),
+                _ => {}
+            }
+            let shift = model.param(&site, "shift", [2], Init::Ones)?;
+            model.hook_linear(&site, Shift { shift, panics: self.0.what == "bad hook" })?;
+        }
+        model.shared_param("prompt", [2, 2], Init::VocabularyRows)?;
+        Ok(())
+    }
+
+    fn on_event(&mut self, _: &Event, model: &mut Model) -> Result<()> {
+        model.thaw(&["layer.0.dense"].into()).map(drop)
+    }
+
+    fn save(&self) -> Result<SavedState> {
+        let tensors = [("steps".to_owned(), Tensor::from_slice(&[3u32, 4], [2])?)].into();
+        Ok(SavedState { json: json!({ "what": self.0.what }), tensors })
+    }
+
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        let steps = state.tensors.get("steps").ok_or_else(|| Error::new("no steps"))?.to_vec_u32()?;
+        self.0.what = format!("{} {steps:?}", state.json);
+        Ok(())
+    }
+}
+
+struct Shift {
+    shift: Param,
+    panics: bool,
+}
+
+impl LinearHook for Shift {
+    fn forward(&self, _: &Tensor, y: Tensor, _: &Tensor) -> Result<Tensor> {
+        assert!(!self.panics, "no more cheese");
+        let kept = y.mul_scalar(1.0)?; // never handed back, so it is dropped with the call
+        std::mem::forget(kept);
+        y.add(&self.shift)
+    }
+}
+
+/// Keeps a copy of the parameters, and measures.
+struct Anchor {
+    kept: Option<(Param, Kept)>,
+    seen: Mutex<Vec<f64>>,
+}
+
+impl Regularizer for Anchor {
+    type Config = Deed;
+
+    fn new(_: Deed) -> Result<Self> {
+        Ok(Self { kept: None, seen: Mutex::default() })
+    }
+
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        let weight = model.base_param("layer.0.dense.weight")?;
+        let kept = weight.tensor().keep()?;
+        self.kept = Some((weight, kept));
+        Ok(())
+    }
+
+    fn penalty(&self) -> Result<Option<Tensor>> {
+        let Some((weight, kept)) = &self.kept else { return Ok(None) };
+        weight.tensor().squared_error(kept).map(Some)
+    }
+
+    fn on_event(&mut self, _: &Event, model: &mut Model) -> Result<()> {
+        let mut sums = Vec::new();
+        model.example_gradients(FisherLabels::Exact, 5, |example| {
+            sums.push(example.gradient.sum()?.to_scalar()? * example.weight);
+            Ok(())
+        })?;
+        self.seen.lock().unwrap().extend(sums);
+        Ok(())
+    }
+
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState { json: json!(*self.seen.lock().unwrap()), ..SavedState::default() })
+    }
+}
+
+/// A linear head for classes.
+struct Classes(Option<Param>);
+
+impl TaskHead for Classes {
+    type Config = Deed;
+
+    fn new(_: Deed) -> Result<Self> {
+        Ok(Self(None))
+    }
+
+    fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
+        let shape = [task.labels.len(), task.width];
+        self.0 = Some(model.head_param("classifier.weight", shape, Init::kaiming_uniform(task.width))?);
+        Ok(HeadSpec {
+            features: FeatureKind::Pooled,
+            targets: TargetKind::Class,
+            scope: LossScope::Example,
+            sampling: Sampling::Shuffled,
+            predictions: PredictionKind::Classes,
+        })
+    }
+
+    fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
+        features.tensor.linear(self.0.as_ref().unwrap(), None)
+    }
+
+    fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
+        let (sum, weight) = outputs.cross_entropy(targets.tensor, None, 0.0)?;
+        Ok(Loss { sum, weight: weight.to_scalar()? })
+    }
+
+    fn predict(&self, outputs: &Tensor) -> Result<Tensor> {
+        outputs.softmax()
+    }
+}
+
+/// Halves the rate, or gives none.
+struct Half(Deed);
+
+impl Scheduler for Half {
+    type Config = Deed;
+
+    fn new(config: Deed) -> Result<Self> {
+        Ok(Self(config))
+    }
+
+    fn rate(&self, _: &Progress, group: &Group) -> Result<Rate> {
+        let lr = if self.0.what == "nan" { f64::NAN } else { group.lr / 2.0 };
+        Ok(Rate { lr, momentum: group.momentum })
+    }
+}
+
+register! {
+    /// Shifts.
+    Strategy "test-shift" => Shifts,
+    /// Anchors.
+    Regularizer "test-anchor" => Anchor,
+    /// Classifies.
+    TaskHead "test-classes" => Classes,
+    /// Halves.
+    Scheduler "test-half" => Half,
+}

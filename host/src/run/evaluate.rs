@@ -1,0 +1,114 @@
+//! Evaluation: predictions for a whole data set, and the loss over it.
+
+use fthost_autograd::{DType, Tape, TapeOptions};
+use fthost_plugin_api::PredictionKind;
+use rayon::prelude::*;
+
+use super::step::{Pass, scalar};
+use crate::Result;
+use crate::report::metrics::{self, ClassMetrics, ValueMetrics};
+
+/// Examples that one tape takes in evaluation. Fixed, so that the bits do not depend on the number of threads.
+const ROWS: usize = 32;
+
+/// What a model predicts for a data set.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// Mean loss over the examples, weighted as in training.
+    pub loss: f64,
+    /// By the kind of prediction.
+    pub outcome: Outcome,
+}
+
+/// Predictions beside their targets, with their metrics.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Classes.
+    Classes {
+        /// True classes.
+        targets: Vec<u32>,
+        /// The most probable classes.
+        predictions: Vec<u32>,
+        /// Accuracy, F1 and their kind.
+        metrics: ClassMetrics,
+    },
+    /// Real values.
+    Values {
+        /// True values.
+        targets: Vec<f32>,
+        /// Predicted values.
+        predictions: Vec<f32>,
+        /// Errors and correlations.
+        metrics: ValueMetrics,
+    },
+}
+
+impl Evaluation {
+    /// Metric names and values, the loss among them.
+    pub fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
+        let mut all = match &self.outcome {
+            Outcome::Classes { metrics, .. } => metrics.to_map(),
+            Outcome::Values { metrics, .. } => metrics.to_map(),
+        };
+        all.insert("loss".into(), self.loss);
+        all
+    }
+}
+
+/// Evaluates on all examples of the pass's data. `progress` hears the number of examples done.
+pub fn evaluate(pass: &Pass<'_>, progress: &(dyn Fn(usize) + Sync)) -> Result<Evaluation> {
+    let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
+    // Batches on a GPU are bigger: parallelism is inside the op there.
+    let chunk = if pass.model.device.is_cpu() { ROWS } else { 8 * ROWS };
+    let parts: Vec<Part> = rows
+        .par_chunks(chunk)
+        .map(|rows| {
+            let part = evaluate_rows(pass, rows)?;
+            progress(rows.len());
+            Ok(part)
+        })
+        .collect::<Result<_>>()?;
+
+    let loss = parts.iter().map(|part| part.loss).sum::<f64>() / parts.iter().map(|part| part.weight).sum::<f64>();
+    let targets: Vec<f32> = parts.iter().flat_map(|part| part.targets.iter().copied()).collect();
+    let predictions: Vec<f32> = parts.iter().flat_map(|part| part.predictions.iter().copied()).collect();
+    let outcome = match pass.spec.predictions {
+        PredictionKind::Classes => {
+            let class = |values: Vec<f32>| values.into_iter().map(|value| value as u32).collect::<Vec<_>>();
+            let (targets, predictions) = (class(targets), class(predictions));
+            let metrics = metrics::classes(&targets, &predictions, pass.data.labels().len());
+            Outcome::Classes { targets, predictions, metrics }
+        }
+        PredictionKind::Values => {
+            let metrics = metrics::values(&targets, &predictions);
+            Outcome::Values { targets, predictions, metrics }
+        }
+    };
+    Ok(Evaluation { loss, outcome })
+}
+
+struct Part {
+    loss: f64,
+    weight: f64,
+    /// Classes as whole numbers.
+    targets: Vec<f32>,
+    predictions: Vec<f32>,
+}
+
+fn evaluate_rows(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
+    let tape = Tape::new(TapeOptions { precision: pass.precision, ..TapeOptions::default() });
+    let outputs = pass.outputs(&tape, rows)?;
+    let targets = pass.data.targets(rows, &pass.model.device)?;
+    let (sum, weight) = pass.head.loss(&tape, &outputs, &targets, &[])?;
+    let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
+    let predicted = match pass.spec.predictions {
+        PredictionKind::Classes => predicted.argmax(1)?, // [rows]
+        PredictionKind::Values => predicted.flatten_all()?,
+    };
+    Ok(Part {
+        loss: scalar(&sum)?,
+        weight,
+        targets: targets.to_dtype(DType::F32)?.to_vec1()?,
+        predictions: predicted.to_dtype(DType::F32)?.to_vec1()?,
+    })
+}

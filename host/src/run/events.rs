@@ -1,0 +1,44 @@
+//! Lines of `metrics.jsonl` and of `--json`: what a machine reads of a run.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// One line.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Line<'a> {
+    /// An optimizer step is over.
+    Step {
+        /// Counted from 1.
+        step: u64,
+        /// Counted from 1.
+        epoch: u64,
+        /// Mean loss of the batch, penalties left out.
+        loss: f64,
+        /// Regularizers' penalties.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        penalty: Option<f64>,
+        /// Learning rate of a group with factor 1.
+        lr: f64,
+        /// Global norm of the gradients before clipping.
+        gradient_norm: f64,
+        /// Examples of the batch.
+        samples: usize,
+        /// Tokens of the batch.
+        tokens: usize,
+        /// Seconds since the first step began.
+        seconds: f64,
+    },
+    /// An evaluation is over.
+    Evaluation {
+        /// Steps taken so far.
+        step: u64,
+        /// The task.
+        task: &'a str,
+        /// `before` or `after` training.
+        when: &'a str,
+        /// Names and values.
+        metrics: &'a BTreeMap<String, f64>,
+    },
+}

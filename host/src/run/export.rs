@@ -1,0 +1,162 @@
+//! What a run leaves to be used elsewhere: an adapter in PEFT's format, or a whole Hugging Face folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fthost_autograd::{DType, Tensor};
+use fthost_models::ModelInfo;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use super::folder::write_atomically;
+use crate::adapted::{AdaptedModel, ModelParameter, Owner};
+use crate::{Error, Result};
+
+/// What is saved beside the weights.
+pub struct Saved<'a> {
+    /// The model with what was trained.
+    pub model: &'a AdaptedModel,
+    /// Path of the base model as the run file names it.
+    pub base: &'a str,
+    /// The strategies' own fields of `adapter_config.json`, those that PEFT knows.
+    pub adapter_config: Option<Value>,
+    /// Class names in index order; empty for real values.
+    pub labels: &'a [String],
+}
+
+/// Where the results are, and in what form.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Exported {
+    /// `peft` (loads in Python's PEFT), `fthost` (the same layout for a method that PEFT does not know), or `huggingface`.
+    pub format: &'static str,
+    /// The folder.
+    pub path: PathBuf,
+}
+
+impl Saved<'_> {
+    /// Saves an adapter, or a whole model where base weights trained and no strategy added any parameter.
+    pub fn write(&self, run: &Path) -> Result<Exported> {
+        let adds = self.model.parameters.iter().any(|p| matches!(p.owner, Owner::Strategy(_)));
+        let base_trained = self.model.trainable().any(|p| p.owner == Owner::Base);
+        if base_trained && !adds {
+            self.write_model(&run.join("model"))
+        } else {
+            self.write_adapter(&run.join("adapter"))
+        }
+    }
+
+    fn write_adapter(&self, folder: &Path) -> Result<Exported> {
+        let info = self.model.model.info();
+        let mut tensors = BTreeMap::new();
+        for parameter in &self.model.parameters {
+            let key = match parameter.owner {
+                Owner::Base if parameter.parameter.trainable() => {
+                    format!("base_model.model.{}{}", info.prefix, parameter.parameter.name())
+                }
+                Owner::Base => continue,
+                Owner::Strategy(_) => format!("base_model.model.{}{}", info.prefix, parameter.parameter.name()),
+                Owner::Head(_) => format!("base_model.model.{}", head_path(info, parameter.parameter.name())),
+            };
+            tensors.insert(key, parameter.parameter.tensor().clone());
+        }
+        write_safetensors(&folder.join("adapter_model.safetensors"), &tensors)?;
+
+        let heads: Vec<String> = head_modules(info, &self.heads());
+        let mut config = json!({
+            "base_model_name_or_path": self.base,
+            "task_type": "SEQ_CLS",
+            "inference_mode": true,
+            "modules_to_save": heads,
+        });
+        let format = match &self.adapter_config {
+            Some(fields) => {
+                merge(&mut config, fields);
+                "peft"
+            }
+            None => "fthost",
+        };
+        write_json(&folder.join("adapter_config.json"), &config)?;
+        self.write_labels(folder)?;
+        Ok(Exported { format, path: folder.to_owned() })
+    }
+
+    fn write_model(&self, folder: &Path) -> Result<Exported> {
+        let model = &self.model.model;
+        let head: Vec<(String, Tensor)> = self
+            .heads()
+            .iter()
+            .map(|p| (head_path(model.info(), p.parameter.name()), p.parameter.tensor().clone()))
+            .collect();
+        model.save_folder(folder, &head, self.labels)?;
+        self.write_labels(folder)?;
+        Ok(Exported { format: "huggingface", path: folder.to_owned() })
+    }
+
+    fn heads(&self) -> Vec<&ModelParameter> {
+        self.model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))).collect()
+    }
+
+    fn write_labels(&self, folder: &Path) -> Result<()> {
+        write_json(&folder.join("labels.json"), &json!(self.labels))
+    }
+}
+
+/// Hugging Face's path of a head's parameter: a head calls its last layer `classifier` or `out_proj` and the one before it
+/// `dense`, whatever the architecture calls them.
+fn head_path(info: &ModelInfo, name: &str) -> String {
+    let (module, tensor) = name.rsplit_once('.').unwrap_or(("", name));
+    let (task, module) = match module.rsplit_once('.') {
+        Some((task, module)) => (format!("{task}."), module),
+        None => (String::new(), module),
+    };
+    let module = match (module, &info.head.hidden) {
+        ("dense", Some((dense, _))) => dense.as_str(),
+        ("classifier" | "out_proj", _) => info.head.output.as_str(),
+        (other, _) => other,
+    };
+    format!("{task}{module}.{tensor}")
+}
+
+/// The modules that hold a head, as PEFT's `modules_to_save` lists them: first parts of the paths.
+fn head_modules(info: &ModelInfo, heads: &[&ModelParameter]) -> Vec<String> {
+    let mut modules: Vec<String> = heads
+        .iter()
+        .map(|p| {
+            let path = head_path(info, p.parameter.name());
+            path.split('.').next().unwrap_or_default().to_owned()
+        })
+        .collect();
+    modules.sort();
+    modules.dedup();
+    modules
+}
+
+/// Fields of `from` over those of `into`.
+fn merge(into: &mut Value, from: &Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write_atomically(path, format!("{value:#}\n").as_bytes())
+}
+
+/// Writes named tensors as `f32`, with the metadata that Hugging Face's readers ask for.
+pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let mut bytes = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        bytes.insert(name, (tensor.dims().to_vec(), raw));
+    }
+    let failed = |e: safetensors::SafeTensorError| Error::run(format!("cannot write {}: {e}", path.display()));
+    let views = bytes
+        .iter()
+        .map(|(name, (shape, raw))| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), raw)?)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
+    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let content = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
+    write_atomically(path, &content)
+}

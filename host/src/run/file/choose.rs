@@ -1,0 +1,145 @@
+//! Strategies that the command line's plugins bring: `fthost --plugin liblora.so`.
+
+use fthost_plugin_api::{MethodInfo, MethodKind};
+
+use super::document::{Document, Entry, Node, Place, Value};
+use super::words::list;
+use super::{Method, RunFile};
+use crate::plugin::search::did_you_mean;
+use crate::{Error, Result};
+
+/// An opened plugin of the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// The value of `--plugin`: a file or name, `#` and a strategy's name where it has several.
+    pub argument: &'a str,
+    /// The plugin's methods.
+    pub methods: &'a [MethodInfo],
+}
+
+/// Splits the value of `--plugin` into the plugin and the strategy that is chosen from it: `PATH#name`.
+pub fn split_argument(argument: &str) -> (&str, Option<&str>) {
+    match argument.rsplit_once('#') {
+        Some((plugin, name)) if !plugin.is_empty() && !name.is_empty() && !name.contains('/') => (plugin, Some(name)),
+        _ => (argument, None),
+    }
+}
+
+impl Offer<'_> {
+    fn strategies(&self) -> Vec<&str> {
+        self.methods.iter().filter(|m| m.kind == MethodKind::Strategy).map(|m| m.name.as_str()).collect()
+    }
+
+    /// The strategy that it adds to those of the run file.
+    fn added(&self, in_file: &[String]) -> Result<Option<&str>> {
+        let (plugin, wanted) = split_argument(self.argument);
+        let strategies = self.strategies();
+        let quoted: Vec<String> = strategies.iter().map(|name| format!("{name:?}")).collect();
+        match (wanted, strategies.as_slice()) {
+            (Some(wanted), names) => match names.iter().find(|name| **name == wanted) {
+                Some(name) => Ok(Some(*name).filter(|name| !in_file.iter().any(|known| known == name))),
+                None => {
+                    let has = if names.is_empty() { "none".into() } else { list(&quoted, "and") };
+                    let guess = did_you_mean(wanted, names.iter().copied());
+                    Err(Error::usage(format!("--plugin {}: there is no strategy {wanted:?}", self.argument)).with_help(
+                        format!(
+                            "{}its strategies: {has}",
+                            guess.map(|name| format!("did you mean {plugin}#{name}? ")).unwrap_or_default()
+                        ),
+                    ))
+                }
+            },
+            // Schedules, heads and regularizers are used where the run file names them.
+            (None, []) => Ok(None),
+            (None, names) if names.iter().any(|name| in_file.iter().any(|known| known == name)) => Ok(None),
+            (None, [name]) => Ok(Some(*name)),
+            (None, names) => {
+                let named: Vec<String> = names.iter().map(|name| format!("--plugin {plugin}#{name}")).collect();
+                Err(Error::usage(format!("--plugin {plugin} has {} strategies: {}", names.len(), list(&quoted, "and")))
+                    .with_help(format!("say which: {}", list(&named, "or"))))
+            }
+        }
+    }
+}
+
+impl RunFile {
+    /// Adds the strategies that the command line's plugins bring. Where the run file names none, each plugin with a strategy
+    /// chooses it; where it names some, a plugin adds its strategy only if the file names none of that plugin's.
+    ///
+    /// # Errors
+    /// Where a plugin has several and none is chosen by `PATH#name`, or in the end there is no strategy.
+    pub fn choose_strategies(&mut self, offers: &[Offer<'_>]) -> Result<()> {
+        let in_file: Vec<String> = self.strategies.iter().map(|method| method.plugin.clone()).collect();
+        let mut seen: Vec<&str> = Vec::new();
+        for offer in offers {
+            // Naming one plugin twice asks for no more than naming it once.
+            if seen.contains(&offer.argument) {
+                continue;
+            }
+            seen.push(offer.argument);
+            if let Some(name) = offer.added(&in_file)? {
+                self.add_strategy(name, offer.argument);
+            }
+        }
+        if let Some(node) = self.unnamed.first() {
+            let message = "this option has no strategy: none is named in the run file or by --plugin";
+            return Err(self.document.error(node.at, message, "of which strategy?", Some(HOW_TO_NAME_ONE.into())));
+        }
+        if !self.strategies.is_empty() {
+            return Ok(());
+        }
+        let has: Vec<String> = offers
+            .iter()
+            .flat_map(|offer| {
+                offer.methods.iter().map(move |m| format!("{} has the {} {:?}", offer.argument, m.kind, m.name))
+            })
+            .collect();
+        let help =
+            if has.is_empty() { HOW_TO_NAME_ONE.into() } else { format!("{}; {HOW_TO_NAME_ONE}", has.join(", ")) };
+        Err(Error::usage("there is no strategy: nothing says what to train").with_help(help))
+    }
+
+    /// Adds a strategy with the options that the command line sets for it.
+    fn add_strategy(&mut self, name: &str, argument: &str) {
+        let text = format!("--plugin {argument}");
+        let source = self.document.add_argument(&text);
+        let at = Place::new(source, 0..text.len());
+        let mut node =
+            if self.unnamed.is_empty() { Node { value: Value::Table(Vec::new()), at } } else { self.unnamed.remove(0) };
+        let path = format!("strategy[{}]", self.strategies.len());
+        self.strategies.push(Method { plugin: name.to_owned(), config: node.to_json(), path });
+        if let Value::Table(entries) = &mut node.value {
+            let plugin = Node { value: Value::String(name.to_owned()), at };
+            entries.insert(0, Entry { key: "plugin".into(), key_at: at, node: plugin });
+        }
+        match strategies(&mut self.document) {
+            Some(items) => items.push(node),
+            None => {
+                if let Value::Table(entries) = &mut self.document.root.value {
+                    let node = Node { value: Value::Array(vec![node]), at };
+                    entries.push(Entry { key: "strategy".into(), key_at: at, node });
+                }
+            }
+        }
+    }
+}
+
+/// Takes out the strategies that only have options, set by the command line: its plugins will name them.
+pub(super) fn take_unnamed(document: &mut Document) -> Vec<Node> {
+    let Some(items) = strategies(document) else { return Vec::new() };
+    let (named, unnamed) =
+        std::mem::take(items).into_iter().partition(|node| !node.at.is_argument() || node.child("plugin").is_some());
+    *items = named;
+    unnamed
+}
+
+fn strategies(document: &mut Document) -> Option<&mut Vec<Node>> {
+    let Value::Table(entries) = &mut document.root.value else { return None };
+    let entry = entries.iter_mut().find(|entry| entry.key == "strategy")?;
+    match &mut entry.node.value {
+        Value::Array(items) => Some(items),
+        _ => None,
+    }
+}
+
+const HOW_TO_NAME_ONE: &str = "name one by --plugin FILE, or in the run file:\n[[strategy]]\nplugin = \"NAME\"";

@@ -1,0 +1,398 @@
+//! The run file: what to train, on what, how.
+//!
+//! A TOML file, read in three steps: its text becomes a [`Document`] whose values keep their places; values that the command
+//! line sets ([`Override`]) are put in; the tables are checked against their schema and resolved, every default filled in. The
+//! options of methods are checked later, by [`RunFile::check_method`], when their plugins are open. Each error points at a
+//! place in the file or in the argument that is to blame.
+
+mod choose;
+mod document;
+mod overrides;
+mod schema;
+mod tables;
+mod words;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use fthost_plugin_api::schemars::schema_for;
+use fthost_plugin_api::{MethodInfo, MethodKind};
+use serde_json::Value as Json;
+
+pub use choose::{Offer, split_argument};
+pub use overrides::Override;
+pub use tables::{Method, ModelInit, ModelTable, Optimizer, Precision, RunTable, TaskTable, TrainTable};
+
+use crate::{Error, Result};
+use document::{Document, Node, Value};
+use schema::Checker;
+use tables::{Keys, MethodKeys, OptimizerName, TaskKeys, TrainKeys};
+
+/// How a run file names the embedded model, and the embedded data set for it.
+const DEMO: &str = "demo";
+
+/// Names of embedded data sets: these are no paths.
+const EMBEDDED_DATA: [&str; 2] = [DEMO, "demo-pretrain"];
+
+/// What runs where no run file is named.
+const DEMO_TEXT: &str = include_str!("../../../assets/demo.toml");
+
+/// A run file with every default filled in. Two are equal where they would run the same.
+#[derive(Clone, Debug)]
+pub struct RunFile {
+    /// The pretrained model.
+    pub model: ModelTable,
+    /// What is learned; at least one.
+    pub tasks: Vec<TaskTable>,
+    /// What trains, in order. [`choose_strategies`](Self::choose_strategies) adds the command line's.
+    pub strategies: Vec<Method>,
+    /// What is added to the loss, in order.
+    pub regularizers: Vec<Method>,
+    /// The learning rate of each step.
+    pub schedule: Method,
+    /// How training goes.
+    pub train: TrainTable,
+    /// The run's name and folder.
+    pub run: RunTable,
+    /// The values with their places.
+    document: Document,
+    /// Options that the command line sets for a strategy that only its plugins name.
+    unnamed: Vec<Node>,
+}
+
+impl PartialEq for RunFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.model == other.model
+            && self.tasks == other.tasks
+            && self.strategies == other.strategies
+            && self.regularizers == other.regularizers
+            && self.schedule == other.schedule
+            && self.train == other.train
+            && self.run == other.run
+    }
+}
+
+impl RunFile {
+    /// Reads a run file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or anything in it or in the overrides is wrong.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::Usage {
+            message: format!("cannot read the run file {}: {error}", path.display()),
+            help: Some(
+                "a run file is TOML and begins with [model]; without one, --plugin runs the embedded demo".into(),
+            ),
+        })?;
+        Self::parse(&text, path, overrides)
+    }
+
+    /// As [`load`](Self::load), from the text of the file at `path`, which need not exist.
+    ///
+    /// # Errors
+    /// Where anything in the text or in the overrides is wrong.
+    pub fn parse(text: &str, path: &Path, overrides: &[Override]) -> Result<Self> {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::resolve(Document::parse(&path.display().to_string(), text)?, folder, &stem, overrides)
+    }
+
+    /// The embedded demo.
+    ///
+    /// # Errors
+    /// Where anything in the overrides is wrong.
+    pub fn demo(overrides: &[Override]) -> Result<Self> {
+        Self::resolve(Document::parse("the embedded demo", DEMO_TEXT)?, Path::new(""), DEMO, overrides)
+    }
+
+    fn resolve(mut document: Document, folder: &Path, name: &str, overrides: &[Override]) -> Result<Self> {
+        for set in overrides {
+            set.apply(&mut document)?;
+        }
+        let unnamed = choose::take_unnamed(&mut document);
+        let schema = schema_for!(Keys).to_value();
+        let checker = Checker { document: &document, root: &schema, method: None };
+        checker
+            .check(&document.root, &schema, "")
+            .map_err(|problem| document.error(problem.at, problem.message, problem.label, problem.help))?;
+        let Keys { model, task, strategy, regularizer, schedule, train, run } =
+            serde_json::from_value(document.root.to_json())
+                .map_err(|error| document.error(document.root.at, error.to_string(), "in this file", None))?;
+
+        let name = run.name.unwrap_or_else(|| name.to_owned());
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            let message = format!("the run cannot be named {name:?}");
+            return Err(document.error(
+                document.place("run.name"),
+                message,
+                "names a folder",
+                Some("use letters, digits and -".into()),
+            ));
+        }
+        let methods = |table: &str, methods: Vec<MethodKeys>| -> Vec<Method> {
+            methods.into_iter().enumerate().map(|(i, keys)| method(keys, format!("{table}[{i}]"))).collect()
+        };
+        let path = absolute(folder, &model.path, &[DEMO])?;
+        Ok(Self {
+            model: ModelTable { path, init: model.init },
+            tasks: tasks(&document, folder, task)?,
+            strategies: methods("strategy", strategy),
+            regularizers: methods("regularizer", regularizer),
+            schedule: match schedule {
+                Some(keys) => method(keys, "schedule".into()),
+                None => Method { plugin: "constant".into(), config: empty_object(), path: "schedule".into() },
+            },
+            train: train_table(&document, train)?,
+            run: RunTable { out: run.out.map_or_else(|| Path::new("runs").join(&name), PathBuf::from), name },
+            document,
+            unnamed,
+        })
+    }
+
+    /// The run's folder, relative to the working directory.
+    pub fn run_folder(&self) -> PathBuf {
+        self.run.out.clone()
+    }
+
+    /// Every method that the run needs.
+    pub fn methods(&self) -> impl Iterator<Item = (&Method, MethodKind)> {
+        let strategies = self.strategies.iter().map(|method| (method, MethodKind::Strategy));
+        let regularizers = self.regularizers.iter().map(|method| (method, MethodKind::Regularizer));
+        let heads = self.tasks.iter().map(|task| (&task.head, MethodKind::TaskHead));
+        strategies.chain(regularizers).chain([(&self.schedule, MethodKind::Scheduler)]).chain(heads)
+    }
+
+    /// Checks a method's options against its plugin's schema.
+    ///
+    /// # Errors
+    /// At the option that is unknown, of the wrong type or out of range, or at the method that lacks one.
+    pub fn check_method(&self, method: &Method, schema: &Json) -> Result<()> {
+        let mut options = self
+            .document
+            .find(&method.path)
+            .cloned()
+            .unwrap_or(Node { value: Value::Table(Vec::new()), at: self.document.place(&method.path) });
+        if let Value::Table(entries) = &mut options.value {
+            entries.retain(|entry| entry.key != "plugin");
+        }
+        let named = Some(format!("{} {:?}", self.kind_of(method), method.plugin));
+        Checker { document: &self.document, root: schema, method: named }
+            .check(&options, schema, "")
+            .map_err(|problem| self.document.error(problem.at, problem.message, problem.label, problem.help))
+    }
+
+    /// Writes the defaults of methods into their options, so that [`to_toml`](Self::to_toml) shows all of them. `default` gives
+    /// a method's `config_default`.
+    pub fn fill_defaults(&mut self, mut default: impl FnMut(MethodKind, &str) -> Option<Json>) {
+        let mut fill = |kind: MethodKind, method: &mut Method| {
+            let (Some(Json::Object(defaults)), Json::Object(options)) =
+                (default(kind, &method.plugin), &mut method.config)
+            else {
+                return;
+            };
+            for (key, value) in defaults {
+                // TOML has no null: an option without a value is left out.
+                if !value.is_null() {
+                    options.entry(key).or_insert(value);
+                }
+            }
+        };
+        self.strategies.iter_mut().for_each(|method| fill(MethodKind::Strategy, method));
+        self.regularizers.iter_mut().for_each(|method| fill(MethodKind::Regularizer, method));
+        fill(MethodKind::Scheduler, &mut self.schedule);
+        self.tasks.iter_mut().for_each(|task| fill(MethodKind::TaskHead, &mut task.head));
+    }
+
+    /// An error at a key's value, or at the table around it where the key is not in the file: `train.lr`, `task[0].head`.
+    pub fn error_at(
+        &self,
+        path: &str,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        help: Option<String>,
+    ) -> Error {
+        self.document.error(self.document.place(path), message, label, help)
+    }
+
+    /// A method that no plugin has, or whose plugin cannot be opened: the error at the method's name.
+    pub fn plugin_not_found(&self, method: &Method, error: Error) -> Error {
+        if self.document.find(&method.path).is_none() {
+            return error.with_help(format!("{:?} is what a run file without [{}] uses", method.plugin, method.path));
+        }
+        self.place(&format!("{}.plugin", method.path), error, "named here")
+    }
+
+    /// An error of a method's plugin, at the method.
+    pub fn at_method(&self, method: &Method, error: Error) -> Error {
+        if self.document.find(&method.path).is_none() {
+            return error;
+        }
+        self.place(&format!("{}.plugin", method.path), error, &format!("this {}", self.kind_of(method)))
+    }
+
+    /// Gives a plugin's error a place; an error that has one, or is of the system, stays as it is.
+    fn place(&self, path: &str, error: Error, label: &str) -> Error {
+        match error {
+            Error::Plugin { message, help } | Error::Usage { message, help } => {
+                self.error_at(path, message, label, help)
+            }
+            other => other,
+        }
+    }
+
+    fn kind_of(&self, method: &Method) -> MethodKind {
+        let found = self.methods().find(|(known, _)| known.path == method.path);
+        found.map_or(MethodKind::Strategy, |(_, kind)| kind)
+    }
+}
+
+/// An option of a method, for people who write run files.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct OptionHelp {
+    /// Its key.
+    pub name: String,
+    /// What it takes: `a whole number, at least 1`.
+    pub takes: String,
+    /// Its default, where it has one.
+    pub default: Option<Json>,
+    /// What it does.
+    pub description: String,
+}
+
+/// The options of a method, in the order of its schema.
+pub fn options_of(method: &MethodInfo) -> Vec<OptionHelp> {
+    let schema = &method.config_schema;
+    schema::properties(schema)
+        .map(|(name, option)| OptionHelp {
+            name: name.clone(),
+            takes: schema::expected(schema, option),
+            default: method.config_default.get(name).filter(|value| !value.is_null()).cloned(),
+            description: schema::description(schema, option).unwrap_or_default().replace('\n', " "),
+        })
+        .collect()
+}
+
+fn empty_object() -> Json {
+    Json::Object(serde_json::Map::new())
+}
+
+fn method(keys: MethodKeys, path: String) -> Method {
+    Method { plugin: keys.plugin, config: Json::Object(keys.options), path }
+}
+
+/// A path of the run file, absolute, so that the run folder's copy of the file means the same.
+fn absolute(folder: &Path, path: &str, embedded: &[&str]) -> Result<PathBuf> {
+    if embedded.contains(&path) {
+        return Ok(PathBuf::from(path));
+    }
+    std::path::absolute(folder.join(path))
+        .map_err(Error::io(format!("cannot find the working directory, from which {path} starts")))
+}
+
+fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<TaskTable>> {
+    let count = keys.len();
+    let mut tasks: Vec<TaskTable> = Vec::with_capacity(count);
+    for (i, task) in keys.into_iter().enumerate() {
+        let at = document.place(&format!("task[{i}].name"));
+        let name = match task.name {
+            Some(name) => name,
+            None if count == 1 => "task".into(),
+            None => {
+                let message = format!("task[{i}].name is missing: there are {count} tasks");
+                return Err(document.error(
+                    at,
+                    message,
+                    "name is missing here",
+                    Some("name: tells the tasks' results apart".into()),
+                ));
+            }
+        };
+        if name.contains(['/', '.']) {
+            let help = "the names of its parameters and files begin with it: use letters, digits, - and _";
+            return Err(document.error(
+                at,
+                format!("a task cannot be named {name:?}"),
+                "has a / or a dot",
+                Some(help.into()),
+            ));
+        }
+        if tasks.iter().any(|other| other.name == name) {
+            let help = "each task needs a name of its own";
+            return Err(document.error(at, format!("two tasks are named {name:?}"), "named before", Some(help.into())));
+        }
+        tasks.push(TaskTable {
+            name,
+            head: method(task.head, format!("task[{i}].head")),
+            train: absolute(folder, &task.train, &EMBEDDED_DATA)?,
+            test: task.test.map(|path| absolute(folder, &path, &EMBEDDED_DATA)).transpose()?,
+            columns: crate::data::Columns {
+                text: task.columns.text,
+                text_pair: task.columns.text_pair,
+                label: task.columns.label,
+            },
+            max_tokens: task.max_tokens,
+        });
+    }
+    Ok(tasks)
+}
+
+fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
+    // An option that the optimizer does not have would silently do nothing.
+    let (name, others): (&str, &[&str]) = match keys.optimizer {
+        OptimizerName::Adamw => ("adamw", &["momentum", "nesterov"]),
+        OptimizerName::Adam => ("adam", &["momentum", "nesterov"]),
+        OptimizerName::Sgd => ("sgd", &["betas", "eps"]),
+    };
+    for key in others {
+        let path = format!("train.{key}");
+        if let Some(node) = document.find(&path) {
+            let message = format!("{path} does nothing with the optimizer {name}");
+            return Err(document.error(
+                node.at,
+                message,
+                "no option of this optimizer",
+                Some(format!("leave {key} out, or choose train.optimizer")),
+            ));
+        }
+    }
+    let betas = keys.betas.unwrap_or([0.9, 0.999]);
+    if let Some(i) = betas.iter().position(|beta| !(0.0..1.0).contains(beta)) {
+        let path = format!("train.betas[{i}]");
+        let message = format!("{path} must be at least 0 and below 1, and is {}", betas[i]);
+        return Err(document.error(document.place(&path), message, "must be at least 0 and below 1", None));
+    }
+    let momentum = keys.momentum.unwrap_or(0.0);
+    let nesterov = keys.nesterov.unwrap_or(false);
+    if nesterov && momentum == 0.0 {
+        let help = Some("set train.momentum = 0.9".into());
+        return Err(document.error(
+            document.place("train.nesterov"),
+            "train.nesterov needs a momentum, and there is none",
+            "needs a momentum",
+            help,
+        ));
+    }
+    let eps = keys.eps.unwrap_or(1e-8);
+    let (optimizer, weight_decay) = match keys.optimizer {
+        OptimizerName::Adamw => (Optimizer::AdamW { betas, eps }, 0.01),
+        OptimizerName::Adam => (Optimizer::Adam { betas, eps }, 0.0),
+        OptimizerName::Sgd => (Optimizer::Sgd { momentum, nesterov }, 0.0),
+    };
+    Ok(TrainTable {
+        epochs: keys.epochs,
+        steps: keys.steps,
+        batch_size: keys.batch_size,
+        lr: keys.lr,
+        optimizer,
+        weight_decay: keys.weight_decay.unwrap_or(weight_decay),
+        clip_norm: keys.clip_norm,
+        precision: keys.precision,
+        seed: keys.seed,
+        dropout: keys.dropout,
+        evaluate_before: keys.evaluate_before,
+        threads: keys.threads,
+    })
+}

@@ -1,0 +1,379 @@
+//! The tables of a run file and their defaults.
+//!
+//! `Keys` is what may stand in the file: its JSON Schema checks a file, its doc comments are the help in errors. The public
+//! types are what a run reads, with nothing left open.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use fthost_autograd::{Precision as EnginePrecision, optim};
+use fthost_plugin_api::schemars::{self, JsonSchema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+/// Everything that a run file may hold.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keys {
+    /// the pretrained model, as in
+    /// [model]
+    /// path = "all-MiniLM-L6-v2"
+    pub(super) model: ModelKeys,
+    /// what is learned, as in
+    /// [[task]]
+    /// head = { plugin = "classification" }
+    /// train = "train.tsv"
+    #[schemars(length(min = 1))]
+    pub(super) task: Vec<TaskKeys>,
+    /// what trains, and what is added to the model; each is a [[strategy]]
+    #[serde(default)]
+    pub(super) strategy: Vec<MethodKeys>,
+    /// what is added to the loss; each is a [[regularizer]]
+    #[serde(default)]
+    pub(super) regularizer: Vec<MethodKeys>,
+    /// the learning rate of each step
+    pub(super) schedule: Option<MethodKeys>,
+    /// how training goes; one [train]
+    #[serde(default)]
+    pub(super) train: TrainKeys,
+    /// the run's name and folder; one [run]
+    #[serde(default)]
+    pub(super) run: RunKeys,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelKeys {
+    /// folder with config.json, model.safetensors and, for texts, tokenizer.json; relative to the run file
+    #[schemars(length(min = 1))]
+    pub(super) path: String,
+    /// weights to begin with: those of the folder, or random ones
+    #[serde(default)]
+    pub(super) init: ModelInit,
+}
+
+/// The weights to begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelInit {
+    /// Those of the folder.
+    #[default]
+    Pretrained,
+    /// Random ones, for the architecture of config.json.
+    Random,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TaskKeys {
+    /// what the task is called; may be left out where there is one task
+    #[schemars(length(min = 1))]
+    pub(super) name: Option<String>,
+    /// the task head: { plugin = "classification" }, with its options
+    pub(super) head: MethodKeys,
+    /// file with the training examples; relative to the run file
+    #[schemars(length(min = 1))]
+    pub(super) train: String,
+    /// file with the examples that the result is measured on; relative to the run file
+    #[schemars(length(min = 1))]
+    pub(super) test: Option<String>,
+    /// which columns are read: { text = "...", text_pair = "...", label = "..." }
+    #[serde(default)]
+    pub(super) columns: ColumnKeys,
+    /// longest text in tokens; longer ones are cut
+    #[schemars(range(min = 1))]
+    #[serde(default = "max_tokens")]
+    pub(super) max_tokens: usize,
+}
+
+fn max_tokens() -> usize {
+    128
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ColumnKeys {
+    /// column of the text
+    pub(super) text: Option<String>,
+    /// column of the second text of a pair
+    pub(super) text_pair: Option<String>,
+    /// column of the label, or of the value to predict
+    pub(super) label: Option<String>,
+}
+
+/// A method and its options. Options are checked against the plugin's own schema once it is open.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct MethodKeys {
+    /// the method's name, as its plugin registers it
+    #[schemars(length(min = 1))]
+    pub(super) plugin: String,
+    #[serde(flatten)]
+    pub(super) options: Map<String, Json>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TrainKeys {
+    /// passes over the training examples
+    #[schemars(range(min = 1))]
+    pub(super) epochs: u64,
+    /// most optimizer steps to take, where that is less than the epochs take
+    #[schemars(range(min = 1))]
+    pub(super) steps: Option<u64>,
+    /// examples in an optimizer step
+    #[schemars(range(min = 1))]
+    pub(super) batch_size: usize,
+    /// learning rate that the schedule scales
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub(super) lr: f64,
+    /// update rule
+    pub(super) optimizer: OptimizerName,
+    /// weight decay; 0.01 with adamw, else 0
+    #[schemars(range(min = 0))]
+    pub(super) weight_decay: Option<f64>,
+    /// momentum of sgd
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub(super) momentum: Option<f64>,
+    /// Nesterov's form of sgd's momentum
+    pub(super) nesterov: Option<bool>,
+    /// decay of the two moments of adamw and adam
+    pub(super) betas: Option<[f64; 2]>,
+    /// what adamw and adam add to the denominator
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub(super) eps: Option<f64>,
+    /// largest global norm of a step's gradients; without it they are not clipped
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub(super) clip_norm: Option<f64>,
+    /// float type of matrix products
+    pub(super) precision: Precision,
+    /// what every random number follows from
+    pub(super) seed: u64,
+    /// whether the model's own dropout is active
+    pub(super) dropout: bool,
+    /// whether the test examples are also evaluated before training
+    pub(super) evaluate_before: bool,
+    /// CPU threads; without it one for each core
+    #[schemars(range(min = 1, max = 1024))]
+    pub(super) threads: Option<usize>,
+}
+
+impl Default for TrainKeys {
+    fn default() -> Self {
+        Self {
+            epochs: 3,
+            steps: None,
+            batch_size: 16,
+            lr: 5e-4,
+            optimizer: OptimizerName::Adamw,
+            weight_decay: None,
+            momentum: None,
+            nesterov: None,
+            betas: None,
+            eps: None,
+            clip_norm: None,
+            precision: Precision::F32,
+            seed: 0,
+            dropout: true,
+            evaluate_before: false,
+            threads: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OptimizerName {
+    Adamw,
+    Adam,
+    Sgd,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunKeys {
+    /// the run's name; without it the run file's
+    #[schemars(length(min = 1))]
+    pub(super) name: Option<String>,
+    /// folder that the run leaves; without it runs/NAME, relative to the working directory
+    #[schemars(length(min = 1))]
+    pub(super) out: Option<String>,
+}
+
+/// `[model]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelTable {
+    /// A Hugging Face folder, absolute; or the name of the embedded model.
+    pub path: PathBuf,
+    /// The weights to begin with.
+    pub init: ModelInit,
+}
+
+impl ModelTable {
+    /// Is it the embedded model?
+    pub fn is_demo(&self) -> bool {
+        self.path.as_os_str() == super::DEMO
+    }
+
+    /// Does it begin with random weights?
+    pub fn random(&self) -> bool {
+        self.init == ModelInit::Random
+    }
+
+    /// How others refer to it: the folder, or the name of the embedded model.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// One `[[task]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskTable {
+    /// Its name; no other task has it.
+    pub name: String,
+    /// Its head.
+    pub head: Method,
+    /// The training examples: an absolute path, or the name of an embedded data set.
+    pub train: PathBuf,
+    /// The test examples, as `train`.
+    pub test: Option<PathBuf>,
+    /// Which columns are read.
+    pub columns: crate::data::Columns,
+    /// Longest text in tokens, before the model's own limit.
+    pub max_tokens: usize,
+}
+
+/// A method with its options.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Method {
+    /// Its name.
+    pub plugin: String,
+    /// Its options: a JSON object.
+    pub config: Json,
+    /// Where it stands in the run file: `strategy[0]`, `task[0].head`.
+    pub path: String,
+}
+
+/// `[train]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainTable {
+    /// Passes over the training examples, at least 1.
+    pub epochs: u64,
+    /// Most optimizer steps to take.
+    pub steps: Option<u64>,
+    /// Examples in an optimizer step, at least 1.
+    pub batch_size: usize,
+    /// Learning rate that the schedule scales, above 0.
+    pub lr: f64,
+    /// Update rule.
+    pub optimizer: Optimizer,
+    /// Weight decay: decoupled with AdamW, else an L2 penalty.
+    pub weight_decay: f64,
+    /// Largest global norm of a step's gradients.
+    pub clip_norm: Option<f64>,
+    /// Float type of matrix products.
+    pub precision: Precision,
+    /// What every random number follows from.
+    pub seed: u64,
+    /// Is the model's own dropout active?
+    pub dropout: bool,
+    /// Are the test examples also evaluated before training?
+    pub evaluate_before: bool,
+    /// CPU threads.
+    pub threads: Option<usize>,
+}
+
+impl TrainTable {
+    /// The momentum that schedules may cycle: SGD's, or beta1.
+    pub fn momentum(&self) -> f64 {
+        match self.optimizer {
+            Optimizer::AdamW { betas, .. } | Optimizer::Adam { betas, .. } => betas[0],
+            Optimizer::Sgd { momentum, .. } => momentum,
+        }
+    }
+}
+
+/// An update rule with torch's defaults.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Optimizer {
+    /// Adam with decoupled weight decay.
+    AdamW {
+        /// Decay of the two moments.
+        betas: [f64; 2],
+        /// Added to the denominator.
+        eps: f64,
+    },
+    /// Adam.
+    Adam {
+        /// Decay of the two moments.
+        betas: [f64; 2],
+        /// Added to the denominator.
+        eps: f64,
+    },
+    /// Stochastic gradient descent.
+    Sgd {
+        /// Momentum; 0 is none.
+        momentum: f64,
+        /// Nesterov's form of it.
+        nesterov: bool,
+    },
+}
+
+impl Optimizer {
+    /// The engine's update rule.
+    pub fn algorithm(self) -> optim::Method {
+        match self {
+            Self::AdamW { betas, eps } => optim::Method::AdamW { beta2: betas[1], eps },
+            Self::Adam { betas, eps } => optim::Method::Adam { beta2: betas[1], eps },
+            Self::Sgd { nesterov, .. } => optim::Method::Sgd { nesterov },
+        }
+    }
+
+    /// Floats that it keeps for each trainable one.
+    pub fn moments(self) -> usize {
+        match self {
+            Self::AdamW { .. } | Self::Adam { .. } => 2,
+            Self::Sgd { .. } => 1,
+        }
+    }
+}
+
+/// The float type of matrix products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// Half.
+    F16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
+    }
+}
+
+impl From<Precision> for EnginePrecision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::F16 => Self::F16,
+        }
+    }
+}
+
+/// `[run]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunTable {
+    /// The run's name.
+    pub name: String,
+    /// The folder that it leaves, relative to the working directory.
+    pub out: PathBuf,
+}

@@ -1,0 +1,117 @@
+//! The resolved run file as TOML: what the run folder keeps.
+
+use serde_json::Value as Json;
+
+use super::{Method, Optimizer, RunFile};
+
+impl RunFile {
+    /// The run file with every default and absolute paths. Reading it gives an equal run file.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        section(&mut out, "[model]", [("path", value(&self.model.path)), ("init", value(self.model.init))]);
+        for task in &self.tasks {
+            let head = method(&task.head).filter_map(|(key, value)| Some((key.to_owned(), value?)));
+            let keys = [
+                ("name", value(&task.name)),
+                ("head", Some(toml::Value::Table(head.collect()))),
+                ("train", value(&task.train)),
+                ("test", value(&task.test)),
+                ("columns", value(&task.columns)),
+                ("max_tokens", value(task.max_tokens)),
+            ];
+            section(&mut out, "[[task]]", keys);
+        }
+        for strategy in &self.strategies {
+            section(&mut out, "[[strategy]]", method(strategy));
+        }
+        for regularizer in &self.regularizers {
+            section(&mut out, "[[regularizer]]", method(regularizer));
+        }
+        section(&mut out, "[schedule]", method(&self.schedule));
+        section(&mut out, "[train]", self.train_keys());
+        section(&mut out, "[run]", [("name", value(&self.run.name)), ("out", value(&self.run.out))]);
+        out
+    }
+
+    fn train_keys(&self) -> Vec<Key<'static>> {
+        let train = &self.train;
+        let (name, own) = match train.optimizer {
+            Optimizer::AdamW { betas, eps } => ("adamw", [("betas", value(betas)), ("eps", value(eps))]),
+            Optimizer::Adam { betas, eps } => ("adam", [("betas", value(betas)), ("eps", value(eps))]),
+            Optimizer::Sgd { momentum, nesterov } => {
+                ("sgd", [("momentum", value(momentum)), ("nesterov", value(nesterov))])
+            }
+        };
+        let mut keys = vec![
+            ("epochs", value(train.epochs)),
+            ("steps", value(train.steps)),
+            ("batch_size", value(train.batch_size)),
+            ("lr", value(train.lr)),
+            ("optimizer", value(name)),
+        ];
+        keys.extend(own);
+        keys.extend([
+            ("weight_decay", value(train.weight_decay)),
+            ("clip_norm", value(train.clip_norm)),
+            ("precision", value(train.precision)),
+            ("seed", value(train.seed)),
+            ("dropout", value(train.dropout)),
+            ("evaluate_before", value(train.evaluate_before)),
+            ("threads", value(train.threads)),
+        ]);
+        keys
+    }
+}
+
+/// A key of a table; one without a value is left out.
+type Key<'a> = (&'a str, Option<toml::Value>);
+
+/// The method's name and its options.
+fn method(method: &Method) -> impl Iterator<Item = Key<'_>> {
+    let options = method.config.as_object().into_iter().flatten();
+    std::iter::once(("plugin", value(&method.plugin)))
+        .chain(options.map(|(key, option)| (key.as_str(), to_toml(option.clone()))))
+}
+
+/// Writes a table under its header, one key to a line and inner tables in braces.
+fn section<'a>(out: &mut String, header: &str, keys: impl IntoIterator<Item = Key<'a>>) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out.push_str(header);
+    out.push('\n');
+    for (key, value) in keys {
+        match value {
+            None => {}
+            Some(toml::Value::Table(inner)) if inner.is_empty() => {}
+            // A JSON string is a TOML string too.
+            Some(value)
+                if key.is_empty() || key.contains(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-') =>
+            {
+                out.push_str(&format!("{} = {value}\n", Json::from(key)));
+            }
+            Some(value) => out.push_str(&format!("{key} = {value}\n")),
+        }
+    }
+}
+
+fn value(value: impl serde::Serialize) -> Option<toml::Value> {
+    serde_json::to_value(value).ok().and_then(to_toml)
+}
+
+/// JSON as TOML. `None` for null, which TOML does not have.
+fn to_toml(json: Json) -> Option<toml::Value> {
+    Some(match json {
+        Json::Null => return None,
+        Json::Bool(value) => toml::Value::Boolean(value),
+        Json::Number(number) => match number.as_i64() {
+            Some(number) => toml::Value::Integer(number),
+            None => toml::Value::Float(number.as_f64()?),
+        },
+        Json::String(text) => toml::Value::String(text),
+        Json::Array(items) => toml::Value::Array(items.into_iter().filter_map(to_toml).collect()),
+        Json::Object(entries) => {
+            toml::Value::Table(entries.into_iter().filter_map(|(key, value)| Some((key, to_toml(value)?))).collect())
+        }
+    })
+}

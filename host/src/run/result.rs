@@ -1,0 +1,153 @@
+//! `result.json` and the summary that a person sees at the end.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::evaluate::{Evaluation, Outcome};
+use super::export::Exported;
+use super::plan::Plan;
+use super::train::Trained;
+use crate::plugin::Plugin;
+use crate::report::classification;
+
+/// What a run came to. Its fields are promised to scripts: new ones may come, none goes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Results by task.
+    pub tasks: BTreeMap<String, TaskResult>,
+    /// Figures of the training.
+    pub train: Trained,
+    /// Counts of elements.
+    pub parameters: Parameters,
+    /// The plugins that took part.
+    pub plugins: Vec<PluginUsed>,
+    /// The seed.
+    pub seed: u64,
+    /// `cpu` or `cuda:0`.
+    pub device: String,
+    /// `f32`, `bf16` or `f16`.
+    pub precision: String,
+    /// What was saved.
+    pub saved: Exported,
+    /// The plan that was printed.
+    pub plan: Plan,
+}
+
+/// One task's results.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TaskResult {
+    /// Metrics on the test data after training; empty without test data.
+    pub metrics: BTreeMap<String, f64>,
+    /// The same metrics before the first step, where `train.evaluate_before` asks for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub before: BTreeMap<String, f64>,
+    /// Class names in index order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Test examples of each true class (row) by predicted class (column).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub confusion: Vec<Vec<u64>>,
+    /// scikit-learn's classification report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
+}
+
+/// Counts of elements.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Parameters {
+    /// Those that train.
+    pub trainable: usize,
+    /// All, the base model's and the plugins'.
+    pub total: usize,
+}
+
+/// A plugin that took part in a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginUsed {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its file.
+    pub path: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
+impl From<&Plugin> for PluginUsed {
+    fn from(plugin: &Plugin) -> Self {
+        Self {
+            name: plugin.info().name.clone(),
+            version: plugin.info().version.clone(),
+            path: plugin.path().display().to_string(),
+            sha256: plugin.sha256().to_owned(),
+        }
+    }
+}
+
+impl TaskResult {
+    /// From the evaluations on the test data.
+    pub fn new(labels: &[String], before: Option<&Evaluation>, after: Option<&Evaluation>) -> Self {
+        let (confusion, report) = match after.map(|after| &after.outcome) {
+            Some(Outcome::Classes { targets, predictions, .. }) => (
+                classification::confusion_matrix(targets, predictions, labels.len()),
+                Some(classification::report(targets, predictions, labels)),
+            ),
+            Some(Outcome::Values { .. }) | None => (Vec::new(), None),
+        };
+        Self {
+            metrics: after.map(Evaluation::metrics).unwrap_or_default(),
+            before: before.map(Evaluation::metrics).unwrap_or_default(),
+            labels: labels.to_vec(),
+            confusion,
+            report,
+        }
+    }
+
+    /// Metrics before and after, report and confusion matrix, as a person reads them.
+    fn to_text(&self, task: &str) -> String {
+        let mut text = String::new();
+        if let Some(report) = &self.report {
+            text += &format!("{}\n\n", report.trim_end());
+        }
+        if !self.confusion.is_empty() {
+            text += &format!("{}\n", classification::confusion_text(&self.confusion, &self.labels));
+        }
+        for name in ["accuracy", "pearson", "loss"] {
+            let Some(after) = self.metrics.get(name) else { continue };
+            text += &match self.before.get(name) {
+                Some(before) => format!("{task}: {name} {before:.4} before, {after:.4} after\n"),
+                None => format!("{task}: {name} {after:.4}\n"),
+            };
+        }
+        text
+    }
+}
+
+impl Summary {
+    /// The summary as a person reads it.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (name, task) in &self.tasks {
+            text += &task.to_text(name);
+        }
+        let Trained { seconds, steps, samples, tokens, peak_rss_bytes, .. } = self.train;
+        text += &format!(
+            "trained {steps} steps in {seconds:.1} s ({:.0} examples/s, {:.0} tokens/s), peak memory {} MB\n",
+            samples as f64 / seconds,
+            tokens as f64 / seconds,
+            peak_rss_bytes / 1_000_000
+        );
+        let form = match self.saved.format {
+            "peft" => "adapter (PEFT)",
+            "huggingface" => "model (Hugging Face)",
+            _ => "adapter",
+        };
+        text += &format!("{form} saved in {}", self.saved.path.display());
+        text
+    }
+}

@@ -1,0 +1,163 @@
+//! The gradients of one batch: micro-batches over the cores.
+//!
+//! Each thread takes micro-batches one after the other through the whole network, forward and backward, on a tape of its
+//! own; what is summed is only the gradients of what trains. The split and the order of summing depend on the batch alone,
+//! so the bits are the same at any number of threads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use fthost_autograd::{Dropout, Gradients, Layout, Precision, Tape, TapeOptions, Value};
+use fthost_models::{Input, Read};
+use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope};
+
+use crate::adapted::AdaptedModel;
+use crate::data::{Dataset, split_micro_batches};
+use crate::plugin::HeadInstance;
+use crate::{Error, Result};
+
+/// What a pass over examples needs to know, in training and in evaluation.
+pub struct Pass<'a> {
+    /// The model with its hooks.
+    pub model: &'a AdaptedModel,
+    /// The task's head.
+    pub head: &'a HeadInstance,
+    /// What the head declared.
+    pub spec: &'a HeadSpec,
+    /// The examples.
+    pub data: &'a Dataset,
+    /// Float type of matrix products.
+    pub precision: Precision,
+}
+
+/// What one batch gave.
+#[derive(Debug, Default)]
+pub struct BatchGradients {
+    /// Gradients of the *sum* of the batch's loss terms; divide by `weight`.
+    pub gradients: Gradients,
+    /// The sum of the loss terms.
+    pub loss: f64,
+    /// The sum of the terms' weights.
+    pub weight: f64,
+}
+
+/// Where a training pass draws its dropout masks from.
+#[derive(Clone, Copy, Debug)]
+pub struct DropoutKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// The optimizer step.
+    pub step: u64,
+}
+
+/// Which features a head reads, in the models' words.
+pub fn read_of(features: FeatureKind) -> Read {
+    match features {
+        FeatureKind::Pooled => Read::Pooled,
+        FeatureKind::Sequence => Read::Sequence,
+        FeatureKind::Spatial => Read::Spatial,
+    }
+}
+
+impl Pass<'_> {
+    /// The head's outputs for `rows`, recorded on `tape`.
+    pub fn outputs(&self, tape: &Tape, rows: &[u32]) -> Result<Value> {
+        let input: Input = self.data.input(rows)?;
+        let features = self.model.model.forward(tape, &input, read_of(self.spec.features))?;
+        // A head that reads one row per example drops out by example.
+        let layout: Layout = features.layout;
+        tape.set_layout(layout.clone());
+        self.head.forward(tape, &features.value, &layout)
+    }
+
+    /// Loss and gradients of the examples `rows` of one batch. `dropout` is `None` where the run switched it off.
+    pub fn gradients(&self, rows: &[u32], dropout: Option<DropoutKey>, loss_scale: f64) -> Result<BatchGradients> {
+        let lengths: Vec<usize> = rows.iter().map(|&row| self.data.tokens(row)).collect();
+        let on_cpu = self.model.device.is_cpu();
+        // A loss over the whole batch, and a device with parallelism of its own, take the batch in one piece.
+        let whole = self.spec.scope == LossScope::Batch || !on_cpu;
+        let micro_batches =
+            if whole { vec![(0..rows.len()).collect::<Vec<_>>()] } else { split_micro_batches(&lengths) };
+
+        let parallel_ops = micro_batches.len() == 1;
+        let one = |places: &[usize]| -> Result<BatchGradients> {
+            let tape = Tape::new(TapeOptions {
+                precision: self.precision,
+                recording: true,
+                parallel_ops,
+                dropout: dropout.map(|key| Dropout {
+                    seed: key.seed,
+                    step: key.step,
+                    examples: places.iter().map(|&place| place as u64).collect(),
+                }),
+            });
+            let rows: Vec<u32> = places.iter().map(|&place| rows[place]).collect();
+            let outputs = self.outputs(&tape, &rows)?;
+            let targets = self.data.targets(&rows, &self.model.device)?;
+            let (sum, weight) = self.head.loss(&tape, &outputs, &targets, &[])?;
+            let loss = scalar(&sum)?;
+            let seed = sum.tensor().ones_like()?.affine(loss_scale, 0.0)?;
+            Ok(BatchGradients { gradients: tape.backward_from(vec![(sum, seed)])?, loss, weight })
+        };
+        if micro_batches.len() == 1 {
+            return one(&micro_batches[0]);
+        }
+
+        let next = AtomicUsize::new(0);
+        let sum = Mutex::new(OrderedSum::default());
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        rayon::scope(|scope| {
+            for _ in 0..rayon::current_num_threads().min(micro_batches.len()) {
+                scope.spawn(|_| {
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(places) = micro_batches.get(i) else { break };
+                        let outcome = one(places).and_then(|part| lock(&sum).add(i, part));
+                        if let Err(error) = outcome {
+                            lock(&failure).get_or_insert(error);
+                            next.store(micro_batches.len(), Ordering::Relaxed);
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        Ok(sum.into_inner().unwrap_or_else(PoisonError::into_inner).total)
+    }
+}
+
+/// Adds parts in the order of their numbers, whichever is ready first. Holds back at most as many parts as there are
+/// threads.
+#[derive(Default)]
+struct OrderedSum {
+    total: BatchGradients,
+    next: usize,
+    waiting: BTreeMap<usize, BatchGradients>,
+}
+
+impl OrderedSum {
+    fn add(&mut self, number: usize, part: BatchGradients) -> Result<()> {
+        self.waiting.insert(number, part);
+        while let Some(part) = self.waiting.remove(&self.next) {
+            self.total.gradients.accumulate(part.gradients)?;
+            self.total.loss += part.loss;
+            self.total.weight += part.weight;
+            self.next += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A scalar value as a number.
+pub fn scalar(value: &Value) -> Result<f64> {
+    let tensor = value.tensor().to_dtype(fthost_autograd::DType::F64)?;
+    Ok(tensor.flatten_all()?.to_vec1::<f64>()?.iter().sum())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,435 @@
+//! Attention of packed sequences, one sequence and head at a time, in scratch that stays in the cache.
+//!
+//! Forward keeps the logarithm of each row's sum of exponentials; backward computes the probabilities again from it, which
+//! costs one of seven products and saves `heads * queries * keys` floats a layer.
+
+use super::gemm::{PackedView, Product, Strided, scratch_len};
+use super::math::exp;
+use super::{multiversion, scratch};
+use crate::random::Stream;
+use crate::{Layout, Precision};
+
+use rayon::prelude::*;
+
+/// Rows of scores lie this many floats apart, or a multiple: a whole vector.
+const VECTOR: usize = 16;
+
+/// Who attends to whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Geometry {
+    pub(crate) heads: usize,
+    /// Width of a head.
+    pub(crate) dim: usize,
+    pub(crate) queries: Layout,
+    pub(crate) keys: Layout,
+    /// Rows of the prefix, which stand before the keys of each sequence.
+    pub(crate) prefix: usize,
+    /// Split heads over the threads of the pool.
+    pub(crate) parallel: bool,
+}
+
+impl Geometry {
+    /// Queries and keys of sequence `s`, the prefix counted.
+    pub(crate) fn lengths(&self, s: usize) -> (usize, usize) {
+        (self.queries.range(s).len(), self.keys.range(s).len() + self.prefix)
+    }
+
+    fn width(&self) -> usize {
+        self.heads * self.dim
+    }
+
+    /// 1 / sqrt(dim)
+    pub(crate) fn scale(&self) -> f64 {
+        1.0 / (self.dim as f64).sqrt()
+    }
+
+    /// Room for the scores of any one sequence and head.
+    fn scores(&self) -> usize {
+        let of = |s| {
+            let (queries, keys) = self.lengths(s);
+            queries * keys.next_multiple_of(VECTOR)
+        };
+        (0..self.queries.sequences()).map(of).max().unwrap_or(0)
+    }
+
+    /// The greatest numbers of queries and keys of a sequence.
+    fn longest(&self) -> (usize, usize) {
+        let (queries, keys): (Vec<_>, Vec<_>) = (0..self.queries.sequences()).map(|s| self.lengths(s)).unzip();
+        (queries.into_iter().max().unwrap_or(0), keys.into_iter().max().unwrap_or(0))
+    }
+
+    fn each_head(&self, f: impl Fn(usize) + Send + Sync) {
+        if self.parallel {
+            (0..self.heads).into_par_iter().for_each(f);
+        } else {
+            (0..self.heads).for_each(f);
+        }
+    }
+}
+
+/// Dropout on probabilities. Numbers are counted by example, head, query and key.
+#[derive(Clone, Debug)]
+pub(crate) struct Mask {
+    /// One for each sequence.
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) p: f64,
+}
+
+impl Mask {
+    /// 0 where a probability is dropped, else 1 / (1 - p), for all pairs of one sequence and head; rows are `row` apart.
+    pub(crate) fn fill(&self, geometry: &Geometry, s: usize, head: usize, row: usize, out: &mut [f32]) {
+        let (queries, keys) = geometry.lengths(s);
+        let threshold = (self.p * 2f64.powi(32)).round() as u64;
+        let scale = if self.p < 1.0 { (1.0 / (1.0 - self.p)) as f32 } else { 0.0 };
+        let mut words = [0u32; 64];
+        for i in 0..queries {
+            let first = ((head * queries + i) * keys) as u64;
+            let out = &mut out[i * row..][..keys];
+            for (c, out) in out.chunks_mut(words.len()).enumerate() {
+                self.streams[s].fill_u32(first + (c * words.len()) as u64, &mut words[..out.len()]);
+                for (x, word) in out.iter_mut().zip(&words) {
+                    *x = if u64::from(*word) >= threshold { scale } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+/// The operands, `[tokens, width]`; the prefixes `[prefix, width]`, empty where there is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands<'a> {
+    pub(crate) q: &'a [f32],
+    pub(crate) k: &'a [f32],
+    pub(crate) v: &'a [f32],
+    pub(crate) prefix_k: &'a [f32],
+    pub(crate) prefix_v: &'a [f32],
+}
+
+/// Which gradients are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) q: bool,
+    pub(crate) k: bool,
+    pub(crate) v: bool,
+}
+
+/// Gradients of the operands; those not wanted are empty.
+pub(crate) struct Gradients {
+    pub(crate) q: Vec<f32>,
+    pub(crate) k: Vec<f32>,
+    pub(crate) v: Vec<f32>,
+    pub(crate) prefix_k: Vec<f32>,
+    pub(crate) prefix_v: Vec<f32>,
+}
+
+/// Memory that heads write to side by side: each its own columns or rows.
+struct Disjoint {
+    data: *mut f32,
+    len: usize,
+}
+
+// SAFETY: who writes what is settled where it is used: no two heads touch the same element.
+unsafe impl Sync for Disjoint {}
+
+impl Disjoint {
+    fn new(data: &mut [f32]) -> Self {
+        Self { data: data.as_mut_ptr(), len: data.len() }
+    }
+
+    /// Copies the rows of `from`, `width` each, to places `row` apart from `at` on.
+    fn put(&self, at: usize, row: usize, from: &[f32], width: usize, add: bool) {
+        for (i, from) in from.chunks_exact(width).enumerate() {
+            let start = at + i * row;
+            assert!(start + width <= self.len);
+            // SAFETY: within the memory, and only this head's task touches these columns.
+            let into = unsafe { std::slice::from_raw_parts_mut(self.data.add(start), width) };
+            if add {
+                into.iter_mut().zip(from).for_each(|(into, x)| *into += x);
+            } else {
+                into.copy_from_slice(from);
+            }
+        }
+    }
+}
+
+/// One head's part of rows `[n, width]`.
+fn head_of<'a>(rows: &'a [f32], first: usize, head: usize, geometry: &Geometry) -> Strided<'a> {
+    let width = geometry.width();
+    let start = (first * width + head * geometry.dim).min(rows.len());
+    Strided::rows(&rows[start..], width)
+}
+
+/// One head's keys or values of one sequence as contiguous rows, after the prefix's and with zeros up to a whole vector.
+fn gather(rows: &[f32], prefix: &[f32], s: usize, head: usize, geometry: &Geometry, out: &mut [f32]) {
+    let (width, dim) = (geometry.width(), geometry.dim);
+    let range = geometry.keys.range(s);
+    let own = &rows[range.start * width..range.end * width];
+    let source = prefix.chunks_exact(width).chain(own.chunks_exact(width));
+    let mut out = out.chunks_exact_mut(dim);
+    for (row, out) in source.zip(&mut out) {
+        out.copy_from_slice(&row[head * dim..][..dim]);
+    }
+    out.for_each(|out| out.fill(0.0));
+}
+
+/// The greatest element of a row.
+#[inline(always)]
+fn greatest(row: &[f32]) -> f32 {
+    let (whole, rest) = row.as_chunks::<VECTOR>();
+    let mut lanes = [f32::NEG_INFINITY; VECTOR];
+    for x in whole {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane = if *x > *lane { *x } else { *lane };
+        }
+    }
+    rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |a, x| if *x > a { *x } else { a })
+}
+
+/// The sum over a row of `f`, which may change the elements.
+#[inline(always)]
+fn sum(row: &mut [f32], mut f: impl FnMut(&mut f32) -> f32) -> f32 {
+    let mut lanes = [0f32; VECTOR];
+    let (whole, rest) = row.as_chunks_mut::<VECTOR>();
+    for x in whole {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane += f(x);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += f(x);
+    }
+    lanes.iter().sum()
+}
+
+#[inline(always)]
+fn softmax_body<const FMA: bool>(scores: &mut [f32], row: usize, keys: usize, log_sums: &mut [f32]) {
+    for (scores, log_sum) in scores.chunks_exact_mut(row).zip(log_sums) {
+        let scores = &mut scores[..keys];
+        let top = greatest(scores);
+        let total = sum(scores, |x| {
+            *x = exp::<FMA>(*x - top);
+            *x
+        });
+        let scale = 1.0 / total;
+        for x in scores {
+            *x *= scale;
+        }
+        *log_sum = top + total.ln();
+    }
+}
+
+multiversion! {
+    /// Scores to probabilities.
+    fn softmax(scores: &mut [f32], row: usize, keys: usize, log_sums: &mut [f32]) = softmax_body
+}
+
+#[inline(always)]
+fn again_body<const FMA: bool>(scores: &mut [f32], row: usize, keys: usize, log_sums: &[f32]) {
+    for (scores, log_sum) in scores.chunks_exact_mut(row).zip(log_sums) {
+        for x in &mut scores[..keys] {
+            *x = exp::<FMA>(*x - log_sum);
+        }
+    }
+}
+
+multiversion! {
+    /// Scores to probabilities, by the sums that are known.
+    fn softmax_again(scores: &mut [f32], row: usize, keys: usize, log_sums: &[f32]) = again_body
+}
+
+#[inline(always)]
+fn multiply_body<const FMA: bool>(x: &mut [f32], by: &[f32]) {
+    for (x, by) in x.iter_mut().zip(by) {
+        *x *= by;
+    }
+}
+
+multiversion! { fn multiply(x: &mut [f32], by: &[f32]) = multiply_body }
+
+#[inline(always)]
+fn score_gradients_body<const FMA: bool>(p: &[f32], g: &mut [f32], row: usize, keys: usize, scale: f32) {
+    for (p, g) in p.chunks_exact(row).zip(g.chunks_exact_mut(row)) {
+        let (p, g) = (&p[..keys], &mut g[..keys]);
+        let mut lanes = [0f32; VECTOR];
+        for (p, g) in p.chunks(VECTOR).zip(g.chunks(VECTOR)) {
+            for ((lane, p), g) in lanes.iter_mut().zip(p).zip(g) {
+                *lane += p * g;
+            }
+        }
+        let mean: f32 = lanes.iter().sum();
+        for (p, g) in p.iter().zip(g) {
+            *g = p * (*g - mean) * scale;
+        }
+    }
+}
+
+multiversion! {
+    /// From the probabilities and their gradients `g`, the gradients of the scores, in place.
+    fn score_gradients(p: &[f32], g: &mut [f32], row: usize, keys: usize, scale: f32) = score_gradients_body
+}
+
+/// Floats of scratch for a packed `k` by `n`.
+fn packed(k: usize, n: usize) -> usize {
+    scratch_len(k, n, Precision::F32)
+}
+
+fn pack<'a>(b: Strided<'_>, k: usize, n: usize, scratch: &'a mut [f32]) -> PackedView<'a> {
+    PackedView::pack(b, k, n, Precision::F32, scratch)
+}
+
+/// Gives the result `[query tokens, width]` and the logarithms of the sums, `[heads, query tokens]`.
+pub(crate) fn forward(geometry: &Geometry, x: Operands<'_>, mask: Option<&Mask>) -> (Vec<f32>, Vec<f32>) {
+    let (width, dim, tokens) = (geometry.width(), geometry.dim, geometry.queries.tokens());
+    let (longest_queries, longest_keys) = geometry.longest();
+    let mut out = vec![0.0; tokens * width];
+    let mut log_sums = vec![0.0; geometry.heads * tokens];
+    let (into, sums) = (Disjoint::new(&mut out), Disjoint::new(&mut log_sums));
+    let padded = longest_keys.next_multiple_of(VECTOR);
+    geometry.each_head(|head| {
+        let room = [
+            padded * dim,
+            packed(dim, padded).max(packed(padded, dim)),
+            geometry.scores(),
+            if mask.is_some() { geometry.scores() } else { 0 },
+            longest_queries * dim,
+            longest_queries,
+        ];
+        with_parts(room, |[rows, panels, scores, keep, result, sums_of]| {
+            for s in 0..geometry.queries.sequences() {
+                let (queries, keys) = geometry.lengths(s);
+                if queries == 0 || keys == 0 {
+                    continue;
+                }
+                let first = geometry.queries.range(s).start;
+                let row = keys.next_multiple_of(VECTOR);
+                let (scores, rows) = (&mut scores[..queries * row], &mut rows[..row * dim]);
+                let (result, sums_of) = (&mut result[..queries * dim], &mut sums_of[..queries]);
+
+                gather(x.k, x.prefix_k, s, head, geometry, rows);
+                let keys_t = pack(Strided::rows(rows, dim).transposed(), dim, row, panels);
+                let q = head_of(x.q, first, head, geometry);
+                let product = Product { alpha: geometry.scale() as f32, ..Product::new(queries, q, keys_t) };
+                product.store(scores, row); // [queries, keys]
+                softmax(scores, row, keys, sums_of);
+                if let Some(mask) = mask {
+                    mask.fill(geometry, s, head, row, keep);
+                    multiply(scores, keep);
+                }
+                gather(x.v, x.prefix_v, s, head, geometry, rows);
+                let values = pack(Strided::rows(rows, dim), keys, dim, panels);
+                Product::new(queries, Strided::rows(scores, row), values).store(result, dim); // [queries, dim]
+                into.put(first * width + head * dim, width, result, dim, false);
+                sums.put(head * tokens + first, queries, sums_of, queries, false);
+            }
+        });
+    });
+    (out, log_sums)
+}
+
+/// The gradients of the operands from that of the result, `g`.
+pub(crate) fn backward(
+    geometry: &Geometry,
+    x: Operands<'_>,
+    g: &[f32],
+    log_sums: &[f32],
+    mask: Option<&Mask>,
+    wanted: Wanted,
+) -> Gradients {
+    let (width, dim) = (geometry.width(), geometry.dim);
+    let tokens = geometry.queries.tokens();
+    let zeros = |rows: usize, wanted: bool| vec![0f32; if wanted { rows * width } else { 0 }];
+    let mut gradients = Gradients {
+        q: zeros(tokens, wanted.q),
+        k: zeros(geometry.keys.tokens(), wanted.k),
+        v: zeros(geometry.keys.tokens(), wanted.v),
+        prefix_k: zeros(geometry.prefix, wanted.k),
+        prefix_v: zeros(geometry.prefix, wanted.v),
+    };
+    let dq = Disjoint::new(&mut gradients.q);
+    let [dk, dv] = [&mut gradients.k, &mut gradients.v].map(|x| Disjoint::new(x));
+    let [dpk, dpv] = [&mut gradients.prefix_k, &mut gradients.prefix_v].map(|x| Disjoint::new(x));
+    let (longest_queries, longest_keys) = geometry.longest();
+    let padded = longest_keys.next_multiple_of(VECTOR);
+    geometry.each_head(|head| {
+        let scores = geometry.scores();
+        let room = [
+            padded * dim,
+            packed(dim, padded).max(packed(padded, dim)).max(packed(longest_queries, dim)),
+            scores,
+            scores,
+            if mask.is_some() { scores } else { 0 },
+            longest_queries.max(longest_keys) * dim,
+        ];
+        with_parts(room, |[rows, panels, p, dp, keep, result]| {
+            for s in 0..geometry.queries.sequences() {
+                let (queries, keys) = geometry.lengths(s);
+                if queries == 0 || keys == 0 {
+                    continue;
+                }
+                let first = geometry.queries.range(s).start;
+                let own = geometry.keys.range(s).start * width + head * dim;
+                let prefix = geometry.prefix * dim;
+                let row = keys.next_multiple_of(VECTOR);
+                let (p, dp, rows) = (&mut p[..queries * row], &mut dp[..queries * row], &mut rows[..row * dim]);
+                let q = head_of(x.q, first, head, geometry);
+                let g = head_of(g, first, head, geometry);
+                let scale = geometry.scale() as f32;
+
+                gather(x.k, x.prefix_k, s, head, geometry, rows);
+                let keys_t = pack(Strided::rows(rows, dim).transposed(), dim, row, panels);
+                Product { alpha: scale, ..Product::new(queries, q, keys_t) }.store(p, row);
+                softmax_again(p, row, keys, &log_sums[head * tokens + first..][..queries]); // [queries, keys]
+                if let Some(mask) = mask {
+                    mask.fill(geometry, s, head, row, keep);
+                }
+                if wanted.q || wanted.k {
+                    gather(x.v, x.prefix_v, s, head, geometry, rows);
+                    let values_t = pack(Strided::rows(rows, dim).transposed(), dim, row, panels);
+                    Product::new(queries, g, values_t).store(dp, row); // [queries, keys]
+                    if mask.is_some() {
+                        multiply(dp, keep);
+                    }
+                    score_gradients(p, dp, row, keys, scale);
+                }
+                if wanted.v {
+                    if mask.is_some() {
+                        multiply(p, keep);
+                    }
+                    let g = pack(g, queries, dim, panels);
+                    let result = &mut result[..keys * dim];
+                    Product::new(keys, Strided::rows(p, row).transposed(), g).store(result, dim); // [keys, dim]
+                    dpv.put(head * dim, width, &result[..prefix], dim, true);
+                    dv.put(own, width, &result[prefix..], dim, false);
+                }
+                if wanted.q {
+                    gather(x.k, x.prefix_k, s, head, geometry, rows);
+                    let keys_rows = pack(Strided::rows(rows, dim), keys, dim, panels);
+                    let result = &mut result[..queries * dim];
+                    Product::new(queries, Strided::rows(dp, row), keys_rows).store(result, dim); // [queries, dim]
+                    dq.put(first * width + head * dim, width, result, dim, false);
+                }
+                if wanted.k {
+                    let q = pack(q, queries, dim, panels);
+                    let result = &mut result[..keys * dim];
+                    Product::new(keys, Strided::rows(dp, row).transposed(), q).store(result, dim); // [keys, dim]
+                    dpk.put(head * dim, width, &result[..prefix], dim, true);
+                    dk.put(own, width, &result[prefix..], dim, false);
+                }
+            }
+        });
+    });
+    gradients
+}
+
+/// Runs `f` with several parts of scratch, each aligned to a vector.
+fn with_parts<const N: usize>(sizes: [usize; N], f: impl FnOnce([&mut [f32]; N])) {
+    let padded = sizes.map(|size| size.next_multiple_of(VECTOR));
+    scratch::with(padded.iter().sum(), |all| {
+        let mut rest = all;
+        f(std::array::from_fn(|i| {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(padded[i]);
+            rest = tail;
+            &mut part[..sizes[i]]
+        }));
+    });
+}

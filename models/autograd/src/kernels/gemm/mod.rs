@@ -1,0 +1,349 @@
+//! The matrix product: B packed in panels, A read in place, C finished in the same pass (bias, addend, activation).
+//!
+//! ```text
+//! for block of A's rows            (second cache)
+//!   for block of k
+//!     for panel of B, 32 columns   (first cache)
+//!       for tile of 12 rows        (registers)
+//! ```
+//!
+//! Every element of C is summed in the order of k by fixed blocks, so its bits depend on neither the tile, the block of rows,
+//! nor the thread that computes it.
+
+mod micro;
+mod pack;
+
+use rayon::prelude::*;
+
+use self::micro::{Family, Kernel, Lanes, MAX_ROWS, PANEL, Tile};
+pub(crate) use self::pack::{Form, PackKey, Packed, PackedView, Strided, scratch_len};
+use self::pack::{Format, blocks, convert_left};
+use super::{elementwise, scratch};
+use crate::Activation;
+
+/// Rows of A in one block: with up to 384 lanes along k they stay in the second cache.
+const ROWS: usize = 240;
+/// Rows that one task takes where the product is split over threads.
+const TASK_ROWS: usize = 48;
+/// Multiplications below which a split does not pay.
+const PARALLEL: usize = 1 << 21;
+
+/// `activation(alpha a b + bias + addend)`: `a` `m` by `k`, `b` `k` by `n`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    pub(crate) m: usize,
+    pub(crate) a: Strided<'a>,
+    pub(crate) b: PackedView<'a>,
+    pub(crate) alpha: f32,
+    /// One number for each column.
+    pub(crate) bias: Option<&'a [f32]>,
+    /// `m` by `n`, rows contiguous.
+    pub(crate) addend: Option<&'a [f32]>,
+    pub(crate) activation: Activation,
+    /// Split over the threads of the pool.
+    pub(crate) parallel: bool,
+}
+
+impl<'a> Product<'a> {
+    /// `a b`
+    pub(crate) fn new(m: usize, a: Strided<'a>, b: PackedView<'a>) -> Self {
+        Self { m, a, b, alpha: 1.0, bias: None, addend: None, activation: Activation::Identity, parallel: false }
+    }
+
+    /// The result, `m` by `n`.
+    pub(crate) fn compute(&self) -> Vec<f32> {
+        // SAFETY: `run` writes all m by n elements.
+        unsafe {
+            scratch::written(self.m * self.b.n, |c| {
+                self.run(Target { c: c.as_mut_ptr().cast(), row: self.b.n, slope: None });
+            })
+        }
+    }
+
+    /// The result and the activation's derivative there.
+    pub(crate) fn compute_with_slope(&self) -> (Vec<f32>, Vec<f32>) {
+        let len = self.m * self.b.n;
+        let mut slope = Vec::new();
+        // SAFETY: `run` writes all m by n elements of both.
+        let c = unsafe {
+            scratch::written(len, |c| {
+                slope = scratch::written(len, |slope| {
+                    let slope = Some(slope.as_mut_ptr().cast());
+                    self.run(Target { c: c.as_mut_ptr().cast(), row: self.b.n, slope });
+                });
+            })
+        };
+        (c, slope)
+    }
+
+    /// The result to rows of `c` that are `row` apart.
+    pub(crate) fn store(&self, c: &mut [f32], row: usize) {
+        let fits = self.m == 0 || (row >= self.b.n && (self.m - 1) * row + self.b.n <= c.len());
+        assert!(fits && self.activation == Activation::Identity);
+        // SAFETY: the rows lie within c.
+        unsafe { self.run(Target { c: c.as_mut_ptr(), row, slope: None }) }
+    }
+
+    /// # Safety
+    /// The target's rows can be written.
+    unsafe fn run(&self, target: Target) {
+        let family = if self.b.format == Format::Pairs { micro::bf16_family() } else { None };
+        // SAFETY: by the same contract; the kernels are those that the processor has.
+        unsafe { self.run_with(family.unwrap_or_else(micro::f32_family), target) }
+    }
+
+    /// # Safety
+    /// The target's rows can be written, and the processor has the family's instructions.
+    unsafe fn run_with(&self, family: &Family, target: Target) {
+        let (m, k, n) = (self.m, self.b.k, self.b.n);
+        assert!(self.a.holds(m, k), "an operand of {m} by {k} does not fit its {} elements", self.a.data.len());
+        assert!(self.bias.is_none_or(|bias| bias.len() == n) && self.addend.is_none_or(|addend| addend.len() == m * n));
+        let target = Shared(target);
+        let split = self.parallel && m * n * k >= PARALLEL && m > TASK_ROWS;
+        let step = if split { TASK_ROWS } else { ROWS };
+        let block = |i: usize| {
+            let rows = i * step..m.min((i + 1) * step);
+            // SAFETY: blocks write disjoint rows.
+            unsafe { self.rows(family, rows, target.get()) }
+        };
+        if split {
+            (0..m.div_ceil(step)).into_par_iter().for_each(block);
+        } else {
+            (0..m.div_ceil(step)).for_each(block);
+        }
+    }
+
+    /// One block of rows.
+    ///
+    /// # Safety
+    /// As for `run_with`.
+    unsafe fn rows(&self, family: &Family, rows: std::ops::Range<usize>, target: Target) {
+        let format = self.b.format;
+        let k = self.b.k;
+        // Columns are gathered so that a tile's lanes are not a page apart.
+        if format == Format::F32 && (self.a.column == 1 || self.b.n <= PANEL) {
+            let data = self.a.data.as_ptr().wrapping_add(rows.start * self.a.row);
+            // SAFETY: A holds m by k elements.
+            unsafe { self.tiles(family, rows, Lanes { data, row: self.a.row, column: self.a.column }, target) }
+        } else {
+            scratch::with(rows.len() * format.lanes(k), |lanes| {
+                let (row, column) = convert_left(self.a, rows.clone(), k, format, lanes);
+                // SAFETY: the lanes hold this block of A.
+                unsafe { self.tiles(family, rows, Lanes { data: lanes.as_ptr(), row, column }, target) }
+            });
+        }
+    }
+
+    /// # Safety
+    /// As for `run_with`; `a` begins with the first of the rows.
+    unsafe fn tiles(&self, family: &Family, rows: std::ops::Range<usize>, a: Lanes, target: Target) {
+        let n = self.b.n;
+        let wide = n.next_multiple_of(PANEL);
+        let lanes = self.b.format.lanes(self.b.k);
+        for block in blocks(lanes) {
+            let (first, last) = (block.start == 0, block.end == lanes);
+            for panel in (0..n).step_by(PANEL) {
+                let b = self.b.lanes[block.start * wide + panel * block.len()..].as_ptr();
+                for start in rows.clone().step_by(family.rows) {
+                    let height = family.rows.min(rows.end - start);
+                    let offset = (start - rows.start) * a.row + block.start * a.column;
+                    let a = Lanes { data: a.data.wrapping_add(offset), ..a };
+                    let width = PANEL.min(n - panel);
+                    for j in (0..width).step_by(2 * family.lanes) {
+                        let columns = (width - j).min(2 * family.lanes);
+                        let at = panel + j;
+                        // SAFETY: the tile lies within C; bias and addend have its size.
+                        unsafe {
+                            let c = target.c.add(start * target.row + at);
+                            let (addend, addend_row) = match self.addend {
+                                _ if !first => (c.cast_const(), target.row),
+                                Some(addend) => (addend.as_ptr().add(start * n + at), n),
+                                None => (std::ptr::null(), 0),
+                            };
+                            let bias = self.bias.filter(|_| first);
+                            let bias = bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(at));
+                            let tile = Tile { c, c_row: target.row, alpha: self.alpha, bias, addend, addend_row };
+                            tile_of(family, block.len(), a, b.wrapping_add(j), height, columns, &tile);
+                        }
+                    }
+                    if last && self.activation != Activation::Identity {
+                        // SAFETY: these rows of the panel were just written.
+                        unsafe { self.finish(start..start + height, panel..panel + width, target) }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Applies the activation to a part of C.
+    ///
+    /// # Safety
+    /// That part was written, and the slope's can be.
+    unsafe fn finish(&self, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>, target: Target) {
+        for i in rows {
+            let at = i * target.row + columns.start;
+            // SAFETY: by contract; the slope's memory is only written.
+            unsafe {
+                let c = std::slice::from_raw_parts_mut(target.c.add(at), columns.len());
+                match target.slope {
+                    Some(slope) => {
+                        let slope = std::slice::from_raw_parts_mut(slope.add(at), columns.len());
+                        elementwise::activate_with_slope(self.activation, c, slope);
+                    }
+                    None => elementwise::activate(self.activation, c),
+                }
+            }
+        }
+    }
+}
+
+/// Where a product goes.
+#[derive(Clone, Copy)]
+struct Target {
+    c: *mut f32,
+    row: usize,
+    slope: Option<*mut f32>,
+}
+
+/// Lets tasks that write disjoint rows share a target.
+struct Shared(Target);
+
+impl Shared {
+    fn get(&self) -> Target {
+        self.0
+    }
+}
+
+// SAFETY: the target is only a place; who writes what is settled where tasks are made.
+unsafe impl Sync for Shared {}
+
+/// One tile.
+///
+/// # Safety
+/// As for [`micro::Kernel`].
+unsafe fn tile_of(family: &Family, k: usize, a: Lanes, b: *const f32, rows: usize, columns: usize, tile: &Tile) {
+    let vectors = columns.div_ceil(family.lanes);
+    let kernel = family.kernel(rows, vectors);
+    // SAFETY: by contract.
+    unsafe {
+        if columns == vectors * family.lanes {
+            kernel(k, a, b, tile);
+        } else {
+            edge_tile(kernel, k, a, b, rows, columns, tile);
+        }
+    }
+}
+
+/// One tile whose columns are no whole number of vectors, by way of a small buffer. Not inlined: its loops would take the
+/// registers of the loop over tiles.
+///
+/// # Safety
+/// As for [`micro::Kernel`].
+#[inline(never)]
+unsafe fn edge_tile(kernel: Kernel, k: usize, a: Lanes, b: *const f32, rows: usize, columns: usize, tile: &Tile) {
+    let mut buffer = [0f32; MAX_ROWS * PANEL];
+    let none = std::ptr::null();
+    let whole = Tile { c: buffer.as_mut_ptr(), c_row: PANEL, bias: none, addend: none, ..*tile };
+    // SAFETY: by contract; the buffer holds the largest tile.
+    unsafe { kernel(k, a, b, &whole) };
+    for (i, row) in buffer.chunks_exact_mut(PANEL).enumerate().take(rows) {
+        let row = &mut row[..columns];
+        let added = [(tile.bias, 0), (tile.addend, i * tile.addend_row)];
+        for (data, offset) in added.into_iter().filter(|(data, _)| !data.is_null()) {
+            // SAFETY: by contract there are as many elements as columns.
+            let data = unsafe { std::slice::from_raw_parts(data.add(offset), columns) };
+            row.iter_mut().zip(data).for_each(|(x, y)| *x += y);
+        }
+        // SAFETY: the row is part of C.
+        unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), tile.c.add(i * tile.c_row), columns) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Precision;
+
+    fn random(seed: u64, len: usize) -> Vec<f32> {
+        let mut data = vec![0.0; len];
+        crate::random::Stream::keyed(seed, &[len as u64]).fill_uniform(&mut data, -1.0, 1.0);
+        data
+    }
+
+    fn exact(m: usize, k: usize, n: usize, a: Strided<'_>, b: Strided<'_>) -> Vec<f64> {
+        let at = |x: Strided<'_>, i: usize, j: usize| f64::from(x.data[i * x.row + j * x.column]);
+        (0..m * n).map(|ij| (0..k).map(|p| at(a, ij / n, p) * at(b, p, ij % n)).sum()).collect()
+    }
+
+    fn greatest_error(c: &[f32], exact: &[f64]) -> f64 {
+        c.iter().zip(exact).map(|(c, exact)| (f64::from(*c) - exact).abs()).fold(0.0, f64::max)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn every_kernel_multiplies(
+            m in 1usize..40, k in 1usize..70, n in 1usize..100, a_columns: bool, b_columns: bool,
+        ) {
+            let (a, b) = (random(1, m * k), random(2, k * n));
+            let a = if a_columns { Strided::rows(&a, m).transposed() } else { Strided::rows(&a, k) };
+            let b = if b_columns { Strided::rows(&b, k).transposed() } else { Strided::rows(&b, n) };
+            let exact = exact(m, k, n, a, b);
+            let (floats, pairs) = micro::runnable();
+            let kinds = floats.into_iter().map(|f| (f, Format::F32, 1e-6)).chain(pairs.into_iter().map(|f| (f, Format::Pairs, 8e-3)));
+            for (family, format, tolerance) in kinds {
+                let packed = Packed::with_format(b, k, n, format);
+                let product = Product::new(m, a, packed.view());
+                let mut c = vec![f32::NAN; m * n];
+                // SAFETY: c has m by n elements, and the family can run.
+                unsafe { product.run_with(family, Target { c: c.as_mut_ptr(), row: n, slope: None }) };
+                let error = greatest_error(&c, &exact);
+                prop_assert!(error < tolerance * (k as f64).sqrt().max(4.0), "{format:?}: off by {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_sums_are_blocked() {
+        let (m, k, n) = (13, 1000, 33);
+        let (a, b) = (random(1, m * k), random(2, k * n));
+        let (a, b) = (Strided::rows(&a, k), Strided::rows(&b, n));
+        let exact = exact(m, k, n, a, b);
+        let addend = random(3, m * n);
+        let bias = random(4, n);
+        for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+            let packed = Packed::new(b, k, n, precision);
+            let product =
+                Product { alpha: 0.5, addend: Some(&addend), bias: Some(&bias), ..Product::new(m, a, packed.view()) };
+            let expected: Vec<f64> = exact
+                .iter()
+                .enumerate()
+                .map(|(i, x)| 0.5 * x + f64::from(addend[i]) + f64::from(bias[i % n]))
+                .collect();
+            let error = greatest_error(&product.compute(), &expected);
+            assert!(error < if precision == Precision::F32 { 1e-4 } else { 0.2 }, "{precision:?}: off by {error}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_beside_the_target() {
+        let (a, b) = (random(1, 30), random(2, 30));
+        let packed = Packed::new(Strided::rows(&b, 5), 6, 5, Precision::F32);
+        let mut c = vec![7.0; 5 * 9];
+        Product::new(5, Strided::rows(&a, 6), packed.view()).store(&mut c, 9);
+        assert!(c.chunks(9).all(|row| row[..5].iter().all(|x| *x != 7.0) && row[5..].iter().all(|x| *x == 7.0)));
+    }
+
+    #[test]
+    fn empty_products() {
+        let packed = Packed::new(Strided::rows(&[], 3), 0, 3, Precision::F32);
+        let bias = [1.0, 2.0, 3.0];
+        let product = Product { bias: Some(&bias), ..Product::new(2, Strided::rows(&[], 0), packed.view()) };
+        assert_eq!(product.compute(), [1., 2., 3., 1., 2., 3.]);
+        let packed = Packed::new(Strided::rows(&[], 0), 3, 0, Precision::F32);
+        assert!(Product::new(2, Strided::rows(&[0.0; 6], 3), packed.view()).compute().is_empty());
+    }
+}

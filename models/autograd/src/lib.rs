@@ -1,0 +1,44 @@
+//! The differentiable engine of fthost: a small tape over *untracked* candle tensors.
+//!
+//! candle gives storage, devices and kernels; gradients are ours, because candle's autograd drops some of them silently,
+//! computes those of frozen weights, and keeps activations until the loss drops. Here
+//!
+//! - a [`Value`] is a candle tensor and, only if something trainable lies below it, a node of a [`Tape`];
+//! - each op is a forward and a hand-written vector-Jacobian product; a frozen operand never gets a gradient;
+//! - [`Tape::backward`] frees each node's saved tensors as it passes and hands gradients over by move;
+//! - a tape belongs to one micro-batch and one thread; [`Parameter`]s are shared and read-only during a step.
+//!
+//! Every op has one meaning, runs on any candle device and float type through a composite of candle ops, and may have a
+//! faster form for `f32` on the CPU (`kernels`), tested against the composite.
+
+pub mod check;
+mod gradients;
+mod kernels;
+mod layout;
+mod ops;
+pub mod optim;
+mod parameter;
+pub mod random;
+mod slices;
+mod tape;
+mod value;
+
+pub use candle_core::{DType, Device, Error, Result, Tensor};
+pub use gradients::{Gradient, Gradients};
+pub use layout::Layout;
+pub use ops::Activation;
+pub use parameter::Parameter;
+pub use tape::{Dropout, NodeId, Tape, TapeOptions, Vjp};
+pub use value::Value;
+
+/// The float type of matrix products. Master weights, reductions, norms, softmax and losses stay in `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 32-bit products.
+    #[default]
+    F32,
+    /// bfloat16 operands, `f32` accumulation.
+    Bf16,
+    /// half operands, `f32` accumulation; needs a scaled loss.
+    F16,
+}

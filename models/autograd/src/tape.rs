@@ -1,0 +1,220 @@
+//! The tape: what a forward pass leaves for its backward pass.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use candle_core::{Result, Tensor};
+
+use crate::gradients::Sum;
+use crate::{Gradient, Gradients, Layout, Parameter, Precision, Value};
+
+/// Index of a node of one tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(usize);
+
+/// Where a training pass draws its dropout masks from. Numbers are counted per example, so that masks depend neither on the
+/// split into micro-batches nor on the number of threads.
+#[derive(Clone, Debug)]
+pub struct Dropout {
+    /// The run's seed.
+    pub seed: u64,
+    /// The optimizer step (and whatever else tells one pass of an example from the next).
+    pub step: u64,
+    /// A number for each sequence of the micro-batch, unique within the step: its place in the whole batch.
+    pub examples: Vec<u64>,
+}
+
+/// How a tape computes.
+#[derive(Clone, Debug, Default)]
+pub struct TapeOptions {
+    /// Float type of matrix products.
+    pub precision: Precision,
+    /// `Some` in training with dropout; `None` leaves dropout out.
+    pub dropout: Option<Dropout>,
+    /// `false` records nothing (evaluation).
+    pub recording: bool,
+    /// Split big matrix products over the threads of the pool. Off where micro-batches already fill the cores. The bits are
+    /// the same either way.
+    pub parallel_ops: bool,
+}
+
+type Backward = Box<dyn FnOnce(Tensor, &mut Vjp<'_>) -> Result<()>>;
+
+struct Node {
+    inputs: Vec<Option<NodeId>>,
+    backward: Option<Backward>,
+    parameter: Option<Parameter>,
+}
+
+/// One forward pass of one micro-batch, on one thread.
+pub struct Tape {
+    options: TapeOptions,
+    nodes: RefCell<Vec<Node>>,
+    parameters: RefCell<HashMap<u64, NodeId>>,
+    layout: RefCell<Option<Layout>>,
+    dropouts: Cell<u64>,
+}
+
+impl std::fmt::Debug for Tape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tape({} nodes)", self.nodes.borrow().len())
+    }
+}
+
+impl Tape {
+    /// An empty tape.
+    pub fn new(options: TapeOptions) -> Self {
+        Self {
+            options,
+            nodes: RefCell::default(),
+            parameters: RefCell::default(),
+            layout: RefCell::default(),
+            dropouts: Cell::new(0),
+        }
+    }
+
+    /// A tape that records and drops nothing out.
+    pub fn recording() -> Self {
+        Self::new(TapeOptions { recording: true, ..TapeOptions::default() })
+    }
+
+    /// A tape that records nothing.
+    pub fn evaluation() -> Self {
+        Self::new(TapeOptions::default())
+    }
+
+    /// How it computes.
+    pub fn options(&self) -> &TapeOptions {
+        &self.options
+    }
+
+    /// The layout of the rows that pass through now; dropout counts its numbers by it.
+    pub fn layout(&self) -> Option<Layout> {
+        self.layout.borrow().clone()
+    }
+
+    /// Sets the layout of the rows that pass through from now on.
+    pub fn set_layout(&self, layout: Layout) {
+        self.layout.replace(Some(layout));
+    }
+
+    /// A number for the next dropout op of this pass: 0, 1, 2, ...
+    pub(crate) fn next_dropout(&self) -> u64 {
+        let n = self.dropouts.get();
+        self.dropouts.set(n + 1);
+        n
+    }
+
+    /// The value of a parameter: a leaf where it trains, a constant where it is frozen.
+    pub fn parameter(&self, parameter: &Parameter) -> Value {
+        if !self.options.recording || !parameter.trainable() {
+            return Value::of_parameter(parameter, None);
+        }
+        let mut known = self.parameters.borrow_mut();
+        let node = *known.entry(parameter.id()).or_insert_with(|| {
+            self.push(Node { inputs: Vec::new(), backward: None, parameter: Some(parameter.clone()) })
+        });
+        Value::of_parameter(parameter, Some(node))
+    }
+
+    /// A leaf that is no parameter: its gradient is found by [`Gradients::of`].
+    pub fn variable(&self, tensor: Tensor) -> Value {
+        let node = self.push(Node { inputs: Vec::new(), backward: None, parameter: None });
+        Value::recorded(tensor, node)
+    }
+
+    /// Records an op's result. `backward` gets the result's gradient by move and gives each input that wants one its own.
+    /// Where no input requires a gradient, `backward` is dropped at once, and what it saved with it.
+    pub fn record(
+        &self,
+        output: Tensor,
+        inputs: &[&Value],
+        backward: impl FnOnce(Tensor, &mut Vjp<'_>) -> Result<()> + 'static,
+    ) -> Value {
+        if !self.options.recording || !inputs.iter().any(|input| input.requires_grad()) {
+            return Value::constant(output);
+        }
+        let node = self.push(Node {
+            inputs: inputs.iter().map(|input| input.node()).collect(),
+            backward: Some(Box::new(backward)),
+            parameter: None,
+        });
+        Value::recorded(output, node)
+    }
+
+    fn push(&self, node: Node) -> NodeId {
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.push(node);
+        NodeId(nodes.len() - 1)
+    }
+
+    /// Gradients of a scalar. Consumes the tape.
+    pub fn backward(self, loss: &Value) -> Result<Gradients> {
+        let seed = loss.tensor().ones_like()?;
+        self.backward_from(vec![(loss.clone(), seed)])
+    }
+
+    /// Gradients of several values, each with the gradient that reaches it from outside. Consumes the tape.
+    pub fn backward_from(self, seeds: Vec<(Value, Tensor)>) -> Result<Gradients> {
+        let nodes = self.nodes.into_inner();
+        let mut slots: Vec<Option<Sum>> = (0..nodes.len()).map(|_| None).collect();
+        for (value, gradient) in seeds {
+            if let Some(NodeId(i)) = value.node() {
+                add_to(&mut slots[i], Sum::dense(gradient))?;
+            }
+        }
+        let mut gradients = Gradients::default();
+        // Nodes were pushed after their inputs, so the reverse order is topological. Popping frees what a node saved.
+        for (i, node) in nodes.into_iter().enumerate().rev() {
+            let Some(sum) = slots[i].take() else { continue };
+            if let Some(parameter) = node.parameter {
+                gradients.insert_parameter(parameter, sum);
+                continue;
+            }
+            let tensor = sum.into_dense()?;
+            match node.backward {
+                Some(backward) => backward(tensor, &mut Vjp { inputs: &node.inputs, slots: &mut slots })?,
+                None => gradients.insert_variable(NodeId(i), tensor),
+            }
+        }
+        Ok(gradients)
+    }
+}
+
+/// Hands an op's input gradients on.
+pub struct Vjp<'a> {
+    inputs: &'a [Option<NodeId>],
+    slots: &'a mut [Option<Sum>],
+}
+
+impl Vjp<'_> {
+    /// Whether input `i` needs a gradient; skip the work where it does not.
+    pub fn wants(&self, i: usize) -> bool {
+        self.inputs.get(i).is_some_and(Option::is_some)
+    }
+
+    /// Gives input `i` its gradient. Adds to what other uses of the input gave. Does nothing where it wants none.
+    pub fn give(&mut self, i: usize, gradient: Tensor) -> Result<()> {
+        self.put(i, Sum::dense(gradient))
+    }
+
+    /// Gives input `i`, an embedding table of `shape`, the gradients of some rows: `ids` `[n]` `u32`, `rows` `[n, width]`.
+    pub fn give_rows(&mut self, i: usize, ids: Tensor, rows: Tensor, shape: &[usize]) -> Result<()> {
+        self.put(i, Sum::new(Gradient::Rows(vec![(ids, rows)]), shape))
+    }
+
+    fn put(&mut self, i: usize, gradient: Sum) -> Result<()> {
+        match self.inputs.get(i) {
+            Some(Some(NodeId(slot))) => add_to(&mut self.slots[*slot], gradient),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn add_to(slot: &mut Option<Sum>, gradient: Sum) -> Result<()> {
+    *slot = Some(match slot.take() {
+        Some(mine) => mine.add(gradient)?,
+        None => gradient,
+    });
+    Ok(())
+}

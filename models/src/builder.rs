@@ -1,0 +1,178 @@
+//! Builds a model's layers from the bottom up, and lists its parameters and sites on the way.
+
+use std::collections::HashSet;
+
+use candle_core::{Device, Tensor};
+use fthost_autograd::Parameter;
+use fthost_autograd::random::Stream;
+
+use crate::layers::{LayerNorm, Linear};
+use crate::weights::Weights;
+use crate::{BaseParameter, LoadError, Site, SiteKind};
+
+/// Where the values of parameters come from.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// Trained weights.
+    Checkpoint(Weights),
+    /// New weights: normal, biases zero, norms the identity.
+    New { seed: u64 },
+}
+
+/// What a new parameter starts from.
+#[derive(Clone, Copy)]
+enum Init {
+    Normal,
+    Zeros,
+    Ones,
+}
+
+pub(crate) struct Builder<'a> {
+    origin: &'a Origin,
+    /// What may stand before the names in a checkpoint.
+    prefix: &'a str,
+    /// Standard deviation of new weights.
+    init_std: f64,
+    device: &'a Device,
+    /// The block group of what is built next.
+    pub(crate) group: usize,
+    pub(crate) sites: Vec<Site>,
+    pub(crate) parameters: Vec<BaseParameter>,
+    /// The shape of each parameter in the files, where it may have further dimensions.
+    pub(crate) stored_shapes: Vec<Vec<usize>>,
+    /// The tensors of the checkpoint that were read.
+    pub(crate) used: HashSet<String>,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(origin: &'a Origin, prefix: &'a str, init_std: f64, device: &'a Device) -> Self {
+        Self {
+            origin,
+            prefix,
+            init_std,
+            device,
+            group: 0,
+            sites: Vec::new(),
+            parameters: Vec::new(),
+            stored_shapes: Vec::new(),
+            used: HashSet::new(),
+        }
+    }
+
+    /// Adds a site and returns its number.
+    pub(crate) fn site(
+        &mut self,
+        path: impl Into<String>,
+        kind: SiteKind,
+        in_features: usize,
+        out_features: usize,
+    ) -> usize {
+        self.sites.push(Site { path: path.into(), kind, in_features, out_features, group: self.group });
+        self.sites.len() - 1
+    }
+
+    /// `weight` `[out, in]` and `bias` `[out]`.
+    pub(crate) fn linear(
+        &mut self,
+        path: &str,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+    ) -> Result<Linear, LoadError> {
+        let site = self.site(path, SiteKind::Linear, inputs, outputs);
+        let weight = self.parameter(format!("{path}.weight"), &[outputs, inputs], &[outputs, inputs], Init::Normal)?;
+        let bias =
+            bias.then(|| self.parameter(format!("{path}.bias"), &[outputs], &[outputs], Init::Zeros)).transpose()?;
+        Ok(Linear { site, weight, bias })
+    }
+
+    /// A convolution whose stride is its kernel: a linear layer over patches, `[out, channels * kernel * kernel]`.
+    pub(crate) fn patch_projection(
+        &mut self,
+        path: &str,
+        channels: usize,
+        kernel: usize,
+        outputs: usize,
+    ) -> Result<Linear, LoadError> {
+        let inputs = channels * kernel * kernel;
+        let site = self.site(path, SiteKind::Conv, inputs, outputs);
+        let stored = [outputs, channels, kernel, kernel];
+        let weight = self.parameter(format!("{path}.weight"), &stored, &[outputs, inputs], Init::Normal)?;
+        let bias = Some(self.parameter(format!("{path}.bias"), &[outputs], &[outputs], Init::Zeros)?);
+        Ok(Linear { site, weight, bias })
+    }
+
+    pub(crate) fn layer_norm(&mut self, path: &str, width: usize, eps: f64) -> Result<LayerNorm, LoadError> {
+        let weight = self.parameter(format!("{path}.weight"), &[width], &[width], Init::Ones)?;
+        let bias = self.parameter(format!("{path}.bias"), &[width], &[width], Init::Zeros)?;
+        Ok(LayerNorm { weight, bias, eps })
+    }
+
+    /// Learned rows, `[rows, width]`. `leading` ones stand before them in the files' shapes.
+    pub(crate) fn rows(
+        &mut self,
+        name: &str,
+        leading: usize,
+        rows: usize,
+        width: usize,
+    ) -> Result<Parameter, LoadError> {
+        let mut stored = vec![1; leading];
+        stored.extend([rows, width]);
+        self.parameter(name.into(), &stored, &[rows, width], Init::Normal)
+    }
+
+    /// Whether a checkpoint holds this tensor. New models hold all.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        match self.origin {
+            Origin::Checkpoint(weights) => stored_name(weights, self.prefix, name).is_some(),
+            Origin::New { .. } => true,
+        }
+    }
+
+    fn parameter(
+        &mut self,
+        name: String,
+        stored_shape: &[usize],
+        shape: &[usize],
+        init: Init,
+    ) -> Result<Parameter, LoadError> {
+        let tensor = match self.origin {
+            Origin::Checkpoint(weights) => {
+                let found =
+                    stored_name(weights, self.prefix, &name).unwrap_or_else(|| format!("{}{name}", self.prefix));
+                let tensor = weights.tensor_of_shape(&found, stored_shape, self.device)?;
+                self.used.insert(found);
+                tensor.reshape(shape)?
+            }
+            Origin::New { seed } => {
+                let mut values = vec![0f32; shape.iter().product()];
+                match init {
+                    Init::Normal => {
+                        Stream::new(*seed, &format!("init/{name}")).fill_normal(&mut values, 0.0, self.init_std);
+                    }
+                    Init::Ones => values.fill(1.0),
+                    Init::Zeros => {}
+                }
+                Tensor::from_vec(values, shape, self.device)?
+            }
+        };
+        let parameter = Parameter::new(name, tensor, true);
+        self.parameters.push(BaseParameter { parameter: parameter.clone(), group: self.group });
+        self.stored_shapes.push(stored_shape.into());
+        Ok(parameter)
+    }
+}
+
+/// The name that a checkpoint gives a parameter: with or without the prefix, and with TensorFlow's names of a norm's weights,
+/// which old checkpoints keep.
+fn stored_name(weights: &Weights, prefix: &str, name: &str) -> Option<String> {
+    let old = match name.strip_suffix("LayerNorm.weight") {
+        Some(path) => Some(format!("{path}LayerNorm.gamma")),
+        None => name.strip_suffix("LayerNorm.bias").map(|path| format!("{path}LayerNorm.beta")),
+    };
+    [Some(name.to_owned()), old]
+        .into_iter()
+        .flatten()
+        .flat_map(|name| [format!("{prefix}{name}"), name])
+        .find(|name| weights.contains(name))
+}

@@ -1,0 +1,167 @@
+//! Where the architectures differ: names in Hugging Face's files, and a few flags.
+
+use fthost_autograd::Activation;
+
+/// One row of the table. Paths are module paths without the prefix; those of a block are relative to it.
+#[derive(Debug)]
+pub(crate) struct Architecture {
+    /// Hugging Face's `model_type`.
+    pub(crate) model_type: &'static str,
+    /// What stands before the encoder's paths in a classification checkpoint.
+    pub(crate) prefix: &'static str,
+    pub(crate) classification_class: &'static str,
+    pub(crate) block: BlockNames,
+    /// The path of the blocks, without their number.
+    pub(crate) blocks: &'static str,
+    /// Norms stand before attention and feed-forward, inside the residual branch (ViT), not after the sum (BERT).
+    pub(crate) pre_norm: bool,
+    /// Norm above the last block.
+    pub(crate) final_norm: Option<&'static str>,
+    /// Dense layer over the first row, with tanh. Optional in the files.
+    pub(crate) pooler: Option<&'static str>,
+    /// Whether hidden dropout also follows the dense layer of attention.
+    pub(crate) attention_output_dropout: bool,
+    /// Whether positions start after the padding token's id.
+    pub(crate) positions_after_padding: bool,
+    /// Path of the head's last layer, and path and activation of the one before it.
+    pub(crate) head: &'static str,
+    pub(crate) head_hidden: Option<(&'static str, &'static str)>,
+}
+
+/// Names within a block.
+#[derive(Debug)]
+pub(crate) struct BlockNames {
+    /// Site where keys and values are seen.
+    pub(crate) attention: &'static str,
+    pub(crate) query: &'static str,
+    pub(crate) key: &'static str,
+    pub(crate) value: &'static str,
+    pub(crate) attention_dense: &'static str,
+    /// Site of attention's output. DistilBERT has no such module; its sites have BERT's names.
+    pub(crate) attention_output: &'static str,
+    pub(crate) attention_norm: &'static str,
+    pub(crate) intermediate: &'static str,
+    pub(crate) output_dense: &'static str,
+    /// Site of the feed-forward half's output.
+    pub(crate) output: &'static str,
+    pub(crate) output_norm: &'static str,
+}
+
+const BERT_BLOCK: BlockNames = BlockNames {
+    attention: "attention.self",
+    query: "attention.self.query",
+    key: "attention.self.key",
+    value: "attention.self.value",
+    attention_dense: "attention.output.dense",
+    attention_output: "attention.output",
+    attention_norm: "attention.output.LayerNorm",
+    intermediate: "intermediate.dense",
+    output_dense: "output.dense",
+    output: "output",
+    output_norm: "output.LayerNorm",
+};
+
+const BERT: Architecture = Architecture {
+    model_type: "bert",
+    prefix: "bert.",
+    classification_class: "BertForSequenceClassification",
+    block: BERT_BLOCK,
+    blocks: "encoder.layer",
+    pre_norm: false,
+    final_norm: None,
+    pooler: Some("pooler.dense"),
+    attention_output_dropout: true,
+    positions_after_padding: false,
+    head: "classifier",
+    head_hidden: None,
+};
+
+// RoBERTa's classification class has no pooler: its head has a dense layer of its own.
+const ROBERTA: Architecture = Architecture {
+    model_type: "roberta",
+    prefix: "roberta.",
+    classification_class: "RobertaForSequenceClassification",
+    pooler: None,
+    positions_after_padding: true,
+    head: "classifier.out_proj",
+    head_hidden: Some(("classifier.dense", "tanh")),
+    ..BERT
+};
+
+const XLM_ROBERTA: Architecture =
+    Architecture { model_type: "xlm-roberta", classification_class: "XLMRobertaForSequenceClassification", ..ROBERTA };
+
+const DISTILBERT: Architecture = Architecture {
+    model_type: "distilbert",
+    prefix: "distilbert.",
+    classification_class: "DistilBertForSequenceClassification",
+    block: BlockNames {
+        attention: "attention",
+        query: "attention.q_lin",
+        key: "attention.k_lin",
+        value: "attention.v_lin",
+        attention_dense: "attention.out_lin",
+        attention_output: "attention.output",
+        attention_norm: "sa_layer_norm",
+        intermediate: "ffn.lin1",
+        output_dense: "ffn.lin2",
+        output: "output",
+        output_norm: "output_layer_norm",
+    },
+    blocks: "transformer.layer",
+    pooler: None,
+    attention_output_dropout: false,
+    head_hidden: Some(("pre_classifier", "relu")),
+    ..BERT
+};
+
+const VIT: Architecture = Architecture {
+    model_type: "vit",
+    prefix: "vit.",
+    classification_class: "ViTForImageClassification",
+    block: BlockNames {
+        attention: "attention.attention",
+        query: "attention.attention.query",
+        key: "attention.attention.key",
+        value: "attention.attention.value",
+        attention_norm: "layernorm_before",
+        output_norm: "layernorm_after",
+        ..BERT_BLOCK
+    },
+    pre_norm: true,
+    final_norm: Some("layernorm"),
+    // ViTForImageClassification is built without the pooler that ViT folders may hold.
+    pooler: None,
+    ..BERT
+};
+
+const ALL: [&Architecture; 5] = [&BERT, &ROBERTA, &XLM_ROBERTA, &DISTILBERT, &VIT];
+
+impl Architecture {
+    /// The row of a `model_type`.
+    pub(crate) fn find(model_type: &str) -> Option<&'static Self> {
+        ALL.into_iter().find(|architecture| architecture.model_type == model_type)
+    }
+
+    /// Every `model_type`, for an error.
+    pub(crate) fn supported() -> String {
+        ALL.map(|architecture| architecture.model_type).join(", ")
+    }
+}
+
+/// Hugging Face's name of an activation.
+pub(crate) fn activation(name: &str) -> Option<Activation> {
+    Some(match name {
+        "gelu" | "gelu_python" => Activation::Gelu,
+        "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Activation::GeluTanh,
+        "relu" => Activation::Relu,
+        "silu" | "swish" => Activation::Silu,
+        "tanh" => Activation::Tanh,
+        "sigmoid" => Activation::Sigmoid,
+        "linear" => Activation::Identity,
+        _ => return None,
+    })
+}
+
+/// The names that [`activation`] knows, for an error.
+pub(crate) const ACTIVATIONS: &str = "gelu, gelu_new, relu, silu, tanh, sigmoid, linear";

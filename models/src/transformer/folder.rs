@@ -1,0 +1,127 @@
+//! Model folders as Hugging Face writes them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value as Json, json};
+
+use super::config::Config;
+use super::encoder::Encoder;
+use crate::builder::Origin;
+use crate::weights::{SINGLE_FILE, Weights};
+use crate::{LoadError, Model};
+
+const CONFIG_FILE: &str = "config.json";
+
+impl Encoder {
+    /// Loads a folder: config.json, and model.safetensors or its shards.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self, LoadError> {
+        let file = folder.join(CONFIG_FILE);
+        let text = std::fs::read_to_string(&file).map_err(|source| LoadError::Read { file: file.clone(), source })?;
+        let config = Config::parse(&file, &text)?;
+        Self::build(&config, parse(&file, &text)?, Origin::Checkpoint(Weights::open(folder)?), device)
+    }
+
+    /// From the text of config.json and the bytes of model.safetensors.
+    pub fn from_parts(config: &str, weights: &[u8], device: &Device) -> Result<Self, LoadError> {
+        let file = Path::new(CONFIG_FILE);
+        let weights = Weights::from_bytes(SINGLE_FILE, weights.to_vec())?;
+        Self::build(&Config::parse(file, config)?, parse(file, config)?, Origin::Checkpoint(weights), device)
+    }
+
+    /// New weights for the text of a config.json, as Hugging Face starts them: normal with `initializer_range` (0.02 where it is
+    /// not given), biases zero, norms the identity.
+    pub fn random(config: &str, seed: u64, device: &Device) -> Result<Self, LoadError> {
+        let file = Path::new(CONFIG_FILE);
+        Self::build(&Config::parse(file, config)?, parse(file, config)?, Origin::New { seed }, device)
+    }
+
+    /// config.json.
+    pub fn config(&self) -> &Json {
+        &self.config
+    }
+
+    /// The names of the checkpoint's tensors that are no part of the encoder: heads, mostly. As in the file, sorted.
+    pub fn extra_tensors(&self) -> &[String] {
+        self.checkpoint.as_ref().map_or(&[], |(_, names)| names)
+    }
+
+    /// One of [`extra_tensors`](Self::extra_tensors), as `f32`.
+    pub fn extra_tensor(&self, name: &str) -> Result<Tensor, LoadError> {
+        match &self.checkpoint {
+            Some((weights, _)) => weights.tensor(name, &self.device),
+            None => Err(LoadError::MissingTensor { file: SINGLE_FILE.into(), tensor: name.into(), closest: None }),
+        }
+    }
+
+    /// Writes config.json and model.safetensors so that Transformers' classification class loads them.
+    ///
+    /// Hooks are not written: merge them first. `head` holds the tensors of the classification head by their full names
+    /// (`classifier.weight`), `labels` the names of its classes; both may be empty. Files that are there are replaced at once,
+    /// so a folder can be written over the one that the model was loaded from.
+    pub(super) fn write_folder(
+        &self,
+        folder: &Path,
+        head: &[(String, Tensor)],
+        labels: &[String],
+    ) -> Result<(), LoadError> {
+        std::fs::create_dir_all(folder).map_err(|source| LoadError::Write { file: folder.into(), source })?;
+        let prefix = &self.info().prefix;
+        let mut stored = BTreeMap::new();
+        for (base, shape) in self.parameters().iter().zip(&self.stored_shapes) {
+            let name = format!("{prefix}{}", base.parameter.name());
+            stored.insert(name, (bytes(base.parameter.tensor())?, shape.clone()));
+        }
+        for (name, tensor) in head {
+            stored.insert(name.clone(), (bytes(tensor)?, tensor.dims().to_vec()));
+        }
+        replace(folder.join(SINGLE_FILE), |file| {
+            let views = stored.iter().map(|(name, (bytes, shape))| {
+                TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
+            });
+            let views = views.collect::<Result<Vec<_>, _>>().map_err(std::io::Error::other)?;
+            let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+            safetensors::serialize_to_file(views, Some(metadata), file).map_err(std::io::Error::other)
+        })?;
+        let config = format!("{:#}\n", self.saved_config(labels));
+        replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
+    }
+
+    fn saved_config(&self, labels: &[String]) -> Json {
+        let mut config = self.config.clone();
+        let Json::Object(entries) = &mut config else { return config };
+        entries.insert("architectures".into(), json!([self.info().classification_class]));
+        // Newer and older versions of Transformers read the float type under these names.
+        entries.remove("torch_dtype");
+        entries.insert("dtype".into(), json!("float32"));
+        if !labels.is_empty() {
+            let by_id: serde_json::Map<_, _> =
+                labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label))).collect();
+            let by_label: serde_json::Map<_, _> =
+                labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i))).collect();
+            entries.insert("id2label".into(), Json::Object(by_id));
+            entries.insert("label2id".into(), Json::Object(by_label));
+        }
+        config
+    }
+}
+
+fn parse(file: &Path, text: &str) -> Result<Json, LoadError> {
+    serde_json::from_str(text).map_err(|source| LoadError::Config { file: file.into(), source })
+}
+
+/// A tensor's elements as little-endian `f32`.
+fn bytes(tensor: &Tensor) -> Result<Vec<u8>, LoadError> {
+    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+/// Writes beside the file and renames, so that neither a reader nor a mapping ever sees half of it.
+fn replace(file: PathBuf, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), LoadError> {
+    let mut partial = file.clone().into_os_string();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    write(&partial).and_then(|()| std::fs::rename(&partial, &file)).map_err(|source| LoadError::Write { file, source })
+}

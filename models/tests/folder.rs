@@ -1,0 +1,264 @@
+//! Model folders: the forms in which weights come, what is said where something is wrong, and writing them again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use fthost_models::autograd::{DType, Device, Tape, Tensor};
+use fthost_models::{Encoder, LoadError, Modality, Model, Read};
+use support::{ARCHITECTURES, Expected, assert_close, tiny};
+
+/// A folder of this test's own, empty.
+fn fresh(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("folder").join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn config(architecture: &str) -> String {
+    std::fs::read_to_string(tiny(architecture).join("config.json")).unwrap()
+}
+
+fn tensors(architecture: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(tiny(architecture).join("model.safetensors"), &Device::Cpu).unwrap()
+}
+
+fn save(tensors: &HashMap<String, Tensor>, file: &Path) {
+    candle_core::safetensors::save(tensors, file).unwrap();
+}
+
+/// The tiny BERT with its tensors changed.
+fn changed(name: &str, change: impl FnOnce(&mut HashMap<String, Tensor>)) -> PathBuf {
+    let folder = fresh(name);
+    let mut weights = tensors("bert");
+    change(&mut weights);
+    std::fs::write(folder.join("config.json"), config("bert")).unwrap();
+    save(&weights, &folder.join("model.safetensors"));
+    folder
+}
+
+fn open(folder: &Path) -> Result<Encoder, LoadError> {
+    Encoder::open(folder, &Device::Cpu)
+}
+
+fn pooled(model: &Encoder, expected: &Expected) -> Tensor {
+    model.forward(&Tape::evaluation(), &expected.input(), Read::Pooled).unwrap().value.into_tensor()
+}
+
+#[test]
+fn every_form_of_the_same_weights_loads() {
+    let expected = Expected::tiny("bert");
+    let renamed = |name: &str, rename: fn(&str) -> String| {
+        changed(name, |weights| *weights = weights.drain().map(|(name, tensor)| (rename(&name), tensor)).collect())
+    };
+    let sharded = changed("sharded", |_| {});
+    let mut shards = [HashMap::new(), HashMap::new()];
+    let mut map = HashMap::new();
+    for (i, (name, tensor)) in tensors("bert").into_iter().enumerate() {
+        map.insert(name.clone(), format!("model-{}-of-2.safetensors", i % 2));
+        shards[i % 2].insert(name, tensor);
+    }
+    for (i, shard) in shards.iter().enumerate() {
+        save(shard, &sharded.join(format!("model-{i}-of-2.safetensors")));
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    std::fs::write(sharded.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    std::fs::remove_file(sharded.join("model.safetensors")).unwrap();
+
+    let cases = [
+        ("without prefix", renamed("bare", |name| name.replace("bert.", "")), 1e-5),
+        (
+            "old names of norms",
+            renamed("gamma", |name| {
+                name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+            }),
+            1e-5,
+        ),
+        ("two shards", sharded, 1e-5),
+        ("half", changed("half", |weights| cast(weights, DType::F16)), 1e-2),
+        ("bfloat16", changed("bfloat16", |weights| cast(weights, DType::BF16)), 1e-1),
+    ];
+    for (what, folder, tolerance) in cases {
+        let model = open(&folder).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(model.parameters().iter().all(|base| base.parameter.tensor().dtype() == DType::F32));
+        assert_close(&pooled(&model, &expected), &expected.stacked("pooled"), tolerance, what);
+    }
+}
+
+fn cast(weights: &mut HashMap<String, Tensor>, dtype: DType) {
+    weights.values_mut().for_each(|tensor| *tensor = tensor.to_dtype(dtype).unwrap());
+}
+
+#[test]
+fn errors_say_what_and_where_and_what_to_do() {
+    let with_config = |name: &str, change: fn(String) -> String| {
+        let folder = changed(name, |_| {});
+        std::fs::write(folder.join("config.json"), change(config("bert"))).unwrap();
+        folder
+    };
+    let truncated = changed("truncated", |_| {});
+    let file = truncated.join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 100]).unwrap();
+    let text = changed("text", |_| {});
+    std::fs::write(text.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1").unwrap();
+    let bin = changed("bin", |_| {});
+    std::fs::rename(bin.join("model.safetensors"), bin.join("pytorch_model.bin")).unwrap();
+    let query = "bert.encoder.layer.1.attention.self.query.weight";
+    let zeros = |dims: &[usize], dtype| Tensor::zeros(dims, dtype, &Device::Cpu).unwrap();
+
+    let cases: [(PathBuf, &[&str]); 12] = [
+        (fresh("empty"), &["config.json", "A model folder holds config.json and model.safetensors"]),
+        (bin, &["no model.safetensors", "pytorch_model.bin", "save the model again with Transformers"]),
+        (truncated, &["truncated/model.safetensors is damaged or incomplete", "Download it again"]),
+        (text, &["text/model.safetensors is damaged or incomplete", "Download it again"]),
+        (
+            changed("missing", |weights| drop(weights.remove(query))),
+            &[
+                "missing/model.safetensors",
+                query,
+                "the closest name is bert.encoder.layer.0.attention.self.query.weight",
+            ],
+        ),
+        (
+            changed("shape", |weights| drop(weights.insert(query.into(), zeros(&[16, 8], DType::F32)))),
+            &["shape/model.safetensors", query, "[16, 8]", "config.json says [16, 16]"],
+        ),
+        (
+            changed("type", |weights| drop(weights.insert(query.into(), zeros(&[16, 16], DType::U8)))),
+            &["type/model.safetensors", query, "U8", "F32, F16, BF16"],
+        ),
+        (
+            with_config("llama", |text| text.replace("\"model_type\": \"bert\"", "\"model_type\": \"llama\"")),
+            &["llama/config.json", "\"llama\"", "supported are bert, roberta, xlm-roberta, distilbert, vit"],
+        ),
+        (with_config("untyped", |text| text.replace("model_type", "kind")), &["model_type missing", "supported are"]),
+        (
+            with_config("heads", |text| text.replace("\"num_attention_heads\": 4", "\"num_attention_heads\": 5")),
+            &["heads/config.json", "num_attention_heads = 5", "must divide the width, which is 16"],
+        ),
+        (
+            with_config("act", |text| text.replace("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"snake\"")),
+            &["act/config.json", "hidden_act = snake", "known are gelu"],
+        ),
+        (
+            with_config("incomplete", |text| text.replace("hidden_size", "hidden_sighs")),
+            &["incomplete/config.json", "missing field `hidden_size`"],
+        ),
+    ];
+    for (folder, parts) in cases {
+        let error = match open(&folder) {
+            Ok(_) => panic!("{} loads", folder.display()),
+            Err(error) => error.to_string(),
+        };
+        for part in parts {
+            assert!(error.contains(part), "{error:?} does not say {part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_shard_without_its_tensor_is_an_error() {
+    let folder = changed("missing-shard", |_| {});
+    std::fs::rename(folder.join("model.safetensors"), folder.join("a.safetensors")).unwrap();
+    let index = serde_json::json!({ "weight_map": { "bert.nothing": "a.safetensors" } });
+    std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    let error = open(&folder).unwrap_err().to_string();
+    assert!(error.contains("a.safetensors") && error.contains("bert.nothing"), "{error}");
+}
+
+#[test]
+fn without_a_pooler_the_first_token_is_pooled() {
+    let folder = changed("no-pooler", |weights| weights.retain(|name, _| !name.contains("pooler")));
+    let (model, expected) = (open(&folder).unwrap(), Expected::tiny("bert"));
+    let first: Vec<Tensor> = expected.numbered("hidden").iter().map(|hidden| hidden.get(0).unwrap()).collect();
+    assert_close(&pooled(&model, &expected), &Tensor::stack(&first, 0).unwrap(), 1e-5, "first tokens");
+    assert!(model.sites().iter().all(|site| site.path != "pooler.dense"));
+}
+
+#[test]
+fn what_is_saved_is_what_was_loaded() {
+    for architecture in ARCHITECTURES {
+        let model = open(&tiny(architecture)).unwrap();
+        let head: Vec<(String, Tensor)> =
+            model.extra_tensors().iter().map(|name| (name.clone(), model.extra_tensor(name).unwrap())).collect();
+        let labels = ["a", "b", "c"].map(str::to_owned);
+        let folder = fresh(&format!("saved-{architecture}"));
+        model.save_folder(&folder, &head, &labels).unwrap();
+
+        let (before, after) = (
+            tensors(architecture),
+            candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap(),
+        );
+        assert_eq!(before.len(), after.len(), "{architecture}");
+        for (name, tensor) in &before {
+            assert_close(&after[name], tensor, 0.0, name);
+        }
+        let config: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
+        assert_eq!(config["architectures"][0], model.info().classification_class.as_str());
+        assert_eq!(config["id2label"]["2"], "c");
+        assert_eq!(config["model_type"], architecture);
+
+        // Over itself, while it is mapped.
+        let again = open(&folder).unwrap();
+        again.save_folder(&folder, &[], &[]).unwrap();
+        let expected = Expected::tiny(architecture);
+        assert_close(&pooled(&open(&folder).unwrap(), &expected), &expected.stacked("pooled"), 1e-5, architecture);
+    }
+}
+
+#[test]
+fn parts_in_memory_are_a_folder() {
+    for architecture in ARCHITECTURES {
+        let bytes = std::fs::read(tiny(architecture).join("model.safetensors")).unwrap();
+        let model = Encoder::from_parts(&config(architecture), &bytes, &Device::Cpu).unwrap();
+        let expected = Expected::tiny(architecture);
+        assert_close(&pooled(&model, &expected), &expected.stacked("pooled"), 1e-5, architecture);
+    }
+}
+
+#[test]
+fn new_weights_follow_the_seed() {
+    for architecture in ARCHITECTURES {
+        let new = |seed| Encoder::random(&config(architecture), seed, &Device::Cpu).unwrap();
+        let (a, b, c) = (new(1), new(1), new(2));
+        let mut moved = 0;
+        for ((a, b), c) in a.parameters().iter().zip(b.parameters()).zip(c.parameters()) {
+            let (name, values) = (a.parameter.name(), a.parameter.tensor());
+            assert_close(values, b.parameter.tensor(), 0.0, name);
+            let values: Vec<f32> = values.flatten_all().unwrap().to_vec1().unwrap();
+            let other: Vec<f32> = c.parameter.tensor().flatten_all().unwrap().to_vec1().unwrap();
+            moved += usize::from(values != other);
+            if name.ends_with("bias") {
+                assert!(values.iter().all(|x| *x == 0.0), "{name}");
+            } else if name.to_lowercase().contains("norm") {
+                assert!(values.iter().all(|x| *x == 1.0), "{name}");
+            } else if values.len() >= 256 {
+                let std = (values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32).sqrt();
+                assert!((0.015..0.025).contains(&std), "{name}: {std}");
+            }
+        }
+        assert!(moved > 10, "{architecture}");
+    }
+}
+
+#[test]
+fn a_model_says_what_it_is() {
+    let model = open(&tiny("roberta")).unwrap();
+    let info = model.info();
+    assert_eq!((info.width, info.layers, info.heads, info.groups), (16, 2, 4, 3));
+    assert_eq!(info.modality, Modality::Text { max_tokens: 22, vocabulary: 50 }); // positions 0 and 1 are padding's
+    assert_eq!(info.head.output, "classifier.out_proj");
+    assert_eq!(info.head.hidden, Some(("classifier.dense".into(), "tanh".into())));
+    assert_eq!(info.head.dropout_permille, 100);
+    assert_eq!(model.extra_tensors().len(), 4);
+
+    let model = open(&tiny("vit")).unwrap();
+    assert_eq!(model.info().modality, Modality::Images { channels: 2, size: 8, tokens: 5 });
+    assert_eq!((model.info().groups, &model.info().word_embeddings), (4, &None));
+    assert_eq!(open(&tiny("distilbert")).unwrap().info().head.dropout_permille, 200);
+}

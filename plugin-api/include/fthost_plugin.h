@@ -1,0 +1,716 @@
+/* The boundary between fthost and its plugins, for plugins in C. Generated from plugin-api/src/abi/tables.rs; the rules
+   stand there, the ops in plugin-api/src/ops.rs. */
+#ifndef FTHOST_PLUGIN_H
+#define FTHOST_PLUGIN_H
+
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define FT_NOTE_SECTION ".note.fthost"
+#define FT_NOTE_NAME "fthost"
+#define FT_CALL_DESCRIBE "describe@1"
+#define FT_CALL_SITES "sites@1"
+#define FT_CALL_SET_TRAINABLE "set_trainable@1"
+#define FT_CALL_PARAM "param@1"
+#define FT_CALL_PARAM_INFO "param_info@1"
+#define FT_CALL_SET_LR_FACTOR "set_lr_factor@1"
+
+/*
+ Changes when a plugin must be rebuilt. It shall not.
+ */
+#define FT_ABI_MAJOR 1
+
+/*
+ Counts what was appended.
+ */
+#define FT_ABI_MINOR 0
+
+/*
+ Note type: the plugin as a whole, JSON `PluginNote`.
+ */
+#define FT_NOTE_PLUGIN 1
+
+/*
+ Note type: one method, JSON `MethodNote`.
+ */
+#define FT_NOTE_METHOD 2
+
+/*
+ 32-bit float.
+ */
+#define FT_DTYPE_F32 1
+
+/*
+ 64-bit float.
+ */
+#define FT_DTYPE_F64 2
+
+/*
+ Unsigned 32-bit integer (indices, classes).
+ */
+#define FT_DTYPE_U32 3
+
+/*
+ 16-bit brain float.
+ */
+#define FT_DTYPE_BF16 4
+
+/*
+ 16-bit float.
+ */
+#define FT_DTYPE_F16 5
+
+/*
+ Byte.
+ */
+#define FT_DTYPE_U8 6
+
+/*
+ Signed 64-bit integer.
+ */
+#define FT_DTYPE_I64 7
+
+/*
+ A `Strategy`.
+ */
+#define FT_KIND_STRATEGY 1
+
+/*
+ A `Scheduler`.
+ */
+#define FT_KIND_SCHEDULER 2
+
+/*
+ A `Regularizer`.
+ */
+#define FT_KIND_REGULARIZER 3
+
+/*
+ A `TaskHead`.
+ */
+#define FT_KIND_TASK_HEAD 4
+
+/*
+ One label drawn from the model's own predictive distribution.
+ */
+#define FT_LABELS_SAMPLED 1
+
+/*
+ The data's labels.
+ */
+#define FT_LABELS_EMPIRICAL 2
+
+/*
+ Every label, each weighted by its probability under the model.
+ */
+#define FT_LABELS_EXACT 3
+
+/*
+ `LinearHook`. forward: `[x, y, weight]` to `[y']`.
+ */
+#define FT_HOOK_LINEAR 1
+
+/*
+ `BlockHook`. forward: `[x, residual]` to `[x']`.
+ */
+#define FT_HOOK_BLOCK 2
+
+/*
+ `EmbeddingHook`. forward: `[embeddings]` to `[embeddings', prompt or 0]`; out flag 0: pool first token.
+ */
+#define FT_HOOK_EMBEDDINGS 3
+
+/*
+ `AttentionHook`. forward: `[keys, values]` to `[keys', values', prefix keys or 0, prefix values or 0]`.
+ */
+#define FT_HOOK_ATTENTION 4
+
+/*
+ 0 is success; see `OK`, `FAILED`, `PANICKED`.
+ */
+typedef int32_t FtStatus;
+
+/*
+ UTF-8 text, borrowed for the call.
+ */
+typedef struct {
+  /*
+   Start; may dangle where `len` is 0.
+   */
+  const uint8_t *ptr;
+  /*
+   Bytes.
+   */
+  size_t len;
+} FtStr;
+
+/*
+ Where the callee writes text, in one or several pieces.
+ */
+typedef struct {
+  /*
+   The caller's own.
+   */
+  void *ctx;
+  /*
+   Appends a piece.
+   */
+  void (*write)(void *ctx, FtStr text);
+} FtTextSink;
+
+/*
+ A slice, borrowed for the call.
+ */
+typedef struct {
+  /*
+   Start; may dangle where `len` is 0.
+   */
+  const uint64_t *ptr;
+  /*
+   Elements.
+   */
+  size_t len;
+} FtSliceU64;
+
+/*
+ A slice, borrowed for the call.
+ */
+typedef struct {
+  /*
+   Start; may dangle where `len` is 0.
+   */
+  const int64_t *ptr;
+  /*
+   Elements.
+   */
+  size_t len;
+} FtSliceI64;
+
+/*
+ A slice, borrowed for the call.
+ */
+typedef struct {
+  /*
+   Start; may dangle where `len` is 0.
+   */
+  const double *ptr;
+  /*
+   Elements.
+   */
+  size_t len;
+} FtSliceF64;
+
+/*
+ A slice that the callee writes, borrowed for the call.
+ */
+typedef struct {
+  /*
+   Start; may dangle where `len` is 0.
+   */
+  uint64_t *ptr;
+  /*
+   Elements.
+   */
+  size_t len;
+} FtSliceMutU64;
+
+/*
+ One op call. Which inputs, integers and floats an op takes stands in the op's documentation.
+ */
+typedef struct {
+  /*
+   Tensor and parameter handles; 0 stands for an absent optional one.
+   */
+  FtSliceU64 inputs;
+  /*
+   Integer attributes.
+   */
+  FtSliceI64 ints;
+  /*
+   Float attributes.
+   */
+  FtSliceF64 floats;
+  /*
+   Handles of the results, owned by the caller: release each.
+   */
+  FtSliceMutU64 outputs;
+} FtOpCall;
+
+/*
+ A log event on its way to the host's `tracing`.
+ */
+typedef struct {
+  /*
+   1 error, 2 warn, 3 info, 4 debug, 5 trace.
+   */
+  uint32_t level;
+  /*
+   0 event, 1 span entered, 2 span left.
+   */
+  uint32_t what;
+  /*
+   Module path.
+   */
+  FtStr target;
+  /*
+   The message, or the span's name.
+   */
+  FtStr message;
+  /*
+   A JSON object of the other fields.
+   */
+  FtStr fields;
+} FtLogRecord;
+
+/*
+ A slice, borrowed for the call.
+ */
+typedef struct {
+  /*
+   Start; may dangle where `len` is 0.
+   */
+  const uint32_t *ptr;
+  /*
+   Elements.
+   */
+  size_t len;
+} FtSliceU32;
+
+/*
+ A slice that the callee writes, borrowed for the call.
+ */
+typedef struct {
+  /*
+   Start; may dangle where `len` is 0.
+   */
+  int64_t *ptr;
+  /*
+   Elements.
+   */
+  size_t len;
+} FtSliceMutI64;
+
+/*
+ One call of a hook.
+ */
+typedef struct {
+  /*
+   Borrowed handles.
+   */
+  FtSliceU64 inputs;
+  /*
+   Sequence offsets, `sequences + 1` entries; empty where a hook needs none.
+   */
+  FtSliceU32 offsets;
+  /*
+   Results, 0 when called; the handles written here pass to the host. An input may be handed back as it is.
+   */
+  FtSliceMutU64 outputs;
+  /*
+   Result flags, 0 when called.
+   */
+  FtSliceMutI64 flags;
+} FtHookCall;
+
+/*
+ Functions of a hook.
+ */
+typedef struct {
+  /*
+   Bytes of this table.
+   */
+  uint32_t struct_size;
+  /*
+   0.
+   */
+  uint32_t reserved;
+  /*
+   Frees the hook. `[run thread]`
+   */
+  void (*drop)(void *data);
+  /*
+   The hook's forward, by `hook_kind`. `[any thread]`
+   */
+  FtStatus (*forward)(const void *data, const FtHookCall *call);
+  /*
+   Linear hooks: `[weight]` to `[merged weight or 0]`. Null in other kinds. `[run thread]`
+   */
+  FtStatus (*merge)(const void *data, const FtHookCall *call);
+  /*
+   Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
+   */
+  FtStatus (*input)(const void *data, const FtHookCall *call);
+} FtHookVtable;
+
+/*
+ What the host offers. Valid as long as the process.
+
+ Handles: a tensor handle is valid within the call into the plugin that it was made in or given to; a parameter handle
+ for the whole run. A handle used after its release is an error (it carries a generation), never a wrong tensor.
+ */
+typedef struct {
+  /*
+   Bytes of this table.
+   */
+  uint32_t struct_size;
+  /*
+   `ABI_MAJOR` of the host.
+   */
+  uint32_t abi_major;
+  /*
+   `ABI_MINOR` of the host.
+   */
+  uint32_t abi_minor;
+  /*
+   0.
+   */
+  uint32_t reserved;
+  /*
+   Says why the status about to be returned is not OK. `[any thread]`
+   */
+  void (*set_error)(FtStatus status, FtStr message);
+  /*
+   Writes why the last host call on this thread failed. `[any thread]`
+   */
+  void (*last_error)(FtTextSink sink);
+  /*
+   Logs. `[any thread]`
+   */
+  void (*log)(const FtLogRecord *record);
+  /*
+   Finds an op by name and version, `"linear@1"`. `[any thread]`
+   */
+  FtStatus (*resolve_op)(FtStr name, uint32_t *op);
+  /*
+   Runs an op and records it. `[any thread]`, within a call into the plugin
+   */
+  FtStatus (*call_op)(uint32_t op, const FtOpCall *call);
+  /*
+   Makes a tensor on the run's device from host memory; `dtype` is `dtype::F32`, `F64`, `U32` or `U8` and says what `data` points to.
+   */
+  FtStatus (*tensor_new)(uint32_t dtype, const void *data, FtSliceU64 shape, uint64_t *out);
+  /*
+   Element type and rank; writes up to `dims.len` dimensions.
+   */
+  FtStatus (*tensor_info)(uint64_t tensor, uint32_t *dtype, size_t *rank, FtSliceMutU64 dims);
+  /*
+   Copies a tensor's elements, row-major, to host memory of `bytes` bytes, in its own element type.
+   */
+  FtStatus (*tensor_read)(uint64_t tensor, void *data, size_t bytes);
+  /*
+   Gives an owned handle back.
+   */
+  FtStatus (*tensor_release)(uint64_t tensor);
+  /*
+   A named, versioned call about the model with JSON in and out; the list stands in `model_call`. `[run thread]`
+   */
+  FtStatus (*model_call)(FtStr method, FtStr params, FtTextSink reply);
+  /*
+   Sets a hook at a site. The host owns `data` from here, also when the call fails. `[run thread]`, in attach
+   */
+  FtStatus (*hook)(FtStr site, uint32_t kind, void *data, const FtHookVtable *vtable);
+  /*
+   Calls `visit` with the gradient of every trainable parameter, one example (and label) at a time, on the calling
+   thread; `labels` by `fisher_labels`, `limit` examples at most, 0 for all. `gradient` is borrowed for the visit; the
+   weights of one example add up to 1. A status of `visit` other than OK ends the walk and is returned. `[run thread]`
+   */
+  FtStatus (*example_gradients)(uint32_t labels,
+                                uint64_t limit,
+                                void *ctx,
+                                FtStatus (*visit)(void *ctx,
+                                                  uint64_t param,
+                                                  uint64_t gradient,
+                                                  double weight));
+  /*
+   A table of experimental functions (`"ft.something/1"`), or null.
+   */
+  const void *(*get_extension)(FtStr name);
+} FtHostApi;
+
+/*
+ An instance that a plugin made.
+ */
+typedef struct {
+  /*
+   The plugin's own.
+   */
+  void *data;
+  /*
+   `StrategyVtable`, `SchedulerVtable`, `RegularizerVtable` or `TaskHeadVtable`, by the kind asked for.
+   */
+  const void *vtable;
+} FtInstance;
+
+/*
+ What a plugin offers. Valid as long as the process.
+ */
+typedef struct {
+  /*
+   Bytes of this table.
+   */
+  uint32_t struct_size;
+  /*
+   `ABI_MAJOR` the plugin was built with.
+   */
+  uint32_t abi_major;
+  /*
+   `ABI_MINOR` the plugin was built with.
+   */
+  uint32_t abi_minor;
+  /*
+   0.
+   */
+  uint32_t reserved;
+  /*
+   Writes `PluginInfo` as JSON. `[any thread]`
+   */
+  FtStatus (*describe)(FtTextSink sink);
+  /*
+   Makes an instance of a method from JSON options that fit its schema. `[run thread]`
+   */
+  FtStatus (*create)(uint32_t kind, FtStr name, FtStr config, FtInstance *out);
+  /*
+   A table of experimental functions, or null.
+   */
+  const void *(*get_extension)(FtStr name);
+} FtPluginApi;
+
+/*
+ The part that the vtables of all four traits begin with. Frozen: a field appended here would move all that stand after
+ it in the four vtables, so additions go to the end of each of those.
+
+ A saved state is JSON `{"json": any, "tensors": {"name": handle}}`; the handles pass to the receiver.
+ */
+typedef struct {
+  /*
+   Bytes of the whole vtable.
+   */
+  uint32_t struct_size;
+  /*
+   0.
+   */
+  uint32_t reserved;
+  /*
+   Frees the instance. `[run thread]`
+   */
+  void (*drop)(void *data);
+  /*
+   Writes the state. `[run thread]`
+   */
+  FtStatus (*save)(const void *data, FtTextSink sink);
+  /*
+   Takes a state back. `[run thread]`
+   */
+  FtStatus (*load)(void *data, FtStr state);
+  /*
+   Hears an `Event` as JSON. `[run thread]`
+   */
+  FtStatus (*event)(void *data, FtStr event);
+} FtBaseVtable;
+
+/*
+ A `Strategy`.
+ */
+typedef struct {
+  /*
+   Common part.
+   */
+  FtBaseVtable base;
+  /*
+   `Strategy::attach`. `[run thread]`
+   */
+  FtStatus (*attach)(void *data);
+  /*
+   `Strategy::adapter_config`: writes JSON, `null` for none. `[run thread]`
+   */
+  FtStatus (*adapter_config)(const void *data, FtTextSink sink);
+} FtStrategyVtable;
+
+/*
+ Where a run stands. Steps are optimizer steps, counted from 0.
+ */
+typedef struct {
+  /*
+   The step about to be taken; 0 is the first.
+   */
+  uint64_t step;
+  /*
+   Steps of the whole run.
+   */
+  uint64_t total_steps;
+  /*
+   Steps of one epoch.
+   */
+  uint64_t steps_per_epoch;
+} FtProgress;
+
+/*
+ A group of parameters that share a base rate.
+ */
+typedef struct {
+  /*
+   `train.lr` times the group's learning-rate factor.
+   */
+  double lr;
+  /*
+   The optimizer's momentum (SGD) or beta1 (Adam, AdamW).
+   */
+  double momentum;
+} FtGroup;
+
+/*
+ What a scheduler answers for one group and step.
+ */
+typedef struct {
+  /*
+   The learning rate of this step, absolute.
+   */
+  double lr;
+  /*
+   Momentum or beta1 of this step. Schedules that do not cycle it return the group's.
+   */
+  double momentum;
+} FtRate;
+
+/*
+ A `Scheduler`.
+ */
+typedef struct {
+  /*
+   Common part.
+   */
+  FtBaseVtable base;
+  /*
+   `Scheduler::rate`. `[run thread]`
+   */
+  FtStatus (*rate)(const void *data, const FtProgress *progress, const FtGroup *group, FtRate *out);
+  /*
+   `Scheduler::on_evaluation`. `[run thread]`
+   */
+  FtStatus (*on_evaluation)(void *data, const FtProgress *progress, double value);
+} FtSchedulerVtable;
+
+/*
+ A `Regularizer`.
+ */
+typedef struct {
+  /*
+   Common part.
+   */
+  FtBaseVtable base;
+  /*
+   `Regularizer::attach`. `[run thread]`
+   */
+  FtStatus (*attach)(void *data);
+  /*
+   `Regularizer::penalty`: a scalar's handle, or 0. `[run thread]`
+   */
+  FtStatus (*penalty)(const void *data, uint64_t *out);
+  /*
+   `Regularizer::needs_reference`: 0 or 1. `[run thread]`
+   */
+  uint32_t (*needs_reference)(const void *data);
+  /*
+   `Regularizer::output_penalty`: a scalar's handle, or 0. `[run thread]`
+   */
+  FtStatus (*output_penalty)(const void *data, uint64_t outputs, uint64_t reference, uint64_t *out);
+} FtRegularizerVtable;
+
+/*
+ A slice, borrowed for the call.
+ */
+typedef struct {
+  /*
+   Start; may dangle where `len` is 0.
+   */
+  const uint8_t *ptr;
+  /*
+   Elements.
+   */
+  size_t len;
+} FtSliceU8;
+
+/*
+ One call of a head.
+ */
+typedef struct {
+  /*
+   forward: features. loss: outputs. predict: outputs. Borrowed.
+   */
+  uint64_t tensor;
+  /*
+   loss: the targets, borrowed; 0 otherwise.
+   */
+  uint64_t targets;
+  /*
+   forward: sequence offsets; empty otherwise.
+   */
+  FtSliceU32 offsets;
+  /*
+   loss in episodes: 1 for support rows; empty otherwise.
+   */
+  FtSliceU8 support;
+  /*
+   The result; passes to the host.
+   */
+  uint64_t *output;
+  /*
+   loss: the weight the sum is divided by.
+   */
+  double *weight;
+} FtHeadCall;
+
+/*
+ A `TaskHead`.
+ */
+typedef struct {
+  /*
+   Common part.
+   */
+  FtBaseVtable base;
+  /*
+   `TaskHead::attach`: `TaskInfo` JSON in, `HeadSpec` JSON out. `[run thread]`
+   */
+  FtStatus (*attach)(void *data, FtStr task, FtTextSink spec);
+  /*
+   `TaskHead::forward`. `[any thread]`
+   */
+  FtStatus (*forward)(const void *data, const FtHeadCall *call);
+  /*
+   `TaskHead::loss`. `[any thread]`
+   */
+  FtStatus (*loss)(const void *data, const FtHeadCall *call);
+  /*
+   `TaskHead::predict`. `[any thread]`
+   */
+  FtStatus (*predict)(const void *data, const FtHeadCall *call);
+} FtTaskHeadVtable;
+
+/*
+ The C entry of a plugin, `fthost_plugin_entry_v1`: takes the host's table, gives the plugin's.
+ */
+typedef FtStatus (*FtEntryV1)(const FtHostApi *host, const FtPluginApi **out);
+
+/*
+ Success.
+ */
+#define FT_OK 0
+
+/*
+ The call failed; the reason was handed over.
+ */
+#define FT_FAILED 1
+
+/*
+ The plugin panicked; the instance must not be called again except to drop it.
+ */
+#define FT_PANICKED 2
+
+#ifdef __cplusplus
+extern "C"
+#endif
+/* What a plugin exports; FtEntryV1 says how. */
+FtStatus fthost_plugin_entry_v1(const FtHostApi *host, const FtPluginApi **out);
+
+#endif /* FTHOST_PLUGIN_H */

@@ -1,0 +1,157 @@
+//! The way in, shared by the C entry, the abi_stable root and statically linked methods.
+
+use std::{collections::BTreeSet, ffi::c_void, mem::offset_of, ptr, sync::OnceLock};
+
+use super::{
+    failure, host, log,
+    tables::{ABI_MAJOR, ABI_MINOR, HostApi, Instance, PluginApi, Status, Str, TextSink},
+};
+use crate::{
+    Error, Result,
+    info::PluginInfo,
+    registry::{self, MethodEntry},
+};
+
+/// Who a plugin is.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Identity {
+    /// Its library's name.
+    pub name: &'static str,
+    /// Its crate's version.
+    pub version: &'static str,
+    /// SPDX expression.
+    pub license: &'static str,
+}
+
+static BUILT_IN: Identity =
+    Identity { name: "built-in", version: env!("CARGO_PKG_VERSION"), license: env!("CARGO_PKG_LICENSE") };
+
+static IDENTITY: OnceLock<&'static Identity> = OnceLock::new();
+
+static API: PluginApi = PluginApi {
+    struct_size: size_of::<PluginApi>() as u32,
+    abi_major: ABI_MAJOR,
+    abi_minor: ABI_MINOR,
+    reserved: 0,
+    describe,
+    create,
+    get_extension,
+};
+
+/// What every host of this major has: all up to the last field of minor 0.
+const MINOR_0_SIZE: usize = offset_of!(HostApi, get_extension) + size_of::<usize>();
+
+/// The methods that are linked into this binary, for a host that was built with them.
+///
+/// # Errors
+/// Where the host's table is not of this major, or two methods of one kind share a name.
+pub fn builtin(host: &'static HostApi) -> Result<&'static PluginApi> {
+    take_host(host)?;
+    check_names()?;
+    let _ = IDENTITY.set(&BUILT_IN);
+    Ok(&API)
+}
+
+/// Takes the host's table and gives the plugin's.
+///
+/// # Safety
+/// `host` is null or points to a `HostApi` that lives as long as the process.
+pub(crate) unsafe fn connect(host: *const HostApi, identity: &'static Identity) -> Result<&'static PluginApi> {
+    // SAFETY: the caller's promise.
+    let host = unsafe { host.as_ref() }.ok_or_else(|| Error::new("the host passed no table"))?;
+    take_host(host)?;
+    check_names()?;
+    let _ = IDENTITY.set(identity);
+    log::forward();
+    Ok(&API)
+}
+
+/// The body of `fthost_plugin_entry_v1`.
+///
+/// # Safety
+/// As [`EntryV1`](super::tables::EntryV1) says: `host` lives as long as the process, `out` may be written.
+#[doc(hidden)]
+pub unsafe fn c_entry(host: *const HostApi, out: *mut *const PluginApi, identity: &'static Identity) -> Status {
+    failure::guard(|| {
+        // SAFETY: the caller's promise about `host`.
+        let api = unsafe { connect(host, identity) }?;
+        if out.is_null() {
+            return Err(Error::new("the host passed no place for the plugin's table"));
+        }
+        // SAFETY: not null, and the caller's promise about `out`.
+        unsafe { out.write(api) };
+        Ok(())
+    })
+}
+
+fn take_host(host: &'static HostApi) -> Result<()> {
+    if host.abi_major != ABI_MAJOR {
+        return Err(Error::new(format!(
+            "the host speaks plugin ABI {}, this plugin {ABI_MAJOR}: rebuild the plugin with the host's fthost-plugin-api",
+            host.abi_major
+        )));
+    }
+    if (host.struct_size as usize) < MINOR_0_SIZE {
+        return Err(Error::new(format!(
+            "the host's table has {} bytes where plugin ABI {ABI_MAJOR}.0 has {MINOR_0_SIZE}: update the host",
+            host.struct_size
+        )));
+    }
+    host::install(host);
+    failure::install_panic_hook();
+    Ok(())
+}
+
+fn check_names() -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for method in registry::methods() {
+        if !seen.insert((method.kind, method.name)) {
+            return Err(Error::new(format!(
+                "two methods are registered as {} `{}`: rename one",
+                method.kind, method.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What this binary offers.
+pub(crate) fn info() -> PluginInfo {
+    let identity = IDENTITY.get().copied().unwrap_or(&BUILT_IN);
+    PluginInfo {
+        name: identity.name.into(),
+        version: identity.version.into(),
+        license: identity.license.into(),
+        methods: registry::methods().into_iter().map(MethodEntry::info).collect(),
+    }
+}
+
+unsafe extern "C" fn describe(sink: TextSink) -> Status {
+    failure::guard(|| {
+        let text = serde_json::to_string(&info())?;
+        // SAFETY: the sink belongs to this call.
+        unsafe { sink.put(&text) };
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn create(kind: u32, name: Str, config: Str, out: *mut Instance) -> Status {
+    failure::guard(|| {
+        // SAFETY: the host lends both texts for this call.
+        let (name, config) = unsafe { (name.as_str()?, config.as_str()?) };
+        let methods = registry::methods();
+        let Some(method) = methods.iter().find(|method| method.kind.code() == kind && method.name == name) else {
+            let known: Vec<_> = methods.iter().map(|method| format!("{} `{}`", method.kind, method.name)).collect();
+            return Err(Error::new(format!("no method `{name}` of kind {kind} here; there are {}", known.join(", "))));
+        };
+        let instance = (method.create)(config)?;
+        // SAFETY: `out` is the host's place for the result.
+        unsafe { out.write(instance) };
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn get_extension(_: Str) -> *const c_void {
+    ptr::null()
+}

@@ -1,0 +1,381 @@
+//! The wire: `repr(C)` tables of functions. Append-only.
+//!
+//! Rules, for two years and more:
+//! - A table's first field is its size in bytes as its maker knew it; a reader asks [`has_field!`](crate::has_field) before it uses a field that came
+//!   after minor 0. Fields are appended, never moved, changed or removed.
+//! - Only integers, `f64`, borrowed [`Str`] and [`Slice`], `u64` handles and opaque pointers cross. Nothing allocated on one
+//!   side is freed on the other: text goes through a [`TextSink`] of the side that wants it.
+//! - Every function returns a [`Status`]; on anything but [`OK`] the reason was handed over by `set_error` (plugin to
+//!   host) or waits in `last_error` (host to plugin).
+//! - No function unwinds into the other side.
+//! - What is named (ops, model calls, hook kinds) is data: a new name breaks nobody.
+
+use std::ffi::c_void;
+
+/// Changes when a plugin must be rebuilt. It shall not.
+pub const ABI_MAJOR: u32 = 1;
+/// Counts what was appended.
+pub const ABI_MINOR: u32 = 0;
+
+/// 0 is success; see [`OK`], [`FAILED`], [`PANICKED`].
+pub type Status = i32;
+/// Success.
+pub const OK: Status = 0;
+/// The call failed; the reason was handed over.
+pub const FAILED: Status = 1;
+/// The plugin panicked; the instance must not be called again except to drop it.
+pub const PANICKED: Status = 2;
+
+/// UTF-8 text, borrowed for the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Str {
+    /// Start; may dangle where `len` is 0.
+    pub ptr: *const u8,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// A slice, borrowed for the call.
+#[repr(C)]
+pub struct Slice<T> {
+    /// Start; may dangle where `len` is 0.
+    pub ptr: *const T,
+    /// Elements.
+    pub len: usize,
+}
+
+/// A slice that the callee writes, borrowed for the call.
+#[repr(C)]
+pub struct SliceMut<T> {
+    /// Start; may dangle where `len` is 0.
+    pub ptr: *mut T,
+    /// Elements.
+    pub len: usize,
+}
+
+/// Where the callee writes text, in one or several pieces.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TextSink {
+    /// The caller's own.
+    pub ctx: *mut c_void,
+    /// Appends a piece.
+    pub write: unsafe extern "C" fn(ctx: *mut c_void, text: Str),
+}
+
+/// One op call. Which inputs, integers and floats an op takes stands in the op's documentation.
+#[repr(C)]
+pub struct OpCall {
+    /// Tensor and parameter handles; 0 stands for an absent optional one.
+    pub inputs: Slice<u64>,
+    /// Integer attributes.
+    pub ints: Slice<i64>,
+    /// Float attributes.
+    pub floats: Slice<f64>,
+    /// Handles of the results, owned by the caller: release each.
+    pub outputs: SliceMut<u64>,
+}
+
+/// Element types of tensors.
+pub mod dtype {
+    /// 32-bit float.
+    pub const F32: u32 = 1;
+    /// 64-bit float.
+    pub const F64: u32 = 2;
+    /// Unsigned 32-bit integer (indices, classes).
+    pub const U32: u32 = 3;
+    /// 16-bit brain float.
+    pub const BF16: u32 = 4;
+    /// 16-bit float.
+    pub const F16: u32 = 5;
+    /// Byte.
+    pub const U8: u32 = 6;
+    /// Signed 64-bit integer.
+    pub const I64: u32 = 7;
+}
+
+/// Kinds of methods, as `create` takes them.
+pub mod kind {
+    /// A [`Strategy`](crate::Strategy).
+    pub const STRATEGY: u32 = 1;
+    /// A [`Scheduler`](crate::Scheduler).
+    pub const SCHEDULER: u32 = 2;
+    /// A [`Regularizer`](crate::Regularizer).
+    pub const REGULARIZER: u32 = 3;
+    /// A [`TaskHead`](crate::TaskHead).
+    pub const TASK_HEAD: u32 = 4;
+}
+
+/// Whose labels [`HostApi::example_gradients`] takes, by [`FisherLabels`](crate::FisherLabels).
+pub mod fisher_labels {
+    /// One label drawn from the model's own predictive distribution.
+    pub const SAMPLED: u32 = 1;
+    /// The data's labels.
+    pub const EMPIRICAL: u32 = 2;
+    /// Every label, each weighted by its probability under the model.
+    pub const EXACT: u32 = 3;
+}
+
+/// Kinds of hooks, as [`HostApi::hook`] takes them.
+pub mod hook_kind {
+    /// [`LinearHook`](crate::LinearHook). forward: `[x, y, weight]` to `[y']`.
+    pub const LINEAR: u32 = 1;
+    /// [`BlockHook`](crate::BlockHook). forward: `[x, residual]` to `[x']`.
+    pub const BLOCK: u32 = 2;
+    /// [`EmbeddingHook`](crate::EmbeddingHook). forward: `[embeddings]` to `[embeddings', prompt or 0]`; out flag 0: pool first token.
+    pub const EMBEDDINGS: u32 = 3;
+    /// [`AttentionHook`](crate::AttentionHook). forward: `[keys, values]` to `[keys', values', prefix keys or 0, prefix values or 0]`.
+    pub const ATTENTION: u32 = 4;
+}
+
+/// A log event on its way to the host's `tracing`.
+#[repr(C)]
+pub struct LogRecord {
+    /// 1 error, 2 warn, 3 info, 4 debug, 5 trace.
+    pub level: u32,
+    /// 0 event, 1 span entered, 2 span left.
+    pub what: u32,
+    /// Module path.
+    pub target: Str,
+    /// The message, or the span's name.
+    pub message: Str,
+    /// A JSON object of the other fields.
+    pub fields: Str,
+}
+
+/// What the host offers. Valid as long as the process.
+///
+/// Handles: a tensor handle is valid within the call into the plugin that it was made in or given to; a parameter handle
+/// for the whole run. A handle used after its release is an error (it carries a generation), never a wrong tensor.
+#[repr(C)]
+pub struct HostApi {
+    /// Bytes of this table.
+    pub struct_size: u32,
+    /// [`ABI_MAJOR`] of the host.
+    pub abi_major: u32,
+    /// [`ABI_MINOR`] of the host.
+    pub abi_minor: u32,
+    /// 0.
+    pub reserved: u32,
+
+    /// Says why the status about to be returned is not OK. `[any thread]`
+    pub set_error: unsafe extern "C" fn(status: Status, message: Str),
+    /// Writes why the last host call on this thread failed. `[any thread]`
+    pub last_error: unsafe extern "C" fn(sink: TextSink),
+    /// Logs. `[any thread]`
+    pub log: unsafe extern "C" fn(record: *const LogRecord),
+
+    /// Finds an op by name and version, `"linear@1"`. `[any thread]`
+    pub resolve_op: unsafe extern "C" fn(name: Str, op: *mut u32) -> Status,
+    /// Runs an op and records it. `[any thread]`, within a call into the plugin
+    pub call_op: unsafe extern "C" fn(op: u32, call: *const OpCall) -> Status,
+    /// Makes a tensor on the run's device from host memory; `dtype` is [`dtype::F32`], `F64`, `U32` or `U8` and says what `data` points to.
+    pub tensor_new: unsafe extern "C" fn(dtype: u32, data: *const c_void, shape: Slice<u64>, out: *mut u64) -> Status,
+    /// Element type and rank; writes up to `dims.len` dimensions.
+    pub tensor_info:
+        unsafe extern "C" fn(tensor: u64, dtype: *mut u32, rank: *mut usize, dims: SliceMut<u64>) -> Status,
+    /// Copies a tensor's elements, row-major, to host memory of `bytes` bytes, in its own element type.
+    pub tensor_read: unsafe extern "C" fn(tensor: u64, data: *mut c_void, bytes: usize) -> Status,
+    /// Gives an owned handle back.
+    pub tensor_release: unsafe extern "C" fn(tensor: u64) -> Status,
+
+    /// A named, versioned call about the model with JSON in and out; the list stands in [`model_call`]. `[run thread]`
+    pub model_call: unsafe extern "C" fn(method: Str, params: Str, reply: TextSink) -> Status,
+    /// Sets a hook at a site. The host owns `data` from here, also when the call fails. `[run thread]`, in attach
+    pub hook: unsafe extern "C" fn(site: Str, kind: u32, data: *mut c_void, vtable: *const HookVtable) -> Status,
+    /// Calls `visit` with the gradient of every trainable parameter, one example (and label) at a time, on the calling
+    /// thread; `labels` by [`fisher_labels`], `limit` examples at most, 0 for all. `gradient` is borrowed for the visit; the
+    /// weights of one example add up to 1. A status of `visit` other than OK ends the walk and is returned. `[run thread]`
+    pub example_gradients: unsafe extern "C" fn(
+        labels: u32,
+        limit: u64,
+        ctx: *mut c_void,
+        visit: unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status,
+    ) -> Status,
+    /// A table of experimental functions (`"ft.something/1"`), or null.
+    pub get_extension: unsafe extern "C" fn(name: Str) -> *const c_void,
+}
+
+/// Names for [`HostApi::model_call`]. Parameters and replies are JSON.
+pub mod model_call {
+    /// `{}` to `{"model_type", "groups", "layers", "width", "heads", "vocabulary", "sites": [Site], "parameters": [ParamInfo]}`.
+    pub const DESCRIBE: &str = "describe@1";
+    /// `{"kind": SiteKind, "targets": Targets or null, "exclude": Targets or null}` to `[Site]`. A pattern that matches nothing is an error.
+    pub const SITES: &str = "sites@1";
+    /// `{"targets": Targets or null, "trainable": bool}` to the number of parameters (tensors) that matched; null is all of the base model.
+    pub const SET_TRAINABLE: &str = "set_trainable@1";
+    /// `{"owner": path or null, "name", "shape", "init": Init, "decay": bool, "head": bool}` to a handle. `owner` null: named by `name` alone.
+    pub const PARAM: &str = "param@1";
+    /// `{"handle"}` to [`ParamInfo`](crate::ParamInfo).
+    pub const PARAM_INFO: &str = "param_info@1";
+    /// `{"targets": Targets or null, "factor"}` to the number of parameters that matched; null is all.
+    pub const SET_LR_FACTOR: &str = "set_lr_factor@1";
+}
+
+/// Functions of a hook.
+#[repr(C)]
+pub struct HookVtable {
+    /// Bytes of this table.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Frees the hook. `[run thread]`
+    pub drop: unsafe extern "C" fn(data: *mut c_void),
+    /// The hook's forward, by [`hook_kind`]. `[any thread]`
+    pub forward: unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status,
+    /// Linear hooks: `[weight]` to `[merged weight or 0]`. Null in other kinds. `[run thread]`
+    pub merge: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
+    /// Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
+    pub input: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
+}
+
+/// One call of a hook.
+#[repr(C)]
+pub struct HookCall {
+    /// Borrowed handles.
+    pub inputs: Slice<u64>,
+    /// Sequence offsets, `sequences + 1` entries; empty where a hook needs none.
+    pub offsets: Slice<u32>,
+    /// Results, 0 when called; the handles written here pass to the host. An input may be handed back as it is.
+    pub outputs: SliceMut<u64>,
+    /// Result flags, 0 when called.
+    pub flags: SliceMut<i64>,
+}
+
+/// An instance that a plugin made.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Instance {
+    /// The plugin's own.
+    pub data: *mut c_void,
+    /// [`StrategyVtable`], [`SchedulerVtable`], [`RegularizerVtable`] or [`TaskHeadVtable`], by the kind asked for.
+    pub vtable: *const c_void,
+}
+
+/// What a plugin offers. Valid as long as the process.
+#[repr(C)]
+pub struct PluginApi {
+    /// Bytes of this table.
+    pub struct_size: u32,
+    /// [`ABI_MAJOR`] the plugin was built with.
+    pub abi_major: u32,
+    /// [`ABI_MINOR`] the plugin was built with.
+    pub abi_minor: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Writes [`PluginInfo`](crate::PluginInfo) as JSON. `[any thread]`
+    pub describe: unsafe extern "C" fn(sink: TextSink) -> Status,
+    /// Makes an instance of a method from JSON options that fit its schema. `[run thread]`
+    pub create: unsafe extern "C" fn(kind: u32, name: Str, config: Str, out: *mut Instance) -> Status,
+    /// A table of experimental functions, or null.
+    pub get_extension: unsafe extern "C" fn(name: Str) -> *const c_void,
+}
+
+/// The part that the vtables of all four traits begin with. Frozen: a field appended here would move all that stand after
+/// it in the four vtables, so additions go to the end of each of those.
+///
+/// A saved state is JSON `{"json": any, "tensors": {"name": handle}}`; the handles pass to the receiver.
+#[repr(C)]
+pub struct BaseVtable {
+    /// Bytes of the whole vtable.
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Frees the instance. `[run thread]`
+    pub drop: unsafe extern "C" fn(data: *mut c_void),
+    /// Writes the state. `[run thread]`
+    pub save: unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status,
+    /// Takes a state back. `[run thread]`
+    pub load: unsafe extern "C" fn(data: *mut c_void, state: Str) -> Status,
+    /// Hears an [`Event`](crate::Event) as JSON. `[run thread]`
+    pub event: unsafe extern "C" fn(data: *mut c_void, event: Str) -> Status,
+}
+
+/// A [`Strategy`](crate::Strategy).
+#[repr(C)]
+pub struct StrategyVtable {
+    /// Common part.
+    pub base: BaseVtable,
+    /// `Strategy::attach`. `[run thread]`
+    pub attach: unsafe extern "C" fn(data: *mut c_void) -> Status,
+    /// `Strategy::adapter_config`: writes JSON, `null` for none. `[run thread]`
+    pub adapter_config: unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status,
+}
+
+/// A [`Scheduler`](crate::Scheduler).
+#[repr(C)]
+pub struct SchedulerVtable {
+    /// Common part.
+    pub base: BaseVtable,
+    /// `Scheduler::rate`. `[run thread]`
+    pub rate: unsafe extern "C" fn(
+        data: *const c_void,
+        progress: *const crate::Progress,
+        group: *const crate::Group,
+        out: *mut crate::Rate,
+    ) -> Status,
+    /// `Scheduler::on_evaluation`. `[run thread]`
+    pub on_evaluation: unsafe extern "C" fn(data: *mut c_void, progress: *const crate::Progress, value: f64) -> Status,
+}
+
+/// A [`Regularizer`](crate::Regularizer).
+#[repr(C)]
+pub struct RegularizerVtable {
+    /// Common part.
+    pub base: BaseVtable,
+    /// `Regularizer::attach`. `[run thread]`
+    pub attach: unsafe extern "C" fn(data: *mut c_void) -> Status,
+    /// `Regularizer::penalty`: a scalar's handle, or 0. `[run thread]`
+    pub penalty: unsafe extern "C" fn(data: *const c_void, out: *mut u64) -> Status,
+    /// `Regularizer::needs_reference`: 0 or 1. `[run thread]`
+    pub needs_reference: unsafe extern "C" fn(data: *const c_void) -> u32,
+    /// `Regularizer::output_penalty`: a scalar's handle, or 0. `[run thread]`
+    pub output_penalty:
+        unsafe extern "C" fn(data: *const c_void, outputs: u64, reference: u64, out: *mut u64) -> Status,
+}
+
+/// One call of a head.
+#[repr(C)]
+pub struct HeadCall {
+    /// forward: features. loss: outputs. predict: outputs. Borrowed.
+    pub tensor: u64,
+    /// loss: the targets, borrowed; 0 otherwise.
+    pub targets: u64,
+    /// forward: sequence offsets; empty otherwise.
+    pub offsets: Slice<u32>,
+    /// loss in episodes: 1 for support rows; empty otherwise.
+    pub support: Slice<u8>,
+    /// The result; passes to the host.
+    pub output: *mut u64,
+    /// loss: the weight the sum is divided by.
+    pub weight: *mut f64,
+}
+
+/// A [`TaskHead`](crate::TaskHead).
+#[repr(C)]
+pub struct TaskHeadVtable {
+    /// Common part.
+    pub base: BaseVtable,
+    /// `TaskHead::attach`: [`TaskInfo`](crate::TaskInfo) JSON in, [`HeadSpec`](crate::HeadSpec) JSON out. `[run thread]`
+    pub attach: unsafe extern "C" fn(data: *mut c_void, task: Str, spec: TextSink) -> Status,
+    /// `TaskHead::forward`. `[any thread]`
+    pub forward: unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status,
+    /// `TaskHead::loss`. `[any thread]`
+    pub loss: unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status,
+    /// `TaskHead::predict`. `[any thread]`
+    pub predict: unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status,
+}
+
+/// The C entry of a plugin, `fthost_plugin_entry_v1`: takes the host's table, gives the plugin's.
+pub type EntryV1 = unsafe extern "C" fn(host: *const HostApi, out: *mut *const PluginApi) -> Status;
+/// Name of [`EntryV1`]'s symbol.
+pub const ENTRY_V1: &str = "fthost_plugin_entry_v1";
+/// ELF section of the notes that hosts read before any code runs.
+pub const NOTE_SECTION: &str = ".note.fthost";
+/// Owner name in each note.
+pub const NOTE_NAME: &str = "fthost";
+/// Note type: the plugin as a whole, JSON [`PluginNote`](crate::PluginNote).
+pub const NOTE_PLUGIN: u32 = 1;
+/// Note type: one method, JSON [`MethodNote`](crate::MethodNote).
+pub const NOTE_METHOD: u32 = 2;

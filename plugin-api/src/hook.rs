@@ -1,0 +1,66 @@
+//! Hooks: what runs inside the model's forward pass.
+//!
+//! A hook's `forward` takes `&self` and runs on several threads at once, each with its own micro-batch `[any thread]`.
+//! It is differentiable without more: every op records itself on the host's tape.
+
+use crate::{Result, Tensor};
+
+/// At a linear or convolution site: LoRA, DoRA, IA3.
+pub trait LinearHook: Send + Sync + 'static {
+    /// `x`: `[tokens, in]`, the layer's input; `y`: `[tokens, out]`, its output; `weight`: `[out, in]`.
+    /// Returns `[tokens, out]`.
+    fn forward(&self, x: &Tensor, y: Tensor, weight: &Tensor) -> Result<Tensor>;
+
+    /// The weight that gives the same output without the hook, `[out, in]`, where there is one (`fthost merge`).
+    fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        let _ = weight;
+        Ok(None)
+    }
+
+    /// What the input is multiplied with before the layer, `None` for an unchanged one. Called before the base layer
+    /// runs, so a method that changes the input (IA3 on feed-forward, LoRA dropout does not) can.
+    fn input(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let _ = x;
+        Ok(None)
+    }
+}
+
+/// At a block's output, after attention or after feed-forward, before the residual is added: Houlsby and Pfeiffer adapters.
+pub trait BlockHook: Send + Sync + 'static {
+    /// `x`: `[tokens, width]`, the sub-layer's output; `residual`: `[tokens, width]`, what will be added to it.
+    /// Returns what takes the place of `x`, `[tokens, width]`.
+    fn forward(&self, x: Tensor, residual: &Tensor) -> Result<Tensor>;
+}
+
+/// Rows that an [`EmbeddingHook`] puts before every sequence.
+#[derive(Debug)]
+pub struct Prompt {
+    /// `[prompt tokens, width]`, the same rows for every sequence.
+    pub rows: Tensor,
+    /// `true`: the pooled features are still those of the sequence's own first token. `false`: those of the first prompt
+    /// row, as PEFT does it.
+    pub pool_first_token: bool,
+}
+
+/// At the input embeddings, before positions are added: prompt tuning.
+pub trait EmbeddingHook: Send + Sync + 'static {
+    /// `embeddings`: `[tokens, width]`; `offsets`: start of each sequence, and the end of the last.
+    /// Returns the embeddings and, if any, a prompt for every sequence.
+    fn forward(&self, embeddings: Tensor, offsets: &[u32]) -> Result<(Tensor, Option<Prompt>)>;
+}
+
+/// Keys and values that every sequence attends to besides its own.
+#[derive(Debug)]
+pub struct Prefix {
+    /// `[prefix tokens, width]`
+    pub keys: Tensor,
+    /// `[prefix tokens, width]`
+    pub values: Tensor,
+}
+
+/// Inside attention: prefix tuning.
+pub trait AttentionHook: Send + Sync + 'static {
+    /// `keys`, `values`: `[tokens, width]`; `offsets`: start of each sequence, and the end of the last.
+    /// Returns keys and values, and a prefix if any.
+    fn forward(&self, keys: Tensor, values: Tensor, offsets: &[u32]) -> Result<(Tensor, Tensor, Option<Prefix>)>;
+}

@@ -1,0 +1,160 @@
+//! What a plugin sees of the model, and what it may change: sites, parameters, hooks.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+mod access;
+
+pub use access::Model;
+
+use crate::Tensor;
+
+/// What a site is, and so which hook it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SiteKind {
+    /// A linear layer: [`LinearHook`](crate::LinearHook).
+    Linear,
+    /// A convolution, seen as a linear layer over unfolded patches: [`LinearHook`](crate::LinearHook).
+    Conv,
+    /// The output of the attention half of a block: [`BlockHook`](crate::BlockHook).
+    AttentionOutput,
+    /// The output of the feed-forward half of a block: [`BlockHook`](crate::BlockHook).
+    FeedForwardOutput,
+    /// The input embeddings: [`EmbeddingHook`](crate::EmbeddingHook).
+    Embeddings,
+    /// Attention's keys and values: [`AttentionHook`](crate::AttentionHook).
+    Attention,
+}
+
+/// A place in the model that a hook can be set at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Path of its Hugging Face module, without the architecture's prefix: `encoder.layer.3.attention.self.query`.
+    pub path: String,
+    /// What it is.
+    pub kind: SiteKind,
+    /// Width of its input.
+    pub in_features: usize,
+    /// Width of its output.
+    pub out_features: usize,
+    /// The block group it belongs to, counted from the bottom: 0 holds the embeddings, then one group per block.
+    pub group: usize,
+}
+
+/// A parameter of the model or of a plugin, as the host lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParamInfo {
+    /// Path of the Hugging Face parameter: `encoder.layer.3.attention.self.query.weight`.
+    pub path: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Whether it trains now.
+    pub trainable: bool,
+    /// The block group it belongs to; a head's parameters are in the last one.
+    pub group: usize,
+    /// Whether it belongs to the pretrained model rather than to a plugin.
+    pub base: bool,
+    /// The handle by which ops take it.
+    pub handle: u64,
+}
+
+/// How a new parameter starts. Random ones draw from the run's generator under the parameter's name, so they do not depend
+/// on the order of declaration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "init")]
+#[non_exhaustive]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// Uniform in `[low, high)`.
+    Uniform {
+        /// Lower bound.
+        low: f64,
+        /// Upper bound.
+        high: f64,
+    },
+    /// Normal.
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Normal, redrawn outside two standard deviations.
+    TruncatedNormal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Rows of the model's word embeddings, drawn without replacement. Shape `[rows, width]`.
+    VocabularyRows,
+    /// Rows of the model's word embeddings of this text's tokens, repeated to the number of rows.
+    TextRows {
+        /// The text.
+        text: String,
+    },
+}
+
+impl Init {
+    /// U(-1/sqrt(in), 1/sqrt(in)) for a `[out, in]` matrix: Kaiming uniform with a = sqrt 5, as torch's `nn.Linear`.
+    pub fn kaiming_uniform(in_features: usize) -> Self {
+        let bound = 1.0 / (in_features.max(1) as f64).sqrt();
+        Self::Uniform { low: -bound, high: bound }
+    }
+}
+
+/// Which sites or parameters an option names, by PEFT's rules: a string is a regular expression that must match the whole
+/// path, a list holds exact paths or their ends at a dot (`query` is `....self.query`). `exclude` goes first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Targets {
+    /// A regular expression over the whole path.
+    Pattern(String),
+    /// Exact paths or their last parts.
+    Names(Vec<String>),
+}
+
+impl<const N: usize> From<[&str; N]> for Targets {
+    fn from(names: [&str; N]) -> Self {
+        Self::Names(names.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// A declared parameter: a handle that stays valid for the whole run and may be kept in a hook.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Param {
+    pub(crate) handle: u64,
+    name: String,
+    shape: Vec<usize>,
+}
+
+impl Param {
+    pub(crate) fn from_parts(handle: u64, name: String, shape: Vec<usize>) -> Self {
+        Self { handle, name, shape }
+    }
+
+    /// Its full name: the site's path and the name it was declared with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Its current value as a tensor, for its methods. Ops take a `&Param` as it is where it is the other operand.
+    pub fn tensor(&self) -> Tensor {
+        Tensor::shared(self.handle)
+    }
+}
+
+impl fmt::Display for Param {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}

@@ -1,0 +1,79 @@
+//! Regularizers: penalties added to the loss, and what they learn between tasks.
+
+use serde::de::DeserializeOwned;
+
+use crate::{Event, Model, Param, Result, SavedState, Tensor};
+
+/// Whose labels the squared gradients of a Fisher matrix are taken with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FisherLabels {
+    /// One label drawn from the model's own predictive distribution.
+    Sampled,
+    /// The data's labels.
+    Empirical,
+    /// The expectation over all labels under the model's distribution.
+    Exact,
+}
+
+/// The gradient of one example's loss with respect to one trainable parameter.
+#[derive(Debug)]
+pub struct ExampleGradient<'a> {
+    /// The parameter.
+    pub param: &'a Param,
+    /// Its gradient for this example alone, the parameter's shape.
+    pub gradient: Tensor,
+    /// The weight of this example's label: 1, or the label's probability under [`FisherLabels::Exact`].
+    pub weight: f64,
+}
+
+/// A penalty on the parameters or on the outputs, added to the task's loss. All calls come on the run's thread.
+pub trait Regularizer: Sized + Send + 'static {
+    /// The options of the `[[regularizer]]` table.
+    type Config: DeserializeOwned + schemars::JsonSchema;
+
+    /// Makes an instance from checked options.
+    fn new(config: Self::Config) -> Result<Self>;
+
+    /// Sees the model once all strategies have attached; keep the [`Param`]s to penalise.
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        let _ = model;
+        Ok(())
+    }
+
+    /// The penalty on parameters, a differentiable scalar, or `None` where there is none yet (EWC before its first task).
+    /// Once per optimizer step.
+    fn penalty(&self) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// Whether [`output_penalty`](Self::output_penalty) wants the outputs of the model as it was before training.
+    fn needs_reference(&self) -> bool {
+        false
+    }
+
+    /// The penalty on one task's outputs, a differentiable scalar: the *sum* over the rows of the micro-batch.
+    /// `outputs` and `reference`: `[rows, classes]`, `reference` from the frozen start, without gradient.
+    fn output_penalty(&self, outputs: &Tensor, reference: &Tensor) -> Result<Option<Tensor>> {
+        let _ = (outputs, reference);
+        Ok(None)
+    }
+
+    /// Hears the run's events. After [`Event::TaskEnd`] a consolidating method asks
+    /// [`Model::example_gradients`] for what it needs.
+    fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
+        let _ = (event, model);
+        Ok(())
+    }
+
+    /// State that a resumed run, or a later run on the next task, needs.
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState::default())
+    }
+
+    /// Takes back what [`save`](Self::save) gave.
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Schedulers: the learning rate of each parameter group at each step.
+
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Result, SavedState};
+
+/// Where a run stands. Steps are optimizer steps, counted from 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// The step about to be taken; 0 is the first.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Steps of one epoch.
+    pub steps_per_epoch: u64,
+}
+
+impl Progress {
+    /// The epoch of this step, counted from 0.
+    pub fn epoch(&self) -> u64 {
+        self.step / self.steps_per_epoch.max(1)
+    }
+
+    /// The share of the run that lies behind, 0 at the first step and below 1 at the last.
+    pub fn fraction(&self) -> f64 {
+        self.step as f64 / self.total_steps.max(1) as f64
+    }
+}
+
+/// A `warmup` option: below 1 a share of the run's steps (rounded up), from 1 on a number of steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(transparent)]
+pub struct Warmup(#[schemars(range(min = 0))] pub f64);
+
+impl Warmup {
+    /// # Errors
+    /// Where it is negative or no number.
+    pub fn check(self) -> Result<()> {
+        if self.0.is_finite() && self.0 >= 0.0 {
+            return Ok(());
+        }
+        Err(Error::new(format!("warmup is {}: give a share of the run below 1, or a number of steps", self.0)))
+    }
+
+    /// The steps it takes.
+    pub fn steps(self, total_steps: u64) -> u64 {
+        if self.0 < 1.0 { (self.0 * total_steps as f64).ceil() as u64 } else { self.0 as u64 }
+    }
+
+    /// The factor of a step's rate: during warm-up a linear rise from 0, then what `after` makes of the share of the
+    /// remaining run that lies behind, 0 at the end of the warm-up and 1 at the end of the run.
+    pub fn factor(self, progress: &Progress, after: impl FnOnce(f64) -> f64) -> f64 {
+        let warmup = self.steps(progress.total_steps);
+        if progress.step < warmup {
+            return progress.step as f64 / warmup as f64;
+        }
+        let remaining = progress.total_steps.saturating_sub(warmup).max(1);
+        after((progress.step - warmup) as f64 / remaining as f64)
+    }
+}
+
+/// A group of parameters that share a base rate.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Group {
+    /// `train.lr` times the group's learning-rate factor.
+    pub lr: f64,
+    /// The optimizer's momentum (SGD) or beta1 (Adam, AdamW).
+    pub momentum: f64,
+}
+
+/// What a scheduler answers for one group and step.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// The learning rate of this step, absolute.
+    pub lr: f64,
+    /// Momentum or beta1 of this step. Schedules that do not cycle it return the group's.
+    pub momentum: f64,
+}
+
+impl Group {
+    /// The group's rate times a factor, its momentum as it is.
+    pub fn scaled(&self, factor: f64) -> Rate {
+        Rate { lr: self.lr * factor, momentum: self.momentum }
+    }
+}
+
+/// A learning-rate schedule. All calls come on the run's thread.
+///
+/// [`rate`](Self::rate) must be a function of its arguments and the state in [`save`](Self::save), so that a resumed run
+/// continues on the same curve.
+pub trait Scheduler: Sized + Send + 'static {
+    /// The options of the `[schedule]` table.
+    type Config: DeserializeOwned + schemars::JsonSchema;
+
+    /// Makes an instance from checked options.
+    fn new(config: Self::Config) -> Result<Self>;
+
+    /// The rate of one group at one step.
+    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate>;
+
+    /// Hears each evaluation's monitored value (plateau schedules react to it).
+    fn on_evaluation(&mut self, progress: &Progress, value: f64) -> Result<()> {
+        let _ = (progress, value);
+        Ok(())
+    }
+
+    /// State that a resumed run needs.
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState::default())
+    }
+
+    /// Takes back what [`save`](Self::save) gave.
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Strategies: *what* of a model trains, and what is added to it.
+
+use serde::de::DeserializeOwned;
+
+use crate::{Event, Model, Result, SavedState};
+
+/// A way to adapt a model: it freezes and thaws, declares parameters and hooks sites.
+///
+/// The host creates one instance per `[[strategy]]` table of the run file, in order, and calls [`attach`](Self::attach)
+/// once before the first step. Hooks that `attach` installs run in every forward pass from then on.
+///
+/// All calls come on the run's thread, one at a time.
+pub trait Strategy: Sized + Send + 'static {
+    /// The options of the `[[strategy]]` table. Derive `Deserialize`, `JsonSchema` and `Default`, with
+    /// `#[serde(deny_unknown_fields, default)]`; the doc comments become the options' help.
+    type Config: DeserializeOwned + schemars::JsonSchema;
+
+    /// Makes an instance from checked options. Refuse here what a schema cannot say.
+    fn new(config: Self::Config) -> Result<Self>;
+
+    /// Declares what trains and hooks the sites. `[run thread]`, once, before the first step.
+    ///
+    /// A site that a hook does not start as the identity changes the model from step 0; say so in the plugin's README.
+    fn attach(&mut self, model: &mut Model) -> Result<()>;
+
+    /// Reacts to the run: progressive unfreezing thaws here. `[run thread]`, between steps.
+    fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
+        let _ = (event, model);
+        Ok(())
+    }
+
+    /// The fields of PEFT's `adapter_config.json` (`peft_type`, `r`, ...), where PEFT knows the method. The host adds what
+    /// it knows itself (base model, task type). `None`: the adapter is saved in fthost's own form only.
+    fn adapter_config(&self) -> Result<Option<serde_json::Value>> {
+        Ok(None)
+    }
+
+    /// State beyond declared parameters that a resumed run needs. Parameters are saved by the host.
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState::default())
+    }
+
+    /// Takes back what [`save`](Self::save) gave. Called after `attach`.
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+}

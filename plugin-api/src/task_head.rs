@@ -1,0 +1,163 @@
+//! Task heads: from features to outputs, a loss and predictions.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Model, Result, SavedState, Tensor};
+
+/// Which features of the encoder a head reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureKind {
+    /// One row per example, `[examples, width]`: what the architecture pools.
+    Pooled,
+    /// One row per token, `[tokens, width]`, with the layout of the sequences.
+    Sequence,
+    /// A map per image, `[examples, channels, height, width]`.
+    Spatial,
+}
+
+/// What the data's targets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetKind {
+    /// A class per example: `u32` indices `[examples]`.
+    Class,
+    /// A real value per example: `f32` `[examples]`.
+    Value,
+    /// A class per token: `u32` indices `[tokens]`; `u32::MAX` does not count.
+    TokenClass,
+    /// A class per pixel: `u32` indices `[examples, height, width]`; `u32::MAX` does not count.
+    Mask,
+}
+
+/// Whether a loss is a sum over examples or needs the whole batch at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossScope {
+    /// The loss of a batch is the sum of its examples' losses over the sum of their weights. The host may split a batch.
+    Example,
+    /// The loss needs all rows together (prototypes, contrastive losses). The host gathers the features and calls once.
+    Batch,
+}
+
+/// How examples come in batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Sampling {
+    /// Shuffled batches of `train.batch_size`.
+    #[default]
+    Shuffled,
+    /// Few-shot episodes: each batch holds `ways` classes with `shots` support and `queries` query rows each.
+    Episodes {
+        /// Classes of an episode.
+        ways: u32,
+        /// Support examples of each class.
+        shots: u32,
+        /// Query examples of each class.
+        queries: u32,
+    },
+}
+
+/// What kind of answer [`TaskHead::predict`] gives; the host computes the metrics from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PredictionKind {
+    /// Probabilities of classes, `[rows, classes]`: accuracy, report, confusion matrix.
+    Classes,
+    /// Real values, `[rows]`: mean squared error, Pearson, Spearman.
+    Values,
+}
+
+/// What the host knows of a task when its head is made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskInfo {
+    /// The task's name in the run file.
+    pub name: String,
+    /// Names of the classes in index order; empty where targets are no classes.
+    pub labels: Vec<String>,
+    /// Training examples of each class, in the order of `labels`.
+    pub class_counts: Vec<u64>,
+    /// Width of the features, the last dimension (channels for spatial ones).
+    pub width: usize,
+    /// The activation of the extra dense layer that this architecture's own head has (`tanh` for RoBERTa, `relu` for
+    /// DistilBERT), or `None` where its head is one linear layer.
+    pub hidden_activation: Option<String>,
+    /// Dropout before the last layer that the model's config asks for.
+    pub dropout: f64,
+}
+
+/// What a head declares when it attaches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadSpec {
+    /// The features it reads.
+    pub features: FeatureKind,
+    /// The targets it learns from.
+    pub targets: TargetKind,
+    /// Whether the host may split a batch.
+    pub scope: LossScope,
+    /// How batches are drawn.
+    #[serde(default)]
+    pub sampling: Sampling,
+    /// What it predicts.
+    pub predictions: PredictionKind,
+}
+
+/// Features of one micro-batch (of the whole batch where the scope is [`LossScope::Batch`]).
+#[derive(Debug)]
+pub struct Features<'a> {
+    /// Shape by [`FeatureKind`].
+    pub tensor: &'a Tensor,
+    /// Start of each sequence in a `[tokens, width]` tensor, and the end of the last: `examples + 1` entries.
+    pub offsets: &'a [u32],
+}
+
+/// Targets of the rows of one [`Features`].
+#[derive(Debug)]
+pub struct TaskTargets<'a> {
+    /// Type and shape by [`TargetKind`].
+    pub tensor: &'a Tensor,
+    /// For episodes: 1 for each support row, 0 for each query row. Empty otherwise.
+    pub support: &'a [u8],
+}
+
+/// A loss as a sum and what it is divided by, so that accumulated and split batches give exactly the full batch's gradient.
+#[derive(Debug)]
+pub struct Loss {
+    /// The sum of the loss terms, a differentiable scalar.
+    pub sum: Tensor,
+    /// The sum of the terms' weights: the number of rows that count, or of their class weights.
+    pub weight: f64,
+}
+
+/// A head. `attach` runs on the run's thread; [`forward`](Self::forward), [`loss`](Self::loss) and
+/// [`predict`](Self::predict) take `&self` and run on several threads at once.
+pub trait TaskHead: Sized + Send + Sync + 'static {
+    /// The options of `head = { plugin = "...", ... }`.
+    type Config: DeserializeOwned + schemars::JsonSchema;
+
+    /// Makes an instance from checked options.
+    fn new(config: Self::Config) -> Result<Self>;
+
+    /// Declares the head's parameters by [`Model::head_param`] and says what it reads. `[run thread]`, once.
+    fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec>;
+
+    /// From features to outputs (logits, values, embeddings). `[any thread]`
+    fn forward(&self, features: &Features<'_>) -> Result<Tensor>;
+
+    /// The loss of outputs against targets. `[any thread]`
+    fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss>;
+
+    /// From outputs to the standard form that [`HeadSpec::predictions`] names. `[any thread]`
+    fn predict(&self, outputs: &Tensor) -> Result<Tensor>;
+
+    /// State beyond declared parameters that `eval`, `predict` and a resumed run need.
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState::default())
+    }
+
+    /// Takes back what [`save`](Self::save) gave.
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+}

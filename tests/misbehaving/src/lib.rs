@@ -1,0 +1,97 @@
+//! A strategy that fails where and how its options say, so that tests can see the host contain it.
+
+use fthost_plugin_api::prelude::*;
+
+/// Where and how to fail.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Misbehaviour {
+    /// In which call.
+    at: Place,
+    /// In what way.
+    how: Way,
+}
+
+/// Calls into a strategy.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Place {
+    New,
+    Attach,
+    Event,
+    Forward,
+}
+
+/// Ways to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Way {
+    /// Returns an error.
+    Error,
+    /// Panics.
+    Panic,
+    /// Does what cannot be right: a hook whose output has another shape.
+    Shape,
+    /// Makes numbers that are none.
+    Nan,
+    /// Declares a parameter that no forward pass reads.
+    Unused,
+}
+
+impl Misbehaviour {
+    fn act(self, at: Place) -> Result<()> {
+        match self.how {
+            Way::Error if self.at == at => Err(Error::new("the left phalange is missing").context("looking for it")),
+            #[expect(clippy::panic, reason = "the host has to survive it")]
+            Way::Panic if self.at == at => panic!("lost the left phalange"),
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Misbehaving(Misbehaviour);
+
+impl Strategy for Misbehaving {
+    type Config = Misbehaviour;
+
+    fn new(config: Misbehaviour) -> Result<Self> {
+        config.act(Place::New)?;
+        Ok(Self(config))
+    }
+
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        self.0.act(Place::Attach)?;
+        model.freeze_all()?;
+        if self.0.how == Way::Unused {
+            model.shared_param("unused", [3], Init::Ones)?;
+        }
+        for site in model.linears(&Targets::from(["query"]))? {
+            model.hook_linear(&site, Hook(self.0))?;
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: &Event, _model: &mut Model) -> Result<()> {
+        // Not at once: a run that breaks off in its second step has logged the first one.
+        if matches!(event, Event::StepEnd { step: 1, .. }) { self.0.act(Place::Event) } else { Ok(()) }
+    }
+}
+
+struct Hook(Misbehaviour);
+
+impl LinearHook for Hook {
+    fn forward(&self, _x: &Tensor, y: Tensor, _weight: &Tensor) -> Result<Tensor> {
+        self.0.act(Place::Forward)?;
+        match self.0.how {
+            Way::Shape => y.t(),
+            Way::Nan => y.mul_scalar(f64::NAN),
+            _ => Ok(y),
+        }
+    }
+}
+
+register! {
+    /// Fails as told.
+    Strategy "misbehaving" => Misbehaving
+}
+export_plugin! { license = "MIT OR Apache-2.0" }

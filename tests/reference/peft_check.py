@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Loads an adapter that fthost saved into Transformers and PEFT, and says what they compute with it.
+
+Usage: peft_check.py BASE_FOLDER ADAPTER_FOLDER TEST.tsv
+Needs: pip install torch transformers peft tokenizers
+
+TEST.tsv holds `text<TAB>label` without a header; the adapter's labels.json says which class a label is. Prints one JSON line:
+logits by example, mean cross entropy, and the confusion matrix (rows: true classes).
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification
+
+base, adapter, test = map(Path, sys.argv[1:])
+labels = json.loads((adapter / "labels.json").read_text())
+# The base checkpoint's own head, if it has one, has other classes: the adapter brings its own.
+model = AutoModelForSequenceClassification.from_pretrained(
+    base, num_labels=len(labels), ignore_mismatched_sizes=True
+)
+model = PeftModel.from_pretrained(model, adapter).eval()
+
+# A key that PEFT does not know would be left out without a word.
+used = {name.replace(".default", "").replace(".modules_to_save", "") for name, _ in model.named_parameters()}
+unknown = sorted(set(load_file(adapter / "adapter_model.safetensors")) - used)
+assert not unknown, f"PEFT has no place for {unknown}"
+
+tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+tokenizer.no_padding()
+tokenizer.enable_truncation(min(128, model.config.max_position_embeddings))
+
+rows = [line.rsplit("\t", 1) for line in test.read_text().splitlines()]
+logits, loss = [], 0.0
+confusion = [[0] * len(labels) for _ in labels]
+with torch.no_grad():
+    for text, label in rows:
+        row = model(input_ids=torch.tensor([tokenizer.encode(text).ids])).logits[0]
+        target = labels.index(label)
+        loss += torch.nn.functional.cross_entropy(row, torch.tensor(target)).item()
+        confusion[target][row.argmax().item()] += 1
+        logits.append(row.tolist())
+print(json.dumps({"logits": logits, "loss": loss / len(rows), "confusion": confusion}))

@@ -1,0 +1,26 @@
+//! Runs the built host with the built plugins, as a user does.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
+//! | `c_plugin` | a plugin in C |
+//! | `cuda` | the demo on a GPU beside the demo on the CPU |
+//! | `demo` | the embedded demo and what a run leaves behind |
+//! | `examples` | every plugin's example.toml |
+//! | `misbehaving` | plugins that fail while they run |
+//! | `outside` | a plugin from outside the workspace |
+//! | `refused` | files that are no usable plugin |
+//! | `run_file` | mistakes in run files, models and data |
+//! | `text` | text runs, and that PEFT reads what they save |
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod boundary;
+mod c_plugin;
+mod cuda;
+mod demo;
+mod examples;
+mod misbehaving;
+mod outside;
+mod refused;
+mod run_file;
+mod text;

@@ -1,0 +1,143 @@
+//! Plugins that fail while they run: the error names plugin and call, the host ends by itself, and no result is left.
+
+use crate::text::{LORA, RUN, text_workdir};
+
+/// The error of a small text run in which the plugin fails in a call in some way.
+#[track_caller]
+fn failure(at: &str, how: &str, code: i32) -> String {
+    let workdir = text_workdir();
+    let misbehaving = format!("plugin = \"misbehaving\"\nat = \"{at}\"\nhow = \"{how}\"");
+    workdir.write("run.toml", RUN.replace(LORA, &misbehaving));
+    let before = workdir.listing();
+    let error = workdir.fthost(["--config", "run.toml", "--out", "run", "--quiet"]).failed(code);
+    // What a run had written before it failed stays, but nothing that reads as a result; and nothing else is touched.
+    let may_stay = ["run", "run/run.toml", "run/metrics.jsonl"];
+    for entry in workdir.listing() {
+        let known =
+            before.contains(&entry) || may_stay.contains(&entry.as_str()) || entry.starts_with("run/checkpoint");
+        assert!(known, "{entry} was left");
+    }
+    error
+}
+
+#[test]
+fn error_in_new() {
+    insta::assert_snapshot!(failure("new", "error", 1), @"
+    plugin
+
+      x plugin misbehaving (libmisbehaving.so) failed in its options: looking for it: the left phalange is
+      | missing
+    ");
+}
+
+#[test]
+fn panic_in_new() {
+    insta::assert_snapshot!(failure("new", "panic", 1), @"
+    plugin
+
+      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:46:44:
+      | lost the left phalange
+    ");
+}
+
+#[test]
+fn error_in_attach() {
+    insta::assert_snapshot!(failure("attach", "error", 2), @r#"
+    run_file
+
+      x plugin misbehaving (libmisbehaving.so) failed in attach: looking for it: the left phalange is missing
+        ,-[run.toml:11:10]
+     10 | [[strategy]]
+     11 | plugin = "misbehaving"
+        :          ^^^^^^|^^^^^^
+        :                `-- this strategy
+     12 | at = "attach"
+        `----
+    "#);
+}
+
+#[test]
+fn panic_in_attach() {
+    insta::assert_snapshot!(failure("attach", "panic", 2), @r#"
+    run_file
+
+      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:46:44: lost
+      | the left phalange
+        ,-[run.toml:11:10]
+     10 | [[strategy]]
+     11 | plugin = "misbehaving"
+        :          ^^^^^^|^^^^^^
+        :                `-- this strategy
+     12 | at = "attach"
+        `----
+    "#);
+}
+
+#[test]
+fn error_in_an_event() {
+    insta::assert_snapshot!(failure("event", "error", 1), @"
+    plugin
+
+      x plugin misbehaving (libmisbehaving.so) failed in an event: looking for it: the left phalange is missing
+    ");
+}
+
+#[test]
+fn panic_in_an_event() {
+    insta::assert_snapshot!(failure("event", "panic", 1), @"
+    plugin
+
+      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:46:44: lost
+      | the left phalange
+    ");
+}
+
+#[test]
+fn error_in_forward() {
+    insta::assert_snapshot!(failure("forward", "error", 1), @"
+    engine
+
+      x plugin misbehaving (libmisbehaving.so) failed in its linear hook at
+      | encoder.layer.0.attention.self.query: looking for it: the left phalange is missing
+    ");
+}
+
+#[test]
+fn panic_in_forward() {
+    insta::assert_snapshot!(failure("forward", "panic", 1), @"
+    engine
+
+      x plugin misbehaving (libmisbehaving.so) panicked in its linear hook at
+      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:46:44: lost the left phalange
+    ");
+}
+
+#[test]
+fn an_output_of_another_shape() {
+    insta::assert_snapshot!(failure("forward", "shape", 1), @"
+    engine
+
+      x plugin misbehaving (libmisbehaving.so) failed at encoder.layer.0.attention.self.query: its hook gave
+      | shape [16, 34] where [34, 16] is needed
+    ");
+}
+
+#[test]
+fn numbers_that_are_none() {
+    insta::assert_snapshot!(failure("forward", "nan", 1), @"
+    run
+
+      x the loss is NaN at step 1
+      help: lower train.lr, or set train.clip_norm = 1.0
+    ");
+}
+
+#[test]
+fn a_parameter_that_no_forward_pass_reads() {
+    insta::assert_snapshot!(failure("forward", "unused", 1), @"
+    run
+
+      x after step 1 no gradient has reached these trainable parameters: unused
+      help: the loss does not depend on them: freeze them, or choose targets that the task's features pass
+    ");
+}

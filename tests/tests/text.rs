@@ -1,0 +1,189 @@
+//! Text runs: on a tiny random BERT that lies in the repository, on a real one where it is here, and in PEFT's eyes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use fthost_tests::{Workdir, minilm, result_json, root, skipped, steps};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// A run file for the files that [`text_workdir`] writes.
+pub(crate) const RUN: &str = r#"[model]
+path = "model"
+
+[[task]]
+name = "sentiment"
+head = { plugin = "classification" }
+train = "train.tsv"
+test = "test.tsv"
+
+[[strategy]]
+plugin = "lora"
+rank = 4
+targets = ["query", "value"]
+
+[train]
+epochs = 2
+batch_size = 8
+lr = 0.01
+"#;
+
+/// The options of the strategy in [`RUN`].
+pub(crate) const LORA: &str = r#"plugin = "lora"
+rank = 4
+targets = ["query", "value"]"#;
+
+/// A folder with a tiny BERT, a few sentences of its vocabulary and [`RUN`].
+pub(crate) fn text_workdir() -> Workdir {
+    let workdir = Workdir::new();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        workdir.write(&format!("model/{file}"), fs::read(root().join("tests/reference/tiny/bert").join(file)).unwrap());
+    }
+    let (train, test): (Vec<_>, Vec<_>) = sentences().into_iter().enumerate().partition(|(i, _)| i % 3 != 2);
+    let table = |rows: Vec<(usize, String)>| rows.into_iter().map(|(_, row)| row + "\n").collect::<String>();
+    workdir.write("train.tsv", table(train));
+    workdir.write("test.tsv", table(test));
+    workdir.write("run.toml", RUN);
+    workdir
+}
+
+/// `text<TAB>label`, of different lengths.
+fn sentences() -> Vec<String> {
+    let judged = [
+        ("good", "1"),
+        ("bad", "0"),
+        ("great", "1"),
+        ("awful", "0"),
+        ("funny", "1"),
+        ("boring", "0"),
+        ("warm", "1"),
+        ("dull", "0"),
+    ];
+    let frames = [
+        "the film was {}",
+        "a very {} movie",
+        "{}",
+        "we loved it , but the plot is {} and the actor is not",
+        "this {} story !",
+        "it was {} .",
+    ];
+    frames
+        .iter()
+        .flat_map(|frame| judged.map(|(word, label)| format!("{}\t{label}", frame.replace("{}", word))))
+        .collect()
+}
+
+/// The tiny run, that several tests look at.
+fn tiny() -> &'static Workdir {
+    static RUN: OnceLock<Workdir> = OnceLock::new();
+    RUN.get_or_init(|| {
+        let workdir = text_workdir();
+        workdir.fthost(["--config", "run.toml", "--out", "run", "--threads", "2"]).succeeded();
+        workdir
+    })
+}
+
+#[test]
+fn a_text_run_needs_no_download() {
+    let run = tiny().path().join("run");
+    let result = result_json(&run);
+    assert_eq!(result["train"]["steps"], 8, "32 examples in batches of 8, twice: {}", result["train"]);
+    assert_eq!(result["train"]["samples"], 64);
+    assert_eq!(result["tasks"]["sentiment"]["labels"], serde_json::json!(["0", "1"]));
+    let confusion = result["tasks"]["sentiment"]["confusion"].as_array().unwrap();
+    let examples: u64 = confusion.iter().flat_map(|row| row.as_array().unwrap()).map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(examples, 16);
+    // A, B for two layers' query and value of width 16; the head of two classes.
+    assert_eq!(result["parameters"]["trainable"], 4 * (2 * 4 * 16) + 2 * 16 + 2);
+
+    let bytes = fs::read(run.join("adapter/adapter_model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let shape = |name: &str| tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}")).shape().to_vec();
+    assert_eq!(shape("base_model.model.bert.encoder.layer.1.attention.self.query.lora_A.weight"), [4, 16]);
+    assert_eq!(shape("base_model.model.bert.encoder.layer.0.attention.self.value.lora_B.weight"), [16, 4]);
+    assert_eq!(shape("base_model.model.classifier.weight"), [2, 16]);
+}
+
+#[test]
+fn text_runs_are_the_same_to_the_bit_at_any_number_of_threads() {
+    let (first, workdir) = (tiny(), text_workdir());
+    workdir.fthost(["--config", "run.toml", "--out", "run", "--threads", "1"]).succeeded();
+    let losses = |workdir: &Workdir| -> Vec<Value> {
+        steps(&workdir.path().join("run")).into_iter().map(|mut step| step["loss"].take()).collect()
+    };
+    assert_eq!(losses(first), losses(&workdir));
+}
+
+/// A Python with torch, transformers and peft.
+fn python() -> Option<PathBuf> {
+    std::env::var_os("FTHOST_PYTHON").map(PathBuf::from)
+}
+
+/// Mean loss and confusion matrix of a run's adapter on its test data, as PEFT computes them.
+fn peft(python: &Path, base: &Path, run: &Path, test: &Path) -> Value {
+    let output = Command::new(python)
+        .arg(root().join("tests/reference/peft_check.py"))
+        .args([base, &run.join("adapter"), test])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+#[track_caller]
+fn peft_agrees(python: &Path, base: &Path, workdir: &Workdir, task: &str, test: &Path) {
+    let run = workdir.path().join("run");
+    let (theirs, ours) = (peft(python, base, &run, test), &result_json(&run)["tasks"][task]);
+    assert_eq!(theirs["confusion"], ours["confusion"], "predictions differ");
+    let (theirs, ours) = (theirs["loss"].as_f64().unwrap(), ours["metrics"]["loss"].as_f64().unwrap());
+    assert!((theirs - ours).abs() < 1e-4, "mean loss {theirs} in PEFT, {ours} here");
+}
+
+#[test]
+fn peft_reads_the_adapter_and_computes_the_same() {
+    let Some(python) = python() else {
+        return skipped("FTHOST_PYTHON names no Python with peft");
+    };
+    let workdir = tiny();
+    peft_agrees(&python, &workdir.path().join("model"), workdir, "sentiment", &workdir.path().join("test.tsv"));
+}
+
+#[test]
+fn sst2_on_a_real_bert() {
+    let data =
+        std::env::var_os("FTHOST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from).join("sst2");
+    let (Some(model), true) = (minilm(), data.join("train.tsv").is_file()) else {
+        return skipped("all-MiniLM-L6-v2 (scripts/fetch-minilm.sh) or SST-2 ($FTHOST_DATA/sst2) is not here");
+    };
+    let workdir = Workdir::new();
+    for (file, rows) in [("train.tsv", 64), ("test.tsv", 32)] {
+        let text = fs::read_to_string(data.join(file)).unwrap();
+        workdir.write(file, text.lines().take(rows).map(|line| format!("{line}\n")).collect::<String>());
+    }
+    let model = model.canonicalize().unwrap();
+    workdir.write("run.toml", RUN.replace("\"model\"", &format!("{:?}", model.display().to_string())));
+    let settings =
+        ["train.epochs=4", "train.batch_size=16", "train.lr=0.001", "train.evaluate_before=true", "strategy.rank=8"];
+    let arguments = ["--config", "run.toml", "--out", "run"].into_iter();
+    workdir.fthost(arguments.chain(settings.iter().flat_map(|setting| ["--set", setting]))).succeeded();
+
+    let result = result_json(&workdir.path().join("run"));
+    assert_eq!(result["train"]["steps"], 16);
+    // 22.7 M of the base model, r (in + out) at query and value of six layers, the head.
+    assert_eq!(result["parameters"]["trainable"], 12 * 8 * (384 + 384) + 2 * 384 + 2);
+    let losses =
+        steps(&workdir.path().join("run")).iter().map(|step| step["loss"].as_f64().unwrap()).collect::<Vec<_>>();
+    assert!(losses.iter().all(|loss| (0.2..1.5).contains(loss)), "{losses:?}");
+    let (before, after) = (&result["tasks"]["sentiment"]["before"], &result["tasks"]["sentiment"]["metrics"]);
+    assert!((before["loss"].as_f64().unwrap() - 0.69).abs() < 0.1, "an untrained head knows nothing: {before}");
+    assert!(after["loss"].as_f64().unwrap().is_finite(), "{after}");
+    let epoch = |i: usize| losses[4 * i..][..4].iter().sum::<f64>() / 4.0;
+    assert!(epoch(3) < epoch(0) - 0.02, "64 sentences can be learned: {losses:?}");
+
+    if let Some(python) = python() {
+        peft_agrees(&python, &model, &workdir, "sentiment", &workdir.path().join("test.tsv"));
+    }
+}
