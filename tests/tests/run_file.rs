@@ -108,12 +108,12 @@ fn a_value_out_of_range() {
     insta::assert_snapshot!(edited("rank = 4", "rank = 4\ndropout = 1.5"), @r#"
     run_file
 
-      x dropout of strategy "lora" must be at least 0 and at most 1, and is 1.5
+      x dropout of strategy "lora" must be at least 0 and below 1, and is 1.5
         ,-[run.toml:13:11]
      12 | rank = 4
      13 | dropout = 1.5
         :           ^|^
-        :            `-- must be at least 0 and at most 1
+        :            `-- must be at least 0 and below 1
      14 | targets = ["query", "value"]
         `----
       help: dropout: Dropout on the update's input.

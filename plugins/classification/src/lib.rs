@@ -12,12 +12,12 @@ use fthost_plugin_api::prelude::*;
 #[serde(deny_unknown_fields, default)]
 struct ClassificationConfig {
     /// Dropout before the last layer; without it what the model's config asks for.
-    #[schemars(range(min = 0, max = 1))]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     dropout: Option<f64>,
     /// Weights of the classes in the loss: "none", "balanced" (examples / (classes * examples of the class)), or a list.
     class_weights: ClassWeights,
     /// Share of each target that is spread over all classes.
-    #[schemars(range(min = 0, max = 1))]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     label_smoothing: f64,
     /// Standard deviation of the new matrices.
     #[schemars(range(min = 0))]

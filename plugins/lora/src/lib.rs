@@ -22,7 +22,7 @@ struct LoraConfig {
     /// Layers that get none although `targets` names them.
     exclude: Option<Targets>,
     /// Dropout on the update's input.
-    #[schemars(range(min = 0, max = 1))]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     dropout: f64,
 }
 
