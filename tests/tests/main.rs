@@ -22,5 +22,6 @@ mod examples;
 mod misbehaving;
 mod outside;
 mod refused;
+mod resume;
 mod run_file;
 mod text;

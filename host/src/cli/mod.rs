@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use fthost::run::file::RunFile;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use tracing_subscriber::EnvFilter;
@@ -41,23 +42,37 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
     match command {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
+        Command::Plan(run) => plan(&run, json),
+    }
+}
+
+/// Starts as many threads as the run file asks for.
+fn start_threads(file: &RunFile) -> Result<()> {
+    let Some(threads) = file.train.threads else { return Ok(()) };
+    let started = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    started.map_err(|error| Error::usage(format!("cannot start {threads} threads: {error}")))
+}
+
+fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
+    let file = arguments.run_file()?;
+    start_threads(&file)?;
+    let plan = run::plan(file, &arguments.plugins, arguments.device)?;
+    match json {
+        true => say(&serde_json::to_string(&plan).unwrap_or_default()),
+        false => say(plan.to_text().trim_end()),
     }
 }
 
 /// What a bare `fthost` does: one run.
 fn train(arguments: RunArguments, json: bool, started: Instant) -> Result<()> {
     let file = arguments.run_file()?;
-    if let Some(threads) = file.train.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .map_err(|error| Error::usage(format!("cannot start {threads} threads: {error}")))?;
-    }
+    start_threads(&file)?;
     let output = if json { Output::Json } else { Output::Human { quiet: arguments.quiet } };
     run::execute(run::Options {
         file,
         plugins: arguments.plugins,
         out: arguments.out,
+        resume: arguments.resume,
         device: arguments.device,
         output,
         started,
