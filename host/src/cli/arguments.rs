@@ -50,6 +50,36 @@ pub(super) enum Command {
     Plugins,
     /// Shows what a run would do, and measures its time and memory on a few batches; trains nothing
     Plan(RunArguments),
+    /// Evaluates what a run has trained on a file of labelled examples
+    Eval {
+        /// Folder that a run has left
+        run: PathBuf,
+        /// File with the examples, in the form of the run's own
+        data: PathBuf,
+        #[command(flatten)]
+        with: UseArguments,
+    },
+    /// Folds what a run has trained into the weights and writes a plain Hugging Face folder
+    Merge {
+        /// Folder that a run has left
+        run: PathBuf,
+        /// Folder to write; it must not exist
+        folder: PathBuf,
+        #[command(flatten)]
+        with: UseArguments,
+    },
+}
+
+/// The arguments of what uses a run that has ended.
+#[derive(Debug, Args)]
+pub(super) struct UseArguments {
+    /// Opens these plugins instead of those that the run used
+    #[arg(long = "plugin", value_name = "PATH")]
+    pub(super) plugins: Vec<String>,
+
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    pub(super) device: DeviceChoice,
 }
 
 /// The arguments of a run.

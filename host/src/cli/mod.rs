@@ -5,16 +5,18 @@ mod errors;
 mod inspect;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
 use fthost::run::file::RunFile;
+use fthost::run::open::TrainedModel;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, RunArguments};
+use arguments::{Arguments, Command, RunArguments, UseArguments};
 
 /// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
 const LOG_VARIABLE: &str = "FTHOST_LOG";
@@ -43,6 +45,26 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
         Command::Plan(run) => plan(&run, json),
+        Command::Eval { run, data, with } => {
+            let (task, result) = with.open(&run)?.evaluate(&data, !json)?;
+            match json {
+                true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
+                false => say(result.to_text(&task).trim_end()),
+            }
+        }
+        Command::Merge { run, folder, with } => {
+            let path = with.open(&run)?.merge(&folder)?;
+            match json {
+                true => say(&serde_json::json!({ "path": path }).to_string()),
+                false => say(&format!("model (Hugging Face) saved in {}", path.display())),
+            }
+        }
+    }
+}
+
+impl UseArguments {
+    fn open(&self, run: &Path) -> Result<TrainedModel> {
+        TrainedModel::open(run, &self.plugins, self.device)
     }
 }
 

@@ -69,8 +69,7 @@ impl Checkpoints {
 
     /// The tensors of the best model.
     pub fn best(&self, step: u64) -> Result<BTreeMap<String, Tensor>> {
-        let path = self.path(BEST, step);
-        read::<()>(&path).map(|found| found.tensors).map_err(|text| unreadable(&path, &text))
+        open::<()>(&self.path(BEST, step)).map(|found| found.tensors)
     }
 
     /// The newest checkpoint that is whole.
@@ -130,7 +129,16 @@ impl Checkpoints {
     }
 }
 
-fn write(path: &Path, header: &impl Serialize, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+/// Reads one file in the form of a checkpoint.
+///
+/// # Errors
+/// Where it is missing or damaged.
+pub fn open<H: DeserializeOwned>(path: &Path) -> Result<Found<H>> {
+    read(path).map_err(|text| unreadable(path, &text))
+}
+
+/// Writes one file in the form of a checkpoint, whole or not at all.
+pub fn write(path: &Path, header: &impl Serialize, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let failed = |text: &dyn std::fmt::Display| Error::run(format!("cannot write {}: {text}", path.display()));
     let json = serde_json::to_string(header).map_err(|error| failed(&error))?;
     let metadata = std::collections::HashMap::from([(KEY.to_owned(), json)]);
@@ -153,7 +161,7 @@ fn read<H: DeserializeOwned>(path: &Path) -> std::result::Result<Found<H>, Strin
 }
 
 fn unreadable(path: &Path, text: &str) -> Error {
-    Error::run(format!("{} cannot be read: {text}", path.display()))
+    Error::usage(format!("{} cannot be read: {text}", path.display()))
 }
 
 #[cfg(test)]

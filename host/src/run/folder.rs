@@ -160,10 +160,12 @@ pub fn write_file_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::
     fs::create_dir_all(folder).map_err(failed())?;
     let file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
     write(file.path()).map_err(failed())?;
-    file.as_file().sync_all().map_err(failed())?;
+    // A writer may have put another file in its place.
+    let written = fs::File::open(file.path()).map_err(failed())?;
+    written.sync_all().map_err(failed())?;
     // A temporary file is private; what a run leaves is as readable as any file of the user.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(failed())?;
+    written.set_permissions(mode).map_err(failed())?;
     file.persist(path).map_err(|e| e.error).map_err(failed())?;
     // The new name, too, has to survive a power cut.
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed())

@@ -13,6 +13,7 @@ pub mod file;
 pub mod folder;
 pub mod identity;
 pub mod interrupt;
+pub mod open;
 pub mod plan;
 pub mod proof;
 pub mod result;
@@ -25,9 +26,8 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use fthost_autograd::{Device, Precision, optim};
+use fthost_autograd::{Device, optim};
 
-use crate::adapted::AdaptedModel;
 use crate::report::progress::{EvaluationProgress, TrainProgress};
 use crate::{Error, Result};
 use checkpoint::Checkpoints;
@@ -40,7 +40,7 @@ use interrupt::Interrupt;
 use plan::Plan;
 use proof::Proof;
 use result::{Parameters, Summary, TaskResult};
-use setup::{Setup, Task};
+use setup::Setup;
 use snapshot::{Header, TrainState};
 use step::Pass;
 use train::Trainer;
@@ -157,37 +157,10 @@ pub fn execute(options: Options) -> Result<Summary> {
     let checkpoints = Checkpoints::new(folder.path(), file.train.keep_checkpoints);
     let interrupt = Interrupt::listen()?;
     let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
-    let evaluate = |model: &AdaptedModel, task: &Task, when: &str| -> Result<Option<evaluate::Evaluation>> {
-        let Some(data) = &task.test else { return Ok(None) };
-        let progress = EvaluationProgress::new(output.says_progress(), when, data.len());
-        let pass = Pass { model, head: &task.head, spec: &task.spec, data, precision };
-        evaluate::evaluate(&pass, &|examples| progress.advance(examples)).map(Some)
+    let evaluate = |pass: &Pass<'_>, when: &str| {
+        let progress = EvaluationProgress::new(output.says_progress(), when, pass.data.len());
+        evaluate::evaluate(pass, &|examples| progress.advance(examples))
     };
-
-    let state = if resume {
-        TrainState::default()
-    } else {
-        folder.write("run.toml", identity.run_file.as_bytes())?;
-        let mut state = TrainState {
-            watch: task
-                .validation
-                .is_some()
-                .then(|| Watch::new(&task.monitor, file.train.min_delta, file.train.patience)),
-            loss_scale: (precision == Precision::F16).then(|| {
-                let scaler = optim::LossScaler::default();
-                (scaler.scale(), scaler.steady())
-            }),
-            ..TrainState::default()
-        };
-        if file.train.evaluate_before
-            && let Some(before) = evaluate(&model, &task, "evaluating before training")?
-        {
-            state.before = before.metrics();
-            folder.log(&Line::Evaluation { step: 0, task: &task.name, when: "before", metrics: &state.before })?;
-        }
-        state
-    };
-
     let mut trainer = Trainer {
         settings: &file.train,
         model: &mut model,
@@ -206,42 +179,56 @@ pub fn execute(options: Options) -> Result<Summary> {
         interrupt: &interrupt,
         started,
     };
-    let state = if resume { resume_from(&checkpoints, &identity, &mut trainer, &mut folder)? } else { state };
+    let state = if resume {
+        resume_from(&checkpoints, &identity, &mut trainer, &mut folder)?
+    } else {
+        folder.write("run.toml", identity.run_file.as_bytes())?;
+        let watch = || Watch::new(&task.monitor, file.train.min_delta, file.train.patience);
+        let mut state = TrainState::begin(task.validation.as_ref().map(|_| watch()), precision);
+        if let Some(data) = task.test.as_ref().filter(|_| file.train.evaluate_before) {
+            state.before = evaluate(&trainer.pass(data), "evaluating before training")?.metrics();
+            folder.log(&Line::Evaluation { step: 0, task: &task.name, when: "before", metrics: &state.before })?;
+        }
+        state
+    };
     let progress = TrainProgress::new(output.says_progress(), state.trained.steps, plan.steps);
     let outcome = trainer.train(state, &mut folder, &progress);
     progress.finish();
-    let TrainState { mut trained, watch, before, .. } = match outcome {
+    let mut state = match outcome {
         Err(stopped @ Error::Interrupted { .. }) => {
             return Err(stopped.with_help(format!("go on with: {}", resume_command(folder.path(), device))));
         }
         outcome => outcome?,
     };
 
-    let best = watch.as_ref().and_then(|watch| watch.best);
-    if let Some(best) = best.filter(|best| best.step != trained.steps) {
-        snapshot::restore_parameters(&model, &checkpoints.best(best.step)?)?;
+    let best = state.watch.as_ref().and_then(|watch| watch.best);
+    if let Some(best) = best.filter(|best| best.step != state.trained.steps) {
+        snapshot::restore_parameters(trainer.model, &checkpoints.best(best.step)?)?;
     }
-    let after = evaluate(&model, &task, "evaluating after training")?;
+    let data = task.test.as_ref();
+    let after = data.map(|data| evaluate(&trainer.pass(data), "evaluating after training")).transpose()?;
     if let Some(after) = &after {
-        let step = best.map_or(trained.steps, |best| best.step);
+        let step = best.map_or(state.trained.steps, |best| best.step);
         folder.log(&Line::Evaluation { step, task: &task.name, when: "after", metrics: &after.metrics() })?;
     }
     folder.flush()?;
 
     let saved = export::Saved {
-        model: &model,
+        model: trainer.model,
         base: &file.model.name(),
-        adapter_config: adapter_config(&strategies)?,
+        adapter_config: adapter_config(trainer.strategies)?,
         labels: task.train.labels(),
     }
     .write(folder.path())?;
-    if let Some(tokenizer) = setup::tokenizer_file(&file, &model)
-        && saved.format == "huggingface"
-    {
+    let whole = saved.format == export::WHOLE;
+    if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.model).filter(|_| whole) {
         copy_beside(&tokenizer, &saved.path)?;
     }
+    let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
+    checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
 
-    trained.peak_rss_bytes = peak_rss_bytes();
+    state.trained.peak_rss_bytes = peak_rss_bytes();
+    let TrainState { trained, watch, before, .. } = state;
     let task_result = TaskResult::new(&task.train, before, watch, after.as_ref());
     let summary = Summary {
         folder: folder.path().to_owned(),
@@ -253,7 +240,7 @@ pub fn execute(options: Options) -> Result<Summary> {
         proof: Proof {
             start: setup.start,
             parameters_with_gradient: trained.parameters_with_gradient,
-            frozen: setup.checksums.frozen(&model)?,
+            frozen: setup.checksums.frozen(trainer.model)?,
         },
         train: trained,
         tasks: std::iter::once((task.name.clone(), task_result)).collect(),

@@ -128,7 +128,7 @@ impl TaskResult {
     }
 
     /// Metrics before and after, report and confusion matrix, as a person reads them.
-    fn to_text(&self, task: &str) -> String {
+    pub fn to_text(&self, task: &str) -> String {
         let mut text = String::new();
         if let Some(report) = &self.report {
             text += &format!("{}\n\n", report.trim_end());

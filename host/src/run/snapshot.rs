@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use fthost_autograd::Tensor;
 use fthost_autograd::optim::{LossScaler, Optimizer};
+use fthost_autograd::{Precision, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use super::train::Trained;
 use super::watch::Watch;
-use crate::adapted::AdaptedModel;
+use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::{State, Stateful};
 use crate::{Error, Result};
 
@@ -32,6 +32,13 @@ pub struct TrainState {
 }
 
 impl TrainState {
+    /// The state before the first step.
+    pub fn begin(watch: Option<Watch>, precision: Precision) -> Self {
+        let scaler = (precision == Precision::F16).then(LossScaler::default);
+        let loss_scale = scaler.map(|scaler| (scaler.scale(), scaler.steady()));
+        Self { watch, loss_scale, ..Self::default() }
+    }
+
     /// The loss scaler as it stands.
     pub fn scaler(&self) -> Option<LossScaler> {
         self.loss_scale.map(|(scale, steady)| LossScaler::restore(scale, steady))
@@ -64,6 +71,40 @@ pub struct Parts<'a> {
     pub plugins: Vec<(String, &'a mut dyn Stateful)>,
     /// The optimizer.
     pub optimizer: &'a mut Optimizer,
+}
+
+/// The file of a run folder that holds what the run's result needs besides the model's own weights.
+pub const FINAL: &str = "state.safetensors";
+
+/// The place of a strategy's state.
+pub fn strategy_place(index: usize) -> String {
+    format!("strategy.{index}")
+}
+
+/// The place of a regularizer's state.
+pub fn regularizer_place(index: usize) -> String {
+    format!("regularizer.{index}")
+}
+
+/// The place of the state of a task's head.
+pub fn head_place(task: &str) -> String {
+    format!("head.{task}")
+}
+
+/// The place of the schedule's state.
+pub const SCHEDULE_PLACE: &str = "schedule";
+
+impl Header {
+    /// Gives a plugin its state back.
+    pub fn restore_plugin(
+        &self,
+        place: &str,
+        plugin: &mut dyn Stateful,
+        tensors: &BTreeMap<String, Tensor>,
+    ) -> Result<()> {
+        let json = self.plugins.get(place).cloned().unwrap_or_default();
+        plugin.load(&State { json, tensors: below(tensors, &format!("{place}/")) })
+    }
 }
 
 const PARAMETER: &str = "parameter/";
@@ -118,10 +159,27 @@ impl Parts<'_> {
         }
         self.optimizer.load(&below(tensors, OPTIMIZER))?;
         for (place, plugin) in &mut self.plugins {
-            let json = header.plugins.get(place).cloned().unwrap_or_default();
-            plugin.load(&State { json, tensors: below(tensors, &format!("{place}/")) })?;
+            header.restore_plugin(place, *plugin, tensors)?;
         }
         Ok(())
+    }
+
+    /// What the result needs: everything but the optimizer's state and, where they are saved as a whole model, the base
+    /// parameters.
+    pub fn capture_final(
+        &self,
+        identity: Identity,
+        state: TrainState,
+        without_base: bool,
+    ) -> Result<(Header, BTreeMap<String, Tensor>)> {
+        let (header, mut tensors) = self.capture(identity, state, 0)?;
+        tensors.retain(|name, _| !name.starts_with(OPTIMIZER));
+        if without_base {
+            for base in self.model.parameters.iter().filter(|p| p.owner == Owner::Base) {
+                tensors.remove(&format!("{PARAMETER}{}", base.parameter.name()));
+            }
+        }
+        Ok((header, tensors))
     }
 }
 

@@ -15,7 +15,7 @@ use super::file::TrainTable;
 use super::folder::RunFolder;
 use super::identity::Identity;
 use super::interrupt::Interrupt;
-use super::snapshot::{Parts, TrainState, parameters};
+use super::snapshot::{self, Parts, TrainState, parameters};
 use super::step::{BatchGradients, DropoutKey, Pass, scalar};
 use crate::adapted::AdaptedModel;
 use crate::data::{Dataset, Sampler};
@@ -226,7 +226,8 @@ impl Trainer<'_> {
         Ok(sum)
     }
 
-    fn pass<'b>(&'b self, data: &'b Dataset) -> Pass<'b> {
+    /// A pass over a data set of the task.
+    pub fn pass<'b>(&'b self, data: &'b Dataset) -> Pass<'b> {
         Pass { model: self.model, head: self.head, spec: self.spec, data, precision: self.precision }
     }
 
@@ -337,13 +338,13 @@ impl Trainer<'_> {
     pub fn parts(&mut self) -> Parts<'_> {
         let mut plugins: Vec<(String, &mut dyn Stateful)> = Vec::new();
         for (i, strategy) in self.strategies.iter_mut().enumerate() {
-            plugins.push((format!("strategy.{i}"), strategy));
+            plugins.push((snapshot::strategy_place(i), strategy));
         }
         for (i, regularizer) in self.regularizers.iter_mut().enumerate() {
-            plugins.push((format!("regularizer.{i}"), regularizer));
+            plugins.push((snapshot::regularizer_place(i), regularizer));
         }
-        plugins.push(("schedule".into(), self.scheduler));
-        plugins.push((format!("head.{}", self.task), self.head));
+        plugins.push((snapshot::SCHEDULE_PLACE.into(), self.scheduler));
+        plugins.push((snapshot::head_place(self.task), self.head));
         Parts { model: self.model, plugins, optimizer: self.optimizer }
     }
 
