@@ -117,7 +117,7 @@ pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prom
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
 pub use model::{Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
 pub use regularizer::{ExampleGradient, FisherLabels, Regularizer};
-pub use scheduler::{Group, Progress, Rate, Scheduler, Warmup};
+pub use scheduler::{Group, Progress, Rate, Scheduler, TimeUnit, Warmup};
 pub use state::SavedState;
 pub use strategy::Strategy;
 pub use task_head::{
@@ -133,8 +133,8 @@ pub mod prelude {
         AttentionHook, BlockHook, DType, EmbeddingHook, Error, Event, ExampleGradient, FeatureKind, Features,
         FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand, Param, ParamInfo,
         PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling, SavedState, Scheduler, Site,
-        SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor, Warmup, export_plugin,
-        register,
+        SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor, TimeUnit, Warmup,
+        export_plugin, register,
         serde_json::{Value, json},
     };
     pub use schemars::JsonSchema;

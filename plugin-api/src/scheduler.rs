@@ -60,6 +60,27 @@ impl Warmup {
     }
 }
 
+/// A `unit` option: what a schedule counts in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeUnit {
+    /// Epochs of the training data.
+    #[default]
+    Epochs,
+    /// Optimizer steps.
+    Steps,
+}
+
+impl TimeUnit {
+    /// How many whole ones lie behind.
+    pub fn passed(self, progress: &Progress) -> u64 {
+        match self {
+            Self::Epochs => progress.epoch(),
+            Self::Steps => progress.step,
+        }
+    }
+}
+
 /// A group of parameters that share a base rate.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
