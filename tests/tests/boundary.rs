@@ -99,7 +99,20 @@ fn a_plugins_file_holds_its_ways_in_its_note_and_no_candle() {
 
 /// Plugins whose names are words of the field with other meanings too (a linear layer, a classification report): for them
 /// only a whole string or a file's name counts as naming the plugin.
-const ORDINARY_WORDS: [&str; 7] = ["adapter", "classification", "constant", "full", "linear", "prefix", "prompt"];
+const ORDINARY_WORDS: [&str; 12] = [
+    "adapter",
+    "classification",
+    "constant",
+    "exponential",
+    "freezing",
+    "full",
+    "linear",
+    "plateau",
+    "polynomial",
+    "prefix",
+    "prompt",
+    "regression",
+];
 
 #[test]
 fn no_plugin_is_named_in_the_host() {

@@ -118,7 +118,7 @@ fn an_output_of_another_shape() {
     engine
 
       x plugin misbehaving (libmisbehaving.so) failed at encoder.layer.0.attention.self.query: its hook gave
-      | shape [16, 34] where [34, 16] is needed
+      | shape [16, 48] where [48, 16] is needed
     ");
 }
 

@@ -39,8 +39,10 @@ fn an_unknown_key() {
         :     `-- unknown key
      18 | lr = 0.01
         `----
-      help: did you mean batch_size? the keys here are batch_size, betas, clip_norm, dropout, epochs, eps,
-            evaluate_before, lr, momentum, nesterov, optimizer, precision, seed, steps, threads and weight_decay
+      help: did you mean batch_size? the keys here are accumulate, batch_size, betas, checkpoint_steps,
+            clip_norm, clip_value, decay_biases_and_norms, dropout, epochs, eps, evaluate_before,
+            evaluate_steps, keep_checkpoints, lr, min_delta, momentum, monitor, nesterov, optimizer, patience,
+            precision, seed, steps, threads and weight_decay
     ");
 }
 

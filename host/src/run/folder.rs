@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::events::Line;
+use crate::report::tensorboard::EventWriter;
 use crate::{Error, Result};
 
 /// A run's folder on disk.
@@ -13,6 +15,8 @@ use crate::{Error, Result};
 pub struct RunFolder {
     path: PathBuf,
     metrics: BufWriter<fs::File>,
+    /// The same figures for TensorBoard.
+    events: EventWriter,
     /// Held as long as the run goes on; the system lets go of it however the process ends.
     _lock: fs::File,
 }
@@ -40,7 +44,8 @@ impl RunFolder {
         let lock = lock(&path)?;
         let file = path.join(METRICS);
         let metrics = fs::File::create_new(&file).map_err(Error::io(format!("cannot write {}", file.display())))?;
-        Ok(Self { path, metrics: BufWriter::new(metrics), _lock: lock })
+        let events = EventWriter::create(&path)?;
+        Ok(Self { path, metrics: BufWriter::new(metrics), events, _lock: lock })
     }
 
     /// Opens the folder of a run that goes on, if no other process is at it. [`rewind`](Self::rewind) takes the log back to where
@@ -50,7 +55,8 @@ impl RunFolder {
         let file = path.join(METRICS);
         let metrics = fs::OpenOptions::new().append(true).open(&file);
         let metrics = metrics.map_err(Error::io(format!("cannot write {}", file.display())))?;
-        Ok(Self { path: path.to_owned(), metrics: BufWriter::new(metrics), _lock: lock })
+        let events = EventWriter::create(path)?;
+        Ok(Self { path: path.to_owned(), metrics: BufWriter::new(metrics), events, _lock: lock })
     }
 
     /// Length of `metrics.jsonl` in bytes, everything that was logged included.
@@ -59,9 +65,17 @@ impl RunFolder {
         self.metrics.get_ref().metadata().map(|file| file.len()).map_err(Error::io("cannot read metrics.jsonl"))
     }
 
-    /// Forgets what was logged after a position: those steps are taken again.
-    pub fn rewind(&mut self, position: u64) -> Result<()> {
-        self.metrics.get_ref().set_len(position).map_err(Error::io("cannot shorten metrics.jsonl"))
+    /// Forgets what was logged after a position and from step `step` on: those steps are taken again.
+    pub fn rewind(&mut self, position: u64, step: u64) -> Result<()> {
+        self.metrics.get_ref().set_len(position).map_err(Error::io("cannot shorten metrics.jsonl"))?;
+        self.events.resume_at(step)
+    }
+
+    /// The lines of `metrics.jsonl`.
+    pub fn logged(&mut self) -> Result<Vec<serde_json::Value>> {
+        self.flush()?;
+        let text = fs::read_to_string(self.path.join(METRICS)).map_err(Error::io("cannot read metrics.jsonl"))?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
     /// The resolved run file of the run in a folder.
@@ -105,15 +119,29 @@ impl RunFolder {
         &self.path
     }
 
-    /// Appends one line to `metrics.jsonl`.
-    pub fn log(&mut self, line: &impl Serialize) -> Result<()> {
+    /// Appends one line to `metrics.jsonl`, and its figures to TensorBoard's events.
+    pub fn log(&mut self, line: &Line<'_>) -> Result<()> {
         let text = serde_json::to_string(line).map_err(|e| Error::run(format!("cannot write a metric: {e}")))?;
-        writeln!(self.metrics, "{text}").map_err(Error::io("cannot write metrics.jsonl"))
+        writeln!(self.metrics, "{text}").map_err(Error::io("cannot write metrics.jsonl"))?;
+        match *line {
+            Line::Step { step, loss, lr, gradient_norm, .. } => {
+                for (tag, value) in [("train/loss", loss), ("train/lr", lr), ("train/gradient_norm", gradient_norm)] {
+                    self.events.scalar(tag, step, value)?;
+                }
+            }
+            Line::Evaluation { step, when, metrics, task } => {
+                for (name, value) in metrics {
+                    self.events.scalar(&format!("{task}/{when}/{name}"), step, *value)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Brings logged lines to the disk.
     pub fn flush(&mut self) -> Result<()> {
-        self.metrics.flush().map_err(Error::io("cannot write metrics.jsonl"))
+        self.metrics.flush().map_err(Error::io("cannot write metrics.jsonl"))?;
+        self.events.flush()
     }
 
     /// Writes a file of the folder, whole or not at all. Makes its folder where it is missing.
@@ -193,16 +221,20 @@ mod tests {
         let mut run = RunFolder::create(Some(&path), &path).unwrap();
         let error = RunFolder::reopen(&path).unwrap_err();
         assert!(error.to_string().contains("another run is at work"), "{error}");
-        run.log(&1).unwrap();
+        let metrics = std::collections::BTreeMap::new();
+        let log = |run: &mut RunFolder, step| {
+            run.log(&Line::Evaluation { step, task: "t", when: "after", metrics: &metrics }).unwrap();
+        };
+        log(&mut run, 1);
         let position = run.log_position().unwrap();
-        run.log(&2).unwrap();
+        log(&mut run, 2);
         run.flush().unwrap();
         drop(run);
         let mut run = RunFolder::reopen(&path).unwrap();
-        run.rewind(position).unwrap();
-        run.log(&3).unwrap();
-        run.flush().unwrap();
-        assert_eq!(fs::read_to_string(path.join(METRICS)).unwrap(), "1\n3\n");
+        run.rewind(position, 2).unwrap();
+        log(&mut run, 3);
+        let steps: Vec<u64> = run.logged().unwrap().iter().filter_map(|line| line["step"].as_u64()).collect();
+        assert_eq!(steps, [1, 3]);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use fthost_autograd::{Device, optim};
 
+use crate::report::page;
 use crate::report::progress::{EvaluationProgress, TrainProgress};
 use crate::{Error, Result};
 use checkpoint::Checkpoints;
@@ -229,7 +230,7 @@ pub fn execute(options: Options) -> Result<Summary> {
 
     state.trained.peak_rss_bytes = peak_rss_bytes();
     let TrainState { trained, watch, before, .. } = state;
-    let task_result = TaskResult::new(&task.train, before, watch, after.as_ref());
+    let task_result = TaskResult::new(task.train.labels(), task.train.class_counts(), before, watch, after.as_ref());
     let summary = Summary {
         folder: folder.path().to_owned(),
         parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
@@ -247,6 +248,8 @@ pub fn execute(options: Options) -> Result<Summary> {
         saved,
         plan,
     };
+    let page = page::page(&summary, &folder.logged()?);
+    folder.write("report.html", page.as_bytes())?;
     folder.write_json("result.json", &summary)?;
     output.conclude(&summary, &summary.to_text());
     Ok(summary)
@@ -285,7 +288,7 @@ fn resume_from(
         .with_help("resume with what the run began with, or begin a new run in another folder"));
     }
     trainer.parts().restore(&found.header, &found.tensors)?;
-    folder.rewind(found.header.log_position)?;
+    folder.rewind(found.header.log_position, found.header.state.trained.steps + 1)?;
     Ok(found.header.state)
 }
 

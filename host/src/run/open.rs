@@ -110,7 +110,7 @@ impl TrainedModel {
         data.set_targets(self.spec.targets)?;
         let progress = EvaluationProgress::new(shown, "evaluating", data.len());
         let evaluation: Evaluation = evaluate(&self.pass(&data), &|examples| progress.advance(examples))?;
-        Ok((task.name.clone(), TaskResult::new(&data, BTreeMap::new(), None, Some(&evaluation))))
+        Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, Some(&evaluation))))
     }
 
     fn pass<'a>(&'a self, data: &'a Dataset) -> Pass<'a> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::estimate::Estimate;
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::Dataset;
+use crate::report::numbers::duration;
 use crate::report::table::Table;
 
 /// What a run will do.
@@ -180,16 +181,6 @@ fn estimate(model: &AdaptedModel, data: &Dataset, schedule: &Schedule, trainable
         training: F32 * trainable * (2 + schedule.moments),
         activations: F32 * tokens * kept * schedule.threads.min(4) / 4 + BASELINE,
         data: 2 * F32 * data.total_tokens(),
-    }
-}
-
-/// `0.4 s`, `42 s`, `3 min`, `2.5 h`.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        ..10.0 => format!("{seconds:.1} s"),
-        10.0..120.0 => format!("{seconds:.0} s"),
-        120.0..7200.0 => format!("{:.0} min", seconds / 60.0),
-        _ => format!("{:.1} h", seconds / 3600.0),
     }
 }
 

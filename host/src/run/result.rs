@@ -11,7 +11,6 @@ use super::plan::Plan;
 use super::proof::Proof;
 use super::train::Trained;
 use super::watch::Watch;
-use crate::data::Dataset;
 use crate::plugin::Plugin;
 use crate::report::classification;
 
@@ -101,14 +100,15 @@ impl From<&Plugin> for PluginUsed {
 }
 
 impl TaskResult {
-    /// From the training data, the metrics before training, what was watched, and the evaluation on the test data.
+    /// From the classes with their numbers of training examples, the metrics before training, what was watched, and the evaluation on
+    /// the test data.
     pub fn new(
-        data: &Dataset,
+        labels: &[String],
+        class_counts: Vec<u64>,
         before: BTreeMap<String, f64>,
         watch: Option<Watch>,
         after: Option<&Evaluation>,
     ) -> Self {
-        let labels = data.labels();
         let (confusion, report) = match after.map(|after| &after.outcome) {
             Some(Outcome::Classes { targets, predictions, .. }) => (
                 classification::confusion_matrix(targets, predictions, labels.len()),
@@ -121,7 +121,7 @@ impl TaskResult {
             before,
             watch,
             labels: labels.to_vec(),
-            class_counts: data.class_counts(),
+            class_counts,
             confusion,
             report,
         }
