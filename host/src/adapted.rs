@@ -33,6 +33,13 @@ pub struct ModelParameter {
     pub decay: bool,
 }
 
+impl ModelParameter {
+    /// Whether it trains or has ever changed in this run: what checkpoints and results hold.
+    pub fn trained(&self) -> bool {
+        self.owner != Owner::Base || self.parameter.trainable() || self.parameter.version() > 0
+    }
+}
+
 /// What one pattern of a strategy matched; printed in the plan.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PatternMatch {

@@ -80,6 +80,16 @@ pub enum Error {
     #[error("{}", plain(.0))]
     #[diagnostic(code(engine))]
     Engine(#[from] fthost_autograd::Error),
+    /// The user stopped the run; it can be resumed.
+    #[error("{message}")]
+    #[diagnostic(code(interrupted))]
+    Interrupted {
+        /// After which step.
+        message: String,
+        /// The command that resumes.
+        #[help]
+        help: Option<String>,
+    },
     /// The run itself went wrong: a loss that is not finite, a parameter without gradient.
     #[error("{message}")]
     #[diagnostic(code(run))]
@@ -130,6 +140,7 @@ impl Error {
             | Self::Plugin { help, .. }
             | Self::Data { help, .. }
             | Self::Usage { help, .. }
+            | Self::Interrupted { help, .. }
             | Self::Run { help, .. } => {
                 help.get_or_insert_with(|| advice.to_string());
             }
@@ -138,10 +149,12 @@ impl Error {
         self
     }
 
-    /// The exit code: 2 where the input was wrong before anything ran, 1 where the run failed.
+    /// The exit code: 2 where the input was wrong before anything ran, 1 where the run failed, and the shell's 130 where the user
+    /// stopped it.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::RunFile { .. } | Self::Data { .. } | Self::Usage { .. } | Self::Model(_) => 2,
+            Self::Interrupted { .. } => 130,
             Self::Plugin { .. } | Self::Io { .. } | Self::Engine(_) | Self::Run { .. } => 1,
         }
     }

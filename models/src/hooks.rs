@@ -53,6 +53,13 @@ impl Hooks {
     }
 }
 
+impl Hooks {
+    /// Whether a site has hooks that stand beside the weights, and so cannot be folded into them.
+    pub(crate) fn beside_weights(&self, site: usize) -> bool {
+        !(self.block[site].is_empty() && self.embeddings[site].is_empty() && self.attention[site].is_empty())
+    }
+}
+
 /// One forward pass: the tape, and the hooks to call.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass<'a> {

@@ -127,6 +127,12 @@ pub trait Model: Send + Sync {
     /// Sets a hook at a site, after those already there. Errors where the site is unknown or of another kind.
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()>;
 
+    /// Folds every hook into the weights, so that the model computes the same without hooks, and removes them.
+    ///
+    /// # Errors
+    /// Where a hook cannot be folded; nothing has changed then.
+    fn merge_hooks(&mut self) -> Result<()>;
+
     /// Removes every hook: the base model again.
     fn clear_hooks(&mut self);
 

@@ -222,3 +222,59 @@ fn inputs_that_do_not_fit_are_errors() {
         assert!(error.contains(part), "{error:?} does not say {part:?}");
     }
 }
+
+/// Multiplies a layer's output, which its weight and bias can do as well.
+struct Scale(f64);
+
+impl LinearHook for Scale {
+    fn input(&self, _: &Tape, _: &Value) -> Result<Option<Value>> {
+        Ok(None)
+    }
+
+    fn forward(&self, tape: &Tape, _: &Value, y: Value, _: &Value) -> Result<Value> {
+        tape.affine(&y, self.0, 0.0)
+    }
+
+    fn merge(&self, tape: &Tape, weight: &Value) -> Result<Option<Value>> {
+        tape.affine(weight, self.0, 0.0).map(Some)
+    }
+
+    fn merge_bias(&self, tape: &Tape, bias: &Value) -> Result<Option<Value>> {
+        tape.affine(bias, self.0, 0.0).map(Some)
+    }
+}
+
+#[test]
+fn merged_hooks_compute_the_same_and_are_gone() {
+    for architecture in ARCHITECTURES {
+        let (mut model, input) = (open(architecture), Expected::tiny(architecture).input());
+        let linear: Vec<Site> = model.sites().iter().filter(|site| site.kind == SiteKind::Linear).cloned().collect();
+        for (i, site) in linear.iter().enumerate() {
+            // Two at the first sites: they are folded in order.
+            for factor in [1.1, 0.8].iter().take(if i < 3 { 2 } else { 1 }) {
+                model.set_hook(&site.path, Hook::Linear(Arc::new(Scale(*factor)))).unwrap();
+            }
+        }
+        let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
+        let (hooked, weight) = (pooled(&model), model.parameters()[0].parameter.clone());
+        model.merge_hooks().unwrap();
+        assert_close(pooled(&model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged"));
+        assert_eq!(weight.version(), 0, "what no hook touched has changed");
+        model.merge_hooks().unwrap();
+        assert_close(pooled(&model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged again"));
+    }
+}
+
+#[test]
+fn what_cannot_be_merged_is_named_and_nothing_changes() {
+    let (mut model, input) = (open("bert"), Expected::tiny("bert").input());
+    let sites = model.sites().to_vec();
+    model.set_hook(&sites[1].path, Hook::Linear(Arc::new(Scale(2.0)))).unwrap();
+    let block = sites.iter().find(|site| site.kind == SiteKind::FeedForwardOutput).unwrap();
+    set(&mut model, block, "block", 1.0, &Arc::default());
+    let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
+    let before = pooled(&model);
+    let error = model.merge_hooks().unwrap_err().to_string();
+    assert!(error.contains(&block.path), "{error}");
+    assert_close(pooled(&model).tensor(), before.tensor(), 0.0, "a failed merge");
+}

@@ -525,6 +525,10 @@ typedef struct {
    `Strategy::adapter_config`: writes JSON, `null` for none. `[run thread]`
    */
   FtStatus (*adapter_config)(const void *data, FtTextSink sink);
+  /*
+   `Strategy::starts_at_base`: writes 0 or 1. `[run thread]`, after attach
+   */
+  FtStatus (*starts_at_base)(const void *data, uint32_t *out);
 } FtStrategyVtable;
 
 /*

@@ -23,6 +23,12 @@ pub trait Strategy: Sized + Send + 'static {
     /// A site that a hook does not start as the identity changes the model from step 0; say so in the plugin's README.
     fn attach(&mut self, model: &mut Model) -> Result<()>;
 
+    /// Whether the model, once this strategy has attached, still computes exactly what the base model does. The host then
+    /// compares the two to the bit before the first step, and a difference is an error.
+    fn starts_at_base(&self) -> bool {
+        false
+    }
+
     /// Reacts to the run: progressive unfreezing thaws here. `[run thread]`, between steps.
     fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
         let _ = (event, model);

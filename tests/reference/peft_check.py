@@ -4,6 +4,8 @@
 Usage: peft_check.py BASE_FOLDER ADAPTER_FOLDER TEST.tsv
 Needs: pip install torch transformers peft tokenizers
 
+ADAPTER_FOLDER may be a whole model's, with labels.json but without an adapter: then BASE_FOLDER is checked alone.
+
 TEST.tsv holds `text<TAB>label` without a header; the adapter's labels.json says which class a label is. Prints one JSON line:
 logits by example, mean cross entropy, and the confusion matrix (rows: true classes).
 """
@@ -24,12 +26,13 @@ labels = json.loads((adapter / "labels.json").read_text())
 model = AutoModelForSequenceClassification.from_pretrained(
     base, num_labels=len(labels), ignore_mismatched_sizes=True
 )
-model = PeftModel.from_pretrained(model, adapter).eval()
-
-# A key that PEFT does not know would be left out without a word.
-used = {name.replace(".default", "").replace(".modules_to_save", "") for name, _ in model.named_parameters()}
-unknown = sorted(set(load_file(adapter / "adapter_model.safetensors")) - used)
-assert not unknown, f"PEFT has no place for {unknown}"
+if (adapter / "adapter_config.json").exists():
+    model = PeftModel.from_pretrained(model, adapter)
+    # A key that PEFT does not know would be left out without a word.
+    used = {name.replace(".default", "").replace(".modules_to_save", "") for name, _ in model.named_parameters()}
+    unknown = sorted(set(load_file(adapter / "adapter_model.safetensors")) - used)
+    assert not unknown, f"PEFT has no place for {unknown}"
+model.eval()
 
 tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
 tokenizer.no_padding()

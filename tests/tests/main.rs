@@ -10,8 +10,10 @@
 //! | `misbehaving` | plugins that fail while they run |
 //! | `outside` | a plugin from outside the workspace |
 //! | `refused` | files that are no usable plugin |
+//! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
 //! | `run_file` | mistakes in run files, models and data |
 //! | `text` | text runs, and that PEFT reads what they save |
+//! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod boundary;
@@ -22,5 +24,7 @@ mod examples;
 mod misbehaving;
 mod outside;
 mod refused;
+mod resume;
 mod run_file;
 mod text;
+mod trained;

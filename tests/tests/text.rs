@@ -117,15 +117,15 @@ fn text_runs_are_the_same_to_the_bit_at_any_number_of_threads() {
 }
 
 /// A Python with torch, transformers and peft.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     std::env::var_os("FTHOST_PYTHON").map(PathBuf::from)
 }
 
-/// Mean loss and confusion matrix of a run's adapter on its test data, as PEFT computes them.
-fn peft(python: &Path, base: &Path, run: &Path, test: &Path) -> Value {
+/// Mean loss and confusion matrix of an adapter (or, where that is a whole model, of it) on test data, as PEFT computes them.
+pub(crate) fn peft(python: &Path, base: &Path, adapter: &Path, test: &Path) -> Value {
     let output = Command::new(python)
         .arg(root().join("tests/reference/peft_check.py"))
-        .args([base, &run.join("adapter"), test])
+        .args([base, adapter, test])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -136,7 +136,7 @@ fn peft(python: &Path, base: &Path, run: &Path, test: &Path) -> Value {
 #[track_caller]
 fn peft_agrees(python: &Path, base: &Path, workdir: &Workdir, task: &str, test: &Path) {
     let run = workdir.path().join("run");
-    let (theirs, ours) = (peft(python, base, &run, test), &result_json(&run)["tasks"][task]);
+    let (theirs, ours) = (peft(python, base, &run.join("adapter"), test), &result_json(&run)["tasks"][task]);
     assert_eq!(theirs["confusion"], ours["confusion"], "predictions differ");
     let (theirs, ours) = (theirs["loss"].as_f64().unwrap(), ours["metrics"]["loss"].as_f64().unwrap());
     assert!((theirs - ours).abs() < 1e-4, "mean loss {theirs} in PEFT, {ours} here");

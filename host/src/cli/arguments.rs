@@ -1,10 +1,11 @@
 //! What the command line takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use fthost::run::DeviceChoice;
 use fthost::run::file::{Override, RunFile};
+use fthost::run::folder::RunFolder;
 use fthost::{Error, Result};
 
 /// Fine-tunes pretrained models. How is up to plugins: shared libraries with strategies, schedules, regularizers and task heads.
@@ -47,6 +48,38 @@ pub(super) enum Command {
     },
     /// Lists the plugins that are found, and where was looked
     Plugins,
+    /// Shows what a run would do, and measures its time and memory on a few batches; trains nothing
+    Plan(RunArguments),
+    /// Evaluates what a run has trained on a file of labelled examples
+    Eval {
+        /// Folder that a run has left
+        run: PathBuf,
+        /// File with the examples, in the form of the run's own
+        data: PathBuf,
+        #[command(flatten)]
+        with: UseArguments,
+    },
+    /// Folds what a run has trained into the weights and writes a plain Hugging Face folder
+    Merge {
+        /// Folder that a run has left
+        run: PathBuf,
+        /// Folder to write; it must not exist
+        folder: PathBuf,
+        #[command(flatten)]
+        with: UseArguments,
+    },
+}
+
+/// The arguments of what uses a run that has ended.
+#[derive(Debug, Args)]
+pub(super) struct UseArguments {
+    /// Opens these plugins instead of those that the run used
+    #[arg(long = "plugin", value_name = "PATH")]
+    pub(super) plugins: Vec<String>,
+
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    pub(super) device: DeviceChoice,
 }
 
 /// The arguments of a run.
@@ -73,6 +106,10 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "FOLDER")]
     pub(super) out: Option<PathBuf>,
 
+    /// Goes on with the run in the folder that --out names, from its newest checkpoint
+    #[arg(long, requires = "out")]
+    pub(super) resume: bool,
+
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", value_parser = device)]
     pub(super) device: DeviceChoice,
@@ -98,6 +135,10 @@ impl RunArguments {
         overrides.extend(self.threads.map(|threads| Override::flag("--threads", "train.threads", threads)));
         match self.file.as_ref().or(self.config.as_ref()) {
             Some(path) => RunFile::load(path, &overrides),
+            None if self.resume && self.plugins.is_empty() => {
+                let out = self.out.as_deref().unwrap_or(Path::new(""));
+                RunFile::load(&RunFolder::run_file(out)?, &overrides)
+            }
             None if self.plugins.is_empty() && self.sets.iter().all(|set| !set.starts_with("strategy.")) => {
                 Err(Error::usage("there is nothing to run: name a run file, or a plugin for the embedded demo")
                     .with_help("fthost --plugin FILE, or fthost RUN.toml; fthost plugins lists what is found"))
@@ -114,6 +155,7 @@ impl RunArguments {
             ("--plugin", !self.plugins.is_empty()),
             ("--set", !self.sets.is_empty()),
             ("--out", self.out.is_some()),
+            ("--resume", self.resume),
             ("--device", self.device != DeviceChoice::Cpu),
             ("--seed", self.seed.is_some()),
             ("--threads", self.threads.is_some()),

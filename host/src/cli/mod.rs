@@ -5,15 +5,18 @@ mod errors;
 mod inspect;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use fthost::run::file::RunFile;
+use fthost::run::open::TrainedModel;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, RunArguments};
+use arguments::{Arguments, Command, RunArguments, UseArguments};
 
 /// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
 const LOG_VARIABLE: &str = "FTHOST_LOG";
@@ -41,23 +44,57 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
     match command {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
+        Command::Plan(run) => plan(&run, json),
+        Command::Eval { run, data, with } => {
+            let (task, result) = with.open(&run)?.evaluate(&data, !json)?;
+            match json {
+                true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
+                false => say(result.to_text(&task).trim_end()),
+            }
+        }
+        Command::Merge { run, folder, with } => {
+            let path = with.open(&run)?.merge(&folder)?;
+            match json {
+                true => say(&serde_json::json!({ "path": path }).to_string()),
+                false => say(&format!("model (Hugging Face) saved in {}", path.display())),
+            }
+        }
+    }
+}
+
+impl UseArguments {
+    fn open(&self, run: &Path) -> Result<TrainedModel> {
+        TrainedModel::open(run, &self.plugins, self.device)
+    }
+}
+
+/// Starts as many threads as the run file asks for.
+fn start_threads(file: &RunFile) -> Result<()> {
+    let Some(threads) = file.train.threads else { return Ok(()) };
+    let started = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    started.map_err(|error| Error::usage(format!("cannot start {threads} threads: {error}")))
+}
+
+fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
+    let file = arguments.run_file()?;
+    start_threads(&file)?;
+    let plan = run::plan(file, &arguments.plugins, arguments.device)?;
+    match json {
+        true => say(&serde_json::to_string(&plan).unwrap_or_default()),
+        false => say(plan.to_text().trim_end()),
     }
 }
 
 /// What a bare `fthost` does: one run.
 fn train(arguments: RunArguments, json: bool, started: Instant) -> Result<()> {
     let file = arguments.run_file()?;
-    if let Some(threads) = file.train.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .map_err(|error| Error::usage(format!("cannot start {threads} threads: {error}")))?;
-    }
+    start_threads(&file)?;
     let output = if json { Output::Json } else { Output::Human { quiet: arguments.quiet } };
     run::execute(run::Options {
         file,
         plugins: arguments.plugins,
         out: arguments.out,
+        resume: arguments.resume,
         device: arguments.device,
         output,
         started,

@@ -248,6 +248,60 @@ impl Dataset {
         })
     }
 
+    /// TEMPORARY until the real one is merged.
+    pub fn split(self, share: f64, seed: u64) -> Result<(Self, Self)> {
+        let order = fthost_autograd::random::Stream::new(seed, "validation split").permutation(self.len());
+        let counts = self.class_counts();
+        let mut left: Vec<usize> = counts.iter().map(|n| ((*n as f64 * share).round() as usize).max(1)).collect();
+        let (mut train, mut held) = (Vec::new(), Vec::new());
+        for row in order {
+            match self.class(row) {
+                Some(class) if left[class as usize] > 0 => {
+                    left[class as usize] -= 1;
+                    held.push(row)
+                }
+                _ => train.push(row),
+            }
+        }
+        train.sort_unstable();
+        held.sort_unstable();
+        Ok((self.subset(&train), self.subset(&held)))
+    }
+
+    fn subset(&self, rows: &[u32]) -> Self {
+        let inputs = match &self.inputs {
+            Inputs::Text { ids, types, offsets } => {
+                let (mut i, mut t, mut o) = (Vec::new(), Vec::new(), vec![0]);
+                for &row in rows {
+                    let range = offsets[row as usize]..offsets[row as usize + 1];
+                    i.extend_from_slice(&ids[range.clone()]);
+                    t.extend_from_slice(&types[range]);
+                    o.push(i.len());
+                }
+                Inputs::Text { ids: i, types: t, offsets: o }
+            }
+            Inputs::Images { images, tokens } => {
+                let size: usize = images.shape.iter().product();
+                let mut images2 = images.clone();
+                images2.pixels =
+                    rows.iter().flat_map(|&row| images.pixels[row as usize * size..][..size].iter().copied()).collect();
+                Inputs::Images { images: images2, tokens: *tokens }
+            }
+        };
+        let mut mine = self.clone();
+        mine.inputs = inputs;
+        mine.rows.label = rows.iter().map(|&row| self.rows.label[row as usize]).collect();
+        if !self.rows.lines.is_empty() {
+            mine.rows.lines = rows.iter().map(|&row| self.rows.lines[row as usize]).collect();
+        }
+        mine.targets = match &self.targets {
+            Targets::Classes(c) => Targets::Classes(rows.iter().map(|&row| c[row as usize]).collect()),
+            Targets::Values(c) => Targets::Values(rows.iter().map(|&row| c[row as usize]).collect()),
+            Targets::Open => Targets::Open,
+        };
+        mine
+    }
+
     /// The examples of these rows, packed in their order. Images are on the data set's device.
     pub fn input(&self, rows: &[u32]) -> Result<Input> {
         match &self.inputs {

@@ -22,6 +22,11 @@ impl Sampler {
         self.examples.div_ceil(self.batch_size)
     }
 
+    /// As [`epoch`](Self::epoch), from batch `first` on.
+    pub fn epoch_from(&self, epoch: u64, first: usize) -> impl ExactSizeIterator<Item = Vec<u32>> + use<> {
+        self.epoch(epoch).skip(first)
+    }
+
     /// The batches of epoch `epoch`, as rows of the data set.
     pub fn epoch(&self, epoch: u64) -> impl ExactSizeIterator<Item = Vec<u32>> + use<> {
         let order = self.shuffle.at(&[epoch]).permutation(self.examples);

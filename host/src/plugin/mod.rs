@@ -31,7 +31,7 @@ use fthost_plugin_api::abi::tables::{OK, PluginApi};
 pub use fthost_plugin_api::{FisherLabels, MethodInfo, MethodKind, PluginInfo};
 
 pub use self::bridge::handles::RunHandles;
-pub use self::instance::{HeadInstance, RegularizerInstance, SchedulerInstance, State, StrategyInstance};
+pub use self::instance::{HeadInstance, RegularizerInstance, SchedulerInstance, State, Stateful, StrategyInstance};
 pub use self::search::Search;
 use self::search::did_you_mean;
 use crate::adapted::AdaptedModel;

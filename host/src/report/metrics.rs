@@ -2,7 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use fthost_plugin_api::PredictionKind;
+
 use super::classification::confusion_matrix;
+
+/// Whether a greater value of a metric is a better one: not so for losses and errors.
+pub fn higher_is_better(metric: &str) -> bool {
+    !["loss", "mse", "mae"].contains(&metric)
+}
+
+/// The metrics of a kind of predictions, the loss among them.
+pub fn names(kind: PredictionKind) -> Vec<String> {
+    let mut names: Vec<String> = match kind {
+        PredictionKind::Classes => classes(&[0, 1], &[0, 1], 2).to_map().into_keys().collect(),
+        PredictionKind::Values => values(&[0.0, 1.0], &[0.0, 1.0]).to_map().into_keys().collect(),
+    };
+    names.push("loss".into());
+    names.sort();
+    names
+}
 
 /// Precision, recall and F1 of one class, or averages of them. Where a denominator is zero, zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

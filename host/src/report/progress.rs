@@ -34,9 +34,9 @@ pub struct TrainProgress {
 }
 
 impl TrainProgress {
-    /// A bar of `steps` optimizer steps; nothing is drawn where `shown` is false.
-    pub fn new(shown: bool, steps: u64) -> Self {
-        Self { line: Line::new(shown, "training", "step", steps), state: Mutex::default() }
+    /// A bar of `steps` optimizer steps, of which `done` were taken before; nothing is drawn where `shown` is false.
+    pub fn new(shown: bool, done: u64, steps: u64) -> Self {
+        Self { line: Line::new(shown, "training", "step", done, steps), state: Mutex::default() }
     }
 
     /// A step is over.
@@ -47,6 +47,11 @@ impl TrainProgress {
             state.to_text(report.lr, self.line.elapsed())
         };
         self.line.advance(1, &text);
+    }
+
+    /// Says something once, above the bar.
+    pub fn say(&self, text: &str) {
+        self.line.say(text);
     }
 
     /// Takes the bar away; what stays is the result that the run prints.
@@ -64,7 +69,7 @@ pub struct EvaluationProgress {
 impl EvaluationProgress {
     /// A bar of `examples` examples that says `what` is done; nothing is drawn where `shown` is false.
     pub fn new(shown: bool, what: &str, examples: usize) -> Self {
-        Self { line: Line::new(shown, what, "example", examples as u64) }
+        Self { line: Line::new(shown, what, "example", 0, examples as u64) }
     }
 
     /// Further examples are done.
@@ -121,18 +126,24 @@ struct Line {
     what: String,
     unit: &'static str,
     bar: ProgressBar,
+    /// Where it began.
+    from: u64,
+    shown: bool,
     /// Where there is no terminal: when a line was printed last.
     log: Option<Mutex<Instant>>,
 }
 
 impl Line {
-    fn new(shown: bool, what: &str, unit: &'static str, length: u64) -> Self {
+    fn new(shown: bool, what: &str, unit: &'static str, from: u64, length: u64) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if shown && terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(length), target).with_style(style(colours()));
         bar.set_prefix(what.to_owned());
+        // The speed and the time left are those of this process.
+        bar.set_position(from);
+        bar.reset_eta();
         let log = (shown && !terminal).then(|| Mutex::new(Instant::now()));
-        Self { what: what.to_owned(), unit, bar, log }
+        Self { what: what.to_owned(), unit, bar, from, shown, log }
     }
 
     fn elapsed(&self) -> Duration {
@@ -155,10 +166,17 @@ impl Line {
     /// `training: step 20 of 100  loss 0.5000  lr 1.00e-3  900 tokens/s  00:00:08 left`
     fn to_text(&self, text: &str) -> String {
         let (done, length) = (self.bar.position(), self.bar.length().unwrap_or_default());
-        let left = self.elapsed().mul_f64(length.saturating_sub(done) as f64 / done.max(1) as f64);
+        let here = done.saturating_sub(self.from).max(1);
+        let left = self.elapsed().mul_f64(length.saturating_sub(done) as f64 / here as f64);
         let text = if text.is_empty() { String::new() } else { format!("  {text}") };
         let left = indicatif::FormattedDuration(left);
         format!("{}: {} {done} of {length}{text}  {left} left", self.what, self.unit)
+    }
+
+    fn say(&self, text: &str) {
+        if self.shown {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
     }
 
     fn finish(&self) {
@@ -213,7 +231,7 @@ mod tests {
 
     #[test]
     fn lines_say_where_a_run_stands() {
-        let line = Line::new(false, "training", "step", 100);
+        let line = Line::new(false, "training", "step", 0, 100);
         line.advance(20, "loss 0.5");
         let text = line.to_text("loss 0.5");
         assert!(text.starts_with("training: step 20 of 100  loss 0.5  ") && text.ends_with(" left"), "{text}");

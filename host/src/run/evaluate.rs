@@ -58,12 +58,17 @@ impl Evaluation {
 /// Evaluates on all examples of the pass's data. `progress` hears the number of examples done.
 pub fn evaluate(pass: &Pass<'_>, progress: &(dyn Fn(usize) + Sync)) -> Result<Evaluation> {
     let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
+    evaluate_rows(pass, &rows, progress)
+}
+
+/// Evaluates on some examples.
+pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + Sync)) -> Result<Evaluation> {
     // Batches on a GPU are bigger: parallelism is inside the op there.
     let chunk = if pass.model.device.is_cpu() { ROWS } else { 8 * ROWS };
     let parts: Vec<Part> = rows
         .par_chunks(chunk)
         .map(|rows| {
-            let part = evaluate_rows(pass, rows)?;
+            let part = evaluate_chunk(pass, rows)?;
             progress(rows.len());
             Ok(part)
         })
@@ -95,7 +100,7 @@ struct Part {
     predictions: Vec<f32>,
 }
 
-fn evaluate_rows(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
+fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
     let tape = Tape::new(TapeOptions { precision: pass.precision, ..TapeOptions::default() });
     let outputs = pass.outputs(&tape, rows)?;
     let targets = pass.data.targets(rows, &pass.model.device)?;

@@ -12,6 +12,13 @@ use super::folder::write_atomically;
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::{Error, Result};
 
+/// The folder of an adapter within a run folder.
+pub const ADAPTER: &str = "adapter";
+/// The folder of a whole model within a run folder.
+pub const MODEL: &str = "model";
+/// The form of a whole model.
+pub const WHOLE: &str = "huggingface";
+
 /// What is saved beside the weights.
 pub struct Saved<'a> {
     /// The model with what was trained.
@@ -37,11 +44,11 @@ impl Saved<'_> {
     /// Saves an adapter, or a whole model where base weights trained and no strategy added any parameter.
     pub fn write(&self, run: &Path) -> Result<Exported> {
         let adds = self.model.parameters.iter().any(|p| matches!(p.owner, Owner::Strategy(_)));
-        let base_trained = self.model.trainable().any(|p| p.owner == Owner::Base);
+        let base_trained = self.model.parameters.iter().any(|p| p.owner == Owner::Base && p.trained());
         if base_trained && !adds {
-            self.write_model(&run.join("model"))
+            write_model(self.model, self.labels, &run.join(MODEL))
         } else {
-            self.write_adapter(&run.join("adapter"))
+            self.write_adapter(&run.join(ADAPTER))
         }
     }
 
@@ -50,7 +57,7 @@ impl Saved<'_> {
         let mut tensors = BTreeMap::new();
         for parameter in &self.model.parameters {
             let key = match parameter.owner {
-                Owner::Base if parameter.parameter.trainable() => {
+                Owner::Base if parameter.trained() => {
                     format!("base_model.model.{}{}", info.prefix, parameter.parameter.name())
                 }
                 Owner::Base => continue,
@@ -61,7 +68,7 @@ impl Saved<'_> {
         }
         write_safetensors(&folder.join("adapter_model.safetensors"), &tensors)?;
 
-        let heads: Vec<String> = head_modules(info, &self.heads());
+        let heads: Vec<String> = head_modules(info, &heads(self.model));
         let mut config = json!({
             "base_model_name_or_path": self.base,
             "task_type": "SEQ_CLS",
@@ -76,29 +83,27 @@ impl Saved<'_> {
             None => "fthost",
         };
         write_json(&folder.join("adapter_config.json"), &config)?;
-        self.write_labels(folder)?;
+        write_labels(self.labels, folder)?;
         Ok(Exported { format, path: folder.to_owned() })
     }
+}
 
-    fn write_model(&self, folder: &Path) -> Result<Exported> {
-        let model = &self.model.model;
-        let head: Vec<(String, Tensor)> = self
-            .heads()
-            .iter()
-            .map(|p| (head_path(model.info(), p.parameter.name()), p.parameter.tensor().clone()))
-            .collect();
-        model.save_folder(folder, &head, self.labels)?;
-        self.write_labels(folder)?;
-        Ok(Exported { format: "huggingface", path: folder.to_owned() })
-    }
+/// Writes a whole model with its heads: a Hugging Face folder.
+pub fn write_model(model: &AdaptedModel, labels: &[String], folder: &Path) -> Result<Exported> {
+    let info = model.model.info();
+    let head: Vec<(String, Tensor)> =
+        heads(model).iter().map(|p| (head_path(info, p.parameter.name()), p.parameter.tensor().clone())).collect();
+    model.model.save_folder(folder, &head, labels)?;
+    write_labels(labels, folder)?;
+    Ok(Exported { format: WHOLE, path: folder.to_owned() })
+}
 
-    fn heads(&self) -> Vec<&ModelParameter> {
-        self.model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))).collect()
-    }
+fn heads(model: &AdaptedModel) -> Vec<&ModelParameter> {
+    model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))).collect()
+}
 
-    fn write_labels(&self, folder: &Path) -> Result<()> {
-        write_json(&folder.join("labels.json"), &json!(self.labels))
-    }
+fn write_labels(labels: &[String], folder: &Path) -> Result<()> {
+    write_json(&folder.join("labels.json"), &json!(labels))
 }
 
 /// Hugging Face's path of a head's parameter: a head calls its last layer `classifier` or `out_proj` and the one before it

@@ -13,7 +13,12 @@ use crate::{Error, Result};
 pub struct RunFolder {
     path: PathBuf,
     metrics: BufWriter<fs::File>,
+    /// Held as long as the run goes on; the system lets go of it however the process ends.
+    _lock: fs::File,
 }
+
+const METRICS: &str = "metrics.jsonl";
+const RUN_FILE: &str = "run.toml";
 
 impl RunFolder {
     /// Makes the folder. One that the user named must not exist yet; a default name gets a number where it is taken:
@@ -32,9 +37,41 @@ impl RunFolder {
             }
             None => Self::make_numbered(default)?,
         };
-        let file = path.join("metrics.jsonl");
+        let lock = lock(&path)?;
+        let file = path.join(METRICS);
         let metrics = fs::File::create_new(&file).map_err(Error::io(format!("cannot write {}", file.display())))?;
-        Ok(Self { path, metrics: BufWriter::new(metrics) })
+        Ok(Self { path, metrics: BufWriter::new(metrics), _lock: lock })
+    }
+
+    /// Opens the folder of a run that goes on, if no other process is at it. [`rewind`](Self::rewind) takes the log back to where
+    /// the checkpoint was.
+    pub fn reopen(path: &Path) -> Result<Self> {
+        let lock = lock(path)?;
+        let file = path.join(METRICS);
+        let metrics = fs::OpenOptions::new().append(true).open(&file);
+        let metrics = metrics.map_err(Error::io(format!("cannot write {}", file.display())))?;
+        Ok(Self { path: path.to_owned(), metrics: BufWriter::new(metrics), _lock: lock })
+    }
+
+    /// Length of `metrics.jsonl` in bytes, everything that was logged included.
+    pub fn log_position(&mut self) -> Result<u64> {
+        self.flush()?;
+        self.metrics.get_ref().metadata().map(|file| file.len()).map_err(Error::io("cannot read metrics.jsonl"))
+    }
+
+    /// Forgets what was logged after a position: those steps are taken again.
+    pub fn rewind(&mut self, position: u64) -> Result<()> {
+        self.metrics.get_ref().set_len(position).map_err(Error::io("cannot shorten metrics.jsonl"))
+    }
+
+    /// The resolved run file of the run in a folder.
+    pub fn run_file(path: &Path) -> Result<PathBuf> {
+        let file = path.join(RUN_FILE);
+        if file.is_file() {
+            return Ok(file);
+        }
+        Err(Error::usage(format!("{} is no run folder: it has no {RUN_FILE}", path.display()))
+            .with_help("name the folder that a run has left, as in runs/NAME"))
     }
 
     fn make_numbered(default: &Path) -> Result<PathBuf> {
@@ -93,6 +130,17 @@ impl RunFolder {
     }
 }
 
+fn lock(path: &Path) -> Result<fs::File> {
+    let failed = || Error::io(format!("cannot open the run folder {}", path.display()));
+    let file = fs::File::open(path).map_err(failed())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::usage(format!("another run is at work in {}", path.display()))
+            .with_help("wait for it to end, or name another folder by --out")),
+        Err(fs::TryLockError::Error(error)) => Err(failed()(error)),
+    }
+}
+
 fn cannot_make(path: &Path, source: std::io::Error) -> Error {
     Error::Usage {
         message: format!("cannot make the run folder {}: {source}", path.display()),
@@ -102,17 +150,25 @@ fn cannot_make(path: &Path, source: std::io::Error) -> Error {
 
 /// Writes a file whole or not at all: to a temporary file beside it, synced, then renamed over it.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    write_file_atomically(path, |file| fs::write(file, content))
+}
+
+/// As [`write_atomically`], by a function that writes to a path.
+pub fn write_file_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     let failed = || Error::io(format!("cannot write {}", path.display()));
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed())?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
-    file.write_all(content).map_err(failed())?;
-    file.as_file().sync_all().map_err(failed())?;
+    let file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
+    write(file.path()).map_err(failed())?;
+    // A writer may have put another file in its place.
+    let written = fs::File::open(file.path()).map_err(failed())?;
+    written.sync_all().map_err(failed())?;
     // A temporary file is private; what a run leaves is as readable as any file of the user.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(failed())?;
+    written.set_permissions(mode).map_err(failed())?;
     file.persist(path).map_err(|e| e.error).map_err(failed())?;
-    Ok(())
+    // The new name, too, has to survive a power cut.
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed())
 }
 
 #[cfg(test)]
@@ -128,6 +184,25 @@ mod tests {
         assert_eq!(RunFolder::create(None, &default).unwrap().path(), home.path().join("runs/demo-3"));
         let error = RunFolder::create(Some(&default), &default).unwrap_err();
         assert!(error.to_string().contains("exists already"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_serves_one_run_at_a_time_and_its_log_goes_back() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run");
+        let mut run = RunFolder::create(Some(&path), &path).unwrap();
+        let error = RunFolder::reopen(&path).unwrap_err();
+        assert!(error.to_string().contains("another run is at work"), "{error}");
+        run.log(&1).unwrap();
+        let position = run.log_position().unwrap();
+        run.log(&2).unwrap();
+        run.flush().unwrap();
+        drop(run);
+        let mut run = RunFolder::reopen(&path).unwrap();
+        run.rewind(position).unwrap();
+        run.log(&3).unwrap();
+        run.flush().unwrap();
+        assert_eq!(fs::read_to_string(path.join(METRICS)).unwrap(), "1\n3\n");
     }
 
     #[test]

@@ -2,35 +2,49 @@
 //!
 //! [`execute`] reads top to bottom as a run goes.
 
+pub mod checkpoint;
 pub mod demo;
+pub mod estimate;
 pub mod evaluate;
 pub mod events;
 pub mod examples;
 pub mod export;
 pub mod file;
 pub mod folder;
+pub mod identity;
+pub mod interrupt;
+pub mod open;
 pub mod plan;
+pub mod proof;
 pub mod result;
 mod setup;
+pub mod snapshot;
 pub mod step;
 pub mod train;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use fthost_autograd::Device;
+use fthost_autograd::{Device, optim};
 
-use crate::adapted::AdaptedModel;
 use crate::report::progress::{EvaluationProgress, TrainProgress};
 use crate::{Error, Result};
+use checkpoint::Checkpoints;
+use estimate::Estimate;
 use events::Line;
 use file::RunFile;
 use folder::RunFolder;
+use identity::Identity;
+use interrupt::Interrupt;
 use plan::Plan;
-use result::{Parameters, PluginUsed, Summary, TaskResult};
+use proof::Proof;
+use result::{Parameters, Summary, TaskResult};
 use setup::Setup;
+use snapshot::{Header, TrainState};
 use step::Pass;
 use train::Trainer;
+use watch::Watch;
 
 /// What to run, and how to report.
 #[derive(Clone, Debug)]
@@ -41,6 +55,8 @@ pub struct Options {
     pub plugins: Vec<String>,
     /// The run folder, where the user named one.
     pub out: Option<PathBuf>,
+    /// Goes on with the run in that folder.
+    pub resume: bool,
     /// Where to compute.
     pub device: DeviceChoice,
     /// Who reads what is printed.
@@ -120,93 +136,112 @@ impl Output {
 
 /// Runs a run file: plan, evaluation before, training, evaluation after, and everything saved in the run folder.
 pub fn execute(options: Options) -> Result<Summary> {
-    let Options { file, plugins, out, device, output, started } = options;
-    let Setup { file, library, mut model, tasks, mut strategies, mut regularizers, scheduler, precision } =
-        setup::set_up(file, &plugins, device)?;
-    // One task for now: several train jointly or in sequence once a run file names them.
-    let task = tasks.into_iter().next().ok_or_else(|| Error::usage("the run file has no task"))?;
-
-    let (steps_per_epoch, steps) = train::steps(&file.train, task.train.len());
-    let plan = Plan::new(
-        &model,
-        &task.train,
-        &plan::Schedule {
-            strategies: file.strategies.iter().map(|method| method.plugin.clone()).collect(),
-            tasks: vec![task.name.clone()],
-            steps_per_epoch,
-            steps,
-            batch_size: file.train.batch_size,
-            moments: file.train.optimizer.moments(),
-            threads: rayon::current_num_threads(),
-        },
-    );
+    let Options { file, mut plugins, out, resume, device, output, started } = options;
+    if let Some(folder) = out.as_deref().filter(|_| resume && plugins.is_empty()) {
+        plugins = recorded_plugins(folder)?;
+    }
+    let setup = setup::set_up(file, &plugins, device)?;
+    let identity = setup.identity(device)?;
+    let plan = setup.plan()?;
     output.say(&plan.to_text());
 
-    let mut folder = RunFolder::create(out.as_deref(), &file.run_folder())?;
-    folder.write("run.toml", file.to_toml().as_bytes())?;
+    let Setup { file, mut model, tasks, mut strategies, mut regularizers, mut scheduler, .. } = setup;
+    let precision = setup.precision;
+    // One task for now: several train jointly or in sequence once a run file names them.
+    let mut task = tasks.into_iter().next().ok_or_else(|| Error::usage("the run file has no task"))?;
 
-    let evaluate = |model: &AdaptedModel, when: &str| -> Result<Option<evaluate::Evaluation>> {
-        let Some(data) = &task.test else { return Ok(None) };
-        let progress = EvaluationProgress::new(output.says_progress(), when, data.len());
-        let pass = Pass { model, head: &task.head, spec: &task.spec, data, precision };
-        evaluate::evaluate(&pass, &|examples| progress.advance(examples)).map(Some)
+    let mut folder = match &out {
+        Some(path) if resume => RunFolder::reopen(path)?,
+        _ => RunFolder::create(out.as_deref(), &file.run_folder())?,
     };
-    let before = if file.train.evaluate_before { evaluate(&model, "evaluating before training")? } else { None };
-    if let Some(before) = &before {
-        folder.log(&Line::Evaluation { step: 0, task: &task.name, when: "before", metrics: &before.metrics() })?;
-    }
-
-    let progress = TrainProgress::new(output.says_progress(), steps);
-    let trained = Trainer {
+    let checkpoints = Checkpoints::new(folder.path(), file.train.keep_checkpoints);
+    let interrupt = Interrupt::listen()?;
+    let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
+    let evaluate = |pass: &Pass<'_>, when: &str| {
+        let progress = EvaluationProgress::new(output.says_progress(), when, pass.data.len());
+        evaluate::evaluate(pass, &|examples| progress.advance(examples))
+    };
+    let mut trainer = Trainer {
         settings: &file.train,
         model: &mut model,
         strategies: &mut strategies,
         regularizers: &mut regularizers,
-        scheduler: &scheduler,
+        scheduler: &mut scheduler,
+        optimizer: &mut optimizer,
         task: &task.name,
-        head: &task.head,
+        head: &mut task.head,
         spec: &task.spec,
         data: &task.train,
+        validation: task.validation.as_ref(),
         precision,
+        checkpoints: &checkpoints,
+        identity: &identity,
+        interrupt: &interrupt,
         started,
-    }
-    .train(&mut folder, &progress);
+    };
+    let state = if resume {
+        resume_from(&checkpoints, &identity, &mut trainer, &mut folder)?
+    } else {
+        folder.write("run.toml", identity.run_file.as_bytes())?;
+        let watch = || Watch::new(&task.monitor, file.train.min_delta, file.train.patience);
+        let mut state = TrainState::begin(task.validation.as_ref().map(|_| watch()), precision);
+        if let Some(data) = task.test.as_ref().filter(|_| file.train.evaluate_before) {
+            state.before = evaluate(&trainer.pass(data), "evaluating before training")?.metrics();
+            folder.log(&Line::Evaluation { step: 0, task: &task.name, when: "before", metrics: &state.before })?;
+        }
+        state
+    };
+    let progress = TrainProgress::new(output.says_progress(), state.trained.steps, plan.steps);
+    let outcome = trainer.train(state, &mut folder, &progress);
     progress.finish();
-    let mut trained = trained?;
+    let mut state = match outcome {
+        Err(stopped @ Error::Interrupted { .. }) => {
+            return Err(stopped.with_help(format!("go on with: {}", resume_command(folder.path(), device))));
+        }
+        outcome => outcome?,
+    };
 
-    let after = evaluate(&model, "evaluating after training")?;
+    let best = state.watch.as_ref().and_then(|watch| watch.best);
+    if let Some(best) = best.filter(|best| best.step != state.trained.steps) {
+        snapshot::restore_parameters(trainer.model, &checkpoints.best(best.step)?)?;
+    }
+    let data = task.test.as_ref();
+    let after = data.map(|data| evaluate(&trainer.pass(data), "evaluating after training")).transpose()?;
     if let Some(after) = &after {
-        folder.log(&Line::Evaluation {
-            step: trained.steps,
-            task: &task.name,
-            when: "after",
-            metrics: &after.metrics(),
-        })?;
+        let step = best.map_or(state.trained.steps, |best| best.step);
+        folder.log(&Line::Evaluation { step, task: &task.name, when: "after", metrics: &after.metrics() })?;
     }
     folder.flush()?;
 
     let saved = export::Saved {
-        model: &model,
+        model: trainer.model,
         base: &file.model.name(),
-        adapter_config: adapter_config(&strategies)?,
+        adapter_config: adapter_config(trainer.strategies)?,
         labels: task.train.labels(),
     }
     .write(folder.path())?;
-    if let Some(tokenizer) = &task.tokenizer_file
-        && saved.format == "huggingface"
-    {
-        copy_beside(tokenizer, &saved.path)?;
+    let whole = saved.format == export::WHOLE;
+    if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.model).filter(|_| whole) {
+        copy_beside(&tokenizer, &saved.path)?;
     }
+    let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
+    checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
 
-    trained.peak_rss_bytes = peak_rss_bytes();
-    let task_result = TaskResult::new(task.train.labels(), before.as_ref(), after.as_ref());
+    state.trained.peak_rss_bytes = peak_rss_bytes();
+    let TrainState { trained, watch, before, .. } = state;
+    let task_result = TaskResult::new(&task.train, before, watch, after.as_ref());
     let summary = Summary {
         folder: folder.path().to_owned(),
         parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
-        plugins: library.plugins().iter().map(PluginUsed::from).collect(),
+        plugins: identity.plugins.clone(),
         seed: file.train.seed,
         device: device.to_string(),
         precision: file.train.precision.to_string(),
+        proof: Proof {
+            start: setup.start,
+            parameters_with_gradient: trained.parameters_with_gradient,
+            frozen: setup.checksums.frozen(trainer.model)?,
+        },
         train: trained,
         tasks: std::iter::once((task.name.clone(), task_result)).collect(),
         saved,
@@ -215,6 +250,52 @@ pub fn execute(options: Options) -> Result<Summary> {
     folder.write_json("result.json", &summary)?;
     output.conclude(&summary, &summary.to_text());
     Ok(summary)
+}
+
+/// The plan of a run, with time and memory measured on this machine. Nothing is trained and nothing written.
+pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Plan> {
+    let setup = setup::set_up(file, plugins, device)?;
+    let mut plan = setup.plan()?;
+    plan.estimate = Some(Estimate::measure(&setup)?);
+    Ok(plan)
+}
+
+/// The plugins that a run in this folder used, those that are still there.
+fn recorded_plugins(folder: &Path) -> Result<Vec<String>> {
+    let found = Checkpoints::new(folder, usize::MAX).newest::<Header>()?;
+    let paths = found.header.identity.plugins.into_iter().map(|plugin| plugin.path);
+    Ok(paths.filter(|path| Path::new(path).is_file()).collect())
+}
+
+/// Puts the run back to where its newest checkpoint was, if it is the same run.
+fn resume_from(
+    checkpoints: &Checkpoints,
+    identity: &Identity,
+    trainer: &mut Trainer<'_>,
+    folder: &mut RunFolder,
+) -> Result<TrainState> {
+    let found = checkpoints.newest::<Header>()?;
+    let differences = found.header.identity.differences(identity);
+    if !differences.is_empty() {
+        return Err(Error::usage(format!(
+            "{} belongs to another run:\n{}",
+            found.path.display(),
+            differences.join("\n")
+        ))
+        .with_help("resume with what the run began with, or begin a new run in another folder"));
+    }
+    trainer.parts().restore(&found.header, &found.tensors)?;
+    folder.rewind(found.header.log_position)?;
+    Ok(found.header.state)
+}
+
+/// The command that resumes the run in a folder.
+fn resume_command(folder: &Path, device: DeviceChoice) -> String {
+    let folder = folder.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,:@".contains(c);
+    let folder = if folder.chars().all(plain) { folder } else { format!("'{}'", folder.replace('\'', r"'\''")) };
+    let device = if device == DeviceChoice::Cpu { String::new() } else { format!(" --device {device}") };
+    format!("fthost --resume --out {folder}{device}")
 }
 
 /// The fields of PEFT's adapter_config.json, where all strategies together are something that PEFT knows: exactly one says so.

@@ -3,6 +3,7 @@
 use fthost_models::{Modality, ModelInfo};
 use serde::Serialize;
 
+use super::estimate::Estimate;
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::Dataset;
 use crate::report::table::Table;
@@ -32,6 +33,9 @@ pub struct Plan {
     pub steps: u64,
     /// Estimated peak memory in bytes.
     pub memory: Memory,
+    /// Time and memory as a few batches took them, where they were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
 }
 
 /// Who declared parameters that train, and how many elements.
@@ -118,6 +122,7 @@ impl Plan {
             truncated: data.truncated(),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
+            estimate: None,
         }
     }
 
@@ -136,7 +141,16 @@ impl Plan {
         let cut = if self.truncated > 0 { format!(", {} texts cut", self.truncated) } else { String::new() };
         rows.row(["data", &format!("{} examples, {} tokens{cut}", count(self.examples), count(self.tokens))]);
         rows.row(["steps", &format!("{} ({} an epoch)", self.steps, self.steps_per_epoch)]);
-        rows.row(["memory", &format!("about {} MB", self.memory.total() / 1_000_000)]);
+        match &self.estimate {
+            None => rows.row(["memory", &format!("about {} MB", self.memory.total() / 1_000_000)]),
+            Some(Estimate { train_seconds, evaluation_seconds, peak_rss_bytes, batches }) => {
+                rows.row(["memory", &format!("about {} MB", peak_rss_bytes / 1_000_000)]);
+                let step = 1e3 * train_seconds / self.steps.max(1) as f64;
+                let (train, evaluation) = (duration(*train_seconds), duration(*evaluation_seconds));
+                rows.row(["time", &format!("about {train} ({step:.0} ms a step), and {evaluation} for evaluation")]);
+                rows.row(["", &format!("measured on {batches} batches; nothing was trained")]);
+            }
+        }
         rows.to_text()
     }
 }
@@ -166,6 +180,16 @@ fn estimate(model: &AdaptedModel, data: &Dataset, schedule: &Schedule, trainable
         training: F32 * trainable * (2 + schedule.moments),
         activations: F32 * tokens * kept * schedule.threads.min(4) / 4 + BASELINE,
         data: 2 * F32 * data.total_tokens(),
+    }
+}
+
+/// `0.4 s`, `42 s`, `3 min`, `2.5 h`.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        ..10.0 => format!("{seconds:.1} s"),
+        10.0..120.0 => format!("{seconds:.0} s"),
+        120.0..7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
     }
 }
 

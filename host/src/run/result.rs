@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::evaluate::{Evaluation, Outcome};
 use super::export::Exported;
 use super::plan::Plan;
+use super::proof::Proof;
 use super::train::Trained;
+use super::watch::Watch;
+use crate::data::Dataset;
 use crate::plugin::Plugin;
 use crate::report::classification;
 
@@ -31,6 +34,8 @@ pub struct Summary {
     pub device: String,
     /// `f32`, `bf16` or `f16`.
     pub precision: String,
+    /// That the run did what was asked.
+    pub proof: Proof,
     /// What was saved.
     pub saved: Exported,
     /// The plan that was printed.
@@ -45,9 +50,15 @@ pub struct TaskResult {
     /// The same metrics before the first step, where `train.evaluate_before` asks for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub before: BTreeMap<String, f64>,
+    /// The metric that was watched on the validation examples, with its best value: that of the model that is saved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
     /// Class names in index order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+    /// Training examples of each class.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub class_counts: Vec<u64>,
     /// Test examples of each true class (row) by predicted class (column).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
@@ -66,7 +77,7 @@ pub struct Parameters {
 }
 
 /// A plugin that took part in a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginUsed {
     /// Its name.
     pub name: String,
@@ -90,8 +101,14 @@ impl From<&Plugin> for PluginUsed {
 }
 
 impl TaskResult {
-    /// From the evaluations on the test data.
-    pub fn new(labels: &[String], before: Option<&Evaluation>, after: Option<&Evaluation>) -> Self {
+    /// From the training data, the metrics before training, what was watched, and the evaluation on the test data.
+    pub fn new(
+        data: &Dataset,
+        before: BTreeMap<String, f64>,
+        watch: Option<Watch>,
+        after: Option<&Evaluation>,
+    ) -> Self {
+        let labels = data.labels();
         let (confusion, report) = match after.map(|after| &after.outcome) {
             Some(Outcome::Classes { targets, predictions, .. }) => (
                 classification::confusion_matrix(targets, predictions, labels.len()),
@@ -101,15 +118,17 @@ impl TaskResult {
         };
         Self {
             metrics: after.map(Evaluation::metrics).unwrap_or_default(),
-            before: before.map(Evaluation::metrics).unwrap_or_default(),
+            before,
+            watch,
             labels: labels.to_vec(),
+            class_counts: data.class_counts(),
             confusion,
             report,
         }
     }
 
     /// Metrics before and after, report and confusion matrix, as a person reads them.
-    fn to_text(&self, task: &str) -> String {
+    pub fn to_text(&self, task: &str) -> String {
         let mut text = String::new();
         if let Some(report) = &self.report {
             text += &format!("{}\n\n", report.trim_end());
@@ -123,6 +142,12 @@ impl TaskResult {
                 Some(before) => format!("{task}: {name} {before:.4} before, {after:.4} after\n"),
                 None => format!("{task}: {name} {after:.4}\n"),
             };
+        }
+        if let Some(Watch { metric, best: Some(best), .. }) = &self.watch {
+            text += &format!(
+                "{task}: the model of step {} is saved: its validation {metric} {:.4} was the best\n",
+                best.step, best.value
+            );
         }
         text
     }
@@ -142,6 +167,7 @@ impl Summary {
             tokens as f64 / seconds,
             peak_rss_bytes / 1_000_000
         );
+        text += &format!("{}\n", self.proof.to_text());
         let form = match self.saved.format {
             "peft" => "adapter (PEFT)",
             "huggingface" => "model (Hugging Face)",

@@ -1,19 +1,25 @@
-//! From a run file to everything that a run needs: plugins opened, model and data loaded, heads and strategies attached.
+//! From a run file to everything that a run needs: plugins opened, model and data loaded, strategies and heads attached.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::{Device, Precision};
 use fthost_models::{Encoder, Modality};
-use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo};
+use fthost_plugin_api::{HeadSpec, MethodKind, PredictionKind, TaskInfo};
 
-use super::file::{Method, Offer, RunFile, split_argument};
-use super::{DeviceChoice, demo};
+use super::file::{Method, Offer, RunFile, TaskTable, Validation, split_argument};
+use super::identity::Identity;
+use super::plan::{Plan, Schedule};
+use super::proof::{self, Checksums, Start};
+use super::result::PluginUsed;
+use super::{DeviceChoice, demo, train};
 use crate::adapted::AdaptedModel;
 use crate::data::{self, Dataset, Part, Tokenizer};
 use crate::plugin::{HeadInstance, Library, Plugin, RegularizerInstance, SchedulerInstance, Search, StrategyInstance};
+use crate::report::metrics;
 use crate::{Error, Result};
 
-/// Everything that a run needs.
+/// Everything that a training needs.
 pub(super) struct Setup {
     /// The run file, with the strategies that the command line's plugins chose.
     pub(super) file: RunFile,
@@ -24,6 +30,10 @@ pub(super) struct Setup {
     pub(super) regularizers: Vec<RegularizerInstance>,
     pub(super) scheduler: SchedulerInstance,
     pub(super) precision: Precision,
+    /// How the model with its strategies starts.
+    pub(super) start: Start,
+    /// Of the base parameters as they were loaded.
+    pub(super) checksums: Checksums,
 }
 
 /// A task with its data and its head.
@@ -32,13 +42,45 @@ pub(super) struct Task {
     pub(super) head: HeadInstance,
     pub(super) spec: HeadSpec,
     pub(super) train: Dataset,
+    pub(super) validation: Option<Dataset>,
     pub(super) test: Option<Dataset>,
-    /// tokenizer.json, to be saved beside a whole model.
-    pub(super) tokenizer_file: Option<PathBuf>,
+    /// The metric that is watched on the validation examples.
+    pub(super) monitor: String,
 }
 
-pub(super) fn set_up(mut file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
+pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
     // Plugins first: a wrong option must not wait for a model to load.
+    let (file, mut library) = open_methods(file, plugins)?;
+    let mut model = load_model(&file, device.open()?)?;
+    let checksums = Checksums::of_base(&model)?;
+    let mut data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
+
+    let base = proof::features(&model, &data[0].train)?;
+    let strategies = attach_strategies(&file, &mut library, &mut model)?;
+    let mut claims = Vec::new();
+    for (method, strategy) in file.strategies.iter().zip(&strategies) {
+        claims.push((method.plugin.clone(), strategy.starts_at_base()?));
+    }
+    let start = Start::compare(&base, &proof::features(&model, &data[0].train)?, &claims)?;
+
+    let mut tasks = Vec::new();
+    for (i, data) in data.drain(..).enumerate() {
+        tasks.push(set_up_task(&file, i, data, &mut library, &mut model)?);
+    }
+    let regularizers = attach_regularizers(&file, &mut library, &mut model)?;
+    let schedule = &file.schedule;
+    let scheduler = SchedulerInstance::create(
+        &library.find(MethodKind::Scheduler, &schedule.plugin)?.0,
+        &schedule.plugin,
+        &schedule.config,
+    )
+    .map_err(|error| file.at_method(schedule, error))?;
+    let precision = file.train.precision.into();
+    Ok(Setup { file, library, model, tasks, strategies, regularizers, scheduler, precision, start, checksums })
+}
+
+/// Opens every plugin that the run file and the command line name, chooses strategies, and checks all options.
+pub(super) fn open_methods(mut file: RunFile, plugins: &[String]) -> Result<(RunFile, Library)> {
     let mut library = Library::new(Search::from_environment());
     let opened =
         plugins.iter().map(|argument| library.open(split_argument(argument).0)).collect::<Result<Vec<Plugin>>>()?;
@@ -53,40 +95,98 @@ pub(super) fn set_up(mut file: RunFile, plugins: &[String], device: DeviceChoice
         file.check_method(method, &info.config_schema)?;
     }
     file.fill_defaults(|kind, name| Some(library.find(kind, name).ok()?.1.config_default));
+    Ok((file, library))
+}
 
-    let device = device.open()?;
-    let mut model = AdaptedModel::new(Box::new(load_model(&file, &device)?), device, file.train.seed);
-
+/// The model that the run file names, nothing attached.
+pub(super) fn load_model(file: &RunFile, device: Device) -> Result<AdaptedModel> {
+    let encoder = if file.model.is_demo() {
+        Encoder::from_parts(demo::CONFIG, demo::WEIGHTS, &device)?
+    } else if file.model.random() {
+        let path = file.model.path.join("config.json");
+        let config = std::fs::read_to_string(&path).map_err(Error::io(format!("cannot read {}", path.display())))?;
+        Encoder::random(&config, file.train.seed, &device)?
+    } else {
+        Encoder::open(&file.model.path, &device)?
+    };
+    let mut model = AdaptedModel::new(Box::new(encoder), device, file.train.seed);
     model.tasks = file.tasks.len();
-    if let Modality::Text { .. } = model.model.info().modality {
-        let path = file.model.path.join("tokenizer.json");
+    if let Some(path) = tokenizer_file(file, &model) {
         // Read when a plugin asks: few do.
         model.tokenize = Some(Box::new(move |text| Tokenizer::load(&path, usize::MAX)?.ids(text)));
     }
+    Ok(model)
+}
 
-    // Strategies freeze the base before heads add what always trains.
+/// The tokenizer of a model that reads text.
+pub(super) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Option<PathBuf> {
+    let text = matches!(model.model.info().modality, Modality::Text { .. });
+    text.then(|| file.model.path.join("tokenizer.json"))
+}
+
+/// The tokenizer with a task's longest text.
+pub(super) fn tokenizer(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<Tokenizer>> {
+    match model.model.info().modality {
+        Modality::Text { max_tokens, .. } => {
+            let path = file.model.path.join("tokenizer.json");
+            Tokenizer::load(&path, task.max_tokens.min(max_tokens)).map(Some)
+        }
+        Modality::Images { .. } => Ok(None),
+    }
+}
+
+/// Strategies freeze the base before heads add what always trains.
+pub(super) fn attach_strategies(
+    file: &RunFile,
+    library: &mut Library,
+    model: &mut AdaptedModel,
+) -> Result<Vec<StrategyInstance>> {
     let mut strategies = Vec::new();
     for (i, method) in file.strategies.iter().enumerate() {
-        let mut strategy = StrategyInstance::create(
-            &library.find(MethodKind::Strategy, &method.plugin)?.0,
-            &method.plugin,
-            &method.config,
-        )?;
-        strategy.attach(&mut model, i).map_err(|error| file.at_method(method, error))?;
+        let plugin = library.find(MethodKind::Strategy, &method.plugin)?.0;
+        let mut strategy = StrategyInstance::create(&plugin, &method.plugin, &method.config)?;
+        strategy.attach(model, i).map_err(|error| file.at_method(method, error))?;
         strategies.push(strategy);
     }
-    let mut tasks = Vec::new();
-    for i in 0..file.tasks.len() {
-        tasks.push(set_up_task(&file, i, &mut library, &mut model)?);
-    }
+    Ok(strategies)
+}
+
+/// Makes a task's head for classes with these names and counts.
+pub(super) fn attach_head(
+    file: &RunFile,
+    index: usize,
+    library: &mut Library,
+    model: &mut AdaptedModel,
+    labels: Vec<String>,
+    class_counts: Vec<u64>,
+) -> Result<(HeadInstance, HeadSpec)> {
+    let table = &file.tasks[index];
+    let method: &Method = &table.head;
+    let plugin = library.find(MethodKind::TaskHead, &method.plugin)?.0;
+    let mut head = HeadInstance::create(&plugin, &method.plugin, &method.config)?;
+    let info = model.model.info();
+    let task = TaskInfo {
+        name: table.name.clone(),
+        labels,
+        class_counts,
+        width: info.width,
+        hidden_activation: info.head.hidden.as_ref().map(|(_, activation)| activation.clone()),
+        dropout: if file.train.dropout { f64::from(info.head.dropout_permille) / 1000.0 } else { 0.0 },
+    };
+    let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
+    Ok((head, spec))
+}
+
+fn attach_regularizers(
+    file: &RunFile,
+    library: &mut Library,
+    model: &mut AdaptedModel,
+) -> Result<Vec<RegularizerInstance>> {
     let mut regularizers = Vec::new();
     for method in &file.regularizers {
-        let mut regularizer = RegularizerInstance::create(
-            &library.find(MethodKind::Regularizer, &method.plugin)?.0,
-            &method.plugin,
-            &method.config,
-        )?;
-        regularizer.attach(&mut model).map_err(|error| file.at_method(method, error))?;
+        let plugin = library.find(MethodKind::Regularizer, &method.plugin)?.0;
+        let mut regularizer = RegularizerInstance::create(&plugin, &method.plugin, &method.config)?;
+        regularizer.attach(model).map_err(|error| file.at_method(method, error))?;
         if regularizer.needs_reference()? {
             let error = Error::plugin(format!(
                 "the regularizer {} needs the outputs of the model as it was before training, which this host does not offer",
@@ -96,63 +196,112 @@ pub(super) fn set_up(mut file: RunFile, plugins: &[String], device: DeviceChoice
         }
         regularizers.push(regularizer);
     }
-    let schedule = &file.schedule;
-    let scheduler = SchedulerInstance::create(
-        &library.find(MethodKind::Scheduler, &schedule.plugin)?.0,
-        &schedule.plugin,
-        &schedule.config,
-    )
-    .map_err(|error| file.at_method(schedule, error))?;
-    let precision = file.train.precision.into();
-    Ok(Setup { file, library, model, tasks, strategies, regularizers, scheduler, precision })
+    Ok(regularizers)
 }
 
-/// The model that the run file names.
-fn load_model(file: &RunFile, device: &Device) -> Result<Encoder> {
-    if file.model.is_demo() {
-        return Ok(Encoder::from_parts(demo::CONFIG, demo::WEIGHTS, device)?);
-    }
-    if !file.model.random() {
-        return Ok(Encoder::open(&file.model.path, device)?);
-    }
-    let path = file.model.path.join("config.json");
-    let config = std::fs::read_to_string(&path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-    Ok(Encoder::random(&config, file.train.seed, device)?)
+/// A task's examples, before a head says what their labels mean.
+struct TaskData {
+    train: Dataset,
+    validation: Option<Dataset>,
+    test: Option<Dataset>,
 }
 
-fn set_up_task(file: &RunFile, index: usize, library: &mut Library, model: &mut AdaptedModel) -> Result<Task> {
+impl TaskData {
+    fn load(file: &RunFile, table: &TaskTable, model: &AdaptedModel) -> Result<Self> {
+        let tokenizer = tokenizer(file, table, model)?;
+        let load = |path: &Path, part: Part, labels: Option<&[String]>| {
+            let modality = model.model.info().modality;
+            let source = data::Source { path, part, columns: &table.columns, labels, modality, device: &model.device };
+            data::load(&source, tokenizer.as_ref())
+        };
+        let train = load(&table.train, Part::Train, None)?;
+        let held_out = |path: &Path| load(path, Part::Test, Some(train.labels()));
+        let validation = match &table.validation {
+            Some(Validation::File(path)) => Some(held_out(path)?),
+            Some(Validation::Share(_)) | None => None,
+        };
+        let test = table.test.as_deref().map(held_out).transpose()?;
+        Ok(Self { train, validation, test })
+    }
+}
+
+fn set_up_task(
+    file: &RunFile,
+    index: usize,
+    data: TaskData,
+    library: &mut Library,
+    model: &mut AdaptedModel,
+) -> Result<Task> {
+    let TaskData { mut train, mut validation, mut test } = data;
     let table = &file.tasks[index];
-    let modality = model.model.info().modality;
-    let (tokenizer, tokenizer_file) = match modality {
-        Modality::Text { max_tokens, .. } => {
-            let path = file.model.path.join("tokenizer.json");
-            (Some(Tokenizer::load(&path, table.max_tokens.min(max_tokens))?), Some(path))
-        }
-        Modality::Images { .. } => (None, None),
-    };
-    let device = model.device.clone();
-    let load = |path: &Path, part: Part, labels: Option<&[String]>| {
-        let source = data::Source { path, part, columns: &table.columns, labels, modality, device: &device };
-        data::load(&source, tokenizer.as_ref())
-    };
-    let mut train = load(&table.train, Part::Train, None)?;
-    let mut test = table.test.as_deref().map(|path| load(path, Part::Test, Some(train.labels()))).transpose()?;
-
-    let method: &Method = &table.head;
-    let plugin = library.find(MethodKind::TaskHead, &method.plugin)?.0;
-    let mut head = HeadInstance::create(&plugin, &method.plugin, &method.config)?;
-    let info = model.model.info();
-    let task = TaskInfo {
-        name: table.name.clone(),
-        labels: train.labels().to_vec(),
-        class_counts: train.class_counts(),
-        width: info.width,
-        hidden_activation: info.head.hidden.as_ref().map(|(_, activation)| activation.clone()),
-        dropout: if file.train.dropout { f64::from(info.head.dropout_permille) / 1000.0 } else { 0.0 },
-    };
-    let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
-    for data in std::iter::once(&mut train).chain(&mut test) {
+    let (head, spec) = attach_head(file, index, library, model, train.labels().to_vec(), train.class_counts())?;
+    for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
         data.set_targets(spec.targets)?;
     }
-    Ok(Task { name: table.name.clone(), head, spec, train, test, tokenizer_file })
+    if let Some(Validation::Share(share)) = table.validation {
+        let (rest, held_out) = train.split(share, file.train.seed)?;
+        (train, validation) = (rest, Some(held_out));
+    }
+    let monitor = monitored(file, spec.predictions)?;
+    Ok(Task { name: table.name.clone(), head, spec, train, validation, test, monitor })
+}
+
+/// The metric that is watched.
+fn monitored(file: &RunFile, predictions: PredictionKind) -> Result<String> {
+    let Some(metric) = &file.train.monitor else {
+        return Ok(match predictions {
+            PredictionKind::Classes => "accuracy",
+            PredictionKind::Values => "loss",
+        }
+        .into());
+    };
+    let known = metrics::names(predictions);
+    if known.contains(metric) {
+        return Ok(metric.clone());
+    }
+    let help = format!("the task's metrics are {}", known.join(", "));
+    Err(file.error_at("train.monitor", format!("there is no metric {metric:?}"), "unknown metric", Some(help)))
+}
+
+impl Setup {
+    /// What the run will do.
+    pub(super) fn plan(&self) -> Result<Plan> {
+        let task = self.tasks.first().ok_or_else(|| Error::usage("the run file has no task"))?;
+        let settings = &self.file.train;
+        let (steps_per_epoch, steps) = train::steps(settings, task.train.len());
+        let schedule = Schedule {
+            strategies: self.file.strategies.iter().map(|method| method.plugin.clone()).collect(),
+            tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
+            steps_per_epoch,
+            steps,
+            batch_size: settings.batch_size,
+            moments: settings.optimizer.moments(),
+            threads: rayon::current_num_threads(),
+        };
+        Ok(Plan::new(&self.model, &task.train, &schedule))
+    }
+
+    /// What the run's numbers follow from.
+    pub(super) fn identity(&self, device: DeviceChoice) -> Result<Identity> {
+        let mut paths: Vec<PathBuf> = tokenizer_file(&self.file, &self.model).into_iter().collect();
+        for task in &self.file.tasks {
+            paths.push(task.train.clone());
+            paths.extend(task.test.clone());
+            if let Some(Validation::File(path)) = &task.validation {
+                paths.push(path.clone());
+            }
+        }
+        let mut files = BTreeMap::new();
+        for path in paths {
+            files.insert(path.display().to_string(), data::fingerprint(&path)?);
+        }
+        Ok(Identity {
+            fthost: env!("CARGO_PKG_VERSION").into(),
+            run_file: self.file.to_toml(),
+            plugins: self.library.plugins().iter().map(PluginUsed::from).collect(),
+            model: self.checksums.digest(),
+            files,
+            device: device.to_string(),
+        })
+    }
 }

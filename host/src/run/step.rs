@@ -42,6 +42,16 @@ pub struct BatchGradients {
     pub weight: f64,
 }
 
+impl BatchGradients {
+    /// Adds another batch's. The order of calls decides the last bits.
+    pub fn add(&mut self, other: Self) -> Result<()> {
+        self.gradients.accumulate(other.gradients)?;
+        self.loss += other.loss;
+        self.weight += other.weight;
+        Ok(())
+    }
+}
+
 /// Where a training pass draws its dropout masks from.
 #[derive(Clone, Copy, Debug)]
 pub struct DropoutKey {
@@ -49,6 +59,8 @@ pub struct DropoutKey {
     pub seed: u64,
     /// The optimizer step.
     pub step: u64,
+    /// The place of the batch's first example among those of the step.
+    pub first: u64,
 }
 
 /// Which features a head reads, in the models' words.
@@ -89,7 +101,7 @@ impl Pass<'_> {
                 dropout: dropout.map(|key| Dropout {
                     seed: key.seed,
                     step: key.step,
-                    examples: places.iter().map(|&place| place as u64).collect(),
+                    examples: places.iter().map(|&place| key.first + place as u64).collect(),
                 }),
             });
             let rows: Vec<u32> = places.iter().map(|&place| rows[place]).collect();
@@ -143,9 +155,7 @@ impl OrderedSum {
     fn add(&mut self, number: usize, part: BatchGradients) -> Result<()> {
         self.waiting.insert(number, part);
         while let Some(part) = self.waiting.remove(&self.next) {
-            self.total.gradients.accumulate(part.gradients)?;
-            self.total.loss += part.loss;
-            self.total.weight += part.weight;
+            self.total.add(part)?;
             self.next += 1;
         }
         Ok(())

@@ -1,19 +1,25 @@
-//! The training loop, from the first batch to the last.
+//! The training loop, from the first step to the last.
 
 use std::time::Instant;
 
-use fthost_autograd::{Gradients, Precision, Tape, Tensor, optim};
+use fthost_autograd::optim::{self, LossScaler};
+use fthost_autograd::{Gradients, Precision, Tape, Tensor};
 use fthost_plugin_api::{Event, Group, Progress, Rate};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Checkpoints;
+use super::evaluate::evaluate;
 use super::events::Line;
 use super::examples::TaskExamples;
 use super::file::TrainTable;
 use super::folder::RunFolder;
+use super::identity::Identity;
+use super::interrupt::Interrupt;
+use super::snapshot::{self, Parts, TrainState, parameters};
 use super::step::{BatchGradients, DropoutKey, Pass, scalar};
 use crate::adapted::AdaptedModel;
 use crate::data::{Dataset, Sampler};
-use crate::plugin::{HeadInstance, RegularizerInstance, SchedulerInstance, StrategyInstance};
+use crate::plugin::{HeadInstance, RegularizerInstance, SchedulerInstance, Stateful, StrategyInstance};
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::{Error, Result};
 
@@ -28,28 +34,40 @@ pub struct Trainer<'a> {
     /// The regularizers, in order.
     pub regularizers: &'a mut [RegularizerInstance],
     /// The schedule.
-    pub scheduler: &'a SchedulerInstance,
+    pub scheduler: &'a mut SchedulerInstance,
+    /// The optimizer.
+    pub optimizer: &'a mut optim::Optimizer,
     /// The task's name.
     pub task: &'a str,
     /// The task's head.
-    pub head: &'a HeadInstance,
+    pub head: &'a mut HeadInstance,
     /// What the head declared.
     pub spec: &'a fthost_plugin_api::HeadSpec,
     /// The training examples.
     pub data: &'a Dataset,
+    /// The examples that are watched.
+    pub validation: Option<&'a Dataset>,
     /// Float type of matrix products.
     pub precision: Precision,
+    /// Where checkpoints go.
+    pub checkpoints: &'a Checkpoints,
+    /// What the run's numbers follow from.
+    pub identity: &'a Identity,
+    /// Whether the user wants to stop.
+    pub interrupt: &'a Interrupt,
     /// When the process began, for the time to the first step.
     pub started: Instant,
 }
 
 /// Figures of a training.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
-    /// Wall-clock seconds of the loop, evaluation left out.
+    /// Wall-clock seconds of the loop, evaluation left out; of all processes, where the run was resumed.
     pub seconds: f64,
     /// Optimizer steps.
     pub steps: u64,
+    /// Steps whose gradients overflowed in `f16` and were left out.
+    pub skipped_steps: u64,
     /// Examples seen.
     pub samples: u64,
     /// Tokens (or patches) seen.
@@ -66,87 +84,151 @@ pub struct Trained {
 
 /// How many optimizer steps a training takes: of one epoch, and in all.
 pub fn steps(settings: &TrainTable, examples: usize) -> (u64, u64) {
-    let per_epoch = examples.div_ceil(settings.batch_size).max(1) as u64;
+    let per_epoch = examples.div_ceil(settings.examples_per_step()).max(1) as u64;
     let all = per_epoch * settings.epochs;
     (per_epoch, settings.steps.map_or(all, |cap| cap.min(all)))
 }
 
+/// What one optimizer step came to.
+struct Step {
+    /// Mean loss, penalties left out.
+    loss: f64,
+    penalty: Option<f64>,
+    gradient_norm: f64,
+    lr: f64,
+    /// Gradients overflowed in `f16`; nothing was updated.
+    skipped: bool,
+}
+
 impl Trainer<'_> {
-    /// Trains. Every step is logged to the run folder.
-    pub fn train(&mut self, folder: &mut RunFolder, progress: &TrainProgress) -> Result<Trained> {
+    /// Trains from where `state` stands to the end, or until the monitored metric has not been better for too long. Every step is
+    /// logged to the run folder.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where the user stops it, with a checkpoint written; whatever else ends it.
+    pub fn train(
+        &mut self,
+        mut state: TrainState,
+        folder: &mut RunFolder,
+        progress: &TrainProgress,
+    ) -> Result<TrainState> {
         let (steps_per_epoch, total_steps) = steps(self.settings, self.data.len());
-        let sampler = Sampler::new(self.settings.seed, self.data.len(), self.settings.batch_size);
-        let mut optimizer = optim::Optimizer::new(self.settings.optimizer.algorithm());
-        let mut trained = Trained::default();
-        let mut epoch_loss = Mean::default();
-        let began = Instant::now();
+        let epochs = self.settings.epochs;
+        let sampler = Sampler::new(self.settings.seed, self.data.len(), self.settings.examples_per_step());
+        let mut batches = None;
+        let mut watch = Stopwatch::start(state.trained.seconds);
 
-        self.tell(&Event::TaskBegin { task: self.task.to_owned() })?;
-        for epoch in 0..self.settings.epochs {
-            if trained.steps == total_steps {
-                break;
-            }
-            epoch_loss = Mean::default();
-            self.tell(&Event::EpochBegin { epoch, epochs: self.settings.epochs })?;
-            for rows in sampler.epoch(epoch) {
-                let step = trained.steps;
-                if step == total_steps {
-                    break;
-                }
-                self.tell(&Event::StepBegin { step, total_steps })?;
-
-                let BatchGradients { mut gradients, loss, weight } = self.batch_gradients(&rows, step)?;
-                let loss = loss / weight;
-                gradients.scale(1.0 / weight)?;
-                let penalty = self.add_penalties(&mut gradients)?;
-                gradients.densify()?;
-                if !(loss + penalty.unwrap_or(0.0)).is_finite() {
-                    return Err(not_finite(step, loss));
-                }
-                if step == 0 {
-                    trained.parameters_with_gradient = self.every_parameter_has_a_gradient(&gradients)?;
-                }
-                let gradient_norm = self.clip(&mut gradients)?;
-                let progress_now = Progress { step, total_steps, steps_per_epoch };
-                let rate = self.update(&mut optimizer, &gradients, &progress_now)?;
-
-                let tokens: usize = rows.iter().map(|&row| self.data.tokens(row)).sum();
-                trained.steps += 1;
-                trained.samples += rows.len() as u64;
-                trained.tokens += tokens as u64;
-                epoch_loss.add(loss);
-                if step == 0 {
-                    trained.first_step_seconds = self.started.elapsed().as_secs_f64();
-                }
-                self.tell(&Event::StepEnd { step, total_steps, loss })?;
-                folder.log(&Line::Step {
-                    step: step + 1,
-                    epoch: epoch + 1,
-                    loss,
-                    penalty,
-                    lr: rate.lr,
-                    gradient_norm,
-                    samples: rows.len(),
-                    tokens,
-                    seconds: began.elapsed().as_secs_f64(),
-                })?;
-                progress.step(&StepReport { loss, lr: rate.lr, samples: rows.len(), tokens });
-            }
-            self.tell(&Event::EpochEnd { epoch, epochs: self.settings.epochs })?;
-            folder.flush()?;
+        if state.trained.steps == 0 {
+            self.tell(&Event::TaskBegin { task: self.task.to_owned() })?;
         }
-        trained.seconds = began.elapsed().as_secs_f64();
-        trained.loss = epoch_loss.value();
+        while state.trained.steps < total_steps && !state.watch.as_ref().is_some_and(|watch| watch.stops()) {
+            let step = state.trained.steps;
+            let (epoch, batch) = (step / steps_per_epoch, step % steps_per_epoch);
+            if batch == 0 {
+                state.epoch_loss = (0.0, 0);
+                self.tell(&Event::EpochBegin { epoch, epochs })?;
+            }
+            let rest = batches.get_or_insert_with(|| sampler.epoch_from(epoch, batch as usize));
+            let Some(rows) = rest.next() else { return Err(Error::run("an epoch has fewer batches than it should")) };
+
+            self.tell(&Event::StepBegin { step, total_steps })?;
+            let now = Progress { step, total_steps, steps_per_epoch };
+            let Step { loss, penalty, gradient_norm, lr, skipped } = self.step(&rows, &now, &mut state)?;
+            let tokens: usize = rows.iter().map(|&row| self.data.tokens(row)).sum();
+            state.trained.steps += 1;
+            state.trained.skipped_steps += u64::from(skipped);
+            state.trained.samples += rows.len() as u64;
+            state.trained.tokens += tokens as u64;
+            if !skipped {
+                state.epoch_loss = (state.epoch_loss.0 + loss, state.epoch_loss.1 + 1);
+            }
+            if step == 0 {
+                state.trained.first_step_seconds = self.started.elapsed().as_secs_f64();
+            }
+            self.tell(&Event::StepEnd { step, total_steps, loss })?;
+            folder.log(&Line::Step {
+                step: step + 1,
+                epoch: epoch + 1,
+                loss,
+                penalty,
+                lr,
+                gradient_norm,
+                samples: rows.len(),
+                tokens,
+                seconds: watch.seconds(),
+            })?;
+            progress.step(&StepReport { loss, lr, samples: rows.len(), tokens });
+
+            let epoch_ends = batch + 1 == steps_per_epoch || step + 1 == total_steps;
+            if epoch_ends {
+                self.tell(&Event::EpochEnd { epoch, epochs })?;
+                batches = None;
+            }
+            if self.settings.evaluate_steps.map_or(epoch_ends, |every| (step + 1) % every == 0) {
+                watch.pause(|| self.validate(&mut state, &now, folder, progress))?;
+            }
+            let due = self.settings.checkpoint_steps.is_some_and(|every| (step + 1) % every == 0);
+            let interrupted = self.interrupt.came();
+            if due || epoch_ends || interrupted {
+                state.trained.seconds = watch.seconds();
+                self.write_checkpoint(&state, folder)?;
+            }
+            if interrupted && step + 1 < total_steps {
+                return Err(interrupted_after(step + 1, total_steps));
+            }
+        }
         self.tell(&Event::TaskEnd { task: self.task.to_owned() })?;
         folder.flush()?;
-        Ok(trained)
+        state.trained.seconds = watch.seconds();
+        state.trained.loss = state.epoch_loss.0 / state.epoch_loss.1.max(1) as f64;
+        Ok(state)
     }
 
-    fn batch_gradients(&self, rows: &[u32], step: u64) -> Result<BatchGradients> {
-        let pass =
-            Pass { model: self.model, head: self.head, spec: self.spec, data: self.data, precision: self.precision };
-        let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step });
-        pass.gradients(rows, dropout, 1.0)
+    /// One optimizer step: gradients of the examples `rows`, penalties, clipping, update.
+    fn step(&mut self, rows: &[u32], now: &Progress, state: &mut TrainState) -> Result<Step> {
+        let mut scaler = state.scaler();
+        let scale = scaler.map_or(1.0, |scaler| scaler.scale());
+        let BatchGradients { mut gradients, loss, weight } = self.gradients(rows, now.step, scale)?;
+        let loss = loss / weight;
+        gradients.scale(1.0 / (weight * scale))?;
+        let penalty = self.add_penalties(&mut gradients)?;
+        gradients.densify()?;
+        if now.step == 0 {
+            state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(&gradients)?;
+        }
+        let gradient_norm = self.clip(&mut gradients)?;
+        let finite = gradient_norm.is_finite() && (loss + penalty.unwrap_or(0.0)).is_finite();
+        if let Some(scaler) = &mut scaler {
+            scaler.update(finite);
+            state.loss_scale = Some((scaler.scale(), scaler.steady()));
+        }
+        // Below 1, scaling makes gradients smaller than they are: what overflows then is no matter of the float type.
+        let skipped = !finite && scaler.is_some_and(|scaler: LossScaler| scaler.scale() >= 1.0);
+        if !finite && !skipped {
+            return Err(self.not_finite(now.step, loss, gradient_norm));
+        }
+        let base = self.rate(now, 1.0)?;
+        if !skipped {
+            self.update(&gradients, now, base)?;
+        }
+        Ok(Step { loss, penalty, gradient_norm, lr: base.lr, skipped })
+    }
+
+    /// Gradients of the sum of the examples' loss terms, batch by batch.
+    fn gradients(&self, rows: &[u32], step: u64, loss_scale: f64) -> Result<BatchGradients> {
+        let pass = self.pass(self.data);
+        let mut sum = BatchGradients::default();
+        for (i, rows) in rows.chunks(self.settings.batch_size).enumerate() {
+            let first = (i * self.settings.batch_size) as u64;
+            let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step, first });
+            sum.add(pass.gradients(rows, dropout, loss_scale)?)?;
+        }
+        Ok(sum)
+    }
+
+    /// A pass over a data set of the task.
+    pub fn pass<'b>(&'b self, data: &'b Dataset) -> Pass<'b> {
+        Pass { model: self.model, head: self.head, spec: self.spec, data, precision: self.precision }
     }
 
     /// Adds the gradients of the regularizers' penalties; their sum, if there was any.
@@ -183,36 +265,87 @@ impl Trainer<'_> {
         })
     }
 
-    /// Clips by global norm where the run file asks for it. The norm before clipping.
+    /// Clips where the run file asks for it. The global norm before clipping.
     fn clip(&self, gradients: &mut Gradients) -> Result<f64> {
-        match self.settings.clip_norm {
-            Some(limit) => Ok(optim::clip_norm(gradients, limit)?),
-            None => Ok(gradients.norm()?),
+        let norm = gradients.norm()?;
+        if let Some(limit) = self.settings.clip_value {
+            optim::clip_value(gradients, limit)?;
         }
+        if let Some(limit) = self.settings.clip_norm {
+            optim::clip_norm(gradients, limit)?;
+        }
+        Ok(norm)
     }
 
-    /// One optimizer step over every parameter with a gradient. The rate of a group with factor 1.
-    fn update(&self, optimizer: &mut optim::Optimizer, gradients: &Gradients, progress: &Progress) -> Result<Rate> {
-        let momentum = self.settings.momentum();
-        let base = self.scheduler.rate(progress, &Group { lr: self.settings.lr, momentum })?;
+    /// Rate and momentum of the parameters with a learning-rate factor.
+    fn rate(&self, now: &Progress, factor: f64) -> Result<Rate> {
+        self.scheduler.rate(now, &Group { lr: self.settings.lr * factor, momentum: self.settings.momentum() })
+    }
+
+    /// Updates every parameter with a gradient. `base` is the rate of those with factor 1.
+    fn update(&mut self, gradients: &Gradients, now: &Progress, base: Rate) -> Result<()> {
         for parameter in self.model.trainable() {
             let Some(gradient) = gradients.get(&parameter.parameter) else { continue };
-            let rate = match parameter.lr_factor {
-                1.0 => base,
-                factor => self.scheduler.rate(progress, &Group { lr: self.settings.lr * factor, momentum })?,
-            };
+            let rate = if parameter.lr_factor == 1.0 { base } else { self.rate(now, parameter.lr_factor)? };
             let gradient: Tensor = gradient.to_dense(parameter.parameter.tensor().dims())?;
-            optimizer.step(
+            let decays = parameter.decay || self.settings.decay_biases_and_norms;
+            self.optimizer.step(
                 &parameter.parameter,
                 &gradient,
                 &optim::StepSettings {
                     lr: rate.lr,
                     momentum: rate.momentum,
-                    weight_decay: if parameter.decay { self.settings.weight_decay } else { 0.0 },
+                    weight_decay: if decays { self.settings.weight_decay } else { 0.0 },
                 },
             )?;
         }
-        Ok(base)
+        Ok(())
+    }
+
+    /// Evaluates the validation examples, tells everyone, and keeps the best model.
+    fn validate(
+        &mut self,
+        state: &mut TrainState,
+        now: &Progress,
+        folder: &mut RunFolder,
+        progress: &TrainProgress,
+    ) -> Result<()> {
+        let (Some(data), Some(watch)) = (self.validation, &mut state.watch) else { return Ok(()) };
+        let step = state.trained.steps;
+        let metrics = evaluate(&self.pass(data), &|_| {})?.metrics();
+        folder.log(&Line::Evaluation { step, task: self.task, when: "validation", metrics: &metrics })?;
+        let value = metrics.get(&watch.metric).copied().unwrap_or(f64::NAN);
+        self.scheduler.on_evaluation(now, value)?;
+        let better = watch.see(step, value);
+        if better {
+            self.checkpoints.write_best(step, &parameters(self.model))?;
+        }
+        let (metric, loss) = (&watch.metric, metrics.get("loss").copied().unwrap_or(f64::NAN));
+        let remark = if better { ", the best so far" } else { "" };
+        progress.say(&format!("step {step}: validation {metric} {value:.4}, loss {loss:.4}{remark}"));
+        self.tell(&Event::Evaluation { step, task: self.task.to_owned(), metrics })
+    }
+
+    fn write_checkpoint(&mut self, state: &TrainState, folder: &mut RunFolder) -> Result<()> {
+        let position = folder.log_position()?;
+        let identity = self.identity.clone();
+        let (header, tensors) = self.parts().capture(identity, state.clone(), position)?;
+        self.checkpoints.write(state.trained.steps, &header, &tensors)?;
+        Ok(())
+    }
+
+    /// All that changes while it trains.
+    pub fn parts(&mut self) -> Parts<'_> {
+        let mut plugins: Vec<(String, &mut dyn Stateful)> = Vec::new();
+        for (i, strategy) in self.strategies.iter_mut().enumerate() {
+            plugins.push((snapshot::strategy_place(i), strategy));
+        }
+        for (i, regularizer) in self.regularizers.iter_mut().enumerate() {
+            plugins.push((snapshot::regularizer_place(i), regularizer));
+        }
+        plugins.push((snapshot::SCHEDULE_PLACE.into(), self.scheduler));
+        plugins.push((snapshot::head_place(self.task), self.head));
+        Parts { model: self.model, plugins, optimizer: self.optimizer }
     }
 
     fn tell(&mut self, event: &Event) -> Result<()> {
@@ -226,28 +359,45 @@ impl Trainer<'_> {
         }
         Ok(())
     }
-}
 
-fn not_finite(step: u64, loss: f64) -> Error {
-    Error::Run {
-        message: format!("the loss is {loss} at step {}", step + 1),
-        help: Some("lower train.lr, or set train.clip_norm = 1.0".into()),
+    fn not_finite(&self, step: u64, loss: f64, gradient_norm: f64) -> Error {
+        let what = match loss.is_finite() {
+            true => format!("the gradients have the norm {gradient_norm}"),
+            false => format!("the loss is {loss}"),
+        };
+        let kept = match self.checkpoints.latest() {
+            Some(path) => format!("; the last checkpoint is {}", path.display()),
+            None => String::new(),
+        };
+        Error::run(format!("{what} at step {}", step + 1))
+            .with_help(format!("lower train.lr, or set train.clip_norm = 1.0{kept}"))
     }
 }
 
-#[derive(Default)]
-struct Mean {
-    sum: f64,
-    count: u64,
+fn interrupted_after(step: u64, steps: u64) -> Error {
+    Error::Interrupted { message: format!("stopped after step {step} of {steps}; a checkpoint is written"), help: None }
 }
 
-impl Mean {
-    fn add(&mut self, value: f64) {
-        self.sum += value;
-        self.count += 1;
+/// Seconds of training, those of earlier processes included and pauses left out.
+struct Stopwatch {
+    before: f64,
+    began: Instant,
+    paused: f64,
+}
+
+impl Stopwatch {
+    fn start(before: f64) -> Self {
+        Self { before, began: Instant::now(), paused: 0.0 }
     }
 
-    fn value(&self) -> f64 {
-        self.sum / self.count.max(1) as f64
+    fn seconds(&self) -> f64 {
+        self.before + self.began.elapsed().as_secs_f64() - self.paused
+    }
+
+    fn pause<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        self.paused += began.elapsed().as_secs_f64();
+        result
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use fthost_autograd::{Activation, Layout, Result, Tape, Value};
+use fthost_autograd::{Activation, Layout, Parameter, Result, Tape, Value};
 
 use super::block::{Block, Rows};
 use super::config::{Config, InputConfig};
@@ -142,6 +142,45 @@ impl Model for Encoder {
 
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {
         self.hooks.set(&self.sites, path, hook)
+    }
+
+    fn merge_hooks(&mut self) -> Result<()> {
+        let tape = Tape::evaluation();
+        let mut merged: Vec<(Parameter, Value)> = Vec::new();
+        for (i, site) in self.sites.iter().enumerate() {
+            if self.hooks.beside_weights(i) {
+                candle_core::bail!("what is added at {} is no change of a weight", site.path);
+            }
+            let find = |name: &str| {
+                let path = format!("{}.{name}", site.path);
+                self.parameters.iter().map(|base| &base.parameter).find(|parameter| parameter.name() == path)
+            };
+            let (weight, bias) = (find("weight"), find("bias"));
+            let mut folded = [weight, bias].map(|parameter| parameter.map(|parameter| tape.parameter(parameter)));
+            for hook in Pass::new(&tape, &self.hooks).linear_hooks(i) {
+                let [Some(weight), bias] = &mut folded else { candle_core::bail!("{} has no weight", site.path) };
+                match hook.merge(&tape, weight)? {
+                    Some(merged) => *weight = merged,
+                    None => candle_core::bail!("what is added at {} cannot be folded into its weight", site.path),
+                }
+                if let Some(bias) = bias
+                    && let Some(merged) = hook.merge_bias(&tape, bias)?
+                {
+                    *bias = merged;
+                }
+            }
+            let changed =
+                [weight, bias].into_iter().zip(folded).filter_map(|(parameter, value)| Some((parameter?, value?)));
+            merged.extend(changed.map(|(parameter, value)| (parameter.clone(), value)));
+        }
+        for (parameter, value) in merged {
+            // What no hook has changed is still the parameter itself.
+            if value.parameter().is_none() {
+                parameter.set(value.tensor())?;
+            }
+        }
+        self.clear_hooks();
+        Ok(())
     }
 
     fn clear_hooks(&mut self) {

@@ -123,5 +123,8 @@ fn replace(file: PathBuf, write: impl FnOnce(&Path) -> std::io::Result<()>) -> R
     let mut partial = file.clone().into_os_string();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
-    write(&partial).and_then(|()| std::fs::rename(&partial, &file)).map_err(|source| LoadError::Write { file, source })
+    // As readable as any file of the user, whatever the writer made of it.
+    let readable = || std::fs::set_permissions(&partial, std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let written = write(&partial).and_then(|()| readable()).and_then(|()| std::fs::rename(&partial, &file));
+    written.map_err(|source| LoadError::Write { file, source })
 }

@@ -301,6 +301,8 @@ pub struct StrategyVtable {
     pub attach: unsafe extern "C" fn(data: *mut c_void) -> Status,
     /// `Strategy::adapter_config`: writes JSON, `null` for none. `[run thread]`
     pub adapter_config: unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status,
+    /// `Strategy::starts_at_base`: writes 0 or 1. `[run thread]`, after attach
+    pub starts_at_base: unsafe extern "C" fn(data: *const c_void, out: *mut u32) -> Status,
 }
 
 /// A [`Scheduler`](crate::Scheduler).

@@ -150,6 +150,15 @@ pub(crate) fn strategy<S: Strategy>(strategy: S) -> Instance {
         // SAFETY: the host passes this instance.
         unsafe { call(data, body) }
     }
+    unsafe extern "C" fn starts_at_base<S: Strategy>(data: *const c_void, out: *mut u32) -> Status {
+        let body = |method: &AsStrategy<S>| {
+            // SAFETY: `out` is the host's place for the result.
+            unsafe { out.write(u32::from(method.0.starts_at_base())) };
+            Ok(())
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { call(data, body) }
+    }
     instance(
         AsStrategy(strategy),
         const {
@@ -157,6 +166,7 @@ pub(crate) fn strategy<S: Strategy>(strategy: S) -> Instance {
                 base: base::<AsStrategy<S>>(size_of::<StrategyVtable>()),
                 attach: attach::<S>,
                 adapter_config: adapter_config::<S>,
+                starts_at_base: starts_at_base::<S>,
             }
         },
     )

@@ -30,6 +30,10 @@ impl Strategy for Full {
         }
         Ok(())
     }
+
+    fn starts_at_base(&self) -> bool {
+        true
+    }
 }
 
 register! {

@@ -89,6 +89,10 @@ impl Strategy for Lora {
         Ok(())
     }
 
+    fn starts_at_base(&self) -> bool {
+        true
+    }
+
     fn adapter_config(&self) -> Result<Option<Value>> {
         let config = &self.0;
         // PEFT knows two scalings; the raw one is its alpha / rank with another alpha.

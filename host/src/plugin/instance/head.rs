@@ -6,7 +6,7 @@ use fthost_autograd::{Layout, Tape, Tensor, Value};
 use fthost_plugin_api::abi::tables::{HeadCall, Slice, Status, Str, TaskHeadVtable};
 use fthost_plugin_api::{HeadSpec, TaskInfo};
 
-use super::{Instance, State, json_answer, json_text};
+use super::{Instance, State, Stateful, json_answer, json_text};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::Plugin;
@@ -73,16 +73,6 @@ impl HeadInstance {
         })
     }
 
-    /// Its state beyond parameters.
-    pub fn save(&self) -> Result<State> {
-        self.0.save()
-    }
-
-    /// Takes a state back, after `attach`.
-    pub fn load(&mut self, state: &State) -> Result<()> {
-        self.0.load(state)
-    }
-
     fn run<T>(&self, what: &str, tape: &Tape, body: impl FnOnce(&Session) -> Result<T, Failure>) -> Result<T> {
         self.0.call(what, Scope { tape: Some(tape), ..Scope::default() }, body)
     }
@@ -101,6 +91,16 @@ impl HeadInstance {
         // be written.
         check(unsafe { function(self.0.data, &raw const call) })?;
         Ok((session.take(output)?, weight))
+    }
+}
+
+impl Stateful for HeadInstance {
+    fn save(&self) -> Result<State> {
+        self.0.save()
+    }
+
+    fn load(&mut self, state: &State) -> Result<()> {
+        self.0.load(state)
     }
 }
 

@@ -41,6 +41,15 @@ impl State {
     }
 }
 
+/// What every instance can: give its state for a checkpoint, and take it back after it was attached.
+pub trait Stateful {
+    /// Its state beyond parameters.
+    fn save(&self) -> Result<State>;
+
+    /// Takes a state back.
+    fn load(&mut self, state: &State) -> Result<()>;
+}
+
 /// A saved state on the wire.
 #[derive(Serialize, Deserialize)]
 struct WireState {

@@ -6,7 +6,7 @@ use fthost_autograd::{Tape, Value};
 use fthost_plugin_api::Event;
 use fthost_plugin_api::abi::tables::{RegularizerVtable, Str};
 
-use super::{Instance, State, json_text};
+use super::{Instance, State, Stateful, json_text};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::bridge::session::{Failure, Scope, Session, check};
@@ -77,14 +77,14 @@ impl RegularizerInstance {
             check(unsafe { (self.0.vtable.base.event)(self.0.data, Str::new(&text)) })
         })
     }
+}
 
-    /// Its state.
-    pub fn save(&self) -> Result<State> {
+impl Stateful for RegularizerInstance {
+    fn save(&self) -> Result<State> {
         self.0.save()
     }
 
-    /// Takes a state back, after `attach`.
-    pub fn load(&mut self, state: &State) -> Result<()> {
+    fn load(&mut self, state: &State) -> Result<()> {
         self.0.load(state)
     }
 }

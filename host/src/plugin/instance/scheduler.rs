@@ -3,7 +3,7 @@
 use fthost_plugin_api::abi::tables::SchedulerVtable;
 use fthost_plugin_api::{Group, Progress, Rate};
 
-use super::{Instance, State};
+use super::{Instance, State, Stateful};
 use crate::Result;
 use crate::plugin::Plugin;
 use crate::plugin::bridge::session::{Failure, Scope, check};
@@ -45,14 +45,14 @@ impl SchedulerInstance {
             check(unsafe { (self.0.vtable.on_evaluation)(self.0.data, progress, value) })
         })
     }
+}
 
-    /// Its state.
-    pub fn save(&self) -> Result<State> {
+impl Stateful for SchedulerInstance {
+    fn save(&self) -> Result<State> {
         self.0.save()
     }
 
-    /// Takes a state back.
-    pub fn load(&mut self, state: &State) -> Result<()> {
+    fn load(&mut self, state: &State) -> Result<()> {
         self.0.load(state)
     }
 }

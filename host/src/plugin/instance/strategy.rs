@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fthost_plugin_api::Event;
 use fthost_plugin_api::abi::tables::{Str, StrategyVtable};
 
-use super::{Instance, State, json_answer, json_text};
+use super::{Instance, State, Stateful, json_answer, json_text};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::Plugin;
@@ -32,6 +32,16 @@ impl StrategyInstance {
         self.0.call("attach", scope, |_| check(unsafe { (self.0.vtable.attach)(self.0.data) }))
     }
 
+    /// Whether it says that the model with it attached still computes what the base model does.
+    pub fn starts_at_base(&self) -> Result<bool> {
+        self.0.call("starts_at_base", Scope::default(), |_| {
+            let mut answer = 0;
+            // SAFETY: the plugin's own function on its own instance; `answer` may be written.
+            check(unsafe { (self.0.vtable.starts_at_base)(self.0.data, &raw mut answer) })?;
+            Ok(answer != 0)
+        })
+    }
+
     /// Tells it what happened; it may freeze and thaw.
     pub fn event(&mut self, event: &Event, model: &mut AdaptedModel, _index: usize) -> Result<()> {
         let scope = Scope { model: Some(model), ..Scope::default() };
@@ -49,14 +59,14 @@ impl StrategyInstance {
             json_answer(|sink| unsafe { (self.0.vtable.adapter_config)(self.0.data, sink) })
         })
     }
+}
 
-    /// Its state beyond parameters.
-    pub fn save(&self) -> Result<State> {
+impl Stateful for StrategyInstance {
+    fn save(&self) -> Result<State> {
         self.0.save()
     }
 
-    /// Takes a state back, after `attach`.
-    pub fn load(&mut self, state: &State) -> Result<()> {
+    fn load(&mut self, state: &State) -> Result<()> {
         self.0.load(state)
     }
 }

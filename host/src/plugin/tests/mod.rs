@@ -72,6 +72,9 @@ impl Model for OneLayer {
         }
         Ok(())
     }
+    fn merge_hooks(&mut self) -> fthost_autograd::Result<()> {
+        candle_core::bail!("not needed here")
+    }
     fn clear_hooks(&mut self) {
         self.hooks.clear();
     }

@@ -24,12 +24,12 @@ use serde_json::Value as Json;
 
 pub use choose::{Offer, split_argument};
 pub use overrides::Override;
-pub use tables::{Method, ModelInit, ModelTable, Optimizer, Precision, RunTable, TaskTable, TrainTable};
+pub use tables::{Method, ModelInit, ModelTable, Optimizer, Precision, RunTable, TaskTable, TrainTable, Validation};
 
 use crate::{Error, Result};
 use document::{Document, Node, Value};
 use schema::Checker;
-use tables::{Keys, MethodKeys, OptimizerName, TaskKeys, TrainKeys};
+use tables::{Keys, MethodKeys, OptimizerName, TaskKeys, TrainKeys, ValidationKey};
 
 /// How a run file names the embedded model, and the embedded data set for it.
 const DEMO: &str = "demo";
@@ -136,9 +136,11 @@ impl RunFile {
             methods.into_iter().enumerate().map(|(i, keys)| method(keys, format!("{table}[{i}]"))).collect()
         };
         let path = absolute(folder, &model.path, &[DEMO])?;
+        let tasks = tasks(&document, folder, task)?;
+        watched_by_something(&document, &tasks)?;
         Ok(Self {
             model: ModelTable { path, init: model.init },
-            tasks: tasks(&document, folder, task)?,
+            tasks,
             strategies: methods("strategy", strategy),
             regularizers: methods("regularizer", regularizer),
             schedule: match schedule {
@@ -328,6 +330,11 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             head: method(task.head, format!("task[{i}].head")),
             train: absolute(folder, &task.train, &EMBEDDED_DATA)?,
             test: task.test.map(|path| absolute(folder, &path, &EMBEDDED_DATA)).transpose()?,
+            validation: match task.validation {
+                Some(ValidationKey::File(path)) => Some(Validation::File(absolute(folder, &path, &EMBEDDED_DATA)?)),
+                Some(ValidationKey::Share(share)) => Some(Validation::Share(share.0)),
+                None => None,
+            },
             columns: crate::data::Columns {
                 text: task.columns.text,
                 text_pair: task.columns.text_pair,
@@ -337,6 +344,22 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
         });
     }
     Ok(tasks)
+}
+
+/// Refuses options about validation where there is nothing to validate on: they would silently do nothing.
+fn watched_by_something(document: &Document, tasks: &[TaskTable]) -> Result<()> {
+    if tasks.iter().any(|task| task.validation.is_some()) {
+        return Ok(());
+    }
+    for key in ["evaluate_steps", "monitor", "patience", "min_delta"] {
+        let path = format!("train.{key}");
+        if let Some(node) = document.find(&path) {
+            let help = "give the task validation = \"FILE\", or a share of its training examples: validation = 0.1";
+            let message = format!("{path} needs validation examples, and there are none");
+            return Err(document.error(node.at, message, "nothing to watch", Some(help.into())));
+        }
+    }
+    Ok(())
 }
 
 fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
@@ -385,14 +408,23 @@ fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
         epochs: keys.epochs,
         steps: keys.steps,
         batch_size: keys.batch_size,
+        accumulate: keys.accumulate,
         lr: keys.lr,
         optimizer,
         weight_decay: keys.weight_decay.unwrap_or(weight_decay),
+        decay_biases_and_norms: keys.decay_biases_and_norms,
         clip_norm: keys.clip_norm,
+        clip_value: keys.clip_value,
         precision: keys.precision,
         seed: keys.seed,
         dropout: keys.dropout,
         evaluate_before: keys.evaluate_before,
+        evaluate_steps: keys.evaluate_steps,
+        monitor: keys.monitor,
+        patience: keys.patience,
+        min_delta: keys.min_delta,
+        checkpoint_steps: keys.checkpoint_steps,
+        keep_checkpoints: keys.keep_checkpoints,
         threads: keys.threads,
     })
 }

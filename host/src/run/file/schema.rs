@@ -67,7 +67,9 @@ impl Checker<'_> {
             let resolved = resolve(self.root, branch);
             let meant = resolved.is_some_and(|b| admits_type(self.root, b, &node.value) && tag_matches(b, node));
             // A problem inside the value says more than that the value as a whole fits nothing.
-            if meant && (matches!(node.value, Value::Table(_)) || problem.at != node.at || is_bound(resolved)) {
+            if meant
+                && (matches!(node.value, Value::Table(_)) || problem.at != node.at || is_bound(self.root, resolved))
+            {
                 inner.get_or_insert(problem);
             }
         }
@@ -305,8 +307,10 @@ fn tag_matches(schema: &Map<String, Json>, node: &Node) -> bool {
     })
 }
 
-fn is_bound(schema: Option<&Map<String, Json>>) -> bool {
-    schema.is_some_and(|schema| range(schema).is_some())
+/// Whether a schema, or one that it chooses from, bounds numbers.
+fn is_bound(root: &Json, schema: Option<&Map<String, Json>>) -> bool {
+    let inner = |schema| branches(schema).iter().any(|branch| is_bound(root, resolve(root, branch)));
+    schema.is_some_and(|schema| range(schema).is_some() || inner(schema))
 }
 
 fn bound(schema: &Map<String, Json>, key: &str) -> Option<f64> {

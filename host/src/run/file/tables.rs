@@ -77,6 +77,8 @@ pub(super) struct TaskKeys {
     /// file with the examples that the result is measured on; relative to the run file
     #[schemars(length(min = 1))]
     pub(super) test: Option<String>,
+    /// examples that training watches, to keep the best model: a file, or a share of the training examples such as 0.1
+    pub(super) validation: Option<ValidationKey>,
     /// which columns are read: { text = "...", text_pair = "...", label = "..." }
     #[serde(default)]
     pub(super) columns: ColumnKeys,
@@ -85,6 +87,20 @@ pub(super) struct TaskKeys {
     #[serde(default = "max_tokens")]
     pub(super) max_tokens: usize,
 }
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum ValidationKey {
+    /// file with the examples; relative to the run file
+    File(String),
+    /// share of the training examples, drawn by the seed, classes in proportion
+    Share(Share),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub(super) struct Share(#[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))] pub(super) f64);
 
 fn max_tokens() -> usize {
     128
@@ -120,9 +136,12 @@ pub(super) struct TrainKeys {
     /// most optimizer steps to take, where that is less than the epochs take
     #[schemars(range(min = 1))]
     pub(super) steps: Option<u64>,
-    /// examples in an optimizer step
+    /// examples in a batch
     #[schemars(range(min = 1))]
     pub(super) batch_size: usize,
+    /// batches whose gradients make one optimizer step
+    #[schemars(range(min = 1))]
+    pub(super) accumulate: usize,
     /// learning rate that the schedule scales
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(super) lr: f64,
@@ -131,6 +150,8 @@ pub(super) struct TrainKeys {
     /// weight decay; 0.01 with adamw, else 0
     #[schemars(range(min = 0))]
     pub(super) weight_decay: Option<f64>,
+    /// whether weight decay applies to biases and norms too
+    pub(super) decay_biases_and_norms: bool,
     /// momentum of sgd
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub(super) momentum: Option<f64>,
@@ -144,6 +165,9 @@ pub(super) struct TrainKeys {
     /// largest global norm of a step's gradients; without it they are not clipped
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(super) clip_norm: Option<f64>,
+    /// largest magnitude of a gradient's elements; without it they are not clipped
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub(super) clip_value: Option<f64>,
     /// float type of matrix products
     pub(super) precision: Precision,
     /// what every random number follows from
@@ -152,6 +176,24 @@ pub(super) struct TrainKeys {
     pub(super) dropout: bool,
     /// whether the test examples are also evaluated before training
     pub(super) evaluate_before: bool,
+    /// optimizer steps between evaluations on the validation examples; without it at the end of each epoch
+    #[schemars(range(min = 1))]
+    pub(super) evaluate_steps: Option<u64>,
+    /// metric on the validation examples by which the best model is kept; accuracy for classes, loss for values
+    #[schemars(length(min = 1))]
+    pub(super) monitor: Option<String>,
+    /// evaluations without a better one after which training stops
+    #[schemars(range(min = 1))]
+    pub(super) patience: Option<u64>,
+    /// by how much the monitored metric must be better to count
+    #[schemars(range(min = 0))]
+    pub(super) min_delta: f64,
+    /// optimizer steps between checkpoints; one is also written at the end of each epoch
+    #[schemars(range(min = 1))]
+    pub(super) checkpoint_steps: Option<u64>,
+    /// newest checkpoints that are kept
+    #[schemars(range(min = 1))]
+    pub(super) keep_checkpoints: usize,
     /// CPU threads; without it one for each core
     #[schemars(range(min = 1, max = 1024))]
     pub(super) threads: Option<usize>,
@@ -163,18 +205,27 @@ impl Default for TrainKeys {
             epochs: 3,
             steps: None,
             batch_size: 16,
+            accumulate: 1,
             lr: 5e-4,
             optimizer: OptimizerName::Adamw,
             weight_decay: None,
+            decay_biases_and_norms: false,
             momentum: None,
             nesterov: None,
             betas: None,
             eps: None,
             clip_norm: None,
+            clip_value: None,
             precision: Precision::F32,
             seed: 0,
             dropout: true,
             evaluate_before: false,
+            evaluate_steps: None,
+            monitor: None,
+            patience: None,
+            min_delta: 0.0,
+            checkpoint_steps: None,
+            keep_checkpoints: 2,
             threads: None,
         }
     }
@@ -236,10 +287,21 @@ pub struct TaskTable {
     pub train: PathBuf,
     /// The test examples, as `train`.
     pub test: Option<PathBuf>,
+    /// The examples that training watches.
+    pub validation: Option<Validation>,
     /// Which columns are read.
     pub columns: crate::data::Columns,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
+}
+
+/// Where the examples that training watches come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Validation {
+    /// A file of their own: an absolute path, or the name of an embedded data set.
+    File(PathBuf),
+    /// A share of the training examples, above 0 and below 1.
+    Share(f64),
 }
 
 /// A method with its options.
@@ -260,16 +322,22 @@ pub struct TrainTable {
     pub epochs: u64,
     /// Most optimizer steps to take.
     pub steps: Option<u64>,
-    /// Examples in an optimizer step, at least 1.
+    /// Examples in a batch, at least 1.
     pub batch_size: usize,
+    /// Batches whose gradients make one optimizer step, at least 1.
+    pub accumulate: usize,
     /// Learning rate that the schedule scales, above 0.
     pub lr: f64,
     /// Update rule.
     pub optimizer: Optimizer,
     /// Weight decay: decoupled with AdamW, else an L2 penalty.
     pub weight_decay: f64,
+    /// Does weight decay apply to biases and norms too?
+    pub decay_biases_and_norms: bool,
     /// Largest global norm of a step's gradients.
     pub clip_norm: Option<f64>,
+    /// Largest magnitude of a gradient's elements.
+    pub clip_value: Option<f64>,
     /// Float type of matrix products.
     pub precision: Precision,
     /// What every random number follows from.
@@ -278,11 +346,28 @@ pub struct TrainTable {
     pub dropout: bool,
     /// Are the test examples also evaluated before training?
     pub evaluate_before: bool,
+    /// Optimizer steps between evaluations on the validation examples; `None`: at the end of each epoch.
+    pub evaluate_steps: Option<u64>,
+    /// The metric by which the best model is kept, where the run file names one.
+    pub monitor: Option<String>,
+    /// Evaluations without a better one after which training stops.
+    pub patience: Option<u64>,
+    /// By how much the monitored metric must be better to count.
+    pub min_delta: f64,
+    /// Optimizer steps between checkpoints, besides those at the ends of epochs.
+    pub checkpoint_steps: Option<u64>,
+    /// Newest checkpoints that are kept, at least 1.
+    pub keep_checkpoints: usize,
     /// CPU threads.
     pub threads: Option<usize>,
 }
 
 impl TrainTable {
+    /// Examples that one optimizer step learns from.
+    pub fn examples_per_step(&self) -> usize {
+        self.batch_size * self.accumulate
+    }
+
     /// The momentum that schedules may cycle: SGD's, or beta1.
     pub fn momentum(&self) -> f64 {
         match self.optimizer {

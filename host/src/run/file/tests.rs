@@ -183,7 +183,7 @@ fn tables_that_are_wrong() {
     );
     cases.add("strategy_without_plugin", bad_with("[[strategy]]\nrank = 3"));
     cases.add("schedule_without_plugin", bad_with("[schedule]\nwarmup = 0.1"));
-    cases.add("validation", bad(&GOOD.replace("train =", "validation = \"v.tsv\"\ntrain =")));
+    cases.add("validation", bad(&GOOD.replace("train =", "validation = 1.5\ntrain =")));
     cases.add("columns", bad(&GOOD.replace("train =", "columns = { txt = \"a\" }\ntrain =")));
     cases.add("max_tokens", bad(&GOOD.replace("train =", "max_tokens = 0\ntrain =")));
     cases.add("task_without_name", bad_with("[[task]]\nhead = { plugin = \"c\" }\ntrain = \"b\""));

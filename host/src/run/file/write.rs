@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Method, Optimizer, RunFile};
+use super::{Method, Optimizer, RunFile, Validation};
 
 impl RunFile {
     /// The run file with every default and absolute paths. Reading it gives an equal run file.
@@ -16,6 +16,14 @@ impl RunFile {
                 ("head", Some(toml::Value::Table(head.collect()))),
                 ("train", value(&task.train)),
                 ("test", value(&task.test)),
+                (
+                    "validation",
+                    match &task.validation {
+                        Some(Validation::File(path)) => value(path),
+                        Some(Validation::Share(share)) => value(share),
+                        None => None,
+                    },
+                ),
                 ("columns", value(&task.columns)),
                 ("max_tokens", value(task.max_tokens)),
             ];
@@ -35,6 +43,7 @@ impl RunFile {
 
     fn train_keys(&self) -> Vec<Key<'static>> {
         let train = &self.train;
+        let watched = self.tasks.iter().any(|task| task.validation.is_some());
         let (name, own) = match train.optimizer {
             Optimizer::AdamW { betas, eps } => ("adamw", [("betas", value(betas)), ("eps", value(eps))]),
             Optimizer::Adam { betas, eps } => ("adam", [("betas", value(betas)), ("eps", value(eps))]),
@@ -46,17 +55,27 @@ impl RunFile {
             ("epochs", value(train.epochs)),
             ("steps", value(train.steps)),
             ("batch_size", value(train.batch_size)),
+            ("accumulate", value(train.accumulate)),
             ("lr", value(train.lr)),
             ("optimizer", value(name)),
         ];
         keys.extend(own);
         keys.extend([
             ("weight_decay", value(train.weight_decay)),
+            ("decay_biases_and_norms", value(train.decay_biases_and_norms)),
             ("clip_norm", value(train.clip_norm)),
+            ("clip_value", value(train.clip_value)),
             ("precision", value(train.precision)),
             ("seed", value(train.seed)),
             ("dropout", value(train.dropout)),
             ("evaluate_before", value(train.evaluate_before)),
+            ("evaluate_steps", value(train.evaluate_steps)),
+            ("monitor", value(&train.monitor)),
+            ("patience", value(train.patience)),
+            // Without validation examples it would be refused when the file is read again.
+            ("min_delta", watched.then(|| value(train.min_delta)).flatten()),
+            ("checkpoint_steps", value(train.checkpoint_steps)),
+            ("keep_checkpoints", value(train.keep_checkpoints)),
             ("threads", value(train.threads)),
         ]);
         keys

@@ -1,0 +1,272 @@
+//! Runs that end early, however they end, and go on to the same bits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fthost_tests::{Workdir, on_one_line, result_json, steps};
+use serde_json::Value;
+
+use crate::text::{LORA, RUN, text_workdir};
+
+/// A run of many short steps, with dropout as its model's config says, and a checkpoint every few of them.
+fn long_workdir(strategy: &str) -> Workdir {
+    let workdir = text_workdir();
+    let run = RUN.replace("epochs = 2", "epochs = 60\ncheckpoint_steps = 7").replace("lr = 0.01", "lr = 0.001");
+    workdir.write("run.toml", run.replace(LORA, strategy));
+    workdir
+}
+
+/// What a run came to: its weights and its log, without what a clock says.
+fn bits(run: &Path) -> (Vec<u8>, Vec<Value>, Value) {
+    let weights = ["adapter/adapter_model.safetensors", "model/model.safetensors"];
+    let weights = weights.iter().find_map(|file| fs::read(run.join(file)).ok()).expect("weights are saved");
+    let mut log = steps(run);
+    log.iter_mut().for_each(|step| drop(step.as_object_mut().unwrap().remove("seconds")));
+    (weights, log, result_json(run)["tasks"].clone())
+}
+
+fn checkpoints(run: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(run.join("checkpoints")) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.file_name().unwrap().to_string_lossy().starts_with("step-"));
+    files.sort();
+    files
+}
+
+/// Starts the host and waits until it has written a checkpoint that was not there, or has ended.
+fn start_until_checkpoint(workdir: &Workdir, arguments: &[&str]) -> Child {
+    let run = workdir.path().join("run");
+    let before = checkpoints(&run);
+    let mut command = workdir.command(arguments);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while checkpoints(&run).last() <= before.last() && child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+const START: [&str; 4] = ["--config", "run.toml", "--out", "run"];
+const RESUME: [&str; 3] = ["--resume", "--out", "run"];
+
+#[test]
+fn killed_at_random_moments_a_run_ends_with_the_same_bits() {
+    // Moments that differ from run to run of the test: any must do.
+    let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    for strategy in [LORA, "plugin = \"full\""] {
+        let through = long_workdir(strategy);
+        through.fthost(START).succeeded();
+        let killed = long_workdir(strategy);
+        let mut kills = 0;
+        for attempt in 0..100 {
+            let arguments: &[&str] = if attempt == 0 { &START } else { &RESUME };
+            let mut child = start_until_checkpoint(&killed, arguments);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            std::thread::sleep(Duration::from_micros(random >> 50)); // up to 16 ms
+            let ended = child.try_wait().unwrap();
+            if let Some(status) = ended {
+                let output = child.wait_with_output().unwrap();
+                assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+        }
+        if !killed.path().join("run/result.json").is_file() {
+            killed.fthost(RESUME).succeeded();
+        }
+        assert!(kills >= 20, "killed {kills} times only");
+        let (expected, found) = (bits(&through.path().join("run")), bits(&killed.path().join("run")));
+        assert_eq!(expected.1, found.1, "{strategy}: the logs differ after {kills} kills");
+        assert_eq!(expected.2, found.2, "{strategy}: the results differ after {kills} kills");
+        assert!(expected.0 == found.0, "{strategy}: the weights differ after {kills} kills");
+    }
+}
+
+#[test]
+fn a_signal_ends_the_run_with_a_checkpoint_and_says_how_to_go_on() {
+    let workdir = long_workdir(LORA);
+    for name in ["-INT", "-TERM"] {
+        let arguments: &[&str] = if name == "-INT" { &START } else { &RESUME };
+        let child = start_until_checkpoint(&workdir, arguments);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let error = on_one_line(&String::from_utf8(output.stderr).unwrap());
+        assert_eq!(output.status.code(), Some(130), "{error}");
+        assert!(error.contains("stopped after step ") && error.contains(" of 240"), "{error}");
+        assert!(error.contains("go on with: fthost --resume --out run"), "{error}");
+        assert!(!workdir.path().join("run/result.json").exists());
+    }
+    workdir.fthost(RESUME).succeeded();
+    let through = long_workdir(LORA);
+    through.fthost(START).succeeded();
+    assert_eq!(bits(&through.path().join("run")), bits(&workdir.path().join("run")));
+}
+
+/// A run that was stopped after some steps.
+fn stopped() -> Workdir {
+    let workdir = long_workdir(LORA);
+    let child = start_until_checkpoint(&workdir, &START);
+    signal(&child, "-INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    workdir
+}
+
+#[test]
+fn a_run_that_is_not_the_same_is_not_resumed() {
+    let workdir = stopped();
+    let refused = |workdir: &Workdir, more: &[&str]| {
+        let before = workdir.listing();
+        let error = workdir.fthost(START.iter().chain(&["--resume"]).chain(more)).failed(2);
+        assert_eq!(workdir.listing(), before, "a refused resume changed something");
+        on_one_line(&error)
+    };
+    let error = refused(&workdir, &["--set", "train.lr=0.002", "--set", "strategy.rank=2"]);
+    assert!(error.contains("belongs to another run: strategy[0].rank: 4 then, 2 now"), "{error}");
+    assert!(error.contains("train.lr: 0.001 then, 0.002 now"), "{error}");
+
+    let train = fs::read_to_string(workdir.path().join("train.tsv")).unwrap();
+    workdir.write("train.tsv", format!("{train}one more\t1\n"));
+    let error = refused(&workdir, &[]);
+    assert!(error.contains("the contents of train.tsv: ") && error.contains(" then, "), "{error}");
+    workdir.write("train.tsv", train);
+
+    let tiny = fthost_tests::root().join("tests/reference/tiny/bert/model.safetensors");
+    let mut weights = fs::read(tiny).unwrap();
+    let middle = weights.len() / 2;
+    weights[middle] ^= 1;
+    let good = fs::read(workdir.path().join("model/model.safetensors")).unwrap();
+    workdir.write("model/model.safetensors", weights);
+    let error = refused(&workdir, &[]);
+    assert!(error.contains("the model's weights: "), "{error}");
+    workdir.write("model/model.safetensors", good);
+
+    workdir.fthost(START.iter().chain(&["--resume", "--threads", "1"])).succeeded();
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let workdir = stopped();
+    let run = workdir.path().join("run");
+    let files = checkpoints(&run);
+    let newest = files.last().unwrap();
+    let bytes = fs::read(newest).unwrap();
+    fs::write(newest, &bytes[..bytes.len() / 2]).unwrap();
+    if files.len() > 1 {
+        let outcome = workdir.fthost(RESUME).succeeded();
+        assert!(outcome.stderr.contains("the checkpoint before it is used"), "{}", outcome.stderr);
+        let through = long_workdir(LORA);
+        through.fthost(START).succeeded();
+        assert_eq!(bits(&through.path().join("run")), bits(&run));
+    }
+
+    let workdir = stopped();
+    for file in checkpoints(&workdir.path().join("run")) {
+        fs::write(file, "nothing").unwrap();
+    }
+    let error = on_one_line(&workdir.fthost(RESUME).failed(2));
+    assert!(error.contains("no checkpoint in run is whole"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_resumed_says_so() {
+    let workdir = long_workdir(LORA);
+    let error = on_one_line(&workdir.fthost(RESUME).failed(2));
+    assert!(error.contains("run is no run folder"), "{error}");
+    workdir.fthost(["--config", "run.toml", "--resume"]).failed(2);
+
+    let mut child = start_until_checkpoint(&workdir, &START);
+    let error = on_one_line(&workdir.fthost(RESUME).failed(2));
+    assert!(error.contains("another run is at work in run"), "{error}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn accumulated_batches_give_the_whole_batchs_gradient() {
+    let logged = |batch: &str, accumulate: &str| {
+        let workdir = text_workdir();
+        let (batch, accumulate) = (format!("train.batch_size={batch}"), format!("train.accumulate={accumulate}"));
+        let settings = ["--set", &batch, "--set", &accumulate, "--set", "train.optimizer=sgd"];
+        workdir.fthost(START.iter().chain(&settings)).succeeded();
+        steps(&workdir.path().join("run"))
+    };
+    let (whole, parts) = (logged("16", "1"), logged("4", "4"));
+    assert_eq!((whole.len(), parts.len()), (4, 4));
+    for (whole, parts) in whole.iter().zip(&parts) {
+        for key in ["loss", "gradient_norm"] {
+            let (a, b) = (whole[key].as_f64().unwrap(), parts[key].as_f64().unwrap());
+            assert!((a - b).abs() <= 1e-6 * a.abs(), "{key}: {a} and {b}");
+        }
+        assert_eq!((&whole["tokens"], &whole["samples"]), (&parts["tokens"], &parts["samples"]));
+    }
+}
+
+#[test]
+fn the_best_model_on_the_validation_examples_is_saved() {
+    let workdir = text_workdir();
+    // A rate that is far too high soon makes the model worse.
+    let settings = ["train.lr=0.05", "train.epochs=30", "train.patience=3", "train.monitor=loss"];
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    let validation = ["--set", "task.validation=test.tsv"];
+    workdir.fthost(START.iter().copied().chain(validation).chain(settings)).succeeded();
+    let run = workdir.path().join("run");
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let watched: Vec<Value> = lines.filter(|line| line["when"] == "validation").collect();
+    let losses: Vec<f64> = watched.iter().map(|line| line["metrics"]["loss"].as_f64().unwrap()).collect();
+    let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    let at = losses.iter().position(|loss| *loss == best).unwrap();
+    assert_eq!(losses.len(), at + 1 + 3, "three evaluations after the best one training stops: {losses:?}");
+    let result = result_json(&run);
+    let task = &result["tasks"]["sentiment"];
+    assert_eq!(task["watch"]["best"]["step"], watched[at]["step"]);
+    assert_eq!(task["metrics"]["loss"].as_f64(), Some(best), "the test file is the validation file");
+}
+
+#[test]
+fn a_share_of_the_training_examples_is_held_out() {
+    let workdir = text_workdir();
+    workdir.fthost(START.iter().chain(&["--set", "task.validation=0.25"])).succeeded();
+    let result = result_json(&workdir.path().join("run"));
+    // 32 examples, 16 of each class.
+    assert_eq!(result["plan"]["examples"], 24);
+    assert_eq!(result["train"]["samples"], 48);
+    let text = fs::read_to_string(workdir.path().join("run/metrics.jsonl")).unwrap();
+    assert_eq!(text.lines().filter(|line| line.contains("\"validation\"")).count(), 2);
+}
+
+#[test]
+fn options_of_validation_need_validation_examples() {
+    let workdir = text_workdir();
+    let error = workdir.fthost(START.iter().chain(&["--set", "train.patience=2"])).failed(2);
+    insta::assert_snapshot!(error, @r#"
+    run_file
+
+      x train.patience needs validation examples, and there are none
+       ,-[command line:1:22]
+     1 | --set train.patience=2
+       :                      |
+       :                      `-- nothing to watch
+       `----
+      help: give the task validation = "FILE", or a share of its training examples: validation = 0.1
+    "#);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint() {
+    let workdir = long_workdir("plugin = \"full\"");
+    let settings = ["--set", "train.lr=1e38", "--set", "train.optimizer=sgd", "--set", "train.checkpoint_steps=1"];
+    let error = on_one_line(&workdir.fthost(START.iter().chain(&settings)).failed(1));
+    assert!(error.contains(" at step "), "{error}");
+    assert!(error.contains("the last checkpoint is run/checkpoints/step-"), "{error}");
+    assert!(!checkpoints(&workdir.path().join("run")).is_empty());
+}
