@@ -5,8 +5,11 @@
 //! fall do not count. As torch's `ReduceLROnPlateau`, which has no warm-up. At step 0 the rate is 0 with a warm-up and eta
 //! without.
 
+use std::cell::Cell;
+
 use fthost_plugin_api::prelude::*;
 use fthost_plugin_api::serde_json::{from_value, to_value};
+use fthost_plugin_api::tracing;
 
 /// Options of the plateau schedule.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +76,8 @@ struct State {
     /// The best value, by its bits: a float that goes through JSON may come back with another last digit, and JSON has no
     /// infinity.
     best: u64,
+    /// Evaluations so far.
+    heard: u64,
     /// Evaluations in a row without an improvement.
     bad: u64,
     /// Evaluations of the cooldown that are left.
@@ -84,6 +89,8 @@ struct State {
 struct Plateau {
     config: PlateauConfig,
     state: State,
+    /// Whether it was said that nothing is heard.
+    warned: Cell<bool>,
 }
 
 /// A smaller change of a rate is none, as in torch: rates stop falling near 1e-8.
@@ -122,30 +129,40 @@ impl Scheduler for Plateau {
                 config.factor
             )));
         }
-        for (option, value) in [("threshold", config.threshold), ("min_lr", config.min_lr)] {
-            if value < 0.0 {
-                return Err(Error::new(format!("{option} is {value}: give 0 or more")));
-            }
-        }
-        if matches!((config.mode, config.threshold_mode), (Mode::Min, ThresholdMode::Rel)) && config.threshold >= 1.0 {
+        let most = match config.threshold_mode {
+            ThresholdMode::Rel => 1.0,
+            ThresholdMode::Abs => f64::INFINITY,
+        };
+        if !(0.0..most).contains(&config.threshold) {
             return Err(Error::new(format!(
-                "threshold is {}, a share of the best value: give less than 1, or threshold_mode = \"abs\"",
+                "threshold is {}: give 0 or more, and less than 1 where it is a share of the best value",
                 config.threshold
             )));
+        }
+        if config.min_lr < 0.0 {
+            return Err(Error::new(format!("min_lr is {}: give 0 or more", config.min_lr)));
         }
         let worst = match config.mode {
             Mode::Min => f64::INFINITY,
             Mode::Max => f64::NEG_INFINITY,
         };
-        Ok(Self { config, state: State { best: worst.to_bits(), bad: 0, cooldown: 0, falls: 0 } })
+        let state = State { best: worst.to_bits(), heard: 0, bad: 0, cooldown: 0, falls: 0 };
+        Ok(Self { config, state, warned: Cell::new(false) })
     }
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+        if self.state.heard == 0 && progress.fraction() >= 0.5 && !self.warned.replace(true) {
+            tracing::warn!(
+                "plateau has heard no evaluation in half of the run, so its rate has not fallen: give the task validation \
+                 examples, or evaluate more often"
+            );
+        }
         let lr = self.fallen(group.lr) * self.config.warmup.factor(progress, |_| 1.0);
         Ok(Rate { lr, momentum: group.momentum })
     }
 
     fn on_evaluation(&mut self, _progress: &Progress, value: f64) -> Result<()> {
+        self.state.heard += 1;
         if self.improves(value) {
             self.state.best = value.to_bits();
             self.state.bad = 0;
