@@ -341,6 +341,11 @@ typedef struct {
    Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
    */
   FtStatus (*input)(const void *data, const FtHookCall *call);
+  /*
+   Attention hooks that shift the positions of a text's tokens: by how many. Null in other kinds. `[run thread]`, once, while
+   the hook is set
+   */
+  FtStatus (*position_shift)(const void *data, uint64_t *out);
 } FtHookVtable;
 
 /*
@@ -525,6 +530,10 @@ typedef struct {
    `Strategy::adapter_config`: writes JSON, `null` for none. `[run thread]`
    */
   FtStatus (*adapter_config)(const void *data, FtTextSink sink);
+  /*
+   `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host. `[run thread]`
+   */
+  FtStatus (*adapter_tensors)(const void *data, FtTextSink sink);
 } FtStrategyVtable;
 
 /*

@@ -12,6 +12,9 @@ use super::folder::write_atomically;
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::{Error, Result};
 
+/// What stands before every path of a model that PEFT added something to.
+const TUNED: &str = "base_model.model.";
+
 /// What is saved beside the weights.
 pub struct Saved<'a> {
     /// The model with what was trained.
@@ -20,6 +23,8 @@ pub struct Saved<'a> {
     pub base: &'a str,
     /// The strategies' own fields of `adapter_config.json`, those that PEFT knows.
     pub adapter_config: Option<Value>,
+    /// What PEFT's form holds in place of each strategy's parameters, in order, where it is not they themselves.
+    pub adapter_tensors: Vec<Option<BTreeMap<String, Tensor>>>,
     /// Class names in index order; empty for real values.
     pub labels: &'a [String],
 }
@@ -47,19 +52,7 @@ impl Saved<'_> {
 
     fn write_adapter(&self, folder: &Path) -> Result<Exported> {
         let info = self.model.model.info();
-        let mut tensors = BTreeMap::new();
-        for parameter in &self.model.parameters {
-            let key = match parameter.owner {
-                Owner::Base if parameter.parameter.trainable() => {
-                    format!("base_model.model.{}{}", info.prefix, parameter.parameter.name())
-                }
-                Owner::Base => continue,
-                Owner::Strategy(_) => format!("base_model.model.{}{}", info.prefix, parameter.parameter.name()),
-                Owner::Head(_) => format!("base_model.model.{}", head_path(info, parameter.parameter.name())),
-            };
-            tensors.insert(key, parameter.parameter.tensor().clone());
-        }
-        write_safetensors(&folder.join("adapter_model.safetensors"), &tensors)?;
+        write_safetensors(&folder.join("adapter_model.safetensors"), &self.adapter())?;
 
         let heads: Vec<String> = head_modules(info, &self.heads());
         let mut config = json!({
@@ -78,6 +71,34 @@ impl Saved<'_> {
         write_json(&folder.join("adapter_config.json"), &config)?;
         self.write_labels(folder)?;
         Ok(Exported { format, path: folder.to_owned() })
+    }
+
+    /// The adapter's tensors by their names in PEFT's files.
+    fn adapter(&self) -> BTreeMap<String, Tensor> {
+        let info = self.model.model.info();
+        // In fthost's own form all parameters stand as they are.
+        let given: &[_] = if self.adapter_config.is_some() { &self.adapter_tensors } else { &[] };
+        let mut tensors: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
+        for p in &self.model.parameters {
+            let Owner::Strategy(strategy) = p.owner else { continue };
+            if given.get(strategy).is_none_or(Option::is_none) {
+                let name = p.parameter.name();
+                let key = if p.in_model { format!("{TUNED}{}{name}", info.prefix) } else { name.to_owned() };
+                tensors.insert(key, p.parameter.tensor().clone());
+            }
+        }
+        // PEFT wraps the model once more where it adds something inside of it, which prompts and prefixes do not.
+        let outside = !tensors.is_empty() && !tensors.keys().any(|key| key.starts_with(TUNED));
+        let root = if outside { "base_model." } else { TUNED };
+        for p in &self.model.parameters {
+            let path = match p.owner {
+                Owner::Base if p.parameter.trainable() => format!("{}{}", info.prefix, p.parameter.name()),
+                Owner::Head(_) => head_path(info, p.parameter.name()),
+                Owner::Base | Owner::Strategy(_) => continue,
+            };
+            tensors.insert(format!("{root}{path}"), p.parameter.tensor().clone());
+        }
+        tensors
     }
 
     fn write_model(&self, folder: &Path) -> Result<Exported> {

@@ -189,6 +189,7 @@ pub fn execute(options: Options) -> Result<Summary> {
         model: &model,
         base: &file.model.name(),
         adapter_config: adapter_config(&strategies)?,
+        adapter_tensors: strategies.iter().map(|strategy| strategy.adapter_tensors()).collect::<Result<_>>()?,
         labels: task.train.labels(),
     }
     .write(folder.path())?;
