@@ -9,6 +9,7 @@
 //! | `examples` | every plugin's example.toml |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `outside` | a plugin from outside the workspace |
+//! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `refused` | files that are no usable plugin |
 //! | `run_file` | mistakes in run files, models and data |
 //! | `text` | text runs, and that PEFT reads what they save |
@@ -21,6 +22,7 @@ mod demo;
 mod examples;
 mod misbehaving;
 mod outside;
+mod prompts;
 mod refused;
 mod run_file;
 mod text;

@@ -117,7 +117,7 @@ fn text_runs_are_the_same_to_the_bit_at_any_number_of_threads() {
 }
 
 /// A Python with torch, transformers and peft.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     std::env::var_os("FTHOST_PYTHON").map(PathBuf::from)
 }
 
@@ -134,7 +134,7 @@ fn peft(python: &Path, base: &Path, run: &Path, test: &Path) -> Value {
 }
 
 #[track_caller]
-fn peft_agrees(python: &Path, base: &Path, workdir: &Workdir, task: &str, test: &Path) {
+pub(crate) fn peft_agrees(python: &Path, base: &Path, workdir: &Workdir, task: &str, test: &Path) {
     let run = workdir.path().join("run");
     let (theirs, ours) = (peft(python, base, &run, test), &result_json(&run)["tasks"][task]);
     assert_eq!(theirs["confusion"], ours["confusion"], "predictions differ");
