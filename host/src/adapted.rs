@@ -25,6 +25,8 @@ pub struct ModelParameter {
     pub parameter: Parameter,
     /// Who declared it.
     pub owner: Owner,
+    /// Whether its name is a path in the model: a base parameter, or one that a strategy declared beside a site.
+    pub in_model: bool,
     /// The block group it belongs to; heads have the last one.
     pub group: usize,
     /// Its rate is `train.lr` times this.
@@ -83,6 +85,7 @@ impl AdaptedModel {
             .map(|base| ModelParameter {
                 parameter: base.parameter.clone(),
                 owner: Owner::Base,
+                in_model: true,
                 group: base.group,
                 lr_factor: 1.0,
                 decay: decays(base.parameter.name(), base.parameter.tensor().dims()),

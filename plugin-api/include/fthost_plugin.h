@@ -341,6 +341,11 @@ typedef struct {
    Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
    */
   FtStatus (*input)(const void *data, const FtHookCall *call);
+  /*
+   Attention hooks that shift the positions of a text's tokens: by how many. Null in other kinds. `[run thread]`, once, while
+   the hook is set
+   */
+  FtStatus (*position_shift)(const void *data, uint64_t *out);
 } FtHookVtable;
 
 /*
@@ -526,9 +531,9 @@ typedef struct {
    */
   FtStatus (*adapter_config)(const void *data, FtTextSink sink);
   /*
-   `Strategy::starts_at_base`: writes 0 or 1. `[run thread]`, after attach
+   `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host. `[run thread]`
    */
-  FtStatus (*starts_at_base)(const void *data, uint32_t *out);
+  FtStatus (*adapter_tensors)(const void *data, FtTextSink sink);
 } FtStrategyVtable;
 
 /*

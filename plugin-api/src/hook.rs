@@ -63,4 +63,11 @@ pub trait AttentionHook: Send + Sync + 'static {
     /// `keys`, `values`: `[tokens, width]`; `offsets`: start of each sequence, and the end of the last.
     /// Returns keys and values, and a prefix if any.
     fn forward(&self, keys: Tensor, values: Tensor, offsets: &[u32]) -> Result<(Tensor, Tensor, Option<Prefix>)>;
+
+    /// By how many positions the tokens of a text are shifted, as if the prefix stood before them: Transformers shifts them by
+    /// the length of past keys and values, so a prefix that PEFT shall read needs its own length here. The largest shift of
+    /// all hooks holds. Asked once, when the hook is set. `[run thread]`
+    fn position_shift(&self) -> usize {
+        0
+    }
 }

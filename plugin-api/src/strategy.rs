@@ -1,8 +1,10 @@
 //! Strategies: *what* of a model trains, and what is added to it.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 
-use crate::{Event, Model, Result, SavedState};
+use crate::{Event, Model, Result, SavedState, Tensor};
 
 /// A way to adapt a model: it freezes and thaws, declares parameters and hooks sites.
 ///
@@ -38,6 +40,14 @@ pub trait Strategy: Sized + Send + 'static {
     /// The fields of PEFT's `adapter_config.json` (`peft_type`, `r`, ...), where PEFT knows the method. The host adds what
     /// it knows itself (base model, task type). `None`: the adapter is saved in fthost's own form only.
     fn adapter_config(&self) -> Result<Option<serde_json::Value>> {
+        Ok(None)
+    }
+
+    /// The tensors of PEFT's `adapter_model.safetensors`, by whole names, where they are not the parameters themselves: of a
+    /// projected prefix PEFT keeps what the projection gives. Used only where `adapter_config` says that PEFT knows the method.
+    /// `None`: every parameter as it is, one beside a site under `base_model.model.`, the architecture's prefix and its name,
+    /// one of no site under its name alone.
+    fn adapter_tensors(&self) -> Result<Option<BTreeMap<String, Tensor>>> {
         Ok(None)
     }
 

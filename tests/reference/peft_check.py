@@ -10,6 +10,7 @@ TEST.tsv holds `text<TAB>label` without a header; the adapter's labels.json says
 logits by example, mean cross entropy, and the confusion matrix (rows: true classes).
 """
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -27,9 +28,18 @@ model = AutoModelForSequenceClassification.from_pretrained(
     base, num_labels=len(labels), ignore_mismatched_sizes=True
 )
 if (adapter / "adapter_config.json").exists():
+    backbone = model.base_model
     model = PeftModel.from_pretrained(model, adapter)
+    prefix = model.active_peft_config.peft_type == "PREFIX_TUNING"
+    if prefix and "past_key_values" not in inspect.signature(backbone.forward).parameters:
+        # Since 5.24 Transformers says cache, and PEFT 0.21 knows the old name alone.
+        forward = backbone.forward
+        backbone.forward = lambda past_key_values=None, **inputs: forward(cache=past_key_values, **inputs)
+
     # A key that PEFT does not know would be left out without a word.
     used = {name.replace(".default", "").replace(".modules_to_save", "") for name, _ in model.named_parameters()}
+    if model.active_peft_config.is_prompt_learning:
+        used.add("prompt_embeddings")  # goes into the prompt encoder, under another name
     unknown = sorted(set(load_file(adapter / "adapter_model.safetensors")) - used)
     assert not unknown, f"PEFT has no place for {unknown}"
 model.eval()

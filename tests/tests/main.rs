@@ -9,6 +9,7 @@
 //! | `examples` | every plugin's example.toml |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `outside` | a plugin from outside the workspace |
+//! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
 //! | `run_file` | mistakes in run files, models and data |
@@ -23,6 +24,7 @@ mod demo;
 mod examples;
 mod misbehaving;
 mod outside;
+mod prompts;
 mod refused;
 mod resume;
 mod run_file;

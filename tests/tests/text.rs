@@ -134,7 +134,7 @@ pub(crate) fn peft(python: &Path, base: &Path, adapter: &Path, test: &Path) -> V
 }
 
 #[track_caller]
-fn peft_agrees(python: &Path, base: &Path, workdir: &Workdir, task: &str, test: &Path) {
+pub(crate) fn peft_agrees(python: &Path, base: &Path, workdir: &Workdir, task: &str, test: &Path) {
     let run = workdir.path().join("run");
     let (theirs, ours) = (peft(python, base, &run.join("adapter"), test), &result_json(&run)["tasks"][task]);
     assert_eq!(theirs["confusion"], ours["confusion"], "predictions differ");

@@ -18,6 +18,8 @@ pub const ADAPTER: &str = "adapter";
 pub const MODEL: &str = "model";
 /// The form of a whole model.
 pub const WHOLE: &str = "huggingface";
+/// What stands before every path of a model that PEFT added something to.
+const TUNED: &str = "base_model.model.";
 
 /// What is saved beside the weights.
 pub struct Saved<'a> {
@@ -27,6 +29,8 @@ pub struct Saved<'a> {
     pub base: &'a str,
     /// The strategies' own fields of `adapter_config.json`, those that PEFT knows.
     pub adapter_config: Option<Value>,
+    /// What PEFT's form holds in place of each strategy's parameters, in order, where it is not they themselves.
+    pub adapter_tensors: Vec<Option<BTreeMap<String, Tensor>>>,
     /// Class names in index order; empty for real values.
     pub labels: &'a [String],
 }
@@ -54,19 +58,7 @@ impl Saved<'_> {
 
     fn write_adapter(&self, folder: &Path) -> Result<Exported> {
         let info = self.model.model.info();
-        let mut tensors = BTreeMap::new();
-        for parameter in &self.model.parameters {
-            let key = match parameter.owner {
-                Owner::Base if parameter.trained() => {
-                    format!("base_model.model.{}{}", info.prefix, parameter.parameter.name())
-                }
-                Owner::Base => continue,
-                Owner::Strategy(_) => format!("base_model.model.{}{}", info.prefix, parameter.parameter.name()),
-                Owner::Head(_) => format!("base_model.model.{}", head_path(info, parameter.parameter.name())),
-            };
-            tensors.insert(key, parameter.parameter.tensor().clone());
-        }
-        write_safetensors(&folder.join("adapter_model.safetensors"), &tensors)?;
+        write_safetensors(&folder.join("adapter_model.safetensors"), &self.adapter())?;
 
         let heads: Vec<String> = head_modules(info, &heads(self.model));
         let mut config = json!({
@@ -85,6 +77,34 @@ impl Saved<'_> {
         write_json(&folder.join("adapter_config.json"), &config)?;
         write_labels(self.labels, folder)?;
         Ok(Exported { format, path: folder.to_owned() })
+    }
+
+    /// The adapter's tensors by their names in PEFT's files.
+    fn adapter(&self) -> BTreeMap<String, Tensor> {
+        let info = self.model.model.info();
+        // In fthost's own form all parameters stand as they are.
+        let given: &[_] = if self.adapter_config.is_some() { &self.adapter_tensors } else { &[] };
+        let mut tensors: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
+        for p in &self.model.parameters {
+            let Owner::Strategy(strategy) = p.owner else { continue };
+            if given.get(strategy).is_none_or(Option::is_none) {
+                let name = p.parameter.name();
+                let key = if p.in_model { format!("{TUNED}{}{name}", info.prefix) } else { name.to_owned() };
+                tensors.insert(key, p.parameter.tensor().clone());
+            }
+        }
+        // PEFT wraps the model once more where it adds something inside of it, which prompts and prefixes do not.
+        let outside = !tensors.is_empty() && !tensors.keys().any(|key| key.starts_with(TUNED));
+        let root = if outside { "base_model." } else { TUNED };
+        for p in &self.model.parameters {
+            let path = match p.owner {
+                Owner::Base if p.trained() => format!("{}{}", info.prefix, p.parameter.name()),
+                Owner::Head(_) => head_path(info, p.parameter.name()),
+                Owner::Base | Owner::Strategy(_) => continue,
+            };
+            tensors.insert(format!("{root}{path}"), p.parameter.tensor().clone());
+        }
+        tensors
     }
 }
 

@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use fthost_autograd::{Device, optim};
 
+use crate::plugin::StrategyInstance;
 use crate::report::page;
 use crate::report::progress::{EvaluationProgress, TrainProgress};
 use crate::{Error, Result};
@@ -218,6 +219,7 @@ pub fn execute(options: Options) -> Result<Summary> {
         model: trainer.model,
         base: &file.model.name(),
         adapter_config: adapter_config(trainer.strategies)?,
+        adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
         labels: task.train.labels(),
     }
     .write(folder.path())?;
@@ -302,7 +304,7 @@ fn resume_command(folder: &Path, device: DeviceChoice) -> String {
 }
 
 /// The fields of PEFT's adapter_config.json, where all strategies together are something that PEFT knows: exactly one says so.
-fn adapter_config(strategies: &[crate::plugin::StrategyInstance]) -> Result<Option<serde_json::Value>> {
+fn adapter_config(strategies: &[StrategyInstance]) -> Result<Option<serde_json::Value>> {
     let mut known = Vec::new();
     for strategy in strategies {
         known.extend(strategy.adapter_config()?);

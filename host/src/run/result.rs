@@ -171,7 +171,7 @@ impl Summary {
         let form = match self.saved.format {
             "peft" => "adapter (PEFT)",
             "huggingface" => "model (Hugging Face)",
-            _ => "adapter",
+            _ => "adapter (fthost)",
         };
         text += &format!("{form} saved in {}", self.saved.path.display());
         text

@@ -144,7 +144,8 @@ pub(super) fn attach_strategies(
     let mut strategies = Vec::new();
     for (i, method) in file.strategies.iter().enumerate() {
         let plugin = library.find(MethodKind::Strategy, &method.plugin)?.0;
-        let mut strategy = StrategyInstance::create(&plugin, &method.plugin, &method.config)?;
+        let strategy = StrategyInstance::create(&plugin, &method.plugin, &method.config);
+        let mut strategy = strategy.map_err(|error| file.at_method(method, error))?;
         strategy.attach(model, i).map_err(|error| file.at_method(method, error))?;
         strategies.push(strategy);
     }
@@ -163,7 +164,8 @@ pub(super) fn attach_head(
     let table = &file.tasks[index];
     let method: &Method = &table.head;
     let plugin = library.find(MethodKind::TaskHead, &method.plugin)?.0;
-    let mut head = HeadInstance::create(&plugin, &method.plugin, &method.config)?;
+    let head = HeadInstance::create(&plugin, &method.plugin, &method.config);
+    let mut head = head.map_err(|error| file.at_method(method, error))?;
     let info = model.model.info();
     let task = TaskInfo {
         name: table.name.clone(),
@@ -185,7 +187,8 @@ fn attach_regularizers(
     let mut regularizers = Vec::new();
     for method in &file.regularizers {
         let plugin = library.find(MethodKind::Regularizer, &method.plugin)?.0;
-        let mut regularizer = RegularizerInstance::create(&plugin, &method.plugin, &method.config)?;
+        let regularizer = RegularizerInstance::create(&plugin, &method.plugin, &method.config);
+        let mut regularizer = regularizer.map_err(|error| file.at_method(method, error))?;
         regularizer.attach(model).map_err(|error| file.at_method(method, error))?;
         if regularizer.needs_reference()? {
             let error = Error::plugin(format!(

@@ -119,12 +119,14 @@ impl TextEmbeddings {
         let embedded = prompted.prepend(tape, text.layout.clone())?;
         let Embedded { value, layout, prompt, .. } = &embedded;
 
-        let start = self.first_position + pass.position_shift();
+        let shift = pass.position_shift();
+        let start = self.first_position + shift;
         let longest = layout.ranges().map(|range| range.len()).max().unwrap_or(0);
         let rows = self.positions.tensor().dims()[0];
         if start + longest > rows {
+            let moved = if shift > 0 { format!(", moved up by {shift} for prefixes,") } else { String::new() };
             candle_core::bail!(
-                "a sequence of {longest} tokens, {prompt} of them prompts, needs position {}, and the model has {rows}; \
+                "a sequence of {longest} tokens, {prompt} of them prompts,{moved} needs position {}, and the model has {rows}; \
                  lower the length that texts are cut to",
                 start + longest - 1
             );

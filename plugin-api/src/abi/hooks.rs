@@ -65,8 +65,17 @@ fn install<H: Send + Sync + 'static>(site: &str, kind: u32, hook: H, vtable: &'s
 
 type Forward = unsafe extern "C" fn(*const c_void, *const HookCall) -> Status;
 
-const fn vtable<H>(forward: Forward, merge: Option<Forward>, input: Option<Forward>) -> HookVtable {
-    HookVtable { struct_size: size_of::<HookVtable>() as u32, reserved: 0, drop: free::<H>, forward, merge, input }
+/// What every kind of hook has.
+const fn vtable<H>(forward: Forward) -> HookVtable {
+    HookVtable {
+        struct_size: size_of::<HookVtable>() as u32,
+        reserved: 0,
+        drop: free::<H>,
+        forward,
+        merge: None,
+        input: None,
+        position_shift: None,
+    }
 }
 
 pub(crate) fn linear<H: LinearHook>(site: &str, hook: H) -> Result<()> {
@@ -94,7 +103,8 @@ pub(crate) fn linear<H: LinearHook>(site: &str, hook: H) -> Result<()> {
         // SAFETY: the host passes what `install` gave it, and its call.
         unsafe { run(data, call, body) }
     }
-    let vtable = const { &vtable::<H>(forward::<H>, Some(merge::<H>), Some(input::<H>)) };
+    let vtable =
+        const { &HookVtable { merge: Some(merge::<H>), input: Some(input::<H>), ..vtable::<H>(forward::<H>) } };
     install(site, hook_kind::LINEAR, hook, vtable)
 }
 
@@ -107,7 +117,7 @@ pub(crate) fn block<H: BlockHook>(site: &str, hook: H) -> Result<()> {
         // SAFETY: the host passes what `install` gave it, and its call.
         unsafe { run(data, call, body) }
     }
-    install(site, hook_kind::BLOCK, hook, const { &vtable::<H>(forward::<H>, None, None) })
+    install(site, hook_kind::BLOCK, hook, const { &vtable::<H>(forward::<H>) })
 }
 
 pub(crate) fn embeddings<H: EmbeddingHook>(site: &str, hook: H) -> Result<()> {
@@ -123,7 +133,7 @@ pub(crate) fn embeddings<H: EmbeddingHook>(site: &str, hook: H) -> Result<()> {
         // SAFETY: the host passes what `install` gave it, and its call.
         unsafe { run(data, call, body) }
     }
-    install(site, hook_kind::EMBEDDINGS, hook, const { &vtable::<H>(forward::<H>, None, None) })
+    install(site, hook_kind::EMBEDDINGS, hook, const { &vtable::<H>(forward::<H>) })
 }
 
 pub(crate) fn attention<H: AttentionHook>(site: &str, hook: H) -> Result<()> {
@@ -137,5 +147,15 @@ pub(crate) fn attention<H: AttentionHook>(site: &str, hook: H) -> Result<()> {
         // SAFETY: the host passes what `install` gave it, and its call.
         unsafe { run(data, call, body) }
     }
-    install(site, hook_kind::ATTENTION, hook, const { &vtable::<H>(forward::<H>, None, None) })
+    unsafe extern "C" fn position_shift<H: AttentionHook>(data: *const c_void, out: *mut u64) -> Status {
+        // SAFETY: the host passes what `install` gave it, and `out` may be written.
+        unsafe {
+            (*data.cast::<Guarded<H>>()).call(|hook| {
+                out.write(hook.position_shift() as u64);
+                Ok(())
+            })
+        }
+    }
+    let vtable = const { &HookVtable { position_shift: Some(position_shift::<H>), ..vtable::<H>(forward::<H>) } };
+    install(site, hook_kind::ATTENTION, hook, vtable)
 }

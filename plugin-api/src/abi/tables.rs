@@ -205,7 +205,8 @@ pub mod model_call {
     pub const SITES: &str = "sites@1";
     /// `{"targets": Targets or null, "trainable": bool}` to the number of parameters (tensors) that matched; null is all of the base model.
     pub const SET_TRAINABLE: &str = "set_trainable@1";
-    /// `{"owner": path or null, "name", "shape", "init": Init, "decay": bool, "head": bool}` to a handle. `owner` null: named by `name` alone.
+    /// `{"owner": path or null, "name", "shape", "init": Init, "decay": bool, "head": bool}` to a handle. `owner` null: named by
+    /// `name` alone, also in PEFT's files.
     pub const PARAM: &str = "param@1";
     /// `{"handle"}` to [`ParamInfo`](crate::ParamInfo).
     pub const PARAM_INFO: &str = "param_info@1";
@@ -228,6 +229,9 @@ pub struct HookVtable {
     pub merge: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
     /// Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
     pub input: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
+    /// Attention hooks that shift the positions of a text's tokens: by how many. Null in other kinds. `[run thread]`, once, while
+    /// the hook is set
+    pub position_shift: Option<unsafe extern "C" fn(data: *const c_void, out: *mut u64) -> Status>,
 }
 
 /// One call of a hook.
@@ -301,6 +305,8 @@ pub struct StrategyVtable {
     pub attach: unsafe extern "C" fn(data: *mut c_void) -> Status,
     /// `Strategy::adapter_config`: writes JSON, `null` for none. `[run thread]`
     pub adapter_config: unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status,
+    /// `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host. `[run thread]`
+    pub adapter_tensors: unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status,
     /// `Strategy::starts_at_base`: writes 0 or 1. `[run thread]`, after attach
     pub starts_at_base: unsafe extern "C" fn(data: *const c_void, out: *mut u32) -> Status,
 }

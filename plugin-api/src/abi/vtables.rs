@@ -76,11 +76,7 @@ const fn base<M: Method>(struct_size: usize) -> BaseVtable {
     unsafe extern "C" fn save<M: Method>(data: *const c_void, sink: TextSink) -> Status {
         let body = |method: &M| {
             let state = method.save()?;
-            let mut tensors = BTreeMap::new();
-            for (name, tensor) in state.tensors {
-                tensors.insert(name, tensor.give()?);
-            }
-            let text = serde_json::to_string(&WireState { json: state.json, tensors })?;
+            let text = serde_json::to_string(&WireState { json: state.json, tensors: give_all(state.tensors)? })?;
             // SAFETY: the sink belongs to this call.
             unsafe { sink.put(&text) };
             Ok(())
@@ -150,6 +146,16 @@ pub(crate) fn strategy<S: Strategy>(strategy: S) -> Instance {
         // SAFETY: the host passes this instance.
         unsafe { call(data, body) }
     }
+    unsafe extern "C" fn adapter_tensors<S: Strategy>(data: *const c_void, sink: TextSink) -> Status {
+        let body = |method: &AsStrategy<S>| {
+            let text = serde_json::to_string(&method.0.adapter_tensors()?.map(give_all).transpose()?)?;
+            // SAFETY: the sink belongs to this call.
+            unsafe { sink.put(&text) };
+            Ok(())
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { call(data, body) }
+    }
     unsafe extern "C" fn starts_at_base<S: Strategy>(data: *const c_void, out: *mut u32) -> Status {
         let body = |method: &AsStrategy<S>| {
             // SAFETY: `out` is the host's place for the result.
@@ -166,6 +172,7 @@ pub(crate) fn strategy<S: Strategy>(strategy: S) -> Instance {
                 base: base::<AsStrategy<S>>(size_of::<StrategyVtable>()),
                 attach: attach::<S>,
                 adapter_config: adapter_config::<S>,
+                adapter_tensors: adapter_tensors::<S>,
                 starts_at_base: starts_at_base::<S>,
             }
         },
@@ -288,6 +295,11 @@ pub(crate) fn regularizer<R: Regularizer>(regularizer: R) -> Instance {
             }
         },
     )
+}
+
+/// The handles of named tensors that pass to the host.
+fn give_all(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, u64>> {
+    tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.give()?))).collect()
 }
 
 /// The handle of a tensor that passes to the host, 0 for none.

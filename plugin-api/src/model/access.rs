@@ -192,7 +192,7 @@ impl Model {
         self.declare(Some(&site.path), name, shape.as_ref(), &init, false)
     }
 
-    /// A parameter that belongs to no site, named by `name` alone.
+    /// A parameter that belongs to no site, named by `name` alone, also in PEFT's files: `prompt_embeddings`.
     pub fn shared_param(&mut self, name: &str, shape: impl AsRef<[usize]>, init: Init) -> Result<Param> {
         self.declare(None, name, shape.as_ref(), &init, false)
     }

@@ -17,6 +17,8 @@ pub(super) struct Bridge {
     site: String,
     data: *mut c_void,
     vtable: &'static HookVtable,
+    /// By how many positions an attention hook shifts the tokens of a text.
+    position_shift: usize,
 }
 
 // SAFETY: the API has hooks be Send and Sync: `forward` and `input` may come from several threads at once. The other functions
@@ -38,11 +40,12 @@ impl Bridge {
     /// Takes a hook over. Dropping the bridge frees it.
     pub(super) fn new(site: &str, data: *mut c_void, vtable: &'static HookVtable) -> Result<Self, String> {
         let (caller, run) = session::who()?;
-        Ok(Self { caller, run, site: site.to_owned(), data, vtable })
+        Ok(Self { caller, run, site: site.to_owned(), data, vtable, position_shift: 0 })
     }
 
     /// The hook under its kind's name in the model.
-    pub(super) fn into_hook(self, kind: u32) -> Result<Hook, String> {
+    pub(super) fn into_hook(mut self, kind: u32) -> Result<Hook, String> {
+        self.position_shift = self.asked_position_shift().map_err(|error| error.to_string())?;
         Ok(match kind {
             hook_kind::LINEAR => Hook::Linear(Arc::new(self)),
             hook_kind::BLOCK => Hook::Block(Arc::new(self)),
@@ -50,6 +53,16 @@ impl Bridge {
             hook_kind::ATTENTION => Hook::Attention(Arc::new(self)),
             other => return Err(format!("there is no kind {other} of hooks; this host knows 1 to 4")),
         })
+    }
+
+    fn asked_position_shift(&self) -> crate::Result<usize> {
+        let Some(function) = self.vtable.position_shift else { return Ok(0) };
+        let mut shift = 0;
+        self.caller.call(&format_args!("position_shift at {}", self.site), Scope::default(), |_| {
+            // SAFETY: `data` fits the vtable, and the result may be written.
+            check(unsafe { function(self.data, &raw mut shift) })
+        })?;
+        Ok(shift as usize)
     }
 
     /// One call: inputs in, `N` results out, the first `required` of which must be there.
@@ -160,5 +173,9 @@ impl AttentionHook for Bridge {
             _ => candle_core::bail!("{} failed at {}: a prefix needs keys and values", self.caller, self.site),
         };
         Ok((self.required(keys, &like)?, self.required(values, &like)?, prefix))
+    }
+
+    fn position_shift(&self) -> usize {
+        self.position_shift
     }
 }

@@ -252,6 +252,7 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
     model.parameters.push(ModelParameter {
         parameter: Parameter::new(name, tensor, true),
         owner,
+        in_model: params.owner.is_some(),
         group,
         lr_factor: 1.0,
         decay: params.decay,

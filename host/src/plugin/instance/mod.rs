@@ -160,13 +160,7 @@ impl<V: Vtable> Instance<V> {
         self.call("save", Scope::default(), |session| {
             // SAFETY: the plugin's own function on its own instance.
             let state: WireState = json_answer(|sink| unsafe { (self.base().save)(self.data, sink) })?;
-            let mut tensors = BTreeMap::new();
-            for (name, handle) in state.tensors {
-                // A copy, because what was saved may be a parameter's tensor, which changes in place.
-                let copy = session.take(handle)?.tensor().copy().map_err(|error| Failure::Answer(error.to_string()))?;
-                tensors.insert(name, copy.detach());
-            }
-            Ok(State { json: state.json, tensors })
+            Ok(State { json: state.json, tensors: take_all(session, state.tensors)? })
         })
     }
 
@@ -180,6 +174,16 @@ impl<V: Vtable> Instance<V> {
             check(unsafe { (self.base().load)(self.data, Str::new(&text)) })
         })
     }
+}
+
+/// The tensors of named results.
+fn take_all(session: &Session, handles: BTreeMap<String, u64>) -> Result<BTreeMap<String, Tensor>, Failure> {
+    let copy = |handle| {
+        // A copy, because what was given may be a parameter's tensor, which changes in place.
+        let copy = session.take(handle)?.tensor().copy().map_err(|error| Failure::Answer(error.to_string()))?;
+        Ok(copy.detach())
+    };
+    handles.into_iter().map(|(name, handle)| Ok((name, copy(handle)?))).collect()
 }
 
 /// Text of something for the plugin.

@@ -1,11 +1,13 @@
 //! Calls on a strategy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fthost_autograd::Tensor;
 use fthost_plugin_api::Event;
 use fthost_plugin_api::abi::tables::{Str, StrategyVtable};
 
-use super::{Instance, State, Stateful, json_answer, json_text};
+use super::{Instance, State, Stateful, json_answer, json_text, take_all};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::Plugin;
@@ -57,6 +59,15 @@ impl StrategyInstance {
         self.0.call("adapter_config", Scope::default(), |_| {
             // SAFETY: the plugin's own function on its own instance.
             json_answer(|sink| unsafe { (self.0.vtable.adapter_config)(self.0.data, sink) })
+        })
+    }
+
+    /// What is saved in PEFT's form for its parameters, where it is not they themselves.
+    pub fn adapter_tensors(&self) -> Result<Option<BTreeMap<String, Tensor>>> {
+        self.0.call("adapter_tensors", Scope::default(), |session| {
+            // SAFETY: the plugin's own function on its own instance.
+            let handles: Option<_> = json_answer(|sink| unsafe { (self.0.vtable.adapter_tensors)(self.0.data, sink) })?;
+            handles.map(|handles| take_all(session, handles)).transpose()
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The plugin's side of the tests: a method of each kind, written as authors write them.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use fthost_plugin_api::{LossScope, prelude::*};
@@ -40,6 +41,13 @@ impl Strategy for Shifts {
 
     fn on_event(&mut self, _: &Event, model: &mut Model) -> Result<()> {
         model.thaw(&["layer.0.dense"].into()).map(drop)
+    }
+
+    fn adapter_tensors(&self) -> Result<Option<BTreeMap<String, Tensor>>> {
+        if self.0.what != "compute" {
+            return Ok(None);
+        }
+        Ok(Some([("sum".to_owned(), Tensor::scalar(1.0)?.add_scalar(2.0)?)].into()))
     }
 
     fn save(&self) -> Result<SavedState> {

@@ -135,6 +135,7 @@ fn a_strategy_adapts_the_model() {
         ("prompt", &mine, 2),
     ];
     assert_eq!(names, expected);
+    assert_eq!(model.parameters.iter().map(|p| p.in_model).collect::<Vec<_>>(), [true, true, true, false]);
     assert_eq!(model.trainable().map(|p| p.parameter.name()).collect::<Vec<_>>(), ["layer.0.dense.shift", "prompt"]);
     assert_eq!((model.matches[0].pattern.as_str(), model.matches[0].matched), ("dense", 1));
     let prompt = model.parameters[3].parameter.tensor().to_vec2::<f32>().unwrap();
@@ -151,6 +152,17 @@ fn a_strategy_adapts_the_model() {
     assert!(model.parameters[0].parameter.trainable());
     assert_eq!(model.matches.len(), 1, "events are not counted");
     assert_eq!(strategy.adapter_config().unwrap(), None);
+}
+
+#[test]
+fn a_strategy_may_be_saved_as_what_it_computes() {
+    let saved = |what: &str| {
+        let mut strategy = shift(what).unwrap();
+        strategy.attach(&mut model(), 0).unwrap();
+        strategy.adapter_tensors().unwrap()
+    };
+    assert!(saved("").is_none());
+    assert_eq!(saved("compute").unwrap()["sum"].to_scalar::<f32>().unwrap(), 3.0);
 }
 
 #[test]
