@@ -1,6 +1,9 @@
 //! What a run tells: progress while it goes, metrics, and text for people.
 
+pub mod chart;
 pub mod classification;
 pub mod metrics;
+pub mod numbers;
+pub mod page;
 pub mod progress;
 pub mod table;

@@ -1,0 +1,227 @@
+//! Line charts as inline SVG, for the pages of a run.
+//!
+//! A chart carries no colours and no fonts: its classes are styled by `page/style.css`, so that one chart serves light and dark
+//! screens and paper. That is why the plotters crate does not draw it: plotters writes each colour and font size into the SVG, has
+//! no `<title>` to hover over, and brings a drawing back end where a few dozen lines of markup do.
+
+mod axis;
+mod svg;
+mod thin;
+
+use maud::{Markup, Render, html};
+
+pub use axis::Scale;
+use svg::{Curve, Drawing};
+use thin::thin;
+
+/// Points that are drawn of one curve.
+const POINTS: usize = 1000;
+/// Colours of the style sheet.
+const COLOURS: usize = 6;
+/// What is said of points without a place, before their number.
+const OMITTED: &str = "Values left out, since they are not finite or have no place on the scale: ";
+
+/// A line chart: curves over a common x axis.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    title: String,
+    x_label: String,
+    x_scale: Scale,
+    y_scale: Scale,
+    wide: bool,
+    series: Vec<Series>,
+}
+
+/// One curve of a chart.
+#[derive(Clone, Debug)]
+pub struct Series {
+    name: String,
+    points: Vec<(f64, f64)>,
+    style: Style,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    Line,
+    Faint,
+    Marked,
+}
+
+impl Series {
+    /// A curve through `(x, y)` points, x rising. Where y is not finite, or has no place on the chart's scale, the curve has a gap.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self { name: name.into(), points, style: Style::Line }
+    }
+
+    /// Draws it thin and pale in the colour of the next curve, as raw values behind smoothed ones.
+    #[must_use]
+    pub fn faint(mut self) -> Self {
+        self.style = Style::Faint;
+        self
+    }
+
+    /// Puts a dot on every point, for few points.
+    #[must_use]
+    pub fn marked(mut self) -> Self {
+        self.style = Style::Marked;
+        self
+    }
+}
+
+impl Chart {
+    /// An empty chart on linear scales; `x_label` says what x counts: `step`.
+    pub fn new(title: impl Into<String>, x_label: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            x_label: x_label.into(),
+            x_scale: Scale::Linear,
+            y_scale: Scale::Linear,
+            wide: false,
+            series: Vec::new(),
+        }
+    }
+
+    /// Sets the x axis's scale.
+    #[must_use]
+    pub fn x_scale(mut self, scale: Scale) -> Self {
+        self.x_scale = scale;
+        self
+    }
+
+    /// Sets the y axis's scale.
+    #[must_use]
+    pub fn y_scale(mut self, scale: Scale) -> Self {
+        self.y_scale = scale;
+        self
+    }
+
+    /// Makes it as wide as the page, rather than half of it.
+    #[must_use]
+    pub fn wide(mut self) -> Self {
+        self.wide = true;
+        self
+    }
+
+    /// Adds a curve.
+    #[must_use]
+    pub fn series(mut self, series: Series) -> Self {
+        self.series.push(series);
+        self
+    }
+
+    /// The curves thinned, each with its colour's number. A y without a place is not a number; a point without x is left out.
+    fn curves(&self) -> Vec<Curve<'_>> {
+        let mut colour = 0;
+        let mut curves = Vec::new();
+        for series in &self.series {
+            let drawable = |&(x, y): &(f64, f64)| (x, if self.y_scale.takes(y) { y } else { f64::NAN });
+            let points: Vec<_> =
+                series.points.iter().filter(|point| self.x_scale.takes(point.0)).map(drawable).collect();
+            curves.push(Curve { series, points: thin(&points, POINTS), colour: colour % COLOURS });
+            colour += usize::from(series.style != Style::Faint);
+        }
+        curves
+    }
+
+    /// Points that have no place in the chart.
+    fn left_out(&self) -> usize {
+        let place = |(x, y): (f64, f64)| self.x_scale.takes(x) && self.y_scale.takes(y);
+        self.series.iter().flat_map(|series| &series.points).filter(|&&point| !place(point)).count()
+    }
+}
+
+/// A figure with a caption, a legend where there are several curves, and the SVG.
+impl Render for Chart {
+    fn render(&self) -> Markup {
+        let curves = self.curves();
+        let drawing = Drawing::new(self, &curves);
+        let left_out = self.left_out();
+        html! {
+            figure.chart.wide[self.wide] {
+                figcaption {
+                    b { (self.title) }
+                    @if self.y_scale == Scale::Log { small { "logarithmic" } }
+                    @if curves.len() > 1 {
+                        @for curve in &curves {
+                            span.key.{ "c" (curve.colour) } {
+                                i.faint[curve.series.style == Style::Faint] {} (curve.series.name)
+                            }
+                        }
+                    }
+                }
+                div.scroll { (drawing.svg(&self.title)) }
+                @if left_out > 0 { p.note { (OMITTED) (left_out) "." } }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn render(chart: &Chart) -> String {
+        chart.render().into_string()
+    }
+
+    /// What every `name="..."` of the text says.
+    fn attributes<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+        text.split(&format!(" {name}=\"")).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_chart_is_drawn() {
+        let raw = vec![(1.0, 0.9), (2.0, 0.4), (3.0, 0.6)];
+        let chart = Chart::new("Training loss", "step")
+            .series(Series::new("loss", raw).faint())
+            .series(Series::new("smoothed", vec![(1.0, 0.9), (2.0, 0.7), (3.0, 0.65)]))
+            .series(Series::new("validation", vec![(3.0, 0.7)]).marked());
+        insta::assert_snapshot!(render(&chart).replace("><", ">\n<"));
+    }
+
+    #[test]
+    fn a_faint_curve_has_the_colour_of_the_next() {
+        let series = |name: &str| Series::new(name, vec![(0.0, 1.0)]);
+        let chart = Chart::new("", "").series(series("a").faint()).series(series("b")).series(series("c"));
+        assert_eq!(chart.curves().iter().map(|curve| curve.colour).collect::<Vec<_>>(), [0, 0, 1]);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_gaps() {
+        let points = [1.0, f64::NAN, 2.0, 3.0, f64::INFINITY, 1.0].iter().enumerate();
+        let points = points.map(|(i, &y)| (i as f64, y)).chain([(f64::NAN, 1.0)]).collect();
+        let text = render(&Chart::new("loss", "step").series(Series::new("loss", points)));
+        assert_eq!(attributes(&text, "d").iter().map(|path| path.matches('M').count()).collect::<Vec<_>>(), [3]);
+        assert!(text.contains("no place on the scale: 3."), "{text}");
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+    }
+
+    #[test]
+    fn empty_and_odd_charts_are_drawn_too() {
+        let all = [0.0, -1.0, 1e-320, f64::MAX, f64::MIN, f64::NAN, f64::INFINITY];
+        for points in [vec![], vec![(1.0, 1.0)], all.map(|y| (y, y)).to_vec()] {
+            for scale in [Scale::Linear, Scale::Log] {
+                let chart = Chart::new("odd", "x").x_scale(scale).y_scale(scale);
+                let text = render(&chart.series(Series::new("odd", points.clone())));
+                for name in ["d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height"] {
+                    for value in attributes(&text, name) {
+                        assert!(!value.contains("NaN") && !value.contains("inf"), "{name} of {text}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_curve_is_thinned_and_keeps_its_spike() {
+        let points = (1..=100_000).map(|i| (f64::from(i), if i == 70_001 { 9.0 } else { 1.0 })).collect();
+        let text = render(&Chart::new("loss", "step").series(Series::new("loss", points)));
+        let path = attributes(&text, "d")[0];
+        assert!(path.matches('L').count() < POINTS);
+        let highest =
+            path.split(['M', 'L']).filter_map(|point| point.split(' ').nth(1)?.trim_end_matches("h0").parse().ok());
+        assert!(highest.fold(f64::MAX, f64::min) < svg::HEIGHT / 4.0, "{path}");
+        assert!(text.len() < 60_000, "{}", text.len());
+    }
+}

@@ -1,0 +1,184 @@
+//! Curves over the steps, from the lines of `metrics.jsonl`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::report::chart::{Chart, Scale, Series};
+use crate::run::plan::count;
+
+type Points = Vec<(f64, f64)>;
+
+/// Metrics of a validation that say best how good the model is, where it has them; otherwise all are drawn.
+const SCORES: [&str; 4] = ["accuracy", "macro_f1", "pearson", "spearman"];
+
+/// What is drawn over the steps.
+#[derive(Debug, Default)]
+pub(super) struct Curves {
+    loss: Points,
+    penalty: Points,
+    lr: Points,
+    gradient_norm: Points,
+    /// By task, then by metric.
+    validation: BTreeMap<String, BTreeMap<String, Points>>,
+}
+
+impl Curves {
+    /// Reads the lines of steps and validations. Other lines, and what else a line holds, are left alone.
+    pub(super) fn read(lines: &[Value]) -> Self {
+        let mut curves = Self::default();
+        for line in lines {
+            let Some(step) = line["step"].as_f64() else { continue };
+            match line["event"].as_str() {
+                Some("step") => {
+                    add(&mut curves.loss, step, line.get("loss"));
+                    add(&mut curves.penalty, step, line.get("penalty"));
+                    add(&mut curves.lr, step, line.get("lr"));
+                    add(&mut curves.gradient_norm, step, line.get("gradient_norm"));
+                }
+                Some("evaluation") if line["when"] == "validation" => {
+                    let task =
+                        curves.validation.entry(line["task"].as_str().unwrap_or_default().to_owned()).or_default();
+                    for (metric, value) in line["metrics"].as_object().into_iter().flatten() {
+                        add(task.entry(metric.clone()).or_default(), step, Some(value));
+                    }
+                }
+                _ => {}
+            }
+        }
+        curves
+    }
+
+    /// A chart of each curve that there is, the loss first; wide where that fills the page's two columns.
+    pub(super) fn charts(&self) -> Vec<Chart> {
+        let steps = |title: &str, points: &Points| Chart::new(title, "step").y_scale(scale(points));
+        let mut charts = Vec::new();
+        let validation_loss = self.validation(|metric, _| metric == "loss");
+        if !self.loss.is_empty() {
+            let chart = noisy(steps("Training loss", &self.loss), "each step", &self.loss);
+            charts.push(validation_loss.into_iter().fold(chart, Chart::series));
+        } else if !validation_loss.is_empty() {
+            charts.push(validation_loss.into_iter().fold(Chart::new("Validation loss", "step"), Chart::series));
+        }
+        let scores = self.validation(|metric, all| {
+            let known = SCORES.iter().any(|&score| all.contains_key(score));
+            if known { SCORES.contains(&metric) } else { metric != "loss" }
+        });
+        if !scores.is_empty() {
+            charts.push(scores.into_iter().fold(Chart::new("Validation", "step"), Chart::series));
+        }
+        if !self.lr.is_empty() {
+            charts.push(Chart::new("Learning rate", "step").series(Series::new("learning rate", self.lr.clone())));
+        }
+        if !self.gradient_norm.is_empty() {
+            let chart = steps("Gradient norm", &self.gradient_norm);
+            charts.push(noisy(chart, "before clipping", &self.gradient_norm));
+        }
+        if !self.penalty.is_empty() {
+            charts.push(steps("Penalty", &self.penalty).series(Series::new("penalty", self.penalty.clone())));
+        }
+        if charts.len() % 2 == 1 {
+            let first = charts.remove(0);
+            charts.insert(0, first.wide());
+        }
+        charts
+    }
+
+    /// The validation metrics that are wanted among all of their task, each named with its task where there are several.
+    fn validation(&self, wanted: impl Fn(&str, &BTreeMap<String, Points>) -> bool) -> Vec<Series> {
+        let name = |task: &str, metric: &str| {
+            let metric = if metric == "loss" { "validation".to_owned() } else { metric.replace('_', " ") };
+            if self.validation.len() > 1 { format!("{task}: {metric}") } else { metric }
+        };
+        let of_task = |(task, all): (&String, &BTreeMap<String, Points>)| {
+            let wanted = all.iter().filter(|(metric, _)| wanted(metric, all));
+            wanted.map(|(metric, points)| Series::new(name(task, metric), points.clone()).marked()).collect::<Vec<_>>()
+        };
+        self.validation.iter().flat_map(of_task).collect()
+    }
+}
+
+/// A curve that is noisy from step to step, behind itself smoothed.
+fn noisy(chart: Chart, name: &str, points: &Points) -> Chart {
+    let span = span(points.len());
+    chart
+        .series(Series::new(name, points.clone()).faint())
+        .series(Series::new(format!("smoothed over {} steps", count(span)), smoothed(points, span)))
+}
+
+/// Adds a point where the line has the value. JSON has no number that is not finite: such a one was written as `null`.
+fn add(points: &mut Points, step: f64, value: Option<&Value>) {
+    let Some(value) = value else { return };
+    // A run that was resumed repeats the steps since its checkpoint: what comes later counts.
+    while points.last().is_some_and(|last| last.0 >= step) {
+        points.pop();
+    }
+    points.push((step, value.as_f64().unwrap_or(f64::NAN)));
+}
+
+fn scale(points: &Points) -> Scale {
+    Scale::fitting(points.iter().map(|point| point.1))
+}
+
+/// Steps that a smoothed curve averages over: a fiftieth of the run, so that it is as smooth in a long run as in a short one.
+fn span(steps: usize) -> usize {
+    (steps / 50).max(5)
+}
+
+/// An exponential moving average in which the first values count in full. Values that are not finite are passed over.
+fn smoothed(points: &Points, span: usize) -> Points {
+    let keep = 1.0 - 1.0 / span as f64;
+    let (mut sum, mut weight) = (0.0, 0.0);
+    let smooth = |&(step, value): &(f64, f64)| {
+        (sum, weight) = (keep * sum + value, keep * weight + 1.0);
+        (step, sum / weight)
+    };
+    points.iter().filter(|point| point.1.is_finite()).map(smooth).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lines_become_curves_and_unknown_ones_are_left_alone() {
+        let lines = [
+            json!({"event": "evaluation", "step": 0, "task": "t", "when": "before", "metrics": {"loss": 9.0}}),
+            json!({"event": "step", "step": 1, "loss": 2.0, "lr": 0.1, "gradient_norm": null, "new": [1]}),
+            json!({"event": "step", "step": 2, "loss": 1.0, "lr": 0.2, "gradient_norm": 3.0, "penalty": 0.5}),
+            json!({
+                "event": "evaluation", "step": 2, "task": "t", "when": "validation",
+                "metrics": {"loss": 1.5, "macro_f1": 0.5},
+            }),
+            json!({"event": "checkpoint", "step": 2}),
+            json!({"event": "step"}),
+            json!("a string"),
+            json!(null),
+        ];
+        let curves = Curves::read(&lines);
+        assert_eq!(curves.loss, [(1.0, 2.0), (2.0, 1.0)]);
+        assert_eq!(curves.penalty, [(2.0, 0.5)]);
+        assert_eq!(curves.gradient_norm.len(), 2);
+        assert!(curves.gradient_norm[0].1.is_nan());
+        assert_eq!(curves.validation["t"]["macro_f1"], [(2.0, 0.5)]);
+        assert_eq!(curves.validation["t"]["loss"], [(2.0, 1.5)]);
+        assert_eq!(curves.charts().len(), 5);
+        assert!(Curves::read(&[]).charts().is_empty());
+    }
+
+    #[test]
+    fn steps_that_a_resumed_run_repeats_replace_the_first_ones() {
+        let line = |(step, loss): (u64, f64)| json!({"event": "step", "step": step, "loss": loss});
+        let curves = Curves::read(&[(1, 5.0), (2, 4.0), (3, 3.0), (2, 4.5), (3, 3.5), (4, 2.5)].map(line));
+        assert_eq!(curves.loss, [(1.0, 5.0), (2.0, 4.5), (3.0, 3.5), (4.0, 2.5)]);
+    }
+
+    #[test]
+    fn the_first_values_count_in_full_when_smoothed() {
+        let points = [4.0, 4.0, f64::NAN, 0.0].iter().enumerate().map(|(i, &y)| (i as f64, y)).collect();
+        let smooth = smoothed(&points, 2);
+        assert_eq!(smooth[..2], [(0.0, 4.0), (1.0, 4.0)]);
+        assert!((smooth[2].1 - 3.0 / 1.75).abs() < 1e-12 && smooth.len() == 3, "{smooth:?}");
+    }
+}
