@@ -7,3 +7,4 @@ pub mod numbers;
 pub mod page;
 pub mod progress;
 pub mod table;
+pub mod tensorboard;
