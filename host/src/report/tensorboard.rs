@@ -1,6 +1,6 @@
 //! Event files that TensorBoard reads: `events.out.tfevents.<unix time>.<host>`.
 //!
-//! A file is a row of TFRecords, each an `Event` message of TensorFlow's `event.proto`. Eight fields of four messages
+//! A file is a row of TFRecords, each an `Event` message of TensorFlow's `event.proto`. Nine fields of four messages
 //! are all that is written, so they are written by hand: a protobuf crate would bring a compiler for them.
 //!
 //! ```text
