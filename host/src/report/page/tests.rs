@@ -8,6 +8,7 @@ use crate::report::metrics;
 use crate::run::evaluate::{Evaluation, Outcome};
 use crate::run::export::Exported;
 use crate::run::plan::{Memory, Share};
+use crate::run::proof::{Frozen, Proof, Start};
 use crate::run::result::Parameters;
 use crate::run::train::Trained;
 
@@ -33,7 +34,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
     let before = evaluation(2.3071, vec![0; targets.len()]);
     let after = evaluation(0.2832, pairs.iter().map(|pair| pair.1).collect());
     let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
-    let result = TaskResult::new(&labels, Some(&before), Some(&after));
+    let result = TaskResult::new(&labels, Vec::new(), before.metrics(), None, Some(&after));
     let plugin = |plugin: &str, hash: &str| PluginUsed {
         name: format!("{plugin}{name}"),
         version: "0.1.0".into(),
@@ -47,12 +48,18 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
         train: Trained {
             seconds: 216.4,
             steps: 1200,
+            skipped_steps: 0,
             samples: 38_400,
             tokens: 1_013_760,
             loss: 0.1713,
             peak_rss_bytes: 412_000_000,
             first_step_seconds: 0.83,
             parameters_with_gradient: 1.0,
+        },
+        proof: Proof {
+            start: Start { claimed: true, equals_base: true, examples: 8, max_difference: 0.0 },
+            parameters_with_gradient: 1.0,
+            frozen: Frozen { tensors: 101, elements: 22_713_216, unchanged: true },
         },
         parameters: Parameters { trainable: 148_614, total: 22_861_830 },
         plugins: vec![plugin("lora", "3fa9"), plugin("cosine", "c01d"), plugin("classification", "77be")],
@@ -74,6 +81,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             steps_per_epoch: 400,
             steps: 1200,
             memory: Memory { weights: 180_000_000, training: 2_377_824, activations: 140_000_000, data: 2_703_360 },
+            estimate: None,
         },
     }
 }

@@ -1,6 +1,6 @@
 //! The run file: what to train, on what, how.
 //!
-//! A TOML file, read in three steps: its text becomes a [`Document`] whose values keep their places; values that the command
+//! A TOML file, read in three steps: its text becomes a document whose values keep their places; values that the command
 //! line sets ([`Override`]) are put in; the tables are checked against their schema and resolved, every default filled in. The
 //! options of methods are checked later, by [`RunFile::check_method`], when their plugins are open. Each error points at a
 //! place in the file or in the argument that is to blame.
