@@ -534,6 +534,10 @@ typedef struct {
    `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host. `[run thread]`
    */
   FtStatus (*adapter_tensors)(const void *data, FtTextSink sink);
+  /*
+   `Strategy::starts_at_base`: writes 0 or 1. `[run thread]`, after attach
+   */
+  FtStatus (*starts_at_base)(const void *data, uint32_t *out);
 } FtStrategyVtable;
 
 /*

@@ -13,8 +13,9 @@ fn failure(at: &str, how: &str, code: i32) -> String {
     // What a run had written before it failed stays, but nothing that reads as a result; and nothing else is touched.
     let may_stay = ["run", "run/run.toml", "run/metrics.jsonl"];
     for entry in workdir.listing() {
-        let known =
-            before.contains(&entry) || may_stay.contains(&entry.as_str()) || entry.starts_with("run/checkpoint");
+        let known = before.contains(&entry)
+            || may_stay.contains(&entry.as_str())
+            || ["run/checkpoint", "run/events."].iter().any(|start| entry.starts_with(start));
         assert!(known, "{entry} was left");
     }
     error
@@ -22,22 +23,36 @@ fn failure(at: &str, how: &str, code: i32) -> String {
 
 #[test]
 fn error_in_new() {
-    insta::assert_snapshot!(failure("new", "error", 1), @"
-    plugin
+    insta::assert_snapshot!(failure("new", "error", 2), @r#"
+    run_file
 
       x plugin misbehaving (libmisbehaving.so) failed in its options: looking for it: the left phalange is
       | missing
-    ");
+        ,-[run.toml:11:10]
+     10 | [[strategy]]
+     11 | plugin = "misbehaving"
+        :          ^^^^^^|^^^^^^
+        :                `-- this strategy
+     12 | at = "new"
+        `----
+    "#);
 }
 
 #[test]
 fn panic_in_new() {
-    insta::assert_snapshot!(failure("new", "panic", 1), @"
-    plugin
+    insta::assert_snapshot!(failure("new", "panic", 2), @r#"
+    run_file
 
       x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:46:44:
       | lost the left phalange
-    ");
+        ,-[run.toml:11:10]
+     10 | [[strategy]]
+     11 | plugin = "misbehaving"
+        :          ^^^^^^|^^^^^^
+        :                `-- this strategy
+     12 | at = "new"
+        `----
+    "#);
 }
 
 #[test]

@@ -289,7 +289,7 @@ fn facts(summary: &Summary) -> Markup {
     let form = match summary.saved.format {
         "peft" => "adapter (PEFT)",
         "huggingface" => "model (Hugging Face)",
-        _ => "adapter",
+        _ => "adapter (fthost)",
     };
     html! {
         section {

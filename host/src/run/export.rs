@@ -12,8 +12,6 @@ use super::folder::write_atomically;
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::{Error, Result};
 
-/// The folder of an adapter within a run folder.
-pub const ADAPTER: &str = "adapter";
 /// The folder of a whole model within a run folder.
 pub const MODEL: &str = "model";
 /// The form of a whole model.
@@ -52,7 +50,7 @@ impl Saved<'_> {
         if base_trained && !adds {
             write_model(self.model, self.labels, &run.join(MODEL))
         } else {
-            self.write_adapter(&run.join(ADAPTER))
+            self.write_adapter(&run.join("adapter"))
         }
     }
 

@@ -15,8 +15,8 @@ use crate::{Error, Result};
 pub struct RunFolder {
     path: PathBuf,
     metrics: BufWriter<fs::File>,
-    /// The same figures for TensorBoard.
-    events: EventWriter,
+    /// The same figures for TensorBoard; no file before there is something to write.
+    events: Option<EventWriter>,
     /// Held as long as the run goes on; the system lets go of it however the process ends.
     _lock: fs::File,
 }
@@ -44,8 +44,7 @@ impl RunFolder {
         let lock = lock(&path)?;
         let file = path.join(METRICS);
         let metrics = fs::File::create_new(&file).map_err(Error::io(format!("cannot write {}", file.display())))?;
-        let events = EventWriter::create(&path)?;
-        Ok(Self { path, metrics: BufWriter::new(metrics), events, _lock: lock })
+        Ok(Self { path, metrics: BufWriter::new(metrics), events: None, _lock: lock })
     }
 
     /// Opens the folder of a run that goes on, if no other process is at it. [`rewind`](Self::rewind) takes the log back to where
@@ -55,8 +54,7 @@ impl RunFolder {
         let file = path.join(METRICS);
         let metrics = fs::OpenOptions::new().append(true).open(&file);
         let metrics = metrics.map_err(Error::io(format!("cannot write {}", file.display())))?;
-        let events = EventWriter::create(path)?;
-        Ok(Self { path: path.to_owned(), metrics: BufWriter::new(metrics), events, _lock: lock })
+        Ok(Self { path: path.to_owned(), metrics: BufWriter::new(metrics), events: None, _lock: lock })
     }
 
     /// Length of `metrics.jsonl` in bytes, everything that was logged included.
@@ -68,7 +66,14 @@ impl RunFolder {
     /// Forgets what was logged after a position and from step `step` on: those steps are taken again.
     pub fn rewind(&mut self, position: u64, step: u64) -> Result<()> {
         self.metrics.get_ref().set_len(position).map_err(Error::io("cannot shorten metrics.jsonl"))?;
-        self.events.resume_at(step)
+        self.events()?.resume_at(step)
+    }
+
+    fn events(&mut self) -> Result<&mut EventWriter> {
+        match &mut self.events {
+            Some(events) => Ok(events),
+            none => Ok(none.insert(EventWriter::create(&self.path)?)),
+        }
     }
 
     /// The lines of `metrics.jsonl`.
@@ -123,15 +128,16 @@ impl RunFolder {
     pub fn log(&mut self, line: &Line<'_>) -> Result<()> {
         let text = serde_json::to_string(line).map_err(|e| Error::run(format!("cannot write a metric: {e}")))?;
         writeln!(self.metrics, "{text}").map_err(Error::io("cannot write metrics.jsonl"))?;
+        let events = self.events()?;
         match *line {
             Line::Step { step, loss, lr, gradient_norm, .. } => {
                 for (tag, value) in [("train/loss", loss), ("train/lr", lr), ("train/gradient_norm", gradient_norm)] {
-                    self.events.scalar(tag, step, value)?;
+                    events.scalar(tag, step, value)?;
                 }
             }
             Line::Evaluation { step, when, metrics, task } => {
                 for (name, value) in metrics {
-                    self.events.scalar(&format!("{task}/{when}/{name}"), step, *value)?;
+                    events.scalar(&format!("{task}/{when}/{name}"), step, *value)?;
                 }
             }
         }
@@ -141,7 +147,7 @@ impl RunFolder {
     /// Brings logged lines to the disk.
     pub fn flush(&mut self) -> Result<()> {
         self.metrics.flush().map_err(Error::io("cannot write metrics.jsonl"))?;
-        self.events.flush()
+        self.events.as_mut().map_or(Ok(()), EventWriter::flush)
     }
 
     /// Writes a file of the folder, whole or not at all. Makes its folder where it is missing.
