@@ -15,6 +15,8 @@
 #define FT_CALL_PARAM "param@1"
 #define FT_CALL_PARAM_INFO "param_info@1"
 #define FT_CALL_SET_LR_FACTOR "set_lr_factor@1"
+#define FT_CALL_PARAMS "params@1"
+#define FT_CALL_SET_PARAMS "set_params@1"
 
 /*
  Changes when a plugin must be rebuilt. It shall not.

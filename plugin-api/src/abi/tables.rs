@@ -211,6 +211,11 @@ pub mod model_call {
     pub const PARAM_INFO: &str = "param_info@1";
     /// `{"targets": Targets or null, "factor"}` to the number of parameters that matched; null is all.
     pub const SET_LR_FACTOR: &str = "set_lr_factor@1";
+    /// `{"targets": Targets or null}` to `[ParamInfo]`, whoever declared them; null is all. A pattern that matches nothing is an error.
+    pub const PARAMS: &str = "params@1";
+    /// `{"handles": [handle], "trainable": bool or null, "lr_factor": number or null, "decay": bool or null}` to the number of
+    /// parameters, whoever declared them; null leaves as it is.
+    pub const SET_PARAMS: &str = "set_params@1";
 }
 
 /// Functions of a hook.

@@ -39,6 +39,12 @@ impl Strategy for Shifts {
     }
 
     fn on_event(&mut self, _: &Event, model: &mut Model) -> Result<()> {
+        if self.0.what == "tune" {
+            let shifts: Vec<Param> = model.parameters_of(&["shift"].into())?.into_iter().map(Param::from).collect();
+            model.set_trainable_of(&shifts, false)?;
+            model.set_decay_of(&shifts, true)?;
+            return model.set_lr_factor_of(&shifts, 0.5);
+        }
         model.thaw(&["layer.0.dense"].into()).map(drop)
     }
 
