@@ -46,6 +46,12 @@ pub trait LinearHook: Send + Sync {
 
     /// The weight that gives the same output without the hook, where there is one. `weight`: `[out, in]`.
     fn merge(&self, tape: &Tape, weight: &Value) -> Result<Option<Value>>;
+
+    /// The bias that goes with the weight of [`merge`](Self::merge), `None` for the layer's own. `bias`: `[out]`.
+    fn merge_bias(&self, tape: &Tape, bias: &Value) -> Result<Option<Value>> {
+        let _ = (tape, bias);
+        Ok(None)
+    }
 }
 
 /// Runs at a block's output, before the residual is added.

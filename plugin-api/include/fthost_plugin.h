@@ -26,7 +26,7 @@
 /*
  Counts what was appended.
  */
-#define FT_ABI_MINOR 0
+#define FT_ABI_MINOR 1
 
 /*
  Note type: the plugin as a whole, JSON `PluginNote`.
@@ -343,6 +343,11 @@ typedef struct {
    Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
    */
   FtStatus (*input)(const void *data, const FtHookCall *call);
+  /*
+   Linear hooks whose merged layer has another bias: `[bias]` to `[merged bias or 0]`. Null in other kinds. `[run thread]`.
+   Since minor 1.
+   */
+  FtStatus (*merge_bias)(const void *data, const FtHookCall *call);
 } FtHookVtable;
 
 /*

@@ -381,9 +381,9 @@ mod tests {
         check(&library(&[]), "is a shared library but no fthost plugin");
         check(
             &plugin(|note| note["abi_major"] = json!(ABI_MAJOR + 1)),
-            "was built for fthost ABI 2.0, this host has 1.",
+            "was built for fthost ABI 2.1, this host has 1.",
         );
-        check(&plugin(|note| note["min_host_minor"] = json!(ABI_MINOR + 7)), "needs fthost ABI 1.7, this host has 1.0");
+        check(&plugin(|note| note["min_host_minor"] = json!(ABI_MINOR + 7)), "needs fthost ABI 1.8, this host has 1.1");
         check(&plugin(|note| note["ops"] = json!(["linear@1", "fly@3"])), "needs the op fly@3, which this host");
         check(&plugin(|note| note["panic"] = json!("abort")), "was built with panic = \"abort\"");
         check(&plugin(|note| note["name"] = json!(3)), "has a plugin note that does not read");

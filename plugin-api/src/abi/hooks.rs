@@ -65,8 +65,16 @@ fn install<H: Send + Sync + 'static>(site: &str, kind: u32, hook: H, vtable: &'s
 
 type Forward = unsafe extern "C" fn(*const c_void, *const HookCall) -> Status;
 
-const fn vtable<H>(forward: Forward, merge: Option<Forward>, input: Option<Forward>) -> HookVtable {
-    HookVtable { struct_size: size_of::<HookVtable>() as u32, reserved: 0, drop: free::<H>, forward, merge, input }
+const fn vtable<H>(forward: Forward) -> HookVtable {
+    HookVtable {
+        struct_size: size_of::<HookVtable>() as u32,
+        reserved: 0,
+        drop: free::<H>,
+        forward,
+        merge: None,
+        input: None,
+        merge_bias: None,
+    }
 }
 
 pub(crate) fn linear<H: LinearHook>(site: &str, hook: H) -> Result<()> {
@@ -94,7 +102,22 @@ pub(crate) fn linear<H: LinearHook>(site: &str, hook: H) -> Result<()> {
         // SAFETY: the host passes what `install` gave it, and its call.
         unsafe { run(data, call, body) }
     }
-    let vtable = const { &vtable::<H>(forward::<H>, Some(merge::<H>), Some(input::<H>)) };
+    unsafe extern "C" fn merge_bias<H: LinearHook>(data: *const c_void, call: *const HookCall) -> Status {
+        let body = |hook: &H, mut frame: Frame<'_>| {
+            let [bias] = frame.inputs()?;
+            frame.give([hook.merge_bias(&bias)?])
+        };
+        // SAFETY: the host passes what `install` gave it, and its call.
+        unsafe { run(data, call, body) }
+    }
+    let vtable = const {
+        &HookVtable {
+            merge: Some(merge::<H>),
+            input: Some(input::<H>),
+            merge_bias: Some(merge_bias::<H>),
+            ..vtable::<H>(forward::<H>)
+        }
+    };
     install(site, hook_kind::LINEAR, hook, vtable)
 }
 
@@ -107,7 +130,7 @@ pub(crate) fn block<H: BlockHook>(site: &str, hook: H) -> Result<()> {
         // SAFETY: the host passes what `install` gave it, and its call.
         unsafe { run(data, call, body) }
     }
-    install(site, hook_kind::BLOCK, hook, const { &vtable::<H>(forward::<H>, None, None) })
+    install(site, hook_kind::BLOCK, hook, const { &vtable::<H>(forward::<H>) })
 }
 
 pub(crate) fn embeddings<H: EmbeddingHook>(site: &str, hook: H) -> Result<()> {
@@ -123,7 +146,7 @@ pub(crate) fn embeddings<H: EmbeddingHook>(site: &str, hook: H) -> Result<()> {
         // SAFETY: the host passes what `install` gave it, and its call.
         unsafe { run(data, call, body) }
     }
-    install(site, hook_kind::EMBEDDINGS, hook, const { &vtable::<H>(forward::<H>, None, None) })
+    install(site, hook_kind::EMBEDDINGS, hook, const { &vtable::<H>(forward::<H>) })
 }
 
 pub(crate) fn attention<H: AttentionHook>(site: &str, hook: H) -> Result<()> {
@@ -137,5 +160,5 @@ pub(crate) fn attention<H: AttentionHook>(site: &str, hook: H) -> Result<()> {
         // SAFETY: the host passes what `install` gave it, and its call.
         unsafe { run(data, call, body) }
     }
-    install(site, hook_kind::ATTENTION, hook, const { &vtable::<H>(forward::<H>, None, None) })
+    install(site, hook_kind::ATTENTION, hook, const { &vtable::<H>(forward::<H>) })
 }

@@ -15,7 +15,7 @@ use std::ffi::c_void;
 /// Changes when a plugin must be rebuilt. It shall not.
 pub const ABI_MAJOR: u32 = 1;
 /// Counts what was appended.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;
 
 /// 0 is success; see [`OK`], [`FAILED`], [`PANICKED`].
 pub type Status = i32;
@@ -233,6 +233,9 @@ pub struct HookVtable {
     pub merge: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
     /// Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
     pub input: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
+    /// Linear hooks whose merged layer has another bias: `[bias]` to `[merged bias or 0]`. Null in other kinds. `[run thread]`.
+    /// Since minor 1.
+    pub merge_bias: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
 }
 
 /// One call of a hook.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fthost_autograd::{Layout, Tape, Value};
 use fthost_models::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Prefix, Prompt};
 use fthost_plugin_api::abi::tables::{HookCall, HookVtable, Slice, SliceMut, Status, hook_kind};
+use fthost_plugin_api::has_field;
 
 use super::handles::RunHandles;
 use super::session::{self, Caller, Scope, check};
@@ -116,6 +117,16 @@ impl LinearHook for Bridge {
         let Some(function) = self.vtable.merge else { return Ok(None) };
         let [merged] = self.call("merge", function, tape, [weight.clone()], None, &mut [])?;
         merged.map(|merged| self.required(Some(merged), weight.dims())).transpose()
+    }
+
+    fn merge_bias(&self, tape: &Tape, bias: &Value) -> fthost_autograd::Result<Option<Value>> {
+        // Tables of minor 0 end before it.
+        if !has_field!(self.vtable, HookVtable, merge_bias) {
+            return Ok(None);
+        }
+        let Some(function) = self.vtable.merge_bias else { return Ok(None) };
+        let [merged] = self.call("merge of the bias", function, tape, [bias.clone()], None, &mut [])?;
+        merged.map(|merged| self.required(Some(merged), bias.dims())).transpose()
     }
 }
 

@@ -72,6 +72,14 @@ impl LinearHook for Shift {
         std::mem::forget(kept);
         y.add(&self.shift)
     }
+
+    fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        weight.mul_scalar(1.0).map(Some)
+    }
+
+    fn merge_bias(&self, bias: &Tensor) -> Result<Option<Tensor>> {
+        bias.add(&self.shift).map(Some)
+    }
 }
 
 /// Keeps a copy of the parameters, and measures.
