@@ -11,6 +11,7 @@
 //! | `outside` | a plugin from outside the workspace |
 //! | `refused` | files that are no usable plugin |
 //! | `run_file` | mistakes in run files, models and data |
+//! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `text` | text runs, and that PEFT reads what they save |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,4 +24,5 @@ mod misbehaving;
 mod outside;
 mod refused;
 mod run_file;
+mod strategies;
 mod text;
