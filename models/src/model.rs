@@ -94,7 +94,8 @@ pub struct ModelInfo {
     pub layers: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Block groups: embeddings, blocks, and what stands above them.
+    /// Block groups: embeddings, blocks, and what stands above them. Heads belong to the last one, also where the model itself has
+    /// nothing there.
     pub groups: usize,
     /// What it takes in.
     pub modality: Modality,

@@ -250,7 +250,7 @@ fn new_weights_follow_the_seed() {
 fn a_model_says_what_it_is() {
     let model = open(&tiny("roberta")).unwrap();
     let info = model.info();
-    assert_eq!((info.width, info.layers, info.heads, info.groups), (16, 2, 4, 3));
+    assert_eq!((info.width, info.layers, info.heads, info.groups), (16, 2, 4, 4)); // heads stand above the blocks
     assert_eq!(info.modality, Modality::Text { max_tokens: 22, vocabulary: 50 }); // positions 0 and 1 are padding's
     assert_eq!(info.head.output, "classifier.out_proj");
     assert_eq!(info.head.hidden, Some(("classifier.dense".into(), "tanh".into())));

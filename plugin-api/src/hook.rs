@@ -17,7 +17,14 @@ pub trait LinearHook: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// What the input is multiplied with before the layer, `None` for an unchanged one. Called before the base layer
+    /// The bias that goes with [`merge`](Self::merge)'s weight, `[out]`; `None` for the layer's own. Called where the layer
+    /// has one: a method that scales the output (IA3) scales the bias too.
+    fn merge_bias(&self, bias: &Tensor) -> Result<Option<Tensor>> {
+        let _ = bias;
+        Ok(None)
+    }
+
+    /// What takes the place of the input, `[tokens, in]`, `None` for an unchanged one. Called before the base layer
     /// runs, so a method that changes the input (IA3 on feed-forward, LoRA dropout does not) can.
     fn input(&self, x: &Tensor) -> Result<Option<Tensor>> {
         let _ = x;

@@ -45,7 +45,7 @@ pub struct Site {
 }
 
 /// A parameter of the model or of a plugin, as the host lists it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParamInfo {
     /// Path of the Hugging Face parameter: `encoder.layer.3.attention.self.query.weight`.
     pub path: String,
@@ -59,6 +59,17 @@ pub struct ParamInfo {
     pub base: bool,
     /// The handle by which ops take it.
     pub handle: u64,
+    /// Whether it belongs to a task head.
+    #[serde(default)]
+    pub head: bool,
+    /// By which factor `train.lr` is multiplied for it now.
+    #[serde(default = "unscaled")]
+    pub lr_factor: f64,
+}
+
+/// The rate's factor where a host does not say it.
+fn unscaled() -> f64 {
+    1.0
 }
 
 /// How a new parameter starts. Random ones draw from the run's generator under the parameter's name, so they do not depend

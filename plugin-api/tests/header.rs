@@ -75,6 +75,8 @@ fn texts() -> String {
         ("FT_CALL_PARAM", model_call::PARAM),
         ("FT_CALL_PARAM_INFO", model_call::PARAM_INFO),
         ("FT_CALL_SET_LR_FACTOR", model_call::SET_LR_FACTOR),
+        ("FT_CALL_PARAMS", model_call::PARAMS),
+        ("FT_CALL_SET_PARAMS", model_call::SET_PARAMS),
     ];
     texts.map(|(name, text)| format!("#define {name} {text:?}")).join("\n")
 }

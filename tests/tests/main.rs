@@ -13,6 +13,7 @@
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
 //! | `run_file` | mistakes in run files, models and data |
+//! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `text` | text runs, and that PEFT reads what they save |
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -28,5 +29,6 @@ mod prompts;
 mod refused;
 mod resume;
 mod run_file;
+mod strategies;
 mod text;
 mod trained;

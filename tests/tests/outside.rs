@@ -19,7 +19,7 @@ fn build_copy() -> PathBuf {
     let output = cargo("build").arg("--offline").current_dir(&copy).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let profile = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().file_name().unwrap().to_owned();
-    target_folder().join(profile).join("libbitfit.so")
+    target_folder().join(profile).join("libnorms.so")
 }
 
 /// Keeps a file's time where its text is the same, so that cargo does not build it anew.
@@ -42,7 +42,7 @@ fn a_plugin_outside_the_workspace_runs_the_demo() {
     let (before, after) = (&task["before"]["accuracy"], &task["metrics"]["accuracy"]);
     assert!(after.as_f64() > before.as_f64(), "{before} before, {after} after");
 
-    // Biases and the head are a small part of the model.
+    // Norms and the head are a small part of the model.
     let share = result["parameters"]["trainable"].as_f64().unwrap() / result["parameters"]["total"].as_f64().unwrap();
     assert!(share < 0.05, "{share}");
 }

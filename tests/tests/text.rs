@@ -152,6 +152,18 @@ fn peft_reads_the_adapter_and_computes_the_same() {
 }
 
 #[test]
+fn peft_reads_ia3_and_computes_the_same() {
+    let Some(python) = python() else {
+        return skipped("FTHOST_PYTHON names no Python with peft");
+    };
+    let workdir = text_workdir();
+    // Every form: an output's vector, and an input's of the layers that PEFT too finds by `output.dense`.
+    workdir.write("run.toml", RUN.replace(LORA, "plugin = \"ia3\""));
+    workdir.fthost(["--config", "run.toml", "--out", "run", "--set", "train.lr=0.5"]).succeeded();
+    peft_agrees(&python, &workdir.path().join("model"), &workdir, "sentiment", &workdir.path().join("test.tsv"));
+}
+
+#[test]
 fn sst2_on_a_real_bert() {
     let data =
         std::env::var_os("FTHOST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from).join("sst2");

@@ -1,32 +1,35 @@
-//! BitFit (Ben Zaken et al. 2022, arXiv:2106.10199): of the pretrained model only the biases train.
+//! Norm tuning: of the pretrained model only the gains and biases of its norms train (Frankle et al. 2020, arXiv:2003.00152, who
+//! trained batch norms alone; here they are layer norms).
 //!
-//! b <- b - lr * grad L(b), every weight stays as it is. Nothing is added, so step 0 is the base model exactly.
+//! In y = g * (x - mean) / std + b only g and b train, every other weight stays as it is. Nothing is added, so step 0 is the
+//! base model exactly.
 
 use fthost_plugin_api::{prelude::*, tracing};
 
-/// Options of BitFit.
+/// Options of norm tuning.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct BitFitConfig {
+struct NormsConfig {
     /// The parameters that train: a regular expression over whole paths, or a list of paths or their ends.
     targets: Targets,
-    /// By which factor biases learn faster than `train.lr` says; the paper's rates are far above those of full fine-tuning.
+    /// By which factor they learn faster than `train.lr` says; they take far higher rates than full fine-tuning.
     #[schemars(range(min = 0))]
     lr_factor: f64,
 }
 
-impl Default for BitFitConfig {
+impl Default for NormsConfig {
     fn default() -> Self {
-        Self { targets: Targets::from(["bias"]), lr_factor: 1.0 }
+        // LayerNorm in BERT, sa_layer_norm in DistilBERT, layernorm_before in ViT.
+        Self { targets: Targets::Pattern("(?i).*layer_?norm.*".into()), lr_factor: 1.0 }
     }
 }
 
-struct BitFit(BitFitConfig);
+struct Norms(NormsConfig);
 
-impl Strategy for BitFit {
-    type Config = BitFitConfig;
+impl Strategy for Norms {
+    type Config = NormsConfig;
 
-    fn new(config: BitFitConfig) -> Result<Self> {
+    fn new(config: NormsConfig) -> Result<Self> {
         Ok(Self(config))
     }
 
@@ -40,7 +43,7 @@ impl Strategy for BitFit {
 }
 
 register! {
-    /// BitFit: of the pretrained model only the biases train.
-    Strategy "bitfit" => BitFit
+    /// Norm tuning: of the pretrained model only its norms train.
+    Strategy "norms" => Norms
 }
 export_plugin! { license = "MIT OR Apache-2.0" }

@@ -73,7 +73,8 @@ impl Encoder {
         };
 
         let Builder { sites, parameters, stored_shapes, used, .. } = builder;
-        let groups = parameters.iter().map(|parameter| parameter.group + 1).max().unwrap_or(0);
+        // The last group is the heads' own, also where the model itself has nothing above its blocks.
+        let groups = config.layers + 2;
         Ok(Self {
             info: info(config, &embeddings, groups),
             embeddings,

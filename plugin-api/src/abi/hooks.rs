@@ -75,6 +75,7 @@ const fn vtable<H>(forward: Forward) -> HookVtable {
         merge: None,
         input: None,
         position_shift: None,
+        merge_bias: None,
     }
 }
 
@@ -103,8 +104,22 @@ pub(crate) fn linear<H: LinearHook>(site: &str, hook: H) -> Result<()> {
         // SAFETY: the host passes what `install` gave it, and its call.
         unsafe { run(data, call, body) }
     }
-    let vtable =
-        const { &HookVtable { merge: Some(merge::<H>), input: Some(input::<H>), ..vtable::<H>(forward::<H>) } };
+    unsafe extern "C" fn merge_bias<H: LinearHook>(data: *const c_void, call: *const HookCall) -> Status {
+        let body = |hook: &H, mut frame: Frame<'_>| {
+            let [bias] = frame.inputs()?;
+            frame.give([hook.merge_bias(&bias)?])
+        };
+        // SAFETY: the host passes what `install` gave it, and its call.
+        unsafe { run(data, call, body) }
+    }
+    let vtable = const {
+        &HookVtable {
+            merge: Some(merge::<H>),
+            input: Some(input::<H>),
+            merge_bias: Some(merge_bias::<H>),
+            ..vtable::<H>(forward::<H>)
+        }
+    };
     install(site, hook_kind::LINEAR, hook, vtable)
 }
 

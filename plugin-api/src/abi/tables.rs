@@ -212,6 +212,11 @@ pub mod model_call {
     pub const PARAM_INFO: &str = "param_info@1";
     /// `{"targets": Targets or null, "factor"}` to the number of parameters that matched; null is all.
     pub const SET_LR_FACTOR: &str = "set_lr_factor@1";
+    /// `{"targets": Targets or null}` to `[ParamInfo]`, whoever declared them; null is all. A pattern that matches nothing is an error.
+    pub const PARAMS: &str = "params@1";
+    /// `{"handles": [handle], "trainable": bool or null, "lr_factor": number or null, "decay": bool or null}` to the number of
+    /// parameters, whoever declared them; null leaves as it is.
+    pub const SET_PARAMS: &str = "set_params@1";
 }
 
 /// Functions of a hook.
@@ -229,6 +234,8 @@ pub struct HookVtable {
     pub merge: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
     /// Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
     pub input: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
+    /// Linear hooks whose merged layer has another bias: `[bias]` to `[merged bias or 0]`. Null in other kinds. `[run thread]`
+    pub merge_bias: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
     /// Attention hooks that shift the positions of a text's tokens: by how many. Null in other kinds. `[run thread]`, once, while
     /// the hook is set
     pub position_shift: Option<unsafe extern "C" fn(data: *const c_void, out: *mut u64) -> Status>,

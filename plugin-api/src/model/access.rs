@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, collections::HashMap, marker::PhantomData};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Init, Param, ParamInfo, Site, SiteKind, Targets};
@@ -165,6 +165,29 @@ impl Model {
         host::model_call(model_call::SET_LR_FACTOR, &json!({ "targets": targets, "factor": factor }))
     }
 
+    /// Freezes or thaws these parameters, whoever declared them: the pretrained model, a strategy or a head.
+    pub fn set_trainable_of(&mut self, params: &[Param], trainable: bool) -> Result<()> {
+        set_params(params, Change { trainable: Some(trainable), ..Change::default() })
+    }
+
+    /// Sets the factor by which `train.lr` is multiplied for these parameters, whoever declared them.
+    pub fn set_lr_factor_of(&mut self, params: &[Param], factor: f64) -> Result<()> {
+        set_params(params, Change { lr_factor: Some(factor), ..Change::default() })
+    }
+
+    /// Whether these parameters get weight decay, whoever declared them. Matrices do unless this says otherwise.
+    pub fn set_decay_of(&mut self, params: &[Param], decay: bool) -> Result<()> {
+        set_params(params, Change { decay: Some(decay), ..Change::default() })
+    }
+
+    /// The parameters that `targets` name, whoever declared them.
+    ///
+    /// # Errors
+    /// Where a target matches nothing; the message lists what is there.
+    pub fn parameters_of(&self, targets: &Targets) -> Result<Vec<ParamInfo>> {
+        host::model_call(model_call::PARAMS, &json!({ "targets": targets }))
+    }
+
     /// All parameters as they stand now.
     pub fn parameters(&self) -> Result<Vec<ParamInfo>> {
         Ok(host::model_call::<Parameters>(model_call::DESCRIBE, &json!({}))?.parameters)
@@ -268,6 +291,20 @@ impl Model {
         })?;
         Ok(examples.round() as u64)
     }
+}
+
+/// What [`model_call::SET_PARAMS`] may change; `None` leaves as it is.
+#[derive(Default, Serialize)]
+struct Change {
+    handles: Vec<u64>,
+    trainable: Option<bool>,
+    lr_factor: Option<f64>,
+    decay: Option<bool>,
+}
+
+fn set_params(params: &[Param], change: Change) -> Result<()> {
+    let handles = params.iter().map(|param| param.handle).collect();
+    host::model_call::<usize>(model_call::SET_PARAMS, &Change { handles, ..change }).map(drop)
 }
 
 impl From<ParamInfo> for Param {

@@ -130,6 +130,12 @@ impl LinearHook for Bridge {
         let [merged] = self.call("merge", function, tape, [weight.clone()], None, &mut [])?;
         merged.map(|merged| self.required(Some(merged), weight.dims())).transpose()
     }
+
+    fn merge_bias(&self, tape: &Tape, bias: &Value) -> fthost_autograd::Result<Option<Value>> {
+        let Some(function) = self.vtable.merge_bias else { return Ok(None) };
+        let [merged] = self.call("merge of the bias", function, tape, [bias.clone()], None, &mut [])?;
+        merged.map(|merged| self.required(Some(merged), bias.dims())).transpose()
+    }
 }
 
 impl BlockHook for Bridge {

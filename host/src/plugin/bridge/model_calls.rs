@@ -39,6 +39,16 @@ pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
             let params: SetLrFactor = read(method, params)?;
             session::with_model_mut(|model, declares| reply(&set_lr_factor(model, declares, &params)?))
         }
+        model_call::PARAMS => {
+            let params: Params = read(method, params)?;
+            session::with_model_mut(|model, declares| reply(&named(model, declares, &params)?))
+        }
+        model_call::SET_PARAMS => {
+            let params: SetParams = read(method, params)?;
+            let indices = params.handles.iter().map(|handle| Ok(session::parameter(*handle)?.0));
+            let indices = indices.collect::<Result<Vec<usize>, String>>()?;
+            session::with_model_mut(|model, _| reply(&set_params(model, &indices, &params)?))
+        }
         other => Err(format!("this host has no model call {other:?}; update fthost")),
     }
 }
@@ -106,6 +116,8 @@ fn info_of(model: &AdaptedModel, index: usize) -> api::ParamInfo {
         group: of.group,
         base: of.owner == Owner::Base,
         handle: model.handles().handle(index),
+        head: matches!(of.owner, Owner::Head(_)),
+        lr_factor: of.lr_factor,
     }
 }
 
@@ -183,15 +195,52 @@ struct SetLrFactor {
     factor: f64,
 }
 
-fn set_lr_factor(model: &mut AdaptedModel, declares: &Declares, params: &SetLrFactor) -> Result<usize, String> {
-    if !(params.factor.is_finite() && params.factor >= 0.0) {
-        return Err(format!("a learning-rate factor must be a number from 0 up, not {}", params.factor));
+fn check_lr_factor(factor: f64) -> Result<(), String> {
+    if factor.is_finite() && factor >= 0.0 {
+        return Ok(());
     }
+    Err(format!("a learning-rate factor must be a number from 0 up, not {factor}"))
+}
+
+fn set_lr_factor(model: &mut AdaptedModel, declares: &Declares, params: &SetLrFactor) -> Result<usize, String> {
+    check_lr_factor(params.factor)?;
     let chosen = parameters(model, declares, params.targets.as_ref(), |_| true)?;
     for i in &chosen {
         model.parameters[*i].lr_factor = params.factor;
     }
     Ok(chosen.len())
+}
+
+#[derive(Deserialize)]
+struct Params {
+    targets: Option<api::Targets>,
+}
+
+fn named(model: &mut AdaptedModel, declares: &Declares, params: &Params) -> Result<Vec<api::ParamInfo>, String> {
+    let chosen = parameters(model, declares, params.targets.as_ref(), |_| true)?;
+    Ok(chosen.into_iter().map(|i| info_of(model, i)).collect())
+}
+
+#[derive(Deserialize)]
+struct SetParams {
+    handles: Vec<u64>,
+    trainable: Option<bool>,
+    lr_factor: Option<f64>,
+    decay: Option<bool>,
+}
+
+/// Changes the parameters of these numbers, whoever declared them; how many there are.
+fn set_params(model: &mut AdaptedModel, indices: &[usize], params: &SetParams) -> Result<usize, String> {
+    params.lr_factor.map_or(Ok(()), check_lr_factor)?;
+    for i in indices {
+        let of = &mut model.parameters[*i];
+        if let Some(trainable) = params.trainable {
+            of.parameter.set_trainable(trainable);
+        }
+        of.lr_factor = params.lr_factor.unwrap_or(of.lr_factor);
+        of.decay = params.decay.unwrap_or(of.decay);
+    }
+    Ok(indices.len())
 }
 
 #[derive(Deserialize)]

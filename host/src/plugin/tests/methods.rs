@@ -40,6 +40,12 @@ impl Strategy for Shifts {
     }
 
     fn on_event(&mut self, _: &Event, model: &mut Model) -> Result<()> {
+        if self.0.what == "tune" {
+            let shifts: Vec<Param> = model.parameters_of(&["shift"].into())?.into_iter().map(Param::from).collect();
+            model.set_trainable_of(&shifts, false)?;
+            model.set_decay_of(&shifts, true)?;
+            return model.set_lr_factor_of(&shifts, 0.5);
+        }
         model.thaw(&["layer.0.dense"].into()).map(drop)
     }
 
@@ -73,6 +79,14 @@ impl LinearHook for Shift {
         let kept = y.mul_scalar(1.0)?; // never handed back, so it is dropped with the call
         std::mem::forget(kept);
         y.add(&self.shift)
+    }
+
+    fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        weight.mul_scalar(1.0).map(Some)
+    }
+
+    fn merge_bias(&self, bias: &Tensor) -> Result<Option<Tensor>> {
+        bias.add(&self.shift).map(Some)
     }
 }
 

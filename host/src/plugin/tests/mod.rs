@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use fthost_autograd::{Device, Layout, Tape, Value};
 use fthost_models::{
@@ -21,8 +21,11 @@ struct OneLayer {
     info: ModelInfo,
     sites: Vec<Site>,
     parameters: Vec<BaseParameter>,
-    hooks: Vec<Arc<dyn fthost_models::LinearHook>>,
+    hooks: SetHooks,
 }
+
+/// What was set, for tests that call hooks themselves.
+type SetHooks = Arc<Mutex<Vec<Arc<dyn fthost_models::LinearHook>>>>;
 
 impl OneLayer {
     fn new() -> Self {
@@ -50,7 +53,7 @@ impl OneLayer {
                 group: 1,
             }],
             parameters: vec![parameter("layer.0.dense.weight", weight), parameter("words.weight", words)],
-            hooks: Vec::new(),
+            hooks: SetHooks::default(),
         }
     }
 }
@@ -67,7 +70,7 @@ impl Model for OneLayer {
     }
     fn set_hook(&mut self, path: &str, hook: Hook) -> fthost_autograd::Result<()> {
         match hook {
-            Hook::Linear(hook) if path == "layer.0.dense" => self.hooks.push(hook),
+            Hook::Linear(hook) if path == "layer.0.dense" => self.hooks.lock().unwrap().push(hook),
             _ => candle_core::bail!("no hook here"),
         }
         Ok(())
@@ -76,7 +79,7 @@ impl Model for OneLayer {
         candle_core::bail!("not needed here")
     }
     fn clear_hooks(&mut self) {
-        self.hooks.clear();
+        self.hooks.lock().unwrap().clear();
     }
     fn save_folder(&self, _: &Path, _: &[(String, Tensor)], _: &[String]) -> Result<(), LoadError> {
         Ok(())
@@ -86,7 +89,8 @@ impl Model for OneLayer {
         let x = Value::constant(x.clone());
         let weight = tape.parameter(&self.parameters[0].parameter);
         let mut y = tape.linear(&x, &weight, None)?;
-        for hook in &self.hooks {
+        let hooks = self.hooks.lock().unwrap().clone();
+        for hook in hooks {
             y = hook.forward(tape, &x, y, &weight)?;
         }
         Ok(Features { value: y, layout: Layout::single_rows(1) })
@@ -163,6 +167,30 @@ fn a_strategy_may_be_saved_as_what_it_computes() {
     };
     assert!(saved("").is_none());
     assert_eq!(saved("compute").unwrap()["sum"].to_scalar::<f32>().unwrap(), 3.0);
+}
+
+#[test]
+fn parameters_change_whoever_declared_them() {
+    let mut model = model();
+    let mut strategy = shift("tune").unwrap();
+    strategy.attach(&mut model, 0).unwrap();
+    strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, 0).unwrap();
+    let found: Vec<_> = model.parameters.iter().map(|p| (p.parameter.trainable(), p.lr_factor, p.decay)).collect();
+    let (base, shift, prompt) = ((false, 1.0, true), (false, 0.5, true), (true, 1.0, true));
+    assert_eq!(found, [base, base, shift, prompt]);
+}
+
+#[test]
+fn a_hook_merges_into_weight_and_bias() {
+    let layer = OneLayer::new();
+    let hooks = layer.hooks.clone();
+    let mut model = AdaptedModel::new(Box::new(layer), Device::Cpu, 7);
+    shift("").unwrap().attach(&mut model, 0).unwrap();
+    let (hook, tape) = (hooks.lock().unwrap()[0].clone(), Tape::recording());
+    let weight = hook.merge(&tape, &tape.parameter(&model.parameters[0].parameter)).unwrap().unwrap();
+    assert_eq!(weight.tensor().to_vec2::<f32>().unwrap(), [[1.0, 0.0], [0.0, 1.0]]);
+    let bias = hook.merge_bias(&tape, &Value::constant(tensor(&[5.0, 6.0], &[2]))).unwrap().unwrap();
+    assert_eq!(bias.tensor().to_vec1::<f32>().unwrap(), [6.0, 7.0], "the shift, one, is added");
 }
 
 #[test]

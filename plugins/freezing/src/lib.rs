@@ -1,0 +1,154 @@
+//! Freezing, gradual unfreezing and discriminative rates (ULMFiT, Howard and Ruder 2018, arXiv:1801.06146, sections 3.2 and 3.3).
+//!
+//! Parameters have a depth: 0 the head, 1 the top block with what the pretrained model has above it, one more for each block below,
+//! and last the embeddings. Those of depth d train in stage k where d <= k, at lr * decay^d, or lr * slice^(d / deepest), fastai's
+//! `slice` and timm's layer decay. k is `top` at first; `unfreeze` raises it by `groups` after `every` so many epochs or steps. What
+//! strategies before this one froze stays frozen, and what they added has the depth of its place, so all this works over LoRA or
+//! BitFit as over the whole model. Nothing is added, so step 0 is the model as those strategies left it.
+
+use std::collections::{BTreeMap, HashSet};
+
+use fthost_plugin_api::{prelude::*, tracing};
+
+mod options;
+
+use options::{FreezingConfig, depth};
+
+struct Freezing {
+    config: FreezingConfig,
+    /// The stage: parameters up to this depth train.
+    stage: usize,
+    /// The stage as the model has it; `None` until told.
+    applied: Option<usize>,
+    /// What trains in some stage.
+    members: Vec<Member>,
+    rates_set: bool,
+}
+
+struct Member {
+    param: Param,
+    /// The stage from which on it trains: its depth, or 0 where `thaw` names it.
+    from: usize,
+    /// The factor that its depth gives its rate.
+    rate: f64,
+}
+
+impl Strategy for Freezing {
+    type Config = FreezingConfig;
+
+    fn new(config: FreezingConfig) -> Result<Self> {
+        config.check()?;
+        let stage = config.stage(0);
+        Ok(Self { config, stage, applied: None, members: Vec::new(), rates_set: false })
+    }
+
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        let named = |model: &Model, targets: &Option<Targets>| {
+            let found = targets.as_ref().map(|targets| model.parameters_of(targets)).transpose()?;
+            Ok::<_, Error>(found.into_iter().flatten().map(Param::from).collect::<Vec<_>>())
+        };
+        let (thawed, frozen) = (named(model, &self.config.thaw)?, named(model, &self.config.freeze)?);
+        model.set_trainable_of(&thawed, true)?;
+        model.set_trainable_of(&frozen, false)?;
+
+        let groups = model.groups()?;
+        let thawed: HashSet<&str> = thawed.iter().map(Param::name).collect();
+        for param in model.parameters()?.into_iter().filter(|param| param.trainable) {
+            let depth = depth(groups, param.group, param.base);
+            let from = if thawed.contains(param.path.as_str()) { 0 } else { depth };
+            self.members.push(Member { param: param.into(), from, rate: self.config.rate(depth, groups - 1) });
+        }
+        if self.config.unfreeze.is_some() && self.members.iter().all(|member| member.from <= self.stage) {
+            return Err(Error::new(format!(
+                "nothing is left to unfreeze, since all that may train does from the start: lower top, which is {}, or leave \
+                 unfreeze out",
+                self.stage
+            )));
+        }
+        self.apply(model)
+    }
+
+    fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
+        if !self.rates_set {
+            self.set_rates(model)?;
+            self.rates_set = true;
+        }
+        self.hear(event);
+        self.apply(model)
+    }
+
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState { json: json!({ "stage": self.stage }), ..SavedState::default() })
+    }
+
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        let stage = state.json["stage"].as_u64();
+        self.stage = stage.ok_or_else(|| Error::new("the saved state has no stage: start the run afresh"))? as usize;
+        self.applied = None;
+        Ok(())
+    }
+}
+
+impl Freezing {
+    /// Takes the stage from the number of the epoch or step that begins: from nothing else, so that a resumed run goes on alike.
+    fn hear(&mut self, event: &Event) {
+        let Some(unfreeze) = &self.config.unfreeze else { return };
+        let passed = match event {
+            Event::EpochBegin { epoch, .. } => unfreeze.every.epochs.map(|_| *epoch),
+            Event::StepBegin { step, .. } => unfreeze.every.steps.map(|_| *step),
+            _ => None,
+        };
+        self.stage = passed.map_or(self.stage, |passed| self.config.stage(passed));
+    }
+
+    /// Freezes and thaws as the stage says, where the model has another.
+    fn apply(&mut self, model: &mut Model) -> Result<()> {
+        if self.applied == Some(self.stage) {
+            return Ok(());
+        }
+        let (train, rest): (Vec<&Member>, _) = self.members.iter().partition(|member| member.from <= self.stage);
+        for (members, trainable) in [(&train, true), (&rest, false)] {
+            let params: Vec<Param> = members.iter().map(|member| member.param.clone()).collect();
+            model.set_trainable_of(&params, trainable)?;
+        }
+        tracing::info!(stage = self.stage, tensors = train.len(), frozen = rest.len(), "block groups train");
+        self.applied = Some(self.stage);
+        Ok(())
+    }
+
+    /// Multiplies the factors that other strategies left: once, when heads and all strategies are there.
+    fn set_rates(&self, model: &mut Model) -> Result<()> {
+        let parameters = model.parameters()?;
+        let trains = parameters.iter().filter(|of| of.trainable && !of.head).map(|of| of.path.as_str());
+        let mine = self.members.iter().filter(|member| member.from <= self.stage).map(|member| member.param.name());
+        if self.applied.is_some() && trains.collect::<HashSet<_>>() != mine.collect() {
+            return Err(Error::new(
+                "a strategy after this one adds parameters or changes what trains: make freezing the last [[strategy]]",
+            ));
+        }
+
+        let rates = self.members.iter().map(|member| (member.param.name().to_owned(), member.rate));
+        let mut factors: BTreeMap<String, f64> = rates.collect();
+        for (pattern, factor) in &self.config.factors {
+            for of in model.parameters_of(&Targets::Pattern(pattern.clone()))? {
+                *factors.entry(of.path).or_insert(1.0) *= factor;
+            }
+        }
+        for of in parameters {
+            match factors.get(&of.path) {
+                None | Some(1.0) => {}
+                Some(factor) => model.set_lr_factor_of(&[Param::from(of.clone())], of.lr_factor * factor)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+register! {
+    /// Freezing: feature extraction, gradual unfreezing, discriminative rates.
+    Strategy "freezing" => Freezing
+}
+export_plugin! { license = "MIT OR Apache-2.0" }
+
+#[cfg(test)]
+mod tests;
