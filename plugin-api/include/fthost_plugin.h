@@ -15,6 +15,8 @@
 #define FT_CALL_PARAM "param@1"
 #define FT_CALL_PARAM_INFO "param_info@1"
 #define FT_CALL_SET_LR_FACTOR "set_lr_factor@1"
+#define FT_CALL_PARAMS "params@1"
+#define FT_CALL_SET_PARAMS "set_params@1"
 
 /*
  Changes when a plugin must be rebuilt. It shall not.
@@ -341,6 +343,10 @@ typedef struct {
    Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
    */
   FtStatus (*input)(const void *data, const FtHookCall *call);
+  /*
+   Linear hooks whose merged layer has another bias: `[bias]` to `[merged bias or 0]`. Null in other kinds. `[run thread]`
+   */
+  FtStatus (*merge_bias)(const void *data, const FtHookCall *call);
   /*
    Attention hooks that shift the positions of a text's tokens: by how many. Null in other kinds. `[run thread]`, once, while
    the hook is set

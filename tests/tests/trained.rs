@@ -67,7 +67,7 @@ fn what_is_no_run_that_has_ended_says_so() {
     let error = on_one_line(&workdir.fthost(["eval", "model", "test.tsv"]).failed(2));
     assert!(error.contains("model is no run folder: it has no run.toml"), "{error}");
     fs::create_dir(workdir.path().join("half")).unwrap();
-    workdir.write("half/run.toml", RUN.replace("\"model\"", "\"../model\"").replace(".tsv", ".tsv"));
+    workdir.write("half/run.toml", RUN.replace("\"model\"", "\"../model\""));
     let error = on_one_line(&workdir.fthost(["merge", "half", "merged"]).failed(2));
     assert!(error.contains("half holds no run that has ended"), "{error}");
     assert!(error.contains("fthost --resume --out half"), "{error}");

@@ -164,10 +164,10 @@ impl Trainer<'_> {
                 self.tell(&Event::EpochEnd { epoch, epochs })?;
                 batches = None;
             }
-            if self.settings.evaluate_steps.map_or(epoch_ends, |every| (step + 1) % every == 0) {
+            if self.settings.evaluate_steps.map_or(epoch_ends, |every| (step + 1).is_multiple_of(every)) {
                 watch.pause(|| self.validate(&mut state, &now, folder, progress))?;
             }
-            let due = self.settings.checkpoint_steps.is_some_and(|every| (step + 1) % every == 0);
+            let due = self.settings.checkpoint_steps.is_some_and(|every| (step + 1).is_multiple_of(every));
             let interrupted = self.interrupt.came();
             if due || epoch_ends || interrupted {
                 state.trained.seconds = watch.seconds();

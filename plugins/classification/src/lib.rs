@@ -1,7 +1,10 @@
 //! A classification head: logits = W h + b over pooled features h, trained by cross entropy.
 //!
-//! loss = sum_i w[t_i] (1 - s) (-log p_i[t_i]) + s / C sum_c w[c] (-log p_i[c]), over sum_i w[t_i]: torch's cross entropy
-//! with class weights w and label smoothing s (Szegedy et al. 2015, arXiv:1512.00567). Where the architecture's own head
+//! ```text
+//! loss = (sum_i w[t_i] (1 - s) (-log p_i[t_i]) + s / C sum_c w[c] (-log p_i[c])) / sum_i w[t_i]
+//! ```
+//!
+//! torch's cross entropy with class weights w and label smoothing s (Szegedy et al. 2015, arXiv:1512.00567). Where the architecture's own head
 //! has one more dense layer (RoBERTa, DistilBERT), so has this one: logits = W act(V h + c) + b. Matrices start
 //! N(0, 0.02) and biases at zero, as in Transformers, so at step 0 all classes are about equally likely.
 
