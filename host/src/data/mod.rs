@@ -5,12 +5,14 @@
 
 pub mod dataset;
 mod images;
+pub mod permutation;
 pub mod sampler;
 pub mod table;
 pub mod text;
 
 pub use dataset::{Dataset, Source, load};
 pub use images::Part;
+pub use permutation::Permutation;
 pub use sampler::{Sampler, split_micro_batches};
 pub use table::Columns;
 pub use text::Tokenizer;

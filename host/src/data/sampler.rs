@@ -2,8 +2,10 @@
 
 use fthost_autograd::random::Stream;
 
-/// Shuffled batches: every example once an epoch. What an epoch holds is a function of the seed and its number alone, so a
-/// resumed run needs nothing but its place.
+use super::permutation::Permutation;
+
+/// Shuffled batches: every example once an epoch. What an epoch holds is a function of the seed and its number alone,
+/// and each batch is computed when it is asked for: a resumed run needs nothing but its place.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampler {
     shuffle: Stream,
@@ -12,7 +14,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler of `examples` examples. `batch_size` is at least 1.
+    /// A sampler of `examples` examples, at most `u32::MAX`. `batch_size` is at least 1: the examples of one optimizer
+    /// step.
     pub fn new(seed: u64, examples: usize, batch_size: usize) -> Self {
         Self { shuffle: Stream::new(seed, "shuffle"), examples, batch_size: batch_size.max(1) }
     }
@@ -22,18 +25,47 @@ impl Sampler {
         self.examples.div_ceil(self.batch_size)
     }
 
-    /// As [`epoch`](Self::epoch), from batch `first` on.
-    pub fn epoch_from(&self, epoch: u64, first: usize) -> impl ExactSizeIterator<Item = Vec<u32>> + use<> {
-        self.epoch(epoch).skip(first)
+    /// The batches of epoch `epoch`, as rows of the data set.
+    pub fn epoch(&self, epoch: u64) -> Epoch {
+        self.epoch_from(epoch, 0)
     }
 
-    /// The batches of epoch `epoch`, as rows of the data set.
-    pub fn epoch(&self, epoch: u64) -> impl ExactSizeIterator<Item = Vec<u32>> + use<> {
-        let order = self.shuffle.at(&[epoch]).permutation(self.examples);
-        let batches: Vec<Vec<u32>> = order.chunks(self.batch_size).map(<[u32]>::to_vec).collect();
-        batches.into_iter()
+    /// As [`epoch`](Self::epoch), from batch `first` on.
+    pub fn epoch_from(&self, epoch: u64, first: usize) -> Epoch {
+        let order = Permutation::new(self.shuffle.at(&[epoch]), self.examples as u32);
+        Epoch { sampler: *self, order, next: first.min(self.batches()) }
     }
 }
+
+/// The batches of an epoch that are still to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch {
+    sampler: Sampler,
+    order: Permutation,
+    next: usize,
+}
+
+impl Iterator for Epoch {
+    type Item = Vec<u32>;
+
+    fn next(&mut self) -> Option<Vec<u32>> {
+        let Sampler { examples, batch_size, .. } = self.sampler;
+        let first = self.next * batch_size;
+        if first >= examples {
+            return None;
+        }
+        self.next += 1;
+        let end = first.saturating_add(batch_size).min(examples);
+        Some((first..end).map(|place| self.order.at(place as u32)).collect())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.sampler.batches() - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Epoch {}
 
 /// Tokens that a micro-batch should have: enough rows for a matrix product to run at its full speed, few enough for the
 /// activations of a block to stay in a core's cache.
@@ -41,9 +73,10 @@ const MICRO_BATCH_TOKENS: usize = 256;
 
 /// Splits a batch into micro-batches of about equal numbers of tokens, from the lengths of its examples.
 ///
-/// Gives the places of each micro-batch's examples in the batch, ascending. There are about `tokens / 256` micro-batches,
-/// an even number where the batch has enough examples, so that two cores end together. The split depends on the lengths
-/// alone, never on the number of threads: the order of summing, and with it every bit of the gradient, stays the same.
+/// Gives the places of each micro-batch's examples in the batch, ascending. There are about `tokens / 256`
+/// micro-batches, an even number where the batch has enough examples, so that two cores end together. The split depends
+/// on the lengths alone, never on the number of threads: the order of summing, and with it every bit of the gradient,
+/// stays the same.
 pub fn split_micro_batches(lengths: &[usize]) -> Vec<Vec<usize>> {
     let tokens: usize = lengths.iter().sum();
     let wanted = tokens.div_ceil(MICRO_BATCH_TOKENS).max(1).next_multiple_of(2);
@@ -79,6 +112,15 @@ mod tests {
         assert_ne!(epoch(1, 0), epoch(2, 0));
     }
 
+    /// Of four billion examples: no batch before it is computed, and nothing is kept.
+    #[test]
+    fn any_batch_comes_at_once() {
+        let sampler = Sampler::new(1, u32::MAX as usize, 16);
+        let mut epoch = sampler.epoch_from(0, sampler.batches() - 1);
+        assert_eq!((epoch.len(), epoch.next().map(|rows| rows.len()), epoch.next()), (1, Some(15), None));
+        assert_eq!(sampler.epoch_from(0, usize::MAX).len(), 0);
+    }
+
     #[test]
     fn batches_are_split_evenly() {
         let check = |lengths: &[usize], expected: &[&[usize]]| assert_eq!(split_micro_batches(lengths), expected);
@@ -93,10 +135,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_epoch_holds_every_example_once(seed: u64, epoch in 0u64..9, examples in 0usize..300, size in 1usize..50) {
+        fn an_epoch_holds_every_example_once(
+            seed: u64, epoch in 0u64..9, examples in 0usize..300, size in 1usize..50, from in 0usize..40,
+        ) {
             let sampler = Sampler::new(seed, examples, size);
             let batches: Vec<_> = sampler.epoch(epoch).collect();
             prop_assert_eq!(batches.len(), sampler.batches());
+            let from = from.min(batches.len());
+            prop_assert_eq!(sampler.epoch_from(epoch, from).len(), batches.len() - from);
+            prop_assert_eq!(sampler.epoch_from(epoch, from).collect::<Vec<_>>(), &batches[from..]);
             prop_assert!(batches.iter().rev().skip(1).all(|batch| batch.len() == size));
             let mut all: Vec<u32> = batches.into_iter().flatten().collect();
             all.sort_unstable();
