@@ -5,6 +5,9 @@
 
 pub mod dataset;
 mod images;
+mod jsonl;
+mod lines;
+mod parquet;
 pub mod permutation;
 pub mod sampler;
 pub mod table;

@@ -1,17 +1,21 @@
-//! Rows of TSV, CSV and JSONL files, one after the other, never the whole file.
+//! Rows of TSV, CSV, JSONL and Parquet files, one after the other, never the whole file.
 //!
 //! - **TSV** has no quoting: a tab always ends a cell, and a stray `"` is text, as in SST-2 and GLUE.
 //! - **CSV** is RFC 4180: cells may be quoted, and may then hold commas, quotes and line ends.
 //! - **JSONL** has one object per line.
+//! - **Parquet** has columns with names, of strings (labels: also of numbers or booleans). A row's number, from 1, stands
+//!   for its line.
 //!
 //! A TSV or CSV file has a header if its first row names the wanted columns (`text` and `label`, unless [`Columns`] says
 //! otherwise); without a header, column 1 is the text and column 2 the label. A column `text_pair` is read where there is one.
 //! Blank lines are skipped. Labels are trimmed and must not be empty; texts are left as they are and may be empty.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use super::jsonl::json_row;
+use super::lines::{Lines, csv_cells};
+use super::parquet::ParquetRows;
 use crate::{Error, Result};
 
 /// Which columns are read: names, or numbers from 1 as strings where the file has no header.
@@ -27,15 +31,18 @@ pub struct Columns {
 }
 
 impl Columns {
-    fn text(&self) -> &str {
+    /// The text's column.
+    pub(super) fn text(&self) -> &str {
         self.text.as_deref().unwrap_or("text")
     }
 
-    fn text_pair(&self) -> &str {
+    /// The second text's column.
+    pub(super) fn text_pair(&self) -> &str {
         self.text_pair.as_deref().unwrap_or("text_pair")
     }
 
-    fn label(&self) -> &str {
+    /// The label's column.
+    pub(super) fn label(&self) -> &str {
         self.label.as_deref().unwrap_or("label")
     }
 
@@ -48,7 +55,7 @@ impl Columns {
 /// One example as it stands in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The line it begins on, from 1.
+    /// The line it begins on, or in Parquet its number, from 1.
     pub line: u64,
     /// The text; may be empty.
     pub text: String,
@@ -58,7 +65,7 @@ pub struct Row {
     pub label: String,
 }
 
-const FORMATS: &str = "known are .tsv (cells between tabs, no quoting), .csv and .jsonl";
+const FORMATS: &str = "known are .tsv (cells between tabs, no quoting), .csv, .jsonl and .parquet";
 
 /// Reads a file row by row. After an error it gives nothing more.
 #[derive(Debug)]
@@ -84,6 +91,7 @@ enum Cells {
     Tsv(Lines),
     Csv(Lines),
     Jsonl { lines: Lines, pairs: bool },
+    Parquet(ParquetRows),
 }
 
 impl Rows {
@@ -110,6 +118,7 @@ impl Rows {
             "tsv" => Cells::Tsv(Lines::new(open()?)),
             "csv" => Cells::Csv(Lines::new(open()?)),
             "jsonl" | "ndjson" => Cells::Jsonl { lines: Lines::new(open()?), pairs: columns.text_pair.is_some() },
+            "parquet" => Cells::Parquet(ParquetRows::open(open()?, path, columns)?),
             "" => return Err(wrong("has no extension, so its format is not known".into(), FORMATS)),
             other => return Err(wrong(format!("files of type .{other} cannot be read"), FORMATS)),
         };
@@ -117,29 +126,24 @@ impl Rows {
     }
 
     fn next_row(&mut self) -> Result<Option<Row>> {
-        if let Cells::Jsonl { lines, pairs } = &mut self.cells {
-            return match lines.next_line(&self.path)? {
-                Some((line, text)) => {
-                    // Pairs without a word in the run file: if the first row has one, all have.
-                    let first = self.rows == 0;
-                    json_row(&self.path, line, text, &self.columns, pairs, first).map(Some)
-                }
-                None => Ok(None),
-            };
-        }
-        loop {
-            let Some((line, cells)) = self.cells.next_cells(&self.path)? else { return Ok(None) };
-            match self.places {
-                Some(places) => return table_row(&self.path, line, &cells, places).map(Some),
-                None => {
-                    let (places, header) = find_places(&self.path, line, &cells, &self.columns)?;
-                    self.places = Some(places);
-                    if !header {
-                        return table_row(&self.path, line, &cells, places).map(Some);
-                    }
-                }
+        let path = &self.path;
+        let cells = match &mut self.cells {
+            Cells::Tsv(lines) => tsv_cells(lines, path)?,
+            Cells::Csv(lines) => csv_cells(lines, path)?,
+            Cells::Jsonl { lines, pairs } => {
+                let Some((line, text)) = lines.next_line(path)? else { return Ok(None) };
+                // Pairs without a word in the run file: if the first row has one, all have.
+                return json_row(path, line, text, &self.columns, pairs, self.rows == 0).map(Some);
             }
+            Cells::Parquet(rows) => return rows.next_row(path),
+        };
+        let Some((line, cells)) = cells else { return Ok(None) };
+        if let Some(places) = self.places {
+            return table_row(path, line, &cells, places).map(Some);
         }
+        let (places, header) = find_places(path, line, &cells, &self.columns)?;
+        self.places = Some(places);
+        if header { self.next_row() } else { table_row(path, line, &cells, places).map(Some) }
     }
 }
 
@@ -163,125 +167,18 @@ impl Iterator for Rows {
     }
 }
 
-fn data_error(path: &Path, line: Option<u64>, message: impl Into<String>) -> Error {
+pub(super) fn data_error(path: &Path, line: Option<u64>, message: impl Into<String>) -> Error {
     Error::Data { file: path.to_owned(), line, message: message.into(), help: None }
 }
 
-fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-impl Cells {
-    /// The cells of the next row that is not blank, and its line.
-    fn next_cells(&mut self, path: &Path) -> Result<Option<(u64, Vec<String>)>> {
-        match self {
-            Self::Tsv(lines) | Self::Jsonl { lines, .. } => {
-                let row = lines.next_line(path)?;
-                Ok(row.map(|(line, text)| (line, text.split('\t').map(str::to_owned).collect())))
-            }
-            Self::Csv(lines) => csv_cells(lines, path),
-        }
-    }
-}
-
-/// The cells of a CSV row, which goes on over line ends inside quotes. They become `\n`.
-fn csv_cells(lines: &mut Lines, path: &Path) -> Result<Option<(u64, Vec<String>)>> {
-    let Some((start, mut text)) = lines.next_line(path)? else { return Ok(None) };
-    let (mut cells, mut cell, mut quoted) = (Vec::new(), String::new(), false);
-    loop {
-        let mut line = text.chars().peekable();
-        let mut cell_start = !quoted;
-        while let Some(c) = line.next() {
-            match c {
-                '"' if quoted && line.next_if_eq(&'"').is_some() => cell.push('"'),
-                '"' if quoted => {
-                    quoted = false;
-                    if line.peek().is_some_and(|&next| next != ',') {
-                        return Err(data_error(path, Some(start), "a quoted cell goes on after its closing quote")
-                            .with_help(QUOTES));
-                    }
-                }
-                '"' if cell_start => quoted = true,
-                ',' if !quoted => {
-                    cells.push(std::mem::take(&mut cell));
-                    cell_start = true;
-                    continue;
-                }
-                c => cell.push(c),
-            }
-            cell_start = false;
-        }
-        if !quoted {
-            cells.push(cell);
-            return Ok(Some((start, cells)));
-        }
-        cell.push('\n');
-        text = match lines.next_any_line(path)? {
-            Some(text) => text,
-            None => {
-                let message = "a quote that opens in this row is never closed";
-                return Err(data_error(path, Some(start), message).with_help(QUOTES));
-            }
-        };
-    }
-}
-
-const QUOTES: &str =
-    "write a quote inside a quoted cell twice, or save the file as .tsv, where quotes are ordinary characters";
-
-/// Lines without their ends and without the mark that may open a UTF-8 file.
-#[derive(Debug)]
-struct Lines {
-    reader: BufReader<File>,
-    buffer: Vec<u8>,
-    number: u64,
-}
-
-impl Lines {
-    fn new(file: File) -> Self {
-        Self { reader: BufReader::with_capacity(1 << 16, file), buffer: Vec::new(), number: 0 }
-    }
-
-    /// The next line that is not blank, and its number.
-    fn next_line(&mut self, path: &Path) -> Result<Option<(u64, &str)>> {
-        while self.read(path)? {
-            if !self.buffer.is_empty() {
-                return Ok(Some((self.number, self.text(path)?)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The next line, blank or not.
-    fn next_any_line(&mut self, path: &Path) -> Result<Option<&str>> {
-        if self.read(path)? { self.text(path).map(Some) } else { Ok(None) }
-    }
-
-    fn text(&self, path: &Path) -> Result<&str> {
-        std::str::from_utf8(&self.buffer).map_err(|_| {
-            data_error(path, Some(self.number), "this line is not valid UTF-8")
-                .with_help("convert the file, for instance by: iconv -f latin1 -t utf-8 old > new")
-        })
-    }
-
-    /// Reads a line into the buffer, without its end; false at the end of the file.
-    fn read(&mut self, path: &Path) -> Result<bool> {
-        self.buffer.clear();
-        let read = self.reader.read_until(b'\n', &mut self.buffer);
-        if read.map_err(Error::io(format!("cannot read {}", path.display())))? == 0 {
-            return Ok(false);
-        }
-        self.number += 1;
-        for end in [b'\n', b'\r'] {
-            if self.buffer.last() == Some(&end) {
-                self.buffer.pop();
-            }
-        }
-        if self.number == 1 && self.buffer.starts_with(b"\xEF\xBB\xBF") {
-            self.buffer.drain(..3);
-        }
-        Ok(true)
-    }
+/// The cells of the next row that is not blank, and its line.
+fn tsv_cells(lines: &mut Lines, path: &Path) -> Result<Option<(u64, Vec<String>)>> {
+    let row = lines.next_line(path)?;
+    Ok(row.map(|(line, text)| (line, text.split('\t').map(str::to_owned).collect())))
 }
 
 /// Where the wanted columns stand, and whether the first row is a header.
@@ -315,7 +212,7 @@ fn missing(path: &Path, line: u64, name: &str, first: &[String]) -> Error {
 }
 
 /// The beginning of a cell, for messages.
-fn shortened(cell: &str) -> &str {
+pub(super) fn shortened(cell: &str) -> &str {
     match cell.char_indices().nth(40) {
         Some((end, _)) => &cell[..end],
         None => cell,
@@ -339,55 +236,8 @@ fn table_row(path: &Path, line: u64, cells: &[String], places: Places) -> Result
     Ok(Row { line, text, pair, label })
 }
 
-fn no_label(path: &Path, line: u64) -> Error {
+pub(super) fn no_label(path: &Path, line: u64) -> Error {
     data_error(path, Some(line), "this row has no label").with_help("give it one, or remove the row")
-}
-
-fn json_row(path: &Path, line: u64, text: &str, columns: &Columns, pairs: &mut bool, first: bool) -> Result<Row> {
-    use serde_json::Value;
-    let object: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|error| {
-        let message = error.to_string();
-        let what = message.split(" at line ").next().unwrap_or_default();
-        data_error(path, Some(line), format!("this line is no JSON object: {what} (column {})", error.column()))
-            .with_help("JSONL has one whole object per line: {\"text\": \"...\", \"label\": \"...\"}")
-    })?;
-    let there = || list(object.keys().map(String::as_str));
-    let get = |name: &str| {
-        object.get(name).ok_or_else(|| {
-            data_error(path, Some(line), format!("there is no key `{name}`; this line has {}", there()))
-                .with_help("name the keys in the run file: columns = { text = \"...\", label = \"...\" }")
-        })
-    };
-    let string = |name: &str| match get(name)? {
-        Value::String(text) => Ok(text.clone()),
-        other => {
-            let kind = match other {
-                Value::Null => "null",
-                Value::Bool(_) => "a boolean",
-                Value::Number(_) => "a number",
-                Value::Array(_) => "an array",
-                _ => "an object",
-            };
-            Err(data_error(path, Some(line), format!("`{name}` is {kind}; it must be a string")))
-        }
-    };
-    if first {
-        *pairs |= object.contains_key(columns.text_pair());
-    }
-    let pair = if *pairs { Some(string(columns.text_pair())?) } else { None };
-    let label = match get(columns.label())? {
-        Value::Null => String::new(),
-        Value::String(label) => label.trim().to_owned(),
-        Value::Array(_) | Value::Object(_) => {
-            let message = format!("`{}` must be a string or a number", columns.label());
-            return Err(data_error(path, Some(line), message));
-        }
-        scalar => scalar.to_string(),
-    };
-    if label.is_empty() {
-        return Err(no_label(path, line));
-    }
-    Ok(Row { line, text: string(columns.text())?, pair, label })
 }
 
 #[cfg(test)]

@@ -1,0 +1,149 @@
+//! Rows of a Parquet file, row group after row group. Only the wanted columns are read.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use ::parquet::basic::Repetition;
+use ::parquet::errors::ParquetError;
+use ::parquet::file::reader::FileReader;
+use ::parquet::file::serialized_reader::SerializedFileReader;
+use ::parquet::record::Field;
+use ::parquet::record::reader::RowIter;
+use ::parquet::schema::types::{Type, TypePtr};
+
+use super::table::{Columns, Row, data_error, list, no_label, shortened};
+use crate::{Error, Result};
+
+/// The rows of a Parquet file.
+pub(super) struct ParquetRows {
+    rows: RowIter<'static>,
+    text: String,
+    pair: Option<String>,
+    label: String,
+    /// Rows read.
+    number: u64,
+}
+
+impl std::fmt::Debug for ParquetRows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ParquetRows").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl ParquetRows {
+    /// Reads the file's schema and finds the columns.
+    pub(super) fn open(file: File, path: &Path, columns: &Columns) -> Result<Self> {
+        let unreadable = |error: ParquetError| unreadable(path, None, &error);
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(unreadable)?;
+        let schema = reader.metadata().file_metadata().schema();
+        let there = schema.get_fields();
+        let find = |name: &str| there.iter().find(|field| field.name() == name);
+        let column = |name: &str| {
+            let column = find(name).ok_or_else(|| missing(path, name, there))?;
+            if !column.is_primitive() || column.get_basic_info().repetition() == Repetition::REPEATED {
+                return Err(data_error(
+                    path,
+                    None,
+                    format!("the column `{name}` is nested; it must be of plain values"),
+                ));
+            }
+            Ok(Arc::clone(column))
+        };
+        let (text, pair, label) = (columns.text(), columns.text_pair(), columns.label());
+        let pair = (columns.text_pair.is_some() || find(pair).is_some()).then_some(pair);
+        let mut wanted = vec![column(text)?, column(label)?];
+        wanted.extend(pair.map(column).transpose()?);
+        wanted.sort_by_key(|column| column.name().to_owned());
+        wanted.dedup_by_key(|column| column.name().to_owned());
+        let wanted = Type::group_type_builder(schema.name()).with_fields(wanted).build().map_err(unreadable)?;
+        let (text, pair, label) = (text.to_owned(), pair.map(str::to_owned), label.to_owned());
+        let rows = RowIter::from_file_into(Box::new(reader)).project(Some(wanted)).map_err(unreadable)?;
+        Ok(Self { rows, text, pair, label, number: 0 })
+    }
+
+    pub(super) fn next_row(&mut self, path: &Path) -> Result<Option<Row>> {
+        self.number += 1;
+        let line = self.number;
+        let row = guarded(|| self.rows.next().transpose()).map_err(|error| unreadable(path, Some(line), &error))?;
+        let Some(row) = row else { return Ok(None) };
+        let get = |name: &str| row.get_column_iter().find(|(column, _)| *column == name).map(|(_, field)| field);
+        let wrong = |name: &str, field: Option<&Field>, wanted: &str| {
+            data_error(path, Some(line), format!("`{name}` is {}; it must be {wanted}", kind(field)))
+        };
+        let string = |name: &str| match get(name) {
+            Some(Field::Str(text)) => Ok(text.clone()),
+            // Some programs write strings without saying so.
+            Some(Field::Bytes(bytes)) => match std::str::from_utf8(bytes.data()) {
+                Ok(text) => Ok(text.to_owned()),
+                Err(_) => Err(data_error(path, Some(line), format!("`{name}` is not valid UTF-8"))),
+            },
+            field => Err(wrong(name, field, "a string")),
+        };
+        // Floats are written as in JSON, with their point: 1.0.
+        let label = match get(&self.label) {
+            Some(Field::Null) => String::new(),
+            Some(Field::Str(_) | Field::Bytes(_)) => string(&self.label)?.trim().to_owned(),
+            Some(Field::Bool(value)) => value.to_string(),
+            Some(Field::Byte(value)) => value.to_string(),
+            Some(Field::Short(value)) => value.to_string(),
+            Some(Field::Int(value)) => value.to_string(),
+            Some(Field::Long(value)) => value.to_string(),
+            Some(Field::UByte(value)) => value.to_string(),
+            Some(Field::UShort(value)) => value.to_string(),
+            Some(Field::UInt(value)) => value.to_string(),
+            Some(Field::ULong(value)) => value.to_string(),
+            Some(Field::Float16(value)) => format!("{:?}", value.to_f32()),
+            Some(Field::Float(value)) => format!("{value:?}"),
+            Some(Field::Double(value)) => format!("{value:?}"),
+            field => return Err(wrong(&self.label, field, "a string, a number or a boolean")),
+        };
+        if label.is_empty() {
+            return Err(no_label(path, line));
+        }
+        let pair = self.pair.as_deref().map(string).transpose()?;
+        Ok(Some(Row { line, text: string(&self.text)?, pair, label }))
+    }
+}
+
+/// The `parquet` crate answers some damaged files with a panic. Nothing is read from it after that.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    let damaged = |_| Err(ParquetError::General("the file is damaged".into()));
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(damaged)
+}
+
+/// What a value is, for messages.
+fn kind(field: Option<&Field>) -> &'static str {
+    match field {
+        None | Some(Field::Null) => "null",
+        Some(Field::Bool(_)) => "a boolean",
+        Some(Field::Str(_) | Field::Bytes(_)) => "a string",
+        Some(Field::Decimal(_)) => "a decimal number",
+        Some(Field::Date(_) | Field::TimeMillis(_) | Field::TimeMicros(_)) => "a date or time",
+        Some(Field::TimestampMillis(_) | Field::TimestampMicros(_)) => "a date or time",
+        Some(Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_)) => "nested",
+        Some(_) => "a number",
+    }
+}
+
+fn missing(path: &Path, name: &str, there: &[TypePtr]) -> Error {
+    let there = list(there.iter().take(20).map(|field| shortened(field.name())));
+    data_error(path, None, format!("there is no column `{name}`; the file has {there}"))
+        .with_help("name the columns in the run file: columns = { text = \"...\", label = \"...\" }")
+}
+
+fn unreadable(path: &Path, row: Option<u64>, error: &ParquetError) -> Error {
+    let error = error.to_string();
+    let short: String = error.chars().take(200).collect();
+    let help = if error.contains("Disabled feature") {
+        "its compression is not supported: write it with Snappy, Zstandard or none"
+    } else {
+        "check that it was written completely, for instance by reading it with the program that wrote it"
+    };
+    data_error(path, row, format!("cannot be read as Parquet: {short}")).with_help(help)
+}
+
+#[cfg(test)]
+#[path = "parquet_tests.rs"]
+mod tests;
