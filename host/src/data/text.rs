@@ -3,9 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use tokenizers::{EncodeInput, PostProcessor, TruncationParams};
+use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
 
+use super::table::shortened;
 use crate::{Error, Result};
+
+/// Tokens beyond the longest length that are made of a text that has more: where its beginning ends, tokens may differ
+/// from those of the whole text.
+const MARGIN: usize = 64;
+/// Bytes of a text that are looked at first, per token that is wanted.
+const BYTES_PER_TOKEN: usize = 16;
 
 /// A model's tokenizer: special tokens are added, texts are cut to the longest length, nothing is padded.
 #[derive(Clone, Debug)]
@@ -27,8 +34,8 @@ pub struct Tokens {
 }
 
 impl Tokenizer {
-    /// Reads a tokenizer.json. Texts become at most `max_tokens` tokens, special ones included; of a pair the longer text
-    /// is cut first. Errors where the file is missing or broken, or where `max_tokens` leaves no room for a text.
+    /// Reads a tokenizer.json. Texts become at most `max_tokens` tokens, special ones included; of a pair the longer
+    /// text is cut first. Errors where the file is missing or broken, or where `max_tokens` leaves no room for a text.
     pub fn load(path: &Path, max_tokens: usize) -> Result<Self> {
         let wrong = |message: String, help: String| Error::Data {
             file: path.to_owned(),
@@ -65,7 +72,10 @@ impl Tokenizer {
         }
         inner
             .with_padding(None)
-            .with_truncation(Some(TruncationParams { max_length: max_tokens, ..TruncationParams::default() }))
+            .with_truncation(Some(TruncationParams {
+                max_length: max_tokens.saturating_add(MARGIN),
+                ..TruncationParams::default()
+            }))
             .map_err(|error| wrong(error.to_string(), "raise max_tokens".into()))?;
         Ok(Self { inner, path: path.to_owned(), max_tokens })
     }
@@ -87,33 +97,86 @@ impl Tokenizer {
         texts.par_iter().with_min_len(16).map(|&(text, pair)| self.encode_one(text, pair)).collect()
     }
 
-    /// Token ids of a text without special tokens.
+    /// Token ids of a text without special tokens, as many as the longest length at most.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| self.failed(text, &error))?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding = self.encode_beginning(text)?;
+        Ok(encoding.get_ids()[..encoding.len().min(self.max_tokens)].to_vec())
     }
 
     fn failed(&self, text: &str, error: &tokenizers::Error) -> Error {
         Error::Data {
             file: self.path.clone(),
             line: None,
-            message: format!("the tokenizer failed on {text:?}: {error}"),
+            message: format!("the tokenizer failed on {:?}: {error}", shortened(text)),
             help: None,
         }
     }
 
     fn encode_one(&self, text: &str, pair: Option<&str>) -> Result<Tokens> {
-        let input = match pair {
-            Some(pair) => EncodeInput::Dual(text.into(), pair.into()),
-            None => EncodeInput::Single(text.into()),
-        };
-        let encoding = self.inner.encode_fast(input, true).map_err(|error| self.failed(text, &error))?;
+        let mut first = self.encode_beginning(text)?;
+        let mut second = pair.map(|pair| self.encode_beginning(pair)).transpose()?;
+        let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair.is_some()));
+        let lengths = (first.len(), second.as_ref().map_or(0, Encoding::len));
+        let kept = cut_longest(lengths, self.max_tokens.saturating_sub(special));
+        keep(&mut first, kept.0);
+        if let Some(second) = &mut second {
+            keep(second, kept.1);
+        }
+        let encoding = self.inner.post_process(first, second, true).map_err(|error| self.failed(text, &error))?;
         Ok(Tokens {
             ids: encoding.get_ids().to_vec(),
             types: encoding.get_type_ids().to_vec(),
-            truncated: !encoding.get_overflowing().is_empty(),
+            truncated: kept != lengths,
         })
     }
+
+    /// Tokens of a text without special tokens: all, or where there are more, some beyond the longest length.
+    ///
+    /// Of a long text only the beginning is looked at: the tokenizer keeps some hundred bytes for each byte of its
+    /// text. Tokens depend on what stands near them, so the margin makes up for the end of the beginning.
+    fn encode_beginning(&self, text: &str) -> Result<Encoding> {
+        let wanted = self.max_tokens.saturating_add(MARGIN);
+        let mut bytes = wanted.saturating_mul(BYTES_PER_TOKEN);
+        loop {
+            let part = beginning(text, bytes);
+            let mut encoding = self.inner.encode_fast(part, false).map_err(|error| self.failed(text, &error))?;
+            encoding.take_overflowing();
+            if part.len() == text.len() || encoding.len() >= wanted {
+                return Ok(encoding);
+            }
+            bytes = bytes.saturating_mul(2);
+        }
+    }
+}
+
+/// At most so many bytes of a text, and whole words where it has spaces.
+fn beginning(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let end = (0..=bytes).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let end = text[..end].rfind(char::is_whitespace).unwrap_or(end);
+    &text[..end]
+}
+
+/// How many tokens of each text of a pair are kept, so that they are at most `room` together: the longer is cut first,
+/// then both to halves. Of a single text the second length is 0.
+fn cut_longest((first, second): (usize, usize), room: usize) -> (usize, usize) {
+    let half = room / 2;
+    match (first.min(second), first.saturating_add(second) <= room) {
+        (_, true) => (first, second),
+        (shorter, _) if shorter <= half && first <= second => (first, room - first),
+        (shorter, _) if shorter <= half => (room - second, second),
+        _ if first <= second => (half, room - half),
+        _ => (room - half, half),
+    }
+}
+
+/// Cuts an encoding to its first tokens.
+fn keep(encoding: &mut Encoding, tokens: usize) {
+    encoding.truncate(tokens, 0, TruncationDirection::Right);
+    // What was cut off would be combined with what is cut off from a second text.
+    encoding.take_overflowing();
 }
 
 #[cfg(test)]
@@ -166,6 +229,79 @@ pub(super) mod tests {
         check(8, "", None, &[1, 2], &[0; 2], false);
         check(8, "a x", Some("b"), &[1, 3, 0, 2, 4, 2], &[0, 0, 0, 0, 1, 1], false);
         check(6, "a b c d", Some("b"), &[1, 3, 4, 2, 4, 2], &[0, 0, 0, 0, 1, 1], true);
+    }
+
+    /// The tokenizers crate, given all tokens of both texts, cuts alike.
+    #[test]
+    fn pairs_are_cut_as_elsewhere() {
+        use tokenizers::utils::truncation::truncate_encodings;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_tokenizer(folder.path(), true);
+        let mut theirs = tokenizers::Tokenizer::from_file(&path).unwrap();
+        theirs.with_padding(None).with_truncation(None).unwrap();
+        let text = |words: usize| (0..words).map(|i| ["a ", "b ", "c ", "d "][i % 4]).collect::<String>();
+        for max_tokens in [4, 5, 8, 9] {
+            let ours = Tokenizer::load(&path, max_tokens).unwrap();
+            let truncation = TruncationParams { max_length: max_tokens - 3, ..TruncationParams::default() };
+            for (a, b) in (0..12).flat_map(|a| (0..12).map(move |b| (a, b))) {
+                let (first, second) = (text(a), text(b));
+                let encode = |text: &str| theirs.encode(text, false).unwrap();
+                let (cut, cut_pair) = truncate_encodings(encode(&first), Some(encode(&second)), &truncation).unwrap();
+                let expected = theirs.post_process(cut, cut_pair, true).unwrap();
+                let tokens = ours.encode(&[(&first, Some(&second))]).unwrap().remove(0);
+                let ids = expected.get_ids();
+                assert_eq!((tokens.ids.as_slice(), tokens.types.as_slice()), (ids, expected.get_type_ids()));
+                assert_eq!(tokens.truncated, a + b + 3 > max_tokens);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_is_seen_without_special_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), false), 3).unwrap();
+        let encoded = tokenizer.encode(&[("a b c", None), ("a b c d", None), ("a", Some("b")), ("a b", Some("b c"))]);
+        let truncated: Vec<bool> = encoded.unwrap().iter().map(|tokens| tokens.truncated).collect();
+        assert_eq!(truncated, [false, true, false, true]);
+    }
+
+    /// A long text takes no more than its beginning does, whatever it is made of.
+    #[test]
+    fn long_texts_are_cut_in_no_time() {
+        const BYTES: usize = 5 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 8).unwrap();
+        let began = std::time::Instant::now();
+        let words = "a b c d ".repeat(BYTES / 8);
+        let unknown = "é".repeat(BYTES / 2);
+        let spaces = " ".repeat(BYTES) + "a b";
+        let mut late = "x".repeat(100_000);
+        late += " a b c d a b c d";
+        let pairs: [(&str, Option<&str>); 5] =
+            [(&words, None), (&words, Some(&words)), (&unknown, None), (&spaces, None), (&late, None)];
+        let encoded = tokenizer.encode(&pairs).unwrap();
+        let expected: [(&[u32], bool); 5] = [
+            (&[1, 3, 4, 5, 6, 3, 4, 2], true),
+            (&[1, 3, 4, 2, 3, 4, 5, 2], true),
+            (&[1, 0, 2], false),
+            (&[1, 3, 4, 2], false),
+            (&[1, 0, 3, 4, 5, 6, 3, 2], true),
+        ];
+        for (tokens, (ids, truncated)) in encoded.iter().zip(expected) {
+            assert_eq!((tokens.ids.as_slice(), tokens.truncated), (ids, truncated));
+        }
+        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_beginning_ends_between_words_or_characters() {
+        let check = |text, bytes, expected| assert_eq!(beginning(text, bytes), expected);
+        check("one two", 7, "one two");
+        check("one two", 6, "one");
+        check("one two", 2, "on");
+        check("ééé", 3, "é");
+        check("é", 1, "");
     }
 
     #[test]
