@@ -1,27 +1,45 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::path::Path;
+
+use fthost_models::Modality;
 use miette::Diagnostic;
 
+use super::super::fixtures::{DIGITS, TEXT, load_digits, load_file};
+use super::super::images::Part;
+use super::super::load::{BLOCK, Source, load};
+use super::super::table::Columns;
+use super::super::text::Tokenizer;
 use super::super::text::tests::write_tokenizer;
 use super::*;
 
-const TEXT: Modality = Modality::Text { max_tokens: 6, vocabulary: 7 };
-const DIGITS: Modality = Modality::Images { channels: 1, size: 8, tokens: 17 };
-
+/// A TSV file, from memory; that it is the same from disk is checked.
 fn load_text(content: &str, labels: Option<&[String]>, modality: Modality) -> Result<Dataset> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.tsv");
-    std::fs::write(&path, content).unwrap();
-    let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
-    let columns = Columns::default();
-    let source = Source { path: &path, part: Part::Train, columns: &columns, labels, modality, device: &Device::Cpu };
-    load(&source, Some(&tokenizer))
+    let load = |memory| load_file(("a.tsv", content.as_bytes()), labels, modality, memory);
+    let data = load(usize::MAX)?;
+    let spilled = load(0).unwrap();
+    assert!(data.in_memory() > 0 && spilled.in_memory() == 0);
+    assert_same(&data, &spilled);
+    Ok(data)
 }
 
-fn load_digits(name: &str, part: Part, modality: Modality) -> Result<Dataset> {
-    let columns = Columns::default();
-    let source =
-        Source { path: Path::new(name), part, columns: &columns, labels: None, modality, device: &Device::Cpu };
-    load(&source, None)
+#[track_caller]
+fn assert_same(a: &Dataset, b: &Dataset) {
+    let figures = |data: &Dataset| (data.len(), data.total_tokens(), data.truncated(), data.empty_texts());
+    assert_eq!(figures(a), figures(b));
+    assert_eq!((a.labels(), a.class_counts()), (b.labels(), b.class_counts()));
+    let rows: Vec<u32> = (0..a.len() as u32).rev().step_by(1 + a.len() / 500).collect();
+    let text = |data: &Dataset| match data.input(&rows).unwrap() {
+        Input::Text(input) => (input.ids, input.types, input.layout.offsets().to_vec()),
+        Input::Images(_) => panic!("not text"),
+    };
+    assert_eq!(text(a), text(b));
+    let targets = |data: &Dataset| data.targets(&rows, &Device::Cpu).ok().map(|t| t.to_vec1::<u32>().unwrap());
+    assert_eq!(targets(a), targets(b));
+    for &row in &rows {
+        assert_eq!(a.tokens(row).unwrap(), b.tokens(row).unwrap());
+        assert_eq!(a.class(row).unwrap(), b.class(row).unwrap());
+        assert_eq!(a.place(row).unwrap().1, b.place(row).unwrap().1);
+    }
 }
 
 #[track_caller]
@@ -35,14 +53,14 @@ fn check_error<T>(outcome: Result<T>, expected: &[&str]) {
 fn rows_are_packed_in_the_order_asked_for() {
     let data = load_text("text\ttext_pair\tlabel\na b\tc\tyes\n\td\tno\na b c d\ta b c d\tyes\n", None, TEXT).unwrap();
     assert_eq!((data.len(), data.total_tokens(), data.truncated(), data.empty_texts()), (3, 16, 1, 1));
-    assert_eq!([0, 1, 2].map(|row| data.tokens(row)), [6, 4, 6]);
+    assert_eq!([0, 1, 2].map(|row| data.tokens(row).unwrap()), [6, 4, 6]);
     let Input::Text(input) = data.input(&[1, 0]).unwrap() else { panic!("not text") };
     assert_eq!(input.ids, [1, 2, 6, 2, 1, 3, 4, 2, 5, 2]);
     assert_eq!(input.types, [0, 0, 1, 1, 0, 0, 0, 0, 1, 1]);
     assert_eq!(input.layout.offsets(), [0, 4, 10]);
     assert_eq!(data.targets(&[1, 0, 2], &Device::Cpu).unwrap().to_vec1::<u32>().unwrap(), [0, 1, 1]);
-    assert_eq!((data.class(0), data.class_counts()), (Some(1), vec![1, 2]));
-    assert_eq!(data.place(2).1, Some(4));
+    assert_eq!((data.class(0).unwrap(), data.class_counts()), (Some(1), vec![1, 2]));
+    assert_eq!(data.place(2).unwrap().1, Some(4));
 }
 
 #[test]
@@ -64,7 +82,7 @@ fn test_data_take_the_classes_of_the_training_data() {
     let mut data = load_text("a\tyes\nb\tyes\n", Some(&known), TEXT).unwrap();
     assert!(data.targets(&[0], &Device::Cpu).is_err());
     data.set_targets(TargetKind::Class).unwrap();
-    assert_eq!((data.class(0), data.class_counts()), (Some(1), vec![0, 2]));
+    assert_eq!((data.class(0).unwrap(), data.class_counts()), (Some(1), vec![0, 2]));
     let mut data = load_text("a\tyes\nb\tmaybe\n", Some(&known), TEXT).unwrap();
     check_error(
         data.set_targets(TargetKind::Class),
@@ -81,7 +99,7 @@ fn labels_may_be_values() {
     let mut data = load_text("a\t4.5\nb\t-1\nc\t1e-1\n", None, TEXT).unwrap();
     data.set_targets(TargetKind::Value).unwrap();
     assert_eq!(data.targets(&[2, 0, 1], &Device::Cpu).unwrap().to_vec1::<f32>().unwrap(), [0.1, 4.5, -1.0]);
-    assert!(data.labels().is_empty() && data.class_counts().is_empty() && data.class(0).is_none());
+    assert!(data.labels().is_empty() && data.class_counts().is_empty() && data.class(0).unwrap().is_none());
     for label in ["x", "nan", "inf"] {
         let mut data = load_text(&format!("a\t1\nb\t{label}\n"), None, TEXT).unwrap();
         check_error(data.set_targets(TargetKind::Value), &[&format!("a.tsv:2: the label `{label}` is no number")]);
@@ -124,7 +142,7 @@ fn more_rows_than_a_block_stay_in_order() {
     for row in (0..rows as u32).step_by(97) {
         let Input::Text(input) = data.input(&[row]).unwrap() else { panic!("not text") };
         assert_eq!(input.ids[1], 3 + row % 4);
-        assert_eq!((data.class(row), data.place(row).1), (Some(row % 3), Some(u64::from(row) + 1)));
+        assert_eq!((data.class(row).unwrap(), data.place(row).unwrap().1), (Some(row % 3), Some(u64::from(row) + 1)));
     }
 }
 
@@ -135,8 +153,8 @@ fn digits_are_embedded() {
     let Input::Images(images) = data.input(&[3, 1]).unwrap() else { panic!("not images") };
     assert_eq!(images.dims(), [2, 1, 8, 8]);
     assert_eq!(data.targets(&[3, 1], &Device::Cpu).unwrap().to_vec1::<u32>().unwrap(), [3, 1]);
-    assert_eq!(data.place(3).1, None);
-    assert_eq!((data.tokens(0), data.total_tokens()), (17, 17 * 1442));
+    assert_eq!(data.place(3).unwrap().1, None);
+    assert_eq!((data.tokens(0).unwrap(), data.total_tokens()), (17, 17 * 1442));
     let pretrain = load_digits("demo-pretrain", Part::Test, DIGITS).unwrap();
     assert_eq!((pretrain.len(), pretrain.labels().join("")), (178, "01234".into()));
 }
@@ -155,4 +173,60 @@ fn data_and_model_must_fit() {
     let source =
         Source { path, part: Part::Train, columns: &columns, labels: None, modality: TEXT, device: &Device::Cpu };
     check_error(load(&source, Some(&tokenizer)), &["the data `demo` are images, and the model reads text"]);
+}
+
+/// As many labels as rows, as values are: nothing is kept of each, and classes they are not.
+#[test]
+fn values_may_all_be_different() {
+    let rows = 70_000;
+    let content: String = (0..rows).map(|i| format!("a\t{i}.25\n")).collect();
+    let load = |memory| load_file(("a.tsv", content.as_bytes()), None, TEXT, memory).unwrap();
+    for mut data in [load(0), load(usize::MAX)] {
+        assert!(data.targets(&[0], &Device::Cpu).is_err());
+        check_error(
+            data.set_targets(TargetKind::Class),
+            &["a.tsv:65537: the label `65536.25` comes after 65536 different ones", "a head that learns values"],
+        );
+        data.set_targets(TargetKind::Value).unwrap();
+        let values = data.targets(&[rows - 1, 3], &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values, [69_999.25, 3.25]);
+        assert!(data.labels().is_empty() && data.class_counts().is_empty());
+    }
+}
+
+/// Threads that read a spilled data set at once each get their own rows.
+#[test]
+fn many_threads_read_at_once() {
+    let content: String =
+        (0..3000).map(|i| format!("{}\t{}\n", "a b c d".split_at(1 + 2 * (i % 4)).0, i % 7)).collect();
+    let load = |memory| load_file(("a.tsv", content.as_bytes()), None, TEXT, memory).unwrap();
+    let (data, spilled) = (load(usize::MAX), load(0));
+    let ids = |data: &Dataset, rows: &[u32]| match data.input(rows).unwrap() {
+        Input::Text(input) => input.ids,
+        Input::Images(_) => panic!("not text"),
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..8u32 {
+            let (data, spilled) = (&data, &spilled);
+            scope.spawn(move || {
+                for i in 0..300 {
+                    let rows = [(i * 7 + thread) % 3000, (i * 13 + 5 * thread) % 3000];
+                    assert_eq!(ids(data, &rows), ids(spilled, &rows));
+                }
+            });
+        }
+    });
+}
+
+/// Rows far longer than the tokenizer looks at.
+#[test]
+fn a_text_of_megabytes_is_cut_and_counted() {
+    let began = std::time::Instant::now();
+    let content = format!("a b\t1\n{}\t0\n{}\t1\n", "a b c d ".repeat(5 << 17), "b ".repeat(100_000));
+    let data = load_text(&content, None, TEXT).unwrap();
+    assert_eq!((data.len(), data.truncated(), data.total_tokens()), (3, 2, 4 + 6 + 6));
+    let line = format!("{{\"text\": \"{}\", \"label\": 1}}", "a b c d ".repeat(5 << 17));
+    let data = load_file(("a.jsonl", line.as_bytes()), None, TEXT, 0).unwrap();
+    assert_eq!((data.len(), data.truncated()), (1, 1));
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
 }

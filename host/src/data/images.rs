@@ -1,5 +1,7 @@
 //! Images in memory, and the digits of the demo.
 
+use std::path::Path;
+
 use fthost_autograd::{Device, Tensor};
 
 use crate::Result;
@@ -45,11 +47,20 @@ pub enum Part {
 
 /// The optical digits of the UCI repository as scikit-learn orders them: 64 pixels (0 to 16) and a label (0 to 9) each.
 /// Where they come from: `assets/README.md`.
-static DIGITS: &[u8] = include_bytes!("../../assets/digits.bin");
+pub(super) static DIGITS: &[u8] = include_bytes!("../../assets/digits.bin");
 const SIDE: usize = 8;
 const RECORD: usize = SIDE * SIDE + 1;
 /// Every fifth image of each class is held out.
 const HELD_OUT: usize = 5;
+
+/// How many classes the embedded data set of this name has.
+pub(super) fn embedded_classes(path: &Path) -> Option<u8> {
+    match path.to_str() {
+        Some("demo") => Some(10),
+        Some("demo-pretrain") => Some(5),
+        _ => None,
+    }
+}
 
 /// The digits below `classes`: images, and the label of each. Always the same split: every fifth image of each digit is
 /// held out.

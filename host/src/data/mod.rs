@@ -1,31 +1,33 @@
 //! Reading and tokenizing data sets.
 //!
-//! [`load`] reads a file row by row ([`table`]), encodes the texts in parallel ([`text`]) and keeps token ids and targets only
-//! ([`dataset`]). [`sampler`] says which examples come when.
+//! [`load`] reads a file row by row ([`table`]), encodes the texts in parallel ([`text`]) and keeps token ids, labels
+//! and lines only: in memory while they are few, in a temporary file beyond ([`dataset`]). [`sampler`] says which
+//! examples come when.
 
+mod bytes;
 pub mod dataset;
+mod distinct;
+mod fingerprint;
+#[cfg(test)]
+mod fixtures;
 mod images;
 mod jsonl;
 mod lines;
+mod load;
 mod parquet;
 pub mod permutation;
 pub mod sampler;
+mod selection;
+mod split;
+mod store;
 pub mod table;
 pub mod text;
 
-pub use dataset::{Dataset, Source, load};
+pub use dataset::Dataset;
+pub use fingerprint::fingerprint;
 pub use images::Part;
+pub use load::{Source, load};
 pub use permutation::Permutation;
 pub use sampler::{Sampler, split_micro_batches};
 pub use table::Columns;
 pub use text::Tokenizer;
-
-/// SHA-256 of a file's contents, in hexadecimal.
-pub fn fingerprint(path: &std::path::Path) -> crate::Result<String> {
-    use sha2::Digest;
-    let bytes = match path.to_str() {
-        Some("demo" | "demo-pretrain") => Vec::new(),
-        _ => std::fs::read(path).map_err(crate::Error::io(format!("cannot read {}", path.display())))?,
-    };
-    Ok(sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
-}

@@ -49,7 +49,7 @@ impl Estimate {
                 (seconds, tokens, batches) = (0.0, 0, 0);
             }
             seconds += began.elapsed().as_secs_f64();
-            tokens += rows.iter().map(|&row| task.train.tokens(row)).sum::<usize>();
+            tokens += rows.iter().map(|&row| task.train.tokens(row)).sum::<Result<usize>>()?;
             batches += 1;
         }
         let (steps_per_epoch, steps) = train::steps(settings, task.train.len());

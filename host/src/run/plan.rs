@@ -59,7 +59,7 @@ pub struct Memory {
     pub training: usize,
     /// What the micro-batches in flight keep for their backward pass.
     pub activations: usize,
-    /// Tokenized data.
+    /// Tokenized data, as far as they are not on disk.
     pub data: usize,
 }
 
@@ -180,7 +180,7 @@ fn estimate(model: &AdaptedModel, data: &Dataset, schedule: &Schedule, trainable
         weights: F32 * (total + PACKED_FORMS * linear),
         training: F32 * trainable * (2 + schedule.moments),
         activations: F32 * tokens * kept * schedule.threads.min(4) / 4 + BASELINE,
-        data: 2 * F32 * data.total_tokens(),
+        data: data.in_memory(),
     }
 }
 

@@ -85,7 +85,7 @@ impl Pass<'_> {
 
     /// Loss and gradients of the examples `rows` of one batch. `dropout` is `None` where the run switched it off.
     pub fn gradients(&self, rows: &[u32], dropout: Option<DropoutKey>, loss_scale: f64) -> Result<BatchGradients> {
-        let lengths: Vec<usize> = rows.iter().map(|&row| self.data.tokens(row)).collect();
+        let lengths: Vec<usize> = rows.iter().map(|&row| self.data.tokens(row)).collect::<Result<_>>()?;
         let on_cpu = self.model.device.is_cpu();
         // A loss over the whole batch, and a device with parallelism of its own, take the batch in one piece.
         let whole = self.spec.scope == LossScope::Batch || !on_cpu;

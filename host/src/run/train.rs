@@ -134,7 +134,7 @@ impl Trainer<'_> {
             self.tell(&Event::StepBegin { step, total_steps })?;
             let now = Progress { step, total_steps, steps_per_epoch };
             let Step { loss, penalty, gradient_norm, lr, skipped } = self.step(&rows, &now, &mut state)?;
-            let tokens: usize = rows.iter().map(|&row| self.data.tokens(row)).sum();
+            let tokens = rows.iter().map(|&row| self.data.tokens(row)).sum::<Result<usize>>()?;
             state.trained.steps += 1;
             state.trained.skipped_steps += u64::from(skipped);
             state.trained.samples += rows.len() as u64;

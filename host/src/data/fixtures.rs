@@ -1,0 +1,48 @@
+//! Small data sets for the tests of this module.
+
+use std::path::Path;
+
+use fthost_autograd::Device;
+use fthost_models::Modality;
+
+use super::bytes::Limits;
+use super::dataset::Dataset;
+use super::images::Part;
+use super::load::{Source, load, load_within};
+use super::table::Columns;
+use super::text::Tokenizer;
+use super::text::tests::write_tokenizer;
+use crate::Result;
+
+/// What the tokenizer of [`write_tokenizer`] needs: texts of the words a, b, c and d.
+pub(super) const TEXT: Modality = Modality::Text { max_tokens: 6, vocabulary: 7 };
+/// What the embedded digits need.
+pub(super) const DIGITS: Modality = Modality::Images { channels: 1, size: 8, tokens: 17 };
+
+/// Loads a file of this name and content, of which `memory` bytes are kept in memory.
+pub(super) fn load_file(
+    (name, content): (&str, &[u8]),
+    labels: Option<&[String]>,
+    modality: Modality,
+    memory: usize,
+) -> Result<Dataset> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
+    let columns = Columns::default();
+    let source = Source { path: &path, part: Part::Train, columns: &columns, labels, modality, device: &Device::Cpu };
+    load_within(&source, Some(&tokenizer), Limits { memory, folder: folder.path().to_owned() })
+}
+
+/// Loads a TSV file.
+pub(super) fn load_text(content: &str, labels: Option<&[String]>, memory: usize) -> Result<Dataset> {
+    load_file(("a.tsv", content.as_bytes()), labels, TEXT, memory)
+}
+
+pub(super) fn load_digits(name: &str, part: Part, modality: Modality) -> Result<Dataset> {
+    let columns = Columns::default();
+    let source =
+        Source { path: Path::new(name), part, columns: &columns, labels: None, modality, device: &Device::Cpu };
+    load(&source, None)
+}

@@ -1,0 +1,197 @@
+//! Reading a data set: texts are encoded block by block, and only token ids, labels and lines are kept.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fthost_autograd::Device;
+use fthost_models::Modality;
+
+use super::bytes::Limits;
+use super::dataset::{Dataset, Targets, Totals};
+use super::distinct::Distinct;
+use super::images::{self, Images, Part};
+use super::selection::Selection;
+use super::store::{NewRow, Store, StoreWriter};
+use super::table::{Columns, Row, Rows};
+use super::text::{Tokenizer, Tokens};
+use crate::{Error, Result};
+
+/// Where examples come from, and what they become.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// A file, or `demo` or `demo-pretrain` for the embedded digits.
+    pub path: &'a Path,
+    /// Which half of an embedded data set; a file is read whole.
+    pub part: Part,
+    /// Which columns of a file.
+    pub columns: &'a Columns,
+    /// The classes of the training data in index order, for test data. `None` for training data: the classes are then
+    /// what its labels name.
+    pub labels: Option<&'a [String]>,
+    /// What the model takes.
+    pub modality: Modality,
+    /// Where images go; token ids stay on the host.
+    pub device: &'a Device,
+}
+
+/// Reads and encodes a data set. A model of text needs its tokenizer. What does not fit into 64 MB is kept in a
+/// temporary file, in the folder that the environment variable `FTHOST_CACHE` names or else the system's.
+///
+/// # Errors
+///
+/// Whatever is wrong with the file, with its line; a data set that is not what the model takes; a full disk.
+pub fn load(source: &Source<'_>, tokenizer: Option<&Tokenizer>) -> Result<Dataset> {
+    load_within(source, tokenizer, Limits::from_environment())
+}
+
+/// As [`load`], with its own limits.
+pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, limits: Limits) -> Result<Dataset> {
+    let (examples, images) = match (source.modality, tokenizer) {
+        (Modality::Text { vocabulary, .. }, Some(tokenizer)) => {
+            (read_texts(source, tokenizer, vocabulary, limits)?, None)
+        }
+        (Modality::Text { .. }, None) => return Err(Error::usage("a model that reads text needs its tokenizer.json")),
+        (Modality::Images { channels, size, tokens }, _) => {
+            let (examples, images) = read_images(source, [channels, size, size], tokens, limits)?;
+            (examples, Some(Arc::new(images)))
+        }
+    };
+    let Examples { store, distinct, totals } = examples;
+    let mut data = Dataset {
+        path: source.path.to_owned(),
+        selection: Selection::All(store.len()),
+        store: Arc::new(store),
+        images,
+        labels: distinct.names(),
+        distinct: Arc::new(distinct),
+        totals,
+        targets: Targets::Open,
+    };
+    match source.labels {
+        // What a head makes of the labels is not known yet: values need not occur in the training data.
+        Some(labels) => data.labels = labels.to_vec(),
+        // A head that learns classes will be refused if they are too many; one that learns values will not.
+        None if !data.distinct.all_numbered() => {}
+        None => data.targets = Targets::Classes(data.distinct.classes(&data.path, &data.labels)?.into()),
+    }
+    if data.empty_texts() > 0 {
+        tracing::warn!("{}: {} of {} texts are empty", data.path.display(), data.empty_texts(), data.len());
+    }
+    Ok(data)
+}
+
+/// What was read.
+struct Examples {
+    store: Store,
+    distinct: Distinct,
+    totals: Totals,
+}
+
+/// Writes examples.
+struct Writer {
+    store: StoreWriter,
+    distinct: Distinct,
+    totals: Totals,
+}
+
+impl Writer {
+    fn new(vocabulary: usize, limits: Limits) -> Self {
+        let store = StoreWriter::new(vocabulary, limits);
+        Self { store, distinct: Distinct::default(), totals: Totals::default() }
+    }
+
+    /// Takes the next example; of its label the caller says the text.
+    fn push(&mut self, label: String, row: NewRow<'_>) -> Result<()> {
+        let (label, value) = self.distinct.add(label, row.line);
+        let record = self.store.push(&NewRow { label, value, ..row })?;
+        self.totals.add(&record);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Examples> {
+        Ok(Examples { store: self.store.finish()?, distinct: self.distinct, totals: self.totals })
+    }
+}
+
+/// Texts that are encoded at once, and about how many bytes they may have.
+pub(super) const BLOCK: usize = 4096;
+const BLOCK_BYTES: usize = 4 << 20;
+
+fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Result<Examples> {
+    if images::embedded_classes(source.path).is_some() {
+        return Err(Error::Usage {
+            message: format!("the data `{}` are images, and the model reads text", source.path.display()),
+            help: Some("name a .tsv, .csv, .jsonl or .parquet file".into()),
+        });
+    }
+    let mut writer = Writer::new(vocabulary, limits);
+    let mut file = Rows::open(source.path, source.columns)?;
+    loop {
+        let block = next_block(&mut file)?;
+        if block.is_empty() {
+            return writer.finish();
+        }
+        let texts: Vec<_> = block.iter().map(|row| (row.text.as_str(), row.pair.as_deref())).collect();
+        let encoded = tokenizer.encode(&texts)?;
+        for (row, tokens) in block.into_iter().zip(encoded) {
+            check_tokens(source.path, row.line, &tokens, vocabulary)?;
+            let new = NewRow {
+                ids: &tokens.ids,
+                segments: &tokens.types,
+                tokens: tokens.ids.len(),
+                line: Some(row.line),
+                truncated: tokens.truncated,
+                empty: row.text.is_empty(),
+                ..NewRow::default()
+            };
+            writer.push(row.label, new)?;
+        }
+    }
+}
+
+/// Rows for one call of the tokenizer; none at the end of the file.
+fn next_block(file: &mut Rows) -> Result<Vec<Row>> {
+    let (mut block, mut bytes) = (Vec::new(), 0);
+    while block.len() < BLOCK && bytes < BLOCK_BYTES {
+        let Some(row) = file.next().transpose()? else { break };
+        bytes += row.text.len() + row.pair.as_ref().map_or(0, String::len);
+        block.push(row);
+    }
+    Ok(block)
+}
+
+fn check_tokens(path: &Path, line: u64, tokens: &Tokens, vocabulary: usize) -> Result<()> {
+    let wrong = |message: String, help: &str| {
+        Err(Error::Data { file: path.to_owned(), line: Some(line), message, help: Some(help.into()) })
+    };
+    if tokens.ids.is_empty() {
+        return wrong("the tokenizer makes no token of this text".into(), "remove the row");
+    }
+    if let Some(id) = tokens.ids.iter().find(|&&id| id as usize >= vocabulary) {
+        let message = format!("the tokenizer gives token {id}, and the model has {vocabulary} word embeddings");
+        return wrong(message, "take the tokenizer.json that belongs to the model");
+    }
+    Ok(())
+}
+
+fn read_images(source: &Source<'_>, shape: [usize; 3], tokens: usize, limits: Limits) -> Result<(Examples, Images)> {
+    let Some(classes) = images::embedded_classes(source.path) else {
+        return Err(Error::Usage {
+            message: format!("the model takes images, and {} cannot be read as images", source.path.display()),
+            help: Some("known are the embedded digits: `demo` (0 to 9) and `demo-pretrain` (0 to 4)".into()),
+        });
+    };
+    let (images, labels) = images::digits(classes, source.part, source.device);
+    if images.shape != shape {
+        let size = |[channels, height, width]: [usize; 3]| format!("{channels} x {height} x {width}");
+        return Err(Error::Usage {
+            message: format!("the digits are images of {}, and the model takes {}", size(images.shape), size(shape)),
+            help: Some("use the embedded model: path = \"demo\"".into()),
+        });
+    }
+    let mut writer = Writer::new(0, limits);
+    for label in labels {
+        writer.push(label.to_string(), NewRow { tokens, ..NewRow::default() })?;
+    }
+    Ok((writer.finish()?, images))
+}
