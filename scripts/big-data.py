@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Writes a data set of any size: random sentences of a small vocabulary, each with a label. The same arguments give the same file.
+"""Writes a data set of any size: random sentences of a small vocabulary, each with a label.
+
+The same arguments give the same file.
 
 Usage: big-data.py OUT.(tsv|csv|jsonl) --size 2GB [--classes 2 | --values] [--words FILE] [--seed 0]
 
-A sentence's label is told by its words: each word has a hidden weight, and the sum falls into one of the classes (or is the
-value), so a model learns something. `--words` names a file with one word a line, such as a BERT vocab.txt: of it only whole
-lower-case words are taken. For measuring that memory does not grow with the data:
+A sentence's label is told by its words: each word has a hidden weight, and the sum falls into one of the classes (or is
+the value), so a model learns something. `--words` names a file with one word a line, such as a BERT vocab.txt: of it only
+whole lower-case words are taken. For measuring that memory does not grow with the data:
 
     scripts/big-data.py train.tsv --size 2GB
-    /usr/bin/time -v target/release/fthost train run.toml --set train.steps=20      # "Maximum resident set size"
+    /usr/bin/time -v target/release/fthost run.toml --set train.steps=20      # "Maximum resident set size"
 """
 
 import argparse
@@ -18,9 +20,9 @@ import json
 import pathlib
 import random
 
-WORDS = """the a this that film movie story plot actor scene music ending humour dialogue camera script is was feels seems looks
-good bad great awful funny boring slow bright dull clever stupid warm cold moving empty rich thin sharp flat fresh stale and but
-with without very quite rather never always""".split()
+WORDS = """the a this that film movie story plot actor scene music ending humour dialogue camera script is was feels
+seems looks good bad great awful funny boring slow bright dull clever stupid warm cold moving empty rich thin sharp flat
+fresh stale and but with without very quite rather never always""".split()
 BLOCK = 20_000  # rows that are written at once
 
 
@@ -34,8 +36,8 @@ def size(text):
 def words(path):
     if path is None:
         return WORDS
-    found = [word for word in pathlib.Path(path).read_text(encoding="utf-8").split("\n") if word.isalpha() and word.islower()]
-    return found[:5000]
+    found = pathlib.Path(path).read_text(encoding="utf-8").split("\n")
+    return [word for word in found if word.isalpha() and word.islower()][:5000]
 
 
 def rows(rng, vocabulary, classes):

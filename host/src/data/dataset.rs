@@ -15,8 +15,8 @@ use crate::{Error, Result};
 
 /// Tokenized texts or images with their targets, in the order of their file.
 ///
-/// A small one is in memory; of a large one nearly nothing is, and its rows are read from disk when they are asked for. A clone
-/// shares the rows.
+/// A small one is in memory; of a large one nearly nothing is, and its rows are read from disk when they are asked for.
+/// A clone shares the rows.
 #[derive(Clone, Debug)]
 pub struct Dataset {
     pub(super) path: PathBuf,
@@ -132,13 +132,14 @@ impl Dataset {
         Ok((&self.path, self.record(row)?.line))
     }
 
-    /// Takes the labels as what the task's head learns from: classes, or with [`TargetKind::Value`] real values, and then there
-    /// are no class names any more. Training data are classes until then; test data have no targets until then.
+    /// Takes the labels as what the task's head learns from: classes, or with [`TargetKind::Value`] real values, and
+    /// then there are no class names any more. Training data are classes until then; test data have no targets until
+    /// then.
     ///
     /// # Errors
     ///
-    /// A class that the training data does not have, or a value that is no finite number, with its line; more labels than
-    /// there can be classes; kinds of targets that have no files yet.
+    /// A class that the training data does not have, or a value that is no finite number, with its line; more labels
+    /// than there can be classes; kinds of targets that have no files yet.
     pub fn set_targets(&mut self, kind: TargetKind) -> Result<()> {
         match kind {
             TargetKind::Class => {

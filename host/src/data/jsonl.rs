@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use super::table::{Columns, Row, data_error, list, no_label};
 use crate::Result;
 
-/// The row on a line. `pairs` says whether rows have a second text; the `first` row decides where the run file does not.
+/// The row on a line. `pairs` says whether rows have a second text; the `first` row decides where the run file does
+/// not.
 pub(super) fn json_row(
     path: &Path,
     line: u64,

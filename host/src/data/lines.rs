@@ -7,8 +7,8 @@ use std::path::Path;
 use super::table::data_error;
 use crate::{Error, Result};
 
-/// Bytes that a line, or a cell of several lines, may have. A file whose line ends are missing, or a quote that is never
-/// closed, must not fill the memory.
+/// Bytes that a line, or a cell of several lines, may have. A file whose line ends are missing, or a quote that is
+/// never closed, must not fill the memory.
 const LONGEST: usize = 64 << 20;
 
 /// Lines without their ends and without the mark that may open a UTF-8 file.

@@ -25,8 +25,8 @@ pub struct Source<'a> {
     pub part: Part,
     /// Which columns of a file.
     pub columns: &'a Columns,
-    /// The classes of the training data in index order, for test data. `None` for training data: the classes are then what
-    /// its labels name.
+    /// The classes of the training data in index order, for test data. `None` for training data: the classes are then
+    /// what its labels name.
     pub labels: Option<&'a [String]>,
     /// What the model takes.
     pub modality: Modality,
@@ -34,8 +34,8 @@ pub struct Source<'a> {
     pub device: &'a Device,
 }
 
-/// Reads and encodes a data set. A model of text needs its tokenizer. What does not fit into 64 MB is kept in a temporary file, in
-/// the folder that the environment variable `FTHOST_CACHE` names or else the system's.
+/// Reads and encodes a data set. A model of text needs its tokenizer. What does not fit into 64 MB is kept in a
+/// temporary file, in the folder that the environment variable `FTHOST_CACHE` names or else the system's.
 ///
 /// # Errors
 ///

@@ -1,7 +1,8 @@
 //! Reading and tokenizing data sets.
 //!
-//! [`load`] reads a file row by row ([`table`]), encodes the texts in parallel ([`text`]) and keeps token ids, labels and lines
-//! only: in memory while they are few, in a temporary file beyond ([`dataset`]). [`sampler`] says which examples come when.
+//! [`load`] reads a file row by row ([`table`]), encodes the texts in parallel ([`text`]) and keeps token ids, labels
+//! and lines only: in memory while they are few, in a temporary file beyond ([`dataset`]). [`sampler`] says which
+//! examples come when.
 
 mod bytes;
 pub mod dataset;

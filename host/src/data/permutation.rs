@@ -4,10 +4,10 @@ use fthost_autograd::random::Stream;
 
 /// A pseudo-random permutation of `0..n`.
 ///
-/// A number below `n` is a pair of digits, each below `side`, the root of `n` rounded up. A balanced Feistel network (Luby and
-/// Rackoff 1988) permutes the pairs, with a round function read from the stream; a pair that is no number below `n` goes through
-/// the network again until one is (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). There are fewer than
-/// `2 side` such pairs, so this is rare.
+/// A number below `n` is a pair of digits, each below `side`, the root of `n` rounded up. A balanced Feistel network
+/// (Luby and Rackoff 1988) permutes the pairs, with a round function read from the stream; a pair that is no number
+/// below `n` goes through the network again until one is (Black and Rogaway 2002, "Ciphers with arbitrary finite
+/// domains"). There are fewer than `2 side` such pairs, so this is rare.
 #[derive(Clone, Copy, Debug)]
 pub struct Permutation {
     stream: Stream,
@@ -83,7 +83,8 @@ mod tests {
         assert_eq!(numbers.len(), 1000);
     }
 
-    /// Chi squared of the numbers that `place` goes to, over many seeds: `n - 1` give or take a few times its deviation.
+    /// Chi squared of the numbers that `place` goes to, over many seeds: `n - 1` give or take a few times its
+    /// deviation.
     #[test]
     fn places_are_uniform() {
         for n in [2u32, 3, 5, 16, 17, 100] {

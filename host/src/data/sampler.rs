@@ -4,8 +4,8 @@ use fthost_autograd::random::Stream;
 
 use super::permutation::Permutation;
 
-/// Shuffled batches: every example once an epoch. What an epoch holds is a function of the seed and its number alone, and each batch
-/// is computed when it is asked for: a resumed run needs nothing but its place.
+/// Shuffled batches: every example once an epoch. What an epoch holds is a function of the seed and its number alone,
+/// and each batch is computed when it is asked for: a resumed run needs nothing but its place.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampler {
     shuffle: Stream,
@@ -14,7 +14,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler of `examples` examples, at most `u32::MAX`. `batch_size` is at least 1: the examples of one optimizer step.
+    /// A sampler of `examples` examples, at most `u32::MAX`. `batch_size` is at least 1: the examples of one optimizer
+    /// step.
     pub fn new(seed: u64, examples: usize, batch_size: usize) -> Self {
         Self { shuffle: Stream::new(seed, "shuffle"), examples, batch_size: batch_size.max(1) }
     }
@@ -72,9 +73,10 @@ const MICRO_BATCH_TOKENS: usize = 256;
 
 /// Splits a batch into micro-batches of about equal numbers of tokens, from the lengths of its examples.
 ///
-/// Gives the places of each micro-batch's examples in the batch, ascending. There are about `tokens / 256` micro-batches,
-/// an even number where the batch has enough examples, so that two cores end together. The split depends on the lengths
-/// alone, never on the number of threads: the order of summing, and with it every bit of the gradient, stays the same.
+/// Gives the places of each micro-batch's examples in the batch, ascending. There are about `tokens / 256`
+/// micro-batches, an even number where the batch has enough examples, so that two cores end together. The split depends
+/// on the lengths alone, never on the number of threads: the order of summing, and with it every bit of the gradient,
+/// stays the same.
 pub fn split_micro_batches(lengths: &[usize]) -> Vec<Vec<usize>> {
     let tokens: usize = lengths.iter().sum();
     let wanted = tokens.div_ceil(MICRO_BATCH_TOKENS).max(1).next_multiple_of(2);

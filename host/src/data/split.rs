@@ -17,14 +17,15 @@ struct Stratum {
 }
 
 impl Dataset {
-    /// Splits the examples at random into those to train on and those to hold out, about `fraction` of all. Both keep the order of
-    /// the file, and share its rows with this data set.
+    /// Splits the examples at random into those to train on and those to hold out, about `fraction` of all. Both keep
+    /// the order of the file, and share its rows with this data set.
     ///
     /// Where targets are classes each is split by `fraction`, rounded, and keeps at least one example on each side.
     ///
     /// # Errors
     ///
-    /// A class, or a data set, with a single example; a fraction that is not between 0 and 1; targets that were never set.
+    /// A class, or a data set, with a single example; a fraction that is not between 0 and 1; targets that were never
+    /// set.
     pub fn split(self, fraction: f64, seed: u64) -> Result<(Self, Self)> {
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(Error::usage(format!("a validation share must lie between 0 and 1, and {fraction} does not")));

@@ -1,7 +1,7 @@
 //! The rows of a data set: token ids and what is known of each row, in memory while they are few, on disk beyond.
 //!
-//! Of a row on disk nothing stays in memory. Its record has a fixed size, so its place follows from its number, and says
-//! where its tokens lie.
+//! Of a row on disk nothing stays in memory. Its record has a fixed size, so its place follows from its number, and
+//! says where its tokens lie.
 
 use super::bytes::{Bytes, Limits, Writer};
 use crate::{Error, Result};

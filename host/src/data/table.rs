@@ -3,7 +3,8 @@
 //! - **TSV** has no quoting: a tab always ends a cell, and a stray `"` is text, as in SST-2 and GLUE.
 //! - **CSV** is RFC 4180: cells may be quoted, and may then hold commas, quotes and line ends.
 //! - **JSONL** has one object per line.
-//! - **Parquet** has columns with names, of strings (labels: also of numbers or booleans). A row's number, from 1, stands for its line.
+//! - **Parquet** has columns with names, of strings (labels: also of numbers or booleans). A row's number, from 1, stands
+//!   for its line.
 //!
 //! A TSV or CSV file has a header if its first row names the wanted columns (`text` and `label`, unless [`Columns`] says
 //! otherwise); without a header, column 1 is the text and column 2 the label. A column `text_pair` is read where there is one.

@@ -8,8 +8,8 @@ use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams}
 use super::table::shortened;
 use crate::{Error, Result};
 
-/// Tokens beyond the longest length that are made of a text that has more: where its beginning ends, tokens may differ from
-/// those of the whole text.
+/// Tokens beyond the longest length that are made of a text that has more: where its beginning ends, tokens may differ
+/// from those of the whole text.
 const MARGIN: usize = 64;
 /// Bytes of a text that are looked at first, per token that is wanted.
 const BYTES_PER_TOKEN: usize = 16;
@@ -34,8 +34,8 @@ pub struct Tokens {
 }
 
 impl Tokenizer {
-    /// Reads a tokenizer.json. Texts become at most `max_tokens` tokens, special ones included; of a pair the longer text
-    /// is cut first. Errors where the file is missing or broken, or where `max_tokens` leaves no room for a text.
+    /// Reads a tokenizer.json. Texts become at most `max_tokens` tokens, special ones included; of a pair the longer
+    /// text is cut first. Errors where the file is missing or broken, or where `max_tokens` leaves no room for a text.
     pub fn load(path: &Path, max_tokens: usize) -> Result<Self> {
         let wrong = |message: String, help: String| Error::Data {
             file: path.to_owned(),
@@ -132,8 +132,8 @@ impl Tokenizer {
 
     /// Tokens of a text without special tokens: all, or where there are more, some beyond the longest length.
     ///
-    /// Of a long text only the beginning is looked at: the tokenizer keeps some hundred bytes for each byte of its text. Tokens
-    /// depend on what stands near them, so the margin makes up for the end of the beginning.
+    /// Of a long text only the beginning is looked at: the tokenizer keeps some hundred bytes for each byte of its
+    /// text. Tokens depend on what stands near them, so the margin makes up for the end of the beginning.
     fn encode_beginning(&self, text: &str) -> Result<Encoding> {
         let wanted = self.max_tokens.saturating_add(MARGIN);
         let mut bytes = wanted.saturating_mul(BYTES_PER_TOKEN);
@@ -159,8 +159,8 @@ fn beginning(text: &str, bytes: usize) -> &str {
     &text[..end]
 }
 
-/// How many tokens of each text of a pair are kept, so that they are at most `room` together: the longer is cut first, then both
-/// to halves. Of a single text the second length is 0.
+/// How many tokens of each text of a pair are kept, so that they are at most `room` together: the longer is cut first,
+/// then both to halves. Of a single text the second length is 0.
 fn cut_longest((first, second): (usize, usize), room: usize) -> (usize, usize) {
     let half = room / 2;
     match (first.min(second), first.saturating_add(second) <= room) {
