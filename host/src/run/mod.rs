@@ -28,6 +28,7 @@ use std::time::Instant;
 
 use fthost_autograd::{Device, optim};
 
+use crate::error::plain;
 use crate::plugin::StrategyInstance;
 use crate::report::page;
 use crate::report::progress::{EvaluationProgress, TrainProgress};
@@ -96,7 +97,10 @@ impl DeviceChoice {
                 } else {
                     "this fthost was built without CUDA: build it with --features cuda, or use --device cpu"
                 };
-                Error::Usage { message: format!("device cuda:{number} cannot be used: {e}"), help: Some(help.into()) }
+                Error::Usage {
+                    message: format!("device cuda:{number} cannot be used: {}", plain(&e)),
+                    help: Some(help.into()),
+                }
             }),
         }
     }
