@@ -1,0 +1,189 @@
+//! Elastic weight consolidation (Kirkpatrick et al. 2017, arXiv:1612.00796): what earlier tasks need most moves least.
+//!
+//! penalty = lambda / 2 sum_k sum_i F_k,i (theta_i - theta*_k,i)^2 over the tasks k that are over, theta*_k being the parameters at
+//! the end of task k and F_k the diagonal of its Fisher information: the mean over examples of the squared gradient of
+//! -log p(label), one example at a time, so it does not depend on the batch size. The online form (Schwarz et al. 2018,
+//! arXiv:1805.06370) keeps one term however many the tasks: F = gamma F_before + F_k and theta* of the last task, with
+//! penalty lambda / 2 gamma F (theta - theta*)^2. It is added to the mean loss of each step. The first task has no penalty. Heads are
+//! left out: each serves its own task. As GMvandeVen's continual-learning.
+
+use std::collections::BTreeMap;
+
+use fthost_plugin_api::{prelude::*, serde_json::from_value, tracing};
+
+mod terms;
+
+use terms::{Term, Weight};
+
+/// Options of EWC.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct EwcConfig {
+    /// Weight of the penalty. Depends on the scale of F; 100 to 100000 are usual.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    lambda: f64,
+    /// Labels of the squared gradients: "sampled" from the model, "empirical" (the data's), or "exact" (all, weighted by their
+    /// probability: as many times slower as there are classes).
+    labels: FisherLabels,
+    /// Training examples that F is measured on, drawn at random; 0 for all.
+    examples: u64,
+    /// "separate": one term per task. "online": one for all tasks so far.
+    form: Form,
+    /// What is left of the online form's F after each task; 1 without it.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    gamma: Option<f64>,
+}
+
+impl Default for EwcConfig {
+    fn default() -> Self {
+        Self { lambda: 1000.0, labels: FisherLabels::Sampled, examples: 1000, form: Form::Separate, gamma: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Form {
+    Separate,
+    Online,
+}
+
+struct Ewc {
+    config: EwcConfig,
+    /// The parameters that tasks share, all but those of heads, by name.
+    shared: BTreeMap<String, Param>,
+    /// One for each task that is over, or the online form's only one.
+    terms: Vec<Term>,
+}
+
+/// What a state holds beside the tensors of the terms.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    form: Form,
+    /// The task of each term; in the online form the last one.
+    tasks: Vec<String>,
+}
+
+impl Ewc {
+    /// What is left of F after a task.
+    fn gamma(&self) -> f64 {
+        if self.config.form == Form::Online { self.config.gamma.unwrap_or(1.0) } else { 1.0 }
+    }
+
+    /// F of the task that has just ended, of the shared parameters that its loss reaches.
+    fn measure(&self, model: &mut Model) -> Result<BTreeMap<String, Tensor>> {
+        let mut sums = BTreeMap::new();
+        let examples = model.example_gradients(self.config.labels, self.config.examples, |example| {
+            let name = example.param.name();
+            if self.shared.contains_key(name) {
+                let square = example.gradient.square()?;
+                let square = if example.weight == 1.0 { square } else { square.mul_scalar(example.weight)? };
+                let sum = plus(sums.remove(name), square)?;
+                sums.insert(name.to_owned(), sum);
+            }
+            Ok(())
+        })?;
+        for (name, sum) in &mut sums {
+            *sum = sum.mul_scalar(1.0 / examples as f64)?;
+            if !sum.sum()?.to_scalar()?.is_finite() {
+                return Err(Error::new(format!(
+                    "the Fisher information of {name} is not finite: has training diverged, or a class the weight 0?"
+                )));
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Holds what the task that has just ended needs.
+    fn consolidate(&mut self, task: &str, model: &mut Model) -> Result<()> {
+        let mut fisher = self.measure(model)?;
+        if fisher.is_empty() {
+            tracing::warn!("ewc: nothing but the head of {task} has trained, so there is nothing to hold");
+        }
+        if self.config.form == Form::Online {
+            let gamma = self.gamma();
+            for before in self.terms.drain(..).flat_map(|term| term.weights) {
+                let left = before.fisher.tensor().mul_scalar(gamma)?;
+                let sum = plus(fisher.remove(before.param.name()), left)?;
+                fisher.insert(before.param.name().to_owned(), sum);
+            }
+        }
+        let weights = fisher.iter().map(|(name, fisher)| Weight::here(&self.shared[name], fisher));
+        self.terms.push(Term { task: task.to_owned(), weights: weights.collect::<Result<_>>()? });
+        Ok(())
+    }
+}
+
+/// A sum that may not have begun.
+fn plus(sum: Option<Tensor>, term: Tensor) -> Result<Tensor> {
+    match sum {
+        Some(sum) => sum.add(&term),
+        None => Ok(term),
+    }
+}
+
+impl Regularizer for Ewc {
+    type Config = EwcConfig;
+
+    fn new(config: EwcConfig) -> Result<Self> {
+        if !(config.lambda.is_finite() && config.lambda > 0.0) {
+            return Err(Error::new(format!("lambda is {}, and must be above 0", config.lambda)));
+        }
+        if config.gamma.is_some() && config.form != Form::Online {
+            return Err(Error::new("gamma is the online form's: set form = \"online\", or leave gamma out"));
+        }
+        if config.gamma.is_some_and(|gamma| gamma <= 0.0 || gamma > 1.0) {
+            return Err(Error::new("gamma must be above 0 and at most 1: it is what is left of F after each task"));
+        }
+        Ok(Self { config, shared: BTreeMap::new(), terms: Vec::new() })
+    }
+
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        let shared = model.parameters()?.into_iter().filter(|info| !info.head);
+        self.shared = shared.map(|info| (info.path.clone(), Param::from(info))).collect();
+        Ok(())
+    }
+
+    fn penalty(&self) -> Result<Option<Tensor>> {
+        let mut sum = None; // a scalar
+        for weight in self.terms.iter().flat_map(|term| &term.weights) {
+            sum = Some(plus(sum, weight.distance()?)?);
+        }
+        sum.map(|sum| sum.mul_scalar(self.config.lambda / 2.0 * self.gamma())).transpose()
+    }
+
+    fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
+        match event {
+            // Labels that this task cannot give are an error now, not after its training.
+            Event::TaskBegin { .. } => model.example_gradients(self.config.labels, 1, |_| Ok(())).map(drop),
+            Event::TaskEnd { task } => self.consolidate(task, model),
+            _ => Ok(()),
+        }
+    }
+
+    fn save(&self) -> Result<SavedState> {
+        let tasks = self.terms.iter().map(|term| term.task.clone()).collect();
+        let json = json!(Saved { form: self.config.form, tasks });
+        Ok(SavedState { json, tensors: terms::save(&self.terms) })
+    }
+
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        let Saved { form, tasks } = from_value(state.json)?;
+        if form != self.config.form {
+            return Err(Error::new(format!("the state is of another form: set form = {}", json!(form))));
+        }
+        self.terms = terms::load(tasks, &state.tensors, &self.shared)?;
+        Ok(())
+    }
+}
+
+register! {
+    /// EWC: holds what earlier tasks need, by the Fisher information of each parameter.
+    Regularizer "ewc" => Ewc
+}
+export_plugin! {
+    license = "MIT OR Apache-2.0",
+    ops = ["sub@1", "square@1", "mul@1", "sum@1", "affine@1", "add@1", "keep@1"]
+}
+
+#[cfg(test)]
+mod tests;

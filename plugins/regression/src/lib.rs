@@ -1,0 +1,156 @@
+//! A regression head: one value y = w h + b for each example, from its pooled features h.
+//!
+//! It learns y to be the target t in units of its own, (t - center) / scale, and predicts scale y + center. With the error
+//! e = y - (t - center) / scale the loss is the mean of e^2 (mse), of |e| (mae), or of Huber's (1964,
+//! doi:10.1214/aoms/1177703732) e^2 / 2 where |e| <= delta and delta (|e| - delta / 2) beyond, as torch's `MSELoss`, `L1Loss` and
+//! `HuberLoss`. Where the architecture's own head has one more dense layer (RoBERTa, DistilBERT), so has this one:
+//! y = w act(V h + c) + b. Matrices start N(0, 0.02) and biases at zero, so at step 0 all predictions are near center.
+
+use fthost_plugin_api::prelude::*;
+
+/// Options of the regression head.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct RegressionConfig {
+    /// What is made small: "mse" (squares), "mae" (sizes), or "huber" (squares of small errors, sizes of large ones).
+    loss: LossKind,
+    /// Error from which on the huber loss grows linearly, in units of `scale`; 1 without it.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    delta: Option<f64>,
+    /// What is subtracted from each target: the mean of the training targets, say.
+    center: f64,
+    /// What each target is divided by: the standard deviation of the training targets, say.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    scale: f64,
+    /// Dropout before the last layer; without it what the model's config asks for.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    dropout: Option<f64>,
+    /// Standard deviation of the new matrices.
+    #[schemars(range(min = 0))]
+    init_std: f64,
+}
+
+impl Default for RegressionConfig {
+    fn default() -> Self {
+        Self { loss: LossKind::Mse, delta: None, center: 0.0, scale: 1.0, dropout: None, init_std: 0.02 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum LossKind {
+    Mse,
+    Mae,
+    Huber,
+}
+
+struct Regression {
+    config: RegressionConfig,
+    layers: Option<Layers>,
+}
+
+/// What `attach` makes.
+struct Layers {
+    /// The architecture's extra layer: `[width, width]`, `[width]` and its activation.
+    hidden: Option<(Param, Param, String)>,
+    weight: Param, // [1, width]
+    bias: Param,   // [1]
+    dropout: f64,
+}
+
+impl TaskHead for Regression {
+    type Config = RegressionConfig;
+
+    fn new(config: RegressionConfig) -> Result<Self> {
+        let RegressionConfig { loss, delta, center, scale, .. } = config;
+        if !(scale.is_finite() && scale > 0.0) {
+            return Err(Error::new(format!("scale is {scale}, and must be above 0: targets are divided by it")));
+        }
+        if !center.is_finite() {
+            return Err(Error::new(format!("center is {center}, and must be a number")));
+        }
+        if delta.is_some() && loss != LossKind::Huber {
+            return Err(Error::new("delta is the huber loss's: set loss = \"huber\", or leave delta out"));
+        }
+        if delta.is_some_and(|delta| delta <= 0.0) {
+            return Err(Error::new("delta must be above 0: below it errors count by their squares"));
+        }
+        if config.dropout.is_some_and(|dropout| !(0.0..1.0).contains(&dropout)) {
+            return Err(Error::new("dropout must be at least 0 and below 1"));
+        }
+        Ok(Self { config, layers: None })
+    }
+
+    fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
+        let width = task.width;
+        let normal = || Init::Normal { mean: 0.0, std: self.config.init_std };
+        let hidden = match &task.hidden_activation {
+            Some(activation) => Some((
+                model.head_param("dense.weight", [width, width], normal())?,
+                model.head_param("dense.bias", [width], Init::Zeros)?,
+                activation.clone(),
+            )),
+            None => None,
+        };
+        let layer = if hidden.is_some() { "out_proj" } else { "classifier" };
+        self.layers = Some(Layers {
+            hidden,
+            weight: model.head_param(&format!("{layer}.weight"), [1, width], normal())?,
+            bias: model.head_param(&format!("{layer}.bias"), [1], Init::Zeros)?,
+            dropout: self.config.dropout.unwrap_or(task.dropout),
+        });
+        Ok(HeadSpec {
+            features: FeatureKind::Pooled,
+            targets: TargetKind::Value,
+            scope: LossScope::Example,
+            sampling: Sampling::Shuffled,
+            predictions: PredictionKind::Values,
+        })
+    }
+
+    fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
+        let layers = self.layers.as_ref().ok_or_else(|| Error::new("the head is used before it was attached"))?;
+        let hidden = match &layers.hidden {
+            Some((weight, bias, activation)) => {
+                &features.tensor.linear(weight, Some(bias))?.activation(activation)? // [examples, width]
+            }
+            None => features.tensor,
+        };
+        let values = hidden.dropout(layers.dropout)?.linear(&layers.weight, Some(&layers.bias))?; // [examples, 1]
+        values.sum_dim(-1, false) // [examples]
+    }
+
+    fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
+        let RegressionConfig { loss, delta, center, scale, .. } = self.config;
+        let error = outputs.sub(&targets.tensor.affine(1.0 / scale, -center / scale)?)?; // [examples]
+        let terms = match loss {
+            LossKind::Mse => error.square()?,
+            LossKind::Mae => error.abs()?,
+            LossKind::Huber => huber(&error, delta.unwrap_or(1.0))?,
+        };
+        Ok(Loss { sum: terms.sum()?, weight: error.shape()?.iter().product::<usize>() as f64 })
+    }
+
+    fn predict(&self, outputs: &Tensor) -> Result<Tensor> {
+        outputs.affine(self.config.scale, self.config.center) // [examples]
+    }
+}
+
+/// With c = min(|e|, delta): c (|e| - c / 2), which is both of the loss's branches.
+fn huber(error: &Tensor, delta: f64) -> Result<Tensor> {
+    let size = error.abs()?; // [examples]
+    let clipped = size.neg()?.maximum_scalar(-delta)?.neg()?; // [examples]
+    clipped.mul(&size.sub(&clipped.mul_scalar(0.5)?)?)
+}
+
+register! {
+    /// One value from pooled features, by squared, absolute or Huber's errors.
+    TaskHead "regression" => Regression
+}
+export_plugin! {
+    license = "MIT OR Apache-2.0",
+    ops = ["linear@1", "dropout@1", "affine@1", "sub@1", "square@1", "abs@1", "clamp_min@1", "sum@1", "sum_dim@1"]
+}
+
+#[cfg(test)]
+mod tests;
