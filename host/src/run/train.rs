@@ -191,11 +191,12 @@ impl Trainer<'_> {
         let BatchGradients { mut gradients, loss, weight } = self.gradients(rows, now.step, scale)?;
         let loss = loss / weight;
         gradients.scale(1.0 / (weight * scale))?;
-        let penalty = self.add_penalties(&mut gradients)?;
-        gradients.densify()?;
+        // Before penalties, which reach every parameter whether the loss does or not.
         if now.step == 0 {
             state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(&gradients)?;
         }
+        let penalty = self.add_penalties(&mut gradients)?;
+        gradients.densify()?;
         let gradient_norm = self.clip(&mut gradients)?;
         let finite = gradient_norm.is_finite() && (loss + penalty.unwrap_or(0.0)).is_finite();
         if let Some(scaler) = &mut scaler {
