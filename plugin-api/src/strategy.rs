@@ -51,7 +51,8 @@ pub trait Strategy: Sized + Send + 'static {
         Ok(None)
     }
 
-    /// State beyond declared parameters that a resumed run needs. Parameters are saved by the host.
+    /// State beyond declared parameters that a resumed run needs. Parameters, which of them train and at which factors are saved
+    /// by the host.
     fn save(&self) -> Result<SavedState> {
         Ok(SavedState::default())
     }

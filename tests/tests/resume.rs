@@ -60,7 +60,8 @@ const RESUME: [&str; 3] = ["--resume", "--out", "run"];
 fn killed_at_random_moments_a_run_ends_with_the_same_bits() {
     // Moments that differ from run to run of the test: any must do.
     let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
-    for strategy in [LORA, "plugin = \"full\""] {
+    let unfreezing = "[[strategy]]\nplugin = \"freezing\"\nunfreeze = { every = { steps = 90 } }\ndecay = 0.5";
+    for strategy in [LORA, "plugin = \"full\"", &format!("{LORA}\n\n{unfreezing}")] {
         let through = long_workdir(strategy);
         through.fthost(START).succeeded();
         let killed = long_workdir(strategy);

@@ -68,6 +68,10 @@ impl Strategy for Freezing {
         self.apply(model)
     }
 
+    fn starts_at_base(&self) -> bool {
+        true // it adds nothing
+    }
+
     fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
         if !self.rates_set {
             self.set_rates(model)?;
@@ -77,13 +81,15 @@ impl Strategy for Freezing {
         self.apply(model)
     }
 
+    // The host saves what trains and at which factors.
     fn save(&self) -> Result<SavedState> {
-        Ok(SavedState { json: json!({ "stage": self.stage }), ..SavedState::default() })
+        Ok(SavedState { json: json!({ "stage": self.stage, "rates_set": self.rates_set }), ..SavedState::default() })
     }
 
     fn load(&mut self, state: SavedState) -> Result<()> {
-        let stage = state.json["stage"].as_u64();
+        let (stage, rates_set) = (state.json["stage"].as_u64(), state.json["rates_set"].as_bool());
         self.stage = stage.ok_or_else(|| Error::new("the saved state has no stage: start the run afresh"))? as usize;
+        self.rates_set = rates_set.unwrap_or_default();
         self.applied = None;
         Ok(())
     }

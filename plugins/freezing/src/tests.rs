@@ -93,7 +93,7 @@ fn only_epochs_or_only_steps_count() {
 fn a_resumed_run_goes_on_in_its_stage() {
     let options = json!({ "top": 1, "unfreeze": { "every": { "epochs": 1 } } });
     let mut first = freezing(options.clone()).unwrap();
-    first.applied = Some(1);
+    (first.applied, first.rates_set) = (Some(1), true);
     for epoch in 0..3 {
         first.hear(&Event::EpochBegin { epoch, epochs: 5 });
     }
@@ -101,6 +101,7 @@ fn a_resumed_run_goes_on_in_its_stage() {
     resumed.applied = Some(resumed.stage);
     resumed.load(first.save().unwrap()).unwrap();
     assert_eq!((resumed.stage, resumed.applied), (3, None), "the model is told at the next event");
+    assert!(resumed.rates_set, "the host has the factors, which must not multiply once more");
     for freezing in [&mut first, &mut resumed] {
         freezing.hear(&Event::EpochBegin { epoch: 3, epochs: 5 });
         assert_eq!(freezing.stage, 4);
