@@ -47,6 +47,10 @@ impl Strategy for BitFit {
         tracing::info!(tensors = biases.len(), "biases train");
         Ok(())
     }
+
+    fn starts_at_base(&self) -> bool {
+        true
+    }
 }
 
 register! {

@@ -67,6 +67,10 @@ impl Strategy for Ia3 {
         model.set_decay_of(&vectors, false)
     }
 
+    fn starts_at_base(&self) -> bool {
+        true
+    }
+
     fn adapter_config(&self) -> Result<Option<Value>> {
         Ok(Some(json!({
             "peft_type": "IA3",
