@@ -10,6 +10,7 @@ use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use abi_stable::library::{AbiHeaderRef, ROOT_MODULE_LOADER_NAME_WITH_NUL};
 use abi_stable::std_types::{RResult, RStr};
@@ -17,6 +18,7 @@ use fthost_plugin_api::abi::root::{Root_Ref, WANT_V1};
 use fthost_plugin_api::abi::tables::{ABI_MAJOR, ENTRY_V1, EntryV1, OK, PluginApi};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
 
 use super::bridge::{host_api::HOST_API, session};
 use crate::{Error, Result};
@@ -48,8 +50,16 @@ fn sealed_copy(name: &str, bytes: &[u8]) -> std::io::Result<OwnedFd> {
     let mut file = std::fs::File::from(fd);
     file.write_all(bytes)?;
     let fd = OwnedFd::from(file);
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-    Ok(fd)
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    // A busy kernel may still hold pages that were just written, and then says so for a moment.
+    let mut patience = 50;
+    loop {
+        match rustix::fs::fcntl_add_seals(&fd, seals) {
+            Err(Errno::BUSY) if patience > 0 => std::thread::sleep(Duration::from_millis(20)),
+            sealed => return sealed.map(|()| fd).map_err(Into::into),
+        }
+        patience -= 1;
+    }
 }
 
 /// The loader's own words stand in the error's source.
