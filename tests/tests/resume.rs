@@ -62,12 +62,14 @@ fn killed_at_random_moments_a_run_ends_with_the_same_bits() {
     let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let unfreezing = "[[strategy]]\nplugin = \"freezing\"\nunfreeze = { every = { steps = 90 } }\ndecay = 0.5";
     for strategy in [LORA, "plugin = \"full\"", &format!("{LORA}\n\n{unfreezing}")] {
+        // Long enough for twenty kills on a fast machine, where many steps pass between two of them.
+        let start: Vec<&str> = START.into_iter().chain(["--set", "train.epochs=150"]).collect();
         let through = long_workdir(strategy);
-        through.fthost(START).succeeded();
+        through.fthost(&start).succeeded();
         let killed = long_workdir(strategy);
         let mut kills = 0;
         for attempt in 0..100 {
-            let arguments: &[&str] = if attempt == 0 { &START } else { &RESUME };
+            let arguments: &[&str] = if attempt == 0 { &start } else { &RESUME };
             let mut child = start_until_checkpoint(&killed, arguments);
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             std::thread::sleep(Duration::from_micros(random >> 50)); // up to 16 ms
