@@ -1,6 +1,17 @@
 //! Numbers as a person reads them.
 
-use crate::run::plan::count;
+/// A number with its thousands set apart.
+pub fn count(n: usize) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
 
 /// Four significant digits, or all before the point: `0.4312`, `12.5`, `31,204`, `2e-5`.
 pub fn significant(value: f64) -> String {
@@ -107,5 +118,12 @@ mod tests {
         check(duration(7_500.0), "2 h 5 min");
         check(duration(f64::NAN), "not a number");
         check(duration(f64::INFINITY), "∞");
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (22_713_216, "22,713,216")] {
+            assert_eq!(count(n), text);
+        }
     }
 }

@@ -9,8 +9,8 @@ mod curves;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
-use super::numbers::{bytes, duration, percent, significant};
-use crate::run::plan::{Plan, count};
+use super::numbers::{bytes, count, duration, percent, significant};
+use crate::run::plan::Plan;
 use crate::run::result::{PluginUsed, Summary, TaskResult};
 use curves::Curves;
 

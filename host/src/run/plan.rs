@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::estimate::Estimate;
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::Dataset;
-use crate::report::numbers::duration;
+use crate::report::numbers::{count, duration};
 use crate::report::table::Table;
 
 /// What a run will do.
@@ -181,28 +181,5 @@ fn estimate(model: &AdaptedModel, data: &Dataset, schedule: &Schedule, trainable
         training: F32 * trainable * (2 + schedule.moments),
         activations: F32 * tokens * kept * schedule.threads.min(4) / 4 + BASELINE,
         data: data.in_memory(),
-    }
-}
-
-/// A number with its thousands set apart.
-pub fn count(n: usize) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn thousands_are_set_apart() {
-        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (22_713_216, "22,713,216")] {
-            assert_eq!(super::count(n), text);
-        }
     }
 }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::data::Dataset;
+use crate::plugin::note::hexadecimal;
 use crate::{Error, Result};
 
 /// Training examples that the model before and after `attach` is compared on.
@@ -138,7 +139,7 @@ impl Checksums {
             digest.update(name.as_bytes());
             digest.update(checksum);
         }
-        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&digest.finalize())
     }
 
     /// Compares those base parameters that never trained with what they were.

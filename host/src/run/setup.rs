@@ -126,12 +126,11 @@ pub(super) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Option<Pat
 
 /// The tokenizer with a task's longest text.
 pub(super) fn tokenizer(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<Tokenizer>> {
-    match model.model.info().modality {
-        Modality::Text { max_tokens, .. } => {
-            let path = file.model.path.join("tokenizer.json");
+    match (model.model.info().modality, tokenizer_file(file, model)) {
+        (Modality::Text { max_tokens, .. }, Some(path)) => {
             Tokenizer::load(&path, task.max_tokens.min(max_tokens)).map(Some)
         }
-        Modality::Images { .. } => Ok(None),
+        _ => Ok(None),
     }
 }
 

@@ -118,10 +118,20 @@ impl Parts<'_> {
         state: TrainState,
         log_position: u64,
     ) -> Result<(Header, BTreeMap<String, Tensor>)> {
-        let mut tensors = parameters(self.model);
+        let (header, mut tensors) = self.without_optimizer(identity, state, log_position)?;
         for (name, tensor) in self.optimizer.state()? {
             tensors.insert(format!("{OPTIMIZER}{name}"), tensor);
         }
+        Ok((header, tensors))
+    }
+
+    fn without_optimizer(
+        &self,
+        identity: Identity,
+        state: TrainState,
+        log_position: u64,
+    ) -> Result<(Header, BTreeMap<String, Tensor>)> {
+        let mut tensors = parameters(self.model);
         let mut plugins = BTreeMap::new();
         for (place, plugin) in &self.plugins {
             let State { json, tensors: own } = plugin.save()?;
@@ -172,8 +182,7 @@ impl Parts<'_> {
         state: TrainState,
         without_base: bool,
     ) -> Result<(Header, BTreeMap<String, Tensor>)> {
-        let (header, mut tensors) = self.capture(identity, state, 0)?;
-        tensors.retain(|name, _| !name.starts_with(OPTIMIZER));
+        let (header, mut tensors) = self.without_optimizer(identity, state, 0)?;
         if without_base {
             for base in self.model.parameters.iter().filter(|p| p.owner == Owner::Base) {
                 tensors.remove(&format!("{PARAMETER}{}", base.parameter.name()));

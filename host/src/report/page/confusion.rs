@@ -2,8 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::report::numbers::percent;
-use crate::run::plan::count;
+use crate::report::numbers::{count, percent};
 
 /// Classes of which the whole matrix can still be read; of more, only what is confused most is shown.
 const READABLE: usize = 24;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::report::chart::{Chart, Scale, Series};
-use crate::run::plan::count;
+use crate::report::numbers::count;
 
 type Points = Vec<(f64, f64)>;
 
