@@ -36,6 +36,68 @@ fn a_run_evaluates_as_it_did_when_it_ended() {
     }
 }
 
+/// The rows of a TSV file.
+fn rows(tsv: &str) -> Vec<Vec<&str>> {
+    tsv.lines().map(|line| line.split('\t').collect()).collect()
+}
+
+#[test]
+fn predictions_on_the_test_file_are_those_of_the_evaluation() {
+    for strategy in [LORA, "plugin = \"full\""] {
+        let workdir = trained(strategy);
+        let test = fs::read_to_string(workdir.path().join("test.tsv")).unwrap();
+        let printed = workdir.fthost(["predict", "run", "test.tsv"]).succeeded().stdout;
+        assert!(printed.starts_with("line\tlabel\tprobability\tp("), "{printed}");
+        let (expected, found) = (rows(&test), rows(&printed).split_off(1));
+        assert_eq!(found.len(), expected.len());
+        let correct = expected.iter().zip(&found).filter(|(truth, row)| truth[1] == row[1]).count();
+        let accuracy = correct as f64 / expected.len() as f64;
+        let result = &result_json(&workdir.path().join("run"))["tasks"]["sentiment"]["metrics"]["accuracy"];
+        assert_eq!(accuracy, result.as_f64().unwrap(), "{strategy}");
+        // The loss, too, is that of the probabilities.
+        let classes: Vec<&str> = printed.lines().next().unwrap().split('\t').skip(3).collect();
+        let probability = |row: &[&str], label: &str| {
+            let place = classes.iter().position(|class| *class == format!("p({label})")).unwrap();
+            row[3 + place].parse::<f64>().unwrap()
+        };
+        let losses = expected.iter().zip(&found).map(|(truth, row)| -probability(row, truth[1]).ln());
+        let loss = losses.sum::<f64>() / expected.len() as f64;
+        let result = &result_json(&workdir.path().join("run"))["tasks"]["sentiment"]["metrics"]["loss"];
+        assert!((loss - result.as_f64().unwrap()).abs() < 1e-6, "{strategy}: {loss}, {result}");
+
+        // Texts alone, in any form, are predicted alike.
+        let texts: Vec<&str> = expected.iter().map(|row| row[0]).collect();
+        let json = |text: &&str| format!("{}\n", serde_json::json!({ "text": text }));
+        workdir.write("texts.tsv", texts.join("\n"));
+        workdir.write("texts.jsonl", texts.iter().map(json).collect::<String>());
+        let alone = workdir.fthost(["predict", "run", "texts.tsv", "--out", "out.tsv"]).succeeded().stdout;
+        assert_eq!(alone, "");
+        assert_eq!(fs::read_to_string(workdir.path().join("out.tsv")).unwrap(), printed);
+        let lines = workdir.fthost(["predict", "run", "texts.jsonl"]).succeeded().stdout;
+        for (line, row) in lines.lines().zip(&found) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["label"], row[1]);
+            assert_eq!(line["probability"].as_f64().unwrap() as f32, row[2].parse::<f32>().unwrap());
+        }
+        assert_eq!(lines.lines().count(), found.len());
+    }
+}
+
+#[test]
+fn predictions_overwrite_nothing_and_end_where_the_input_is_broken() {
+    let workdir = trained(LORA);
+    workdir.write("kept.tsv", "mine");
+    let error = on_one_line(&workdir.fthost(["predict", "run", "test.tsv", "--out", "kept.tsv"]).failed(2));
+    assert!(error.contains("kept.tsv exists already"), "{error}");
+    assert_eq!(fs::read_to_string(workdir.path().join("kept.tsv")).unwrap(), "mine");
+
+    workdir.write("broken.jsonl", "{\"text\": \"good\"}\n{\"text\"\n");
+    let before = workdir.listing();
+    let error = on_one_line(&workdir.fthost(["predict", "run", "broken.jsonl", "--out", "new.jsonl"]).failed(2));
+    assert!(error.contains("broken.jsonl:2: this line is no JSON object"), "{error}");
+    assert_eq!(workdir.listing(), before, "a file that is not whole is not left");
+}
+
 #[test]
 fn a_merged_run_is_a_plain_folder_that_transformers_reads() {
     for strategy in [LORA, "plugin = \"full\"", "plugin = \"ia3\""] {

@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use fthost::run::DeviceChoice;
 use fthost::run::file::{Override, RunFile};
 use fthost::run::folder::RunFolder;
+use fthost::run::predict::Format;
 use fthost::{Error, Result};
 
 /// Fine-tunes pretrained models. How is up to plugins: shared libraries with strategies, schedules, regularizers and task heads.
@@ -56,6 +57,21 @@ pub(super) enum Command {
         run: PathBuf,
         /// File with the examples, in the form of the run's own
         data: PathBuf,
+        #[command(flatten)]
+        with: UseArguments,
+    },
+    /// Predicts for each example of a file, labelled or not: labels with probabilities, or values
+    Predict {
+        /// Folder that a run has left
+        run: PathBuf,
+        /// File with the examples: .tsv, .csv, .jsonl or .parquet
+        input: PathBuf,
+        /// File to write, whole or not at all; it must not exist. Without it standard output, row by row
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Form of the predictions; by default that of --out or of the input
+        #[arg(long, value_enum)]
+        format: Option<Format>,
         #[command(flatten)]
         with: UseArguments,
     },

@@ -4,14 +4,17 @@ mod arguments;
 mod errors;
 mod inspect;
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
 use fthost::run::file::RunFile;
+use fthost::run::folder::{cannot_write, write_file_atomically};
 use fthost::run::open::TrainedModel;
+use fthost::run::predict::Format;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use tracing_subscriber::EnvFilter;
@@ -51,6 +54,14 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
                 true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
                 false => say(result.to_text(&task).trim_end()),
             }
+        }
+        Command::Predict { run, input, out, format, with } => {
+            let format = match (format, json) {
+                (Some(format), _) => format,
+                (None, true) => Format::Jsonl,
+                (None, false) => Format::of(out.as_ref().unwrap_or(&input)),
+            };
+            predict(&with.open(&run)?, &input, format, out.as_deref())
         }
         Command::Merge { run, folder, with } => {
             let path = with.open(&run)?.merge(&folder)?;
@@ -100,6 +111,26 @@ fn train(arguments: RunArguments, json: bool, started: Instant) -> Result<()> {
         started,
     })?;
     Ok(())
+}
+
+/// Writes predictions to a file, or row by row to standard output. A reader that has left, as `head` does, is no error.
+fn predict(model: &TrainedModel, input: &Path, format: Format, out: Option<&Path>) -> Result<()> {
+    let Some(path) = out else {
+        let mut stdout = BufWriter::new(io::stdout().lock());
+        return match model.predict(input, format, &mut stdout) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            // What was predicted before the error is the user's.
+            outcome => outcome.and(stdout.flush().map_err(Error::io("cannot write to standard output"))),
+        };
+    };
+    if path.exists() {
+        return Err(Error::usage(format!("{} exists already", path.display()))
+            .with_help("name a file that does not exist: nothing is overwritten"));
+    }
+    write_file_atomically(path, |file| {
+        let file = File::create(file).map_err(cannot_write(path))?;
+        model.predict(input, format, &mut BufWriter::new(file))
+    })
 }
 
 /// Sends the log to standard error. `-v` goes before the variable.

@@ -1,21 +1,42 @@
 //! Rows of JSONL: one object per line.
 
+use std::fs::File;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::table::{Columns, Row, data_error, list, no_label};
+use super::lines::Lines;
+use super::table::{Columns, Labels, Row, data_error, list, no_label};
 use crate::Result;
 
-/// The row on a line. `pairs` says whether rows have a second text; the `first` row decides where the run file does
-/// not.
-pub(super) fn json_row(
+/// The rows of a JSONL file.
+#[derive(Debug)]
+pub(super) struct JsonRows {
+    lines: Lines,
+    labels: Labels,
+    /// Whether rows have a second text. Without a word in the run file the first row decides.
+    pairs: Option<bool>,
+}
+
+impl JsonRows {
+    pub(super) fn new(file: File, columns: &Columns, labels: Labels) -> Self {
+        Self { lines: Lines::new(file), labels, pairs: columns.text_pair.is_some().then_some(true) }
+    }
+
+    /// The row on the next line that is not blank.
+    pub(super) fn next_row(&mut self, path: &Path, columns: &Columns) -> Result<Option<Row>> {
+        let Some((line, text)) = self.lines.next_line(path)? else { return Ok(None) };
+        json_row(path, line, text, columns, self.labels, &mut self.pairs).map(Some)
+    }
+}
+
+fn json_row(
     path: &Path,
     line: u64,
     text: &str,
     columns: &Columns,
-    pairs: &mut bool,
-    first: bool,
+    labels: Labels,
+    pairs: &mut Option<bool>,
 ) -> Result<Row> {
     let object: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
         let message = error.to_string();
@@ -43,10 +64,11 @@ pub(super) fn json_row(
             Err(data_error(path, Some(line), format!("`{name}` is {kind}; it must be a string")))
         }
     };
-    if first {
-        *pairs |= object.contains_key(columns.text_pair());
+    let paired = *pairs.get_or_insert_with(|| object.contains_key(columns.text_pair()));
+    let pair = if paired { Some(string(columns.text_pair())?) } else { None };
+    if labels == Labels::Unread {
+        return Ok(Row { line, text: string(columns.text())?, pair, label: String::new() });
     }
-    let pair = if *pairs { Some(string(columns.text_pair())?) } else { None };
     let label = match get(columns.label())? {
         Value::Null => String::new(),
         Value::String(label) => label.trim().to_owned(),

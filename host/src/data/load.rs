@@ -12,7 +12,7 @@ use super::distinct::Distinct;
 use super::images::{self, Images, Part};
 use super::selection::Selection;
 use super::store::{NewRow, Store, StoreWriter};
-use super::table::{Columns, Row, Rows};
+use super::table::{Columns, Labels, Row, Rows};
 use super::text::{Tokenizer, Tokens};
 use crate::{Error, Result};
 
@@ -56,17 +56,7 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
             (examples, Some(Arc::new(images)))
         }
     };
-    let Examples { store, distinct, totals } = examples;
-    let mut data = Dataset {
-        path: source.path.to_owned(),
-        selection: Selection::All(store.len()),
-        store: Arc::new(store),
-        images,
-        labels: distinct.names(),
-        distinct: Arc::new(distinct),
-        totals,
-        targets: Targets::Open,
-    };
+    let mut data = examples.into_dataset(source.path, images);
     match source.labels {
         // What a head makes of the labels is not known yet: values need not occur in the training data.
         Some(labels) => data.labels = labels.to_vec(),
@@ -80,6 +70,37 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
     Ok(data)
 }
 
+/// The examples of a file without their labels, block by block: what a model predicts for. A file of any size takes the memory of
+/// one block; but for the last one a block has a multiple of 256 rows.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn unlabelled<'a>(
+    source: &Source<'a>,
+    tokenizer: Option<&'a Tokenizer>,
+) -> Result<Box<dyn Iterator<Item = Result<Dataset>> + 'a>> {
+    let (Modality::Text { vocabulary, .. }, Some(tokenizer)) = (source.modality, tokenizer) else {
+        return Ok(Box::new(std::iter::once(load(source, tokenizer))));
+    };
+    refuse_images(source.path)?;
+    let path = source.path;
+    let mut file = Rows::open(path, source.columns, Labels::Unread)?;
+    Ok(Box::new(std::iter::from_fn(move || {
+        let mut read = || {
+            let block = next_block(&mut file)?;
+            if block.is_empty() {
+                return Ok(None);
+            }
+            let mut writer = Writer::new(vocabulary, Limits::from_environment());
+            writer.push_texts(path, block, tokenizer)?;
+            writer.finish().map(|examples| Some(examples.into_dataset(path, None)))
+        };
+        let block: Result<Option<Dataset>> = read();
+        block.transpose()
+    })))
+}
+
 /// What was read.
 struct Examples {
     store: Store,
@@ -87,8 +108,26 @@ struct Examples {
     totals: Totals,
 }
 
+impl Examples {
+    /// What their labels mean is open.
+    fn into_dataset(self, path: &Path, images: Option<Arc<Images>>) -> Dataset {
+        let Self { store, distinct, totals } = self;
+        Dataset {
+            path: path.to_owned(),
+            selection: Selection::All(store.len()),
+            store: Arc::new(store),
+            images,
+            labels: distinct.names(),
+            distinct: Arc::new(distinct),
+            totals,
+            targets: Targets::Open,
+        }
+    }
+}
+
 /// Writes examples.
 struct Writer {
+    vocabulary: usize,
     store: StoreWriter,
     distinct: Distinct,
     totals: Totals,
@@ -97,7 +136,27 @@ struct Writer {
 impl Writer {
     fn new(vocabulary: usize, limits: Limits) -> Self {
         let store = StoreWriter::new(vocabulary, limits);
-        Self { store, distinct: Distinct::default(), totals: Totals::default() }
+        Self { vocabulary, store, distinct: Distinct::default(), totals: Totals::default() }
+    }
+
+    /// Takes the next rows of a file of texts.
+    fn push_texts(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
+        let texts: Vec<_> = rows.iter().map(|row| (row.text.as_str(), row.pair.as_deref())).collect();
+        let encoded = tokenizer.encode(&texts)?;
+        for (row, tokens) in rows.into_iter().zip(encoded) {
+            check_tokens(path, row.line, &tokens, self.vocabulary)?;
+            let new = NewRow {
+                ids: &tokens.ids,
+                segments: &tokens.types,
+                tokens: tokens.ids.len(),
+                line: Some(row.line),
+                truncated: tokens.truncated,
+                empty: row.text.is_empty(),
+                ..NewRow::default()
+            };
+            self.push(row.label, new)?;
+        }
+        Ok(())
     }
 
     /// Takes the next example; of its label the caller says the text.
@@ -116,43 +175,37 @@ impl Writer {
 /// Texts that are encoded at once, and about how many bytes they may have.
 pub(super) const BLOCK: usize = 4096;
 const BLOCK_BYTES: usize = 4 << 20;
+/// Blocks end at multiples of this many rows, so that a file in blocks falls into the same chunks as a whole one.
+const BLOCK_UNIT: usize = 256;
 
 fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Result<Examples> {
-    if images::embedded_classes(source.path).is_some() {
-        return Err(Error::Usage {
-            message: format!("the data `{}` are images, and the model reads text", source.path.display()),
-            help: Some("name a .tsv, .csv, .jsonl or .parquet file".into()),
-        });
-    }
+    refuse_images(source.path)?;
     let mut writer = Writer::new(vocabulary, limits);
-    let mut file = Rows::open(source.path, source.columns)?;
+    let mut file = Rows::open(source.path, source.columns, Labels::Read)?;
     loop {
         let block = next_block(&mut file)?;
         if block.is_empty() {
             return writer.finish();
         }
-        let texts: Vec<_> = block.iter().map(|row| (row.text.as_str(), row.pair.as_deref())).collect();
-        let encoded = tokenizer.encode(&texts)?;
-        for (row, tokens) in block.into_iter().zip(encoded) {
-            check_tokens(source.path, row.line, &tokens, vocabulary)?;
-            let new = NewRow {
-                ids: &tokens.ids,
-                segments: &tokens.types,
-                tokens: tokens.ids.len(),
-                line: Some(row.line),
-                truncated: tokens.truncated,
-                empty: row.text.is_empty(),
-                ..NewRow::default()
-            };
-            writer.push(row.label, new)?;
-        }
+        writer.push_texts(source.path, block, tokenizer)?;
+    }
+}
+
+/// The embedded data are images; a model that reads texts cannot take them.
+fn refuse_images(path: &Path) -> Result<()> {
+    match images::embedded_classes(path) {
+        None => Ok(()),
+        Some(_) => Err(Error::Usage {
+            message: format!("the data `{}` are images, and the model reads text", path.display()),
+            help: Some("name a .tsv, .csv, .jsonl or .parquet file".into()),
+        }),
     }
 }
 
 /// Rows for one call of the tokenizer; none at the end of the file.
 fn next_block(file: &mut Rows) -> Result<Vec<Row>> {
     let (mut block, mut bytes) = (Vec::new(), 0);
-    while block.len() < BLOCK && bytes < BLOCK_BYTES {
+    while block.len() < BLOCK && (bytes < BLOCK_BYTES || !block.len().is_multiple_of(BLOCK_UNIT)) {
         let Some(row) = file.next().transpose()? else { break };
         bytes += row.text.len() + row.pair.as_ref().map_or(0, String::len);
         block.push(row);

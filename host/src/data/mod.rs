@@ -26,7 +26,7 @@ pub mod text;
 pub use dataset::Dataset;
 pub use fingerprint::fingerprint;
 pub use images::Part;
-pub use load::{Source, load};
+pub use load::{Source, load, unlabelled};
 pub use permutation::Permutation;
 pub use sampler::{Sampler, split_micro_batches};
 pub use table::Columns;

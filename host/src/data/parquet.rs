@@ -13,7 +13,7 @@ use ::parquet::record::Field;
 use ::parquet::record::reader::RowIter;
 use ::parquet::schema::types::{Type, TypePtr};
 
-use super::table::{Columns, Row, data_error, list, no_label, shortened};
+use super::table::{Columns, Labels, Row, data_error, list, no_label, shortened};
 use crate::{Error, Result};
 
 /// The rows of a Parquet file.
@@ -21,7 +21,8 @@ pub(super) struct ParquetRows {
     rows: RowIter<'static>,
     text: String,
     pair: Option<String>,
-    label: String,
+    /// The label's column, where it is read.
+    label: Option<String>,
     /// Rows read.
     number: u64,
 }
@@ -34,7 +35,7 @@ impl std::fmt::Debug for ParquetRows {
 
 impl ParquetRows {
     /// Reads the file's schema and finds the columns.
-    pub(super) fn open(file: File, path: &Path, columns: &Columns) -> Result<Self> {
+    pub(super) fn open(file: File, path: &Path, columns: &Columns, labels: Labels) -> Result<Self> {
         let unreadable = |error: ParquetError| unreadable(path, None, &error);
         let reader = guarded(|| SerializedFileReader::new(file)).map_err(unreadable)?;
         let schema = reader.metadata().file_metadata().schema();
@@ -51,14 +52,14 @@ impl ParquetRows {
             }
             Ok(Arc::clone(column))
         };
-        let (text, pair, label) = (columns.text(), columns.text_pair(), columns.label());
+        let (text, pair) = (columns.text(), columns.text_pair());
+        let label = (labels == Labels::Read).then(|| columns.label());
         let pair = (columns.text_pair.is_some() || find(pair).is_some()).then_some(pair);
-        let mut wanted = vec![column(text)?, column(label)?];
-        wanted.extend(pair.map(column).transpose()?);
+        let mut wanted = [Some(text), label, pair].into_iter().flatten().map(column).collect::<Result<Vec<_>>>()?;
         wanted.sort_by_key(|column| column.name().to_owned());
         wanted.dedup_by_key(|column| column.name().to_owned());
         let wanted = Type::group_type_builder(schema.name()).with_fields(wanted).build().map_err(unreadable)?;
-        let (text, pair, label) = (text.to_owned(), pair.map(str::to_owned), label.to_owned());
+        let (text, pair, label) = (text.to_owned(), pair.map(str::to_owned), label.map(str::to_owned));
         let rows = RowIter::from_file_into(Box::new(reader)).project(Some(wanted)).map_err(unreadable)?;
         Ok(Self { rows, text, pair, label, number: 0 })
     }
@@ -82,28 +83,31 @@ impl ParquetRows {
             field => Err(wrong(name, field, "a string")),
         };
         // Floats are written as in JSON, with their point: 1.0.
-        let label = match get(&self.label) {
-            Some(Field::Null) => String::new(),
-            Some(Field::Str(_) | Field::Bytes(_)) => string(&self.label)?.trim().to_owned(),
-            Some(Field::Bool(value)) => value.to_string(),
-            Some(Field::Byte(value)) => value.to_string(),
-            Some(Field::Short(value)) => value.to_string(),
-            Some(Field::Int(value)) => value.to_string(),
-            Some(Field::Long(value)) => value.to_string(),
-            Some(Field::UByte(value)) => value.to_string(),
-            Some(Field::UShort(value)) => value.to_string(),
-            Some(Field::UInt(value)) => value.to_string(),
-            Some(Field::ULong(value)) => value.to_string(),
-            Some(Field::Float16(value)) => format!("{:?}", value.to_f32()),
-            Some(Field::Float(value)) => format!("{value:?}"),
-            Some(Field::Double(value)) => format!("{value:?}"),
-            field => return Err(wrong(&self.label, field, "a string, a number or a boolean")),
+        let scalar = |name: &str| {
+            Ok(match get(name) {
+                Some(Field::Null) => String::new(),
+                Some(Field::Str(_) | Field::Bytes(_)) => string(name)?.trim().to_owned(),
+                Some(Field::Bool(value)) => value.to_string(),
+                Some(Field::Byte(value)) => value.to_string(),
+                Some(Field::Short(value)) => value.to_string(),
+                Some(Field::Int(value)) => value.to_string(),
+                Some(Field::Long(value)) => value.to_string(),
+                Some(Field::UByte(value)) => value.to_string(),
+                Some(Field::UShort(value)) => value.to_string(),
+                Some(Field::UInt(value)) => value.to_string(),
+                Some(Field::ULong(value)) => value.to_string(),
+                Some(Field::Float16(value)) => format!("{:?}", value.to_f32()),
+                Some(Field::Float(value)) => format!("{value:?}"),
+                Some(Field::Double(value)) => format!("{value:?}"),
+                field => return Err(wrong(name, field, "a string, a number or a boolean")),
+            })
         };
-        if label.is_empty() {
+        let label = self.label.as_deref().map(scalar).transpose()?;
+        if label.as_ref().is_some_and(String::is_empty) {
             return Err(no_label(path, line));
         }
         let pair = self.pair.as_deref().map(string).transpose()?;
-        Ok(Some(Row { line, text: string(&self.text)?, pair, label }))
+        Ok(Some(Row { line, text: string(&self.text)?, pair, label: label.unwrap_or_default() }))
     }
 }
 

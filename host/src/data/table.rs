@@ -13,7 +13,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::jsonl::json_row;
+use super::jsonl::JsonRows;
 use super::lines::{Lines, csv_cells};
 use super::parquet::ParquetRows;
 use crate::{Error, Result};
@@ -61,8 +61,17 @@ pub struct Row {
     pub text: String,
     /// The second text of a pair.
     pub pair: Option<String>,
-    /// The label or value, trimmed, never empty.
+    /// The label or value, trimmed, never empty; empty where labels are not read.
     pub label: String,
+}
+
+/// Whether rows need a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// Every row has one.
+    Read,
+    /// There may be none, and where there is one it is not looked at.
+    Unread,
 }
 
 const FORMATS: &str = "known are .tsv (cells between tabs, no quoting), .csv, .jsonl and .parquet";
@@ -73,6 +82,7 @@ pub struct Rows {
     cells: Cells,
     path: PathBuf,
     columns: Columns,
+    labels: Labels,
     places: Option<Places>,
     rows: u64,
     failed: bool,
@@ -83,20 +93,20 @@ pub struct Rows {
 struct Places {
     text: usize,
     pair: Option<usize>,
-    label: usize,
+    label: Option<usize>,
 }
 
 #[derive(Debug)]
 enum Cells {
     Tsv(Lines),
     Csv(Lines),
-    Jsonl { lines: Lines, pairs: bool },
+    Jsonl(JsonRows),
     Parquet(ParquetRows),
 }
 
 impl Rows {
     /// Opens a file; its extension tells the format. Errors where it is missing, a folder, or of an unknown format.
-    pub fn open(path: &Path, columns: &Columns) -> Result<Self> {
+    pub fn open(path: &Path, columns: &Columns, labels: Labels) -> Result<Self> {
         let wrong = |message: String, help: &str| data_error(path, None, message).with_help(help);
         let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => wrong(
@@ -117,12 +127,20 @@ impl Rows {
         let cells = match extension.as_str() {
             "tsv" => Cells::Tsv(Lines::new(open()?)),
             "csv" => Cells::Csv(Lines::new(open()?)),
-            "jsonl" | "ndjson" => Cells::Jsonl { lines: Lines::new(open()?), pairs: columns.text_pair.is_some() },
-            "parquet" => Cells::Parquet(ParquetRows::open(open()?, path, columns)?),
+            "jsonl" | "ndjson" => Cells::Jsonl(JsonRows::new(open()?, columns, labels)),
+            "parquet" => Cells::Parquet(ParquetRows::open(open()?, path, columns, labels)?),
             "" => return Err(wrong("has no extension, so its format is not known".into(), FORMATS)),
             other => return Err(wrong(format!("files of type .{other} cannot be read"), FORMATS)),
         };
-        Ok(Self { cells, path: path.to_owned(), columns: columns.clone(), places: None, rows: 0, failed: false })
+        Ok(Self {
+            cells,
+            path: path.to_owned(),
+            columns: columns.clone(),
+            labels,
+            places: None,
+            rows: 0,
+            failed: false,
+        })
     }
 
     fn next_row(&mut self) -> Result<Option<Row>> {
@@ -130,18 +148,14 @@ impl Rows {
         let cells = match &mut self.cells {
             Cells::Tsv(lines) => tsv_cells(lines, path)?,
             Cells::Csv(lines) => csv_cells(lines, path)?,
-            Cells::Jsonl { lines, pairs } => {
-                let Some((line, text)) = lines.next_line(path)? else { return Ok(None) };
-                // Pairs without a word in the run file: if the first row has one, all have.
-                return json_row(path, line, text, &self.columns, pairs, self.rows == 0).map(Some);
-            }
+            Cells::Jsonl(rows) => return rows.next_row(path, &self.columns),
             Cells::Parquet(rows) => return rows.next_row(path),
         };
         let Some((line, cells)) = cells else { return Ok(None) };
         if let Some(places) = self.places {
             return table_row(path, line, &cells, places).map(Some);
         }
-        let (places, header) = find_places(path, line, &cells, &self.columns)?;
+        let (places, header) = find_places(path, line, &cells, &self.columns, self.labels)?;
         self.places = Some(places);
         if header { self.next_row() } else { table_row(path, line, &cells, places).map(Some) }
     }
@@ -157,7 +171,8 @@ impl Iterator for Rows {
         let row = match self.next_row() {
             Ok(None) if self.rows == 0 => {
                 let what = if self.places.is_some() { "has a header but no rows" } else { "is empty" };
-                Err(data_error(&self.path, None, what).with_help("it needs at least one row with a text and a label"))
+                let needed = if self.labels == Labels::Read { "a text and a label" } else { "a text" };
+                Err(data_error(&self.path, None, what).with_help(format!("it needs at least one row with {needed}")))
             }
             row => row,
         };
@@ -182,24 +197,28 @@ fn tsv_cells(lines: &mut Lines, path: &Path) -> Result<Option<(u64, Vec<String>)
 }
 
 /// Where the wanted columns stand, and whether the first row is a header.
-fn find_places(path: &Path, line: u64, first: &[String], columns: &Columns) -> Result<(Places, bool)> {
+fn find_places(path: &Path, line: u64, first: &[String], columns: &Columns, labels: Labels) -> Result<(Places, bool)> {
     let find = |name: &str| first.iter().position(|cell| cell.trim() == name);
     let number = |name: &str| name.parse::<usize>().ok().filter(|&number| number > 0);
     let (text, label) = (find(columns.text()), find(columns.label()));
-    if let (Some(text), Some(label)) = (text, label) {
+    let read = labels == Labels::Read;
+    if let Some(text) = text.filter(|_| label.is_some() || !read) {
         let pair = find(columns.text_pair());
         return match (&columns.text_pair, pair) {
             (Some(name), None) => Err(missing(path, line, name, first)),
-            _ => Ok((Places { text, pair, label }, true)),
+            _ => Ok((Places { text, pair, label: label.filter(|_| read) }, true)),
         };
     }
     if columns.given().next().is_some() && columns.given().all(|name| number(name).is_some()) {
         let place = |name: &Option<String>, default: usize| name.as_deref().and_then(number).unwrap_or(default) - 1;
         let pair = columns.text_pair.as_deref().and_then(number).map(|number| number - 1);
-        return Ok((Places { text: place(&columns.text, 1), pair, label: place(&columns.label, 2) }, false));
+        return Ok((
+            Places { text: place(&columns.text, 1), pair, label: read.then(|| place(&columns.label, 2)) },
+            false,
+        ));
     }
     if columns.given().next().is_none() && text.is_none() && label.is_none() {
-        return Ok((Places { text: 0, pair: None, label: 1 }, false));
+        return Ok((Places { text: 0, pair: None, label: read.then_some(1) }, false));
     }
     // It looks like a header, or must be one, and a column is not there.
     Err(missing(path, line, if text.is_none() { columns.text() } else { columns.label() }, first))
@@ -229,11 +248,11 @@ fn table_row(path: &Path, line: u64, cells: &[String], places: Places) -> Result
     };
     let text = cell(places.text, "text")?.clone();
     let pair = places.pair.map(|place| cell(place, "second text").cloned()).transpose()?;
-    let label = cell(places.label, "label")?.trim().to_owned();
-    if label.is_empty() {
+    let label = places.label.map(|label| cell(label, "label").map(|cell| cell.trim().to_owned())).transpose()?;
+    if label.as_ref().is_some_and(String::is_empty) {
         return Err(no_label(path, line));
     }
-    Ok(Row { line, text, pair, label })
+    Ok(Row { line, text, pair, label: label.unwrap_or_default() })
 }
 
 pub(super) fn no_label(path: &Path, line: u64) -> Error {

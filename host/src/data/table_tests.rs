@@ -12,7 +12,7 @@ fn read(name: &str, content: &[u8], columns: &Columns) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
-    Rows::open(&path, columns)?.collect()
+    Rows::open(&path, columns, Labels::Read)?.collect()
 }
 
 /// Rows as `line text|pair label`.
@@ -155,7 +155,7 @@ fn what_is_wrong_is_said_with_its_line() {
 fn folders_and_missing_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let check = |name: &str, expected: &str| {
-        let error = Rows::open(&folder.path().join(name), &Columns::default()).unwrap_err();
+        let error = Rows::open(&folder.path().join(name), &Columns::default(), Labels::Read).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.help().is_some());
     };
@@ -186,4 +186,29 @@ proptest::proptest! {
             let _ = read(name, &bytes, &Columns::default());
         }
     }
+}
+
+#[test]
+fn without_labels_the_same_files_and_files_of_texts_alone_are_read() {
+    #[track_caller]
+    fn texts(name: &str, content: &str, columns: &Columns, expected: &[&str]) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let rows: Vec<Row> = Rows::open(&path, columns, Labels::Unread).unwrap().collect::<Result<_>>().unwrap();
+        assert!(rows.iter().all(|row| row.label.is_empty()));
+        let show =
+            |row: Row| format!("{} {}{}", row.line, row.text, row.pair.map(|p| format!("|{p}")).unwrap_or_default());
+        assert_eq!(rows.into_iter().map(show).collect::<Vec<_>>(), expected);
+    }
+    let none = Columns::default();
+    texts("a.tsv", "good film\nbad\n", &none, &["1 good film", "2 bad"]);
+    texts("a.tsv", "good film\t1\nbad\t\n", &none, &["1 good film", "2 bad"]);
+    texts("a.tsv", "text\ngood\n", &none, &["2 good"]);
+    texts("a.tsv", "id\tlabel\ttext\n7\tyes\tgood\n", &none, &["2 good"]);
+    texts("a.csv", "sentence,y\n\"a, b\",1\n", &columns("sentence", "", "y"), &["2 a, b"]);
+    texts("a.csv", "sentence\n\"a, b\"\n", &columns("sentence", "", "y"), &["2 a, b"]);
+    texts("a.tsv", "x\ta\tb\n", &columns("2", "3", "9"), &["1 a|b"]);
+    texts("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\", \"label\": null}\n", &none, &["1 a", "2 b"]);
+    texts("a.jsonl", "{\"text\": \"a\", \"text_pair\": \"b\"}\n", &none, &["1 a|b"]);
 }

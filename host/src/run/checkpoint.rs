@@ -11,7 +11,7 @@ use fthost_autograd::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::folder::write_file_atomically;
+use super::folder::{cannot_write, write_file_atomically};
 use crate::{Error, Result};
 
 /// The metadata's key of the JSON.
@@ -144,8 +144,8 @@ pub fn write(path: &Path, header: &impl Serialize, tensors: &BTreeMap<String, Te
     let metadata = std::collections::HashMap::from([(KEY.to_owned(), json)]);
     write_file_atomically(path, |file| {
         safetensors::serialize_to_file(tensors, Some(metadata), file).map_err(|error| match error {
-            safetensors::SafeTensorError::IoError(error) => error,
-            other => std::io::Error::other(other),
+            safetensors::SafeTensorError::IoError(error) => cannot_write(path)(error),
+            other => failed(&other),
         })
     })
 }

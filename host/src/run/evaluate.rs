@@ -63,16 +63,7 @@ pub fn evaluate(pass: &Pass<'_>, progress: &(dyn Fn(usize) + Sync)) -> Result<Ev
 
 /// Evaluates on some examples.
 pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + Sync)) -> Result<Evaluation> {
-    // Batches on a GPU are bigger: parallelism is inside the op there.
-    let chunk = if pass.model.device.is_cpu() { ROWS } else { 8 * ROWS };
-    let parts: Vec<Part> = rows
-        .par_chunks(chunk)
-        .map(|rows| {
-            let part = evaluate_chunk(pass, rows)?;
-            progress(rows.len());
-            Ok(part)
-        })
-        .collect::<Result<_>>()?;
+    let parts = over_chunks(pass, rows, progress, |rows| evaluate_chunk(pass, rows))?;
 
     let loss = parts.iter().map(|part| part.loss).sum::<f64>() / parts.iter().map(|part| part.weight).sum::<f64>();
     let targets: Vec<f32> = parts.iter().flat_map(|part| part.targets.iter().copied()).collect();
@@ -92,6 +83,39 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
     Ok(Evaluation { loss, outcome })
 }
 
+/// What the head predicts for each example of the pass's data: probabilities of the classes, or one value.
+pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
+    let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
+    let parts = over_chunks(pass, &rows, &|_| {}, |rows| {
+        let tape = evaluation_tape(pass);
+        let outputs = pass.outputs(&tape, rows)?;
+        let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
+        Ok(predicted.to_dtype(DType::F32)?.reshape((rows.len(), ()))?.to_vec2::<f32>()?)
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// Does something for each chunk of the rows, on all cores. The answers are in order.
+fn over_chunks<T: Send>(
+    pass: &Pass<'_>,
+    rows: &[u32],
+    progress: &(dyn Fn(usize) + Sync),
+    one: impl Fn(&[u32]) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    // Batches on a GPU are bigger: parallelism is inside the op there.
+    let chunk = if pass.model.device.is_cpu() { ROWS } else { 8 * ROWS };
+    let chunks = rows.par_chunks(chunk).map(|rows| {
+        let part = one(rows)?;
+        progress(rows.len());
+        Ok(part)
+    });
+    chunks.collect()
+}
+
+fn evaluation_tape(pass: &Pass<'_>) -> Tape {
+    Tape::new(TapeOptions { precision: pass.precision, ..TapeOptions::default() })
+}
+
 struct Part {
     loss: f64,
     weight: f64,
@@ -101,7 +125,7 @@ struct Part {
 }
 
 fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
-    let tape = Tape::new(TapeOptions { precision: pass.precision, ..TapeOptions::default() });
+    let tape = evaluation_tape(pass);
     let outputs = pass.outputs(&tape, rows)?;
     let targets = pass.data.targets(rows, &pass.model.device)?;
     let (sum, weight) = pass.head.loss(&tape, &outputs, &targets, &[])?;

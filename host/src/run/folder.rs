@@ -184,16 +184,16 @@ fn cannot_make(path: &Path, source: std::io::Error) -> Error {
 
 /// Writes a file whole or not at all: to a temporary file beside it, synced, then renamed over it.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
-    write_file_atomically(path, |file| fs::write(file, content))
+    write_file_atomically(path, |file| fs::write(file, content).map_err(cannot_write(path)))
 }
 
 /// As [`write_atomically`], by a function that writes to a path.
-pub fn write_file_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
-    let failed = || Error::io(format!("cannot write {}", path.display()));
+pub fn write_file_atomically(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let failed = || cannot_write(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed())?;
     let file = tempfile::NamedTempFile::new_in(folder).map_err(failed())?;
-    write(file.path()).map_err(failed())?;
+    write(file.path())?;
     // A writer may have put another file in its place.
     let written = fs::File::open(file.path()).map_err(failed())?;
     written.sync_all().map_err(failed())?;
@@ -203,6 +203,11 @@ pub fn write_file_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::
     file.persist(path).map_err(|e| e.error).map_err(failed())?;
     // The new name, too, has to survive a power cut.
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed())
+}
+
+/// The error where a file cannot be written.
+pub fn cannot_write(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    Error::io(format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod interrupt;
 pub mod open;
 pub mod plan;
+pub mod predict;
 pub mod proof;
 pub mod result;
 mod setup;

@@ -1,15 +1,17 @@
 //! A run that has ended, opened again: its model evaluates, predicts, and is merged into a plain folder.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::Precision;
 use fthost_plugin_api::HeadSpec;
 use serde::Deserialize;
 
-use super::evaluate::{Evaluation, evaluate};
+use super::evaluate::{Evaluation, evaluate, predict};
 use super::file::{ModelInit, RunFile};
 use super::folder::RunFolder;
+use super::predict::{Format, Writer};
 use super::result::{PluginUsed, TaskResult};
 use super::snapshot::{self, Header};
 use super::step::Pass;
@@ -98,19 +100,42 @@ impl TrainedModel {
     /// Where the file cannot be read, or has a label that training never saw.
     pub fn evaluate(&self, path: &Path, shown: bool) -> Result<(String, TaskResult)> {
         let task = &self.file.tasks[0];
-        let source = data::Source {
-            path,
-            part: Part::Test,
-            columns: &task.columns,
-            labels: Some(&self.labels),
-            modality: self.model.model.info().modality,
-            device: &self.model.device,
-        };
-        let mut data = data::load(&source, self.tokenizer.as_ref())?;
+        let mut data = data::load(&self.source(path), self.tokenizer.as_ref())?;
         data.set_targets(self.spec.targets)?;
         let progress = EvaluationProgress::new(shown, "evaluating", data.len());
         let evaluation: Evaluation = evaluate(&self.pass(&data), &|examples| progress.advance(examples))?;
         Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, Some(&evaluation))))
+    }
+
+    /// Writes what the model predicts for each example of a file, labelled or not, while it reads it.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, at that place: what stands before it is written. Where `out` takes no more.
+    pub fn predict(&self, path: &Path, format: Format, out: &mut dyn Write) -> Result<()> {
+        let source = self.source(path);
+        let blocks = data::unlabelled(&source, self.tokenizer.as_ref())?;
+        let mut writer = Writer::new(out, format, self.spec.predictions, &self.labels)?;
+        let mut number = 0;
+        for block in blocks {
+            let block = block?;
+            for (row, prediction) in (0..).zip(predict(&self.pass(&block))?) {
+                number += 1;
+                writer.write(block.place(row)?.1.unwrap_or(number), &prediction)?;
+            }
+        }
+        writer.finish()
+    }
+
+    /// A file for the model.
+    fn source<'a>(&'a self, path: &'a Path) -> data::Source<'a> {
+        data::Source {
+            path,
+            part: Part::Test,
+            columns: &self.file.tasks[0].columns,
+            labels: Some(&self.labels),
+            modality: self.model.model.info().modality,
+            device: &self.model.device,
+        }
     }
 
     fn pass<'a>(&'a self, data: &'a Dataset) -> Pass<'a> {
