@@ -14,6 +14,7 @@
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
 //! | `run_file` | mistakes in run files, models and data |
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
+//! | `tasks` | several tasks: joint, in sequence, used after the run |
 //! | `text` | text runs, and that PEFT reads what they save |
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -30,5 +31,6 @@ mod refused;
 mod resume;
 mod run_file;
 mod strategies;
+mod tasks;
 mod text;
 mod trained;

@@ -56,42 +56,62 @@ fn signal(child: &Child, name: &str) {
 const START: [&str; 4] = ["--config", "run.toml", "--out", "run"];
 const RESUME: [&str; 3] = ["--resume", "--out", "run"];
 
+/// Kills the run in `killed` again and again at moments that differ from run to run of the test, lets it end, and compares it with
+/// the one that goes through in `through`.
+fn ends_with_the_same_bits(through: &Workdir, killed: &Workdir, start: &[&str], least_kills: usize, what: &str) {
+    let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    through.fthost(start).succeeded();
+    let mut kills = 0;
+    for attempt in 0..100 {
+        let arguments: &[&str] = if attempt == 0 { start } else { &RESUME };
+        let mut child = start_until_checkpoint(killed, arguments);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_micros(random >> 50)); // up to 16 ms
+        let ended = child.try_wait().unwrap();
+        if let Some(status) = ended {
+            let output = child.wait_with_output().unwrap();
+            assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    if !killed.path().join("run/result.json").is_file() {
+        killed.fthost(RESUME).succeeded();
+    }
+    assert!(kills >= least_kills, "killed {kills} times only");
+    let (expected, found) = (bits(&through.path().join("run")), bits(&killed.path().join("run")));
+    assert_eq!(expected.1, found.1, "{what}: the logs differ after {kills} kills");
+    assert_eq!(expected.2, found.2, "{what}: the results differ after {kills} kills");
+    assert!(expected.0 == found.0, "{what}: the weights differ after {kills} kills");
+}
+
 #[test]
 fn killed_at_random_moments_a_run_ends_with_the_same_bits() {
-    // Moments that differ from run to run of the test: any must do.
-    let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     let unfreezing = "[[strategy]]\nplugin = \"freezing\"\nunfreeze = { every = { steps = 90 } }\ndecay = 0.5";
     for strategy in [LORA, "plugin = \"full\"", &format!("{LORA}\n\n{unfreezing}")] {
         // Long enough for twenty kills on a fast machine, where many steps pass between two of them.
         let start: Vec<&str> = START.into_iter().chain(["--set", "train.epochs=150"]).collect();
-        let through = long_workdir(strategy);
-        through.fthost(&start).succeeded();
-        let killed = long_workdir(strategy);
-        let mut kills = 0;
-        for attempt in 0..100 {
-            let arguments: &[&str] = if attempt == 0 { &start } else { &RESUME };
-            let mut child = start_until_checkpoint(&killed, arguments);
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            std::thread::sleep(Duration::from_micros(random >> 50)); // up to 16 ms
-            let ended = child.try_wait().unwrap();
-            if let Some(status) = ended {
-                let output = child.wait_with_output().unwrap();
-                assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                break;
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            kills += 1;
-        }
-        if !killed.path().join("run/result.json").is_file() {
-            killed.fthost(RESUME).succeeded();
-        }
-        assert!(kills >= 20, "killed {kills} times only");
-        let (expected, found) = (bits(&through.path().join("run")), bits(&killed.path().join("run")));
-        assert_eq!(expected.1, found.1, "{strategy}: the logs differ after {kills} kills");
-        assert_eq!(expected.2, found.2, "{strategy}: the results differ after {kills} kills");
-        assert!(expected.0 == found.0, "{strategy}: the weights differ after {kills} kills");
+        ends_with_the_same_bits(&long_workdir(strategy), &long_workdir(strategy), &start, 20, strategy);
     }
+}
+
+#[test]
+fn several_tasks_end_with_the_same_bits_too() {
+    let second = "\n[[task]]\nname = \"words\"\nhead = { plugin = \"classification\" }\ntrain = \"words.tsv\"\ntest = \"words.tsv\"\nvalidation = \"test.tsv\"\n";
+    let ewc = "\n[[regularizer]]\nplugin = \"ewc\"\n";
+    let workdir = |order: &str, more: &str| {
+        let workdir = long_workdir("plugin = \"full\"");
+        workdir.write("words.tsv", fs::read_to_string(workdir.path().join("train.tsv")).unwrap().repeat(2));
+        let run = fs::read_to_string(workdir.path().join("run.toml")).unwrap();
+        let run = run.replace("\n[[strategy]]", &format!("{second}\n[[strategy]]"));
+        workdir.write("run.toml", run.replace("[train]\n", &format!("[train]\ntasks = \"{order}\"\n")) + more);
+        workdir
+    };
+    let start: Vec<&str> = START.into_iter().chain(["--set", "train.epochs=15"]).collect();
+    ends_with_the_same_bits(&workdir("joint", ""), &workdir("joint", ""), &start, 1, "joint");
+    ends_with_the_same_bits(&workdir("sequence", ewc), &workdir("sequence", ewc), &start, 1, "sequence");
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub(super) enum Command {
         /// File with the examples, in the form of the run's own
         data: PathBuf,
         #[command(flatten)]
+        of: TaskArgument,
+        #[command(flatten)]
         with: UseArguments,
     },
     /// Predicts for each example of a file, labelled or not: labels with probabilities, or values
@@ -73,6 +75,8 @@ pub(super) enum Command {
         #[arg(long, value_enum)]
         format: Option<Format>,
         #[command(flatten)]
+        of: TaskArgument,
+        #[command(flatten)]
         with: UseArguments,
     },
     /// Folds what a run has trained into the weights and writes a plain Hugging Face folder
@@ -84,6 +88,14 @@ pub(super) enum Command {
         #[command(flatten)]
         with: UseArguments,
     },
+}
+
+/// Which task of a run that has ended.
+#[derive(Debug, Args)]
+pub(super) struct TaskArgument {
+    /// The task, where the run has several
+    #[arg(long, value_name = "NAME")]
+    pub(super) task: Option<String>,
 }
 
 /// The arguments of what uses a run that has ended.

@@ -48,20 +48,21 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
         Command::Plan(run) => plan(&run, json),
-        Command::Eval { run, data, with } => {
-            let (task, result) = with.open(&run)?.evaluate(&data, !json)?;
+        Command::Eval { run, data, of, with } => {
+            let (task, result) = with.open(&run)?.evaluate(of.task.as_deref(), &data, !json)?;
             match json {
                 true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
                 false => say(result.to_text(&task).trim_end()),
             }
         }
-        Command::Predict { run, input, out, format, with } => {
+        Command::Predict { run, input, out, format, of, with } => {
             let format = match (format, json) {
                 (Some(format), _) => format,
                 (None, true) => Format::Jsonl,
                 (None, false) => Format::of(out.as_ref().unwrap_or(&input)),
             };
-            predict(&with.open(&run)?, &input, format, out.as_deref())
+            let model = with.open(&run)?;
+            predict(out.as_deref(), |out| model.predict(of.task.as_deref(), &input, format, out))
         }
         Command::Merge { run, folder, with } => {
             let path = with.open(&run)?.merge(&folder)?;
@@ -114,10 +115,10 @@ fn train(arguments: RunArguments, json: bool, started: Instant) -> Result<()> {
 }
 
 /// Writes predictions to a file, or row by row to standard output. A reader that has left, as `head` does, is no error.
-fn predict(model: &TrainedModel, input: &Path, format: Format, out: Option<&Path>) -> Result<()> {
+fn predict(out: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let Some(path) = out else {
         let mut stdout = BufWriter::new(io::stdout().lock());
-        return match model.predict(input, format, &mut stdout) {
+        return match write(&mut stdout) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             // What was predicted before the error is the user's.
             outcome => outcome.and(stdout.flush().map_err(Error::io("cannot write to standard output"))),
@@ -129,7 +130,7 @@ fn predict(model: &TrainedModel, input: &Path, format: Format, out: Option<&Path
     }
     write_file_atomically(path, |file| {
         let file = File::create(file).map_err(cannot_write(path))?;
-        model.predict(input, format, &mut BufWriter::new(file))
+        write(&mut BufWriter::new(file))
     })
 }
 

@@ -5,11 +5,13 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::evaluate::evaluate_rows;
+use super::file::TrainTable;
+use super::peak_rss_bytes;
 use super::setup::Setup;
 use super::step::{DropoutKey, Pass};
-use super::{peak_rss_bytes, train};
+use super::task::Task;
+use crate::Result;
 use crate::data::Sampler;
-use crate::{Error, Result};
 
 /// Batches that are measured, after one that warms up.
 const BATCHES: usize = 6;
@@ -33,41 +35,57 @@ impl Estimate {
     /// Measures. The time of a batch is taken as proportional to its tokens.
     pub(super) fn measure(setup: &Setup) -> Result<Self> {
         let settings = &setup.file.train;
-        let task = setup.tasks.first().ok_or_else(|| Error::usage("the run file has no task"))?;
-        let pass =
-            |data| Pass { model: &setup.model, head: &task.head, spec: &task.spec, data, precision: setup.precision };
-        let training = pass(&task.train);
-        let sampler = Sampler::new(settings.seed, task.train.len(), settings.batch_size);
-        let dropout = settings.dropout.then_some(DropoutKey { seed: settings.seed, step: 0, first: 0 });
-        let (mut seconds, mut tokens, mut batches) = (0.0, 0, 0);
-        for (i, rows) in sampler.epoch(0).take(1 + BATCHES).enumerate() {
-            let began = Instant::now();
-            let gradients = training.gradients(&rows, dropout, 1.0)?;
-            gradients.gradients.norm()?;
-            // The first batch packs weights and fills caches. Where it is the only one it has to do.
-            if i == 1 {
-                (seconds, tokens, batches) = (0.0, 0, 0);
+        let (mut train_seconds, mut evaluation_seconds, mut batches) = (0.0, 0.0, 0);
+        for (i, task) in setup.tasks.iter().enumerate() {
+            let pass = |data| Pass {
+                model: &setup.model,
+                head: &task.head,
+                spec: &task.spec,
+                data,
+                precision: setup.precision,
+            };
+            let (seconds_per_token, measured) = train_speed(settings, task, &pass(&task.train))?;
+            batches += measured;
+            let (mut passes, mut validations) = (0.0, 0.0);
+            for phase in setup.phases.iter().filter(|phase| phase.tasks().any(|task| task == i)) {
+                passes += phase.passes(i);
+                let epochs = (phase.steps() as f64 / phase.steps_per_epoch() as f64).ceil();
+                validations += settings.evaluate_steps.map_or(epochs, |every| (phase.steps() / every) as f64);
             }
-            seconds += began.elapsed().as_secs_f64();
-            tokens += rows.iter().map(|&row| task.train.tokens(row)).sum::<Result<usize>>()?;
-            batches += 1;
-        }
-        let (steps_per_epoch, steps) = train::steps(settings, task.train.len());
-        let epochs = steps as f64 / steps_per_epoch as f64;
-        let train_seconds = seconds / tokens.max(1) as f64 * task.train.total_tokens() as f64 * epochs;
-
-        let mut evaluation_seconds = 0.0;
-        let evaluations = settings.evaluate_steps.map_or(epochs.ceil(), |every| (steps / every) as f64);
-        let before = if settings.evaluate_before { 2.0 } else { 1.0 };
-        for (data, times) in [(&task.test, before), (&task.validation, evaluations)] {
-            let Some(data) = data else { continue };
-            let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();
-            let began = Instant::now();
-            evaluate_rows(&pass(data), &rows, &|_| {})?;
-            evaluation_seconds += began.elapsed().as_secs_f64() * data.len() as f64 / rows.len() as f64 * times;
+            train_seconds += seconds_per_token * task.train.total_tokens() as f64 * passes;
+            // In sequence all are tested after each.
+            let before = if settings.evaluate_before { 1.0 } else { 0.0 };
+            let tests = if setup.phases.len() > 1 { 1.0 + setup.phases.len() as f64 } else { 1.0 };
+            for (data, times) in [(&task.test, before + tests), (&task.validation, validations)] {
+                let Some(data) = data else { continue };
+                let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();
+                let began = Instant::now();
+                evaluate_rows(&pass(data), &rows, &|_| {})?;
+                evaluation_seconds += began.elapsed().as_secs_f64() * data.len() as f64 / rows.len() as f64 * times;
+            }
         }
         let trainable: usize = setup.model.trainable().map(|p| p.parameter.elem_count()).sum();
         let moments = size_of::<f32>() * trainable * settings.optimizer.moments();
         Ok(Self { train_seconds, evaluation_seconds, peak_rss_bytes: peak_rss_bytes() + moments as u64, batches })
     }
+}
+
+/// Seconds of training per token of a task, and the number of batches that were measured.
+fn train_speed(settings: &TrainTable, task: &Task, training: &Pass<'_>) -> Result<(f64, usize)> {
+    let sampler = Sampler::new(settings.seed, task.train.len(), settings.batch_size);
+    let dropout = settings.dropout.then_some(DropoutKey { seed: settings.seed, step: 0, first: 0 });
+    let (mut seconds, mut tokens, mut batches) = (0.0, 0, 0);
+    for (i, rows) in sampler.epoch(0).take(1 + BATCHES).enumerate() {
+        let began = Instant::now();
+        let gradients = training.gradients(&rows, dropout, 1.0)?;
+        gradients.gradients.norm()?;
+        // The first batch packs weights and fills caches. Where it is the only one it has to do.
+        if i == 1 {
+            (seconds, tokens, batches) = (0.0, 0, 0);
+        }
+        seconds += began.elapsed().as_secs_f64();
+        tokens += rows.iter().map(|&row| task.train.tokens(row)).sum::<Result<usize>>()?;
+        batches += 1;
+    }
+    Ok((seconds / tokens.max(1) as f64, batches))
 }

@@ -12,7 +12,10 @@ pub enum Line<'a> {
     Step {
         /// Counted from 1.
         step: u64,
-        /// Counted from 1.
+        /// The task that the batch is of, where there are several.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        task: Option<&'a str>,
+        /// Counted from 1, in the phase.
         epoch: u64,
         /// Mean loss of the batch, penalties left out.
         loss: f64,
@@ -36,7 +39,7 @@ pub enum Line<'a> {
         step: u64,
         /// The task.
         task: &'a str,
-        /// `before` or `after` training.
+        /// `before` or `after` training, `validation`, or `after TASK` where tasks train in sequence.
         when: &'a str,
         /// Names and values.
         metrics: &'a BTreeMap<String, f64>,

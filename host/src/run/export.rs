@@ -29,9 +29,12 @@ pub struct Saved<'a> {
     pub adapter_config: Option<Value>,
     /// What PEFT's form holds in place of each strategy's parameters, in order, where it is not they themselves.
     pub adapter_tensors: Vec<Option<BTreeMap<String, Tensor>>>,
-    /// Class names in index order; empty for real values.
-    pub labels: &'a [String],
+    /// By task, class names in index order; empty for real values.
+    pub labels: &'a Labels,
 }
+
+/// Class names in index order, by task; empty for real values.
+pub type Labels = BTreeMap<String, Vec<String>>;
 
 /// Where the results are, and in what form.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -65,7 +68,8 @@ impl Saved<'_> {
             "inference_mode": true,
             "modules_to_save": heads,
         });
-        let format = match &self.adapter_config {
+        // PEFT knows models of one task.
+        let format = match self.adapter_config.as_ref().filter(|_| self.labels.len() == 1) {
             Some(fields) => {
                 merge(&mut config, fields);
                 "peft"
@@ -81,7 +85,8 @@ impl Saved<'_> {
     fn adapter(&self) -> BTreeMap<String, Tensor> {
         let info = self.model.model.info();
         // In fthost's own form all parameters stand as they are.
-        let given: &[_] = if self.adapter_config.is_some() { &self.adapter_tensors } else { &[] };
+        let known = self.adapter_config.is_some() && self.labels.len() == 1;
+        let given: &[_] = if known { &self.adapter_tensors } else { &[] };
         let mut tensors: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
         for p in &self.model.parameters {
             let Owner::Strategy(strategy) = p.owner else { continue };
@@ -107,11 +112,11 @@ impl Saved<'_> {
 }
 
 /// Writes a whole model with its heads: a Hugging Face folder.
-pub fn write_model(model: &AdaptedModel, labels: &[String], folder: &Path) -> Result<Exported> {
+pub fn write_model(model: &AdaptedModel, labels: &Labels, folder: &Path) -> Result<Exported> {
     let info = model.model.info();
     let head: Vec<(String, Tensor)> =
         heads(model).iter().map(|p| (head_path(info, p.parameter.name()), p.parameter.tensor().clone())).collect();
-    model.model.save_folder(folder, &head, labels)?;
+    model.model.save_folder(folder, &head, only(labels).map_or(&[], Vec::as_slice))?;
     write_labels(labels, folder)?;
     Ok(Exported { format: WHOLE, path: folder.to_owned() })
 }
@@ -120,8 +125,14 @@ fn heads(model: &AdaptedModel) -> Vec<&ModelParameter> {
     model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))).collect()
 }
 
-fn write_labels(labels: &[String], folder: &Path) -> Result<()> {
-    write_json(&folder.join("labels.json"), &json!(labels))
+/// A list where there is one task, else lists by task.
+fn write_labels(labels: &Labels, folder: &Path) -> Result<()> {
+    write_json(&folder.join("labels.json"), &only(labels).map_or_else(|| json!(labels), |labels| json!(labels)))
+}
+
+/// The labels of the only task.
+fn only(labels: &Labels) -> Option<&Vec<String>> {
+    labels.values().next().filter(|_| labels.len() == 1)
 }
 
 /// Hugging Face's path of a head's parameter: a head calls its last layer `classifier` or `out_proj` and the one before it

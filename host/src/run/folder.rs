@@ -130,10 +130,11 @@ impl RunFolder {
         writeln!(self.metrics, "{text}").map_err(Error::io("cannot write metrics.jsonl"))?;
         let events = self.events()?;
         match *line {
-            Line::Step { step, loss, lr, gradient_norm, .. } => {
-                for (tag, value) in [("train/loss", loss), ("train/lr", lr), ("train/gradient_norm", gradient_norm)] {
-                    events.scalar(tag, step, value)?;
-                }
+            Line::Step { step, task, loss, lr, gradient_norm, .. } => {
+                let of = task.map(|task| format!("/{task}")).unwrap_or_default();
+                events.scalar(&format!("train{of}/loss"), step, loss)?;
+                events.scalar("train/lr", step, lr)?;
+                events.scalar("train/gradient_norm", step, gradient_norm)?;
             }
             Line::Evaluation { step, when, metrics, task } => {
                 for (name, value) in metrics {

@@ -14,6 +14,7 @@ pub mod folder;
 pub mod identity;
 pub mod interrupt;
 pub mod open;
+pub mod phase;
 pub mod plan;
 pub mod predict;
 pub mod proof;
@@ -21,21 +22,25 @@ pub mod result;
 mod setup;
 pub mod snapshot;
 pub mod step;
+mod task;
 pub mod train;
 pub mod watch;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fthost_autograd::{Device, optim};
 
+use crate::data::Dataset;
 use crate::error::plain;
-use crate::plugin::StrategyInstance;
+use crate::plugin::{Stateful, StrategyInstance};
 use crate::report::page;
 use crate::report::progress::{EvaluationProgress, TrainProgress};
 use crate::{Error, Result};
 use checkpoint::Checkpoints;
 use estimate::Estimate;
+use evaluate::Evaluation;
 use events::Line;
 use file::RunFile;
 use folder::RunFolder;
@@ -46,9 +51,8 @@ use proof::Proof;
 use result::{Parameters, Summary, TaskResult};
 use setup::Setup;
 use snapshot::{Header, TrainState};
-use step::Pass;
+use task::Task;
 use train::Trainer;
-use watch::Watch;
 
 /// What to run, and how to report.
 #[derive(Clone, Debug)]
@@ -149,13 +153,11 @@ pub fn execute(options: Options) -> Result<Summary> {
     }
     let setup = setup::set_up(file, &plugins, device)?;
     let identity = setup.identity(device)?;
-    let plan = setup.plan()?;
+    let plan = setup.plan();
     output.say(&plan.to_text());
 
-    let Setup { file, mut model, tasks, mut strategies, mut regularizers, mut scheduler, .. } = setup;
+    let Setup { file, mut model, mut tasks, phases, mut strategies, mut regularizers, mut scheduler, .. } = setup;
     let precision = setup.precision;
-    // One task for now: several train jointly or in sequence once a run file names them.
-    let mut task = tasks.into_iter().next().ok_or_else(|| Error::usage("the run file has no task"))?;
 
     let mut folder = match &out {
         Some(path) if resume => RunFolder::reopen(path)?,
@@ -164,22 +166,27 @@ pub fn execute(options: Options) -> Result<Summary> {
     let checkpoints = Checkpoints::new(folder.path(), file.train.keep_checkpoints);
     let interrupt = Interrupt::listen()?;
     let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
-    let evaluate = |pass: &Pass<'_>, when: &str| {
-        let progress = EvaluationProgress::new(output.says_progress(), when, pass.data.len());
-        evaluate::evaluate(pass, &|examples| progress.advance(examples))
+    let evaluate_all = |trainer: &Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
+        let tests = trainer.tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
+        let one = |(i, task, test): (usize, &Task, &Dataset)| {
+            let of = if trainer.tasks.len() > 1 { format!(" {}", task.name) } else { String::new() };
+            let progress =
+                EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), test.len());
+            let evaluation = evaluate::evaluate(&trainer.pass(i, test), &|examples| progress.advance(examples))?;
+            Ok((task.name.clone(), evaluation))
+        };
+        tests.map(one).collect()
     };
     let mut trainer = Trainer {
         settings: &file.train,
         model: &mut model,
         strategies: &mut strategies,
         regularizers: &mut regularizers,
+        fresh_schedule: scheduler.save()?,
         scheduler: &mut scheduler,
         optimizer: &mut optimizer,
-        task: &task.name,
-        head: &mut task.head,
-        spec: &task.spec,
-        data: &task.train,
-        validation: task.validation.as_ref(),
+        tasks: &mut tasks,
+        phases: &phases,
         precision,
         checkpoints: &checkpoints,
         identity: &identity,
@@ -190,11 +197,13 @@ pub fn execute(options: Options) -> Result<Summary> {
         resume_from(&checkpoints, &identity, &mut trainer, &mut folder)?
     } else {
         folder.write("run.toml", identity.run_file.as_bytes())?;
-        let watch = || Watch::new(&task.monitor, file.train.min_delta, file.train.patience);
-        let mut state = TrainState::begin(task.validation.as_ref().map(|_| watch()), precision);
-        if let Some(data) = task.test.as_ref().filter(|_| file.train.evaluate_before) {
-            state.before = evaluate(&trainer.pass(data), "evaluating before training")?.metrics();
-            folder.log(&Line::Evaluation { step: 0, task: &task.name, when: "before", metrics: &state.before })?;
+        let mut state = TrainState::begin(precision);
+        if file.train.evaluate_before {
+            for (name, evaluation) in evaluate_all(&trainer, "before training")? {
+                let metrics = evaluation.metrics();
+                folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics: &metrics })?;
+                state.before.insert(name, metrics);
+            }
         }
         state
     };
@@ -208,15 +217,11 @@ pub fn execute(options: Options) -> Result<Summary> {
         outcome => outcome?,
     };
 
-    let best = state.watch.as_ref().and_then(|watch| watch.best);
-    if let Some(best) = best.filter(|best| best.step != state.trained.steps) {
-        snapshot::restore_parameters(trainer.model, &checkpoints.best(best.step)?)?;
-    }
-    let data = task.test.as_ref();
-    let after = data.map(|data| evaluate(&trainer.pass(data), "evaluating after training")).transpose()?;
-    if let Some(after) = &after {
-        let step = best.map_or(state.trained.steps, |best| best.step);
-        folder.log(&Line::Evaluation { step, task: &task.name, when: "after", metrics: &after.metrics() })?;
+    let after: BTreeMap<String, Evaluation> = evaluate_all(&trainer, "after training")?.into_iter().collect();
+    let best = state.watched.last().and_then(|watch| watch.as_ref()?.best);
+    let step = best.map_or(state.trained.steps, |best| best.step);
+    for (name, evaluation) in &after {
+        folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: &evaluation.metrics() })?;
     }
     folder.flush()?;
 
@@ -225,7 +230,7 @@ pub fn execute(options: Options) -> Result<Summary> {
         base: &file.model.name(),
         adapter_config: adapter_config(trainer.strategies)?,
         adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
-        labels: task.train.labels(),
+        labels: &trainer.tasks.iter().map(|task| (task.name.clone(), task.train.labels().to_vec())).collect(),
     }
     .write(folder.path())?;
     let whole = saved.format == export::WHOLE;
@@ -236,8 +241,17 @@ pub fn execute(options: Options) -> Result<Summary> {
     checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
 
     state.trained.peak_rss_bytes = peak_rss_bytes();
-    let TrainState { trained, watch, before, .. } = state;
-    let task_result = TaskResult::new(task.train.labels(), task.train.class_counts(), before, watch, after.as_ref());
+    let TrainState { trained, mut watched, mut before, sequence, .. } = state;
+    // A phase of one task is that task's; what joint tasks are watched by is the run's.
+    let watch = if file.joint() { watched.pop().flatten() } else { None };
+    let mut watched = watched.into_iter();
+    let mut results = BTreeMap::new();
+    for task in trainer.tasks.iter() {
+        let before = before.remove(&task.name).unwrap_or_default();
+        let (labels, counts) = (task.train.labels(), task.train.class_counts());
+        let result = TaskResult::new(labels, counts, before, watched.next().flatten(), after.get(&task.name));
+        results.insert(task.name.clone(), result);
+    }
     let summary = Summary {
         folder: folder.path().to_owned(),
         parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
@@ -251,7 +265,9 @@ pub fn execute(options: Options) -> Result<Summary> {
             frozen: setup.checksums.frozen(trainer.model)?,
         },
         train: trained,
-        tasks: std::iter::once((task.name.clone(), task_result)).collect(),
+        tasks: results,
+        watch,
+        sequence,
         saved,
         plan,
     };
@@ -265,7 +281,7 @@ pub fn execute(options: Options) -> Result<Summary> {
 /// The plan of a run, with time and memory measured on this machine. Nothing is trained and nothing written.
 pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Plan> {
     let setup = setup::set_up(file, plugins, device)?;
-    let mut plan = setup.plan()?;
+    let mut plan = setup.plan();
     plan.estimate = Some(Estimate::measure(&setup)?);
     Ok(plan)
 }

@@ -17,7 +17,7 @@ use super::snapshot::{self, Header};
 use super::step::Pass;
 use super::{DeviceChoice, checkpoint, export, setup};
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Part, Tokenizer};
+use crate::data::{self, Columns, Dataset, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
 use crate::{Error, Result};
@@ -39,14 +39,20 @@ struct LeftTask {
 
 /// The model of a run that has ended, as it was saved.
 pub struct TrainedModel {
-    file: RunFile,
     model: AdaptedModel,
     /// Kept because their hooks stand in the model.
     _strategies: Vec<StrategyInstance>,
+    tasks: Vec<TrainedTask>,
+    precision: Precision,
+}
+
+/// A task of a run that has ended.
+struct TrainedTask {
+    name: String,
+    columns: Columns,
     head: HeadInstance,
     spec: HeadSpec,
     labels: Vec<String>,
-    precision: Precision,
     tokenizer: Option<Tokenizer>,
 }
 
@@ -57,9 +63,9 @@ impl TrainedModel {
     /// Where the folder is none of a run that has ended, or something that the run used is gone.
     pub fn open(folder: &Path, plugins: &[String], device: DeviceChoice) -> Result<Self> {
         let mut file = RunFile::load(&RunFolder::run_file(folder)?, &[])?;
-        let left: Left = read_json(&folder.join("result.json"), folder)?;
-        let recorded: Vec<String> =
-            left.plugins.into_iter().map(|plugin| plugin.path).filter(|path| Path::new(path).is_file()).collect();
+        let mut left: Left = read_json(&folder.join("result.json"), folder)?;
+        let recorded = left.plugins.iter().map(|plugin| plugin.path.clone());
+        let recorded: Vec<String> = recorded.filter(|path| Path::new(path).is_file()).collect();
         let plugins = if plugins.is_empty() { recorded.as_slice() } else { plugins };
         let whole = folder.join(export::MODEL);
         if whole.is_dir() {
@@ -69,13 +75,23 @@ impl TrainedModel {
         let (file, mut library) = setup::open_methods(file, plugins)?;
         let mut model = setup::load_model(&file, device.open()?)?;
         let mut strategies = setup::attach_strategies(&file, &mut library, &mut model)?;
-        let task = &file.tasks[0];
-        let LeftTask { labels, class_counts } =
-            left.tasks.into_iter().find(|(name, _)| *name == task.name).map_or_else(
-                || Err(Error::usage(format!("{} has no result of the task {}", folder.display(), task.name))),
-                |(_, task)| Ok(task),
-            )?;
-        let (mut head, spec) = setup::attach_head(&file, 0, &mut library, &mut model, labels.clone(), class_counts)?;
+        let mut tasks = Vec::new();
+        for (i, task) in file.tasks.iter().enumerate() {
+            let LeftTask { labels, class_counts } = left
+                .tasks
+                .remove(&task.name)
+                .ok_or_else(|| Error::usage(format!("{} has no result of the task {}", folder.display(), task.name)))?;
+            let (head, spec) = setup::attach_head(&file, i, &mut library, &mut model, labels.clone(), class_counts)?;
+            let tokenizer = setup::tokenizer(&file, task, &model)?;
+            tasks.push(TrainedTask {
+                name: task.name.clone(),
+                columns: task.columns.clone(),
+                head,
+                spec,
+                labels,
+                tokenizer,
+            });
+        }
 
         let path = folder.join(snapshot::FINAL);
         let found = checkpoint::open::<Header>(&path)?;
@@ -83,42 +99,40 @@ impl TrainedModel {
         for (i, strategy) in strategies.iter_mut().enumerate() {
             found.header.restore_plugin(&snapshot::strategy_place(i), strategy, &found.tensors)?;
         }
-        found.header.restore_plugin(&snapshot::head_place(&task.name), &mut head, &found.tensors)?;
-        let tokenizer = setup::tokenizer(&file, task, &model)?;
+        for task in &mut tasks {
+            found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
+        }
         let precision = file.train.precision.into();
-        Ok(Self { file, model, _strategies: strategies, head, spec, labels, precision, tokenizer })
+        Ok(Self { model, _strategies: strategies, tasks, precision })
     }
 
-    /// The run file that it was trained by.
-    pub fn file(&self) -> &RunFile {
-        &self.file
-    }
-
-    /// Evaluates on a file of labelled examples. Gives the task's name and its result.
+    /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
+    /// its result.
     ///
     /// # Errors
-    /// Where the file cannot be read, or has a label that training never saw.
-    pub fn evaluate(&self, path: &Path, shown: bool) -> Result<(String, TaskResult)> {
-        let task = &self.file.tasks[0];
-        let mut data = data::load(&self.source(path), self.tokenizer.as_ref())?;
-        data.set_targets(self.spec.targets)?;
+    /// Where there is no such task, or the file cannot be read, or has a label that training never saw.
+    pub fn evaluate(&self, task: Option<&str>, path: &Path, shown: bool) -> Result<(String, TaskResult)> {
+        let task = self.task(task)?;
+        let mut data = data::load(&self.source(task, path), task.tokenizer.as_ref())?;
+        data.set_targets(task.spec.targets)?;
         let progress = EvaluationProgress::new(shown, "evaluating", data.len());
-        let evaluation: Evaluation = evaluate(&self.pass(&data), &|examples| progress.advance(examples))?;
+        let evaluation: Evaluation = evaluate(&self.pass(task, &data), &|examples| progress.advance(examples))?;
         Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, Some(&evaluation))))
     }
 
     /// Writes what the model predicts for each example of a file, labelled or not, while it reads it.
     ///
     /// # Errors
-    /// Where the file cannot be read, at that place: what stands before it is written. Where `out` takes no more.
-    pub fn predict(&self, path: &Path, format: Format, out: &mut dyn Write) -> Result<()> {
-        let source = self.source(path);
-        let blocks = data::unlabelled(&source, self.tokenizer.as_ref())?;
-        let mut writer = Writer::new(out, format, self.spec.predictions, &self.labels)?;
+    /// As [`evaluate`](Self::evaluate), and where `out` takes no more: what stands before is written.
+    pub fn predict(&self, task: Option<&str>, path: &Path, format: Format, out: &mut dyn Write) -> Result<()> {
+        let task = self.task(task)?;
+        let source = self.source(task, path);
+        let blocks = data::unlabelled(&source, task.tokenizer.as_ref())?;
+        let mut writer = Writer::new(out, format, task.spec.predictions, &task.labels)?;
         let mut number = 0;
         for block in blocks {
             let block = block?;
-            for (row, prediction) in (0..).zip(predict(&self.pass(&block))?) {
+            for (row, prediction) in (0..).zip(predict(&self.pass(task, &block))?) {
                 number += 1;
                 writer.write(block.place(row)?.1.unwrap_or(number), &prediction)?;
             }
@@ -126,20 +140,36 @@ impl TrainedModel {
         writer.finish()
     }
 
-    /// A file for the model.
-    fn source<'a>(&'a self, path: &'a Path) -> data::Source<'a> {
+    fn task(&self, name: Option<&str>) -> Result<&TrainedTask> {
+        let found = match (name, self.tasks.as_slice()) {
+            (None, [task]) => Some(task),
+            (Some(name), tasks) => tasks.iter().find(|task| task.name == name),
+            (None, _) => None,
+        };
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.tasks.iter().map(|task| task.name.as_str()).collect();
+            let message = match name {
+                Some(name) => format!("the run has no task {name:?}"),
+                None => format!("the run has {} tasks", names.len()),
+            };
+            Error::usage(message).with_help(format!("say which by --task: {}", names.join(", ")))
+        })
+    }
+
+    /// A file for a task.
+    fn source<'a>(&'a self, task: &'a TrainedTask, path: &'a Path) -> data::Source<'a> {
         data::Source {
             path,
             part: Part::Test,
-            columns: &self.file.tasks[0].columns,
-            labels: Some(&self.labels),
+            columns: &task.columns,
+            labels: Some(&task.labels),
             modality: self.model.model.info().modality,
             device: &self.model.device,
         }
     }
 
-    fn pass<'a>(&'a self, data: &'a Dataset) -> Pass<'a> {
-        Pass { model: &self.model, head: &self.head, spec: &self.spec, data, precision: self.precision }
+    fn pass<'a>(&'a self, task: &'a TrainedTask, data: &'a Dataset) -> Pass<'a> {
+        Pass { model: &self.model, head: &task.head, spec: &task.spec, data, precision: self.precision }
     }
 
     /// Folds what the strategies added into the weights, and writes a plain Hugging Face folder, which must not exist.
@@ -155,8 +185,9 @@ impl TrainedModel {
             Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
                 .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
         })?;
-        export::write_model(&self.model, &self.labels, folder)?;
-        if let Some(tokenizer) = &self.tokenizer {
+        let labels = self.tasks.iter().map(|task| (task.name.clone(), task.labels.clone())).collect();
+        export::write_model(&self.model, &labels, folder)?;
+        if let Some(tokenizer) = self.tasks.iter().find_map(|task| task.tokenizer.as_ref()) {
             super::copy_beside(tokenizer.path(), folder)?;
         }
         Ok(folder.to_owned())

@@ -22,7 +22,7 @@ pub struct Plan {
     pub trainable_parameters: usize,
     /// Elements of all parameters.
     pub total_parameters: usize,
-    /// Training examples.
+    /// Training examples of all tasks.
     pub examples: usize,
     /// Tokens (or patches) of all training examples.
     pub tokens: usize,
@@ -91,7 +91,8 @@ pub struct Schedule {
 
 impl Plan {
     /// The plan of a run whose strategies and heads have attached.
-    pub fn new(model: &AdaptedModel, data: &Dataset, schedule: &Schedule) -> Self {
+    pub fn new(model: &AdaptedModel, data: &[&Dataset], schedule: &Schedule) -> Self {
+        let sum = |of: fn(&Dataset) -> usize| data.iter().map(|data| of(data)).sum();
         let info = model.model.info();
         let mut trainable: Vec<Share> = Vec::new();
         for parameter in model.trainable() {
@@ -118,9 +119,9 @@ impl Plan {
             trainable,
             trainable_parameters,
             total_parameters,
-            examples: data.len(),
-            tokens: data.total_tokens(),
-            truncated: data.truncated(),
+            examples: sum(Dataset::len),
+            tokens: sum(Dataset::total_tokens),
+            truncated: sum(Dataset::truncated),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
             estimate: None,
@@ -164,7 +165,7 @@ const KEPT_WIDTHS: usize = 16;
 /// The engine itself: code, thread stacks, scratch of the kernels, tokenizer.
 const BASELINE: usize = 60_000_000;
 
-fn estimate(model: &AdaptedModel, data: &Dataset, schedule: &Schedule, trainable: usize, total: usize) -> Memory {
+fn estimate(model: &AdaptedModel, data: &[&Dataset], schedule: &Schedule, trainable: usize, total: usize) -> Memory {
     const F32: usize = 4;
     let info: &ModelInfo = model.model.info();
     let embeddings = match (&info.word_embeddings, info.modality) {
@@ -172,14 +173,15 @@ fn estimate(model: &AdaptedModel, data: &Dataset, schedule: &Schedule, trainable
         _ => 0,
     };
     let linear = total.saturating_sub(embeddings);
-    let tokens = data.total_tokens().div_ceil(data.len().max(1)) * schedule.batch_size;
-    let length = data.total_tokens().div_ceil(data.len().max(1));
+    let mean_length = |data: &&Dataset| data.total_tokens().div_ceil(data.len().max(1));
+    let length = data.iter().map(mean_length).max().unwrap_or_default();
+    let tokens = length * schedule.batch_size;
     // Micro-batches in flight hold at most the whole batch.
     let kept = info.layers * (KEPT_WIDTHS * info.width + info.heads * length);
     Memory {
         weights: F32 * (total + PACKED_FORMS * linear),
         training: F32 * trainable * (2 + schedule.moments),
         activations: F32 * tokens * kept * schedule.threads.min(4) / 4 + BASELINE,
-        data: data.in_memory(),
+        data: data.iter().map(|data| data.in_memory()).sum(),
     }
 }

@@ -39,7 +39,7 @@ pub struct Writer<'a> {
 }
 
 enum Sink<'a> {
-    Table { rows: csv::Writer<&'a mut dyn Write>, tabs: bool },
+    Table { rows: Box<csv::Writer<&'a mut dyn Write>>, tabs: bool },
     Lines(&'a mut dyn Write),
 }
 
@@ -51,11 +51,11 @@ impl<'a> Writer<'a> {
     pub fn new(out: &'a mut dyn Write, format: Format, kind: PredictionKind, labels: &'a [String]) -> Result<Self> {
         let mut table = csv::WriterBuilder::new();
         let sink = match format {
-            Format::Csv => Sink::Table { rows: table.from_writer(out), tabs: false },
+            Format::Csv => Sink::Table { rows: Box::new(table.from_writer(out)), tabs: false },
             // TSV has no quoting.
             Format::Tsv => {
                 let table = table.delimiter(b'\t').quote_style(csv::QuoteStyle::Never);
-                Sink::Table { rows: table.from_writer(out), tabs: true }
+                Sink::Table { rows: Box::new(table.from_writer(out)), tabs: true }
             }
             Format::Jsonl => Sink::Lines(out),
         };

@@ -9,10 +9,12 @@ use super::evaluate::{Evaluation, Outcome};
 use super::export::Exported;
 use super::plan::Plan;
 use super::proof::Proof;
+use super::snapshot::After;
 use super::train::Trained;
-use super::watch::Watch;
+use super::watch::{Best, Watch};
 use crate::plugin::Plugin;
 use crate::report::classification;
+use crate::report::table::Table;
 
 /// What a run came to. Its fields are promised to scripts: new ones may come, none goes.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +23,12 @@ pub struct Summary {
     pub folder: PathBuf,
     /// Results by task.
     pub tasks: BTreeMap<String, TaskResult>,
+    /// What was watched on the validation examples of joint tasks; that of a task alone stands in its result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
+    /// Where tasks trained in sequence: all tasks' metrics at the end of each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sequence: Vec<After>,
     /// Figures of the training.
     pub train: Trained,
     /// Counts of elements.
@@ -143,14 +151,35 @@ impl TaskResult {
                 None => format!("{task}: {name} {after:.4}\n"),
             };
         }
-        if let Some(Watch { metric, best: Some(best), .. }) = &self.watch {
-            text += &format!(
-                "{task}: the model of step {} is saved: its validation {metric} {:.4} was the best\n",
-                best.step, best.value
-            );
-        }
+        text += &watch_text(self.watch.as_ref(), &format!("{task}: "));
         text
     }
+
+    /// The metric that says most, by name: the first of those that people look at.
+    pub fn main_metric(metrics: &BTreeMap<String, f64>) -> Option<(&str, f64)> {
+        ["accuracy", "pearson", "loss"].iter().find_map(|name| Some((*name, *metrics.get(*name)?)))
+    }
+}
+
+fn watch_text(watch: Option<&Watch>, of: &str) -> String {
+    match watch {
+        Some(Watch { metric, best: Some(Best { step, value }), .. }) => {
+            format!("{of}the model of step {step} is saved: its validation {metric} {value:.4} was the best\n")
+        }
+        _ => String::new(),
+    }
+}
+
+/// What the tasks came to after each of them, a row for each.
+fn sequence_text(sequence: &[After]) -> String {
+    let mut rows = Table::new();
+    for After { task, metrics } in sequence {
+        let found = metrics.iter().filter_map(|(name, metrics)| {
+            TaskResult::main_metric(metrics).map(|(metric, value)| format!("{name}: {metric} {value:.4}"))
+        });
+        rows.row([&format!("after {task}"), &found.collect::<Vec<_>>().join(", ")]);
+    }
+    rows.to_text()
 }
 
 impl Summary {
@@ -159,6 +188,10 @@ impl Summary {
         let mut text = String::new();
         for (name, task) in &self.tasks {
             text += &task.to_text(name);
+        }
+        text += &watch_text(self.watch.as_ref(), "");
+        if !self.sequence.is_empty() {
+            text += &format!("{}\n", sequence_text(&self.sequence).trim_end());
         }
         let Trained { seconds, steps, samples, tokens, peak_rss_bytes, .. } = self.train;
         text += &format!(

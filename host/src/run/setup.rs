@@ -1,22 +1,23 @@
 //! From a run file to everything that a run needs: plugins opened, model and data loaded, strategies and heads attached.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fthost_autograd::{Device, Precision};
 use fthost_models::{Encoder, Modality};
-use fthost_plugin_api::{HeadSpec, MethodKind, PredictionKind, TaskInfo};
+use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo};
 
-use super::file::{Method, Offer, RunFile, TaskTable, Validation, split_argument};
+use super::file::{Method, Offer, RegularizerTable, RunFile, TaskTable, Validation, split_argument};
 use super::identity::Identity;
+use super::phase::Phase;
 use super::plan::{Plan, Schedule};
 use super::proof::{self, Checksums, Start};
 use super::result::PluginUsed;
-use super::{DeviceChoice, demo, train};
+use super::task::{Task, TaskData};
+use super::{DeviceChoice, demo, snapshot};
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Part, Tokenizer};
+use crate::data::{self, Dataset, Tokenizer};
 use crate::plugin::{HeadInstance, Library, Plugin, RegularizerInstance, SchedulerInstance, Search, StrategyInstance};
-use crate::report::metrics;
 use crate::{Error, Result};
 
 /// Everything that a training needs.
@@ -26,6 +27,7 @@ pub(super) struct Setup {
     pub(super) library: Library,
     pub(super) model: AdaptedModel,
     pub(super) tasks: Vec<Task>,
+    pub(super) phases: Vec<Phase>,
     pub(super) strategies: Vec<StrategyInstance>,
     pub(super) regularizers: Vec<RegularizerInstance>,
     pub(super) scheduler: SchedulerInstance,
@@ -34,18 +36,6 @@ pub(super) struct Setup {
     pub(super) start: Start,
     /// Of the base parameters as they were loaded.
     pub(super) checksums: Checksums,
-}
-
-/// A task with its data and its head.
-pub(super) struct Task {
-    pub(super) name: String,
-    pub(super) head: HeadInstance,
-    pub(super) spec: HeadSpec,
-    pub(super) train: Dataset,
-    pub(super) validation: Option<Dataset>,
-    pub(super) test: Option<Dataset>,
-    /// The metric that is watched on the validation examples.
-    pub(super) monitor: String,
 }
 
 pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
@@ -65,8 +55,10 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
 
     let mut tasks = Vec::new();
     for (i, data) in data.drain(..).enumerate() {
-        tasks.push(set_up_task(&file, i, data, &mut library, &mut model)?);
+        tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
     }
+    let examples: Vec<usize> = tasks.iter().map(|task| task.train.len()).collect();
+    let phases = Phase::all(&file.train, &examples);
     let regularizers = attach_regularizers(&file, &mut library, &mut model)?;
     let schedule = &file.schedule;
     let scheduler = SchedulerInstance::create(
@@ -76,7 +68,7 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
     )
     .map_err(|error| file.at_method(schedule, error))?;
     let precision = file.train.precision.into();
-    Ok(Setup { file, library, model, tasks, strategies, regularizers, scheduler, precision, start, checksums })
+    Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
 }
 
 /// Opens every plugin that the run file and the command line name, chooses strategies, and checks all options.
@@ -184,7 +176,7 @@ fn attach_regularizers(
     model: &mut AdaptedModel,
 ) -> Result<Vec<RegularizerInstance>> {
     let mut regularizers = Vec::new();
-    for method in &file.regularizers {
+    for RegularizerTable { method, state } in &file.regularizers {
         let plugin = library.find(MethodKind::Regularizer, &method.plugin)?.0;
         let regularizer = RegularizerInstance::create(&plugin, &method.plugin, &method.config);
         let mut regularizer = regularizer.map_err(|error| file.at_method(method, error))?;
@@ -196,96 +188,39 @@ fn attach_regularizers(
             ));
             return Err(file.at_method(method, error));
         }
+        if let Some(folder) = state {
+            snapshot::load_earlier(folder, &method.plugin, &mut regularizer).map_err(|error| {
+                let at = format!("{}.state", method.path);
+                file.error_at(&at, error.to_string(), "of this run", None)
+            })?;
+        }
         regularizers.push(regularizer);
     }
     Ok(regularizers)
 }
 
-/// A task's examples, before a head says what their labels mean.
-struct TaskData {
-    train: Dataset,
-    validation: Option<Dataset>,
-    test: Option<Dataset>,
-}
-
-impl TaskData {
-    fn load(file: &RunFile, table: &TaskTable, model: &AdaptedModel) -> Result<Self> {
-        let tokenizer = tokenizer(file, table, model)?;
-        let load = |path: &Path, part: Part, labels: Option<&[String]>| {
-            let modality = model.model.info().modality;
-            let source = data::Source { path, part, columns: &table.columns, labels, modality, device: &model.device };
-            data::load(&source, tokenizer.as_ref())
-        };
-        let train = load(&table.train, Part::Train, None)?;
-        let held_out = |path: &Path| load(path, Part::Test, Some(train.labels()));
-        let validation = match &table.validation {
-            Some(Validation::File(path)) => Some(held_out(path)?),
-            Some(Validation::Share(_)) | None => None,
-        };
-        let test = table.test.as_deref().map(held_out).transpose()?;
-        Ok(Self { train, validation, test })
-    }
-}
-
-fn set_up_task(
-    file: &RunFile,
-    index: usize,
-    data: TaskData,
-    library: &mut Library,
-    model: &mut AdaptedModel,
-) -> Result<Task> {
-    let TaskData { mut train, mut validation, mut test } = data;
-    let table = &file.tasks[index];
-    let (head, spec) = attach_head(file, index, library, model, train.labels().to_vec(), train.class_counts())?;
-    for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
-        data.set_targets(spec.targets)?;
-    }
-    if let Some(Validation::Share(share)) = table.validation {
-        let (rest, held_out) = train.split(share, file.train.seed)?;
-        (train, validation) = (rest, Some(held_out));
-    }
-    let monitor = monitored(file, spec.predictions)?;
-    Ok(Task { name: table.name.clone(), head, spec, train, validation, test, monitor })
-}
-
-/// The metric that is watched.
-fn monitored(file: &RunFile, predictions: PredictionKind) -> Result<String> {
-    let Some(metric) = &file.train.monitor else {
-        return Ok(match predictions {
-            PredictionKind::Classes => "accuracy",
-            PredictionKind::Values => "loss",
-        }
-        .into());
-    };
-    let known = metrics::names(predictions);
-    if known.contains(metric) {
-        return Ok(metric.clone());
-    }
-    let help = format!("the task's metrics are {}", known.join(", "));
-    Err(file.error_at("train.monitor", format!("there is no metric {metric:?}"), "unknown metric", Some(help)))
-}
-
 impl Setup {
     /// What the run will do.
-    pub(super) fn plan(&self) -> Result<Plan> {
-        let task = self.tasks.first().ok_or_else(|| Error::usage("the run file has no task"))?;
+    pub(super) fn plan(&self) -> Plan {
         let settings = &self.file.train;
-        let (steps_per_epoch, steps) = train::steps(settings, task.train.len());
         let schedule = Schedule {
             strategies: self.file.strategies.iter().map(|method| method.plugin.clone()).collect(),
             tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
-            steps_per_epoch,
-            steps,
+            steps_per_epoch: self.phases.iter().map(Phase::steps_per_epoch).sum(),
+            steps: self.phases.iter().map(Phase::steps).sum(),
             batch_size: settings.batch_size,
             moments: settings.optimizer.moments(),
             threads: rayon::current_num_threads(),
         };
-        Ok(Plan::new(&self.model, &task.train, &schedule))
+        let data: Vec<&Dataset> = self.tasks.iter().map(|task| &task.train).collect();
+        Plan::new(&self.model, &data, &schedule)
     }
 
     /// What the run's numbers follow from.
     pub(super) fn identity(&self, device: DeviceChoice) -> Result<Identity> {
         let mut paths: Vec<PathBuf> = tokenizer_file(&self.file, &self.model).into_iter().collect();
+        let earlier = self.file.regularizers.iter().filter_map(|table| table.state.as_deref());
+        paths.extend(earlier.map(|folder| folder.join(snapshot::FINAL)));
         for task in &self.file.tasks {
             paths.push(task.train.clone());
             paths.extend(task.test.clone());

@@ -1,11 +1,13 @@
 //! All that a run is after a step: what a checkpoint holds, and how it is put back.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use fthost_autograd::optim::{LossScaler, Optimizer};
 use fthost_autograd::{Precision, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint;
 use super::identity::Identity;
 use super::train::Trained;
 use super::watch::Watch;
@@ -21,22 +23,57 @@ const FORM: u32 = 1;
 pub struct TrainState {
     /// The figures so far; `steps` is the place in the data.
     pub trained: Trained,
+    /// The phase under way.
+    pub phase: Place,
     /// Losses of the epoch under way: their sum and number.
     pub epoch_loss: (f64, u64),
-    /// The monitored metric, where there are validation examples.
+    /// The phase's monitored metric, where there are validation examples.
     pub watch: Option<Watch>,
+    /// The monitored metrics of the phases that are over.
+    pub watched: Vec<Option<Watch>>,
+    /// Metrics on all test examples at the end of each phase, where there are several.
+    pub sequence: Vec<After>,
     /// Loss scale and steps since its last change, where losses are scaled.
     pub loss_scale: Option<(f64, u64)>,
-    /// Metrics on the test examples before training, where the run file asks for them.
-    pub before: BTreeMap<String, f64>,
+    /// By task, metrics on the test examples before training, where the run file asks for them.
+    pub before: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+/// A phase of the run, and where it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Phases that are over.
+    pub number: usize,
+    /// Optimizer steps of these.
+    pub began: u64,
+}
+
+/// What the model does at the end of a task, where tasks train in sequence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct After {
+    /// The task that has just been trained.
+    pub task: String,
+    /// Metrics on the test examples, by task and name.
+    pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
 impl TrainState {
     /// The state before the first step.
-    pub fn begin(watch: Option<Watch>, precision: Precision) -> Self {
+    pub fn begin(precision: Precision) -> Self {
         let scaler = (precision == Precision::F16).then(LossScaler::default);
         let loss_scale = scaler.map(|scaler| (scaler.scale(), scaler.steady()));
-        Self { watch, loss_scale, ..Self::default() }
+        Self { loss_scale, ..Self::default() }
+    }
+
+    /// Optimizer steps of the phase so far.
+    pub fn phase_steps(&self) -> u64 {
+        self.trained.steps - self.phase.began
+    }
+
+    /// The phase is over; the next one begins.
+    pub fn end_phase(&mut self) {
+        self.watched.push(self.watch.take());
+        self.phase = Place { number: self.phase.number + 1, began: self.trained.steps };
     }
 
     /// The loss scaler as it stands.
@@ -105,6 +142,25 @@ impl Header {
         let json = self.plugins.get(place).cloned().unwrap_or_default();
         plugin.load(&State { json, tensors: below(tensors, &format!("{place}/")) })
     }
+}
+
+/// Gives a regularizer the state that one of the same name had at the end of an earlier run.
+///
+/// # Errors
+/// Where the folder is none of a run that has ended, or the run had no such regularizer.
+pub fn load_earlier(run: &Path, name: &str, regularizer: &mut dyn Stateful) -> Result<()> {
+    let found = checkpoint::open::<Header>(&run.join(FINAL))?;
+    let file: toml::Table = found
+        .header
+        .identity
+        .run_file
+        .parse()
+        .map_err(|error| Error::usage(format!("the run file in {} does not read: {error}", run.display())))?;
+    let named = |table: &toml::Value| table.get("plugin").and_then(toml::Value::as_str) == Some(name);
+    let place = file.get("regularizer").and_then(toml::Value::as_array).and_then(|all| all.iter().position(named));
+    let place =
+        place.ok_or_else(|| Error::usage(format!("the run in {} had no regularizer {name:?}", run.display())))?;
+    found.header.restore_plugin(&regularizer_place(place), regularizer, &found.tensors)
 }
 
 const PARAMETER: &str = "parameter/";

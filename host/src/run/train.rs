@@ -1,5 +1,6 @@
 //! The training loop, from the first step to the last.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use fthost_autograd::optim::{self, LossScaler};
@@ -15,15 +16,18 @@ use super::file::TrainTable;
 use super::folder::RunFolder;
 use super::identity::Identity;
 use super::interrupt::Interrupt;
-use super::snapshot::{self, Parts, TrainState, parameters};
+use super::phase::{Batch, Phase};
+use super::snapshot::{self, After, Parts, TrainState, parameters};
 use super::step::{BatchGradients, DropoutKey, Pass, scalar};
-use crate::adapted::AdaptedModel;
-use crate::data::{Dataset, Sampler};
-use crate::plugin::{HeadInstance, RegularizerInstance, SchedulerInstance, Stateful, StrategyInstance};
+use super::task::Task;
+use super::watch::{self, Mean, Watch};
+use crate::adapted::{AdaptedModel, Owner};
+use crate::data::Dataset;
+use crate::plugin::{RegularizerInstance, SchedulerInstance, State, Stateful, StrategyInstance};
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::{Error, Result};
 
-/// Everything that takes part in the training of one task.
+/// Everything that takes part in the training.
 pub struct Trainer<'a> {
     /// `[train]` of the run file.
     pub settings: &'a TrainTable,
@@ -35,18 +39,14 @@ pub struct Trainer<'a> {
     pub regularizers: &'a mut [RegularizerInstance],
     /// The schedule.
     pub scheduler: &'a mut SchedulerInstance,
+    /// The schedule's state before the first step: each phase begins with it.
+    pub fresh_schedule: State,
     /// The optimizer.
     pub optimizer: &'a mut optim::Optimizer,
-    /// The task's name.
-    pub task: &'a str,
-    /// The task's head.
-    pub head: &'a mut HeadInstance,
-    /// What the head declared.
-    pub spec: &'a fthost_plugin_api::HeadSpec,
-    /// The training examples.
-    pub data: &'a Dataset,
-    /// The examples that are watched.
-    pub validation: Option<&'a Dataset>,
+    /// The tasks, in the order of the run file.
+    pub tasks: &'a mut [Task],
+    /// What trains one after the other.
+    pub phases: &'a [Phase],
     /// Float type of matrix products.
     pub precision: Precision,
     /// Where checkpoints go.
@@ -82,13 +82,6 @@ pub struct Trained {
     pub parameters_with_gradient: f64,
 }
 
-/// How many optimizer steps a training takes: of one epoch, and in all.
-pub fn steps(settings: &TrainTable, examples: usize) -> (u64, u64) {
-    let per_epoch = examples.div_ceil(settings.examples_per_step()).max(1) as u64;
-    let all = per_epoch * settings.epochs;
-    (per_epoch, settings.steps.map_or(all, |cap| cap.min(all)))
-}
-
 /// What one optimizer step came to.
 struct Step {
     /// Mean loss, penalties left out.
@@ -101,8 +94,7 @@ struct Step {
 }
 
 impl Trainer<'_> {
-    /// Trains from where `state` stands to the end, or until the monitored metric has not been better for too long. Every step is
-    /// logged to the run folder.
+    /// Trains from where `state` stands to the end, phase after phase. Every step is logged to the run folder.
     ///
     /// # Errors
     /// [`Error::Interrupted`] where the user stops it, with a checkpoint written; whatever else ends it.
@@ -112,29 +104,93 @@ impl Trainer<'_> {
         folder: &mut RunFolder,
         progress: &TrainProgress,
     ) -> Result<TrainState> {
-        let (steps_per_epoch, total_steps) = steps(self.settings, self.data.len());
-        let epochs = self.settings.epochs;
-        let sampler = Sampler::new(self.settings.seed, self.data.len(), self.settings.examples_per_step());
-        let mut batches = None;
         let mut watch = Stopwatch::start(state.trained.seconds);
-
-        if state.trained.steps == 0 {
-            self.tell(&Event::TaskBegin { task: self.task.to_owned() })?;
-        }
-        while state.trained.steps < total_steps && !state.watch.as_ref().is_some_and(|watch| watch.stops()) {
-            let step = state.trained.steps;
-            let (epoch, batch) = (step / steps_per_epoch, step % steps_per_epoch);
-            if batch == 0 {
-                state.epoch_loss = (0.0, 0);
-                self.tell(&Event::EpochBegin { epoch, epochs })?;
+        while let Some(phase) = self.phases.get(state.phase.number) {
+            if state.phase_steps() == 0 {
+                self.begin(phase, &mut state)?;
             }
-            let rest = batches.get_or_insert_with(|| sampler.epoch_from(epoch, batch as usize));
-            let Some(rows) = rest.next() else { return Err(Error::run("an epoch has fewer batches than it should")) };
+            self.run(phase, &mut state, &mut watch, folder, progress)?;
+            watch.pause(|| self.end(phase, &mut state, folder, progress))?;
+        }
+        folder.flush()?;
+        state.trained.seconds = watch.seconds();
+        Ok(state)
+    }
 
-            self.tell(&Event::StepBegin { step, total_steps })?;
+    /// A phase begins: optimizer and schedule begin anew, as they would in a run of its own.
+    fn begin(&mut self, phase: &Phase, state: &mut TrainState) -> Result<()> {
+        if state.phase.number > 0 {
+            *self.optimizer = optim::Optimizer::new(self.optimizer.method());
+            self.scheduler.load(&self.fresh_schedule)?;
+        }
+        state.watch = watch::of_phase(phase, self.tasks, self.settings);
+        phase.tasks().try_for_each(|task| self.tell(&Event::TaskBegin { task: self.tasks[task].name.clone() }, task))
+    }
+
+    /// A phase is over: its best model is put back, everyone is told, and where further tasks follow in sequence, all are tested.
+    fn end(
+        &mut self,
+        phase: &Phase,
+        state: &mut TrainState,
+        folder: &mut RunFolder,
+        progress: &TrainProgress,
+    ) -> Result<()> {
+        let step = state.trained.steps;
+        let best = state.watch.as_ref().and_then(|watch| watch.best);
+        if let Some(best) = best.filter(|best| best.step != step) {
+            snapshot::restore_parameters(self.model, &self.checkpoints.best(best.step)?)?;
+        }
+        phase.tasks().try_for_each(|task| self.tell(&Event::TaskEnd { task: self.tasks[task].name.clone() }, task))?;
+        if self.phases.len() > 1 {
+            let ended = phase.tasks().next().map_or("", |task| self.tasks[task].name.as_str());
+            let mut after = After { task: ended.to_owned(), metrics: BTreeMap::new() };
+            for (i, task) in self.tasks.iter().enumerate() {
+                let Some(test) = &task.test else { continue };
+                progress.say(&format!("testing {} after {ended}", task.name));
+                let metrics = evaluate(&self.pass(i, test), &|_| {})?.metrics();
+                folder.log(&Line::Evaluation {
+                    step,
+                    task: &task.name,
+                    when: &format!("after {ended}"),
+                    metrics: &metrics,
+                })?;
+                after.metrics.insert(task.name.clone(), metrics);
+            }
+            state.sequence.push(after);
+        }
+        state.end_phase();
+        Ok(())
+    }
+
+    /// The steps of a phase, from where it stands to its end, or until the monitored metric has not been better for too long.
+    fn run(
+        &mut self,
+        phase: &Phase,
+        state: &mut TrainState,
+        watch: &mut Stopwatch,
+        folder: &mut RunFolder,
+        progress: &TrainProgress,
+    ) -> Result<()> {
+        let (steps_per_epoch, total_steps) = (phase.steps_per_epoch(), phase.steps());
+        let epochs = self.settings.epochs;
+        let last_phase = state.phase.number + 1 == self.phases.len();
+        let mut batches = None;
+        while state.phase_steps() < total_steps && !state.watch.as_ref().is_some_and(Watch::stops) {
+            let step = state.phase_steps();
+            let (epoch, place) = (step / steps_per_epoch, step % steps_per_epoch);
+            if place == 0 {
+                state.epoch_loss = (0.0, 0);
+                self.tell_all(phase, &Event::EpochBegin { epoch, epochs })?;
+            }
+            let rest = batches.get_or_insert_with(|| phase.epoch_from(epoch, place));
+            let Some(batch) = rest.next() else { return Err(Error::run("an epoch has fewer batches than it should")) };
+
+            self.tell_all(phase, &Event::StepBegin { step, total_steps })?;
             let now = Progress { step, total_steps, steps_per_epoch };
-            let Step { loss, penalty, gradient_norm, lr, skipped } = self.step(&rows, &now, &mut state)?;
-            let tokens = rows.iter().map(|&row| self.data.tokens(row)).sum::<Result<usize>>()?;
+            let Step { loss, penalty, gradient_norm, lr, skipped } = self.step(&batch, &now, state)?;
+            let Batch { task, rows, .. } = &batch;
+            let data = &self.tasks[*task].train;
+            let tokens = rows.iter().map(|&row| data.tokens(row)).sum::<Result<usize>>()?;
             state.trained.steps += 1;
             state.trained.skipped_steps += u64::from(skipped);
             state.trained.samples += rows.len() as u64;
@@ -142,12 +198,13 @@ impl Trainer<'_> {
             if !skipped {
                 state.epoch_loss = (state.epoch_loss.0 + loss, state.epoch_loss.1 + 1);
             }
-            if step == 0 {
+            if state.trained.steps == 1 {
                 state.trained.first_step_seconds = self.started.elapsed().as_secs_f64();
             }
-            self.tell(&Event::StepEnd { step, total_steps, loss })?;
+            self.tell_all(phase, &Event::StepEnd { step, total_steps, loss })?;
             folder.log(&Line::Step {
-                step: step + 1,
+                step: state.trained.steps,
+                task: (self.tasks.len() > 1).then_some(self.tasks[*task].name.as_str()),
                 epoch: epoch + 1,
                 loss,
                 penalty,
@@ -159,41 +216,41 @@ impl Trainer<'_> {
             })?;
             progress.step(&StepReport { loss, lr, samples: rows.len(), tokens });
 
-            let epoch_ends = batch + 1 == steps_per_epoch || step + 1 == total_steps;
+            let phase_ends = step + 1 == total_steps;
+            let epoch_ends = place + 1 == steps_per_epoch || phase_ends;
             if epoch_ends {
-                self.tell(&Event::EpochEnd { epoch, epochs })?;
+                self.tell_all(phase, &Event::EpochEnd { epoch, epochs })?;
                 batches = None;
             }
             if self.settings.evaluate_steps.map_or(epoch_ends, |every| (step + 1).is_multiple_of(every)) {
-                watch.pause(|| self.validate(&mut state, &now, folder, progress))?;
+                watch.pause(|| self.validate(phase, state, &now, folder, progress))?;
             }
             let due = self.settings.checkpoint_steps.is_some_and(|every| (step + 1).is_multiple_of(every));
             let interrupted = self.interrupt.came();
             if due || epoch_ends || interrupted {
                 state.trained.seconds = watch.seconds();
-                self.write_checkpoint(&state, folder)?;
+                state.trained.loss = state.epoch_loss.0 / state.epoch_loss.1.max(1) as f64;
+                self.write_checkpoint(state, folder)?;
             }
-            if interrupted && step + 1 < total_steps {
-                return Err(interrupted_after(step + 1, total_steps));
+            if interrupted && !(phase_ends && last_phase) {
+                let all: u64 = self.phases.iter().map(Phase::steps).sum();
+                return Err(interrupted_after(state.trained.steps, all));
             }
         }
-        self.tell(&Event::TaskEnd { task: self.task.to_owned() })?;
-        folder.flush()?;
-        state.trained.seconds = watch.seconds();
-        state.trained.loss = state.epoch_loss.0 / state.epoch_loss.1.max(1) as f64;
-        Ok(state)
+        Ok(())
     }
 
-    /// One optimizer step: gradients of the examples `rows`, penalties, clipping, update.
-    fn step(&mut self, rows: &[u32], now: &Progress, state: &mut TrainState) -> Result<Step> {
+    /// One optimizer step: gradients of a batch, penalties, clipping, update.
+    fn step(&mut self, batch: &Batch, now: &Progress, state: &mut TrainState) -> Result<Step> {
         let mut scaler = state.scaler();
         let scale = scaler.map_or(1.0, |scaler| scaler.scale());
-        let BatchGradients { mut gradients, loss, weight } = self.gradients(rows, now.step, scale)?;
+        let step = state.trained.steps;
+        let BatchGradients { mut gradients, loss, weight } = self.gradients(batch, step, scale)?;
         let loss = loss / weight;
-        gradients.scale(1.0 / (weight * scale))?;
+        gradients.scale(self.tasks[batch.task].weight / (weight * scale))?;
         // Before penalties, which reach every parameter whether the loss does or not.
-        if now.step == 0 {
-            state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(&gradients)?;
+        if batch.first {
+            state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(batch.task, &gradients)?;
         }
         let penalty = self.add_penalties(&mut gradients)?;
         gradients.densify()?;
@@ -206,7 +263,7 @@ impl Trainer<'_> {
         // Below 1, scaling makes gradients smaller than they are: what overflows then is no matter of the float type.
         let skipped = !finite && scaler.is_some_and(|scaler: LossScaler| scaler.scale() >= 1.0);
         if !finite && !skipped {
-            return Err(self.not_finite(now.step, loss, gradient_norm));
+            return Err(self.not_finite(step, loss, gradient_norm));
         }
         let base = self.rate(now, 1.0)?;
         if !skipped {
@@ -216,10 +273,10 @@ impl Trainer<'_> {
     }
 
     /// Gradients of the sum of the examples' loss terms, batch by batch.
-    fn gradients(&self, rows: &[u32], step: u64, loss_scale: f64) -> Result<BatchGradients> {
-        let pass = self.pass(self.data);
+    fn gradients(&self, batch: &Batch, step: u64, loss_scale: f64) -> Result<BatchGradients> {
+        let pass = self.pass(batch.task, &self.tasks[batch.task].train);
         let mut sum = BatchGradients::default();
-        for (i, rows) in rows.chunks(self.settings.batch_size).enumerate() {
+        for (i, rows) in batch.rows.chunks(self.settings.batch_size).enumerate() {
             let first = (i * self.settings.batch_size) as u64;
             let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step, first });
             sum.add(pass.gradients(rows, dropout, loss_scale)?)?;
@@ -227,9 +284,10 @@ impl Trainer<'_> {
         Ok(sum)
     }
 
-    /// A pass over a data set of the task.
-    pub fn pass<'b>(&'b self, data: &'b Dataset) -> Pass<'b> {
-        Pass { model: self.model, head: self.head, spec: self.spec, data, precision: self.precision }
+    /// A pass over a data set of a task.
+    pub fn pass<'b>(&'b self, task: usize, data: &'b Dataset) -> Pass<'b> {
+        let Task { head, spec, .. } = &self.tasks[task];
+        Pass { model: self.model, head, spec, data, precision: self.precision }
     }
 
     /// Adds the gradients of the regularizers' penalties; their sum, if there was any.
@@ -246,10 +304,12 @@ impl Trainer<'_> {
     }
 
     /// No silent no-op: a parameter that was declared to train and is not reached by the loss is an error.
-    fn every_parameter_has_a_gradient(&self, gradients: &Gradients) -> Result<f64> {
+    /// Heads of other tasks are not reached by this one's.
+    fn every_parameter_has_a_gradient(&self, task: usize, gradients: &Gradients) -> Result<f64> {
         let left_out: Vec<&str> = self
             .model
             .trainable()
+            .filter(|p| !matches!(p.owner, Owner::Head(other) if other != task))
             .filter(|p| gradients.get(&p.parameter).is_none())
             .map(|p| p.parameter.name())
             .collect();
@@ -259,7 +319,7 @@ impl Trainer<'_> {
         let named = left_out.iter().take(5).copied().collect::<Vec<_>>().join(", ");
         let more = if left_out.len() > 5 { format!(" and {} more", left_out.len() - 5) } else { String::new() };
         Err(Error::Run {
-            message: format!("after step 1 no gradient has reached these trainable parameters: {named}{more}"),
+            message: format!("after the first step no gradient has reached these trainable parameters: {named}{more}"),
             help: Some(
                 "the loss does not depend on them: freeze them, or choose targets that the task's features pass".into(),
             ),
@@ -303,28 +363,45 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Evaluates the validation examples, tells everyone, and keeps the best model.
+    /// Evaluates the validation examples of the phase's tasks, tells everyone, and keeps the best model.
     fn validate(
         &mut self,
+        phase: &Phase,
         state: &mut TrainState,
         now: &Progress,
         folder: &mut RunFolder,
         progress: &TrainProgress,
     ) -> Result<()> {
-        let (Some(data), Some(watch)) = (self.validation, &mut state.watch) else { return Ok(()) };
+        let Some(watch) = &mut state.watch else { return Ok(()) };
         let step = state.trained.steps;
-        let metrics = evaluate(&self.pass(data), &|_| {})?.metrics();
-        folder.log(&Line::Evaluation { step, task: self.task, when: "validation", metrics: &metrics })?;
-        let value = metrics.get(&watch.metric).copied().unwrap_or(f64::NAN);
+        let (mut seen, mut found) = (Mean::default(), Vec::new());
+        for i in phase.tasks() {
+            let task = &self.tasks[i];
+            let Some(data) = &task.validation else { continue };
+            let metrics = evaluate(&self.pass(i, data), &|_| {})?.metrics();
+            folder.log(&Line::Evaluation { step, task: &task.name, when: "validation", metrics: &metrics })?;
+            if let Some(metric) = &task.monitor {
+                seen.add(metrics.get(metric).copied().unwrap_or(f64::NAN), task.weight);
+            }
+            found.push((i, metrics));
+        }
+        let value = seen.value();
         self.scheduler.on_evaluation(now, value)?;
         let better = watch.see(step, value);
         if better {
             self.checkpoints.write_best(step, &parameters(self.model))?;
         }
-        let (metric, loss) = (&watch.metric, metrics.get("loss").copied().unwrap_or(f64::NAN));
+        let losses = found.iter().map(|(i, metrics)| {
+            let loss = metrics.get("loss").copied().unwrap_or(f64::NAN);
+            if found.len() == 1 { format!("loss {loss:.4}") } else { format!("{} {loss:.4}", self.tasks[*i].name) }
+        });
+        let losses = losses.collect::<Vec<_>>().join(", ");
         let remark = if better { ", the best so far" } else { "" };
-        progress.say(&format!("step {step}: validation {metric} {value:.4}, loss {loss:.4}{remark}"));
-        self.tell(&Event::Evaluation { step, task: self.task.to_owned(), metrics })
+        progress.say(&format!("step {step}: validation {} {value:.4}, {losses}{remark}", watch.metric));
+        for (i, metrics) in found {
+            self.tell(&Event::Evaluation { step, task: self.tasks[i].name.clone(), metrics }, i)?;
+        }
+        Ok(())
     }
 
     fn write_checkpoint(&mut self, state: &TrainState, folder: &mut RunFolder) -> Result<()> {
@@ -345,17 +422,26 @@ impl Trainer<'_> {
             plugins.push((snapshot::regularizer_place(i), regularizer));
         }
         plugins.push((snapshot::SCHEDULE_PLACE.into(), self.scheduler));
-        plugins.push((snapshot::head_place(self.task), self.head));
+        for task in self.tasks.iter_mut() {
+            plugins.push((snapshot::head_place(&task.name), &mut task.head));
+        }
         Parts { model: self.model, plugins, optimizer: self.optimizer }
     }
 
-    fn tell(&mut self, event: &Event) -> Result<()> {
+    /// Tells everyone what happened to a phase.
+    fn tell_all(&mut self, phase: &Phase, event: &Event) -> Result<()> {
+        let task = phase.tasks().next().unwrap_or_default();
+        self.tell(event, task)
+    }
+
+    /// Tells everyone what happened to a task.
+    fn tell(&mut self, event: &Event, task: usize) -> Result<()> {
         for (i, strategy) in self.strategies.iter_mut().enumerate() {
             strategy.event(event, self.model, i)?;
         }
         for regularizer in self.regularizers.iter_mut() {
-            let mut examples =
-                TaskExamples { head: self.head, spec: self.spec, data: self.data, seed: self.settings.seed };
+            let Task { head, spec, train, .. } = &self.tasks[task];
+            let mut examples = TaskExamples { head, spec, data: train, seed: self.settings.seed };
             regularizer.event(event, self.model, Some(&mut examples))?;
         }
         Ok(())

@@ -15,7 +15,8 @@ const SCORES: [&str; 4] = ["accuracy", "macro_f1", "pearson", "spearman"];
 /// What is drawn over the steps.
 #[derive(Debug, Default)]
 pub(super) struct Curves {
-    loss: Points,
+    /// By task; under the empty name where there is one task.
+    loss: BTreeMap<String, Points>,
     penalty: Points,
     lr: Points,
     gradient_norm: Points,
@@ -31,7 +32,8 @@ impl Curves {
             let Some(step) = line["step"].as_f64() else { continue };
             match line["event"].as_str() {
                 Some("step") => {
-                    add(&mut curves.loss, step, line.get("loss"));
+                    let task = line["task"].as_str().unwrap_or_default();
+                    add(curves.loss.entry(task.to_owned()).or_default(), step, line.get("loss"));
                     add(&mut curves.penalty, step, line.get("penalty"));
                     add(&mut curves.lr, step, line.get("lr"));
                     add(&mut curves.gradient_norm, step, line.get("gradient_norm"));
@@ -55,7 +57,12 @@ impl Curves {
         let mut charts = Vec::new();
         let validation_loss = self.validation(|metric, _| metric == "loss");
         if !self.loss.is_empty() {
-            let chart = noisy(steps("Training loss", &self.loss), "each step", &self.loss);
+            let chart = match self.loss.values().next().filter(|_| self.loss.len() == 1) {
+                Some(only) => noisy(steps("Training loss", only), "each step", only),
+                None => self.loss.iter().fold(Chart::new("Training loss", "step"), |chart, (task, points)| {
+                    chart.series(Series::new(task.clone(), smoothed(points, span(points.len()))))
+                }),
+            };
             charts.push(validation_loss.into_iter().fold(chart, Chart::series));
         } else if !validation_loss.is_empty() {
             charts.push(validation_loss.into_iter().fold(Chart::new("Validation loss", "step"), Chart::series));
@@ -157,7 +164,7 @@ mod tests {
             json!(null),
         ];
         let curves = Curves::read(&lines);
-        assert_eq!(curves.loss, [(1.0, 2.0), (2.0, 1.0)]);
+        assert_eq!(curves.loss[""], [(1.0, 2.0), (2.0, 1.0)]);
         assert_eq!(curves.penalty, [(2.0, 0.5)]);
         assert_eq!(curves.gradient_norm.len(), 2);
         assert!(curves.gradient_norm[0].1.is_nan());
@@ -168,10 +175,18 @@ mod tests {
     }
 
     #[test]
+    fn losses_of_several_tasks_are_curves_of_their_own() {
+        let line = |(step, task): (u64, &str)| json!({"event": "step", "step": step, "task": task, "loss": 1.0});
+        let curves = Curves::read(&[(1, "a"), (2, "b"), (3, "a")].map(line));
+        assert_eq!(curves.loss["a"], [(1.0, 1.0), (3.0, 1.0)]);
+        assert_eq!((curves.loss["b"].len(), curves.charts().len()), (1, 1));
+    }
+
+    #[test]
     fn steps_that_a_resumed_run_repeats_replace_the_first_ones() {
         let line = |(step, loss): (u64, f64)| json!({"event": "step", "step": step, "loss": loss});
         let curves = Curves::read(&[(1, 5.0), (2, 4.0), (3, 3.0), (2, 4.5), (3, 3.5), (4, 2.5)].map(line));
-        assert_eq!(curves.loss, [(1.0, 5.0), (2.0, 4.5), (3.0, 3.5), (4.0, 2.5)]);
+        assert_eq!(curves.loss[""], [(1.0, 5.0), (2.0, 4.5), (3.0, 3.5), (4.0, 2.5)]);
     }
 
     #[test]

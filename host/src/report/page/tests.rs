@@ -43,6 +43,8 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
     };
     let share = |owner: &str, tensors, elements| Share { owner: owner.to_owned(), tensors, elements };
     Summary {
+        watch: None,
+        sequence: Vec::new(),
         folder: format!("runs/sentiment{name}").into(),
         tasks: [(format!("sentiment{name}"), result)].into(),
         train: Trained {

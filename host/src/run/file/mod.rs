@@ -24,12 +24,15 @@ use serde_json::Value as Json;
 
 pub use choose::{Offer, split_argument};
 pub use overrides::Override;
-pub use tables::{Method, ModelInit, ModelTable, Optimizer, Precision, RunTable, TaskTable, TrainTable, Validation};
+pub use tables::{
+    Method, ModelInit, ModelTable, Optimizer, Precision, RegularizerTable, RunTable, Sampling, TaskOrder, TaskTable,
+    TrainTable, Validation,
+};
 
 use crate::{Error, Result};
 use document::{Document, Node, Value};
 use schema::Checker;
-use tables::{Keys, MethodKeys, OptimizerName, TaskKeys, TrainKeys, ValidationKey};
+use tables::{Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys, ValidationKey};
 
 /// How a run file names the embedded model, and the embedded data set for it.
 const DEMO: &str = "demo";
@@ -50,7 +53,7 @@ pub struct RunFile {
     /// What trains, in order. [`choose_strategies`](Self::choose_strategies) adds the command line's.
     pub strategies: Vec<Method>,
     /// What is added to the loss, in order.
-    pub regularizers: Vec<Method>,
+    pub regularizers: Vec<RegularizerTable>,
     /// The learning rate of each step.
     pub schedule: Method,
     /// How training goes.
@@ -132,17 +135,17 @@ impl RunFile {
                 Some("use letters, digits and -".into()),
             ));
         }
-        let methods = |table: &str, methods: Vec<MethodKeys>| -> Vec<Method> {
-            methods.into_iter().enumerate().map(|(i, keys)| method(keys, format!("{table}[{i}]"))).collect()
-        };
+        let strategies = strategy.into_iter().enumerate();
+        let regularizers = regularizer.into_iter().enumerate();
         let path = absolute(folder, &model.path, &[DEMO])?;
         let tasks = tasks(&document, folder, task)?;
         watched_by_something(&document, &tasks)?;
+        mixed_by_something(&document, &tasks, &train)?;
         Ok(Self {
             model: ModelTable { path, init: model.init },
             tasks,
-            strategies: methods("strategy", strategy),
-            regularizers: methods("regularizer", regularizer),
+            strategies: strategies.map(|(i, keys)| method(keys, format!("strategy[{i}]"))).collect(),
+            regularizers: regularizers.map(|(i, keys)| regularizer_table(folder, i, keys)).collect::<Result<_>>()?,
             schedule: match schedule {
                 Some(keys) => method(keys, "schedule".into()),
                 None => Method { plugin: "constant".into(), config: empty_object(), path: "schedule".into() },
@@ -159,10 +162,15 @@ impl RunFile {
         self.run.out.clone()
     }
 
+    /// Do several tasks train jointly?
+    pub fn joint(&self) -> bool {
+        self.tasks.len() > 1 && self.train.tasks == TaskOrder::Joint
+    }
+
     /// Every method that the run needs.
     pub fn methods(&self) -> impl Iterator<Item = (&Method, MethodKind)> {
         let strategies = self.strategies.iter().map(|method| (method, MethodKind::Strategy));
-        let regularizers = self.regularizers.iter().map(|method| (method, MethodKind::Regularizer));
+        let regularizers = self.regularizers.iter().map(|table| (&table.method, MethodKind::Regularizer));
         let heads = self.tasks.iter().map(|task| (&task.head, MethodKind::TaskHead));
         strategies.chain(regularizers).chain([(&self.schedule, MethodKind::Scheduler)]).chain(heads)
     }
@@ -178,7 +186,9 @@ impl RunFile {
             .cloned()
             .unwrap_or(Node { value: Value::Table(Vec::new()), at: self.document.place(&method.path) });
         if let Value::Table(entries) = &mut options.value {
-            entries.retain(|entry| entry.key != "plugin");
+            let own = ["plugin", "state"];
+            let of_file = if self.kind_of(method) == MethodKind::Regularizer { &own[..] } else { &own[..1] };
+            entries.retain(|entry| !of_file.contains(&entry.key.as_str()));
         }
         let named = Some(format!("{} {:?}", self.kind_of(method), method.plugin));
         Checker { document: &self.document, root: schema, method: named }
@@ -203,7 +213,7 @@ impl RunFile {
             }
         };
         self.strategies.iter_mut().for_each(|method| fill(MethodKind::Strategy, method));
-        self.regularizers.iter_mut().for_each(|method| fill(MethodKind::Regularizer, method));
+        self.regularizers.iter_mut().for_each(|table| fill(MethodKind::Regularizer, &mut table.method));
         fill(MethodKind::Scheduler, &mut self.schedule);
         self.tasks.iter_mut().for_each(|task| fill(MethodKind::TaskHead, &mut task.head));
     }
@@ -285,6 +295,13 @@ fn method(keys: MethodKeys, path: String) -> Method {
     Method { plugin: keys.plugin, config: Json::Object(keys.options), path }
 }
 
+fn regularizer_table(folder: &Path, index: usize, keys: RegularizerKeys) -> Result<RegularizerTable> {
+    Ok(RegularizerTable {
+        method: method(keys.method, format!("regularizer[{index}]")),
+        state: keys.state.map(|path| absolute(folder, &path, &[])).transpose()?,
+    })
+}
+
 /// A path of the run file, absolute, so that the run folder's copy of the file means the same.
 fn absolute(folder: &Path, path: &str, embedded: &[&str]) -> Result<PathBuf> {
     if embedded.contains(&path) {
@@ -341,6 +358,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
                 label: task.columns.label,
             },
             max_tokens: task.max_tokens,
+            weight: task.weight.unwrap_or(1.0),
         });
     }
     Ok(tasks)
@@ -358,6 +376,26 @@ fn watched_by_something(document: &Document, tasks: &[TaskTable]) -> Result<()> 
             let message = format!("{path} needs validation examples, and there are none");
             return Err(document.error(node.at, message, "nothing to watch", Some(help.into())));
         }
+    }
+    Ok(())
+}
+
+/// Refuses options about several tasks where they would silently do nothing.
+fn mixed_by_something(document: &Document, tasks: &[TaskTable], train: &TrainKeys) -> Result<()> {
+    let refuse = |path: &str, why: &str| match document.find(path) {
+        None => Ok(()),
+        Some(node) => {
+            let help = format!("leave it out; {why}");
+            Err(document.error(node.at, format!("{path} does nothing here"), "does nothing", Some(help)))
+        }
+    };
+    if tasks.len() == 1 {
+        refuse("train.tasks", "there is one task")?;
+    }
+    if tasks.len() == 1 || train.tasks == TaskOrder::Sequence {
+        let why = "it is for several tasks that train jointly";
+        refuse("train.sampling", why)?;
+        return (0..tasks.len()).try_for_each(|i| refuse(&format!("task[{i}].weight"), why));
     }
     Ok(())
 }
@@ -407,6 +445,8 @@ fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
     Ok(TrainTable {
         epochs: keys.epochs,
         steps: keys.steps,
+        tasks: keys.tasks,
+        sampling: keys.sampling,
         batch_size: keys.batch_size,
         accumulate: keys.accumulate,
         lr: keys.lr,

@@ -30,7 +30,7 @@ pub(super) struct Keys {
     pub(super) strategy: Vec<MethodKeys>,
     /// what is added to the loss; each is a [[regularizer]]
     #[serde(default)]
-    pub(super) regularizer: Vec<MethodKeys>,
+    pub(super) regularizer: Vec<RegularizerKeys>,
     /// the learning rate of each step
     pub(super) schedule: Option<MethodKeys>,
     /// how training goes; one [train]
@@ -86,6 +86,9 @@ pub(super) struct TaskKeys {
     #[schemars(range(min = 1))]
     #[serde(default = "max_tokens")]
     pub(super) max_tokens: usize,
+    /// what the task's loss is multiplied with, where tasks train jointly; 1 by default
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub(super) weight: Option<f64>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -127,15 +130,29 @@ pub(super) struct MethodKeys {
     pub(super) options: Map<String, Json>,
 }
 
+/// A regularizer: a method that may begin with what an earlier run left of it.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct RegularizerKeys {
+    /// folder of an earlier run, whose regularizer of the same name this one goes on from; relative to the run file
+    #[schemars(length(min = 1))]
+    pub(super) state: Option<String>,
+    #[serde(flatten)]
+    pub(super) method: MethodKeys,
+}
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TrainKeys {
     /// passes over the training examples
     #[schemars(range(min = 1))]
     pub(super) epochs: u64,
-    /// most optimizer steps to take, where that is less than the epochs take
+    /// most optimizer steps to take, where that is less than the epochs take; of each task, where they train in sequence
     #[schemars(range(min = 1))]
     pub(super) steps: Option<u64>,
+    /// whether several tasks train jointly, each step on a batch of one of them, or in sequence
+    pub(super) tasks: TaskOrder,
+    /// how often each of several joint tasks has its turn: in proportion to its size, to the root of it, or each as often
+    pub(super) sampling: Sampling,
     /// examples in a batch
     #[schemars(range(min = 1))]
     pub(super) batch_size: usize,
@@ -179,7 +196,8 @@ pub(super) struct TrainKeys {
     /// optimizer steps between evaluations on the validation examples; without it at the end of each epoch
     #[schemars(range(min = 1))]
     pub(super) evaluate_steps: Option<u64>,
-    /// metric on the validation examples by which the best model is kept; accuracy for classes, loss for values
+    /// metric on the validation examples by which the best model is kept; accuracy for classes, loss for values and for joint
+    /// tasks. Of one of several tasks: TASK.METRIC
     #[schemars(length(min = 1))]
     pub(super) monitor: Option<String>,
     /// evaluations without a better one after which training stops
@@ -204,6 +222,8 @@ impl Default for TrainKeys {
         Self {
             epochs: 3,
             steps: None,
+            tasks: TaskOrder::Joint,
+            sampling: Sampling::Proportional,
             batch_size: 16,
             accumulate: 1,
             lr: 5e-4,
@@ -229,6 +249,28 @@ impl Default for TrainKeys {
             threads: None,
         }
     }
+}
+
+/// How several tasks train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskOrder {
+    /// Together: each step on a batch of one of them.
+    Joint,
+    /// One after the other, in the order of the run file.
+    Sequence,
+}
+
+/// How often each of several joint tasks has its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// In proportion to its number of batches: an epoch passes once through every task.
+    Proportional,
+    /// In proportion to the root of it.
+    Sqrt,
+    /// Each as often.
+    Uniform,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -293,6 +335,8 @@ pub struct TaskTable {
     pub columns: crate::data::Columns,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
+    /// What its loss is multiplied with, above 0; 1 where tasks do not train jointly.
+    pub weight: f64,
 }
 
 /// Where the examples that training watches come from.
@@ -315,13 +359,26 @@ pub struct Method {
     pub path: String,
 }
 
+/// One `[[regularizer]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegularizerTable {
+    /// The method.
+    pub method: Method,
+    /// The folder of an earlier run, absolute, whose state it begins with.
+    pub state: Option<PathBuf>,
+}
+
 /// `[train]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainTable {
     /// Passes over the training examples, at least 1.
     pub epochs: u64,
-    /// Most optimizer steps to take.
+    /// Most optimizer steps to take; of each task, where they train in sequence.
     pub steps: Option<u64>,
+    /// How several tasks train.
+    pub tasks: TaskOrder,
+    /// How often each of several joint tasks has its turn.
+    pub sampling: Sampling,
     /// Examples in a batch, at least 1.
     pub batch_size: usize,
     /// Batches whose gradients make one optimizer step, at least 1.

@@ -158,7 +158,7 @@ fn overrides_set_values() {
     check(&["task.columns.text=a=b"], |f| json!(f.tasks[0].columns.text), json!("a=b"));
     check(&["task.head.label_smoothing=0.2"], |f| f.tasks[0].head.config["label_smoothing"].clone(), json!(0.2));
     check(&["schedule.plugin=cosine", "schedule.warmup=0.1"], |f| f.schedule.config.clone(), json!({ "warmup": 0.1 }));
-    check(&["regularizer.plugin=l2sp"], |f| json!(f.regularizers[0].plugin), json!("l2sp"));
+    check(&["regularizer.plugin=l2sp"], |f| json!(f.regularizers[0].method.plugin), json!("l2sp"));
     check(&["run.name=other"], |f| json!(f.run_folder()), json!("runs/other"));
 }
 

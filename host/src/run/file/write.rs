@@ -26,6 +26,8 @@ impl RunFile {
                 ),
                 ("columns", value(&task.columns)),
                 ("max_tokens", value(task.max_tokens)),
+                // Otherwise it would be refused when the file is read again.
+                ("weight", self.joint().then(|| value(task.weight)).flatten()),
             ];
             section(&mut out, "[[task]]", keys);
         }
@@ -33,7 +35,8 @@ impl RunFile {
             section(&mut out, "[[strategy]]", method(strategy));
         }
         for regularizer in &self.regularizers {
-            section(&mut out, "[[regularizer]]", method(regularizer));
+            let keys = method(&regularizer.method).chain([("state", value(&regularizer.state))]);
+            section(&mut out, "[[regularizer]]", keys);
         }
         section(&mut out, "[schedule]", method(&self.schedule));
         section(&mut out, "[train]", self.train_keys());
@@ -43,6 +46,7 @@ impl RunFile {
 
     fn train_keys(&self) -> Vec<Key<'static>> {
         let train = &self.train;
+        let several = self.tasks.len() > 1;
         let watched = self.tasks.iter().any(|task| task.validation.is_some());
         let (name, own) = match train.optimizer {
             Optimizer::AdamW { betas, eps } => ("adamw", [("betas", value(betas)), ("eps", value(eps))]),
@@ -54,6 +58,8 @@ impl RunFile {
         let mut keys = vec![
             ("epochs", value(train.epochs)),
             ("steps", value(train.steps)),
+            ("tasks", several.then(|| value(train.tasks)).flatten()),
+            ("sampling", self.joint().then(|| value(train.sampling)).flatten()),
             ("batch_size", value(train.batch_size)),
             ("accumulate", value(train.accumulate)),
             ("lr", value(train.lr)),

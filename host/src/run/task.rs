@@ -1,0 +1,111 @@
+//! A task of a run: its head and its examples.
+
+use std::path::Path;
+
+use fthost_plugin_api::{HeadSpec, PredictionKind};
+
+use super::file::{RunFile, TaskTable, Validation};
+use super::setup;
+use crate::Result;
+use crate::adapted::AdaptedModel;
+use crate::data::{self, Dataset, Part};
+use crate::plugin::{HeadInstance, Library};
+use crate::report::metrics;
+
+/// A task with its data and its head.
+pub struct Task {
+    /// Its name in the run file.
+    pub name: String,
+    /// Its head.
+    pub head: HeadInstance,
+    /// What the head declared.
+    pub spec: HeadSpec,
+    /// The training examples.
+    pub train: Dataset,
+    /// The examples that are watched.
+    pub validation: Option<Dataset>,
+    /// The examples that the result is measured on.
+    pub test: Option<Dataset>,
+    /// The metric on the validation examples that counts for the best model; `None` where another task's does.
+    pub monitor: Option<String>,
+    /// What its loss is multiplied with.
+    pub weight: f64,
+}
+
+/// A task's examples, before a head says what their labels mean.
+pub(super) struct TaskData {
+    pub(super) train: Dataset,
+    validation: Option<Dataset>,
+    test: Option<Dataset>,
+}
+
+impl TaskData {
+    pub(super) fn load(file: &RunFile, table: &TaskTable, model: &AdaptedModel) -> Result<Self> {
+        let tokenizer = setup::tokenizer(file, table, model)?;
+        let load = |path: &Path, part: Part, labels: Option<&[String]>| {
+            let modality = model.model.info().modality;
+            let source = data::Source { path, part, columns: &table.columns, labels, modality, device: &model.device };
+            data::load(&source, tokenizer.as_ref())
+        };
+        let train = load(&table.train, Part::Train, None)?;
+        let held_out = |path: &Path| load(path, Part::Test, Some(train.labels()));
+        let validation = match &table.validation {
+            Some(Validation::File(path)) => Some(held_out(path)?),
+            Some(Validation::Share(_)) | None => None,
+        };
+        let test = table.test.as_deref().map(held_out).transpose()?;
+        Ok(Self { train, validation, test })
+    }
+}
+
+impl Task {
+    /// Attaches the task's head and tells the examples what their labels mean.
+    pub(super) fn set_up(
+        file: &RunFile,
+        index: usize,
+        data: TaskData,
+        library: &mut Library,
+        model: &mut AdaptedModel,
+    ) -> Result<Self> {
+        let TaskData { mut train, mut validation, mut test } = data;
+        let table = &file.tasks[index];
+        let (head, spec) =
+            setup::attach_head(file, index, library, model, train.labels().to_vec(), train.class_counts())?;
+        for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
+            data.set_targets(spec.targets)?;
+        }
+        if let Some(Validation::Share(share)) = table.validation {
+            let (rest, held_out) = train.split(share, file.train.seed)?;
+            (train, validation) = (rest, Some(held_out));
+        }
+        let monitor = monitored(file, &table.name, spec.predictions)?;
+        Ok(Self { name: table.name.clone(), head, spec, train, validation, test, monitor, weight: table.weight })
+    }
+}
+
+/// The metric of a task that is watched, if it is one of those that count.
+fn monitored(file: &RunFile, task: &str, predictions: PredictionKind) -> Result<Option<String>> {
+    let Some(wanted) = &file.train.monitor else {
+        let metric = match predictions {
+            // What joint tasks have in common is a loss.
+            PredictionKind::Classes if !file.joint() => "accuracy",
+            PredictionKind::Classes | PredictionKind::Values => "loss",
+        };
+        return Ok(Some(metric.into()));
+    };
+    let (of_task, metric) = match wanted.split_once('.') {
+        Some((name, metric)) => (Some(name), metric),
+        None => (None, wanted.as_str()),
+    };
+    let known = metrics::names(predictions);
+    let help = match of_task {
+        Some(name) if name != task && file.tasks.iter().any(|table| table.name == name) => return Ok(None),
+        Some(name) if name != task => {
+            let names: Vec<&str> = file.tasks.iter().map(|table| table.name.as_str()).collect();
+            format!("there is no task {name:?}; the tasks are {}", names.join(", "))
+        }
+        _ if known.iter().any(|name| name == metric) => return Ok(Some(metric.to_owned())),
+        _ => format!("the metrics of the task {task} are {}", known.join(", ")),
+    };
+    Err(file.error_at("train.monitor", format!("there is no metric {wanted:?}"), "unknown metric", Some(help)))
+}
