@@ -631,7 +631,7 @@ typedef struct {
    */
   uint32_t (*needs_reference)(const void *data);
   /*
-   `Regularizer::output_penalty`: a scalar's handle, or 0. `[run thread]`
+   `Regularizer::output_penalty`: a scalar's handle, or 0. `[any thread]`
    */
   FtStatus (*output_penalty)(const void *data, uint64_t outputs, uint64_t reference, uint64_t *out);
 } FtRegularizerVtable;

@@ -27,8 +27,9 @@ pub struct ExampleGradient<'a> {
     pub weight: f64,
 }
 
-/// A penalty on the parameters or on the outputs, added to the task's loss. All calls come on the run's thread.
-pub trait Regularizer: Sized + Send + 'static {
+/// A penalty on the parameters or on the outputs, added to the task's loss. All calls come on the run's thread but
+/// [`output_penalty`](Self::output_penalty), which takes `&self` and runs on several threads at once.
+pub trait Regularizer: Sized + Send + Sync + 'static {
     /// The options of the `[[regularizer]]` table.
     type Config: DeserializeOwned + schemars::JsonSchema;
 
@@ -47,13 +48,14 @@ pub trait Regularizer: Sized + Send + 'static {
         Ok(None)
     }
 
-    /// Whether [`output_penalty`](Self::output_penalty) wants the outputs of the model as it was before training.
+    /// Whether [`output_penalty`](Self::output_penalty) is to be called. It wants several tasks in sequence.
     fn needs_reference(&self) -> bool {
         false
     }
 
-    /// The penalty on one task's outputs, a differentiable scalar: the *sum* over the rows of the micro-batch.
-    /// `outputs` and `reference`: `[rows, classes]`, `reference` from the frozen start, without gradient.
+    /// The penalty on what the head of an earlier task says of the present task's examples, a differentiable scalar: the *sum* over
+    /// the rows of the micro-batch. `outputs` and `reference`: `[rows, classes]`, or as the head's outputs are; `reference` as they
+    /// were before the present task began, without dropout and without gradient. `[any thread]`
     fn output_penalty(&self, outputs: &Tensor, reference: &Tensor) -> Result<Option<Tensor>> {
         let _ = (outputs, reference);
         Ok(None)

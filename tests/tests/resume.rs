@@ -100,7 +100,7 @@ fn killed_at_random_moments_a_run_ends_with_the_same_bits() {
 #[test]
 fn several_tasks_end_with_the_same_bits_too() {
     let second = "\n[[task]]\nname = \"words\"\nhead = { plugin = \"classification\" }\ntrain = \"words.tsv\"\ntest = \"words.tsv\"\nvalidation = \"test.tsv\"\n";
-    let ewc = "\n[[regularizer]]\nplugin = \"ewc\"\n";
+    let held = "\n[[regularizer]]\nplugin = \"ewc\"\n\n[[regularizer]]\nplugin = \"distill\"\n";
     let workdir = |order: &str, more: &str| {
         let workdir = long_workdir("plugin = \"full\"");
         workdir.write("words.tsv", fs::read_to_string(workdir.path().join("train.tsv")).unwrap().repeat(2));
@@ -111,7 +111,7 @@ fn several_tasks_end_with_the_same_bits_too() {
     };
     let start: Vec<&str> = START.into_iter().chain(["--set", "train.epochs=15"]).collect();
     ends_with_the_same_bits(&workdir("joint", ""), &workdir("joint", ""), &start, 1, "joint");
-    ends_with_the_same_bits(&workdir("sequence", ewc), &workdir("sequence", ewc), &start, 1, "sequence");
+    ends_with_the_same_bits(&workdir("sequence", held), &workdir("sequence", held), &start, 1, "sequence");
 }
 
 #[test]

@@ -136,10 +136,7 @@ fn the_best_model_of_joint_tasks_is_that_of_their_mean_loss_or_of_one_tasks_metr
     let watched = |more: &[&str]| {
         let workdir = tasks_workdir(LORA, "");
         let run = fs::read_to_string(workdir.path().join("run.toml")).unwrap();
-        workdir.write(
-            "run.toml",
-            run.replace("[[strategy]]", "[[strategy]]").replace("train = ", "validation = 0.25\ntrain = "),
-        );
+        workdir.write("run.toml", run.replace("train = ", "validation = 0.25\ntrain = "));
         let arguments = ["--config", "run.toml", "--out", "run"].iter().chain(more);
         workdir.fthost(arguments).succeeded();
         result_json(&workdir.path().join("run"))["watch"].clone()
@@ -160,4 +157,30 @@ fn options_of_several_tasks_that_would_do_nothing_are_refused() {
     let three = tasks_workdir(LORA, "tasks = \"sequence\"\n");
     check(&three, "train.sampling=\"sqrt\"", "train.sampling does nothing here");
     check(&three, "task.1.weight=-1.0", "task[1].weight must be above 0");
+}
+
+#[test]
+fn what_an_earlier_head_says_is_held_by_distillation() {
+    let kept = |lambda: Option<&str>| {
+        let workdir = tasks_workdir("plugin = \"full\"", "tasks = \"sequence\"\nepochs = 6\n");
+        let run = fs::read_to_string(workdir.path().join("run.toml")).unwrap().replace("epochs = 2\n", "");
+        let distill = lambda.map(|lambda| format!("\n[[regularizer]]\nplugin = \"distill\"\nlambda = {lambda}\n"));
+        workdir.write("run.toml", run + &distill.unwrap_or_default());
+        workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded();
+        let result = result_json(&workdir.path().join("run"));
+        let loss = |after: usize| result["sequence"][after]["metrics"]["sentiment"]["loss"].as_f64().unwrap();
+        let log = steps(&workdir.path().join("run"));
+        let penalty = log.iter().map(|step| (step["task"].clone(), step["penalty"].as_f64())).collect::<Vec<_>>();
+        (loss(2) - loss(0), penalty)
+    };
+    let ((forgotten, none), (held, penalties)) = (kept(None), kept(Some("5.0")));
+    assert!(held < 0.5 * forgotten, "the loss rises by {forgotten} without distillation, and by {held} with it");
+    assert!(none.iter().all(|(_, penalty)| penalty.is_none()));
+    assert!(penalties.iter().all(|(task, penalty)| penalty.is_some() == (task != "sentiment")), "{penalties:?}");
+
+    let workdir = text_workdir();
+    let run = fs::read_to_string(workdir.path().join("run.toml")).unwrap();
+    workdir.write("run.toml", format!("{run}\n[[regularizer]]\nplugin = \"distill\"\n"));
+    let error = on_one_line(&workdir.fthost(["--config", "run.toml", "--out", "run"]).failed(2));
+    assert!(error.contains("no task comes before another") && error.contains("train.tasks = \"sequence\""), "{error}");
 }

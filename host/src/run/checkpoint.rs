@@ -12,6 +12,7 @@ use safetensors::SafeTensors;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::folder::{cannot_write, write_file_atomically};
+use super::snapshot::CHECKPOINTS;
 use crate::{Error, Result};
 
 /// The metadata's key of the JSON.
@@ -41,7 +42,7 @@ pub struct Found<H> {
 impl Checkpoints {
     /// Those of a run folder, of which the `keep` newest stay.
     pub fn new(run: &Path, keep: usize) -> Self {
-        Self { folder: run.join("checkpoints"), keep }
+        Self { folder: run.join(CHECKPOINTS), keep }
     }
 
     /// Writes the checkpoint after `step` optimizer steps and removes what is too old.

@@ -77,7 +77,7 @@ fn train_speed(settings: &TrainTable, task: &Task, training: &Pass<'_>) -> Resul
     let (mut seconds, mut tokens, mut batches) = (0.0, 0, 0);
     for (i, rows) in sampler.epoch(0).take(1 + BATCHES).enumerate() {
         let began = Instant::now();
-        let gradients = training.gradients(&rows, dropout, 1.0)?;
+        let gradients = training.gradients(&rows, dropout, 1.0, None)?;
         gradients.gradients.norm()?;
         // The first batch packs weights and fills caches. Where it is the only one it has to do.
         if i == 1 {

@@ -1,6 +1,6 @@
 //! Evaluation: predictions for a whole data set, and the loss over it.
 
-use fthost_autograd::{DType, Tape, TapeOptions};
+use fthost_autograd::{DType, Tape, TapeOptions, Tensor};
 use fthost_plugin_api::PredictionKind;
 use rayon::prelude::*;
 
@@ -93,6 +93,16 @@ pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
         Ok(predicted.to_dtype(DType::F32)?.reshape((rows.len(), ()))?.to_vec2::<f32>()?)
     })?;
     Ok(parts.into_iter().flatten().collect())
+}
+
+/// The head's outputs for all examples of the pass's data, `[examples, ...]`.
+pub fn outputs(pass: &Pass<'_>) -> Result<Tensor> {
+    let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
+    let parts = over_chunks(pass, &rows, &|_| {}, |rows| {
+        let tape = evaluation_tape(pass);
+        Ok(pass.outputs(&tape, rows)?.into_tensor())
+    })?;
+    Ok(Tensor::cat(&parts, 0)?)
 }
 
 /// Does something for each chunk of the rows, on all cores. The answers are in order.

@@ -18,6 +18,7 @@ pub mod phase;
 pub mod plan;
 pub mod predict;
 pub mod proof;
+pub mod reference;
 pub mod result;
 mod setup;
 pub mod snapshot;
@@ -48,6 +49,7 @@ use identity::Identity;
 use interrupt::Interrupt;
 use plan::Plan;
 use proof::Proof;
+use reference::Reference;
 use result::{Parameters, Summary, TaskResult};
 use setup::Setup;
 use snapshot::{Header, TrainState};
@@ -187,6 +189,7 @@ pub fn execute(options: Options) -> Result<Summary> {
         optimizer: &mut optimizer,
         tasks: &mut tasks,
         phases: &phases,
+        reference: Reference::default(),
         precision,
         checkpoints: &checkpoints,
         identity: &identity,

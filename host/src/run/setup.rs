@@ -181,12 +181,13 @@ fn attach_regularizers(
         let regularizer = RegularizerInstance::create(&plugin, &method.plugin, &method.config);
         let mut regularizer = regularizer.map_err(|error| file.at_method(method, error))?;
         regularizer.attach(model).map_err(|error| file.at_method(method, error))?;
-        if regularizer.needs_reference()? {
+        if regularizer.needs_reference()? && (file.tasks.len() == 1 || file.joint()) {
             let error = Error::plugin(format!(
-                "the regularizer {} needs the outputs of the model as it was before training, which this host does not offer",
+                "the regularizer {} holds what the heads of earlier tasks say, and no task comes before another",
                 method.plugin
             ));
-            return Err(file.at_method(method, error));
+            let help = "give several [[task]] and train.tasks = \"sequence\", or choose another regularizer";
+            return Err(file.at_method(method, error.with_help(help)));
         }
         if let Some(folder) = state {
             snapshot::load_earlier(folder, &method.plugin, &mut regularizer).map_err(|error| {

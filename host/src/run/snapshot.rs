@@ -110,6 +110,9 @@ pub struct Parts<'a> {
     pub optimizer: &'a mut Optimizer,
 }
 
+/// The folder of a run folder that holds what a resumed run goes on from.
+pub const CHECKPOINTS: &str = "checkpoints";
+
 /// The file of a run folder that holds what the run's result needs besides the model's own weights.
 pub const FINAL: &str = "state.safetensors";
 

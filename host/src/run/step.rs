@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use fthost_autograd::{Dropout, Gradients, Layout, Precision, Tape, TapeOptions, Value};
-use fthost_models::{Input, Read};
+use fthost_autograd::{Dropout, Gradients, Precision, Tape, TapeOptions, Value};
+use fthost_models::{Features, Input, Read};
 use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope};
 
+use super::reference::Holding;
 use crate::adapted::AdaptedModel;
 use crate::data::{Dataset, split_micro_batches};
 use crate::plugin::HeadInstance;
@@ -38,6 +39,8 @@ pub struct BatchGradients {
     pub gradients: Gradients,
     /// The sum of the loss terms.
     pub loss: f64,
+    /// The sum of the penalties on what earlier heads say, over the examples; divide by `weight` as the loss.
+    pub penalty: f64,
     /// The sum of the terms' weights.
     pub weight: f64,
 }
@@ -47,6 +50,7 @@ impl BatchGradients {
     pub fn add(&mut self, other: Self) -> Result<()> {
         self.gradients.accumulate(other.gradients)?;
         self.loss += other.loss;
+        self.penalty += other.penalty;
         self.weight += other.weight;
         Ok(())
     }
@@ -75,16 +79,29 @@ pub fn read_of(features: FeatureKind) -> Read {
 impl Pass<'_> {
     /// The head's outputs for `rows`, recorded on `tape`.
     pub fn outputs(&self, tape: &Tape, rows: &[u32]) -> Result<Value> {
-        let input: Input = self.data.input(rows)?;
-        let features = self.model.model.forward(tape, &input, read_of(self.spec.features))?;
-        // A head that reads one row per example drops out by example.
-        let layout: Layout = features.layout;
-        tape.set_layout(layout.clone());
-        self.head.forward(tape, &features.value, &layout)
+        self.head_outputs(tape, &self.features(tape, rows, read_of(self.spec.features))?)
     }
 
-    /// Loss and gradients of the examples `rows` of one batch. `dropout` is `None` where the run switched it off.
-    pub fn gradients(&self, rows: &[u32], dropout: Option<DropoutKey>, loss_scale: f64) -> Result<BatchGradients> {
+    fn features(&self, tape: &Tape, rows: &[u32], read: Read) -> Result<Features> {
+        let input: Input = self.data.input(rows)?;
+        Ok(self.model.model.forward(tape, &input, read)?)
+    }
+
+    fn head_outputs(&self, tape: &Tape, features: &Features) -> Result<Value> {
+        // A head that reads one row per example drops out by example.
+        tape.set_layout(features.layout.clone());
+        self.head.forward(tape, &features.value, &features.layout)
+    }
+
+    /// Loss and gradients of the examples `rows` of one batch, with penalties on what earlier heads say of them. `dropout` is `None`
+    /// where the run switched it off.
+    pub fn gradients(
+        &self,
+        rows: &[u32],
+        dropout: Option<DropoutKey>,
+        loss_scale: f64,
+        holding: Option<&Holding<'_>>,
+    ) -> Result<BatchGradients> {
         let lengths: Vec<usize> = rows.iter().map(|&row| self.data.tokens(row)).collect::<Result<_>>()?;
         let on_cpu = self.model.device.is_cpu();
         // A loss over the whole batch, and a device with parallelism of its own, take the batch in one piece.
@@ -105,12 +122,24 @@ impl Pass<'_> {
                 }),
             });
             let rows: Vec<u32> = places.iter().map(|&place| rows[place]).collect();
-            let outputs = self.outputs(&tape, &rows)?;
+            let read = read_of(self.spec.features);
+            let features = self.features(&tape, &rows, read)?;
+            let outputs = self.head_outputs(&tape, &features)?;
             let targets = self.data.targets(&rows, &self.model.device)?;
             let (sum, weight) = self.head.loss(&tape, &outputs, &targets, &[])?;
             let loss = scalar(&sum)?;
-            let seed = sum.tensor().ones_like()?.affine(loss_scale, 0.0)?;
-            Ok(BatchGradients { gradients: tape.backward_from(vec![(sum, seed)])?, loss, weight })
+            let held = match holding {
+                Some(holding) => holding
+                    .penalty(&tape, self.model, &rows, &features, read, |read| self.features(&tape, &rows, read))?,
+                None => None,
+            };
+            let penalty = held.as_ref().map_or(Ok(0.0), scalar)?;
+            let mut seeds = Vec::new();
+            for value in std::iter::once(sum).chain(held) {
+                let seed = value.tensor().ones_like()?.affine(loss_scale, 0.0)?;
+                seeds.push((value, seed));
+            }
+            Ok(BatchGradients { gradients: tape.backward_from(seeds)?, loss, penalty, weight })
         };
         if micro_batches.len() == 1 {
             return one(&micro_batches[0]);

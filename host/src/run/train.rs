@@ -1,6 +1,7 @@
 //! The training loop, from the first step to the last.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use fthost_autograd::optim::{self, LossScaler};
@@ -17,6 +18,7 @@ use super::folder::RunFolder;
 use super::identity::Identity;
 use super::interrupt::Interrupt;
 use super::phase::{Batch, Phase};
+use super::reference::{Holding, Reference};
 use super::snapshot::{self, After, Parts, TrainState, parameters};
 use super::step::{BatchGradients, DropoutKey, Pass, scalar};
 use super::task::Task;
@@ -47,6 +49,8 @@ pub struct Trainer<'a> {
     pub tasks: &'a mut [Task],
     /// What trains one after the other.
     pub phases: &'a [Phase],
+    /// What the heads of earlier phases said of the present one's examples, where a regularizer wants to hold it.
+    pub reference: Reference,
     /// Float type of matrix products.
     pub precision: Precision,
     /// Where checkpoints go.
@@ -107,7 +111,9 @@ impl Trainer<'_> {
         let mut watch = Stopwatch::start(state.trained.seconds);
         while let Some(phase) = self.phases.get(state.phase.number) {
             if state.phase_steps() == 0 {
-                self.begin(phase, &mut state)?;
+                self.begin(phase, &mut state, folder.path())?;
+            } else if let Some(task) = self.held_in(phase)? {
+                self.reference = Reference::read(folder.path(), task, self.tasks)?;
             }
             self.run(phase, &mut state, &mut watch, folder, progress)?;
             watch.pause(|| self.end(phase, &mut state, folder, progress))?;
@@ -118,13 +124,27 @@ impl Trainer<'_> {
     }
 
     /// A phase begins: optimizer and schedule begin anew, as they would in a run of its own.
-    fn begin(&mut self, phase: &Phase, state: &mut TrainState) -> Result<()> {
+    fn begin(&mut self, phase: &Phase, state: &mut TrainState, run: &Path) -> Result<()> {
         if state.phase.number > 0 {
             *self.optimizer = optim::Optimizer::new(self.optimizer.method());
             self.scheduler.load(&self.fresh_schedule)?;
         }
         state.watch = watch::of_phase(phase, self.tasks, self.settings);
+        if let Some(task) = self.held_in(phase)? {
+            let pass = |earlier: usize| self.pass(earlier, &self.tasks[task].train);
+            self.reference = Reference::record(run, task, self.tasks, pass)?;
+        }
         phase.tasks().try_for_each(|task| self.tell(&Event::TaskBegin { task: self.tasks[task].name.clone() }, task))
+    }
+
+    /// The task of a phase after the first, where a regularizer holds what earlier heads say of its examples.
+    fn held_in(&self, phase: &Phase) -> Result<Option<usize>> {
+        for regularizer in self.regularizers.iter() {
+            if self.phases.len() > 1 && regularizer.needs_reference()? {
+                return Ok(phase.tasks().next().filter(|&task| task > 0));
+            }
+        }
+        Ok(None)
     }
 
     /// A phase is over: its best model is put back, everyone is told, and where further tasks follow in sequence, all are tested.
@@ -245,14 +265,18 @@ impl Trainer<'_> {
         let mut scaler = state.scaler();
         let scale = scaler.map_or(1.0, |scaler| scaler.scale());
         let step = state.trained.steps;
-        let BatchGradients { mut gradients, loss, weight } = self.gradients(batch, step, scale)?;
+        let BatchGradients { mut gradients, loss, penalty: held, weight } = self.gradients(batch, step, scale)?;
         let loss = loss / weight;
         gradients.scale(self.tasks[batch.task].weight / (weight * scale))?;
         // Before penalties, which reach every parameter whether the loss does or not.
         if batch.first {
             state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(batch.task, &gradients)?;
         }
-        let penalty = self.add_penalties(&mut gradients)?;
+        let held = (!self.reference.is_empty()).then_some(held / weight);
+        let penalty = match (self.add_penalties(&mut gradients)?, held) {
+            (Some(penalty), Some(held)) => Some(penalty + held),
+            (penalty, held) => penalty.or(held),
+        };
         gradients.densify()?;
         let gradient_norm = self.clip(&mut gradients)?;
         let finite = gradient_norm.is_finite() && (loss + penalty.unwrap_or(0.0)).is_finite();
@@ -275,11 +299,16 @@ impl Trainer<'_> {
     /// Gradients of the sum of the examples' loss terms, batch by batch.
     fn gradients(&self, batch: &Batch, step: u64, loss_scale: f64) -> Result<BatchGradients> {
         let pass = self.pass(batch.task, &self.tasks[batch.task].train);
+        let holding = (!self.reference.is_empty()).then_some(Holding {
+            regularizers: self.regularizers,
+            tasks: self.tasks,
+            reference: &self.reference,
+        });
         let mut sum = BatchGradients::default();
         for (i, rows) in batch.rows.chunks(self.settings.batch_size).enumerate() {
             let first = (i * self.settings.batch_size) as u64;
             let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step, first });
-            sum.add(pass.gradients(rows, dropout, loss_scale)?)?;
+            sum.add(pass.gradients(rows, dropout, loss_scale, holding.as_ref())?)?;
         }
         Ok(sum)
     }

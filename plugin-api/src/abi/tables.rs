@@ -345,7 +345,7 @@ pub struct RegularizerVtable {
     pub penalty: unsafe extern "C" fn(data: *const c_void, out: *mut u64) -> Status,
     /// `Regularizer::needs_reference`: 0 or 1. `[run thread]`
     pub needs_reference: unsafe extern "C" fn(data: *const c_void) -> u32,
-    /// `Regularizer::output_penalty`: a scalar's handle, or 0. `[run thread]`
+    /// `Regularizer::output_penalty`: a scalar's handle, or 0. `[any thread]`
     pub output_penalty:
         unsafe extern "C" fn(data: *const c_void, outputs: u64, reference: u64, out: *mut u64) -> Status,
 }

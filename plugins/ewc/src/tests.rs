@@ -157,7 +157,7 @@ impl Run {
         for _ in 0..steps {
             let Self { model, head, spec, data } = &*self;
             let pass = Pass { model, head, spec, data, precision: Precision::F32 };
-            let mut batch = pass.gradients(&rows, None, 1.0).unwrap();
+            let mut batch = pass.gradients(&rows, None, 1.0, None).unwrap();
             losses.push(batch.loss / batch.weight);
             batch.gradients.scale(1.0 / batch.weight).unwrap();
             let tape = Tape::recording();

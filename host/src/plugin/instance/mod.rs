@@ -68,11 +68,13 @@ struct Instance<V: 'static> {
     run: Option<Arc<RunHandles>>,
 }
 
-// SAFETY: the API has all four traits be Send, and heads, whose `forward`, `loss` and `predict` take `&self` on several threads, be
-// Sync too. The other calls take `&mut self` or come on the run's thread, which is what `[run thread]` asks.
+// SAFETY: the API has all four traits be Send, and heads and regularizers, some of whose functions take `&self` on several threads, be
+// Sync too: `forward`, `loss` and `predict`; `output_penalty`. The other calls take `&mut self` or come on the run's thread, which is what `[run thread]` asks.
 unsafe impl<V> Send for Instance<V> {}
-// SAFETY: as above; only heads are shared between threads.
+// SAFETY: as above.
 unsafe impl Sync for Instance<tables::TaskHeadVtable> {}
+// SAFETY: as above.
+unsafe impl Sync for Instance<tables::RegularizerVtable> {}
 
 /// The vtables, all of which begin with the common part.
 ///

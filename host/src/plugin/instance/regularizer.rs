@@ -43,7 +43,7 @@ impl RegularizerInstance {
         })
     }
 
-    /// Whether it wants the outputs of the model as it was before training.
+    /// Whether it holds what the heads of earlier tasks say.
     pub fn needs_reference(&self) -> Result<bool> {
         self.0.call("needs_reference", Scope::default(), |_| {
             // SAFETY: the plugin's own function on its own instance.
