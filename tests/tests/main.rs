@@ -6,7 +6,7 @@
 //! | `c_plugin` | a plugin in C |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `demo` | the embedded demo and what a run leaves behind |
-//! | `examples` | every plugin's example.toml |
+//! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `outside` | a plugin from outside the workspace |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
@@ -23,7 +23,7 @@ mod boundary;
 mod c_plugin;
 mod cuda;
 mod demo;
-mod examples;
+mod every_plugin;
 mod misbehaving;
 mod outside;
 mod prompts;
