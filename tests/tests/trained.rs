@@ -136,6 +136,28 @@ fn what_is_no_run_that_has_ended_says_so() {
 }
 
 #[test]
+fn rates_are_tried_and_one_is_suggested_and_nothing_is_left() {
+    let workdir = text_workdir();
+    let before = workdir.listing();
+    let search = ["lr-find", "run.toml", "--from", "1e-5", "--to", "100"];
+    let found = workdir.fthost(search.iter().chain(&["--json"])).succeeded().stdout;
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let rates: Vec<f64> =
+        found["points"].as_array().unwrap().iter().map(|point| point["lr"].as_f64().unwrap()).collect();
+    assert!(rates.windows(2).all(|pair| pair[0] < pair[1]) && rates.len() <= 100, "{rates:?}");
+    assert_eq!(found["diverged"], true, "a rate of 100 is too high");
+    let suggestion = found["suggestion"].as_f64().unwrap();
+    assert!((1e-4..1.0).contains(&suggestion), "{suggestion}");
+    let again = workdir.fthost(search.iter().chain(&["--json"])).succeeded().stdout;
+    assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), found);
+    let text = workdir.fthost(search).succeeded().stdout;
+    assert!(text.contains("suggestion: train.lr = "), "{text}");
+    assert_eq!(workdir.listing(), before);
+    let error = on_one_line(&workdir.fthost(["lr-find", "run.toml", "--from", "1", "--to", "0.1"]).failed(2));
+    assert!(error.contains("are no range"), "{error}");
+}
+
+#[test]
 fn a_plan_trains_nothing_and_writes_nothing() {
     let workdir = text_workdir();
     let before = workdir.listing();

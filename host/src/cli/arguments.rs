@@ -51,6 +51,13 @@ pub(super) enum Command {
     Plugins,
     /// Shows what a run would do, and measures its time and memory on a few batches; trains nothing
     Plan(RunArguments),
+    /// Tries learning rates on a few batches and suggests one; the run's schedule is left aside, and nothing is kept
+    LrFind {
+        #[command(flatten)]
+        run: RunArguments,
+        #[command(flatten)]
+        range: RangeArguments,
+    },
     /// Evaluates what a run has trained on a file of labelled examples
     Eval {
         /// Folder that a run has left
@@ -88,6 +95,22 @@ pub(super) enum Command {
         #[command(flatten)]
         with: UseArguments,
     },
+}
+
+/// Which learning rates are tried.
+#[derive(Debug, Args)]
+pub(super) struct RangeArguments {
+    /// The lowest rate
+    #[arg(long, default_value_t = 1e-7)]
+    pub(super) from: f64,
+
+    /// The highest rate; a loss of four times the best ends the search before
+    #[arg(long, default_value_t = 10.0)]
+    pub(super) to: f64,
+
+    /// How many rates, one optimizer step each
+    #[arg(long, default_value_t = 100)]
+    pub(super) steps: usize,
 }
 
 /// Which task of a run that has ended.
@@ -172,6 +195,16 @@ impl RunArguments {
                     .with_help("fthost --plugin FILE, or fthost RUN.toml; fthost plugins lists what is found"))
             }
             None => RunFile::demo(&overrides),
+        }
+    }
+
+    /// Refuses arguments about a run folder for a command that leaves none.
+    pub(super) fn must_leave_no_folder(&self) -> Result<()> {
+        match self.out {
+            None => Ok(()),
+            Some(_) => {
+                Err(Error::usage("this command does not take --out").with_help("leave it out: nothing is written"))
+            }
         }
     }
 

@@ -13,13 +13,14 @@ use std::time::Instant;
 use clap::Parser;
 use fthost::run::file::RunFile;
 use fthost::run::folder::{cannot_write, write_file_atomically};
+use fthost::run::lr_find::Range;
 use fthost::run::open::TrainedModel;
 use fthost::run::predict::Format;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, RunArguments, UseArguments};
+use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments};
 
 /// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
 const LOG_VARIABLE: &str = "FTHOST_LOG";
@@ -48,6 +49,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
         Command::Plan(run) => plan(&run, json),
+        Command::LrFind { run, range } => lr_find(&run, &range, json),
         Command::Eval { run, data, of, with } => {
             let (task, result) = with.open(&run)?.evaluate(of.task.as_deref(), &data, !json)?;
             match json {
@@ -88,12 +90,26 @@ fn start_threads(file: &RunFile) -> Result<()> {
 }
 
 fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
+    arguments.must_leave_no_folder()?;
     let file = arguments.run_file()?;
     start_threads(&file)?;
     let plan = run::plan(file, &arguments.plugins, arguments.device)?;
     match json {
         true => say(&serde_json::to_string(&plan).unwrap_or_default()),
         false => say(plan.to_text().trim_end()),
+    }
+}
+
+fn lr_find(arguments: &RunArguments, range: &RangeArguments, json: bool) -> Result<()> {
+    arguments.must_leave_no_folder()?;
+    let file = arguments.run_file()?;
+    start_threads(&file)?;
+    let range = Range { from: range.from, to: range.to, steps: range.steps };
+    let shown = !json && !arguments.quiet;
+    let curve = run::lr_find::lr_find(file, &arguments.plugins, arguments.device, range, shown)?;
+    match json {
+        true => say(&serde_json::to_string(&curve).unwrap_or_default()),
+        false => say(&curve.to_text()),
     }
 }
 

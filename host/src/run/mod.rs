@@ -13,6 +13,8 @@ pub mod file;
 pub mod folder;
 pub mod identity;
 pub mod interrupt;
+pub mod learner;
+pub mod lr_find;
 pub mod open;
 pub mod phase;
 pub mod plan;
@@ -47,6 +49,7 @@ use file::RunFile;
 use folder::RunFolder;
 use identity::Identity;
 use interrupt::Interrupt;
+use learner::Learner;
 use plan::Plan;
 use proof::Proof;
 use reference::Reference;
@@ -169,28 +172,33 @@ pub fn execute(options: Options) -> Result<Summary> {
     let interrupt = Interrupt::listen()?;
     let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
     let evaluate_all = |trainer: &Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
-        let tests = trainer.tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
+        let tests =
+            trainer.learner.tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
         let one = |(i, task, test): (usize, &Task, &Dataset)| {
-            let of = if trainer.tasks.len() > 1 { format!(" {}", task.name) } else { String::new() };
+            let of = if trainer.learner.tasks.len() > 1 { format!(" {}", task.name) } else { String::new() };
             let progress =
                 EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), test.len());
-            let evaluation = evaluate::evaluate(&trainer.pass(i, test), &|examples| progress.advance(examples))?;
+            let evaluation =
+                evaluate::evaluate(&trainer.learner.pass(i, test), &|examples| progress.advance(examples))?;
             Ok((task.name.clone(), evaluation))
         };
         tests.map(one).collect()
     };
     let mut trainer = Trainer {
-        settings: &file.train,
-        model: &mut model,
-        strategies: &mut strategies,
-        regularizers: &mut regularizers,
         fresh_schedule: scheduler.save()?,
-        scheduler: &mut scheduler,
-        optimizer: &mut optimizer,
-        tasks: &mut tasks,
+        learner: Learner {
+            settings: &file.train,
+            model: &mut model,
+            regularizers: &mut regularizers,
+            scheduler: &mut scheduler,
+            fixed_lr: None,
+            optimizer: &mut optimizer,
+            tasks: &mut tasks,
+            reference: Reference::default(),
+            precision,
+        },
+        strategies: &mut strategies,
         phases: &phases,
-        reference: Reference::default(),
-        precision,
         checkpoints: &checkpoints,
         identity: &identity,
         interrupt: &interrupt,
@@ -229,15 +237,15 @@ pub fn execute(options: Options) -> Result<Summary> {
     folder.flush()?;
 
     let saved = export::Saved {
-        model: trainer.model,
+        model: trainer.learner.model,
         base: &file.model.name(),
         adapter_config: adapter_config(trainer.strategies)?,
         adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
-        labels: &trainer.tasks.iter().map(|task| (task.name.clone(), task.train.labels().to_vec())).collect(),
+        labels: &trainer.learner.tasks.iter().map(|task| (task.name.clone(), task.train.labels().to_vec())).collect(),
     }
     .write(folder.path())?;
     let whole = saved.format == export::WHOLE;
-    if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.model).filter(|_| whole) {
+    if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.learner.model).filter(|_| whole) {
         copy_beside(&tokenizer, &saved.path)?;
     }
     let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
@@ -249,7 +257,7 @@ pub fn execute(options: Options) -> Result<Summary> {
     let watch = if file.joint() { watched.pop().flatten() } else { None };
     let mut watched = watched.into_iter();
     let mut results = BTreeMap::new();
-    for task in trainer.tasks.iter() {
+    for task in trainer.learner.tasks.iter() {
         let before = before.remove(&task.name).unwrap_or_default();
         let (labels, counts) = (task.train.labels(), task.train.class_counts());
         let result = TaskResult::new(labels, counts, before, watched.next().flatten(), after.get(&task.name));
@@ -265,7 +273,7 @@ pub fn execute(options: Options) -> Result<Summary> {
         proof: Proof {
             start: setup.start,
             parameters_with_gradient: trained.parameters_with_gradient,
-            frozen: setup.checksums.frozen(trainer.model)?,
+            frozen: setup.checksums.frozen(trainer.learner.model)?,
         },
         train: trained,
         tasks: results,
