@@ -1,0 +1,196 @@
+//! Every op on every device and in every precision against its `f64` form on the CPU: value and gradients. On a machine without a CUDA
+//! device that is the CPU alone, and the test says so.
+
+use fthost_autograd::optim::{Method, Optimizer, StepSettings};
+use fthost_autograd::{
+    Activation, DType, Device, Dropout, Layout, Parameter, Precision, Result, Tape, TapeOptions, Tensor, Value,
+};
+
+use super::{flat, normal};
+
+type Op = Box<dyn Fn(&Tape, &[Value]) -> Result<Value>>;
+
+struct Case {
+    /// The method of `Tape`, and what tells several cases of it apart.
+    name: &'static str,
+    inputs: Vec<Tensor>,
+    op: Op,
+}
+
+fn case(name: &'static str, inputs: &[&[usize]], op: impl Fn(&Tape, &[Value]) -> Result<Value> + 'static) -> Case {
+    let inputs = inputs.iter().enumerate().map(|(i, dims)| normal(&format!("{name} {i}"), dims)).collect();
+    Case { name, inputs, op: Box::new(op) }
+}
+
+/// A case whose inputs are positive.
+fn positive(name: &'static str, inputs: &[&[usize]], op: impl Fn(&Tape, &[Value]) -> Result<Value> + 'static) -> Case {
+    let mut case = case(name, inputs, op);
+    case.inputs.iter_mut().for_each(|x| *x = (x.abs().unwrap() + 0.3).unwrap());
+    case
+}
+
+/// At least one case of every public method of `Tape` that is an op.
+fn cases() -> Vec<Case> {
+    const X: &[&[usize]] = &[&[5, 7]];
+    const PAIR: &[&[usize]] = &[&[5, 7], &[7]];
+    let layout = || Layout::from_lengths([3, 1, 6]);
+    let mut cases = vec![
+        case("add", PAIR, |t, v| t.add(&v[0], &v[1])),
+        case("sub", PAIR, |t, v| t.sub(&v[0], &v[1])),
+        case("mul", PAIR, |t, v| t.mul(&v[0], &v[1])),
+        positive("div", PAIR, |t, v| t.div(&v[0], &v[1])),
+        case("neg", X, |t, v| t.neg(&v[0])),
+        case("affine", X, |t, v| t.affine(&v[0], 1.5, -0.25)),
+        case("exp", X, |t, v| t.exp(&v[0])),
+        positive("log", X, |t, v| t.log(&v[0])),
+        positive("sqrt", X, |t, v| t.sqrt(&v[0])),
+        case("square", X, |t, v| t.square(&v[0])),
+        case("abs", X, |t, v| t.abs(&v[0])),
+        case("clamp_min", X, |t, v| t.clamp_min(&v[0], 0.1)),
+        case("cast", X, |t, v| t.cast(&v[0], DType::F32)),
+        case("sum", X, |t, v| t.sum(&v[0])),
+        case("mean", X, |t, v| t.mean(&v[0])),
+        case("sum_dim", X, |t, v| t.sum_dim(&v[0], 0, false)),
+        case("mean_dim", X, |t, v| t.mean_dim(&v[0], 1, true)),
+        case("softmax", X, |t, v| t.softmax(&v[0])),
+        case("log_softmax", X, |t, v| t.log_softmax(&v[0])),
+        case("transpose", X, |t, v| t.transpose(&v[0], 0, 1)),
+        case("reshape", X, |t, v| t.reshape(&v[0], &[7, 5])),
+        case("narrow", X, |t, v| t.narrow(&v[0], 1, 2, 3)),
+        case("concat", &[&[2, 7], &[3, 7]], |t, v| t.concat(&[&v[0], &v[1]], 0)),
+        case("index_select", X, |t, v| {
+            t.index_select(&v[0], &Tensor::new(&[1u32, 0, 4, 1], v[0].tensor().device())?, 0)
+        }),
+        case("embedding", X, |t, v| t.embedding(&v[0], &[4, 0, 0, 2])),
+        case("select_rows", X, |t, v| t.select_rows(&v[0], &[4, 1])),
+        case("prepend_rows", &[&[10, 4], &[2, 4]], move |t, v| t.prepend_rows(&v[0], &v[1], &layout())),
+        case("linear", &[&[20, 33], &[17, 33], &[17]], |t, v| t.linear(&v[0], &v[1], Some(&v[2]))),
+        case("linear", &[&[20, 33], &[17, 33]], |t, v| t.linear(&v[0], &v[1], None)),
+        case("linear_activation", &[&[20, 33], &[17, 33], &[17]], |t, v| {
+            t.linear_activation(&v[0], &v[1], Some(&v[2]), Activation::Gelu)
+        }),
+        case("low_rank", &[&[9, 6], &[9, 8], &[3, 8], &[6, 3]], |t, v| {
+            t.low_rank(v[0].clone(), &v[1], &v[2], &v[3], 2.0)
+        }),
+        case("matmul", &[&[2, 5, 7], &[2, 7, 3]], |t, v| t.matmul(&v[0], &v[1])),
+        case("layer_norm", &[&[6, 16], &[16], &[16]], |t, v| t.layer_norm(&v[0], &v[1], Some(&v[2]), 1e-5)),
+        case("residual_layer_norm", &[&[6, 16], &[6, 16], &[16], &[16]], |t, v| {
+            t.residual_layer_norm(&v[0], &v[1], &v[2], Some(&v[3]), 1e-5)
+        }),
+        case("attention", &[&[10, 8], &[10, 8], &[10, 8]], move |t, v| {
+            t.attention(&v[0], &v[1], &v[2], 2, &layout(), &layout(), None, 0.0)
+        }),
+        case("attention", &[&[10, 8], &[10, 8], &[10, 8], &[2, 8], &[2, 8]], move |t, v| {
+            t.attention(&v[0], &v[1], &v[2], 2, &layout(), &layout(), Some((&v[3], &v[4])), 0.0)
+        }),
+        case("cross_entropy", &[&[6, 4]], |t, v| {
+            let device = v[0].tensor().device();
+            let targets = Tensor::new(&[0u32, 3, 1, u32::MAX, 2, 0], device)?;
+            let weights = Tensor::new(&[0.5f32, 1.0, 2.0, 0.25], device)?;
+            Ok(t.cross_entropy(&v[0], &targets, Some(&weights), 0.1)?.0)
+        }),
+        case("dropout", X, |t, v| {
+            t.set_layout(Layout::single_rows(5));
+            t.dropout(&v[0], 0.4)
+        }),
+    ];
+    use Activation::{Gelu, GeluTanh, Identity, Relu, Sigmoid, Silu, Tanh};
+    for activation in [Relu, Gelu, GeluTanh, Tanh, Sigmoid, Silu, Identity] {
+        cases.push(case("activation", X, move |t, v| t.activation(&v[0], activation)));
+    }
+    cases
+}
+
+/// Value and gradients of a case.
+fn run(case: &Case, dtype: DType, device: &Device, precision: Precision) -> Result<Vec<Vec<f64>>> {
+    let dropout = Some(Dropout { seed: 3, step: 1, examples: (0..5).collect() });
+    let dropout = dropout.filter(|_| case.name == "dropout");
+    let tape = Tape::new(TapeOptions { precision, dropout, recording: true, parallel_ops: true });
+    let values: Vec<Value> = case
+        .inputs
+        .iter()
+        .map(|x| Ok(tape.variable(x.to_dtype(DType::F32)?.to_dtype(dtype)?.to_device(device)?)))
+        .collect::<Result<_>>()?;
+    let output = (case.op)(&tape, &values)?;
+    let mut all = vec![flat(output.tensor())];
+    let seed = output.tensor().affine(0.5, 0.25)?;
+    let gradients = tape.backward_from(vec![(output, seed)])?;
+    all.extend(values.iter().map(|value| gradients.of(value).map_or_else(Vec::new, flat)));
+    Ok(all)
+}
+
+/// The CUDA device, where this build and this machine have one.
+fn cuda() -> Option<Device> {
+    if cfg!(feature = "cuda") { Device::new_cuda(0).ok() } else { None }
+}
+
+fn devices() -> Vec<Device> {
+    let cuda = cuda();
+    if cuda.is_none() {
+        use std::io::Write;
+        // Past the harness's capture, so that it is seen.
+        writeln!(std::io::stderr(), "skipped: no CUDA device, so the ops are compared on the CPU alone").unwrap();
+    }
+    std::iter::once(Device::Cpu).chain(cuda).collect()
+}
+
+#[test]
+fn every_op_on_every_device_and_in_every_precision() {
+    let precisions = [(Precision::F32, 2e-5), (Precision::Bf16, 3e-2), (Precision::F16, 5e-3)];
+    for device in devices() {
+        for case in cases() {
+            let exact = run(&case, DType::F64, &Device::Cpu, Precision::F32).unwrap();
+            for (precision, tolerance) in precisions {
+                let what = format!("{} in {precision:?} on {:?}", case.name, device.location());
+                let found = run(&case, DType::F32, &device, precision).unwrap_or_else(|e| panic!("{what}: {e}"));
+                for (i, (found, exact)) in found.iter().zip(&exact).enumerate() {
+                    assert_eq!(found.len(), exact.len(), "{what}: result {i}");
+                    let scale = exact.iter().fold(1.0, |max: f64, x| max.max(x.abs()));
+                    let worst = found.iter().zip(exact).map(|(a, e)| (a - e).abs()).fold(0.0, f64::max);
+                    assert!(worst <= tolerance * scale, "{what}: result {i} is off by {worst}, largest {scale}");
+                }
+            }
+        }
+    }
+}
+
+/// The same steps on every device.
+#[test]
+fn optimizers_on_every_device() {
+    for method in [Method::ADAMW, Method::ADAM, Method::Sgd { nesterov: true }] {
+        let trained = |device: &Device| {
+            let tensor = |name: &str| normal(name, &[40, 9]).to_dtype(DType::F32).unwrap().to_device(device).unwrap();
+            let parameter = Parameter::new("p", tensor("start"), true);
+            let mut optimizer = Optimizer::new(method);
+            for step in 0..4 {
+                let gradient = tensor(&format!("gradient {step}"));
+                let settings = StepSettings { lr: 0.01, momentum: 0.9, weight_decay: 0.1 };
+                optimizer.step(&parameter, &gradient, &settings).unwrap();
+            }
+            flat(parameter.tensor())
+        };
+        let expected = trained(&Device::Cpu);
+        for device in devices() {
+            let worst = trained(&device).iter().zip(&expected).map(|(a, e)| (a - e).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-5, "{method:?} on {:?} is off by {worst}", device.location());
+        }
+    }
+}
+
+/// A new op has a case here.
+#[test]
+fn no_op_is_left_out() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ops");
+    let activations = ["relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"];
+    let known: Vec<&str> = cases().iter().map(|case| case.name).chain(activations).collect();
+    let mut ops = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let source = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for line in source.lines().filter_map(|line| line.trim().strip_prefix("pub fn ")) {
+            let name = line.split(['(', '<']).next().unwrap();
+            assert!(known.contains(&name), "the op {name} has no case in devices.rs");
+            ops += 1;
+        }
+    }
+    assert!(ops > 30);
+}
