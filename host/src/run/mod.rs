@@ -23,6 +23,7 @@ pub mod step;
 pub mod train;
 pub mod watch;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -151,114 +152,147 @@ pub fn execute(options: Options) -> Result<Summary> {
     let plan = setup.plan()?;
     output.say(&plan.to_text());
 
-    let Setup { file, mut model, tasks, mut strategies, mut regularizers, mut scheduler, .. } = setup;
-    let precision = setup.precision;
-    // One task for now: several train jointly or in sequence once a run file names them.
-    let mut task = tasks.into_iter().next().ok_or_else(|| Error::usage("the run file has no task"))?;
-
     let mut folder = match &out {
         Some(path) if resume => RunFolder::reopen(path)?,
-        _ => RunFolder::create(out.as_deref(), &file.run_folder())?,
+        _ => RunFolder::create(out.as_deref(), &setup.file.run_folder())?,
     };
-    let checkpoints = Checkpoints::new(folder.path(), file.train.keep_checkpoints);
-    let interrupt = Interrupt::listen()?;
-    let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
-    let evaluate = |pass: &Pass<'_>, when: &str| {
-        let progress = EvaluationProgress::new(output.says_progress(), when, pass.data.len());
-        evaluate::evaluate(pass, &|examples| progress.advance(examples))
-    };
-    let mut trainer = Trainer {
-        settings: &file.train,
-        model: &mut model,
-        strategies: &mut strategies,
-        regularizers: &mut regularizers,
-        scheduler: &mut scheduler,
-        optimizer: &mut optimizer,
-        task: &task.name,
-        head: &mut task.head,
-        spec: &task.spec,
-        data: &task.train,
-        validation: task.validation.as_ref(),
-        precision,
-        checkpoints: &checkpoints,
-        identity: &identity,
-        interrupt: &interrupt,
-        started,
-    };
-    let state = if resume {
-        resume_from(&checkpoints, &identity, &mut trainer, &mut folder)?
-    } else {
-        folder.write("run.toml", identity.run_file.as_bytes())?;
-        let watch = || Watch::new(&task.monitor, file.train.min_delta, file.train.patience);
-        let mut state = TrainState::begin(task.validation.as_ref().map(|_| watch()), precision);
-        if let Some(data) = task.test.as_ref().filter(|_| file.train.evaluate_before) {
-            state.before = evaluate(&trainer.pass(data), "evaluating before training")?.metrics();
-            folder.log(&Line::Evaluation { step: 0, task: &task.name, when: "before", metrics: &state.before })?;
+    let checkpoints = Checkpoints::new(folder.path(), setup.file.train.keep_checkpoints);
+    let begun = Begun { setup, identity, plan, checkpoints: &checkpoints, resume, device, output, started };
+    begun.finish(&mut folder).map_err(|error| way_on(error, folder.path(), &checkpoints, device))
+}
+
+/// A run that has a folder.
+struct Begun<'a> {
+    setup: Setup,
+    identity: Identity,
+    plan: Plan,
+    checkpoints: &'a Checkpoints,
+    resume: bool,
+    device: DeviceChoice,
+    output: Output,
+    started: Instant,
+}
+
+impl Begun<'_> {
+    /// Training, evaluation, and everything saved in the run folder.
+    fn finish(self, folder: &mut RunFolder) -> Result<Summary> {
+        let Self { setup, identity, plan, checkpoints, resume, device, output, started } = self;
+        let Setup { file, mut model, tasks, mut strategies, mut regularizers, mut scheduler, .. } = setup;
+        let precision = setup.precision;
+        // One task for now: several train jointly or in sequence once a run file names them.
+        let mut task = tasks.into_iter().next().ok_or_else(|| Error::usage("the run file has no task"))?;
+        let interrupt = Interrupt::listen()?;
+        let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
+        let evaluate = |pass: &Pass<'_>, when: &str| {
+            let progress = EvaluationProgress::new(output.says_progress(), when, pass.data.len());
+            evaluate::evaluate(pass, &|examples| progress.advance(examples))
+        };
+        let mut trainer = Trainer {
+            settings: &file.train,
+            model: &mut model,
+            strategies: &mut strategies,
+            regularizers: &mut regularizers,
+            scheduler: &mut scheduler,
+            optimizer: &mut optimizer,
+            task: &task.name,
+            head: &mut task.head,
+            spec: &task.spec,
+            data: &task.train,
+            validation: task.validation.as_ref(),
+            precision,
+            checkpoints,
+            identity: &identity,
+            interrupt: &interrupt,
+            started,
+        };
+        let state = if resume {
+            resume_from(checkpoints, &identity, &mut trainer, folder)?
+        } else {
+            folder.write("run.toml", identity.run_file.as_bytes())?;
+            let watch = || Watch::new(&task.monitor, file.train.min_delta, file.train.patience);
+            let mut state = TrainState::begin(task.validation.as_ref().map(|_| watch()), precision);
+            if let Some(data) = task.test.as_ref().filter(|_| file.train.evaluate_before) {
+                state.before = evaluate(&trainer.pass(data), "evaluating before training")?.metrics();
+                folder.log(&Line::Evaluation { step: 0, task: &task.name, when: "before", metrics: &state.before })?;
+            }
+            state
+        };
+        let progress = TrainProgress::new(output.says_progress(), state.trained.steps, plan.steps);
+        let outcome = trainer.train(state, folder, &progress);
+        progress.finish();
+        let mut state = outcome?;
+
+        let best = state.watch.as_ref().and_then(|watch| watch.best);
+        if let Some(best) = best.filter(|best| best.step != state.trained.steps) {
+            snapshot::restore_parameters(trainer.model, &checkpoints.best(best.step)?)?;
         }
-        state
-    };
-    let progress = TrainProgress::new(output.says_progress(), state.trained.steps, plan.steps);
-    let outcome = trainer.train(state, &mut folder, &progress);
-    progress.finish();
-    let mut state = match outcome {
-        Err(stopped @ Error::Interrupted { .. }) => {
-            return Err(stopped.with_help(format!("go on with: {}", resume_command(folder.path(), device))));
+        let data = task.test.as_ref();
+        let after = data.map(|data| evaluate(&trainer.pass(data), "evaluating after training")).transpose()?;
+        if let Some(after) = &after {
+            let step = best.map_or(state.trained.steps, |best| best.step);
+            folder.log(&Line::Evaluation { step, task: &task.name, when: "after", metrics: &after.metrics() })?;
         }
-        outcome => outcome?,
-    };
+        folder.flush()?;
 
-    let best = state.watch.as_ref().and_then(|watch| watch.best);
-    if let Some(best) = best.filter(|best| best.step != state.trained.steps) {
-        snapshot::restore_parameters(trainer.model, &checkpoints.best(best.step)?)?;
-    }
-    let data = task.test.as_ref();
-    let after = data.map(|data| evaluate(&trainer.pass(data), "evaluating after training")).transpose()?;
-    if let Some(after) = &after {
-        let step = best.map_or(state.trained.steps, |best| best.step);
-        folder.log(&Line::Evaluation { step, task: &task.name, when: "after", metrics: &after.metrics() })?;
-    }
-    folder.flush()?;
+        let saved = export::Saved {
+            model: trainer.model,
+            base: &file.model.name(),
+            adapter_config: adapter_config(trainer.strategies)?,
+            adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
+            labels: task.train.labels(),
+        }
+        .write(folder.path())?;
+        let whole = saved.format == export::WHOLE;
+        if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.model).filter(|_| whole) {
+            copy_beside(&tokenizer, &saved.path)?;
+        }
+        let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
+        checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
 
-    let saved = export::Saved {
-        model: trainer.model,
-        base: &file.model.name(),
-        adapter_config: adapter_config(trainer.strategies)?,
-        adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
-        labels: task.train.labels(),
+        state.trained.peak_rss_bytes = peak_rss_bytes();
+        let TrainState { trained, watch, before, .. } = state;
+        let task_result =
+            TaskResult::new(task.train.labels(), task.train.class_counts(), before, watch, after.as_ref());
+        let summary = Summary {
+            folder: folder.path().to_owned(),
+            parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
+            plugins: identity.plugins.clone(),
+            seed: file.train.seed,
+            device: device.to_string(),
+            precision: file.train.precision.to_string(),
+            proof: Proof {
+                start: setup.start,
+                parameters_with_gradient: trained.parameters_with_gradient,
+                frozen: setup.checksums.frozen(trainer.model)?,
+            },
+            train: trained,
+            tasks: std::iter::once((task.name.clone(), task_result)).collect(),
+            saved,
+            plan,
+        };
+        let page = page::page(&summary, &folder.logged()?);
+        folder.write("report.html", page.as_bytes())?;
+        folder.write_json("result.json", &summary)?;
+        output.conclude(&summary, &summary.to_text());
+        Ok(summary)
     }
-    .write(folder.path())?;
-    let whole = saved.format == export::WHOLE;
-    if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.model).filter(|_| whole) {
-        copy_beside(&tokenizer, &saved.path)?;
-    }
-    let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
-    checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
+}
 
-    state.trained.peak_rss_bytes = peak_rss_bytes();
-    let TrainState { trained, watch, before, .. } = state;
-    let task_result = TaskResult::new(task.train.labels(), task.train.class_counts(), before, watch, after.as_ref());
-    let summary = Summary {
-        folder: folder.path().to_owned(),
-        parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
-        plugins: identity.plugins.clone(),
-        seed: file.train.seed,
-        device: device.to_string(),
-        precision: file.train.precision.to_string(),
-        proof: Proof {
-            start: setup.start,
-            parameters_with_gradient: trained.parameters_with_gradient,
-            frozen: setup.checksums.frozen(trainer.model)?,
+/// Says of a run that was stopped, or that the disk has stopped, how it goes on.
+fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: DeviceChoice) -> Error {
+    let resume = resume_command(folder, device);
+    let first = match &error {
+        Error::Interrupted { .. } => return error.with_help(format!("go on with: {resume}")),
+        Error::Io { source, .. } => match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space on the disk",
+            _ => "mend what the system says",
         },
-        train: trained,
-        tasks: std::iter::once((task.name.clone(), task_result)).collect(),
-        saved,
-        plan,
+        _ => return error,
     };
-    let page = page::page(&summary, &folder.logged()?);
-    folder.write("report.html", page.as_bytes())?;
-    folder.write_json("result.json", &summary)?;
-    output.conclude(&summary, &summary.to_text());
-    Ok(summary)
+    error.with_help(match checkpoints.latest() {
+        Some(last) => format!("{first}, then go on from the last checkpoint, {}: {resume}", last.display()),
+        None => format!("{first}, remove {} and begin again: there is no checkpoint yet", folder.display()),
+    })
 }
 
 /// The plan of a run, with time and memory measured on this machine. Nothing is trained and nothing written.
@@ -318,11 +352,7 @@ fn adapter_config(strategies: &[StrategyInstance]) -> Result<Option<serde_json::
 
 fn copy_beside(file: &Path, folder: &Path) -> Result<()> {
     let name = file.file_name().unwrap_or_default();
-    std::fs::copy(file, folder.join(name)).map(|_| ()).map_err(Error::io(format!(
-        "cannot copy {} to {}",
-        file.display(),
-        folder.display()
-    )))
+    folder::write_file_atomically(&folder.join(name), |copy| std::fs::copy(file, copy).map(drop))
 }
 
 /// The process's peak resident memory: `VmHWM` of Linux's /proc/self/status; 0 where there is none.

@@ -76,7 +76,7 @@ impl TrainedModel {
         let (mut head, spec) = setup::attach_head(&file, 0, &mut library, &mut model, labels.clone(), class_counts)?;
 
         let path = folder.join(snapshot::FINAL);
-        let found = checkpoint::open::<Header>(&path)?;
+        let found = checkpoint::open::<Header>(&path).map_err(|error| error.with_help(written_again(folder)))?;
         snapshot::restore_parameters(&model, &found.tensors)?;
         for (i, strategy) in strategies.iter_mut().enumerate() {
             found.header.restore_plugin(&snapshot::strategy_place(i), strategy, &found.tensors)?;
@@ -128,13 +128,20 @@ impl TrainedModel {
         }
         self.model.model.merge_hooks().map_err(|error| {
             Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
-                .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
+                .with_help("its adapter works as it is: fthost eval reads the run folder")
         })?;
-        export::write_model(&self.model, &self.labels, folder)?;
-        if let Some(tokenizer) = &self.tokenizer {
-            super::copy_beside(tokenizer.path(), folder)?;
-        }
+        self.write_merged(folder).map_err(|error| {
+            // Half a folder looks like a whole one, and would be in the way. Why it is half says more than that it stays.
+            let _ = std::fs::remove_dir_all(folder);
+            let folder = folder.display();
+            error.with_help(format!("nothing is left of {folder}; name a folder on a disk with more space"))
+        })?;
         Ok(folder.to_owned())
+    }
+
+    fn write_merged(&self, folder: &Path) -> Result<()> {
+        export::write_model(&self.model, &self.labels, folder)?;
+        self.tokenizer.as_ref().map_or(Ok(()), |tokenizer| super::copy_beside(tokenizer.path(), folder))
     }
 }
 
@@ -143,5 +150,12 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, folder: &Path) -> Result
         Error::usage(format!("{} holds no run that has ended: {}: {error}", folder.display(), path.display()))
             .with_help(format!("let it end: fthost --resume --out {}", folder.display()))
     })?;
-    serde_json::from_str(&text).map_err(|error| Error::usage(format!("{} does not read: {error}", path.display())))
+    serde_json::from_str(&text).map_err(|error| {
+        Error::usage(format!("{} does not read: {error}", path.display())).with_help(written_again(folder))
+    })
+}
+
+/// What helps where a run's result is damaged.
+fn written_again(folder: &Path) -> String {
+    format!("its last checkpoint gives the same again: fthost --resume --out {}", folder.display())
 }
