@@ -1,7 +1,9 @@
-//! What a run will take, measured on this machine: a few batches go forward and backward, and nothing is updated.
+//! What a run will take, measured on this machine: a few batches go through all that a step does, at a rate of zero.
 
 use std::time::Instant;
 
+use fthost_autograd::Gradients;
+use fthost_autograd::optim::{Optimizer, StepSettings};
 use serde::Serialize;
 
 use super::evaluate::evaluate_rows;
@@ -39,22 +41,29 @@ impl Estimate {
         let training = pass(&task.train);
         let sampler = Sampler::new(settings.seed, task.train.len(), settings.batch_size);
         let dropout = settings.dropout.then_some(DropoutKey { seed: settings.seed, step: 0, first: 0 });
-        let (mut seconds, mut tokens, mut batches) = (0.0, 0, 0);
+        let mut optimizer = Optimizer::new(settings.optimizer.algorithm());
+        let (mut seconds, mut update_seconds, mut tokens, mut batches) = (0.0, 0.0, 0, 0);
         for (i, rows) in sampler.epoch(0).take(1 + BATCHES).enumerate() {
             let began = Instant::now();
-            let gradients = training.gradients(&rows, dropout, 1.0)?;
-            gradients.gradients.norm()?;
+            let gradients = training.gradients(&rows, dropout, 1.0)?.gradients;
+            gradients.norm()?;
+            let updating = Instant::now();
+            update_nothing(setup, gradients, &mut optimizer)?;
             // The first batch packs weights and fills caches. Where it is the only one it has to do.
             if i == 1 {
-                (seconds, tokens, batches) = (0.0, 0, 0);
+                (seconds, update_seconds, tokens, batches) = (0.0, 0.0, 0, 0);
             }
-            seconds += began.elapsed().as_secs_f64();
+            seconds += (updating - began).as_secs_f64();
+            update_seconds += updating.elapsed().as_secs_f64();
             tokens += rows.iter().map(|&row| task.train.tokens(row)).sum::<Result<usize>>()?;
             batches += 1;
         }
+        // As a checkpoint takes it.
+        drop(optimizer.state()?);
         let (steps_per_epoch, steps) = train::steps(settings, task.train.len());
         let epochs = steps as f64 / steps_per_epoch as f64;
-        let train_seconds = seconds / tokens.max(1) as f64 * task.train.total_tokens() as f64 * epochs;
+        let train_seconds = seconds / tokens.max(1) as f64 * task.train.total_tokens() as f64 * epochs
+            + update_seconds / batches.max(1) as f64 * steps as f64;
 
         let mut evaluation_seconds = 0.0;
         let evaluations = settings.evaluate_steps.map_or(epochs.ceil(), |every| (steps / every) as f64);
@@ -66,8 +75,22 @@ impl Estimate {
             evaluate_rows(&pass(data), &rows, &|_| {})?;
             evaluation_seconds += began.elapsed().as_secs_f64() * data.len() as f64 / rows.len() as f64 * times;
         }
-        let trainable: usize = setup.model.trainable().map(|p| p.parameter.elem_count()).sum();
-        let moments = size_of::<f32>() * trainable * settings.optimizer.moments();
-        Ok(Self { train_seconds, evaluation_seconds, peak_rss_bytes: peak_rss_bytes() + moments as u64, batches })
+        Ok(Self { train_seconds, evaluation_seconds, peak_rss_bytes: peak_rss_bytes(), batches })
     }
+}
+
+/// An optimizer step at a rate of zero: it leaves every weight as it is, and takes the time and the memory of any other.
+fn update_nothing(setup: &Setup, mut gradients: Gradients, optimizer: &mut Optimizer) -> Result<()> {
+    gradients.densify()?;
+    for parameter in setup.model.trainable() {
+        let parameter = &parameter.parameter;
+        let Some(gradient) = gradients.get(parameter) else { continue };
+        let gradient = gradient.to_dense(parameter.tensor().dims())?;
+        optimizer.step(
+            parameter,
+            &gradient,
+            &StepSettings { lr: 0.0, momentum: setup.file.train.momentum(), weight_decay: 0.0 },
+        )?;
+    }
+    Ok(())
 }
