@@ -66,7 +66,7 @@ pub enum Error {
     /// A pretrained model that cannot be loaded.
     #[error(transparent)]
     #[diagnostic(code(model))]
-    Model(#[from] fthost_models::LoadError),
+    Model(fthost_models::LoadError),
     /// Reading or writing a file failed.
     #[error("{doing}: {source}")]
     #[diagnostic(code(io))]
@@ -75,6 +75,9 @@ pub enum Error {
         doing: String,
         /// The system's answer.
         source: std::io::Error,
+        /// What to do next.
+        #[help]
+        help: Option<String>,
     },
     /// The engine failed: an op, a device.
     #[error("{}", plain(.0))]
@@ -110,6 +113,18 @@ pub(crate) fn plain(error: &fthost_autograd::Error) -> String {
     }
 }
 
+impl From<fthost_models::LoadError> for Error {
+    /// A model that cannot be written is no wrong model.
+    fn from(error: fthost_models::LoadError) -> Self {
+        match error {
+            fthost_models::LoadError::Write { file, source } => {
+                Self::io(format!("cannot write {}", file.display()))(source)
+            }
+            error => Self::Model(error),
+        }
+    }
+}
+
 impl Error {
     /// A usage error without advice.
     pub fn usage(message: impl Display) -> Self {
@@ -129,7 +144,7 @@ impl Error {
     /// An I/O error with what was being done: `.map_err(Error::io("cannot read x"))`.
     pub fn io(doing: impl Display) -> impl FnOnce(std::io::Error) -> Self {
         let doing = doing.to_string();
-        move |source| Self::Io { doing, source }
+        move |source| Self::Io { doing, source, help: None }
     }
 
     /// Adds advice where there is none yet.
@@ -140,11 +155,12 @@ impl Error {
             | Self::Plugin { help, .. }
             | Self::Data { help, .. }
             | Self::Usage { help, .. }
+            | Self::Io { help, .. }
             | Self::Interrupted { help, .. }
             | Self::Run { help, .. } => {
                 help.get_or_insert_with(|| advice.to_string());
             }
-            Self::Model(_) | Self::Io { .. } | Self::Engine(_) => {}
+            Self::Model(_) | Self::Engine(_) => {}
         }
         self
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde::Deserialize;
 
@@ -164,11 +165,15 @@ impl Weights {
 
 impl WeightFile {
     fn open(path: PathBuf) -> Result<Self, LoadError> {
-        let file = File::open(&path).map_err(|source| LoadError::Read { file: path.clone(), source })?;
+        let unreadable = |source| LoadError::Read { file: path.clone(), source };
+        let file = File::open(&path).map_err(unreadable)?;
+        if file.metadata().map_err(unreadable)?.is_dir() {
+            return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
+        }
         // SAFETY: a mapping is sound as long as nobody changes the file below it. Model folders are not changed while they are
         // used; our own writer replaces files by renaming, which leaves a mapped one untouched.
         #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(|source| LoadError::Read { file: path.clone(), source })?;
+        let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
         Self::check(path, Bytes::Mapped(map))
     }
 
@@ -176,8 +181,24 @@ impl WeightFile {
     fn check(path: PathBuf, bytes: Bytes) -> Result<Self, LoadError> {
         match SafeTensors::read_metadata(bytes.as_slice()) {
             Ok((header, metadata)) => Ok(Self { path, bytes, metadata, data_start: HEADER_LENGTH + header }),
-            Err(error) => Err(LoadError::Damaged { file: path, reason: error.to_string() }),
+            Err(error) => Err(LoadError::Damaged { file: path, reason: damage(&error, bytes.as_slice().len()) }),
         }
+    }
+}
+
+/// What is wrong with a safetensors file of this many bytes.
+fn damage(error: &SafeTensorError, bytes: usize) -> String {
+    match error {
+        SafeTensorError::HeaderTooSmall => format!("it has {bytes} bytes only"),
+        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => {
+            format!("its header would be longer than the file, which has {bytes} bytes")
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            format!(
+                "the tensors that its header lists do not fill the file, or do not fit into it: it has {bytes} bytes"
+            )
+        }
+        other => other.to_string(),
     }
 }
 

@@ -2,34 +2,36 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `bad_input` | mistakes in run files, models, data and folders, and their errors |
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
+//! | `full_disk` | runs whose disk is full |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `outside` | a plugin from outside the workspace |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
-//! | `run_file` | mistakes in run files, models and data |
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `tasks` | several tasks: joint, in sequence, used after the run |
 //! | `text` | text runs, and that PEFT reads what they save |
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bad_input;
 mod boundary;
 mod c_plugin;
 mod cuda;
 mod demo;
 mod every_plugin;
+mod full_disk;
 mod misbehaving;
 mod outside;
 mod prompts;
 mod refused;
 mod resume;
-mod run_file;
 mod strategies;
 mod tasks;
 mod text;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::text::{LORA, RUN, text_workdir};
 
 /// A run of many short steps, with dropout as its model's config says, and a checkpoint every few of them.
-fn long_workdir(strategy: &str) -> Workdir {
+pub(crate) fn long_workdir(strategy: &str) -> Workdir {
     let workdir = text_workdir();
     let run = RUN.replace("epochs = 2", "epochs = 60\ncheckpoint_steps = 7").replace("lr = 0.01", "lr = 0.001");
     workdir.write("run.toml", run.replace(LORA, strategy));
@@ -27,7 +27,7 @@ pub(crate) fn bits(run: &Path) -> (Vec<u8>, Vec<Value>, Value) {
     (weights, log, result_json(run)["tasks"].clone())
 }
 
-fn checkpoints(run: &Path) -> Vec<PathBuf> {
+pub(crate) fn checkpoints(run: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(run.join("checkpoints")) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.file_name().unwrap().to_string_lossy().starts_with("step-"));
@@ -190,22 +190,11 @@ fn a_damaged_checkpoint_is_passed_over() {
         through.fthost(START).succeeded();
         assert_eq!(bits(&through.path().join("run")), bits(&run));
     }
-
-    let workdir = stopped();
-    for file in checkpoints(&workdir.path().join("run")) {
-        fs::write(file, "nothing").unwrap();
-    }
-    let error = on_one_line(&workdir.fthost(RESUME).failed(2));
-    assert!(error.contains("no checkpoint in run is whole"), "{error}");
 }
 
 #[test]
-fn what_cannot_be_resumed_says_so() {
+fn a_folder_serves_one_run_at_a_time() {
     let workdir = long_workdir(LORA);
-    let error = on_one_line(&workdir.fthost(RESUME).failed(2));
-    assert!(error.contains("run is no run folder"), "{error}");
-    workdir.fthost(["--config", "run.toml", "--resume"]).failed(2);
-
     let mut child = start_until_checkpoint(&workdir, &START);
     let error = on_one_line(&workdir.fthost(RESUME).failed(2));
     assert!(error.contains("another run is at work in run"), "{error}");
@@ -245,31 +234,4 @@ fn a_share_of_the_training_examples_is_held_out() {
     assert_eq!(result["train"]["samples"], 48);
     let text = fs::read_to_string(workdir.path().join("run/metrics.jsonl")).unwrap();
     assert_eq!(text.lines().filter(|line| line.contains("\"validation\"")).count(), 2);
-}
-
-#[test]
-fn options_of_validation_need_validation_examples() {
-    let workdir = text_workdir();
-    let error = workdir.fthost(START.iter().chain(&["--set", "train.patience=2"])).failed(2);
-    insta::assert_snapshot!(error, @r#"
-    run_file
-
-      x train.patience needs validation examples, and there are none
-       ,-[command line:1:22]
-     1 | --set train.patience=2
-       :                      |
-       :                      `-- nothing to watch
-       `----
-      help: give the task validation = "FILE", or a share of its training examples: validation = 0.1
-    "#);
-}
-
-#[test]
-fn a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint() {
-    let workdir = long_workdir("plugin = \"full\"");
-    let settings = ["--set", "train.lr=1e38", "--set", "train.optimizer=sgd", "--set", "train.checkpoint_steps=1"];
-    let error = on_one_line(&workdir.fthost(START.iter().chain(&settings)).failed(1));
-    assert!(error.contains(" at step "), "{error}");
-    assert!(error.contains("the last checkpoint is run/checkpoints/step-"), "{error}");
-    assert!(!checkpoints(&workdir.path().join("run")).is_empty());
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use fthost::Error;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, SourceCode};
 use serde_json::{Value, json};
+use textwrap::{WordSeparator, WordSplitter};
 
 /// Prints an error.
 pub(super) fn print(error: &Error, json: bool) {
@@ -42,8 +43,14 @@ pub(super) fn colour(stream: &impl IsTerminal) -> bool {
 fn to_text(error: &Error, colour: bool) -> String {
     let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::none() };
     let mut text = String::new();
-    // Messages hold their causes already.
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(110).without_cause_chain().with_links(false);
+    // Messages hold their causes already. Lines break at spaces only, so that paths and commands can be copied.
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(110)
+        .with_word_separator(WordSeparator::AsciiSpace)
+        .with_word_splitter(WordSplitter::NoHyphenation)
+        .with_break_words(false)
+        .without_cause_chain()
+        .with_links(false);
     match handler.render_report(&mut text, error) {
         Ok(()) => text.trim_end().to_owned(),
         Err(_) => format!("error: {error}"),

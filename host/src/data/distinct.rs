@@ -109,6 +109,11 @@ impl Distinct {
         Ok(classes.into_iter().flatten().collect())
     }
 
+    /// The line where a label occurs first.
+    pub(super) fn line(&self, label: &str) -> Option<u64> {
+        self.lines[*self.numbers.get(label)? as usize]
+    }
+
     /// Whether all labels are values; the error has the first line whose label is none.
     pub(super) fn check_values(&self, path: &Path) -> Result<()> {
         let Some(row) = &self.no_value else { return Ok(()) };

@@ -61,7 +61,8 @@ fn json_row(
                 Value::Array(_) => "an array",
                 _ => "an object",
             };
-            Err(data_error(path, Some(line), format!("`{name}` is {kind}; it must be a string")))
+            Err(data_error(path, Some(line), format!("`{name}` is {kind}; it must be a string"))
+                .with_help("write it in quotes, or choose another key by columns in the run file"))
         }
     };
     let paired = *pairs.get_or_insert_with(|| object.contains_key(columns.text_pair()));
@@ -74,7 +75,7 @@ fn json_row(
         Value::String(label) => label.trim().to_owned(),
         Value::Array(_) | Value::Object(_) => {
             let message = format!("`{}` must be a string or a number", columns.label());
-            return Err(data_error(path, Some(line), message));
+            return Err(data_error(path, Some(line), message).with_help("an example has one label, or one value"));
         }
         scalar => scalar.to_string(),
     };

@@ -67,6 +67,10 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
     if data.empty_texts() > 0 {
         tracing::warn!("{}: {} of {} texts are empty", data.path.display(), data.empty_texts(), data.len());
     }
+    if let Some(tokenizer) = tokenizer.filter(|_| data.truncated() > 0) {
+        let (path, longest) = (data.path.display(), tokenizer.max_tokens());
+        tracing::warn!("{path}: texts of more than {longest} tokens are cut: {} of {}", data.truncated(), data.len());
+    }
     Ok(data)
 }
 

@@ -10,6 +10,7 @@ mod distinct;
 mod fingerprint;
 #[cfg(test)]
 mod fixtures;
+mod guard;
 mod images;
 mod jsonl;
 mod lines;

@@ -1,7 +1,6 @@
 //! Rows of a Parquet file, row group after row group. Only the wanted columns are read.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use ::parquet::record::Field;
 use ::parquet::record::reader::RowIter;
 use ::parquet::schema::types::{Type, TypePtr};
 
+use super::guard;
 use super::table::{Columns, Labels, Row, data_error, list, no_label, shortened};
 use crate::{Error, Result};
 
@@ -113,8 +113,7 @@ impl ParquetRows {
 
 /// The `parquet` crate answers some damaged files with a panic. Nothing is read from it after that.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-    let damaged = |_| Err(ParquetError::General("the file is damaged".into()));
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(damaged)
+    guard::guarded(read).unwrap_or_else(|| Err(ParquetError::General("the file is damaged".into())))
 }
 
 /// What a value is, for messages.

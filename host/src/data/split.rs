@@ -65,15 +65,19 @@ impl Dataset {
             Targets::Open => return Err(self.never_set()),
         };
         if let Some(class) = counts.iter().position(|&count| count == 1) {
-            let what = match self.labels.get(class) {
+            let label = self.labels.get(class);
+            let what = match label {
                 Some(label) => format!("the class `{label}` has a single example"),
                 None => "there is a single example".to_owned(),
             };
             return Err(Error::Data {
                 file: self.path.clone(),
-                line: None,
+                line: label.and_then(|label| self.distinct.line(label)),
                 message: format!("{what}: it cannot be both trained on and held out for validation"),
-                help: Some("add examples, or name a file of validation examples: validation = \"FILE\"".into()),
+                help: Some(
+                    "add examples, remove this one, or name a file of validation examples: validation = \"FILE\""
+                        .into(),
+                ),
             });
         }
         let stratum = |&left: &u64| {

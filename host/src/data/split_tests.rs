@@ -130,7 +130,7 @@ fn what_cannot_be_split_is_said() {
     let split = |content: &str, fraction| load_text(content, None, usize::MAX).unwrap().split(fraction, 1);
     check(
         split(&content(9, 1, 9), 0.1),
-        "a.tsv: the class `y` has a single example: it cannot be both trained on and held out for validation (add examples, or name a file",
+        "a.tsv:2: the class `y` has a single example: it cannot be both trained on and held out for validation (add examples, remove this one, or name a file",
     );
     for fraction in [0.0, 1.0, -1.0, f64::NAN] {
         check(split(&content(9, 9, 9), fraction), "must lie between 0 and 1");

@@ -111,7 +111,7 @@ impl Rows {
         let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => wrong(
                 "there is no such file".into(),
-                "a path in a run file is relative to the run file's folder; check the name",
+                "check the name; a path in a run file is relative to the run file's folder",
             ),
             _ => wrong(format!("cannot be read: {error}"), "check the permissions of the file and its folders"),
         })?;

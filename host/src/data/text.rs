@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
 
+use super::guard::guarded;
 use super::table::shortened;
 use crate::{Error, Result};
 
@@ -59,8 +60,8 @@ impl Tokenizer {
             }
             _ => wrong(format!("cannot be read: {error}"), "check the permissions of the file and its folders".into()),
         })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|error| wrong(format!("is no tokenizer that can be read: {error}"), save.clone()))?;
+        let mut inner =
+            parse(&bytes).map_err(|error| wrong(format!("is no tokenizer that can be read: {error}"), save.clone()))?;
         let special = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
         if max_tokens <= special {
             return Err(Error::Usage {
@@ -99,7 +100,8 @@ impl Tokenizer {
 
     /// Token ids of a text without special tokens, as many as the longest length at most.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.encode_beginning(text)?;
+        let encoding = guarded(|| self.encode_beginning(text));
+        let encoding = encoding.unwrap_or_else(|| Err(self.failed(text, &DAMAGED.into())))?;
         Ok(encoding.get_ids()[..encoding.len().min(self.max_tokens)].to_vec())
     }
 
@@ -113,6 +115,10 @@ impl Tokenizer {
     }
 
     fn encode_one(&self, text: &str, pair: Option<&str>) -> Result<Tokens> {
+        guarded(|| self.encode_pair(text, pair)).unwrap_or_else(|| Err(self.failed(text, &DAMAGED.into())))
+    }
+
+    fn encode_pair(&self, text: &str, pair: Option<&str>) -> Result<Tokens> {
         let mut first = self.encode_beginning(text)?;
         let mut second = pair.map(|pair| self.encode_beginning(pair)).transpose()?;
         let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair.is_some()));
@@ -147,6 +153,16 @@ impl Tokenizer {
             bytes = bytes.saturating_mul(2);
         }
     }
+}
+
+/// What is said of a file on which the tokenizers crate panics.
+const DAMAGED: &str = "its parts do not fit together";
+
+/// The tokenizer of a file's text.
+fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, tokenizers::Error> {
+    // The crate panics on some files that are cut off.
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes)?;
+    guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).unwrap_or_else(|| Err(DAMAGED.into()))
 }
 
 /// At most so many bytes of a text, and whole words where it has spaces.

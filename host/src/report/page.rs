@@ -190,13 +190,12 @@ fn part(name: &str, cells: &[String], share: f64) -> Markup {
 fn plan(plan: &Plan) -> Markup {
     let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
     let memory = plan.memory;
-    let cut = if plan.truncated > 0 { format!(", {} texts cut", count(plan.truncated)) } else { String::new() };
     html! {
         section {
             h2 { "Plan" }
             dl {
                 dt { "Model" } dd { (plan.model) ", " (count(plan.total_parameters)) " parameters" }
-                dt { "Data" } dd { (count(plan.examples)) " examples, " (count(plan.tokens)) " tokens" (cut) }
+                dt { "Data" } dd { (plan.data_text()) }
                 dt { "Steps" }
                 dd { (count(plan.steps as usize)) ", " (count(plan.steps_per_epoch as usize)) " an epoch" }
             }

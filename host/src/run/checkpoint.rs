@@ -97,7 +97,7 @@ impl Checkpoints {
         })
     }
 
-    /// The newest checkpoint's file, whole or not; `None` where there is none.
+    /// The newest checkpoint's file; `None` where there is none. It is whole unless something else has damaged it.
     pub fn latest(&self) -> Option<PathBuf> {
         self.steps(STEP).ok()?.last().map(|step| self.path(STEP, *step))
     }

@@ -1,11 +1,12 @@
-//! What a run will take, measured on this machine: a few batches go forward and backward, and nothing is updated.
+//! What a run will take, measured on this machine: a few batches go through all that a step does, at a rate of zero.
 
 use std::time::Instant;
 
+use fthost_autograd::Gradients;
+use fthost_autograd::optim::{Optimizer, StepSettings};
 use serde::Serialize;
 
 use super::evaluate::evaluate_rows;
-use super::file::TrainTable;
 use super::peak_rss_bytes;
 use super::setup::Setup;
 use super::step::{DropoutKey, Pass};
@@ -35,6 +36,7 @@ impl Estimate {
     /// Measures. The time of a batch is taken as proportional to its tokens.
     pub(super) fn measure(setup: &Setup) -> Result<Self> {
         let settings = &setup.file.train;
+        let mut optimizer = Optimizer::new(settings.optimizer.algorithm());
         let (mut train_seconds, mut evaluation_seconds, mut batches) = (0.0, 0.0, 0);
         for (i, task) in setup.tasks.iter().enumerate() {
             let pass = |data| Pass {
@@ -44,15 +46,16 @@ impl Estimate {
                 data,
                 precision: setup.precision,
             };
-            let (seconds_per_token, measured) = train_speed(settings, task, &pass(&task.train))?;
-            batches += measured;
-            let (mut passes, mut validations) = (0.0, 0.0);
+            let speed = Speed::measure(setup, task, &pass(&task.train), &mut optimizer)?;
+            batches += speed.batches;
+            let (mut passes, mut steps, mut validations) = (0.0, 0.0, 0.0);
             for phase in setup.phases.iter().filter(|phase| phase.tasks().any(|task| task == i)) {
                 passes += phase.passes(i);
+                steps += phase.passes(i) * task.train.len().div_ceil(settings.examples_per_step()) as f64;
                 let epochs = (phase.steps() as f64 / phase.steps_per_epoch() as f64).ceil();
                 validations += settings.evaluate_steps.map_or(epochs, |every| (phase.steps() / every) as f64);
             }
-            train_seconds += seconds_per_token * task.train.total_tokens() as f64 * passes;
+            train_seconds += speed.per_token * task.train.total_tokens() as f64 * passes + speed.per_update * steps;
             // In sequence all are tested after each.
             let before = if settings.evaluate_before { 1.0 } else { 0.0 };
             let tests = if setup.phases.len() > 1 { 1.0 + setup.phases.len() as f64 } else { 1.0 };
@@ -64,28 +67,60 @@ impl Estimate {
                 evaluation_seconds += began.elapsed().as_secs_f64() * data.len() as f64 / rows.len() as f64 * times;
             }
         }
-        let trainable: usize = setup.model.trainable().map(|p| p.parameter.elem_count()).sum();
-        let moments = size_of::<f32>() * trainable * settings.optimizer.moments();
-        Ok(Self { train_seconds, evaluation_seconds, peak_rss_bytes: peak_rss_bytes() + moments as u64, batches })
+        // As a checkpoint takes it.
+        drop(optimizer.state()?);
+        Ok(Self { train_seconds, evaluation_seconds, peak_rss_bytes: peak_rss_bytes(), batches })
     }
 }
 
-/// Seconds of training per token of a task, and the number of batches that were measured.
-fn train_speed(settings: &TrainTable, task: &Task, training: &Pass<'_>) -> Result<(f64, usize)> {
-    let sampler = Sampler::new(settings.seed, task.train.len(), settings.batch_size);
-    let dropout = settings.dropout.then_some(DropoutKey { seed: settings.seed, step: 0, first: 0 });
-    let (mut seconds, mut tokens, mut batches) = (0.0, 0, 0);
-    for (i, rows) in sampler.epoch(0).take(1 + BATCHES).enumerate() {
-        let began = Instant::now();
-        let gradients = training.gradients(&rows, dropout, 1.0, None)?;
-        gradients.gradients.norm()?;
-        // The first batch packs weights and fills caches. Where it is the only one it has to do.
-        if i == 1 {
-            (seconds, tokens, batches) = (0.0, 0, 0);
+/// How fast a task trains.
+struct Speed {
+    /// Seconds of forward and backward passes per token.
+    per_token: f64,
+    /// Seconds of one update of the parameters.
+    per_update: f64,
+    /// Batches that were measured.
+    batches: usize,
+}
+
+impl Speed {
+    fn measure(setup: &Setup, task: &Task, training: &Pass<'_>, optimizer: &mut Optimizer) -> Result<Self> {
+        let settings = &setup.file.train;
+        let sampler = Sampler::new(settings.seed, task.train.len(), settings.batch_size);
+        let dropout = settings.dropout.then_some(DropoutKey { seed: settings.seed, step: 0, first: 0 });
+        let (mut seconds, mut update_seconds, mut tokens, mut batches) = (0.0, 0.0, 0, 0);
+        for (i, rows) in sampler.epoch(0).take(1 + BATCHES).enumerate() {
+            let began = Instant::now();
+            let gradients = training.gradients(&rows, dropout, 1.0, None)?.gradients;
+            gradients.norm()?;
+            let updating = Instant::now();
+            update_nothing(setup, gradients, optimizer)?;
+            // The first batch packs weights and fills caches. Where it is the only one it has to do.
+            if i == 1 {
+                (seconds, update_seconds, tokens, batches) = (0.0, 0.0, 0, 0);
+            }
+            seconds += (updating - began).as_secs_f64();
+            update_seconds += updating.elapsed().as_secs_f64();
+            tokens += rows.iter().map(|&row| task.train.tokens(row)).sum::<Result<usize>>()?;
+            batches += 1;
         }
-        seconds += began.elapsed().as_secs_f64();
-        tokens += rows.iter().map(|&row| task.train.tokens(row)).sum::<Result<usize>>()?;
-        batches += 1;
+        let per_token = seconds / tokens.max(1) as f64;
+        Ok(Self { per_token, per_update: update_seconds / batches.max(1) as f64, batches })
     }
-    Ok((seconds / tokens.max(1) as f64, batches))
+}
+
+/// An optimizer step at a rate of zero: it leaves every weight as it is, and takes the time and the memory of any other.
+fn update_nothing(setup: &Setup, mut gradients: Gradients, optimizer: &mut Optimizer) -> Result<()> {
+    gradients.densify()?;
+    for parameter in setup.model.trainable() {
+        let parameter = &parameter.parameter;
+        let Some(gradient) = gradients.get(parameter) else { continue };
+        let gradient = gradient.to_dense(parameter.tensor().dims())?;
+        optimizer.step(
+            parameter,
+            &gradient,
+            &StepSettings { lr: 0.0, momentum: setup.file.train.momentum(), weight_decay: 0.0 },
+        )?;
+    }
+    Ok(())
 }

@@ -60,13 +60,18 @@ impl RunFolder {
     /// Length of `metrics.jsonl` in bytes, everything that was logged included.
     pub fn log_position(&mut self) -> Result<u64> {
         self.flush()?;
-        self.metrics.get_ref().metadata().map(|file| file.len()).map_err(Error::io("cannot read metrics.jsonl"))
+        self.metrics.get_ref().metadata().map(|file| file.len()).map_err(self.failed("read"))
     }
 
     /// Forgets what was logged after a position and from step `step` on: those steps are taken again.
     pub fn rewind(&mut self, position: u64, step: u64) -> Result<()> {
-        self.metrics.get_ref().set_len(position).map_err(Error::io("cannot shorten metrics.jsonl"))?;
+        self.metrics.get_ref().set_len(position).map_err(self.failed("shorten"))?;
         self.events()?.resume_at(step)
+    }
+
+    /// The error of the log.
+    fn failed(&self, doing: &str) -> impl FnOnce(std::io::Error) -> Error + use<> {
+        Error::io(format!("cannot {doing} {}", self.path.join(METRICS).display()))
     }
 
     fn events(&mut self) -> Result<&mut EventWriter> {
@@ -79,7 +84,7 @@ impl RunFolder {
     /// The lines of `metrics.jsonl`.
     pub fn logged(&mut self) -> Result<Vec<serde_json::Value>> {
         self.flush()?;
-        let text = fs::read_to_string(self.path.join(METRICS)).map_err(Error::io("cannot read metrics.jsonl"))?;
+        let text = fs::read_to_string(self.path.join(METRICS)).map_err(self.failed("read"))?;
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
@@ -113,7 +118,11 @@ impl RunFolder {
 
     fn make(path: &Path) -> std::io::Result<()> {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            fs::create_dir_all(parent)?;
+            // Only of the folder itself may it be said that it exists already.
+            fs::create_dir_all(parent).map_err(|error| match error.kind() {
+                std::io::ErrorKind::AlreadyExists => std::io::ErrorKind::NotADirectory.into(),
+                _ => error,
+            })?;
         }
         // `create_dir` fails where the folder exists, so two runs never share one.
         fs::create_dir(path)
@@ -127,7 +136,7 @@ impl RunFolder {
     /// Appends one line to `metrics.jsonl`, and its figures to TensorBoard's events.
     pub fn log(&mut self, line: &Line<'_>) -> Result<()> {
         let text = serde_json::to_string(line).map_err(|e| Error::run(format!("cannot write a metric: {e}")))?;
-        writeln!(self.metrics, "{text}").map_err(Error::io("cannot write metrics.jsonl"))?;
+        writeln!(self.metrics, "{text}").map_err(self.failed("write"))?;
         let events = self.events()?;
         match *line {
             Line::Step { step, task, loss, lr, gradient_norm, .. } => {
@@ -147,7 +156,7 @@ impl RunFolder {
 
     /// Brings logged lines to the disk.
     pub fn flush(&mut self) -> Result<()> {
-        self.metrics.flush().map_err(Error::io("cannot write metrics.jsonl"))?;
+        self.metrics.flush().map_err(self.failed("write"))?;
         self.events.as_mut().map_or(Ok(()), EventWriter::flush)
     }
 

@@ -30,6 +30,7 @@ pub mod train;
 pub mod watch;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -161,132 +162,170 @@ pub fn execute(options: Options) -> Result<Summary> {
     let plan = setup.plan();
     output.say(&plan.to_text());
 
-    let Setup { file, mut model, mut tasks, phases, mut strategies, mut regularizers, mut scheduler, .. } = setup;
-    let precision = setup.precision;
-
     let mut folder = match &out {
         Some(path) if resume => RunFolder::reopen(path)?,
-        _ => RunFolder::create(out.as_deref(), &file.run_folder())?,
+        _ => RunFolder::create(out.as_deref(), &setup.file.run_folder())?,
     };
-    let checkpoints = Checkpoints::new(folder.path(), file.train.keep_checkpoints);
-    let interrupt = Interrupt::listen()?;
-    let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
-    let evaluate_all = |trainer: &Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
-        let tests =
-            trainer.learner.tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
-        let one = |(i, task, test): (usize, &Task, &Dataset)| {
-            let of = if trainer.learner.tasks.len() > 1 { format!(" {}", task.name) } else { String::new() };
-            let progress =
-                EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), test.len());
-            let evaluation =
-                evaluate::evaluate(&trainer.learner.pass(i, test), &|examples| progress.advance(examples))?;
-            Ok((task.name.clone(), evaluation))
+    let checkpoints = Checkpoints::new(folder.path(), setup.file.train.keep_checkpoints);
+    let begun = Begun { setup, identity, plan, checkpoints: &checkpoints, resume, device, output, started };
+    begun.finish(&mut folder).map_err(|error| way_on(error, folder.path(), &checkpoints, device))
+}
+
+/// A run that has a folder.
+struct Begun<'a> {
+    setup: Setup,
+    identity: Identity,
+    plan: Plan,
+    checkpoints: &'a Checkpoints,
+    resume: bool,
+    device: DeviceChoice,
+    output: Output,
+    started: Instant,
+}
+
+impl Begun<'_> {
+    /// Training, evaluation, and everything saved in the run folder.
+    fn finish(self, folder: &mut RunFolder) -> Result<Summary> {
+        let Self { setup, identity, plan, checkpoints, resume, device, output, started } = self;
+        let Setup { file, mut model, mut tasks, phases, mut strategies, mut regularizers, mut scheduler, .. } = setup;
+        let precision = setup.precision;
+
+        let interrupt = Interrupt::listen()?;
+        let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
+        let evaluate_all = |trainer: &Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
+            let tests =
+                trainer.learner.tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
+            let one = |(i, task, test): (usize, &Task, &Dataset)| {
+                let of = if trainer.learner.tasks.len() > 1 { format!(" {}", task.name) } else { String::new() };
+                let progress =
+                    EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), test.len());
+                let evaluation =
+                    evaluate::evaluate(&trainer.learner.pass(i, test), &|examples| progress.advance(examples))?;
+                Ok((task.name.clone(), evaluation))
+            };
+            tests.map(one).collect()
         };
-        tests.map(one).collect()
-    };
-    let mut trainer = Trainer {
-        fresh_schedule: scheduler.save()?,
-        learner: Learner {
-            settings: &file.train,
-            model: &mut model,
-            regularizers: &mut regularizers,
-            scheduler: &mut scheduler,
-            fixed_lr: None,
-            optimizer: &mut optimizer,
-            tasks: &mut tasks,
-            reference: Reference::default(),
-            precision,
-        },
-        strategies: &mut strategies,
-        phases: &phases,
-        checkpoints: &checkpoints,
-        identity: &identity,
-        interrupt: &interrupt,
-        started,
-    };
-    let state = if resume {
-        resume_from(&checkpoints, &identity, &mut trainer, &mut folder)?
-    } else {
-        folder.write("run.toml", identity.run_file.as_bytes())?;
-        let mut state = TrainState::begin(precision);
-        if file.train.evaluate_before {
-            for (name, evaluation) in evaluate_all(&trainer, "before training")? {
-                let metrics = evaluation.metrics();
-                folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics: &metrics })?;
-                state.before.insert(name, metrics);
+        let mut trainer = Trainer {
+            fresh_schedule: scheduler.save()?,
+            learner: Learner {
+                settings: &file.train,
+                model: &mut model,
+                regularizers: &mut regularizers,
+                scheduler: &mut scheduler,
+                fixed_lr: None,
+                optimizer: &mut optimizer,
+                tasks: &mut tasks,
+                reference: Reference::default(),
+                precision,
+            },
+            strategies: &mut strategies,
+            phases: &phases,
+            checkpoints,
+            identity: &identity,
+            interrupt: &interrupt,
+            started,
+        };
+        let state = if resume {
+            resume_from(checkpoints, &identity, &mut trainer, folder)?
+        } else {
+            folder.write("run.toml", identity.run_file.as_bytes())?;
+            let mut state = TrainState::begin(precision);
+            if file.train.evaluate_before {
+                for (name, evaluation) in evaluate_all(&trainer, "before training")? {
+                    let metrics = evaluation.metrics();
+                    folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics: &metrics })?;
+                    state.before.insert(name, metrics);
+                }
             }
+            state
+        };
+        let progress = TrainProgress::new(output.says_progress(), state.trained.steps, plan.steps);
+        let outcome = trainer.train(state, folder, &progress);
+        progress.finish();
+        let mut state = outcome?;
+
+        let after: BTreeMap<String, Evaluation> = evaluate_all(&trainer, "after training")?.into_iter().collect();
+        let best = state.watched.last().and_then(|watch| watch.as_ref()?.best);
+        let step = best.map_or(state.trained.steps, |best| best.step);
+        for (name, evaluation) in &after {
+            folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: &evaluation.metrics() })?;
         }
-        state
-    };
-    let progress = TrainProgress::new(output.says_progress(), state.trained.steps, plan.steps);
-    let outcome = trainer.train(state, &mut folder, &progress);
-    progress.finish();
-    let mut state = match outcome {
-        Err(stopped @ Error::Interrupted { .. }) => {
-            return Err(stopped.with_help(format!("go on with: {}", resume_command(folder.path(), device))));
+        folder.flush()?;
+
+        let saved = export::Saved {
+            model: trainer.learner.model,
+            base: &file.model.name(),
+            adapter_config: adapter_config(trainer.strategies)?,
+            adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
+            labels: &trainer
+                .learner
+                .tasks
+                .iter()
+                .map(|task| (task.name.clone(), task.train.labels().to_vec()))
+                .collect(),
         }
-        outcome => outcome?,
-    };
+        .write(folder.path())?;
+        let whole = saved.format == export::WHOLE;
+        if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.learner.model).filter(|_| whole) {
+            copy_beside(&tokenizer, &saved.path)?;
+        }
+        let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
+        checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
 
-    let after: BTreeMap<String, Evaluation> = evaluate_all(&trainer, "after training")?.into_iter().collect();
-    let best = state.watched.last().and_then(|watch| watch.as_ref()?.best);
-    let step = best.map_or(state.trained.steps, |best| best.step);
-    for (name, evaluation) in &after {
-        folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: &evaluation.metrics() })?;
+        state.trained.peak_rss_bytes = peak_rss_bytes();
+        let TrainState { trained, mut watched, mut before, sequence, .. } = state;
+        // A phase of one task is that task's; what joint tasks are watched by is the run's.
+        let watch = if file.joint() { watched.pop().flatten() } else { None };
+        let mut watched = watched.into_iter();
+        let mut results = BTreeMap::new();
+        for task in trainer.learner.tasks.iter() {
+            let before = before.remove(&task.name).unwrap_or_default();
+            let (labels, counts) = (task.train.labels(), task.train.class_counts());
+            let result = TaskResult::new(labels, counts, before, watched.next().flatten(), after.get(&task.name));
+            results.insert(task.name.clone(), result);
+        }
+        let summary = Summary {
+            folder: folder.path().to_owned(),
+            parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
+            plugins: identity.plugins.clone(),
+            seed: file.train.seed,
+            device: device.to_string(),
+            precision: file.train.precision.to_string(),
+            proof: Proof {
+                start: setup.start,
+                parameters_with_gradient: trained.parameters_with_gradient,
+                frozen: setup.checksums.frozen(trainer.learner.model)?,
+            },
+            train: trained,
+            tasks: results,
+            watch,
+            sequence,
+            saved,
+            plan,
+        };
+        let page = page::page(&summary, &folder.logged()?);
+        folder.write("report.html", page.as_bytes())?;
+        folder.write_json("result.json", &summary)?;
+        output.conclude(&summary, &summary.to_text());
+        Ok(summary)
     }
-    folder.flush()?;
+}
 
-    let saved = export::Saved {
-        model: trainer.learner.model,
-        base: &file.model.name(),
-        adapter_config: adapter_config(trainer.strategies)?,
-        adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
-        labels: &trainer.learner.tasks.iter().map(|task| (task.name.clone(), task.train.labels().to_vec())).collect(),
-    }
-    .write(folder.path())?;
-    let whole = saved.format == export::WHOLE;
-    if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.learner.model).filter(|_| whole) {
-        copy_beside(&tokenizer, &saved.path)?;
-    }
-    let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
-    checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
-
-    state.trained.peak_rss_bytes = peak_rss_bytes();
-    let TrainState { trained, mut watched, mut before, sequence, .. } = state;
-    // A phase of one task is that task's; what joint tasks are watched by is the run's.
-    let watch = if file.joint() { watched.pop().flatten() } else { None };
-    let mut watched = watched.into_iter();
-    let mut results = BTreeMap::new();
-    for task in trainer.learner.tasks.iter() {
-        let before = before.remove(&task.name).unwrap_or_default();
-        let (labels, counts) = (task.train.labels(), task.train.class_counts());
-        let result = TaskResult::new(labels, counts, before, watched.next().flatten(), after.get(&task.name));
-        results.insert(task.name.clone(), result);
-    }
-    let summary = Summary {
-        folder: folder.path().to_owned(),
-        parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
-        plugins: identity.plugins.clone(),
-        seed: file.train.seed,
-        device: device.to_string(),
-        precision: file.train.precision.to_string(),
-        proof: Proof {
-            start: setup.start,
-            parameters_with_gradient: trained.parameters_with_gradient,
-            frozen: setup.checksums.frozen(trainer.learner.model)?,
+/// Says of a run that was stopped, or that the disk has stopped, how it goes on.
+fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: DeviceChoice) -> Error {
+    let resume = resume_command(folder, device);
+    let first = match &error {
+        Error::Interrupted { .. } => return error.with_help(format!("go on with: {resume}")),
+        Error::Io { source, .. } => match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space on the disk",
+            _ => "mend what the system says",
         },
-        train: trained,
-        tasks: results,
-        watch,
-        sequence,
-        saved,
-        plan,
+        _ => return error,
     };
-    let page = page::page(&summary, &folder.logged()?);
-    folder.write("report.html", page.as_bytes())?;
-    folder.write_json("result.json", &summary)?;
-    output.conclude(&summary, &summary.to_text());
-    Ok(summary)
+    error.with_help(match checkpoints.latest() {
+        Some(last) => format!("{first}, then go on from the last checkpoint, {}: {resume}", last.display()),
+        None => format!("{first}, remove {} and begin again: there is no checkpoint yet", folder.display()),
+    })
 }
 
 /// The plan of a run, with time and memory measured on this machine. Nothing is trained and nothing written.
@@ -345,12 +384,10 @@ fn adapter_config(strategies: &[StrategyInstance]) -> Result<Option<serde_json::
 }
 
 fn copy_beside(file: &Path, folder: &Path) -> Result<()> {
-    let name = file.file_name().unwrap_or_default();
-    std::fs::copy(file, folder.join(name)).map(|_| ()).map_err(Error::io(format!(
-        "cannot copy {} to {}",
-        file.display(),
-        folder.display()
-    )))
+    let path = folder.join(file.file_name().unwrap_or_default());
+    folder::write_file_atomically(&path, |copy| {
+        std::fs::copy(file, copy).map(drop).map_err(folder::cannot_write(&path))
+    })
 }
 
 /// The process's peak resident memory: `VmHWM` of Linux's /proc/self/status; 0 where there is none.

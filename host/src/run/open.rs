@@ -94,7 +94,7 @@ impl TrainedModel {
         }
 
         let path = folder.join(snapshot::FINAL);
-        let found = checkpoint::open::<Header>(&path)?;
+        let found = checkpoint::open::<Header>(&path).map_err(|error| error.with_help(written_again(folder)))?;
         snapshot::restore_parameters(&model, &found.tensors)?;
         for (i, strategy) in strategies.iter_mut().enumerate() {
             found.header.restore_plugin(&snapshot::strategy_place(i), strategy, &found.tensors)?;
@@ -185,12 +185,20 @@ impl TrainedModel {
             Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
                 .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
         })?;
+        self.write_merged(folder).map_err(|error| {
+            // Half a folder looks like a whole one, and would be in the way. Why it is half says more than that it stays.
+            let _ = std::fs::remove_dir_all(folder);
+            let folder = folder.display();
+            error.with_help(format!("nothing is left of {folder}; name a folder on a disk with more space"))
+        })?;
+        Ok(folder.to_owned())
+    }
+
+    fn write_merged(&self, folder: &Path) -> Result<()> {
         let labels = self.tasks.iter().map(|task| (task.name.clone(), task.labels.clone())).collect();
         export::write_model(&self.model, &labels, folder)?;
-        if let Some(tokenizer) = self.tasks.iter().find_map(|task| task.tokenizer.as_ref()) {
-            super::copy_beside(tokenizer.path(), folder)?;
-        }
-        Ok(folder.to_owned())
+        let tokenizer = self.tasks.iter().find_map(|task| task.tokenizer.as_ref());
+        tokenizer.map_or(Ok(()), |tokenizer| super::copy_beside(tokenizer.path(), folder))
     }
 }
 
@@ -199,5 +207,12 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, folder: &Path) -> Result
         Error::usage(format!("{} holds no run that has ended: {}: {error}", folder.display(), path.display()))
             .with_help(format!("let it end: fthost --resume --out {}", folder.display()))
     })?;
-    serde_json::from_str(&text).map_err(|error| Error::usage(format!("{} does not read: {error}", path.display())))
+    serde_json::from_str(&text).map_err(|error| {
+        Error::usage(format!("{} does not read: {error}", path.display())).with_help(written_again(folder))
+    })
+}
+
+/// What helps where a run's result is damaged.
+fn written_again(folder: &Path) -> String {
+    format!("its last checkpoint gives the same again: fthost --resume --out {}", folder.display())
 }

@@ -128,6 +128,16 @@ impl Plan {
         }
     }
 
+    /// What it trains on: `8 examples, 64 tokens, 1 text cut`.
+    pub fn data_text(&self) -> String {
+        let cut = match self.truncated {
+            0 => String::new(),
+            1 => ", 1 text cut".into(),
+            texts => format!(", {} texts cut", count(texts)),
+        };
+        format!("{} examples, {} tokens{cut}", count(self.examples), count(self.tokens))
+    }
+
     /// The plan as a person reads it.
     pub fn to_text(&self) -> String {
         let mut rows = Table::new();
@@ -140,8 +150,7 @@ impl Plan {
         for found in &self.matches {
             rows.row(["", &format!("pattern {:?} matched {} places", found.pattern, found.matched)]);
         }
-        let cut = if self.truncated > 0 { format!(", {} texts cut", self.truncated) } else { String::new() };
-        rows.row(["data", &format!("{} examples, {} tokens{cut}", count(self.examples), count(self.tokens))]);
+        rows.row(["data", &self.data_text()]);
         rows.row(["steps", &format!("{} ({} an epoch)", self.steps, self.steps_per_epoch)]);
         match &self.estimate {
             None => rows.row(["memory", &format!("about {} MB", self.memory.total() / 1_000_000)]),

@@ -92,6 +92,11 @@ pub(super) fn open_methods(mut file: RunFile, plugins: &[String]) -> Result<(Run
 
 /// The model that the run file names, nothing attached.
 pub(super) fn load_model(file: &RunFile, device: Device) -> Result<AdaptedModel> {
+    if !file.model.is_demo() && !file.model.path.is_dir() {
+        let message = format!("there is no folder {}", file.model.path.display());
+        let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
+        return Err(file.error_at("model.path", message, "named here", Some(help.into())));
+    }
     let encoder = if file.model.is_demo() {
         Encoder::from_parts(demo::CONFIG, demo::WEIGHTS, &device)?
     } else if file.model.random() {
@@ -120,7 +125,8 @@ pub(super) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Option<Pat
 pub(super) fn tokenizer(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<Tokenizer>> {
     match (model.model.info().modality, tokenizer_file(file, model)) {
         (Modality::Text { max_tokens, .. }, Some(path)) => {
-            Tokenizer::load(&path, task.max_tokens.min(max_tokens)).map(Some)
+            let tokenizer = Tokenizer::load(&path, task.max_tokens.min(max_tokens));
+            tokenizer.map(Some).map_err(|error| file.at_task(task, "max_tokens", error))
         }
         _ => Ok(None),
     }

@@ -190,7 +190,7 @@ impl Config {
             input: InputConfig::Text {
                 vocabulary: config.vocab_size,
                 positions: config.max_position_embeddings,
-                first_position: if architecture.positions_after_padding { padding + 1 } else { 0 },
+                first_position: if architecture.positions_after_padding { padding.saturating_add(1) } else { 0 },
                 types: config.type_vocab_size,
             },
         })
@@ -249,11 +249,34 @@ impl Config {
         })
     }
 
-    fn check(&self, file: &Path) -> Result<(), LoadError> {
-        if self.layers == 0 {
-            return Err(setting(file, "num_hidden_layers", 0, "must be at least 1"));
+    /// Every size by its key in most architectures' files.
+    fn sizes(&self) -> Vec<(&'static str, usize)> {
+        let mut sizes = vec![
+            ("hidden_size", self.width),
+            ("num_hidden_layers", self.layers),
+            ("num_attention_heads", self.heads),
+            ("intermediate_size", self.inner),
+        ];
+        match self.input {
+            InputConfig::Text { vocabulary, positions, types, .. } => sizes.extend([
+                ("vocab_size", vocabulary),
+                ("max_position_embeddings", positions),
+                ("type_vocab_size", types.max(1)), // 0 where there are none
+            ]),
+            InputConfig::Images { channels, size, patch } => {
+                sizes.extend([("num_channels", channels), ("image_size", size), ("patch_size", patch)]);
+            }
         }
-        if self.heads == 0 || !self.width.is_multiple_of(self.heads) {
+        sizes
+    }
+
+    fn check(&self, file: &Path) -> Result<(), LoadError> {
+        for (key, size) in self.sizes() {
+            if size == 0 || size > LARGEST {
+                return Err(setting(file, key, size, format!("must lie between 1 and {LARGEST}")));
+            }
+        }
+        if !self.width.is_multiple_of(self.heads) {
             let why = format!("must divide the width, which is {}", self.width);
             return Err(setting(file, "num_attention_heads", self.heads, why));
         }
@@ -266,6 +289,9 @@ impl Config {
         Ok(())
     }
 }
+
+/// The largest size that is taken for one: the product of three still fits into 64 bits.
+const LARGEST: usize = 1 << 21;
 
 fn read<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, LoadError> {
     serde_json::from_str(text).map_err(|source| LoadError::Config { file: file.into(), source })

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value as Json, json};
 
@@ -83,7 +84,10 @@ impl Encoder {
             });
             let views = views.collect::<Result<Vec<_>, _>>().map_err(std::io::Error::other)?;
             let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-            safetensors::serialize_to_file(views, Some(metadata), file).map_err(std::io::Error::other)
+            safetensors::serialize_to_file(views, Some(metadata), file).map_err(|error| match error {
+                SafeTensorError::IoError(error) => error,
+                other => std::io::Error::other(other),
+            })
         })?;
         let config = format!("{:#}\n", self.saved_config(labels));
         replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
@@ -126,5 +130,9 @@ fn replace(file: PathBuf, write: impl FnOnce(&Path) -> std::io::Result<()>) -> R
     // As readable as any file of the user, whatever the writer made of it.
     let readable = || std::fs::set_permissions(&partial, std::os::unix::fs::PermissionsExt::from_mode(0o644));
     let written = write(&partial).and_then(|()| readable()).and_then(|()| std::fs::rename(&partial, &file));
-    written.map_err(|source| LoadError::Write { file, source })
+    written.map_err(|source| {
+        // Of a write that failed, on a full disk mostly, nothing may stay. Why it failed says more than that this fails too.
+        let _ = std::fs::remove_file(&partial);
+        LoadError::Write { file, source }
+    })
 }

@@ -103,7 +103,8 @@ impl TaskHead for Classification {
     fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
         let (width, classes) = (task.width, task.labels.len());
         if classes < 2 {
-            return Err(Error::new(format!("task `{}` has {classes} classes, and a classifier needs two", task.name)));
+            let only = task.labels.first().map_or_else(|| "no class".into(), |label| format!("no class but `{label}`"));
+            return Err(Error::new(format!("task `{}` has {only}, and a classifier needs two", task.name)));
         }
         let normal = || Init::Normal { mean: 0.0, std: self.config.init_std };
         let hidden = match &task.hidden_activation {

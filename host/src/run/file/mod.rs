@@ -245,6 +245,12 @@ impl RunFile {
         self.place(&format!("{}.plugin", method.path), error, &format!("this {}", self.kind_of(method)))
     }
 
+    /// An error about a key of a task, at the key.
+    pub fn at_task(&self, task: &TaskTable, key: &str, error: Error) -> Error {
+        let index = self.tasks.iter().position(|other| other.name == task.name).unwrap_or_default();
+        self.place(&format!("task[{index}].{key}"), error, "this task")
+    }
+
     /// Gives a plugin's error a place; an error that has one, or is of the system, stays as it is.
     fn place(&self, path: &str, error: Error, label: &str) -> Error {
         match error {

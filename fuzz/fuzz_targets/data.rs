@@ -1,0 +1,31 @@
+//! A data file, row by row. The first byte says its format and which columns are read.
+#![no_main]
+
+use fthost::data::Columns;
+use fthost::data::table::Rows;
+use fthost_fuzz::{file, show};
+use libfuzzer_sys::fuzz_target;
+
+const FORMATS: [&str; 4] = ["data.tsv", "data.csv", "data.jsonl", "data.parquet"];
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&first, content)) = data.split_first() else { return };
+    let (format, columns) = (usize::from(first) % FORMATS.len(), usize::from(first) / FORMATS.len() % 3);
+    let path = file(FORMATS[format], content);
+    let name = |name: &str| Some(name.to_owned());
+    let columns = match columns {
+        0 => Columns::default(),
+        1 => Columns { text: name("a"), text_pair: name("b"), label: name("c") },
+        _ => Columns { text: name("2"), text_pair: name("3"), label: name("1") },
+    };
+    let rows = match Rows::open(&path, &columns) {
+        Ok(rows) => rows,
+        Err(error) => return show(&error),
+    };
+    for row in rows {
+        match row {
+            Ok(row) => assert!(!row.label.is_empty() && row.line > 0, "{row:?}"),
+            Err(error) => show(&error),
+        }
+    }
+});
