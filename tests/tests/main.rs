@@ -7,8 +7,10 @@
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `examples` | every plugin's example.toml |
+//! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `outside` | a plugin from outside the workspace |
+//! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
@@ -23,8 +25,10 @@ mod c_plugin;
 mod cuda;
 mod demo;
 mod examples;
+mod lora;
 mod misbehaving;
 mod outside;
+mod peft_folders;
 mod prompts;
 mod refused;
 mod resume;

@@ -38,7 +38,8 @@ fn a_run_evaluates_as_it_did_when_it_ended() {
 
 #[test]
 fn a_merged_run_is_a_plain_folder_that_transformers_reads() {
-    for strategy in [LORA, "plugin = \"full\"", "plugin = \"ia3\""] {
+    let dora = format!("{LORA}\nuse_dora = true\nbias = \"all\"");
+    for strategy in [LORA, &dora, "plugin = \"full\"", "plugin = \"ia3\""] {
         let workdir = trained(strategy);
         workdir.fthost(["merge", "run", "merged"]).succeeded();
         for file in ["config.json", "model.safetensors", "tokenizer.json", "labels.json"] {

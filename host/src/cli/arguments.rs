@@ -52,7 +52,7 @@ pub(super) enum Command {
     Plan(RunArguments),
     /// Evaluates what a run has trained on a file of labelled examples
     Eval {
-        /// Folder that a run has left
+        /// Folder that a run has left, or that PEFT saved
         run: PathBuf,
         /// File with the examples, in the form of the run's own
         data: PathBuf,
@@ -61,7 +61,7 @@ pub(super) enum Command {
     },
     /// Folds what a run has trained into the weights and writes a plain Hugging Face folder
     Merge {
-        /// Folder that a run has left
+        /// Folder that a run has left, or that PEFT saved
         run: PathBuf,
         /// Folder to write; it must not exist
         folder: PathBuf,
@@ -76,6 +76,10 @@ pub(super) struct UseArguments {
     /// Opens these plugins instead of those that the run used
     #[arg(long = "plugin", value_name = "PATH")]
     pub(super) plugins: Vec<String>,
+
+    /// Sets a value of its run file: model.path=FOLDER says where the base model is
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) sets: Vec<String>,
 
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", value_parser = device)]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use fthost::run::file::RunFile;
+use fthost::run::file::{Override, RunFile};
 use fthost::run::open::TrainedModel;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
@@ -64,7 +64,8 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
 
 impl UseArguments {
     fn open(&self, run: &Path) -> Result<TrainedModel> {
-        TrainedModel::open(run, &self.plugins, self.device)
+        let sets = self.sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
+        TrainedModel::open(run, &self.plugins, &sets, self.device)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod file;
 pub mod folder;
 pub mod identity;
 pub mod interrupt;
+pub mod keys;
 pub mod open;
 pub mod plan;
 pub mod proof;

@@ -1,4 +1,6 @@
-//! A run that has ended, opened again: its model evaluates, predicts, and is merged into a plain folder.
+//! A run that has ended, opened again, or a folder that PEFT saved: its model evaluates, predicts, and is merged into a plain folder.
+
+mod peft;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use fthost_plugin_api::HeadSpec;
 use serde::Deserialize;
 
 use super::evaluate::{Evaluation, evaluate};
-use super::file::{ModelInit, RunFile};
+use super::file::{ModelInit, Override, RunFile};
 use super::folder::RunFolder;
 use super::result::{PluginUsed, TaskResult};
 use super::snapshot::{self, Header};
@@ -44,17 +46,23 @@ pub struct TrainedModel {
     head: HeadInstance,
     spec: HeadSpec,
     labels: Vec<String>,
+    /// Whether data may name classes by their numbers instead.
+    numbered: bool,
     precision: Precision,
     tokenizer: Option<Tokenizer>,
 }
 
 impl TrainedModel {
-    /// Opens a run folder. `plugins` are used instead of those that the run used, where any is named.
+    /// Opens a run folder, or one that PEFT saved. `plugins` are used instead of those that the run used, where any is named;
+    /// `overrides` change its run file, and paths in them start from the working directory.
     ///
     /// # Errors
-    /// Where the folder is none of a run that has ended, or something that the run used is gone.
-    pub fn open(folder: &Path, plugins: &[String], device: DeviceChoice) -> Result<Self> {
-        let mut file = RunFile::load(&RunFolder::run_file(folder)?, &[])?;
+    /// Where the folder is none of a run that has ended and none of PEFT's, or something that it needs is gone.
+    pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<Self> {
+        if folder.join(peft::CONFIG).is_file() {
+            return peft::open(folder, plugins, overrides, device);
+        }
+        let mut file = RunFile::reopen(&RunFolder::run_file(folder)?, overrides)?;
         let left: Left = read_json(&folder.join("result.json"), folder)?;
         let recorded: Vec<String> =
             left.plugins.into_iter().map(|plugin| plugin.path).filter(|path| Path::new(path).is_file()).collect();
@@ -84,7 +92,7 @@ impl TrainedModel {
         found.header.restore_plugin(&snapshot::head_place(&task.name), &mut head, &found.tensors)?;
         let tokenizer = setup::tokenizer(&file, task, &model)?;
         let precision = file.train.precision.into();
-        Ok(Self { file, model, _strategies: strategies, head, spec, labels, precision, tokenizer })
+        Ok(Self { file, model, _strategies: strategies, head, spec, labels, numbered: false, precision, tokenizer })
     }
 
     /// The run file that it was trained by.
@@ -107,7 +115,11 @@ impl TrainedModel {
             device: &self.model.device,
         };
         let mut data = data::load(&source, self.tokenizer.as_ref())?;
-        data.set_targets(self.spec.targets)?;
+        if self.numbered {
+            data.set_named_or_numbered_targets(self.spec.targets)?;
+        } else {
+            data.set_targets(self.spec.targets)?;
+        }
         let progress = EvaluationProgress::new(shown, "evaluating", data.len());
         let evaluation: Evaluation = evaluate(&self.pass(&data), &|examples| progress.advance(examples))?;
         Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, Some(&evaluation))))
