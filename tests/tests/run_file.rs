@@ -59,7 +59,8 @@ fn an_unknown_option_of_a_plugin() {
         :   `-- unknown option
      13 | targets = ["query", "value"]
         `----
-      help: did you mean rank? the options here are alpha, dropout, exclude, rank, scaling and targets
+      help: did you mean rank? the options here are alpha, alpha_pattern, bias, dropout, exclude, rank,
+            rank_pattern, scaling, targets and use_dora
     "#);
 }
 
