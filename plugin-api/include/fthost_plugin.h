@@ -485,6 +485,11 @@ typedef struct {
    A table of experimental functions, or null.
    */
   const void *(*get_extension)(FtStr name);
+  /*
+   `Strategy::options_from_peft` of the strategy `name`: the fields of an `adapter_config.json` in, options out, both JSON; null
+   where no strategy opens folders of PEFT. `[run thread]`
+   */
+  FtStatus (*options_from_peft)(FtStr name, FtStr config, FtTextSink sink);
 } FtPluginApi;
 
 /*

@@ -22,6 +22,7 @@ macro_rules! register {
                 kind: $crate::__private::kinds::$kind::KIND,
                 name: $name,
                 summary: $crate::abi::note::first_line(concat!($($doc, "\n",)* "")),
+                serves: $crate::__private::kinds::$kind::serves::<$method>(),
             };
             #[used]
             #[cfg_attr(target_os = "linux", unsafe(link_section = ".note.fthost"))]

@@ -77,6 +77,9 @@ pub struct MethodInfo {
     pub config_schema: serde_json::Value,
     /// Its options with their defaults; an option without one is missing.
     pub config_default: serde_json::Value,
+    /// As [`MethodNote::serves`].
+    #[serde(default)]
+    pub serves: String,
 }
 
 /// The note about a plugin as a whole, read from its file before any of its code runs. Option schemas are not in it: they
@@ -113,4 +116,8 @@ pub struct MethodNote {
     /// One line.
     #[serde(default)]
     pub summary: String,
+    /// Which of Hugging Face's folders it opens: a strategy's `peft_type` ([`PEFT_TYPE`](crate::Strategy::PEFT_TYPE)), a head's
+    /// `problem_type` ([`PROBLEM_TYPE`](crate::TaskHead::PROBLEM_TYPE)); empty for none.
+    #[serde(default)]
+    pub serves: String,
 }

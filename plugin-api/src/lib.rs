@@ -102,6 +102,7 @@ mod hook;
 mod info;
 pub mod model;
 pub mod ops;
+mod peft;
 mod registry;
 mod regularizer;
 mod scheduler;
@@ -116,13 +117,14 @@ pub use event::Event;
 pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prompt};
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
 pub use model::{Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
+pub use peft::PeftConfig;
 pub use regularizer::{ExampleGradient, FisherLabels, Regularizer};
 pub use scheduler::{Group, Progress, Rate, Scheduler, TimeUnit, Warmup};
 pub use state::SavedState;
 pub use strategy::Strategy;
 pub use task_head::{
     FeatureKind, Features, HeadSpec, Loss, LossScope, PredictionKind, Sampling, TargetKind, TaskHead, TaskInfo,
-    TaskTargets,
+    TaskTargets, problem_type,
 };
 pub use tensor::{DType, Kept, Operand, Tensor};
 pub use {schemars, serde, serde_json, tracing};
@@ -132,9 +134,9 @@ pub mod prelude {
     pub use crate::{
         AttentionHook, BlockHook, DType, EmbeddingHook, Error, Event, ExampleGradient, FeatureKind, Features,
         FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand, Param, ParamInfo,
-        PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling, SavedState, Scheduler, Site,
-        SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor, TimeUnit, Warmup,
-        export_plugin, register,
+        PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling, SavedState,
+        Scheduler, Site, SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor, TimeUnit,
+        Warmup, export_plugin, problem_type, register,
         serde_json::{Value, json},
     };
     pub use schemars::JsonSchema;

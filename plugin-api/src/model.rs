@@ -9,7 +9,7 @@ mod access;
 
 pub use access::Model;
 
-use crate::Tensor;
+use crate::{Operand, Tensor};
 
 /// What a site is, and so which hook it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -108,6 +108,11 @@ pub enum Init {
         /// The text.
         text: String,
     },
+    /// A copy of a tensor of this call; [`Init::copy_of`] makes it.
+    Copy {
+        /// Its handle.
+        tensor: u64,
+    },
 }
 
 impl Init {
@@ -115,6 +120,11 @@ impl Init {
     pub fn kaiming_uniform(in_features: usize) -> Self {
         let bound = 1.0 / (in_features.max(1) as f64).sqrt();
         Self::Uniform { low: -bound, high: bound }
+    }
+
+    /// A copy of a tensor that was computed in this call, or of a parameter: DoRA's magnitudes start as norms of weights.
+    pub fn copy_of(tensor: &impl Operand) -> Self {
+        Self::Copy { tensor: tensor.handle() }
     }
 }
 

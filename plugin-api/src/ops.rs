@@ -61,6 +61,14 @@ pub const OPS: &[OpSignature] = &[
         op("low_rank@1", "y [.., out], x [.., in], a [rank, in], b [out, rank] -> y + scale * (x a^T) b^T [.., out]"),
         "scale",
     ),
+    with_floats(
+        op(
+            "low_rank_norm@1",
+            "weight [out, in], a [rank, in], b [out, rank] -> the Euclidean norms of the rows of weight + scale * b a, [out], \
+             without gradient; of parameters computed once for each of their values",
+        ),
+        "scale",
+    ),
     op("relu@1", "x -> max(x, 0); the derivative at 0 is 0"),
     op("gelu@1", "x -> x Phi(x), exact (erf)"),
     op("gelu_tanh@1", "x -> 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))"),

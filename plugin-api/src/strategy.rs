@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
-use crate::{Event, Model, Result, SavedState, Tensor};
+use crate::{Error, Event, Model, PeftConfig, Result, SavedState, Tensor};
 
 /// A way to adapt a model: it freezes and thaws, declares parameters and hooks sites.
 ///
@@ -16,6 +16,18 @@ pub trait Strategy: Sized + Send + 'static {
     /// The options of the `[[strategy]]` table. Derive `Deserialize`, `JsonSchema` and `Default`, with
     /// `#[serde(deny_unknown_fields, default)]`; the doc comments become the options' help.
     type Config: DeserializeOwned + schemars::JsonSchema;
+
+    /// The `peft_type` of the folders that PEFT saves and this strategy opens, `LORA`, by
+    /// [`options_from_peft`](Self::options_from_peft). It stands in the plugin's note, so that a host finds the plugin for a folder.
+    const PEFT_TYPE: Option<&'static str> = None;
+
+    /// The options, as JSON, under which [`attach`](Self::attach) declares the parameters that a folder of PEFT holds, by PEFT's
+    /// names, and computes what PEFT does with them. The reverse of [`adapter_config`](Self::adapter_config). A field of `config`
+    /// that is left and says something is refused by name.
+    fn options_from_peft(config: &mut PeftConfig) -> Result<serde_json::Value> {
+        let _ = config;
+        Err(Error::new("this strategy opens no folder of PEFT"))
+    }
 
     /// Makes an instance from checked options. Refuse here what a schema cannot say.
     fn new(config: Self::Config) -> Result<Self>;

@@ -4,6 +4,14 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Model, Result, SavedState, Tensor};
 
+/// Transformers' names of problems, for [`TaskHead::PROBLEM_TYPE`].
+pub mod problem_type {
+    /// One class of several.
+    pub const SINGLE_LABEL: &str = "single_label_classification";
+    /// One real value.
+    pub const REGRESSION: &str = "regression";
+}
+
 /// Which features of the encoder a head reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -134,6 +142,10 @@ pub struct Loss {
 pub trait TaskHead: Sized + Send + Sync + 'static {
     /// The options of `head = { plugin = "...", ... }`.
     type Config: DeserializeOwned + schemars::JsonSchema;
+
+    /// Transformers' `problem_type` of the models whose head this one computes, with its options' defaults and under the same
+    /// names, as [`problem_type`] lists them. It stands in the plugin's note, so that a host finds a head for a folder of PEFT.
+    const PROBLEM_TYPE: Option<&'static str> = None;
 
     /// Makes an instance from checked options.
     fn new(config: Self::Config) -> Result<Self>;

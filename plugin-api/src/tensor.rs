@@ -301,6 +301,12 @@ impl Tensor {
         let inputs = [self.handle, x.handle(), a.handle(), b.handle()];
         call(const { ops::index("low_rank@1") }, &inputs, &[], &[scale])
     }
+
+    /// Euclidean norms of the rows of `self + scale b a`, `[out]`: `self` `[out, in]`, `a` `[rank, in]`, `b` `[out, rank]`.
+    /// No gradient flows back. Of parameters the host computes it once a step.
+    pub fn low_rank_norm(&self, a: &impl Operand, b: &impl Operand, scale: f64) -> Result<Self> {
+        call(const { ops::index("low_rank_norm@1") }, &[self.handle, a.handle(), b.handle()], &[], &[scale])
+    }
 }
 
 /// Activations, norms and dropout.

@@ -38,6 +38,7 @@ if (adapter / "adapter_config.json").exists():
 
     # A key that PEFT does not know would be left out without a word.
     used = {name.replace(".default", "").replace(".modules_to_save", "") for name, _ in model.named_parameters()}
+    used |= {name.removesuffix(".weight") for name in used if name.endswith(".lora_magnitude_vector.weight")}
     if model.active_peft_config.is_prompt_learning:
         used.add("prompt_embeddings")  # goes into the prompt encoder, under another name
     unknown = sorted(set(load_file(adapter / "adapter_model.safetensors")) - used)

@@ -9,8 +9,10 @@
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `full_disk` | runs whose disk is full |
+//! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `outside` | a plugin from outside the workspace |
+//! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
@@ -27,8 +29,10 @@ mod cuda;
 mod demo;
 mod every_plugin;
 mod full_disk;
+mod lora;
 mod misbehaving;
 mod outside;
+mod peft_folders;
 mod prompts;
 mod refused;
 mod resume;

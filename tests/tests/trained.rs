@@ -100,7 +100,8 @@ fn predictions_overwrite_nothing_and_end_where_the_input_is_broken() {
 
 #[test]
 fn a_merged_run_is_a_plain_folder_that_transformers_reads() {
-    for strategy in [LORA, "plugin = \"full\"", "plugin = \"ia3\""] {
+    let dora = format!("{LORA}\nuse_dora = true\nbias = \"all\"");
+    for strategy in [LORA, &dora, "plugin = \"full\"", "plugin = \"ia3\""] {
         let workdir = trained(strategy);
         workdir.fthost(["merge", "run", "merged"]).succeeded();
         for file in ["config.json", "model.safetensors", "tokenizer.json", "labels.json"] {

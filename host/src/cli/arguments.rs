@@ -60,7 +60,7 @@ pub(super) enum Command {
     },
     /// Evaluates what a run has trained on a file of labelled examples
     Eval {
-        /// Folder that a run has left
+        /// Folder that a run has left, or that PEFT saved
         run: PathBuf,
         /// File with the examples, in the form of the run's own
         data: PathBuf,
@@ -71,7 +71,7 @@ pub(super) enum Command {
     },
     /// Predicts for each example of a file, labelled or not: labels with probabilities, or values
     Predict {
-        /// Folder that a run has left
+        /// Folder that a run has left, or that PEFT saved
         run: PathBuf,
         /// File with the examples: .tsv, .csv, .jsonl or .parquet
         input: PathBuf,
@@ -88,7 +88,7 @@ pub(super) enum Command {
     },
     /// Folds what a run has trained into the weights and writes a plain Hugging Face folder
     Merge {
-        /// Folder that a run has left
+        /// Folder that a run has left, or that PEFT saved
         run: PathBuf,
         /// Folder to write; it must not exist
         folder: PathBuf,
@@ -127,6 +127,10 @@ pub(super) struct UseArguments {
     /// Opens these plugins instead of those that the run used
     #[arg(long = "plugin", value_name = "PATH")]
     pub(super) plugins: Vec<String>,
+
+    /// Sets a value of its run file: model.path=FOLDER says where the base model is
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(super) sets: Vec<String>,
 
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", value_parser = device)]

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use fthost::run::file::RunFile;
+use fthost::run::file::{Override, RunFile};
 use fthost::run::folder::{cannot_write, write_file_atomically};
 use fthost::run::lr_find::Range;
 use fthost::run::open::TrainedModel;
@@ -78,7 +78,8 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
 
 impl UseArguments {
     fn open(&self, run: &Path) -> Result<TrainedModel> {
-        TrainedModel::open(run, &self.plugins, self.device)
+        let sets = self.sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
+        TrainedModel::open(run, &self.plugins, &sets, self.device)
     }
 }
 

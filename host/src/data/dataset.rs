@@ -161,6 +161,25 @@ impl Dataset {
         }
     }
 
+    /// As [`set_targets`](Self::set_targets), where the classes' names were made by no one who saw the labels: where the labels are
+    /// not these names but the numbers of classes, from 0, those count.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_targets`](Self::set_targets).
+    pub fn set_named_or_numbered_targets(&mut self, kind: TargetKind) -> Result<()> {
+        self.set_targets(kind).or_else(|error| {
+            let numbers: Vec<String> = (0..self.labels.len()).map(|number| number.to_string()).collect();
+            match self.distinct.classes(&self.path, &numbers) {
+                Ok(classes) if kind == TargetKind::Class => {
+                    self.targets = Targets::Classes(classes.into());
+                    Ok(())
+                }
+                _ => Err(error),
+            }
+        })
+    }
+
     /// The examples of these rows, packed in their order. Images are on the data set's device.
     pub fn input(&self, rows: &[u32]) -> Result<Input> {
         if let Some(images) = &self.images {

@@ -17,6 +17,7 @@ mod instance;
 pub mod note;
 mod open;
 pub mod search;
+mod serving;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fthost_autograd::{Parameter, Tensor};
 use fthost_plugin_api::abi::borrow::collect_text;
 use fthost_plugin_api::abi::tables::{OK, PluginApi};
-pub use fthost_plugin_api::{FisherLabels, MethodInfo, MethodKind, PluginInfo};
+pub use fthost_plugin_api::{FisherLabels, MethodInfo, MethodKind, MethodNote, PluginInfo};
 
 pub use self::bridge::handles::RunHandles;
 pub use self::instance::{HeadInstance, RegularizerInstance, SchedulerInstance, State, Stateful, StrategyInstance};
@@ -216,8 +217,9 @@ impl Library {
     pub fn known_names(&self, kind: MethodKind) -> Vec<String> {
         let open = self.plugins.iter().flat_map(|plugin| &plugin.info().methods);
         let open = open.filter(|method| method.kind == kind).map(|method| method.name.clone());
-        let mut names: Vec<String> =
-            open.chain(self.notes().filter(|(_, of, _)| *of == kind).map(|(_, _, name)| name)).collect();
+        let mut names: Vec<String> = open
+            .chain(self.notes().map(|(_, note)| note).filter(|note| note.kind == kind).map(|note| note.name))
+            .collect();
         names.sort();
         names.dedup();
         names
@@ -225,15 +227,15 @@ impl Library {
 
     /// The first library in the searched folders whose notes name a method.
     fn noted(&self, kind: MethodKind, name: &str) -> Option<PathBuf> {
-        self.notes().find(|(_, of, noted)| *of == kind && noted == name).map(|(path, _, _)| path)
+        self.notes().find(|(_, note)| note.kind == kind && note.name == name).map(|(path, _)| path)
     }
 
     /// All methods that the notes in the searched folders name. Runs no code of theirs.
-    fn notes(&self) -> impl Iterator<Item = (PathBuf, MethodKind, String)> {
+    fn notes(&self) -> impl Iterator<Item = (PathBuf, MethodNote)> {
         self.search.libraries().into_iter().flat_map(|path| {
             let methods =
                 std::fs::read(&path).ok().and_then(|bytes| Some(note::read(&bytes).ok()?.1)).unwrap_or_default();
-            methods.into_iter().map(move |method| (path.clone(), method.kind, method.name))
+            methods.into_iter().map(move |method| (path.clone(), method))
         })
     }
 

@@ -9,6 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use super::folder::write_atomically;
+use super::keys::{Keys, TUNED, WRAPPED, head_path};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::{Error, Result};
 
@@ -16,8 +17,6 @@ use crate::{Error, Result};
 pub const MODEL: &str = "model";
 /// The form of a whole model.
 pub const WHOLE: &str = "huggingface";
-/// What stands before every path of a model that PEFT added something to.
-const TUNED: &str = "base_model.model.";
 
 /// What is saved beside the weights.
 pub struct Saved<'a> {
@@ -83,29 +82,25 @@ impl Saved<'_> {
 
     /// The adapter's tensors by their names in PEFT's files.
     fn adapter(&self) -> BTreeMap<String, Tensor> {
-        let info = self.model.model.info();
         // In fthost's own form all parameters stand as they are.
-        let known = self.adapter_config.is_some() && self.labels.len() == 1;
-        let given: &[_] = if known { &self.adapter_tensors } else { &[] };
+        let peft = self.adapter_config.is_some() && self.labels.len() == 1;
+        let given: &[_] = if peft { &self.adapter_tensors } else { &[] };
+        let keys = if peft { Keys::of(self.model) } else { Keys::plain(self.model) };
         let mut tensors: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
         for p in &self.model.parameters {
             let Owner::Strategy(strategy) = p.owner else { continue };
             if given.get(strategy).is_none_or(Option::is_none) {
-                let name = p.parameter.name();
-                let key = if p.in_model { format!("{TUNED}{}{name}", info.prefix) } else { name.to_owned() };
-                tensors.insert(key, p.parameter.tensor().clone());
+                let root = if p.in_model { TUNED } else { "" };
+                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor().clone());
             }
         }
         // PEFT wraps the model once more where it adds something inside of it, which prompts and prefixes do not.
         let outside = !tensors.is_empty() && !tensors.keys().any(|key| key.starts_with(TUNED));
-        let root = if outside { "base_model." } else { TUNED };
+        let root = if outside { WRAPPED } else { TUNED };
         for p in &self.model.parameters {
-            let path = match p.owner {
-                Owner::Base if p.trained() => format!("{}{}", info.prefix, p.parameter.name()),
-                Owner::Head(_) => head_path(info, p.parameter.name()),
-                Owner::Base | Owner::Strategy(_) => continue,
-            };
-            tensors.insert(format!("{root}{path}"), p.parameter.tensor().clone());
+            if matches!(p.owner, Owner::Head(_)) || (p.owner == Owner::Base && p.trained()) {
+                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor().clone());
+            }
         }
         tensors
     }
@@ -133,22 +128,6 @@ fn write_labels(labels: &Labels, folder: &Path) -> Result<()> {
 /// The labels of the only task.
 fn only(labels: &Labels) -> Option<&Vec<String>> {
     labels.values().next().filter(|_| labels.len() == 1)
-}
-
-/// Hugging Face's path of a head's parameter: a head calls its last layer `classifier` or `out_proj` and the one before it
-/// `dense`, whatever the architecture calls them.
-fn head_path(info: &ModelInfo, name: &str) -> String {
-    let (module, tensor) = name.rsplit_once('.').unwrap_or(("", name));
-    let (task, module) = match module.rsplit_once('.') {
-        Some((task, module)) => (format!("{task}."), module),
-        None => (String::new(), module),
-    };
-    let module = match (module, &info.head.hidden) {
-        ("dense", Some((dense, _))) => dense.as_str(),
-        ("classifier" | "out_proj", _) => info.head.output.as_str(),
-        (other, _) => other,
-    };
-    format!("{task}{module}.{tensor}")
 }
 
 /// The modules that hold a head, as PEFT's `modules_to_save` lists them: first parts of the paths.

@@ -13,6 +13,7 @@ pub mod file;
 pub mod folder;
 pub mod identity;
 pub mod interrupt;
+pub mod keys;
 pub mod learner;
 pub mod lr_find;
 pub mod open;

@@ -1,4 +1,6 @@
-//! A run that has ended, opened again: its model evaluates, predicts, and is merged into a plain folder.
+//! A run that has ended, opened again, or a folder that PEFT saved: its model evaluates, predicts, and is merged into a plain folder.
+
+mod peft;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,7 +11,7 @@ use fthost_plugin_api::HeadSpec;
 use serde::Deserialize;
 
 use super::evaluate::{Evaluation, evaluate, predict};
-use super::file::{ModelInit, RunFile};
+use super::file::{ModelInit, Override, RunFile};
 use super::folder::RunFolder;
 use super::predict::{Format, Writer};
 use super::result::{PluginUsed, TaskResult};
@@ -53,16 +55,22 @@ struct TrainedTask {
     head: HeadInstance,
     spec: HeadSpec,
     labels: Vec<String>,
+    /// Whether data may name classes by their numbers instead.
+    numbered: bool,
     tokenizer: Option<Tokenizer>,
 }
 
 impl TrainedModel {
-    /// Opens a run folder. `plugins` are used instead of those that the run used, where any is named.
+    /// Opens a run folder, or one that PEFT saved. `plugins` are used instead of those that the run used, where any is named;
+    /// `overrides` change its run file, and paths in them start from the working directory.
     ///
     /// # Errors
-    /// Where the folder is none of a run that has ended, or something that the run used is gone.
-    pub fn open(folder: &Path, plugins: &[String], device: DeviceChoice) -> Result<Self> {
-        let mut file = RunFile::load(&RunFolder::run_file(folder)?, &[])?;
+    /// Where the folder is none of a run that has ended and none of PEFT's, or something that it needs is gone.
+    pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<Self> {
+        if folder.join(peft::CONFIG).is_file() {
+            return peft::open(folder, plugins, overrides, device);
+        }
+        let mut file = RunFile::reopen(&RunFolder::run_file(folder)?, overrides)?;
         let mut left: Left = read_json(&folder.join("result.json"), folder)?;
         let recorded = left.plugins.iter().map(|plugin| plugin.path.clone());
         let recorded: Vec<String> = recorded.filter(|path| Path::new(path).is_file()).collect();
@@ -89,6 +97,7 @@ impl TrainedModel {
                 head,
                 spec,
                 labels,
+                numbered: false,
                 tokenizer,
             });
         }
@@ -114,7 +123,11 @@ impl TrainedModel {
     pub fn evaluate(&self, task: Option<&str>, path: &Path, shown: bool) -> Result<(String, TaskResult)> {
         let task = self.task(task)?;
         let mut data = data::load(&self.source(task, path), task.tokenizer.as_ref())?;
-        data.set_targets(task.spec.targets)?;
+        if task.numbered {
+            data.set_named_or_numbered_targets(task.spec.targets)?;
+        } else {
+            data.set_targets(task.spec.targets)?;
+        }
         let progress = EvaluationProgress::new(shown, "evaluating", data.len());
         let evaluation: Evaluation = evaluate(&self.pass(task, &data), &|examples| progress.advance(examples))?;
         Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, Some(&evaluation))))

@@ -22,6 +22,7 @@ struct Inner {
     trainable: AtomicBool,
     version: AtomicU64,
     packed: Mutex<HashMap<PackKey, (u64, Arc<Packed>)>>,
+    derived: Mutex<Option<(Vec<u64>, Tensor)>>,
 }
 
 impl Parameter {
@@ -34,6 +35,7 @@ impl Parameter {
             trainable: AtomicBool::new(trainable),
             version: AtomicU64::new(0),
             packed: Mutex::new(HashMap::new()),
+            derived: Mutex::new(None),
         }))
     }
 
@@ -105,6 +107,20 @@ impl Parameter {
         let packed = Arc::new(pack()?);
         cache.insert(key, (version, packed.clone()));
         Ok(packed)
+    }
+
+    /// A tensor that follows from this parameter and others, made by `make` where `key`, which tells their versions, is not the
+    /// last one. Other threads wait for it, so `make` must not wait for them.
+    pub(crate) fn derived(&self, key: Vec<u64>, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let mut last = self.0.derived.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, tensor)) = &*last
+            && *known == key
+        {
+            return Ok(tensor.clone());
+        }
+        let tensor = make()?;
+        *last = Some((key, tensor.clone()));
+        Ok(tensor)
     }
 }
 

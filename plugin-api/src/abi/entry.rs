@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    info::PluginInfo,
+    info::{MethodKind, PluginInfo},
     registry::{self, MethodEntry},
 };
 
@@ -37,6 +37,7 @@ static API: PluginApi = PluginApi {
     describe,
     create,
     get_extension,
+    options_from_peft: Some(options_from_peft),
 };
 
 /// What every host of this major has: all up to the last field of minor 0.
@@ -140,15 +141,31 @@ unsafe extern "C" fn create(kind: u32, name: Str, config: Str, out: *mut Instanc
     failure::guard(|| {
         // SAFETY: the host lends both texts for this call.
         let (name, config) = unsafe { (name.as_str()?, config.as_str()?) };
-        let methods = registry::methods();
-        let Some(method) = methods.iter().find(|method| method.kind.code() == kind && method.name == name) else {
-            let known: Vec<_> = methods.iter().map(|method| format!("{} `{}`", method.kind, method.name)).collect();
-            return Err(Error::new(format!("no method `{name}` of kind {kind} here; there are {}", known.join(", "))));
-        };
-        let instance = (method.create)(config)?;
+        let instance = (method(kind, name)?.create)(config)?;
         // SAFETY: `out` is the host's place for the result.
         unsafe { out.write(instance) };
         Ok(())
+    })
+}
+
+unsafe extern "C" fn options_from_peft(name: Str, config: Str, sink: TextSink) -> Status {
+    failure::guard(|| {
+        // SAFETY: the host lends both texts for this call.
+        let (name, config) = unsafe { (name.as_str()?, config.as_str()?) };
+        let options = (method(MethodKind::Strategy.code(), name)?.options_from_peft)(config)?;
+        // SAFETY: the sink belongs to this call.
+        unsafe { sink.put(&serde_json::to_string(&options)?) };
+        Ok(())
+    })
+}
+
+/// The method of a kind, by its code, and name.
+fn method(kind: u32, name: &str) -> Result<&'static MethodEntry> {
+    let methods = registry::methods();
+    let found = methods.iter().find(|method| method.kind.code() == kind && method.name == name);
+    found.copied().ok_or_else(|| {
+        let known: Vec<_> = methods.iter().map(|method| format!("{} `{}`", method.kind, method.name)).collect();
+        Error::new(format!("no method `{name}` of kind {kind} here; there are {}", known.join(", ")))
     })
 }
 

@@ -84,6 +84,8 @@ pub struct MethodFacts {
     pub name: &'static str,
     /// One line.
     pub summary: &'static str,
+    /// Which of Hugging Face's folders it opens; empty for none.
+    pub serves: &'static str,
 }
 
 impl MethodFacts {
@@ -99,7 +101,7 @@ impl MethodFacts {
 
     const fn json<const LEN: usize>(&self) -> Json<LEN> {
         let json = Json::new().raw("{\"kind\":").quoted(self.kind.as_str()).raw(",\"name\":").quoted(self.name);
-        json.raw(",\"summary\":").quoted(self.summary).raw("}")
+        json.raw(",\"summary\":").quoted(self.summary).raw(",\"serves\":").quoted(self.serves).raw("}")
     }
 }
 

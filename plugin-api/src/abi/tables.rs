@@ -281,6 +281,9 @@ pub struct PluginApi {
     pub create: unsafe extern "C" fn(kind: u32, name: Str, config: Str, out: *mut Instance) -> Status,
     /// A table of experimental functions, or null.
     pub get_extension: unsafe extern "C" fn(name: Str) -> *const c_void,
+    /// `Strategy::options_from_peft` of the strategy `name`: the fields of an `adapter_config.json` in, options out, both JSON; null
+    /// where no strategy opens folders of PEFT. `[run thread]`
+    pub options_from_peft: Option<unsafe extern "C" fn(name: Str, config: Str, sink: TextSink) -> Status>,
 }
 
 /// The part that the vtables of all four traits begin with. Frozen: a field appended here would move all that stand after

@@ -320,8 +320,12 @@ fn tracing_reaches_the_host() {
 const PLUGIN: PluginFacts =
     PluginFacts { name: "a \"b\"\n", version: "1.2.3", license: "MIT", ops: &["linear@1", "keep@1"] };
 static PLUGIN_NOTE: super::note::Note<{ PLUGIN.text_len() }> = PLUGIN.note();
-const METHOD: MethodFacts =
-    MethodFacts { kind: MethodKind::TaskHead, name: "classes", summary: first_line(" One line.\n Two.\n") };
+const METHOD: MethodFacts = MethodFacts {
+    kind: MethodKind::TaskHead,
+    name: "classes",
+    summary: first_line(" One line.\n Two.\n"),
+    serves: "words",
+};
 static METHOD_NOTE: super::note::Note<{ METHOD.text_len() }> = METHOD.note();
 
 /// Reads a note as the ELF standard lays it out.
@@ -355,6 +359,11 @@ fn notes_read_as_elf_notes() {
 
     let (note_type, owner, text) = parse(&bytes(&METHOD_NOTE));
     assert_eq!((note_type, owner.as_str()), (NOTE_METHOD, NOTE_NAME));
-    let expected = MethodNote { kind: MethodKind::TaskHead, name: "classes".into(), summary: "One line.".into() };
+    let expected = MethodNote {
+        kind: MethodKind::TaskHead,
+        name: "classes".into(),
+        summary: "One line.".into(),
+        serves: "words".into(),
+    };
     assert_eq!(serde_json::from_value::<MethodNote>(text).unwrap(), expected);
 }

@@ -89,6 +89,7 @@ impl Classification {
 
 impl TaskHead for Classification {
     type Config = ClassificationConfig;
+    const PROBLEM_TYPE: Option<&'static str> = Some(problem_type::SINGLE_LABEL);
 
     fn new(config: ClassificationConfig) -> Result<Self> {
         for (option, value) in [("dropout", config.dropout.unwrap_or(0.0)), ("label_smoothing", config.label_smoothing)]

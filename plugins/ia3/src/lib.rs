@@ -32,6 +32,7 @@ struct Ia3(Ia3Config);
 
 impl Strategy for Ia3 {
     type Config = Ia3Config;
+    const PEFT_TYPE: Option<&'static str> = Some("IA3");
 
     fn new(config: Ia3Config) -> Result<Self> {
         if let (Targets::Names(targets), Targets::Names(feedforward)) = (&config.targets, &config.feedforward)
@@ -69,6 +70,15 @@ impl Strategy for Ia3 {
 
     fn starts_at_base(&self) -> bool {
         true
+    }
+
+    fn options_from_peft(config: &mut PeftConfig) -> Result<Value> {
+        config.skip(&["init_ia3_weights"]);
+        Ok(json!({
+            "targets": config.take::<Targets>("target_modules")?,
+            "feedforward": config.take::<Targets>("feedforward_modules")?.unwrap_or(Targets::Names(Vec::new())),
+            "exclude": config.take::<Targets>("exclude_modules")?,
+        }))
     }
 
     fn adapter_config(&self) -> Result<Option<Value>> {
@@ -172,5 +182,10 @@ mod tests {
         assert_eq!(config["peft_type"], "IA3");
         assert_eq!(config["target_modules"], json!(["key", "intermediate.dense"]));
         assert_eq!(config["feedforward_modules"], json!(["intermediate.dense"]));
+
+        let mut config = fthost_plugin_api::serde_json::from_value(config).unwrap();
+        let options = Ia3::options_from_peft(&mut config).unwrap();
+        assert_eq!(options["targets"], json!(["key", "intermediate.dense"]));
+        assert_eq!(options["feedforward"], json!(["intermediate.dense"]));
     }
 }

@@ -3,90 +3,84 @@
 //! W `[out, in]` is frozen; A `[rank, in]` and B `[out, rank]` train. A starts Kaiming-uniform with a = sqrt 5, that is
 //! U(-1/sqrt in, 1/sqrt in), and B at zero, so step 0 is the base model exactly. The scale s is alpha / rank, alpha /
 //! sqrt rank (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732) or alpha itself. As PEFT's tuners/lora/layer.py.
+//!
+//! DoRA (Liu et al. 2024, arXiv:2402.09353) learns the norm m `[out]` of each row beside its direction:
+//! y = m / |W + s B A| * (W + s B A) x + b. m starts as the norms of W, so step 0 is the base model here too.
+
+mod hooks;
+mod options;
+mod peft;
 
 use fthost_plugin_api::prelude::*;
 
-/// Options of LoRA.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-struct LoraConfig {
-    /// Rank of the update: rows of A, columns of B.
-    #[schemars(range(min = 1))]
-    rank: usize,
-    /// Weight of the update; `scaling` says how it becomes the scale.
-    alpha: f64,
-    /// How alpha becomes the scale.
-    scaling: Scaling,
-    /// Linear layers that get an update.
-    targets: Targets,
-    /// Layers that get none although `targets` names them.
-    exclude: Option<Targets>,
-    /// Dropout on the update's input.
-    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
-    dropout: f64,
+use hooks::{Dora, LowRank};
+use options::{Bias, LoraConfig, Size};
+
+struct Lora {
+    config: LoraConfig,
+    /// What each layer got, by its path.
+    layers: Vec<(String, Size)>,
 }
 
-impl Default for LoraConfig {
-    fn default() -> Self {
-        Self {
-            rank: 8,
-            alpha: 16.0,
-            scaling: Scaling::AlphaOverR,
-            targets: Targets::from(["query", "value"]),
-            exclude: None,
-            dropout: 0.0,
+impl Lora {
+    /// Hooks one layer. `bias` is its own, where it has one.
+    fn adapt(&self, model: &mut Model, site: &Site, size: Size, bias: Option<Param>) -> Result<()> {
+        let init = Init::kaiming_uniform(site.in_features);
+        let update = LowRank {
+            a: model.param(site, "lora_A.weight", [size.rank, site.in_features], init)?,
+            b: model.param(site, "lora_B.weight", [site.out_features, size.rank], Init::Zeros)?,
+            scale: self.config.scaling.of(size),
+            dropout: self.config.dropout,
+        };
+        if !self.config.use_dora {
+            return model.hook_linear(site, update);
+        }
+        let weight = model.base_param(&format!("{}.weight", site.path))?.tensor();
+        let norms = weight.low_rank_norm(&update.a, &update.b, update.scale)?; // of W itself: B is zero
+        let magnitude = model.param(site, "lora_magnitude_vector", [site.out_features], Init::copy_of(&norms))?;
+        model.hook_linear(site, Dora { update, magnitude, bias })
+    }
+
+    /// Thaws the biases that `bias` names. `own`: those of the adapted layers.
+    fn thaw_biases(&self, model: &mut Model, own: Vec<Param>) -> Result<()> {
+        match self.config.bias {
+            Bias::None => Ok(()),
+            Bias::All => model.thaw(&Targets::Pattern(r"(.*\.)?bias".into())).map(drop),
+            Bias::LoraOnly if own.is_empty() => {
+                Err(Error::new("bias = \"lora_only\", and no adapted layer has a bias: leave it out"))
+            }
+            Bias::LoraOnly => model.set_trainable_of(&own, true),
         }
     }
 }
-
-/// How alpha and rank make the scale.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Scaling {
-    /// alpha / rank
-    AlphaOverR,
-    /// alpha / sqrt rank: ranks of any size learn at the same pace
-    Rslora,
-    /// alpha
-    Raw,
-}
-
-impl LoraConfig {
-    fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        match self.scaling {
-            Scaling::AlphaOverR => self.alpha / rank,
-            Scaling::Rslora => self.alpha / rank.sqrt(),
-            Scaling::Raw => self.alpha,
-        }
-    }
-}
-
-struct Lora(LoraConfig);
 
 impl Strategy for Lora {
     type Config = LoraConfig;
+    const PEFT_TYPE: Option<&'static str> = Some("LORA");
+
+    fn options_from_peft(config: &mut PeftConfig) -> Result<Value> {
+        peft::to_options(config)
+    }
 
     fn new(config: LoraConfig) -> Result<Self> {
-        if config.rank == 0 {
-            return Err(Error::new("rank is 0, so nothing would train: give at least 1"));
-        }
-        if !(0.0..1.0).contains(&config.dropout) {
-            return Err(Error::new(format!("dropout is {}, and must be at least 0 and below 1", config.dropout)));
-        }
-        Ok(Self(config))
+        config.check()?;
+        Ok(Self { config, layers: Vec::new() })
     }
 
     fn attach(&mut self, model: &mut Model) -> Result<()> {
-        let LoraConfig { rank, dropout, .. } = self.0;
         model.freeze_all()?;
-        for site in model.linears_except(&self.0.targets, self.0.exclude.as_ref())? {
-            let init = Init::kaiming_uniform(site.in_features);
-            let a = model.param(&site, "lora_A.weight", [rank, site.in_features], init)?;
-            let b = model.param(&site, "lora_B.weight", [site.out_features, rank], Init::Zeros)?;
-            model.hook_linear(&site, LowRank { a, b, scale: self.0.scale(), dropout })?;
+        let base: Vec<ParamInfo> = model.parameters()?.into_iter().filter(|param| param.base).collect();
+        let bias = |site: &Site| {
+            let path = format!("{}.bias", site.path);
+            base.iter().find(|param| param.path == path).cloned().map(Param::from)
+        };
+        let sites = model.linears_except(&self.config.targets, self.config.exclude.as_ref())?;
+        let sizes = self.config.sizes(model, &sites)?;
+        for (site, size) in sites.iter().zip(sizes) {
+            self.adapt(model, site, size, bias(site))?;
+            self.layers.push((site.path.clone(), size));
         }
-        Ok(())
+        self.thaw_biases(model, sites.iter().filter_map(bias).collect())
     }
 
     fn starts_at_base(&self) -> bool {
@@ -94,42 +88,7 @@ impl Strategy for Lora {
     }
 
     fn adapter_config(&self) -> Result<Option<Value>> {
-        let config = &self.0;
-        // PEFT knows two scalings; the raw one is its alpha / rank with another alpha.
-        let alpha = if config.scaling == Scaling::Raw { config.alpha * config.rank as f64 } else { config.alpha };
-        Ok(Some(json!({
-            "peft_type": "LORA",
-            "r": config.rank,
-            "lora_alpha": alpha,
-            "use_rslora": config.scaling == Scaling::Rslora,
-            "lora_dropout": config.dropout,
-            "target_modules": config.targets,
-            "exclude_modules": config.exclude,
-            "bias": "none",
-            "fan_in_fan_out": false,
-            "init_lora_weights": true,
-        })))
-    }
-}
-
-struct LowRank {
-    a: Param, // [rank, in]
-    b: Param, // [out, rank]
-    scale: f64,
-    dropout: f64,
-}
-
-impl LinearHook for LowRank {
-    fn forward(&self, x: &Tensor, y: Tensor, _weight: &Tensor) -> Result<Tensor> {
-        if self.dropout == 0.0 {
-            return y.add_low_rank(x, &self.a, &self.b, self.scale); // [tokens, out]
-        }
-        y.add_low_rank(&x.dropout(self.dropout)?, &self.a, &self.b, self.scale) // [tokens, out]
-    }
-
-    fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
-        let update = self.b.tensor().matmul(&self.a)?.mul_scalar(self.scale)?; // [out, in]
-        weight.add(&update).map(Some)
+        Ok(Some(peft::from_options(&self.config, &self.layers)))
     }
 }
 
@@ -139,41 +98,102 @@ register! {
 }
 export_plugin! {
     license = "MIT OR Apache-2.0",
-    ops = ["low_rank@1", "dropout@1", "matmul@1", "affine@1", "add@1"]
+    ops = [
+        "low_rank@1", "dropout@1", "matmul@1", "affine@1", "add@1", "low_rank_norm@1", "clamp_min@1", "div@1", "mul@1",
+        "reshape@1", "sub@1", "linear@1",
+    ]
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use fthost_plugin_api::serde_json::from_value;
+    use options::Scaling;
 
     fn lora(options: Value) -> Result<Lora> {
-        Lora::new(fthost_plugin_api::serde_json::from_value(options)?)
+        Lora::new(from_value(options)?)
     }
 
     #[test]
     fn scale() {
-        for (scaling, expected) in [("alpha_over_r", 2.0), ("rslora", 16.0 / 8.0_f64.sqrt()), ("raw", 16.0)] {
-            assert_eq!(lora(json!({ "scaling": scaling })).unwrap().0.scale(), expected, "{scaling}");
+        let size = Size { rank: 8, alpha: 16.0 };
+        for (scaling, expected) in
+            [(Scaling::AlphaOverR, 2.0), (Scaling::Rslora, 16.0 / 8.0_f64.sqrt()), (Scaling::Raw, 16.0)]
+        {
+            assert_eq!(scaling.of(size), expected, "{scaling:?}");
         }
     }
 
     #[test]
     fn refuses_what_cannot_train() {
-        for options in [json!({ "rank": 0 }), json!({ "dropout": 1.0 }), json!({ "rnak": 4 })] {
+        for options in [
+            json!({ "rank": 0 }),
+            json!({ "rank_pattern": { "query": 0 } }),
+            json!({ "dropout": 1.0 }),
+            json!({ "bias": "some" }),
+            json!({ "rnak": 4 }),
+        ] {
             assert!(lora(options.clone()).is_err(), "{options}");
         }
     }
 
+    /// PEFT's `get_pattern_key` for patterns that are plain ends of paths.
+    fn peft_scale(config: &Value, path: &str) -> f64 {
+        let of = |pattern: &str, whole: &str| {
+            let patterns = config[pattern].as_object().unwrap();
+            let named = patterns.iter().find(|(end, _)| path == *end || path.ends_with(&format!(".{end}")));
+            named.map_or(&config[whole], |(_, value)| value).as_f64().unwrap()
+        };
+        let rank = of("rank_pattern", "r");
+        let divisor = if config["use_rslora"] == json!(true) { rank.sqrt() } else { rank };
+        of("alpha_pattern", "lora_alpha") / divisor
+    }
+
     #[test]
-    fn peft_reads_the_same_scale() {
+    fn peft_reads_the_same_scales() {
         for scaling in ["alpha_over_r", "rslora", "raw"] {
-            let lora = lora(json!({ "scaling": scaling, "rank": 4, "targets": "encoder.*query" })).unwrap();
+            let options = json!({
+                "scaling": scaling, "rank": 4, "targets": "encoder.*query",
+                "rank_pattern": { "1.query": 16 }, "alpha_pattern": { "1.query": 3.0, "2.query": 5.0 },
+            });
+            let mut lora = lora(options).unwrap();
+            let size = |rank, alpha| Size { rank, alpha };
+            lora.layers = [("0.query", size(4, 16.0)), ("1.query", size(16, 3.0)), ("2.query", size(4, 5.0))]
+                .map(|(end, size)| (format!("encoder.{end}"), size))
+                .to_vec();
             let config = lora.adapter_config().unwrap().expect("PEFT knows LoRA");
-            let rank = config["r"].as_f64().unwrap();
-            let divisor = if config["use_rslora"] == json!(true) { rank.sqrt() } else { rank };
-            assert_eq!(config["lora_alpha"].as_f64().unwrap() / divisor, lora.0.scale(), "{scaling}");
+            for (path, size) in &lora.layers {
+                assert_eq!(peft_scale(&config, path), lora.config.scaling.of(*size), "{scaling}: {path}");
+            }
             assert_eq!(config["target_modules"], json!("encoder.*query"));
         }
+    }
+
+    fn options(config: Value) -> Result<Value> {
+        Lora::options_from_peft(&mut from_value(config)?)
+    }
+
+    #[test]
+    fn pefts_config_becomes_the_options_that_it_came_from() {
+        let written = json!({
+            "rank": 4, "alpha": 3.0, "scaling": "rslora", "targets": ["key"], "exclude": ["0.key"], "dropout": 0.1,
+            "rank_pattern": { "1.key": 2 }, "alpha_pattern": { "2.key": 5.0 }, "bias": "lora_only", "use_dora": true,
+        });
+        let config = lora(written.clone()).unwrap().adapter_config().unwrap().unwrap();
+        assert_eq!(options(config).unwrap(), written);
+    }
+
+    #[test]
+    fn what_other_inits_did_to_the_base_weights_is_not_ignored() {
+        let config = |init: Value| options(json!({ "target_modules": ["query"], "init_lora_weights": init }));
+        for init in [json!(true), json!("gaussian"), json!(null)] {
+            config(init).unwrap();
+        }
+        for init in ["pissa", "olora", "corda", "loftq", "mica"] {
+            let error = config(json!(init)).unwrap_err().to_string();
+            assert!(error.contains(&format!("init_lora_weights = {init:?}")), "{error}");
+        }
+        assert!(options(json!({ "r": 8 })).unwrap_err().to_string().contains("target_modules"));
     }
 }

@@ -69,6 +69,7 @@ impl PrefixTuning {
 
 impl Strategy for PrefixTuning {
     type Config = PrefixConfig;
+    const PEFT_TYPE: Option<&'static str> = Some("PREFIX_TUNING");
 
     fn new(config: PrefixConfig) -> Result<Self> {
         if config.tokens == 0 || config.hidden == Some(0) {
@@ -103,6 +104,16 @@ impl Strategy for PrefixTuning {
             }));
         }
         Ok(())
+    }
+
+    fn options_from_peft(config: &mut PeftConfig) -> Result<Value> {
+        // PEFT saves what the MLP gave and not the MLP, so there is none here; the shapes are those of the model.
+        config.skip(&["prefix_projection", "encoder_hidden_size", "init_weights"]);
+        config.skip(&["token_dim", "num_layers", "num_attention_heads"]);
+        if config.take::<usize>("num_transformer_submodules")?.is_some_and(|submodules| submodules != 1) {
+            return Err(Error::new("num_transformer_submodules is not 1: only encoders alone get prefixes here"));
+        }
+        Ok(json!({ "tokens": config.take::<usize>("num_virtual_tokens")? }))
     }
 
     fn adapter_config(&self) -> Result<Option<Value>> {

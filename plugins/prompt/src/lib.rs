@@ -56,6 +56,7 @@ struct PromptTuning {
 
 impl Strategy for PromptTuning {
     type Config = PromptConfig;
+    const PEFT_TYPE: Option<&'static str> = Some("PROMPT_TUNING");
 
     fn new(config: PromptConfig) -> Result<Self> {
         if config.tokens == 0 {
@@ -95,6 +96,16 @@ impl Strategy for PromptTuning {
             }));
         }
         Ok(())
+    }
+
+    fn options_from_peft(config: &mut PeftConfig) -> Result<Value> {
+        // How the prompt started; the shapes of the model, which the saved prompt has too.
+        config.skip(&["prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"]);
+        config.skip(&["token_dim", "num_layers", "num_attention_heads"]);
+        if config.take::<usize>("num_transformer_submodules")?.is_some_and(|submodules| submodules != 1) {
+            return Err(Error::new("num_transformer_submodules is not 1: only encoders alone get prompts here"));
+        }
+        Ok(json!({ "tokens": config.take::<usize>("num_virtual_tokens")?, "pool": Pool::Prompt }))
     }
 
     fn adapter_config(&self) -> Result<Option<Value>> {

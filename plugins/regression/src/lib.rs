@@ -60,6 +60,7 @@ struct Layers {
 
 impl TaskHead for Regression {
     type Config = RegressionConfig;
+    const PROBLEM_TYPE: Option<&'static str> = Some(problem_type::REGRESSION);
 
     fn new(config: RegressionConfig) -> Result<Self> {
         let RegressionConfig { loss, delta, center, scale, .. } = config;

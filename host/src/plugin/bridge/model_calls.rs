@@ -2,7 +2,7 @@
 
 use crate::error::plain;
 use fthost_autograd::random::Stream;
-use fthost_autograd::{Device, Parameter, Tensor};
+use fthost_autograd::{DType, Device, Parameter, Tensor};
 use fthost_models::{Modality, Site, SiteKind};
 use fthost_plugin_api as api;
 use fthost_plugin_api::abi::tables::model_call;
@@ -355,6 +355,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
             }
             gather(&table, tokens.iter().copied().cycle().take(rows).collect())
         }
+        api::Init::Copy { tensor } => copy(*tensor, shape),
         other => return Err(format!("this host does not know the init {other:?}; update fthost")),
     };
     tensor.and_then(|tensor| tensor.to_device(&model.device)).map_err(|error| plain(&error))
@@ -374,6 +375,16 @@ fn embedding_rows(model: &AdaptedModel, shape: &[usize]) -> Result<(Tensor, usiz
         ([_, width], [rows, columns]) if width == columns => Ok((table.tensor().clone(), *rows)),
         (table, _) => Err(format!("rows of the word embeddings {table:?} do not have this shape")),
     }
+}
+
+/// A copy of a tensor that a plugin holds, in `f32`.
+fn copy(handle: u64, shape: &[usize]) -> fthost_autograd::Result<Tensor> {
+    let value = session::value(handle).map_err(fthost_autograd::Error::Msg)?;
+    if value.dims() != shape {
+        candle_core::bail!("the tensor to copy has shape {:?}", value.dims());
+    }
+    // A parameter is changed in place, so it shares its memory with nothing.
+    value.tensor().to_dtype(DType::F32)?.copy()
 }
 
 /// A copy of some rows, on the CPU.

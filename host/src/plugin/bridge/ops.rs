@@ -52,6 +52,10 @@ static OPS: &[Op] = &[
         }),
         1,
     ),
+    with_floats(
+        op("low_rank_norm@1", 3, |c| c.tape.low_rank_norm(c.x(0)?, c.x(1)?, c.x(2)?, c.floats[0]).map(Results::One)),
+        1,
+    ),
     op("relu@1", 1, |c| c.tape.relu(c.x(0)?).map(Results::One)),
     op("gelu@1", 1, |c| c.tape.gelu(c.x(0)?).map(Results::One)),
     op("gelu_tanh@1", 1, |c| c.tape.gelu_tanh(c.x(0)?).map(Results::One)),

@@ -93,6 +93,16 @@ impl RunFile {
         Self::parse(&text, path, overrides)
     }
 
+    /// Reads a run folder's own copy, whose paths are absolute: those of the overrides start from the working directory.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reopen(path: &Path, overrides: &[Override]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
+        let document = Document::parse(&path.display().to_string(), &text)?;
+        Self::resolve(document, Path::new(""), &path.file_stem().unwrap_or_default().to_string_lossy(), overrides)
+    }
+
     /// As [`load`](Self::load), from the text of the file at `path`, which need not exist.
     ///
     /// # Errors

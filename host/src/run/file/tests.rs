@@ -323,6 +323,7 @@ fn options_are_listed() {
         summary: String::new(),
         config_schema: lora_schema(),
         config_default: json!({ "rank": 8, "seed": null }),
+        serves: String::new(),
     };
     let lines = options_of(&info).into_iter().map(|o| {
         let default = o.default.map_or("-".into(), |default| default.to_string());
@@ -346,7 +347,7 @@ fn errors_of_plugins_get_a_place() {
 
 fn info(kind: MethodKind, name: &str) -> MethodInfo {
     let (config_schema, config_default) = (json!({}), json!({}));
-    MethodInfo { kind, name: name.into(), summary: String::new(), config_schema, config_default }
+    MethodInfo { kind, name: name.into(), summary: String::new(), config_schema, config_default, serves: String::new() }
 }
 
 /// The strategies that a file with `named` has after the plugins' offers.

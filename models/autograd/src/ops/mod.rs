@@ -11,6 +11,7 @@ mod linear;
 mod loss;
 mod norm;
 mod reduce;
+mod row_norm;
 mod shape;
 
 pub use activation::Activation;

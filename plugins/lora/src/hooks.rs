@@ -1,0 +1,82 @@
+//! What runs at an adapted layer.
+
+use fthost_plugin_api::prelude::*;
+
+/// y = W x + b + s B A x
+pub(crate) struct LowRank {
+    pub(crate) a: Param, // [rank, in]
+    pub(crate) b: Param, // [out, rank]
+    pub(crate) scale: f64,
+    pub(crate) dropout: f64,
+}
+
+impl LowRank {
+    /// W + s B A, `[out, in]`.
+    fn add_to(&self, weight: &Tensor) -> Result<Tensor> {
+        weight.add(&self.b.tensor().matmul(&self.a)?.mul_scalar(self.scale)?)
+    }
+}
+
+impl LinearHook for LowRank {
+    fn forward(&self, x: &Tensor, y: Tensor, _weight: &Tensor) -> Result<Tensor> {
+        if self.dropout == 0.0 {
+            return y.add_low_rank(x, &self.a, &self.b, self.scale); // [tokens, out]
+        }
+        y.add_low_rank(&x.dropout(self.dropout)?, &self.a, &self.b, self.scale) // [tokens, out]
+    }
+
+    fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        self.add_to(weight).map(Some)
+    }
+}
+
+/// DoRA: y = g * (W + s B A) x + b, with g = m / norm of the rows of W + s B A.
+///
+/// Written as what is added to y = W x + b, so that g = 1 and B = 0 change nothing, to the bit: (g - 1) * W x + s (g * B) A x. As in PEFT's
+/// tuners/lora/dora.py, dropout changes the x of both.
+pub(crate) struct Dora {
+    pub(crate) update: LowRank,
+    pub(crate) magnitude: Param,    // [out]
+    pub(crate) bias: Option<Param>, // [out], the layer's own
+}
+
+impl Dora {
+    /// g, `[out]`. The norm counts as a constant, so no gradient flows through it.
+    fn factor(&self, weight: &Tensor) -> Result<Tensor> {
+        let LowRank { a, b, scale, .. } = &self.update;
+        // A row of zeros has no direction: its factor is 0 and not 0 / 0.
+        let norm = weight.low_rank_norm(a, b, *scale)?.maximum_scalar(f64::from(f32::MIN_POSITIVE))?;
+        self.magnitude.tensor().div(&norm)
+    }
+
+    /// `v` `[out]` as a column `[out, 1]`.
+    fn column(&self, v: &Tensor) -> Result<Tensor> {
+        v.reshape([self.magnitude.shape()[0], 1])
+    }
+
+    /// y with (g - 1) W x and s (g * B) A x added. `x`: `[tokens, in]`, `base`: W x, `[tokens, out]`.
+    fn add(&self, y: &Tensor, x: &Tensor, base: &Tensor, g: &Tensor) -> Result<Tensor> {
+        let LowRank { a, b, scale, .. } = &self.update;
+        let y = y.add(&base.mul(&g.add_scalar(-1.0)?)?)?; // [tokens, out]
+        y.add_low_rank(x, a, &b.tensor().mul(&self.column(g)?)?, *scale)
+    }
+}
+
+impl LinearHook for Dora {
+    fn forward(&self, x: &Tensor, y: Tensor, weight: &Tensor) -> Result<Tensor> {
+        let g = self.factor(weight)?; // [out]
+        if self.update.dropout > 0.0 {
+            let x = x.dropout(self.update.dropout)?;
+            return self.add(&y, &x, &x.linear(weight, None)?, &g);
+        }
+        match &self.bias {
+            Some(bias) => self.add(&y, x, &y.sub(bias)?, &g),
+            None => self.add(&y, x, &y, &g),
+        }
+    }
+
+    fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        let g = self.factor(weight)?;
+        self.update.add_to(weight)?.mul(&self.column(&g)?).map(Some) // [out, in]
+    }
+}

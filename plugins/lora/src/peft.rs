@@ -1,0 +1,70 @@
+//! The same options in PEFT's words: `adapter_config.json`.
+
+use std::collections::BTreeMap;
+
+use fthost_plugin_api::prelude::*;
+
+use crate::options::{Bias, LoraConfig, Scaling, Size};
+
+/// The fields that PEFT reads. `layers`: what each layer got, by path.
+pub(crate) fn from_options(config: &LoraConfig, layers: &[(String, Size)]) -> Value {
+    // PEFT knows two scalings; the raw one is its alpha / rank with other alphas.
+    let raw = |Size { rank, alpha }: Size| alpha * rank as f64;
+    let whole = Size { rank: config.rank, alpha: config.alpha };
+    let (alpha, alpha_pattern) = match config.scaling {
+        Scaling::Raw => {
+            let others = layers.iter().filter(|(_, size)| raw(*size) != raw(whole));
+            (raw(whole), others.map(|(path, size)| (path.clone(), raw(*size))).collect::<BTreeMap<_, _>>())
+        }
+        Scaling::AlphaOverR | Scaling::Rslora => (config.alpha, config.alpha_pattern.clone()),
+    };
+    json!({
+        "peft_type": "LORA",
+        "r": config.rank,
+        "lora_alpha": alpha,
+        "rank_pattern": config.rank_pattern,
+        "alpha_pattern": alpha_pattern,
+        "use_rslora": config.scaling == Scaling::Rslora,
+        "use_dora": config.use_dora,
+        "lora_dropout": config.dropout,
+        "target_modules": config.targets,
+        "exclude_modules": config.exclude,
+        "bias": config.bias,
+        "fan_in_fan_out": false,
+        "init_lora_weights": true,
+    })
+}
+
+/// The options that compute what PEFT computes.
+pub(crate) fn to_options(config: &mut PeftConfig) -> Result<Value> {
+    check_init(config.take("init_lora_weights")?)?;
+    // Sizes of what other fields switch on; those fields are refused where they do.
+    config.skip(&["eva_config", "megatron_core", "qalora_group_size"]);
+    let rslora = config.take("use_rslora")? == Some(true);
+    let targets = config.take::<Targets>("target_modules")?;
+    let targets = targets.ok_or_else(|| Error::new("adapter_config.json names no target_modules"))?;
+    Ok(json!({
+        "rank": config.take("r")?.unwrap_or(8_usize),
+        "alpha": config.take("lora_alpha")?.unwrap_or(8.0_f64),
+        "scaling": if rslora { Scaling::Rslora } else { Scaling::AlphaOverR },
+        "targets": targets,
+        "exclude": config.take::<Targets>("exclude_modules")?,
+        "rank_pattern": config.take::<BTreeMap<String, usize>>("rank_pattern")?.unwrap_or_default(),
+        "alpha_pattern": config.take::<BTreeMap<String, f64>>("alpha_pattern")?.unwrap_or_default(),
+        "dropout": config.take("lora_dropout")?.unwrap_or(0.0_f64),
+        "bias": config.take("bias")?.unwrap_or(Bias::None),
+        "use_dora": config.take("use_dora")? == Some(true),
+    }))
+}
+
+/// Some ways to start take the update's first value out of the base weights, which the saved adapter then does not fit.
+fn check_init(init: Option<Value>) -> Result<()> {
+    match init {
+        None | Some(Value::Bool(_)) => Ok(()),
+        Some(Value::String(name)) if ["gaussian", "eva", "orthogonal"].contains(&name.as_str()) => Ok(()),
+        Some(other) => Err(Error::new(format!(
+            "adapter_config.json says init_lora_weights = {other}, which changes the base weights: save it with PEFT's \
+             path_initial_model_for_weight_conversion"
+        ))),
+    }
+}

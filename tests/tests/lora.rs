@@ -1,0 +1,144 @@
+//! LoRA in all its forms on the tiny BERT: what it saves, that PEFT computes the same with it, and takes the same steps.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use fthost_tests::{Workdir, on_one_line, result_json, root, skipped};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::text::{LORA, RUN, peft_agrees, python, text_workdir};
+
+/// Every option that changes what is computed, alone or with others. Layers have biases, and the tiny model has two.
+const FORMS: [&str; 6] = [
+    "use_dora = true",
+    "bias = \"all\"",
+    "bias = \"lora_only\"\nscaling = \"rslora\"",
+    "targets = [\"query\", \"output.dense\"]\nrank_pattern = { \"0.*query\" = 2, \"attention.output.dense\" = 6 }\nalpha_pattern = { \
+     \"layer.1.output.dense\" = 40.0 }",
+    "scaling = \"raw\"\nalpha = 2.0\nrank_pattern = { \"encoder.layer.1.attention.self.value\" = 1 }",
+    "use_dora = true\nbias = \"all\"\ntargets = [\"key\", \"dense\"]\nrank_pattern = { key = 2 }",
+];
+
+/// A run of [`RUN`] by gradient descent, all examples in each step, so that a step depends on nothing but where it starts.
+fn run(workdir: &Workdir, name: &str, options: &str, settings: &[&str]) {
+    let head = "\"classification\", init_std = 1.0";
+    let text = RUN.replace(LORA, &format!("plugin = \"lora\"\n{options}")).replace("\"classification\"", head);
+    let text =
+        text.replace("batch_size = 8\nlr = 0.01", "batch_size = 32\nlr = 0.5\noptimizer = \"sgd\"\ndropout = false");
+    workdir.write("run.toml", text.replace("epochs = 2", "epochs = 9"));
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    workdir.fthost(["--config", "run.toml", "--out", name].into_iter().chain(settings)).succeeded();
+}
+
+/// Names of the tensors of a run's adapter.
+fn saved(workdir: &Workdir) -> Vec<String> {
+    let bytes = fs::read(workdir.path().join("run/adapter/adapter_model.safetensors")).unwrap();
+    SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_form_starts_at_the_base_model_and_peft_computes_the_same() {
+    for options in FORMS {
+        let workdir = text_workdir();
+        run(&workdir, "run", options, &[]);
+        let result = result_json(&workdir.path().join("run"));
+        assert_eq!(result["proof"]["start"]["equals_base"], true, "{options}: {}", result["proof"]);
+        assert_eq!(result["saved"]["format"], "peft", "{options}");
+        let first = result["tasks"]["sentiment"]["metrics"]["loss"].as_f64().unwrap();
+        assert!((first - 0.693).abs() > 1e-3, "{options}: nothing was learned that could show: {first}");
+        let Some(python) = python() else {
+            skipped("FTHOST_PYTHON names no Python with peft");
+            continue;
+        };
+        peft_agrees(&python, &workdir.path().join("model"), &workdir, "sentiment", &workdir.path().join("test.tsv"));
+    }
+}
+
+#[test]
+fn peft_takes_the_same_step() {
+    let Some(python) = python() else {
+        return skipped("FTHOST_PYTHON names no Python with peft");
+    };
+    for options in FORMS {
+        let workdir = text_workdir();
+        for (name, steps) in [("run", "train.steps=3"), ("next", "train.steps=4")] {
+            run(&workdir, name, options, &[steps]);
+        }
+        let off = step_off(&python, workdir.path());
+        let off = off.as_object().unwrap();
+        assert!(!off.is_empty());
+        for (tensor, off) in off {
+            assert!(off.as_f64().unwrap() < 1e-3, "{options}: the step of {tensor} is off by {off} of its length");
+        }
+    }
+}
+
+/// By tensor, how far the step between two runs is from PEFT's.
+fn step_off(python: &Path, folder: &Path) -> Value {
+    let output = Command::new(python)
+        .arg(root().join("tests/reference/peft_step.py"))
+        .args(["model", "run/adapter", "next/adapter", "train.tsv"].map(|name| folder.join(name)))
+        .arg("0.5")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn biases_are_saved_where_peft_looks_for_them() {
+    let layer = "base_model.model.bert.encoder.layer.0";
+    for (bias, among, not_among) in [
+        ("none", vec![], vec!["attention.self.query.base_layer.bias"]),
+        ("lora_only", vec!["attention.self.query.base_layer.bias"], vec!["attention.self.key.bias"]),
+        (
+            "all",
+            vec!["attention.self.query.base_layer.bias", "attention.self.key.bias", "output.LayerNorm.bias"],
+            vec![],
+        ),
+    ] {
+        let workdir = text_workdir();
+        run(&workdir, "run", &format!("bias = {bias:?}"), &[]);
+        let names = saved(&workdir);
+        let has = |name: &&str| names.contains(&format!("{layer}.{name}"));
+        assert!(among.iter().all(has), "{bias}: {names:?}");
+        assert!(!not_among.iter().any(has), "{bias}: {names:?}");
+    }
+}
+
+#[test]
+fn a_pattern_that_does_nothing_or_two_that_disagree_are_errors() {
+    for (options, expected) in [
+        ("rank_pattern = { qwery = 2 }", "qwery"),
+        ("rank_pattern = { key = 2 }", "rank_pattern names by \"key\" layers that get no update: add them to targets"),
+        (
+            "alpha_pattern = { query = 2.0, \"0.attention.self.query\" = 3.0 }",
+            "alpha_pattern names encoder.layer.0.attention.self.query by \"0.attention.self.query\" and by \"query\"",
+        ),
+    ] {
+        let workdir = text_workdir();
+        workdir.write("run.toml", RUN.replace(LORA, &format!("plugin = \"lora\"\n{options}")));
+        let error = on_one_line(&workdir.fthost(["--config", "run.toml", "--out", "run"]).failed(2));
+        assert!(error.contains(expected), "{options}: {error}");
+    }
+}
+
+/// Base weights that thaw over LoRA go where PEFT keeps them, one level down, so that it restores them too.
+#[test]
+fn peft_restores_base_weights_that_trained_under_an_update() {
+    let workdir = text_workdir();
+    let strategies = "plugin = \"lora\"\n\n[[strategy]]\nplugin = \"freezing\"\ntop = \"all\"\nthaw = \".*(query|key|LayerNorm).weight\"";
+    workdir.write("run.toml", RUN.replace(LORA, strategies));
+    workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded();
+    let names = saved(&workdir);
+    let layer = "base_model.model.bert.encoder.layer.0";
+    for name in ["attention.self.query.base_layer.weight", "attention.self.key.weight", "output.LayerNorm.weight"] {
+        assert!(names.contains(&format!("{layer}.{name}")), "{name} is not among {names:?}");
+    }
+    let Some(python) = python() else {
+        return skipped("FTHOST_PYTHON names no Python with peft");
+    };
+    peft_agrees(&python, &workdir.path().join("model"), &workdir, "sentiment", &workdir.path().join("test.tsv"));
+}

@@ -1,0 +1,176 @@
+//! Folders that PEFT saved, or that a run saved as PEFT does, opened by `fthost eval` and `fthost merge`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fthost_tests::{Workdir, minilm, on_one_line, result_json, root, skipped};
+use serde_json::{Value, json};
+
+use crate::text::{LORA, RUN, text_workdir};
+
+/// A short run of a strategy on the tiny BERT, far enough that it shows in the loss.
+fn trained(strategy: &str) -> Workdir {
+    let workdir = text_workdir();
+    let text = RUN.replace(LORA, strategy).replace("\"classification\"", "\"classification\", init_std = 1.0");
+    workdir.write("run.toml", text);
+    workdir.fthost(["--config", "run.toml", "--out", "run", "--set", "train.lr=0.1"]).succeeded();
+    workdir
+}
+
+/// What `fthost eval` says of a folder on a file; the base model is `model`.
+fn eval(workdir: &Workdir, folder: &str, data: &str) -> Value {
+    let arguments = ["eval", folder, data, "--json", "--set", "model.path=model"];
+    let printed: Value = serde_json::from_str(&workdir.fthost(arguments).succeeded().stdout).unwrap();
+    printed["tasks"].as_object().unwrap().values().next().unwrap().clone()
+}
+
+fn loss(of: &Value) -> f64 {
+    of["metrics"]["loss"].as_f64().unwrap_or_else(|| panic!("no loss in {of}"))
+}
+
+#[test]
+fn an_adapter_evaluates_as_the_run_that_left_it() {
+    for strategy in [
+        "plugin = \"lora\"\nscaling = \"rslora\"\nbias = \"lora_only\"\nrank_pattern = { \"layer.0.*query\" = 2 }",
+        "plugin = \"lora\"\nuse_dora = true\nbias = \"all\"\ntargets = [\"query\", \"dense\"]",
+        "plugin = \"ia3\"",
+        "plugin = \"prompt\"\ntokens = 3",
+        "plugin = \"prefix\"\ntokens = 3\nprojection = true\nhidden = 8",
+    ] {
+        let workdir = trained(strategy);
+        let run = &result_json(&workdir.path().join("run"))["tasks"]["sentiment"];
+        let adapter = eval(&workdir, "run/adapter", "test.tsv");
+        assert_eq!(adapter["confusion"], run["confusion"], "{strategy}");
+        assert_eq!(adapter["labels"], run["labels"], "{strategy}");
+        assert!((loss(&adapter) - loss(run)).abs() < 1e-6, "{strategy}: {adapter} is not {run}");
+    }
+}
+
+#[test]
+fn an_adapter_of_values_opens_with_a_head_for_values() {
+    let workdir = text_workdir();
+    let text = RUN.replace("\"classification\"", "\"regression\"");
+    workdir.write("run.toml", text);
+    workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded();
+    let run = &result_json(&workdir.path().join("run"))["tasks"]["sentiment"];
+    assert_eq!(&eval(&workdir, "run/adapter", "test.tsv")["metrics"], &run["metrics"]);
+}
+
+#[test]
+fn an_adapter_merges_as_the_run_that_left_it() {
+    let workdir = trained(&format!("{LORA}\nuse_dora = true\nbias = \"all\""));
+    workdir.fthost(["merge", "run", "merged"]).succeeded();
+    workdir.fthost(["merge", "run/adapter", "again", "--set", "model.path=model"]).succeeded();
+    for file in ["model.safetensors", "config.json", "tokenizer.json"] {
+        let read = |folder: &str| fs::read(workdir.path().join(folder).join(file)).unwrap();
+        assert!(read("merged") == read("again"), "{file} differs");
+    }
+}
+
+/// A folder that knows no labels, as PEFT's do not: names come from the base model's config, and the classes' numbers do too.
+#[test]
+fn classes_are_named_by_the_base_model_or_numbered() {
+    let workdir = trained(LORA);
+    fs::remove_file(workdir.path().join("run/adapter/labels.json")).unwrap();
+    let run = loss(&result_json(&workdir.path().join("run"))["tasks"]["sentiment"]);
+    let named = |names: Value| {
+        let mut config = json_file(&workdir.path().join("model/config.json"));
+        config["id2label"] = names;
+        workdir.write("model/config.json", config.to_string());
+    };
+    let rows = fs::read_to_string(workdir.path().join("test.tsv")).unwrap();
+    workdir.write("words.tsv", rows.replace("\t0", "\tbad").replace("\t1", "\tgood"));
+    for (names, labels) in [
+        (json!({ "0": "bad", "1": "good" }), json!(["bad", "good"])),
+        (json!({ "0": "a", "1": "b", "2": "c" }), json!(["LABEL_0", "LABEL_1"])), // of another head
+        (Value::Null, json!(["LABEL_0", "LABEL_1"])),
+    ] {
+        named(names);
+        let numbered = eval(&workdir, "run/adapter", "test.tsv");
+        assert_eq!((&numbered["labels"], loss(&numbered)), (&labels, run));
+        if labels[0] == "bad" {
+            assert_eq!(loss(&eval(&workdir, "run/adapter", "words.tsv")), run);
+        } else {
+            let arguments = ["eval", "run/adapter", "words.tsv", "--set", "model.path=model"];
+            let error = on_one_line(&workdir.fthost(arguments).failed(2));
+            assert!(error.contains("known are `LABEL_0`, `LABEL_1`"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn what_would_be_computed_otherwise_is_refused_by_name() {
+    let workdir = trained(LORA);
+    let file = workdir.path().join("run/adapter/adapter_config.json");
+    let written = json_file(&file);
+    let check = |field: &str, value: Value, expected: &str| {
+        let mut config = written.clone();
+        config[field] = value;
+        fs::write(&file, config.to_string()).unwrap();
+        let outcome = workdir.fthost(["eval", "run/adapter", "test.tsv", "--set", "model.path=model"]);
+        assert!(matches!(outcome.code, Some(1 | 2)), "{field}: {:?}", outcome.code);
+        let error = on_one_line(&outcome.stderr);
+        assert!(error.contains(expected), "{field}: {error}");
+    };
+    check(
+        "layers_to_transform",
+        json!([0]),
+        "adapter_config.json says layers_to_transform = [0], which is not supported",
+    );
+    check("init_lora_weights", json!("pissa"), "init_lora_weights = \"pissa\", which changes the base weights");
+    check("peft_type", json!("ADALORA"), "no strategy is known that opens \"ADALORA\"");
+    check("peft_type", json!("ADALORA"), "LORA (lora), PREFIX_TUNING (prefix), PROMPT_TUNING (prompt)");
+    check("peft_type", json!(null), "names no peft_type");
+    check("task_type", json!("CAUSAL_LM"), "task_type \"CAUSAL_LM\", and only SEQ_CLS opens here");
+    check("r", json!(2), "lora_A.weight");
+    check("target_modules", json!(["query"]), "attention.self.value.lora_A.weight, which has no place here");
+    check(
+        "target_modules",
+        json!(["query", "value", "key"]),
+        "lacks bert.encoder.layer.0.attention.self.key.lora_A.weight",
+    );
+
+    fs::write(&file, written.to_string()).unwrap();
+    let error = on_one_line(&workdir.fthost(["eval", "run/adapter", "test.tsv", "--set", "model.path=gone"]).failed(2));
+    assert!(error.contains("gone/config.json") && error.contains("--set model.path=FOLDER"), "{error}");
+}
+
+fn json_file(file: &Path) -> Value {
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+}
+
+/// Folders of seven methods that PEFT saved, with the logits that it computes with them.
+#[test]
+fn pefts_own_folders_give_its_logits() {
+    let data = std::env::var_os("FTHOST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
+    let folder = data.join("reference/adapters");
+    let (Some(model), Ok(entries)) = (minilm(), fs::read_dir(&folder)) else {
+        return skipped(
+            "all-MiniLM-L6-v2 (scripts/fetch-minilm.sh) or PEFT's folders ($FTHOST_DATA/reference/adapters) are not here",
+        );
+    };
+    let model = format!("model.path={}", model.canonicalize().unwrap().display());
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    assert!(!folders.is_empty());
+    let workdir = Workdir::new();
+    for folder in folders {
+        let peft = json_file(&folder.join("logits.json"));
+        let texts: Vec<&str> = peft["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        let logits: Vec<[f64; 2]> = serde_json::from_value(peft["logits"].clone()).unwrap();
+        // The loss of each labelling and of its reverse: their mean sees how far apart an example's logits are, their difference which
+        // is the greater.
+        for labelling in [[0, 1], [1, 0]] {
+            let label = |i: usize| labelling[i % 2];
+            let rows = texts.iter().enumerate().map(|(i, text)| format!("{text}\t{}\n", label(i)));
+            workdir.write("data.tsv", rows.collect::<String>());
+            let folder = folder.display().to_string();
+            let outcome = workdir.fthost(["eval", &folder, "data.tsv", "--json", "--set", &model]).succeeded();
+            let found: Value = serde_json::from_str(&outcome.stdout).unwrap();
+            let terms = logits.iter().enumerate().map(|(i, row)| (row[1 - label(i)] - row[label(i)]).exp().ln_1p());
+            let expected = terms.sum::<f64>() / texts.len() as f64;
+            let found = loss(&found["tasks"]["task"]);
+            assert!((found - expected).abs() < 2e-5, "{folder}: loss {found} here, {expected} in PEFT");
+        }
+    }
+}
