@@ -15,6 +15,7 @@ pub mod identity;
 pub mod interrupt;
 pub mod open;
 pub mod plan;
+pub mod predictions;
 pub mod proof;
 pub mod result;
 mod setup;
@@ -41,7 +42,7 @@ use folder::RunFolder;
 use identity::Identity;
 use interrupt::Interrupt;
 use plan::Plan;
-use proof::Proof;
+use proof::{Pairing, Proof};
 use result::{Parameters, Summary, TaskResult};
 use setup::Setup;
 use snapshot::{Header, TrainState};
@@ -162,6 +163,7 @@ pub fn execute(options: Options) -> Result<Summary> {
     };
     let checkpoints = Checkpoints::new(folder.path(), file.train.keep_checkpoints);
     let interrupt = Interrupt::listen()?;
+    let pairing = Pairing::of(&model, &task.train, &file.train)?;
     let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
     let evaluate = |pass: &Pass<'_>, when: &str| {
         let progress = EvaluationProgress::new(output.says_progress(), when, pass.data.len());
@@ -216,6 +218,8 @@ pub fn execute(options: Options) -> Result<Summary> {
     if let Some(after) = &after {
         let step = best.map_or(state.trained.steps, |best| best.step);
         folder.log(&Line::Evaluation { step, task: &task.name, when: "after", metrics: &after.metrics() })?;
+        let rows = predictions::rows(&task.name, task.train.labels(), after);
+        folder.write(predictions::FILE, &predictions::to_csv(&rows)?)?;
     }
     folder.flush()?;
 
@@ -248,6 +252,7 @@ pub fn execute(options: Options) -> Result<Summary> {
             start: setup.start,
             parameters_with_gradient: trained.parameters_with_gradient,
             frozen: setup.checksums.frozen(trainer.model)?,
+            pairing,
         },
         train: trained,
         tasks: std::iter::once((task.name.clone(), task_result)).collect(),

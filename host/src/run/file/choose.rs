@@ -99,6 +99,29 @@ impl RunFile {
         Err(Error::usage("there is no strategy: nothing says what to train").with_help(help))
     }
 
+    /// The run file with an offer's strategy in the place of its own, and that strategy's name: a candidate of a comparison. Where
+    /// the file has that strategy, its options stay.
+    ///
+    /// # Errors
+    /// Where the plugin has no strategy, or several and none is chosen.
+    pub fn with_strategy_of(&self, offer: Offer<'_>) -> Result<(Self, String)> {
+        let Some(name) = offer.added(&[])? else {
+            return Err(Error::usage(format!("--plugin {} has no strategy", offer.argument))
+                .with_help("strategies are compared; heads, schedules and regularizers are found where the run file names them"));
+        };
+        let mut file = self.clone();
+        file.strategies.retain(|method| method.plugin == name);
+        for (i, method) in file.strategies.iter_mut().enumerate() {
+            method.path = format!("strategy[{i}]");
+        }
+        if let Some(items) = strategies(&mut file.document) {
+            let named = |node: &Node| matches!(node.child("plugin"), Some(Node { value: Value::String(own), .. }) if own == name);
+            items.retain(named);
+        }
+        file.choose_strategies(&[offer])?;
+        Ok((file, name.to_owned()))
+    }
+
     /// Adds a strategy with the options that the command line sets for it.
     fn add_strategy(&mut self, name: &str, argument: &str) {
         let text = format!("--plugin {argument}");
