@@ -10,10 +10,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use fthost::compare;
 use fthost::run::file::RunFile;
 use fthost::run::open::TrainedModel;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command, RunArguments, UseArguments};
@@ -52,6 +54,13 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
                 false => say(result.to_text(&task).trim_end()),
             }
         }
+        Command::Compare(arguments) => {
+            let comparison = compare::execute(&arguments.options(json)?)?;
+            match json {
+                true => say(&serde_json::to_string(&comparison).unwrap_or_default()),
+                false => say(comparison.to_text().trim_end()),
+            }
+        }
         Command::Merge { run, folder, with } => {
             let path = with.open(&run)?.merge(&folder)?;
             match json {
@@ -87,6 +96,10 @@ fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
 
 /// What a bare `fthost` does: one run.
 fn train(arguments: RunArguments, json: bool, started: Instant) -> Result<()> {
+    if arguments.ends_with_parent {
+        set_parent_process_death_signal(Some(Signal::TERM))
+            .map_err(|error| Error::io("cannot watch the process that started this one")(error.into()))?;
+    }
     let file = arguments.run_file()?;
     start_threads(&file)?;
     let output = if json { Output::Json } else { Output::Human { quiet: arguments.quiet } };

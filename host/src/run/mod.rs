@@ -204,7 +204,7 @@ pub fn execute(options: Options) -> Result<Summary> {
     progress.finish();
     let mut state = match outcome {
         Err(stopped @ Error::Interrupted { .. }) => {
-            return Err(stopped.with_help(format!("go on with: {}", resume_command(folder.path(), device))));
+            return Err(stopped.with_help(format!("go on with: fthost {}", resume_arguments(folder.path(), device))));
         }
         outcome => outcome?,
     };
@@ -303,13 +303,13 @@ fn resume_from(
     Ok(found.header.state)
 }
 
-/// The command that resumes the run in a folder.
-fn resume_command(folder: &Path, device: DeviceChoice) -> String {
+/// The arguments that go on in a folder, as a shell reads them.
+pub(crate) fn resume_arguments(folder: &Path, device: DeviceChoice) -> String {
     let folder = folder.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,:@".contains(c);
     let folder = if folder.chars().all(plain) { folder } else { format!("'{}'", folder.replace('\'', r"'\''")) };
     let device = if device == DeviceChoice::Cpu { String::new() } else { format!(" --device {device}") };
-    format!("fthost --resume --out {folder}{device}")
+    format!("--resume --out {folder}{device}")
 }
 
 /// The fields of PEFT's adapter_config.json, where all strategies together are something that PEFT knows: exactly one says so.

@@ -106,8 +106,9 @@ impl RunFile {
     /// Where the plugin has no strategy, or several and none is chosen.
     pub fn with_strategy_of(&self, offer: Offer<'_>) -> Result<(Self, String)> {
         let Some(name) = offer.added(&[])? else {
-            return Err(Error::usage(format!("--plugin {} has no strategy", offer.argument))
-                .with_help("strategies are compared; heads, schedules and regularizers are found where the run file names them"));
+            return Err(Error::usage(format!("--plugin {} has no strategy", offer.argument)).with_help(
+                "strategies are compared; heads, schedules and regularizers are found where the run file names them",
+            ));
         };
         let mut file = self.clone();
         file.strategies.retain(|method| method.plugin == name);
