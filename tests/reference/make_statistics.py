@@ -1,6 +1,6 @@
 """Makes statistics.json, the reference of host/src/compare/statistics.rs.
 
-Usage: python tests/reference/make_statistics.py             (needs SciPy and statsmodels; made with 1.16 and 0.15)
+Usage: python tests/reference/make_statistics.py             (needs SciPy and statsmodels; made with 1.17 and 0.15)
        python tests/reference/make_statistics.py coverage    prints how often intervals hold the truth, in some minutes
 """
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
+//! | `compare` | candidates beside each other; comparisons that are stopped, killed, or lose runs |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `examples` | every plugin's example.toml |
@@ -20,6 +21,7 @@
 
 mod boundary;
 mod c_plugin;
+mod compare;
 mod cuda;
 mod demo;
 mod examples;
