@@ -7,9 +7,11 @@
 //! - [`data`]: reading and tokenizing data sets;
 //! - [`adapted`]: the pretrained model with what plugins added to it;
 //! - [`run`]: the plan, the training loop, evaluation and what a run leaves behind;
+//! - [`compare`]: several such runs beside each other, and whether their differences are more than chance;
 //! - [`report`]: progress, metrics, text for people and JSON for machines.
 
 pub mod adapted;
+pub mod compare;
 pub mod data;
 pub mod error;
 pub mod plugin;

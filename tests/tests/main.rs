@@ -5,6 +5,7 @@
 //! | `bad_input` | mistakes in run files, models, data and folders, and their errors |
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
+//! | `compare` | candidates beside each other; comparisons that are stopped, killed, or lose runs |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
@@ -25,6 +26,7 @@
 mod bad_input;
 mod boundary;
 mod c_plugin;
+mod compare;
 mod cuda;
 mod demo;
 mod every_plugin;

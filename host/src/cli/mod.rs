@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use fthost::compare;
 use fthost::run::file::{Override, RunFile};
 use fthost::run::folder::{cannot_write, write_file_atomically};
 use fthost::run::lr_find::Range;
@@ -18,6 +19,7 @@ use fthost::run::open::TrainedModel;
 use fthost::run::predict::Format;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments};
@@ -65,6 +67,13 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             };
             let model = with.open(&run)?;
             predict(out.as_deref(), |out| model.predict(of.task.as_deref(), &input, format, out))
+        }
+        Command::Compare(arguments) => {
+            let comparison = compare::execute(&arguments.options(json)?)?;
+            match json {
+                true => say(&serde_json::to_string(&comparison).unwrap_or_default()),
+                false => say(comparison.to_text().trim_end()),
+            }
         }
         Command::Merge { run, folder, with } => {
             let path = with.open(&run)?.merge(&folder)?;
@@ -116,6 +125,10 @@ fn lr_find(arguments: &RunArguments, range: &RangeArguments, json: bool) -> Resu
 
 /// What a bare `fthost` does: one run.
 fn train(arguments: RunArguments, json: bool, started: Instant) -> Result<()> {
+    if arguments.ends_with_parent {
+        set_parent_process_death_signal(Some(Signal::TERM))
+            .map_err(|error| Error::io("cannot watch the process that started this one")(error.into()))?;
+    }
     let file = arguments.run_file()?;
     start_threads(&file)?;
     let output = if json { Output::Json } else { Output::Human { quiet: arguments.quiet } };

@@ -137,16 +137,38 @@ pub struct ValueMetrics {
 pub fn values(targets: &[f32], predictions: &[f32]) -> ValueMetrics {
     let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
     let (targets, predictions) = (wide(targets), wide(predictions));
-    let mean = |error: fn(f64) -> f64| {
-        let sum: f64 = targets.iter().zip(&predictions).map(|(target, prediction)| error(prediction - target)).sum();
-        sum / targets.len() as f64
-    };
     ValueMetrics {
-        mse: mean(|error| error * error),
-        mae: mean(f64::abs),
+        mse: mse(&targets, &predictions),
+        mae: mae(&targets, &predictions),
         pearson: pearson(&targets, &predictions),
-        spearman: pearson(&ranks(&targets), &ranks(&predictions)),
+        spearman: spearman(&targets, &predictions),
     }
+}
+
+/// How one metric is computed from true and predicted numbers.
+pub type Score = fn(&[f64], &[f64]) -> f64;
+
+/// One metric of predicted values by its name; `None` where there is none of that name, and for the loss, which is the head's.
+pub fn value_score(metric: &str) -> Option<Score> {
+    let known: [(&str, Score); 4] = [("mse", mse), ("mae", mae), ("pearson", pearson), ("spearman", spearman)];
+    known.into_iter().find(|(name, _)| *name == metric).map(|(_, score)| score)
+}
+
+fn mse(targets: &[f64], predictions: &[f64]) -> f64 {
+    mean_error(targets, predictions, |error| error * error)
+}
+
+fn mae(targets: &[f64], predictions: &[f64]) -> f64 {
+    mean_error(targets, predictions, f64::abs)
+}
+
+fn mean_error(targets: &[f64], predictions: &[f64], error: fn(f64) -> f64) -> f64 {
+    let sum: f64 = targets.iter().zip(predictions).map(|(target, prediction)| error(prediction - target)).sum();
+    sum / targets.len() as f64
+}
+
+fn spearman(a: &[f64], b: &[f64]) -> f64 {
+    pearson(&ranks(a), &ranks(b))
 }
 
 fn pearson(a: &[f64], b: &[f64]) -> f64 {

@@ -4,7 +4,7 @@
 //! through maud's templates, which escape it: names of files, classes and plugins are data and may hold anything.
 
 mod confusion;
-mod curves;
+pub(crate) mod curves;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
@@ -25,6 +25,21 @@ const FIRST: [&str; 6] = ["accuracy", "pearson", "spearman", "macro_f1", "matthe
 pub fn page(summary: &Summary, metrics: &[Value]) -> String {
     let name = summary.folder.file_name().unwrap_or(summary.folder.as_os_str()).to_string_lossy();
     let charts = Curves::read(metrics).charts();
+    let content = html! {
+        (key_figures(summary))
+        @if !charts.is_empty() {
+            section { h2 { "Training" } div.charts { @for chart in &charts { (chart) } } }
+        }
+        @for (task, result) in &summary.tasks { (results(task, result)) }
+        (plan(&summary.plan))
+        (plugins(&summary.plugins))
+        (facts(summary))
+    };
+    document(&name, &headline(summary), &content)
+}
+
+/// A page of this look: what it is called, what it is in a line, and what it holds.
+pub(crate) fn document(name: &str, headline: &str, content: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -39,18 +54,9 @@ pub fn page(summary: &Summary, metrics: &[Value]) -> String {
             body {
                 header {
                     h1 { (name) }
-                    p { (headline(summary)) }
+                    p { (headline) }
                 }
-                main {
-                    (key_figures(summary))
-                    @if !charts.is_empty() {
-                        section { h2 { "Training" } div.charts { @for chart in &charts { (chart) } } }
-                    }
-                    @for (task, result) in &summary.tasks { (results(task, result)) }
-                    (plan(&summary.plan))
-                    (plugins(&summary.plugins))
-                    (facts(summary))
-                }
+                main { (content) }
             }
         }
     };

@@ -28,19 +28,7 @@ impl RunFolder {
     /// Makes the folder. One that the user named must not exist yet; a default name gets a number where it is taken:
     /// `runs/demo`, `runs/demo-2`, ...
     pub fn create(chosen: Option<&Path>, default: &Path) -> Result<Self> {
-        let path = match chosen {
-            Some(path) => {
-                Self::make(path).map_err(|source| match source.kind() {
-                    std::io::ErrorKind::AlreadyExists => Error::Usage {
-                        message: format!("the run folder {} exists already", path.display()),
-                        help: Some("a run never overwrites another: name another folder by --out".into()),
-                    },
-                    _ => cannot_make(path, source),
-                })?;
-                path.to_owned()
-            }
-            None => Self::make_numbered(default)?,
-        };
+        let path = claim(chosen, default)?;
         let lock = lock(&path)?;
         let file = path.join(METRICS);
         let metrics = fs::File::create_new(&file).map_err(Error::io(format!("cannot write {}", file.display())))?;
@@ -98,36 +86,6 @@ impl RunFolder {
             .with_help("name the folder that a run has left, as in runs/NAME"))
     }
 
-    fn make_numbered(default: &Path) -> Result<PathBuf> {
-        let mut number = 1u32;
-        loop {
-            let path = match number {
-                1 => default.to_owned(),
-                n => {
-                    let name = default.file_name().unwrap_or_default().to_string_lossy();
-                    default.with_file_name(format!("{name}-{n}"))
-                }
-            };
-            match Self::make(&path) {
-                Ok(()) => return Ok(path),
-                Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-                Err(source) => return Err(cannot_make(&path, source)),
-            }
-        }
-    }
-
-    fn make(path: &Path) -> std::io::Result<()> {
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            // Only of the folder itself may it be said that it exists already.
-            fs::create_dir_all(parent).map_err(|error| match error.kind() {
-                std::io::ErrorKind::AlreadyExists => std::io::ErrorKind::NotADirectory.into(),
-                _ => error,
-            })?;
-        }
-        // `create_dir` fails where the folder exists, so two runs never share one.
-        fs::create_dir(path)
-    }
-
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -174,7 +132,51 @@ impl RunFolder {
     }
 }
 
-fn lock(path: &Path) -> Result<fs::File> {
+/// Makes a folder that is nobody's yet: the chosen one, or the default one, numbered where it is taken.
+pub(crate) fn claim(chosen: Option<&Path>, default: &Path) -> Result<PathBuf> {
+    let Some(path) = chosen else { return make_numbered(default) };
+    make(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::Usage {
+            message: format!("the run folder {} exists already", path.display()),
+            help: Some("a run never overwrites another: name another folder by --out".into()),
+        },
+        _ => cannot_make(path, source),
+    })?;
+    Ok(path.to_owned())
+}
+
+fn make_numbered(default: &Path) -> Result<PathBuf> {
+    let mut number = 1u32;
+    loop {
+        let path = match number {
+            1 => default.to_owned(),
+            n => {
+                let name = default.file_name().unwrap_or_default().to_string_lossy();
+                default.with_file_name(format!("{name}-{n}"))
+            }
+        };
+        match make(&path) {
+            Ok(()) => return Ok(path),
+            Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(source) => return Err(cannot_make(&path, source)),
+        }
+    }
+}
+
+fn make(path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        // Only of the folder itself may it be said that it exists already.
+        fs::create_dir_all(parent).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => std::io::ErrorKind::NotADirectory.into(),
+            _ => error,
+        })?;
+    }
+    // `create_dir` fails where the folder exists, so two runs never share one.
+    fs::create_dir(path)
+}
+
+/// Holds a folder for this process as long as the file lives.
+pub(crate) fn lock(path: &Path) -> Result<fs::File> {
     let failed = || Error::io(format!("cannot open the run folder {}", path.display()));
     let file = fs::File::open(path).map_err(failed())?;
     match file.try_lock() {

@@ -20,6 +20,7 @@ pub mod open;
 pub mod phase;
 pub mod plan;
 pub mod predict;
+pub mod predictions;
 pub mod proof;
 pub mod reference;
 pub mod result;
@@ -53,7 +54,7 @@ use identity::Identity;
 use interrupt::Interrupt;
 use learner::Learner;
 use plan::Plan;
-use proof::Proof;
+use proof::{Pairing, Proof};
 use reference::Reference;
 use result::{Parameters, Summary, TaskResult};
 use setup::Setup;
@@ -192,6 +193,7 @@ impl Begun<'_> {
         let precision = setup.precision;
 
         let interrupt = Interrupt::listen()?;
+        let pairing = Pairing::of(&model, &phases)?;
         let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
         let evaluate_all = |trainer: &Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
             let tests =
@@ -251,6 +253,12 @@ impl Begun<'_> {
         for (name, evaluation) in &after {
             folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: &evaluation.metrics() })?;
         }
+        if !after.is_empty() {
+            let tasks = trainer.learner.tasks.iter();
+            let tested = tasks.filter_map(|task| Some((task, after.get(&task.name)?)));
+            let rows = tested.flat_map(|(task, after)| predictions::rows(&task.name, task.train.labels(), after));
+            folder.write(predictions::FILE, &predictions::to_csv(&rows.collect::<Vec<_>>())?)?;
+        }
         folder.flush()?;
 
         let saved = export::Saved {
@@ -296,6 +304,7 @@ impl Begun<'_> {
                 start: setup.start,
                 parameters_with_gradient: trained.parameters_with_gradient,
                 frozen: setup.checksums.frozen(trainer.learner.model)?,
+                pairing,
             },
             train: trained,
             tasks: results,
@@ -314,7 +323,7 @@ impl Begun<'_> {
 
 /// Says of a run that was stopped, or that the disk has stopped, how it goes on.
 fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: DeviceChoice) -> Error {
-    let resume = resume_command(folder, device);
+    let resume = format!("fthost {}", resume_arguments(folder, device));
     let first = match &error {
         Error::Interrupted { .. } => return error.with_help(format!("go on with: {resume}")),
         Error::Io { source, .. } => match source.kind() {
@@ -366,13 +375,13 @@ fn resume_from(
     Ok(found.header.state)
 }
 
-/// The command that resumes the run in a folder.
-fn resume_command(folder: &Path, device: DeviceChoice) -> String {
+/// The arguments that go on in a folder, as a shell reads them.
+pub(crate) fn resume_arguments(folder: &Path, device: DeviceChoice) -> String {
     let folder = folder.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,:@".contains(c);
     let folder = if folder.chars().all(plain) { folder } else { format!("'{}'", folder.replace('\'', r"'\''")) };
     let device = if device == DeviceChoice::Cpu { String::new() } else { format!(" --device {device}") };
-    format!("fthost --resume --out {folder}{device}")
+    format!("--resume --out {folder}{device}")
 }
 
 /// The fields of PEFT's adapter_config.json, where all strategies together are something that PEFT knows: exactly one says so.

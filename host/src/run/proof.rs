@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::phase::Phase;
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::data::Dataset;
 use crate::plugin::note::hexadecimal;
@@ -15,6 +16,8 @@ use crate::{Error, Result};
 
 /// Training examples that the model before and after `attach` is compared on.
 const EXAMPLES: usize = 8;
+/// Training examples whose order is digested.
+const ORDERED: usize = 1024;
 
 /// What a run proves.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +28,39 @@ pub struct Proof {
     pub parameters_with_gradient: f64,
     /// What never trained.
     pub frozen: Frozen,
+    /// What has to be the same in two runs that are compared as a pair.
+    pub pairing: Pairing,
+}
+
+/// What two runs of one seed share however they train: digests in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pairing {
+    /// SHA-256 of which examples the first steps take: all further ones follow from the same numbers.
+    pub order: String,
+    /// SHA-256 of the heads' parameters before the first step.
+    pub head: String,
+}
+
+impl Pairing {
+    /// That of a run before its first step.
+    pub fn of(model: &AdaptedModel, phases: &[Phase]) -> Result<Self> {
+        let mut order = Sha256::new();
+        let mut number = |number: u64| order.update(number.to_le_bytes());
+        for phase in phases {
+            number(phase.steps_per_epoch());
+            let mut left = ORDERED;
+            for batch in phase.epoch_from(0, 0) {
+                number(batch.task as u64);
+                batch.rows.iter().for_each(|&row| number(u64::from(row)));
+                left = left.saturating_sub(batch.rows.len());
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        let head = Checksums::of(model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))))?;
+        Ok(Self { order: hexadecimal(&order.finalize()), head: head.digest() })
+    }
 }
 
 /// The model with the strategies attached, before the first step, beside the base model.

@@ -30,6 +30,8 @@ enum Way {
     Error,
     /// Panics.
     Panic,
+    /// Takes the process with it.
+    Abort,
     /// Does what cannot be right: a hook whose output has another shape.
     Shape,
     /// Makes numbers that are none.
@@ -44,6 +46,7 @@ impl Misbehaviour {
             Way::Error if self.at == at => Err(Error::new("the left phalange is missing").context("looking for it")),
             #[expect(clippy::panic, reason = "the host has to survive it")]
             Way::Panic if self.at == at => panic!("lost the left phalange"),
+            Way::Abort if self.at == at => std::process::abort(),
             _ => Ok(()),
         }
     }

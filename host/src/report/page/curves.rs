@@ -7,26 +7,27 @@ use serde_json::Value;
 use crate::report::chart::{Chart, Scale, Series};
 use crate::report::numbers::count;
 
-type Points = Vec<(f64, f64)>;
+/// A curve: steps and values.
+pub(crate) type Points = Vec<(f64, f64)>;
 
 /// Metrics of a validation that say best how good the model is, where it has them; otherwise all are drawn.
 const SCORES: [&str; 4] = ["accuracy", "macro_f1", "pearson", "spearman"];
 
 /// What is drawn over the steps.
 #[derive(Debug, Default)]
-pub(super) struct Curves {
+pub(crate) struct Curves {
     /// By task; under the empty name where there is one task.
-    loss: BTreeMap<String, Points>,
+    pub(crate) loss: BTreeMap<String, Points>,
     penalty: Points,
     lr: Points,
     gradient_norm: Points,
     /// By task, then by metric.
-    validation: BTreeMap<String, BTreeMap<String, Points>>,
+    pub(crate) validation: BTreeMap<String, BTreeMap<String, Points>>,
 }
 
 impl Curves {
     /// Reads the lines of steps and validations. Other lines, and what else a line holds, are left alone.
-    pub(super) fn read(lines: &[Value]) -> Self {
+    pub(crate) fn read(lines: &[Value]) -> Self {
         let mut curves = Self::default();
         for line in lines {
             let Some(step) = line["step"].as_f64() else { continue };
@@ -123,17 +124,17 @@ fn add(points: &mut Points, step: f64, value: Option<&Value>) {
     points.push((step, value.as_f64().unwrap_or(f64::NAN)));
 }
 
-fn scale(points: &Points) -> Scale {
+pub(crate) fn scale(points: &Points) -> Scale {
     Scale::fitting(points.iter().map(|point| point.1))
 }
 
 /// Steps that a smoothed curve averages over: a fiftieth of the run, so that it is as smooth in a long run as in a short one.
-fn span(steps: usize) -> usize {
+pub(crate) fn span(steps: usize) -> usize {
     (steps / 50).max(5)
 }
 
 /// An exponential moving average in which the first values count in full. Values that are not finite are passed over.
-fn smoothed(points: &Points, span: usize) -> Points {
+pub(crate) fn smoothed(points: &Points, span: usize) -> Points {
     let keep = 1.0 - 1.0 / span as f64;
     let (mut sum, mut weight) = (0.0, 0.0);
     let smooth = |&(step, value): &(f64, f64)| {

@@ -8,7 +8,7 @@ use crate::report::metrics;
 use crate::run::evaluate::{Evaluation, Outcome};
 use crate::run::export::Exported;
 use crate::run::plan::{Memory, Share};
-use crate::run::proof::{Frozen, Proof, Start};
+use crate::run::proof::{Frozen, Pairing, Proof, Start};
 use crate::run::result::Parameters;
 use crate::run::train::Trained;
 
@@ -62,6 +62,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             start: Start { claimed: true, equals_base: true, examples: 8, max_difference: 0.0 },
             parameters_with_gradient: 1.0,
             frozen: Frozen { tensors: 101, elements: 22_713_216, unchanged: true },
+            pairing: Pairing { order: "0d".into(), head: "4e".into() },
         },
         parameters: Parameters { trainable: 148_614, total: 22_861_830 },
         plugins: vec![plugin("lora", "3fa9"), plugin("cosine", "c01d"), plugin("classification", "77be")],

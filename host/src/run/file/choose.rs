@@ -99,6 +99,30 @@ impl RunFile {
         Err(Error::usage("there is no strategy: nothing says what to train").with_help(help))
     }
 
+    /// The run file with an offer's strategy in the place of its own, and that strategy's name: a candidate of a comparison. Where
+    /// the file has that strategy, its options stay.
+    ///
+    /// # Errors
+    /// Where the plugin has no strategy, or several and none is chosen.
+    pub fn with_strategy_of(&self, offer: Offer<'_>) -> Result<(Self, String)> {
+        let Some(name) = offer.added(&[])? else {
+            return Err(Error::usage(format!("--plugin {} has no strategy", offer.argument)).with_help(
+                "strategies are compared; heads, schedules and regularizers are found where the run file names them",
+            ));
+        };
+        let mut file = self.clone();
+        file.strategies.retain(|method| method.plugin == name);
+        for (i, method) in file.strategies.iter_mut().enumerate() {
+            method.path = format!("strategy[{i}]");
+        }
+        if let Some(items) = strategies(&mut file.document) {
+            let named = |node: &Node| matches!(node.child("plugin"), Some(Node { value: Value::String(own), .. }) if own == name);
+            items.retain(named);
+        }
+        file.choose_strategies(&[offer])?;
+        Ok((file, name.to_owned()))
+    }
+
     /// Adds a strategy with the options that the command line sets for it.
     fn add_strategy(&mut self, name: &str, argument: &str) {
         let text = format!("--plugin {argument}");
@@ -143,3 +167,50 @@ fn strategies(document: &mut Document) -> Option<&mut Vec<Node>> {
 }
 
 const HOW_TO_NAME_ONE: &str = "name one by --plugin FILE, or in the run file:\n[[strategy]]\nplugin = \"NAME\"";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::run::file::Override;
+
+    fn offered(names: &[&str]) -> Vec<MethodInfo> {
+        let info = |name: &&str| MethodInfo {
+            kind: MethodKind::Strategy,
+            name: (*name).to_owned(),
+            summary: String::new(),
+            config_schema: Json::Null,
+            config_default: Json::Null,
+            serves: String::new(),
+        };
+        names.iter().map(info).collect()
+    }
+
+    #[test]
+    fn an_offer_takes_the_place_of_the_files_strategies_and_keeps_its_own_options() {
+        const TASK: &str = "[model]\npath = \"demo\"\n[[task]]\nhead = { plugin = \"h\" }\ntrain = \"demo\"\n";
+        let check = |strategies: &str, set: &str, argument: &str, expected: &[(&str, Json)]| {
+            let sets: Vec<Override> = set.split_whitespace().map(|set| Override::set(set).unwrap()).collect();
+            let file = RunFile::parse(&format!("{TASK}{strategies}"), Path::new("a.toml"), &sets).unwrap();
+            let offer = Offer { argument, methods: &offered(&["a", "b"]) };
+            let (file, name) = file.with_strategy_of(offer).unwrap();
+            let read = RunFile::parse(&file.to_toml(), Path::new("b.toml"), &[]).unwrap();
+            let found: Vec<_> = read.strategies.iter().map(|s| (s.plugin.as_str(), s.config.clone())).collect();
+            assert_eq!((found.as_slice(), format!("x#{name}").as_str()), (expected, argument));
+        };
+        let both = "[[strategy]]\nplugin = \"c\"\nr = 1\n[[strategy]]\nplugin = \"b\"\nr = 2\n";
+        check("", "", "x#a", &[("a", json!({}))]);
+        check("", "strategy.r=3", "x#a", &[("a", json!({ "r": 3 }))]);
+        check(both, "", "x#a", &[("a", json!({}))]);
+        check(both, "strategy.1.r=4", "x#b", &[("b", json!({ "r": 4 }))]);
+
+        let file = RunFile::parse(&format!("{TASK}{both}"), Path::new("a.toml"), &[]).unwrap();
+        let error = file.with_strategy_of(Offer { argument: "x", methods: &[] }).unwrap_err();
+        assert_eq!(error.to_string(), "--plugin x has no strategy");
+        let error = file.with_strategy_of(Offer { argument: "x", methods: &offered(&["a", "b"]) }).unwrap_err();
+        assert!(error.to_string().contains("has 2 strategies"), "{error}");
+    }
+}

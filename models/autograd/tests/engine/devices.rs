@@ -72,6 +72,7 @@ fn cases() -> Vec<Case> {
         case("low_rank", &[&[9, 6], &[9, 8], &[3, 8], &[6, 3]], |t, v| {
             t.low_rank(v[0].clone(), &v[1], &v[2], &v[3], 2.0)
         }),
+        case("low_rank_norm", &[&[6, 8], &[3, 8], &[6, 3]], |t, v| t.low_rank_norm(&v[0], &v[1], &v[2], 2.0)),
         case("matmul", &[&[2, 5, 7], &[2, 7, 3]], |t, v| t.matmul(&v[0], &v[1])),
         case("layer_norm", &[&[6, 16], &[16], &[16]], |t, v| t.layer_norm(&v[0], &v[1], Some(&v[2]), 1e-5)),
         case("residual_layer_norm", &[&[6, 16], &[6, 16], &[16], &[16]], |t, v| {
@@ -115,6 +116,7 @@ fn run(case: &Case, dtype: DType, device: &Device, precision: Precision) -> Resu
     let mut all = vec![flat(output.tensor())];
     let seed = output.tensor().affine(0.5, 0.25)?;
     let gradients = tape.backward_from(vec![(output, seed)])?;
+    // An op that is constant in an input gives it no gradient.
     all.extend(values.iter().map(|value| gradients.of(value).map_or_else(Vec::new, flat)));
     Ok(all)
 }

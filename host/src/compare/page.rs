@@ -1,0 +1,183 @@
+//! `comparison.html`: the tables, the verdicts and the curves on one page.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use maud::{Markup, html};
+
+use super::result::{CandidateResult, Comparison};
+use crate::report::chart::{Chart, Series};
+use crate::report::page::curves::{Curves, Points, scale, smoothed, span};
+use crate::report::page::document;
+
+/// The page of a comparison, with the curves that its runs have logged.
+pub(super) fn page(comparison: &Comparison) -> String {
+    let name = comparison.folder.file_name().unwrap_or(comparison.folder.as_os_str()).to_string_lossy();
+    let charts = charts(comparison);
+    let content = html! {
+        section {
+            h2 { "Verdicts" }
+            @for pair in &comparison.pairs {
+                p { @if pair.resolved { b { (pair.verdict) } "." } @else { (pair.verdict) "." } }
+            }
+            @for failed in comparison.candidates.iter().filter_map(CandidateResult::failures) { p.note { (failed) } }
+        }
+        section { h2 { "Candidates" } (table(&comparison.candidate_rows())) }
+        section {
+            h2 { "Pairs" }
+            (table(&comparison.pair_rows()))
+            p.note { "As for what is paired: " (comparison.paired_text()) ". " (Comparison::METHOD) }
+        }
+        @if !charts.is_empty() {
+            section { h2 { "Training, mean over seeds" } div.charts { @for chart in &charts { (chart) } } }
+        }
+        section { h2 { "Runs" } (runs(comparison)) }
+    };
+    document(&name, &comparison.headline(), &content)
+}
+
+/// A table whose first row is its header, and whose first column is text.
+fn table<const N: usize>(rows: &[[String; N]]) -> Markup {
+    html! {
+        @if let [header, rows @ ..] = rows {
+            div.scroll {
+                table.rows {
+                    thead { tr { @for (i, cell) in header.iter().enumerate() { th.number[i > 0] { (cell) } } } }
+                    tbody {
+                        @for row in rows { tr { @for (i, cell) in row.iter().enumerate() { td.number[i > 0] { (cell) } } } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn runs(comparison: &Comparison) -> Markup {
+    let mut rows = vec![["run", "seed", &comparison.metric].map(str::to_owned)];
+    for run in comparison.candidates.iter().flat_map(|candidate| &candidate.runs) {
+        let value = run.value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+        rows.push([run.folder.display().to_string(), run.seed.to_string(), run.error.clone().unwrap_or(value)]);
+    }
+    table(&rows)
+}
+
+/// Training loss and validation of every candidate.
+fn charts(comparison: &Comparison) -> Vec<Chart> {
+    let curves: Vec<(&str, Vec<Curves>)> = comparison
+        .candidates
+        .iter()
+        .map(|candidate| {
+            let done = candidate.runs.iter().filter(|run| run.error.is_none());
+            (candidate.name.as_str(), done.map(|run| logged(&run.folder)).collect())
+        })
+        .collect();
+    let losses = curves.iter().map(|(name, runs)| {
+        let mean = mean(runs.iter().flat_map(|curves| curves.loss.values()));
+        (*name, smoothed(&mean, span(mean.len())))
+    });
+    let validation = curves.iter().map(|(name, runs)| {
+        let of_run = |curves: &'_ Curves| curves.validation.values().next()?.get(&comparison.metric).cloned();
+        (*name, mean(runs.iter().filter_map(of_run).collect::<Vec<_>>().iter()))
+    });
+    let losses: Vec<(&str, Points)> = losses.filter(|(_, points)| !points.is_empty()).collect();
+    let validation: Vec<(&str, Points)> = validation.filter(|(_, points)| !points.is_empty()).collect();
+
+    let mut charts = Vec::new();
+    if !losses.is_empty() {
+        let all: Points = losses.iter().flat_map(|(_, points)| points.clone()).collect();
+        let chart = Chart::new("Training loss, smoothed", "step").y_scale(scale(&all));
+        charts.push(losses.into_iter().fold(chart, |chart, (name, points)| chart.series(Series::new(name, points))));
+    }
+    if !validation.is_empty() {
+        let chart = Chart::new(format!("Validation {}", comparison.metric), "step");
+        let add = |chart: Chart, (name, points)| chart.series(Series::new(name, points).marked());
+        charts.push(validation.into_iter().fold(chart, add));
+    }
+    if charts.len() == 1 { charts.into_iter().map(Chart::wide).collect() } else { charts }
+}
+
+/// What a run has logged; nothing where that does not read.
+fn logged(run: &Path) -> Curves {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let lines: Vec<serde_json::Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    Curves::read(&lines)
+}
+
+/// The mean of curves at every step that any of them has.
+fn mean<'a>(curves: impl Iterator<Item = &'a Points>) -> Points {
+    let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
+    for &(step, value) in curves.flatten() {
+        let sum = sums.entry(step as u64).or_default();
+        *sum = (sum.0 + value, sum.1 + 1.0);
+    }
+    sums.into_iter().map(|(step, (sum, count))| (step as f64, sum / count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::result::{PairResult, Paired, RunResult};
+
+    #[test]
+    fn curves_are_averaged_where_they_have_the_step() {
+        let curves: [Points; 2] = [vec![(1.0, 2.0), (2.0, 4.0)], vec![(1.0, 4.0)]];
+        assert_eq!(mean(curves.iter()), [(1.0, 3.0), (2.0, 4.0)]);
+    }
+
+    #[test]
+    fn a_page_says_what_was_compared_and_names_are_no_markup() {
+        const NAME: &str = "<script>a</script>";
+        let candidate = |name: &str, error: Option<&str>| CandidateResult {
+            name: name.into(),
+            runs: vec![RunResult {
+                seed: 0,
+                folder: format!("c/{name}/seed-0").into(),
+                value: error.is_none().then_some(0.875),
+                error: error.map(str::to_owned),
+            }],
+            mean: if error.is_none() { 0.875 } else { f64::NAN },
+            spread: None,
+            trainable: None,
+            seconds: 1.0,
+            peak_rss_bytes: 1_000_000,
+        };
+        let comparison = Comparison {
+            folder: "c".into(),
+            metric: "accuracy".into(),
+            higher_is_better: true,
+            seeds: vec![0],
+            examples: 1821,
+            paired: Paired { order: true, head: true },
+            candidates: vec![
+                candidate("a", None),
+                candidate(NAME, None),
+                candidate("c", Some("its process was ended")),
+            ],
+            pairs: vec![PairResult {
+                a: "a".into(),
+                b: NAME.into(),
+                seeds: vec![0],
+                difference: 0.0,
+                interval: (-0.01, 0.01),
+                test: "mcnemar",
+                p: 1.0,
+                p_holm: 1.0,
+                resolved: false,
+                more_seeds: None,
+                verdict: format!("a and {NAME}: not resolved with these seeds"),
+            }],
+        };
+        let text = page(&comparison);
+        for said in [
+            "accuracy on 1,821 test examples, seed 0",
+            "not resolved with these seeds",
+            "-1.00 to 1.00",
+            "McNemar p",
+            "0.8750",
+            "c failed in 1 of 1 runs: its process was ended",
+        ] {
+            assert!(text.contains(said), "{said} is missing");
+        }
+        assert!(!text.contains("<script") && !text.contains("NaN"), "{text}");
+    }
+}

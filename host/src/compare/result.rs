@@ -1,0 +1,204 @@
+//! What a comparison came to: `comparison.json`, and the table that a person sees.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::verdict::amount;
+use super::{ACCURACY, SIGNIFICANT};
+use crate::report::numbers::{bytes, count, duration, significant};
+use crate::report::table::Table;
+
+/// A comparison. Its fields are promised to scripts: new ones may come, none goes. What is no number is null.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The metric that is compared.
+    pub metric: String,
+    /// Whether more of it is better.
+    pub higher_is_better: bool,
+    /// The seeds.
+    pub seeds: Vec<u64>,
+    /// Test examples.
+    pub examples: usize,
+    /// What is the same in all runs of one seed.
+    pub paired: Paired,
+    /// The candidates, as they were named.
+    pub candidates: Vec<CandidateResult>,
+    /// Every two candidates that have seeds in common.
+    pub pairs: Vec<PairResult>,
+}
+
+/// What is the same in all runs of one seed. The test examples always are: otherwise nothing is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Paired {
+    /// The order of the training examples, by its SHA-256.
+    pub order: bool,
+    /// The heads' parameters before the first step, by their SHA-256.
+    pub head: bool,
+}
+
+/// One candidate.
+#[derive(Clone, Debug, Serialize)]
+pub struct CandidateResult {
+    /// Its name.
+    pub name: String,
+    /// Its runs, one a seed.
+    pub runs: Vec<RunResult>,
+    /// The metric's mean over the runs that have a result.
+    pub mean: f64,
+    /// Its standard deviation over them; null where there is one.
+    pub spread: Option<f64>,
+    /// Parameters that train.
+    pub trainable: Option<usize>,
+    /// Mean seconds of training.
+    pub seconds: f64,
+    /// The greatest peak memory of a run.
+    pub peak_rss_bytes: u64,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunResult {
+    /// Its seed.
+    pub seed: u64,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The metric on the test examples.
+    pub value: Option<f64>,
+    /// Why it has no result.
+    pub error: Option<String>,
+}
+
+/// Two candidates beside each other.
+#[derive(Clone, Debug, Serialize)]
+pub struct PairResult {
+    /// The first.
+    pub a: String,
+    /// The second.
+    pub b: String,
+    /// The seeds that both have a result of.
+    pub seeds: Vec<u64>,
+    /// The metric of the first minus that of the second, the mean over these seeds.
+    pub difference: f64,
+    /// The difference's 95 % interval.
+    pub interval: (f64, f64),
+    /// `mcnemar` for accuracy, `randomization` for other metrics.
+    pub test: &'static str,
+    /// The test's p.
+    pub p: f64,
+    /// The same, corrected for the number of pairs by Holm's method.
+    pub p_holm: f64,
+    /// Whether the interval leaves zero out and the corrected p is below 0.05.
+    pub resolved: bool,
+    /// How many more seeds would likely resolve it; null where it is resolved, or more seeds would not.
+    pub more_seeds: Option<usize>,
+    /// All this in a sentence.
+    pub verdict: String,
+}
+
+impl CandidateResult {
+    /// Seeds of runs without a result, and the error of the first.
+    pub fn failures(&self) -> Option<String> {
+        let failed: Vec<&RunResult> = self.runs.iter().filter(|run| run.error.is_some()).collect();
+        let error = failed.first()?.error.as_deref().unwrap_or_default();
+        Some(format!("{} failed in {} of {} runs: {error}", self.name, failed.len(), self.runs.len()))
+    }
+
+    /// Runs that have a result.
+    pub fn done(&self) -> usize {
+        self.runs.iter().filter(|run| run.error.is_none()).count()
+    }
+}
+
+impl Comparison {
+    /// The candidates' table, row by row, its header first.
+    pub(super) fn candidate_rows(&self) -> Vec<[String; 7]> {
+        let mut rows =
+            vec![["candidate", "runs", &self.metric, "spread", "trainable", "training", "memory"].map(str::to_owned)];
+        for candidate in &self.candidates {
+            let done = candidate.done();
+            let known = |text: String| if done > 0 { text } else { "-".to_owned() };
+            rows.push([
+                candidate.name.clone(),
+                format!("{done} of {}", candidate.runs.len()),
+                known(four(candidate.mean)),
+                candidate.spread.map_or_else(|| "-".to_owned(), four),
+                candidate.trainable.map_or_else(|| "-".to_owned(), count),
+                known(duration(candidate.seconds)),
+                known(bytes(candidate.peak_rss_bytes)),
+            ]);
+        }
+        rows
+    }
+
+    /// The pairs' table, row by row, its header first.
+    pub(super) fn pair_rows(&self) -> Vec<[String; 5]> {
+        let test =
+            self.pairs.first().map_or("p", |pair| if pair.test == "mcnemar" { "McNemar p" } else { "randomization p" });
+        let unit = if self.metric == ACCURACY { "difference in points" } else { "difference" };
+        let mut rows = vec![["pair", unit, "95 % interval", test, "Holm p"].map(str::to_owned)];
+        for pair in &self.pairs {
+            let amount = |value| amount(&self.metric, value);
+            rows.push([
+                format!("{} - {}", pair.a, pair.b),
+                amount(pair.difference),
+                format!("{} to {}", amount(pair.interval.0), amount(pair.interval.1)),
+                significant(pair.p),
+                significant(pair.p_holm),
+            ]);
+        }
+        rows
+    }
+
+    /// `accuracy on 355 test examples, seeds 0, 1, 2`
+    pub(super) fn headline(&self) -> String {
+        let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
+        let word = if seeds.len() == 1 { "seed" } else { "seeds" };
+        format!("{} on {} test examples, {word} {}", self.metric, count(self.examples), seeds.join(", "))
+    }
+
+    /// What the pairs share, as a sentence.
+    pub(super) fn paired_text(&self) -> String {
+        let same = "the runs of a seed had the same test examples";
+        match self.paired {
+            Paired { order: true, head: true } => format!("{same}, data order and initial head"),
+            Paired { order: true, head: false } => format!("{same} and data order; their heads start differently"),
+            Paired { order: false, head: true } => format!("{same} and initial head; their data order differs"),
+            Paired { order: false, head: false } => format!("{same}; their data order and initial heads differ"),
+        }
+    }
+
+    /// The comparison as a person reads it.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{}\n\n", self.headline());
+        let mut table = Table::new().numbers_from(1);
+        self.candidate_rows().iter().for_each(|row| table.cells(row.iter().map(String::as_str)));
+        text += &table.to_text();
+        if !self.pairs.is_empty() {
+            let mut table = Table::new().numbers_from(1);
+            self.pair_rows().iter().for_each(|row| table.cells(row.iter().map(String::as_str)));
+            text += &format!("\n{}\n", table.to_text());
+        }
+        self.pairs.iter().for_each(|pair| text += &format!("{}\n", pair.verdict));
+        self.candidates.iter().filter_map(CandidateResult::failures).for_each(|failed| text += &format!("{failed}\n"));
+        text += &format!("{}\n", self.paired_text());
+        text += &format!("tables, curves and all numbers are in {}", self.folder.join("comparison.html").display());
+        text
+    }
+
+    /// How the numbers are made.
+    pub(super) const METHOD: &'static str = "Spread is the standard deviation over seeds. Intervals are Student's t around a \
+        bootstrap over test examples and seeds, the same draws for both of a pair. The test counts, for each test example, which of \
+        the two was right with more seeds (McNemar, exact), or exchanges their predictions at random where the metric is not \
+        accuracy. A pair is resolved where its interval leaves zero out and its p, corrected over all pairs by Holm's method, is \
+        below 0.05.";
+}
+
+/// Four decimals, as the report of a run has them, where they say enough.
+fn four(value: f64) -> String {
+    if (0.001..1e4).contains(&value.abs()) || value == 0.0 { format!("{value:.4}") } else { significant(value) }
+}
+
+const _: () = assert!(SIGNIFICANT == 0.05, "the texts above say so");
