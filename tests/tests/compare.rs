@@ -93,8 +93,10 @@ fn run_files_are_compared_as_they_are_and_a_great_difference_is_resolved() {
     assert!(outcome.stdout.contains("all is better than head by ") && outcome.stderr.is_empty(), "{outcome:?}");
     assert_eq!(comparison(&workdir, "c")["pairs"][0]["test"], "randomization");
     assert_eq!(written(&workdir, "c/all/seed-0"), before);
+    let error = workdir.fthost(["compare", "--resume", "--out", "c", "--metric", "mse"]).failed(2);
+    assert!(on_one_line(&error).contains("there is no metric \"mse\" of these predictions"), "{error}");
     let error = workdir.fthost(["compare", "--resume", "--out", "c", "--metric", "loss"]).failed(2);
-    assert!(on_one_line(&error).contains("there is no metric \"loss\" of these predictions"), "{error}");
+    assert!(on_one_line(&error).contains("there is no metric \"loss\" to compare by"), "{error}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::run::interrupt::Interrupt;
 use crate::run::{DeviceChoice, resume_arguments};
 use crate::{Error, Result};
 use runs::{Left, Runner, run_folder};
-use sample::Sample;
+use sample::{Metric, Sample};
 use statistics::{Outlook, Pair, mean, variance};
 
 /// The metric of classes that is compared where nothing else is asked for.
@@ -75,6 +75,7 @@ struct Record {
 /// # Errors
 /// Where the folder is another comparison's, the user stops it, or fewer than two candidates have results.
 pub fn execute(options: &Options) -> Result<Comparison> {
+    options.metric.as_deref().map_or(Ok(()), Metric::exists)?;
     let (folder, record) = open(options)?;
     let _lock = lock(&folder)?;
     for candidate in &record.candidates {

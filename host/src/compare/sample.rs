@@ -23,7 +23,27 @@ pub(super) enum Metric {
     Values(Score),
 }
 
+/// Names of the metrics that predictions of a kind tell. The loss is the head's own: predictions do not.
+fn names(kind: PredictionKind) -> Vec<String> {
+    let mut names = metrics::names(kind);
+    names.retain(|name| name != "loss");
+    names
+}
+
 impl Metric {
+    /// Whether any predictions have a metric of this name; asked before runs are made, when their kind is not known yet.
+    ///
+    /// # Errors
+    /// Where none have.
+    pub(super) fn exists(name: &str) -> Result<()> {
+        let known = [PredictionKind::Classes, PredictionKind::Values].map(names).concat();
+        if known.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        Err(Error::usage(format!("there is no metric {name:?} to compare by"))
+            .with_help(format!("metrics are {}", known.join(", "))))
+    }
+
     /// The metric that the user asks for, the one that the run file monitors, or the usual one of the kind of predictions; with its
     /// name.
     fn choose(
@@ -32,9 +52,7 @@ impl Metric {
         kind: PredictionKind,
         classes: usize,
     ) -> Result<(String, Self)> {
-        let mut known = metrics::names(kind);
-        // The loss is the head's own: predictions do not tell it.
-        known.retain(|name| name != "loss");
+        let known = names(kind);
         let named = |name: &str| match kind {
             PredictionKind::Classes => {
                 known.iter().any(|known| known == name).then(|| Self::Classes { name: name.to_owned(), classes })

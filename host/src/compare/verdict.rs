@@ -35,6 +35,7 @@ pub(super) fn words(metric: &str, pair: &PairResult, outlook: Outlook, equal: bo
     }
     let size = format!("a difference of {}{unit}", amount(metric, size));
     let more = match outlook {
+        _ if difference.is_nan() => format!("the {metric} of a run is no number"),
         _ if equal => "they are equal in every prediction".to_owned(),
         Outlook::Nothing => "there is no difference between their means".to_owned(),
         Outlook::Seeds(1) => format!("about 1 more seed would likely resolve {size}"),
@@ -96,6 +97,8 @@ mod tests {
             let text = words("accuracy", &pair(0.02, (-0.01, 0.05), false, 3), outlook, false);
             assert_eq!(text, format!("a and b: not resolved with these seeds; {expected}"));
         };
+        let text = words("pearson", &pair(f64::NAN, (f64::NAN, f64::NAN), false, 3), Outlook::Nothing, false);
+        assert_eq!(text, "a and b: not resolved with these seeds; the pearson of a run is no number");
         check(Outlook::Seeds(1), "about 1 more seed would likely resolve a difference of 2.00 points");
         check(Outlook::Seeds(7), "about 7 more seeds would likely resolve a difference of 2.00 points");
         check(
