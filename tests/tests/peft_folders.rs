@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use fthost_tests::{Workdir, minilm, on_one_line, result_json, root, skipped};
 use serde_json::{Value, json};
 
-use crate::text::{LORA, RUN, text_workdir};
+use crate::text::{LORA, RUN, python, text_workdir};
 
 /// A short run of a strategy on the tiny BERT, far enough that it shows in the loss.
 fn trained(strategy: &str) -> Workdir {
@@ -137,6 +138,53 @@ fn what_would_be_computed_otherwise_is_refused_by_name() {
 
 fn json_file(file: &Path) -> Value {
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+}
+
+#[test]
+fn what_peft_saves_now_computes_the_same_here() {
+    let Some(python) = python() else {
+        return skipped("FTHOST_PYTHON names no Python with peft");
+    };
+    for (base, config) in [
+        (
+            "bert",
+            json!({
+                "peft_type": "LORA", "r": 4, "bias": "all", "use_dora": true, "target_modules": ["query", "dense"],
+                "rank_pattern": { "layer.0.*query": 2 }, "alpha_pattern": { "^bert.encoder.layer.1.output.dense": 24 },
+            }),
+        ),
+        ("bert", json!({ "peft_type": "LORA", "bias": "lora_only", "target_modules": "all-linear" })),
+        ("roberta", json!({ "peft_type": "LORA", "bias": "all", "target_modules": ".*layer\\.1.*(query|value)" })),
+        ("roberta", json!({ "peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3 })),
+        ("distilbert", json!({ "peft_type": "LORA", "use_rslora": true, "target_modules": ["q_lin", "v_lin"] })),
+        (
+            "distilbert",
+            json!({ "peft_type": "IA3", "target_modules": ["k_lin", "lin2"], "feedforward_modules": ["lin2"] }),
+        ),
+    ] {
+        let workdir = text_workdir();
+        for file in ["config.json", "model.safetensors"] {
+            workdir.write(
+                &format!("model/{file}"),
+                fs::read(root().join("tests/reference/tiny").join(base).join(file)).unwrap(),
+            );
+        }
+        let theirs = saved_by_peft(&python, workdir.path(), &config)["loss"].as_f64().unwrap();
+        let ours = loss(&eval(&workdir, "adapter", "test.tsv"));
+        assert!((theirs - ours).abs() < 1e-5, "{base}, {config}: mean loss {theirs} in PEFT, {ours} here");
+    }
+}
+
+/// Lets PEFT save a folder `adapter`; what it computes with it.
+fn saved_by_peft(python: &Path, folder: &Path, config: &Value) -> Value {
+    let output = Command::new(python)
+        .arg(root().join("tests/reference/peft_save.py"))
+        .args(["model", "adapter", "test.tsv"].map(|name| folder.join(name)))
+        .arg(config.to_string())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()).unwrap()
 }
 
 /// Folders of seven methods that PEFT saved, with the logits that it computes with them.

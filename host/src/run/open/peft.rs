@@ -41,6 +41,9 @@ const ABOUT: [&str; 7] = [
     "task_type",
 ];
 
+/// Parts of names under which PEFT, where it saves all biases, saves those of the head once more, and those of the head that it replaced.
+const TWICE: [&str; 2] = [".modules_to_save.", ".original_module."];
+
 /// Opens a folder that has an `adapter_config.json`.
 ///
 /// # Errors
@@ -121,7 +124,8 @@ impl<'a> Adapter<'a> {
             let path = [TUNED, WRAPPED].iter().find_map(|root| name.strip_prefix(root));
             (path.unwrap_or(name).to_owned(), name.to_owned())
         };
-        let names = weights.names().map(below).collect();
+        let twice = |name: &&str| TWICE.iter().any(|part| name.contains(part));
+        let names = weights.names().filter(|name| !twice(name)).map(below).collect();
         Ok(Self { folder, peft_type, base, config: config.into(), weights, names })
     }
 
