@@ -43,7 +43,7 @@ fn panic_in_new() {
     insta::assert_snapshot!(failure("new", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:46:44:
+      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:48:44:
       | lost the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -76,7 +76,7 @@ fn panic_in_attach() {
     insta::assert_snapshot!(failure("attach", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:46:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:48:44: lost
       | the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -102,7 +102,7 @@ fn panic_in_an_event() {
     insta::assert_snapshot!(failure("event", "panic", 1), @"
     plugin
 
-      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:46:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:48:44: lost
       | the left phalange
     ");
 }
@@ -123,7 +123,7 @@ fn panic_in_forward() {
     engine
 
       x plugin misbehaving (libmisbehaving.so) panicked in its linear hook at
-      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:46:44: lost the left phalange
+      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:48:44: lost the left phalange
     ");
 }
 
