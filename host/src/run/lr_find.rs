@@ -258,6 +258,6 @@ mod tests {
         let mut smoothing = Smoothing::default();
         assert!((0..50).all(|_| smoothing.add(1.0, 1.0)));
         let ended = (0..50).position(|_| !smoothing.add(1.0, 100.0));
-        assert!(ended.is_some_and(|steps| (1..5).contains(&steps)), "{ended:?}");
+        assert!(ended.is_some_and(|steps| steps < 5), "{ended:?}");
     }
 }

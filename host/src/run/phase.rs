@@ -145,10 +145,10 @@ mod tests {
     use super::*;
     use crate::run::file::RunFile;
 
+    /// The settings of a run file with two tasks.
     fn settings(train: &str) -> TrainTable {
-        let text = format!(
-            "[model]\npath = \"m\"\n[[task]]\nhead = {{ plugin = \"h\" }}\ntrain = \"a.tsv\"\n[train]\nbatch_size = 2\n{train}"
-        );
+        let task = |name| format!("[[task]]\nname = \"{name}\"\nhead = {{ plugin = \"h\" }}\ntrain = \"a.tsv\"\n");
+        let text = format!("[model]\npath = \"m\"\n{}{}[train]\nbatch_size = 2\n{train}", task("a"), task("b"));
         RunFile::parse(&text, std::path::Path::new("run.toml"), &[]).unwrap().train
     }
 

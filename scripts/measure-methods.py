@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Measures methods on real texts: a table for each of SST-2, TREC, STS, the three together, and TREC before SST-2.
+
+Usage: measure-methods.py sst2|trec|sts|joint|sequence --data FOLDER --model FOLDER [--out runs/methods] [--fthost target/release/fthost]
+
+FOLDER of data: sst2/{train,test}.tsv (text, label), trec/{train,test}.tsv (text, label), sts/{train,test}.tsv (text, text_pair, score).
+Run files are written to --out, and each is run by `fthost compare` with seeds 0 to 2 (joint and sequence: seed 0). A folder that is
+there is gone on with. Learning rates were chosen on a tenth of the training examples, never on the test file.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+
+p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+p.add_argument("what", choices=["sst2", "trec", "sts", "joint", "sequence"])
+p.add_argument("--data", type=pathlib.Path, required=True)
+p.add_argument("--model", type=pathlib.Path, required=True)
+p.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/methods"))
+p.add_argument("--fthost", default="target/release/fthost")
+p.add_argument("--seeds", type=int, default=3)
+a = p.parse_args()
+
+# As the peers' script: AdamW with torch's defaults at a constant rate.
+PEER = 'decay_biases_and_norms = true\nbatch_size = 16\n'
+LORA = 'plugin = "lora"\nrank = 8\nalpha = 16\n'
+HOULSBY = 'plugin = "adapter"\nkind = "houlsby"\n'
+FULL = 'plugin = "full"\n'
+HEAD_ONLY = 'plugin = "freezing"\n'
+WARM_UP = '[schedule]\nplugin = "linear"\nwarmup = 0.06\n'
+
+
+def task(name, head="classification", columns="", weight=""):
+    train, test = (json.dumps(str((a.data / name / f"{part}.tsv").resolve())) for part in ("train", "test"))
+    head = head if "{" in head else f'{{ plugin = "{head}" }}'
+    return f'[[task]]\nname = "{name}"\nhead = {head}\ntrain = {train}\ntest = {test}\n{columns}{weight}\n'
+
+
+SST2, TREC = task("sst2"), task("trec")
+STS = task("sts", '{ plugin = "regression", center = 2.5, scale = 1.5 }', 'columns = { label = "score" }\n')
+
+
+def write(name, tasks, strategy, train, more=""):
+    folder = a.out / a.what
+    folder.mkdir(parents=True, exist_ok=True)
+    model = json.dumps(str(a.model.resolve()))
+    text = f"[model]\npath = {model}\n\n{tasks}\n[[strategy]]\n{strategy}\n{more}\n[train]\n{train}"
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+def run(name, path, seed=0):
+    """The result of one run, which is not made again."""
+    out = path.parent / f"{name}-{seed}"
+    if not (out / "result.json").is_file():
+        command = [a.fthost, path, "--out", out, "--seed", str(seed), "--quiet"]
+        subprocess.run(command + (["--resume"] if out.exists() else []), check=True, stdout=subprocess.DEVNULL)
+    return json.loads((out / "result.json").read_text())
+
+
+def compare(files, metric=None):
+    out = a.out / a.what / "comparison"
+    command = [a.fthost, "compare", *files, "--seeds", str(a.seeds), "--out", out]
+    command += ["--metric", metric] if metric else []
+    subprocess.run(command + (["--resume"] if out.exists() else []), check=True)
+
+
+def main():
+    if a.what == "sst2":
+        methods = {
+            "lora": (LORA, 5e-4),
+            "ia3": ('plugin = "ia3"\n', 5e-4),
+            "prompt": ('plugin = "prompt"\ntokens = 20\n', 5e-4),
+            "prefix": ('plugin = "prefix"\ntokens = 20\n', 5e-4),
+            "full": (FULL, 5e-5),
+            "head": (HEAD_ONLY, 1e-3),
+        }
+        files = [write(name, SST2, text, f"{PEER}epochs = 1\nlr = {lr}\n") for name, (text, lr) in methods.items()]
+        compare(files)
+    elif a.what == "trec":
+        methods = {"full": (FULL, 1e-4), "lora": (LORA, 2e-3), "houlsby": (HOULSBY, 1e-3)}
+        train = "epochs = 3\nbatch_size = 16\n"
+        files = [write(name, TREC, text, f"{train}lr = {lr}\n", WARM_UP) for name, (text, lr) in methods.items()]
+        compare(files)
+    elif a.what == "sts":
+        methods = {"full": (FULL, 1e-4), "lora": (LORA, 2e-3), "head": (HEAD_ONLY, 2e-3)}
+        train = "epochs = 3\nbatch_size = 16\n"
+        files = [write(name, STS, text, f"{train}lr = {lr}\n", WARM_UP) for name, (text, lr) in methods.items()]
+        compare(files, "pearson")
+    elif a.what == "joint":
+        train = "epochs = 3\nbatch_size = 16\nlr = 1e-4\n"
+        together = run("joint", write("joint", SST2 + TREC + STS, FULL, train, WARM_UP))
+        for name, one, metric in (("sst2", SST2, "accuracy"), ("trec", TREC, "accuracy"), ("sts", STS, "pearson")):
+            alone = run(name, write(name, one, FULL, train, WARM_UP))["tasks"][name]["metrics"][metric]
+            print(f"{name}: {metric} {alone:.4f} alone, {together['tasks'][name]['metrics'][metric]:.4f} together", flush=True)
+    else:
+        # Both tasks see the whole of theirs twice.
+        train = 'tasks = "sequence"\nepochs = 2\nbatch_size = 16\nlr = 5e-5\n'
+        for strength in (None, 1e3, 1e4, 1e5, 1e6):
+            name = "without" if strength is None else f"ewc-{strength:.0e}"
+            ewc = "" if strength is None else f'[[regularizer]]\nplugin = "ewc"\nlambda = {strength}\n'
+            sequence = run(name, write(name, TREC + SST2, FULL, train, ewc))["sequence"]
+            first, last = sequence[0]["metrics"]["trec"]["accuracy"], sequence[1]["metrics"]["trec"]["accuracy"]
+            second = sequence[1]["metrics"]["sst2"]["accuracy"]
+            print(f"{name}: TREC {first:.4f}, then {last:.4f} ({last - first:+.4f}); SST-2 {second:.4f}", flush=True)
+
+
+sys.exit(main())
