@@ -152,7 +152,7 @@ fn a_parameter_that_no_forward_pass_reads() {
     insta::assert_snapshot!(failure("forward", "unused", 1), @"
     run
 
-      x after step 1 no gradient has reached these trainable parameters: unused
+      x after the first step no gradient has reached these trainable parameters: unused
       help: the loss does not depend on them: freeze them, or choose targets that the task's features pass
     ");
 }
