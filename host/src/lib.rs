@@ -8,13 +8,17 @@
 //! - [`adapted`]: the pretrained model with what plugins added to it;
 //! - [`run`]: the plan, the training loop, evaluation and what a run leaves behind;
 //! - [`compare`]: several such runs beside each other, and whether their differences are more than chance;
+//! - [`auto`]: the search for the strategy and options that do best on validation examples;
+//! - [`processes`]: how both start their runs;
 //! - [`report`]: progress, metrics, text for people and JSON for machines.
 
 pub mod adapted;
+pub mod auto;
 pub mod compare;
 pub mod data;
 pub mod error;
 pub mod plugin;
+pub mod processes;
 pub mod report;
 pub mod run;
 

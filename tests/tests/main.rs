@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `auto` | searches: what they try, that they see no test examples, runs that fail or are stopped |
 //! | `bad_input` | mistakes in run files, models, data and folders, and their errors |
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
@@ -23,6 +24,7 @@
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod auto;
 mod bad_input;
 mod boundary;
 mod c_plugin;

@@ -70,7 +70,12 @@ fn method_text(method: &MethodInfo) -> String {
     table.row(["option", "default", "takes", "what it does"]);
     for option in &options {
         let default = option.default.as_ref().map_or_else(|| "-".to_owned(), Value::to_string);
-        table.row([&option.name, &default, &option.takes, &option.description]);
+        let mut description = option.description.clone();
+        if !option.search.is_empty() {
+            let values: Vec<String> = option.search.iter().map(Value::to_string).collect();
+            description += &format!(" (a search tries {})", values.join(", "));
+        }
+        table.row([&option.name, &default, &option.takes, &description]);
     }
     format!("{title}\n{}", table.to_text().trim_end())
 }

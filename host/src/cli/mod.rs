@@ -1,6 +1,8 @@
 //! The command line: arguments to calls, and what comes back to text or JSON.
 
 mod arguments;
+mod auto;
+mod compare;
 mod errors;
 mod inspect;
 
@@ -11,7 +13,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use fthost::compare;
 use fthost::run::file::{Override, RunFile};
 use fthost::run::folder::{cannot_write, write_file_atomically};
 use fthost::run::lr_find::Range;
@@ -69,10 +70,17 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             predict(out.as_deref(), |out| model.predict(of.task.as_deref(), &input, format, out))
         }
         Command::Compare(arguments) => {
-            let comparison = compare::execute(&arguments.options(json)?)?;
+            let comparison = fthost::compare::execute(&arguments.options(json)?)?;
             match json {
                 true => say(&serde_json::to_string(&comparison).unwrap_or_default()),
                 false => say(comparison.to_text().trim_end()),
+            }
+        }
+        Command::Auto(arguments) => {
+            let trail = fthost::auto::execute(&arguments.options(json)?)?;
+            match json {
+                true => say(&serde_json::to_string(&trail).unwrap_or_default()),
+                false => say(trail.to_text().trim_end()),
             }
         }
         Command::Merge { run, folder, with } => {

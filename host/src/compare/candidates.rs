@@ -28,15 +28,8 @@ pub struct Candidate {
 
 impl Candidate {
     /// A run file as it is, under a name.
-    fn of_file(file: &RunFile, name: String, plugins: Vec<PluginUsed>, device: DeviceChoice) -> Result<Self> {
+    pub(crate) fn of_file(file: &RunFile, name: String, plugins: Vec<PluginUsed>, device: DeviceChoice) -> Self {
         let task = &file.tasks[0];
-        if task.test.is_none() {
-            return Err(Error::usage(format!(
-                "{name}: there is nothing to compare on: the task {} has no test data",
-                task.name
-            ))
-            .with_help("give the task test = \"FILE\""));
-        }
         let identity = Identity {
             fthost: env!("CARGO_PKG_VERSION").into(),
             run_file: file.to_toml(),
@@ -45,12 +38,25 @@ impl Candidate {
             files: BTreeMap::new(),
             device: device.to_string(),
         };
-        Ok(Self { name, task: task.name.clone(), monitor: file.train.monitor.clone(), identity })
+        Self { name, task: task.name.clone(), monitor: file.train.monitor.clone(), identity }
+    }
+
+    /// The same candidate, where there is something to compare on.
+    fn tested(self, file: &RunFile) -> Result<Self> {
+        let task = &file.tasks[0];
+        if task.test.is_none() {
+            return Err(Error::usage(format!(
+                "{}: there is nothing to compare on: the task {} has no test data",
+                self.name, task.name
+            ))
+            .with_help("give the task test = \"FILE\""));
+        }
+        Ok(self)
     }
 
     /// The run file with the strategy of a plugin. The plugin's note is read and none of its code runs: a plugin that would take
     /// the process with it takes a run's only.
-    fn of_plugin(file: &RunFile, argument: &str, device: DeviceChoice) -> Result<Self> {
+    pub(crate) fn of_plugin(file: &RunFile, argument: &str, device: DeviceChoice) -> Result<Self> {
         let path = Search::from_environment().find(split_argument(argument).0)?;
         let used = used(&path)?;
         let methods: Vec<MethodInfo> = note::check(&path)?
@@ -66,11 +72,11 @@ impl Candidate {
             })
             .collect();
         let (file, name) = file.with_strategy_of(Offer { argument, methods: &methods })?;
-        Self::of_file(&file, name, vec![used], device)
+        Ok(Self::of_file(&file, name, vec![used], device))
     }
 
     /// The same candidate with its plugin as the file is now.
-    pub(super) fn as_of_now(&self) -> Result<Self> {
+    pub(crate) fn as_of_now(&self) -> Result<Self> {
         let mut now = self.clone();
         for plugin in &mut now.identity.plugins {
             *plugin = used(Path::new(&plugin.path))?;
@@ -105,7 +111,7 @@ pub fn candidates(
             .iter()
             .map(|(path, file)| {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                Candidate::of_file(file, name, Vec::new(), device)
+                Candidate::of_file(file, name, Vec::new(), device).tested(file)
             })
             .collect::<Result<Vec<_>>>()?,
         (2.., _) => {
@@ -118,7 +124,7 @@ pub fn candidates(
                 .with_help("fthost compare RUN.toml --plugin FILE --plugin FILE, or fthost compare A.toml B.toml"));
         }
         _ => {
-            let of_plugin = |argument: &String| Candidate::of_plugin(base, argument, device);
+            let of_plugin = |argument: &String| Candidate::of_plugin(base, argument, device)?.tested(base);
             plugins.iter().map(of_plugin).collect::<Result<Vec<_>>>()?
         }
     };
@@ -127,7 +133,7 @@ pub fn candidates(
 }
 
 /// Tells equal names apart: `a-1`, `a-2`.
-fn number(candidates: &mut [Candidate]) {
+pub(crate) fn number(candidates: &mut [Candidate]) {
     let names: Vec<String> = candidates.iter().map(|candidate| candidate.name.clone()).collect();
     let mut taken: Vec<String> = names.clone();
     for (i, candidate) in candidates.iter_mut().enumerate() {
@@ -149,7 +155,7 @@ mod tests {
     fn equal_names_are_numbered_and_never_taken_twice() {
         let check = |names: &[&str], expected: &[&str]| {
             let file = RunFile::demo(&[]).unwrap();
-            let named = |name: &&str| Candidate::of_file(&file, (*name).into(), Vec::new(), DeviceChoice::Cpu).unwrap();
+            let named = |name: &&str| Candidate::of_file(&file, (*name).into(), Vec::new(), DeviceChoice::Cpu);
             let mut candidates: Vec<Candidate> = names.iter().map(named).collect();
             number(&mut candidates);
             assert_eq!(candidates.iter().map(|candidate| candidate.name.as_str()).collect::<Vec<_>>(), expected);
@@ -174,7 +180,8 @@ mod tests {
         check(0, &["/nowhere/libx.so", "y"], "/nowhere/libx.so");
         let text = "[model]\npath = \"demo\"\n[[task]]\nhead = { plugin = \"h\" }\ntrain = \"demo\"\n";
         let file = RunFile::parse(text, Path::new("a.toml"), &[]).unwrap();
-        let error = Candidate::of_file(&file, "a".into(), Vec::new(), DeviceChoice::Cpu).unwrap_err();
+        let candidate = Candidate::of_file(&file, "a".into(), Vec::new(), DeviceChoice::Cpu);
+        let error = candidate.tested(&file).unwrap_err();
         assert!(error.to_string().contains("the task task has no test data"), "{error}");
     }
 }

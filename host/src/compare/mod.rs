@@ -16,17 +16,18 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use candidates::number;
 pub use candidates::{Candidate, candidates};
 pub use result::{CandidateResult, Comparison, PairResult, Paired, RunResult};
-pub use runs::WITH_PARENT;
 
+use crate::processes::{Job, Runner, has_result};
 use crate::report::metrics::higher_is_better;
 use crate::report::numbers::duration;
-use crate::run::folder::{claim, lock, write_atomically};
+use crate::run::folder::{claim, lock, write_atomically, write_json};
 use crate::run::interrupt::Interrupt;
 use crate::run::{DeviceChoice, resume_arguments};
 use crate::{Error, Result};
-use runs::{Left, Runner, run_folder};
+use runs::{Left, run_folder};
 use sample::{Metric, Sample};
 use statistics::{Outlook, Pair, mean, variance};
 
@@ -128,7 +129,7 @@ fn open(options: &Options) -> Result<(PathBuf, Record)> {
 }
 
 /// What differs between the candidates of a comparison that was begun and those of now, one line each.
-fn differences(begun: &[Candidate], now: &[Candidate]) -> Vec<String> {
+pub(crate) fn differences(begun: &[Candidate], now: &[Candidate]) -> Vec<String> {
     let names = |of: &[Candidate]| of.iter().map(|candidate| candidate.name.clone()).collect::<Vec<_>>().join(", ");
     if names(begun) != names(now) {
         return vec![format!("candidates: {} then, {} now", names(begun), names(now))];
@@ -146,7 +147,7 @@ type Errors = BTreeMap<(usize, u64), String>;
 /// Runs every candidate with every seed. Seed by seed, so that a comparison that is stopped has as much of each.
 fn run_all(options: &Options, folder: &Path, record: &Record) -> Result<Errors> {
     let interrupt = Interrupt::listen()?;
-    let runner = Runner { program: &options.program, folder, device: options.device, interrupt: &interrupt };
+    let runner = Runner { program: &options.program, device: options.device, interrupt: &interrupt };
     let runs = record.seeds as usize * record.candidates.len();
     let say = |text: &str| {
         if options.shown {
@@ -162,13 +163,16 @@ fn run_all(options: &Options, folder: &Path, record: &Record) -> Result<Errors> 
                 String::new()
             };
             number += 1;
-            if run_folder(folder, candidate, seed).join("result.json").is_file() {
+            let run = run_folder(folder, candidate, seed);
+            if has_result(&run) {
                 say(&format!("run {number} of {runs}: {}, seed {seed}: has its result", candidate.name));
                 continue;
             }
             say(&format!("run {number} of {runs}: {}, seed {seed}{left}", candidate.name));
             let began = Instant::now();
-            let outcome = runner.run(candidate, seed)?;
+            let file = folder.join(&candidate.name).join("run.toml");
+            let plugins = &candidate.identity.plugins;
+            let outcome = runner.run(&Job { file: &file, folder: &run, seed, plugins })?;
             if interrupt.came() {
                 let go_on = format!("go on with: fthost compare {}", resume_arguments(folder, options.device));
                 let message = format!("stopped at {}, seed {seed}: run {number} of {runs}", candidate.name);
@@ -289,10 +293,4 @@ fn pair_results(metric: &str, sample: &Sample, pairs: &[Pair], record: &Record) 
         results.push(result);
     }
     results
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|e| Error::run(format!("cannot write {}: {e}", path.display())))?;
-    write_atomically(path, format!("{text}\n").as_bytes())
 }

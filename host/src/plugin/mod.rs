@@ -204,13 +204,20 @@ impl Library {
         let known = self.plugins.iter().find(|plugin| plugin.has(kind, name)).cloned();
         let plugin = match known {
             Some(plugin) => plugin,
-            None => match self.search.look_up(name).or_else(|| self.noted(kind, name)) {
-                Some(path) => self.open_file(&path)?,
-                None => return Err(self.unknown(kind, name)),
-            },
+            None => self.open_file(&self.file_of(kind, name)?)?,
         };
         let method = plugin.method(kind, name)?.clone();
         Ok((plugin, method))
+    }
+
+    /// The file of a method that no open plugin has: `lib<name>.so` by the search rule, else a library in the searched folders whose
+    /// notes name it. It is not opened.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn file_of(&self, kind: MethodKind, name: &str) -> Result<PathBuf> {
+        let found = self.search.look_up(name).or_else(|| self.noted(kind, name));
+        found.ok_or_else(|| self.unknown(kind, name))
     }
 
     /// Names of the methods of a kind in the open plugins and in the searched folders, sorted.

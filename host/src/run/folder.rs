@@ -127,8 +127,9 @@ impl RunFolder {
 
     /// Writes a file of the folder as indented JSON.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<PathBuf> {
-        let text = serde_json::to_string_pretty(value).map_err(|e| Error::run(format!("cannot write {name}: {e}")))?;
-        self.write(name, format!("{text}\n").as_bytes())
+        let path = self.path.join(name);
+        write_json(&path, value)?;
+        Ok(path)
     }
 }
 
@@ -197,6 +198,13 @@ fn cannot_make(path: &Path, source: std::io::Error) -> Error {
 /// Writes a file whole or not at all: to a temporary file beside it, synced, then renamed over it.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     write_file_atomically(path, |file| fs::write(file, content).map_err(cannot_write(path)))
+}
+
+/// As [`write_atomically`], a value as indented JSON.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| Error::run(format!("cannot write {}: {e}", path.display())))?;
+    write_atomically(path, format!("{text}\n").as_bytes())
 }
 
 /// As [`write_atomically`], by a function that writes to a path.

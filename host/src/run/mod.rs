@@ -377,11 +377,15 @@ fn resume_from(
 
 /// The arguments that go on in a folder, as a shell reads them.
 pub(crate) fn resume_arguments(folder: &Path, device: DeviceChoice) -> String {
-    let folder = folder.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,:@".contains(c);
-    let folder = if folder.chars().all(plain) { folder } else { format!("'{}'", folder.replace('\'', r"'\''")) };
     let device = if device == DeviceChoice::Cpu { String::new() } else { format!(" --device {device}") };
-    format!("--resume --out {folder}{device}")
+    format!("--resume --out {}{device}", shell_path(folder))
+}
+
+/// A path as a shell reads it.
+pub(crate) fn shell_path(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,:@".contains(c);
+    if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 /// The fields of PEFT's adapter_config.json, where all strategies together are something that PEFT knows: exactly one says so.

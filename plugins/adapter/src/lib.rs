@@ -15,9 +15,10 @@ use fthost_plugin_api::prelude::*;
 #[serde(deny_unknown_fields, default)]
 struct AdapterConfig {
     /// Where adapters stand, and so the defaults of the other options.
+    #[schemars(extend("search" = ["houlsby", "pfeiffer", "parallel"]))]
     kind: Kind,
     /// Width inside an adapter; without it 64 for houlsby.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("search" = [8, 16, 32, 64, 128]))]
     bottleneck: Option<usize>,
     /// Instead of bottleneck: the model's width divided by this; without both 16 for pfeiffer, 2 for parallel.
     #[schemars(range(min = 1))]

@@ -9,6 +9,7 @@ use fthost_plugin_api::prelude::*;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FreezingConfig {
     /// Block groups that train besides the head, counted from the top: a number, or "all"; with `unfreeze` at first.
+    #[schemars(extend("search" = [0, 1, 2, 4]))]
     pub(crate) top: Top,
     /// Parameters that never train: a regular expression over whole paths, or a list of paths or their ends.
     pub(crate) freeze: Option<Targets>,

@@ -9,9 +9,10 @@ use fthost_plugin_api::prelude::*;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LoraConfig {
     /// Rank of the update: rows of A, columns of B.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("search" = [2, 4, 8, 16, 32]))]
     pub(crate) rank: usize,
     /// Weight of the update; `scaling` says how it becomes the scale.
+    #[schemars(extend("search" = [4, 8, 16, 32, 64]))]
     pub(crate) alpha: f64,
     /// How alpha becomes the scale.
     pub(crate) scaling: Scaling,

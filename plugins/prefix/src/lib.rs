@@ -15,7 +15,7 @@ use fthost_plugin_api::prelude::*;
 #[serde(deny_unknown_fields, default)]
 struct PrefixConfig {
     /// Virtual tokens: learned keys and values in every layer.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("search" = [5, 10, 20, 40]))]
     tokens: usize,
     /// Whether an MLP makes keys and values while they train.
     projection: bool,

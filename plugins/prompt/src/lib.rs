@@ -12,7 +12,7 @@ use fthost_plugin_api::prelude::*;
 #[serde(deny_unknown_fields, default)]
 struct PromptConfig {
     /// Learned vectors before every sequence.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("search" = [5, 10, 20, 40]))]
     tokens: usize,
     /// How they start: "random", "vocabulary", or { text = "..." }.
     init: PromptInit,

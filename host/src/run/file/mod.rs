@@ -288,6 +288,9 @@ pub struct OptionHelp {
     pub default: Option<Json>,
     /// What it does.
     pub description: String,
+    /// Values that a search tries, as its plugin declares them: `#[schemars(extend("search" = [4, 8, 16]))]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<Json>,
 }
 
 /// The options of a method, in the order of its schema.
@@ -299,6 +302,7 @@ pub fn options_of(method: &MethodInfo) -> Vec<OptionHelp> {
             takes: schema::expected(schema, option),
             default: method.config_default.get(name).filter(|value| !value.is_null()).cloned(),
             description: schema::description(schema, option).unwrap_or_default().replace('\n', " "),
+            search: option.get("search").and_then(Json::as_array).cloned().unwrap_or_default(),
         })
         .collect()
 }

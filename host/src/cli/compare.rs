@@ -1,0 +1,85 @@
+//! What `fthost compare` takes.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use fthost::run::DeviceChoice;
+use fthost::run::file::{Override, RunFile};
+use fthost::{Error, Result, compare};
+
+use super::arguments::device;
+
+/// The arguments of a comparison.
+#[derive(Debug, Args)]
+pub(super) struct CompareArguments {
+    /// Run files: one for all plugins, or several that are compared as they are. Without one the embedded demo runs
+    #[arg(value_name = "RUN.toml")]
+    files: Vec<PathBuf>,
+
+    /// A candidate: this plugin's strategy in the place of the run file's. PATH#NAME where it has several
+    #[arg(long = "plugin", value_name = "PATH")]
+    plugins: Vec<String>,
+
+    /// How many seeds each candidate runs with, from 0 on; 5 where nothing is said. With --resume it may be more than before
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: Option<u64>,
+
+    /// The metric to compare by: without it the one that train.monitor names, or accuracy, or mse
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
+
+    /// Sets a value of every run file, as for a run
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+
+    /// Folder that the comparison leaves; it must not exist. Without it comparisons/NAME, numbered where that exists
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+
+    /// Goes on with the comparison in the folder that --out names: runs that have ended are kept
+    #[arg(long, requires = "out")]
+    resume: bool,
+
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: DeviceChoice,
+
+    /// CPU threads of each run, as train.threads
+    #[arg(long)]
+    threads: Option<usize>,
+
+    /// Prints the result only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl CompareArguments {
+    /// What to compare, nothing where a comparison goes on as it was begun.
+    pub(super) fn options(self, json: bool) -> Result<compare::Options> {
+        let mut overrides = self.sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
+        overrides.extend(self.threads.map(|threads| Override::flag("--threads", "train.threads", threads)));
+        let load = |path: &PathBuf| Ok((path.clone(), RunFile::load(path, &overrides)?));
+        let files = self.files.iter().map(load).collect::<Result<Vec<_>>>()?;
+        let base = match files.first() {
+            Some((_, file)) => file.clone(),
+            None => RunFile::demo(&overrides)?,
+        };
+        let as_begun = self.resume && files.is_empty() && self.plugins.is_empty() && overrides.is_empty();
+        let candidates = match as_begun {
+            true => Vec::new(),
+            false => compare::candidates(&files, &base, &self.plugins, self.device)?,
+        };
+        let program = std::env::current_exe().map_err(Error::io("cannot find this program's own file"))?;
+        Ok(compare::Options {
+            program,
+            candidates,
+            seeds: self.seeds,
+            metric: self.metric,
+            out: self.out,
+            default_folder: Path::new("comparisons").join(&base.run.name),
+            resume: self.resume,
+            device: self.device,
+            shown: !self.quiet && !json,
+        })
+    }
+}
