@@ -134,11 +134,11 @@ pub use {schemars, serde, serde_json, tracing};
 /// What a plugin's file begins with: `use fthost_plugin_api::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        AttentionHook, BlockHook, ClassWeights, DType, EmbeddingHook, Error, Event, ExampleGradient, FeatureKind, Features,
-        FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand, Param, ParamInfo,
-        PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling, SavedState,
-        Scheduler, Site, SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor, TimeUnit,
-        Warmup, export_plugin, problem_type, register,
+        AttentionHook, BlockHook, ClassWeights, DType, EmbeddingHook, Error, Event, ExampleGradient, FeatureKind,
+        Features, FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand, Param,
+        ParamInfo, PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling,
+        SavedState, Scheduler, Site, SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor,
+        TimeUnit, Warmup, export_plugin, problem_type, register,
         serde_json::{Value, json},
     };
     pub use schemars::JsonSchema;

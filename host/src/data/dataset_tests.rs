@@ -286,7 +286,10 @@ fn words_are_for_heads_that_want_them() {
         check_error(data.set_targets(kind), &["a.jsonl: has texts that are lists of words", "a class for each token"]);
     }
     let mut data = load_words(&WORDS, Some(&known[..3])).unwrap();
-    check_error(data.set_targets(TargetKind::TokenClass), &["a.jsonl:1: the label `O` does not occur in the training data"]);
+    check_error(
+        data.set_targets(TargetKind::TokenClass),
+        &["a.jsonl:1: the label `O` does not occur in the training data"],
+    );
     let mut data = load_text("a\t1\n", None, TEXT).unwrap();
     check_error(data.set_targets(TargetKind::TokenClass), &["a.tsv: has one label per example", "\"B-ORG\""]);
     let empty = "{\"text\": [\"\", \" \"], \"label\": [\"O\", \"O\"]}";

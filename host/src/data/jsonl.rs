@@ -101,9 +101,9 @@ impl<'a> Object<'a> {
         match scalar(self.get(name)?) {
             Some(label) if label.is_empty() => Err(no_label(self.path, self.line)),
             Some(label) => Ok(label),
-            None => Err(self
-                .wrong(format!("`{name}` must be a string or a number"))
-                .with_help("an example has one label, or one value; one for each word, where its text is an array of words")),
+            None => Err(self.wrong(format!("`{name}` must be a string or a number")).with_help(
+                "an example has one label, or one value; one for each word, where its text is an array of words",
+            )),
         }
     }
 

@@ -263,7 +263,8 @@ fn check_words(path: &Path, line: u64, tokens: &Tokens, row: &Words) -> Result<(
     if row.labels.is_empty() || tokens.begins.iter().any(|&word| word != UNCOUNTED) {
         return Ok(());
     }
-    Err(data_error(path, Some(line), "the tokenizer makes no token of any word of this row").with_help("remove the row"))
+    Err(data_error(path, Some(line), "the tokenizer makes no token of any word of this row")
+        .with_help("remove the row"))
 }
 
 fn check_tokens(path: &Path, line: u64, tokens: &Tokens, vocabulary: usize) -> Result<()> {

@@ -207,8 +207,14 @@ fn a_damaged_file_gives_rows_or_an_error() {
 /// As Hugging Face writes tokens and tags: lists, of which a row may have an empty one.
 #[test]
 fn lists_are_words_and_their_labels() {
-    let list = |name: &str, kind: &str| format!("optional group {name} (LIST) {{ repeated group list {{ optional {kind} element; }} }}");
-    let schema = format!("message schema {{ {} {} }}", list("tokens", "binary").replace("element;", "element (UTF8);"), list("ner_tags", "int64"));
+    let list = |name: &str, kind: &str| {
+        format!("optional group {name} (LIST) {{ repeated group list {{ optional {kind} element; }} }}")
+    };
+    let schema = format!(
+        "message schema {{ {} {} }}",
+        list("tokens", "binary").replace("element;", "element (UTF8);"),
+        list("ner_tags", "int64")
+    );
     let schema = Arc::new(parse_message_type(&schema).unwrap());
     let content = |last: i16| {
         let mut file = SerializedFileWriter::new(Vec::new(), Arc::clone(&schema), Arc::default()).unwrap();
@@ -235,6 +241,10 @@ fn lists_are_words_and_their_labels() {
     assert_eq!(found, [(1, words(&["EU", "rejects"], &["3", "0"])), (2, words(&["\u{e9}"], &["7"]))]);
     check_error(&content(1), &columns, ":2: `tokens` has 1, and `ner_tags` has 0");
     check_error(&content(2), &columns, ":2: word 1 of this row has no label");
-    let texts = write("optional binary text (UTF8); required int64 label;", &[vec![TEXTS, Column::Long(&[1, 2])]], Compression::UNCOMPRESSED);
+    let texts = write(
+        "optional binary text (UTF8); required int64 label;",
+        &[vec![TEXTS, Column::Long(&[1, 2])]],
+        Compression::UNCOMPRESSED,
+    );
     assert!(read(&texts, &Columns::default()).unwrap().iter().all(|row| row.words.is_none()));
 }

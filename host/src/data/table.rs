@@ -299,7 +299,8 @@ pub(super) fn word_row(
     }
     if let Some(labels) = &labels {
         if labels.len() != words.len() {
-            let message = format!("`{}` has {}, and `{}` has {}", columns.text(), words.len(), columns.label(), labels.len());
+            let message =
+                format!("`{}` has {}, and `{}` has {}", columns.text(), words.len(), columns.label(), labels.len());
             return wrong(message, "each word has one label: both lists must be as long");
         }
         if let Some(place) = labels.iter().position(String::is_empty) {

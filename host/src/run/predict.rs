@@ -135,8 +135,10 @@ impl<'a> WordWriter<'a> {
     pub fn new(out: &'a mut dyn Write, format: Format, labels: &'a [String]) -> Result<Self> {
         match format {
             Format::Jsonl => Ok(Self { out, labels }),
-            Format::Tsv | Format::Csv => Err(Error::usage("the task has a label for each word, and a table has no lists")
-                .with_help("write JSONL: --out FILE.jsonl, or --format jsonl")),
+            Format::Tsv | Format::Csv => {
+                Err(Error::usage("the task has a label for each word, and a table has no lists")
+                    .with_help("write JSONL: --out FILE.jsonl, or --format jsonl"))
+            }
         }
     }
 

@@ -52,8 +52,9 @@ impl Tokenizer {
         let mut looked_at = wanted;
         loop {
             let part = words.iter().take(looked_at);
-            let part: Vec<String> =
-                part.map(|word| format!("{space}{}", beginning(word, wanted.saturating_mul(BYTES_PER_TOKEN)))).collect();
+            let part: Vec<String> = part
+                .map(|word| format!("{space}{}", beginning(word, wanted.saturating_mul(BYTES_PER_TOKEN))))
+                .collect();
             let all = part.len() == words.len();
             let encoded = self.inner.encode(part, false); // the fast way does not tell words
             let mut encoding = encoded.map_err(|error| self.failed(&words.join(" "), &error))?;
