@@ -2,7 +2,7 @@
 #![no_main]
 
 use fthost::data::Columns;
-use fthost::data::table::Rows;
+use fthost::data::table::{Labels, Rows};
 use fthost_fuzz::{file, show};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,13 +18,16 @@ fuzz_target!(|data: &[u8]| {
         1 => Columns { text: name("a"), text_pair: name("b"), label: name("c") },
         _ => Columns { text: name("2"), text_pair: name("3"), label: name("1") },
     };
-    let rows = match Rows::open(&path, &columns) {
+    let rows = match Rows::open(&path, &columns, Labels::Read) {
         Ok(rows) => rows,
         Err(error) => return show(&error),
     };
     for row in rows {
         match row {
-            Ok(row) => assert!(!row.label.is_empty() && row.line > 0, "{row:?}"),
+            Ok(row) => {
+                let labelled = row.words.as_ref().map_or(!row.label.is_empty(), |row| row.words.len() == row.labels.len());
+                assert!(labelled && row.line > 0, "{row:?}");
+            }
             Err(error) => show(&error),
         }
     }

@@ -114,6 +114,17 @@ pub struct BaseParameter {
     pub group: usize,
 }
 
+/// A classification head that is saved with a model. There may be none: nothing in it then.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SavedHead<'a> {
+    /// Its tensors by their full names (`classifier.weight`).
+    pub tensors: &'a [(String, Tensor)],
+    /// Names of its classes.
+    pub labels: &'a [String],
+    /// Whether it gives a class for each token, not for each sequence.
+    pub per_token: bool,
+}
+
 /// A pretrained encoder with named sites.
 pub trait Model: Send + Sync {
     /// What it is.
@@ -138,13 +149,13 @@ pub trait Model: Send + Sync {
     fn clear_hooks(&mut self);
 
     /// Writes config.json and model.safetensors so that Transformers' classification class loads them. Hooks are not written.
-    /// `head`: tensors of the classification head by their full names; `labels`: names of its classes; both may be empty.
-    fn save_folder(
-        &self,
-        folder: &Path,
-        head: &[(String, Tensor)],
-        labels: &[String],
-    ) -> std::result::Result<(), LoadError>;
+    fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError>;
+
+    /// Whether features of a kind depend on a parameter of the model: a pooler's stand above what is read of each token.
+    fn passes(&self, read: Read, parameter: &str) -> bool {
+        let _ = (read, parameter);
+        true
+    }
 
     /// Features of a micro-batch. Sets the tape's layout.
     fn forward(&self, tape: &Tape, input: &Input, read: Read) -> Result<Features>;

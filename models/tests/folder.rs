@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use fthost_models::autograd::{DType, Device, Tape, Tensor};
-use fthost_models::{Encoder, LoadError, Modality, Model, Read};
+use fthost_models::{Encoder, LoadError, Modality, Model, Read, SavedHead};
 use support::{ARCHITECTURES, Expected, assert_close, tiny};
 
 /// A folder of this test's own, empty.
@@ -187,7 +187,8 @@ fn what_is_saved_is_what_was_loaded() {
             model.extra_tensors().iter().map(|name| (name.clone(), model.extra_tensor(name).unwrap())).collect();
         let labels = ["a", "b", "c"].map(str::to_owned);
         let folder = fresh(&format!("saved-{architecture}"));
-        model.save_folder(&folder, &head, &labels).unwrap();
+        let head = SavedHead { tensors: &head, labels: &labels, per_token: false };
+        model.save_folder(&folder, &head).unwrap();
 
         let (before, after) = (
             tensors(architecture),
@@ -205,7 +206,10 @@ fn what_is_saved_is_what_was_loaded() {
 
         // Over itself, while it is mapped.
         let again = open(&folder).unwrap();
-        again.save_folder(&folder, &[], &[]).unwrap();
+        again.save_folder(&folder, &SavedHead { per_token: true, ..SavedHead::default() }).unwrap();
+        let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+        let class = if architecture == "vit" { "ViTForImageClassification" } else { "ForTokenClassification\"" };
+        assert!(config.contains(class), "{config}");
         let expected = Expected::tiny(architecture);
         assert_close(&pooled(&open(&folder).unwrap(), &expected), &expected.stacked("pooled"), 1e-5, architecture);
     }

@@ -95,6 +95,7 @@
 //! - A plugin runs in the host's process with all its rights. Load what you trust.
 
 pub mod abi;
+mod class_weights;
 mod error;
 mod event;
 mod export;
@@ -112,6 +113,7 @@ mod task_head;
 mod tensor;
 
 pub use abi::entry::builtin;
+pub use class_weights::ClassWeights;
 pub use error::{Error, Result};
 pub use event::Event;
 pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prompt};
@@ -132,11 +134,11 @@ pub use {schemars, serde, serde_json, tracing};
 /// What a plugin's file begins with: `use fthost_plugin_api::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        AttentionHook, BlockHook, DType, EmbeddingHook, Error, Event, ExampleGradient, FeatureKind, Features,
-        FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand, Param, ParamInfo,
-        PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling, SavedState,
-        Scheduler, Site, SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor, TimeUnit,
-        Warmup, export_plugin, problem_type, register,
+        AttentionHook, BlockHook, ClassWeights, DType, EmbeddingHook, Error, Event, ExampleGradient, FeatureKind,
+        Features, FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand, Param,
+        ParamInfo, PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling,
+        SavedState, Scheduler, Site, SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor,
+        TimeUnit, Warmup, export_plugin, problem_type, register,
         serde_json::{Value, json},
     };
     pub use schemars::JsonSchema;

@@ -10,7 +10,7 @@ use fthost_plugin_api::TargetKind;
 use super::distinct::{Distinct, UNNUMBERED};
 use super::images::Images;
 use super::selection::Selection;
-use super::store::{Record, Store};
+use super::store::{Record, Store, UNCOUNTED};
 use crate::{Error, Result};
 
 /// Tokenized texts or images with their targets, in the order of their file.
@@ -29,6 +29,8 @@ pub struct Dataset {
     /// The rows of the store that are examples of this data set.
     pub(super) selection: Selection,
     pub(super) totals: Totals,
+    /// Whether texts come as words, with a label for each.
+    pub(super) of_words: bool,
     pub(super) labels: Vec<String>,
     pub(super) targets: Targets,
 }
@@ -40,6 +42,8 @@ pub(super) enum Targets {
     Open,
     /// By its number the class of a label.
     Classes(Arc<[u32]>),
+    /// By its number the class of a word's label.
+    WordClasses(Arc<[u32]>),
     Values,
 }
 
@@ -49,17 +53,19 @@ pub(super) struct Totals {
     tokens: usize,
     truncated: usize,
     empty_texts: usize,
-    /// Examples by the number of their label.
+    /// Examples by the number of their label; where texts come as words, tokens that count.
     labels: Vec<u64>,
 }
 
 impl Totals {
-    pub(super) fn add(&mut self, record: &Record) {
+    /// Takes an example; `marks` are its tokens' numbers of labels where its text comes as words.
+    pub(super) fn add(&mut self, record: &Record, marks: &[u32]) {
         self.tokens += record.tokens as usize;
         self.truncated += usize::from(record.truncated);
         self.empty_texts += usize::from(record.empty);
-        if record.label != UNNUMBERED {
-            let number = record.label as usize;
+        // A label without a number looks like a token that does not count: neither is one of a class.
+        for &number in std::iter::once(&record.label).chain(marks).filter(|&&number| number != UNNUMBERED) {
+            let number = number as usize;
             self.labels.resize(self.labels.len().max(number + 1), 0);
             self.labels[number] += 1;
         }
@@ -108,10 +114,16 @@ impl Dataset {
         &self.labels
     }
 
-    /// Examples of each class, in the order of [`labels`](Self::labels); zeros until targets are classes.
+    /// Whether texts come as words, with a label for each.
+    pub fn of_words(&self) -> bool {
+        self.of_words
+    }
+
+    /// Examples of each class, or where texts come as words the tokens of each that count, in the order of
+    /// [`labels`](Self::labels); zeros until targets are classes.
     pub fn class_counts(&self) -> Vec<u64> {
         let mut counts = vec![0; self.labels.len()];
-        if let Targets::Classes(classes) = &self.targets {
+        if let Targets::Classes(classes) | Targets::WordClasses(classes) = &self.targets {
             for (&class, count) in classes.iter().zip(&self.totals.labels) {
                 counts[class as usize] += count;
             }
@@ -123,7 +135,7 @@ impl Dataset {
     pub fn class(&self, row: u32) -> Result<Option<u32>> {
         match &self.targets {
             Targets::Classes(classes) => Ok(Some(classes[self.record(row)?.label as usize])),
-            Targets::Values | Targets::Open => Ok(None),
+            Targets::WordClasses(_) | Targets::Values | Targets::Open => Ok(None),
         }
     }
 
@@ -139,26 +151,49 @@ impl Dataset {
     /// # Errors
     ///
     /// A class that the training data does not have, or a value that is no finite number, with its line; more labels
-    /// than there can be classes; kinds of targets that have no files yet.
+    /// than there can be classes; labels for words where the head wants one for each example, or the other way round; kinds of
+    /// targets that have no files yet.
     pub fn set_targets(&mut self, kind: TargetKind) -> Result<()> {
+        self.check_kind(kind)?;
         match kind {
-            TargetKind::Class => {
-                self.targets = Targets::Classes(self.distinct.classes(&self.path, &self.labels)?.into());
-                Ok(())
-            }
             TargetKind::Value => {
                 self.distinct.check_values(&self.path)?;
                 self.targets = Targets::Values;
                 self.labels.clear();
-                Ok(())
             }
-            TargetKind::TokenClass | TargetKind::Mask => Err(Error::Data {
-                file: self.path.clone(),
-                line: None,
-                message: "has one label per example, and the task's head wants one per token or pixel".into(),
-                help: Some("choose a head that learns classes or values".into()),
-            }),
+            _ => self.targets = self.classes()?,
         }
+        Ok(())
+    }
+
+    /// Labels as classes.
+    pub(super) fn classes(&self) -> Result<Targets> {
+        let classes = self.distinct.classes(&self.path, &self.labels)?.into();
+        Ok(if self.of_words { Targets::WordClasses(classes) } else { Targets::Classes(classes) })
+    }
+
+    /// Whether examples are of the kind that a head with these targets learns from.
+    ///
+    /// # Errors
+    ///
+    /// Where they are not.
+    pub fn check_kind(&self, kind: TargetKind) -> Result<()> {
+        let (message, help) = match (kind, self.of_words) {
+            (TargetKind::Class | TargetKind::Value, false) | (TargetKind::TokenClass, true) => return Ok(()),
+            (TargetKind::Class | TargetKind::Value, true) => (
+                "has texts that are lists of words, and the task's head wants one text and one label per example",
+                "choose a head that learns a class for each token",
+            ),
+            (TargetKind::TokenClass, false) => (
+                "has one label per example, and the task's head wants one per token",
+                "write words with the label of each, {\"text\": [\"EU\", \"rejects\"], \"label\": [\"B-ORG\", \"O\"]} in .jsonl, or choose a head that learns classes or values",
+            ),
+            (TargetKind::Mask, _) => (
+                "has no label for each pixel, and the task's head wants them",
+                "choose a head that learns classes or values",
+            ),
+        };
+        Err(Error::Data { file: self.path.clone(), line: None, message: message.into(), help: Some(help.into()) })
     }
 
     /// As [`set_targets`](Self::set_targets), where the classes' names were made by no one who saw the labels: where the labels are
@@ -171,7 +206,7 @@ impl Dataset {
         self.set_targets(kind).or_else(|error| {
             let numbers: Vec<String> = (0..self.labels.len()).map(|number| number.to_string()).collect();
             match self.distinct.classes(&self.path, &numbers) {
-                Ok(classes) if kind == TargetKind::Class => {
+                Ok(classes) if kind == TargetKind::Class && !self.of_words => {
                     self.targets = Targets::Classes(classes.into());
                     Ok(())
                 }
@@ -196,7 +231,8 @@ impl Dataset {
         Ok(Input::Text(packed))
     }
 
-    /// The targets of these rows, `[rows]`: `u32` classes or `f32` values.
+    /// The targets of these rows, `[rows]`: `u32` classes or `f32` values. Where texts come as words, the classes of their tokens,
+    /// `[tokens]`: [`UNCOUNTED`] where none begins a word.
     pub fn targets(&self, rows: &[u32], device: &Device) -> Result<Tensor> {
         let records = rows.iter().map(|&row| self.record(row));
         Ok(match &self.targets {
@@ -205,12 +241,28 @@ impl Dataset {
                     records.map(|record| Ok(classes[record?.label as usize])).collect::<Result<Vec<u32>>>()?;
                 Tensor::from_vec(classes, rows.len(), device)?
             }
+            Targets::WordClasses(classes) => {
+                let mut tokens = Vec::new();
+                for record in records {
+                    let marks = self.store.marks(&record?)?;
+                    tokens.extend(marks.iter().map(|&mark| classes.get(mark as usize).copied().unwrap_or(UNCOUNTED)));
+                }
+                let len = tokens.len();
+                Tensor::from_vec(tokens, len, device)?
+            }
             Targets::Values => {
                 let values = records.map(|record| Ok(record?.value)).collect::<Result<Vec<f32>>>()?;
                 Tensor::from_vec(values, rows.len(), device)?
             }
             Targets::Open => return Err(self.never_set()),
         })
+    }
+
+    /// The words of an example that was read without labels: how many there are, and of each token the place of the word that it
+    /// begins, or [`UNCOUNTED`].
+    pub fn words(&self, row: u32) -> Result<(usize, Vec<u32>)> {
+        let record = self.record(row)?;
+        Ok((record.words as usize, self.store.marks(&record)?))
     }
 
     fn record(&self, row: u32) -> Result<Record> {

@@ -104,7 +104,7 @@ fn labels_may_be_values() {
         let mut data = load_text(&format!("a\t1\nb\t{label}\n"), None, TEXT).unwrap();
         check_error(data.set_targets(TargetKind::Value), &[&format!("a.tsv:2: the label `{label}` is no number")]);
     }
-    check_error(data.set_targets(TargetKind::Mask), &["one label per example"]);
+    check_error(data.set_targets(TargetKind::Mask), &["no label for each pixel"]);
 }
 
 #[test]
@@ -229,4 +229,69 @@ fn a_text_of_megabytes_is_cut_and_counted() {
     let data = load_file(("a.jsonl", line.as_bytes()), None, TEXT, 0).unwrap();
     assert_eq!((data.len(), data.truncated()), (1, 1));
     assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}
+
+/// Rows of words, from memory and from disk.
+fn load_words(rows: &[&str], labels: Option<&[String]>) -> Result<Dataset> {
+    let content = rows.join("\n");
+    let load = |memory| load_file(("a.jsonl", content.as_bytes()), labels, TEXT, memory);
+    let data = load(usize::MAX)?;
+    let spilled = load(0).unwrap();
+    assert!(data.in_memory() > 0 && spilled.in_memory() == 0);
+    assert_same(&data, &spilled);
+    Ok(data)
+}
+
+const WORDS: [&str; 3] = [
+    "{\"text\": [\"a b\", \"c\"], \"label\": [\"B-X\", \"O\"]}",
+    "{\"text\": [\"d\"], \"label\": [\"O\"]}",
+    // Six tokens are the most: the last label goes with its word.
+    "{\"text\": [\"a\", \"b c\", \"\", \"d\", \"a\"], \"label\": [\"O\", \"B-X\", \"I-X\", \"I-X\", \"B-Y\"]}",
+];
+
+#[test]
+fn labels_of_words_belong_to_their_first_tokens() {
+    const NONE: u32 = UNCOUNTED;
+    let data = load_words(&WORDS, None).unwrap();
+    assert_eq!(data.labels(), ["B-X", "B-Y", "I-X", "O"]);
+    assert_eq!((data.len(), data.total_tokens(), data.truncated()), (3, 5 + 3 + 6, 1));
+    let targets = |rows: &[u32]| data.targets(rows, &Device::Cpu).unwrap().to_vec1::<u32>().unwrap();
+    assert_eq!(targets(&[1, 0]), [NONE, 3, NONE, NONE, 0, NONE, 3, NONE]);
+    assert_eq!(targets(&[2]), [NONE, 3, 0, NONE, 2, NONE]);
+    // Tokens that count: of the word that makes no token, and of the one that is cut off, none does.
+    assert_eq!((data.class_counts(), data.class(0).unwrap()), (vec![2, 0, 1, 3], None));
+    let Input::Text(input) = data.input(&[0]).unwrap() else { panic!("not text") };
+    assert_eq!((input.ids, input.layout.offsets().to_vec()), (vec![1, 3, 4, 5, 2], vec![0, 5]));
+}
+
+#[test]
+fn a_split_counts_the_tokens_of_each_side() {
+    let rows: Vec<&str> = WORDS.into_iter().cycle().take(30).collect();
+    let data = load_words(&rows, None).unwrap();
+    let (all, tokens) = (data.class_counts(), data.total_tokens());
+    let (train, held_out) = data.split(0.3, 1).unwrap();
+    assert_eq!((train.len(), held_out.len()), (21, 9));
+    assert_eq!(train.total_tokens() + held_out.total_tokens(), tokens);
+    let both: Vec<u64> = train.class_counts().iter().zip(held_out.class_counts()).map(|(a, b)| a + b).collect();
+    assert_eq!(both, all);
+}
+
+#[test]
+fn words_are_for_heads_that_want_them() {
+    let known = ["B-X", "B-Y", "I-X", "O"].map(String::from);
+    let mut data = load_words(&WORDS, Some(&known)).unwrap();
+    data.set_targets(TargetKind::TokenClass).unwrap();
+    assert_eq!(data.class_counts(), [2, 0, 1, 3]);
+    for kind in [TargetKind::Class, TargetKind::Value] {
+        check_error(data.set_targets(kind), &["a.jsonl: has texts that are lists of words", "a class for each token"]);
+    }
+    let mut data = load_words(&WORDS, Some(&known[..3])).unwrap();
+    check_error(
+        data.set_targets(TargetKind::TokenClass),
+        &["a.jsonl:1: the label `O` does not occur in the training data"],
+    );
+    let mut data = load_text("a\t1\n", None, TEXT).unwrap();
+    check_error(data.set_targets(TargetKind::TokenClass), &["a.tsv: has one label per example", "\"B-ORG\""]);
+    let empty = "{\"text\": [\"\", \" \"], \"label\": [\"O\", \"O\"]}";
+    check_error(load_words(&[WORDS[0], empty], None), &["a.jsonl:2: the tokenizer makes no token of any word"]);
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::lines::Lines;
-use super::table::{Columns, Labels, Row, data_error, list, no_label};
-use crate::Result;
+use super::table::{Columns, Labels, Row, data_error, list, no_label, word_row};
+use crate::{Error, Result};
 
 /// The rows of a JSONL file.
 #[derive(Debug)]
@@ -16,71 +16,137 @@ pub(super) struct JsonRows {
     labels: Labels,
     /// Whether rows have a second text. Without a word in the run file the first row decides.
     pairs: Option<bool>,
+    /// Whether texts are lists of words, as the first row's is.
+    words: Option<bool>,
 }
 
 impl JsonRows {
     pub(super) fn new(file: File, columns: &Columns, labels: Labels) -> Self {
-        Self { lines: Lines::new(file), labels, pairs: columns.text_pair.is_some().then_some(true) }
+        let pairs = columns.text_pair.is_some().then_some(true);
+        Self { lines: Lines::new(file), labels, pairs, words: None }
     }
 
     /// The row on the next line that is not blank.
     pub(super) fn next_row(&mut self, path: &Path, columns: &Columns) -> Result<Option<Row>> {
         let Some((line, text)) = self.lines.next_line(path)? else { return Ok(None) };
-        json_row(path, line, text, columns, self.labels, &mut self.pairs).map(Some)
+        let object = Object::parse(path, line, text)?;
+        let is_list = || matches!(object.values.get(columns.text()), Some(Value::Array(_)));
+        if *self.words.get_or_insert_with(is_list) {
+            return object.words(columns, self.labels).map(Some);
+        }
+        let paired = *self.pairs.get_or_insert_with(|| object.values.contains_key(columns.text_pair()));
+        object.text(columns, self.labels, paired).map(Some)
     }
 }
 
-fn json_row(
-    path: &Path,
+/// The object on a line.
+struct Object<'a> {
+    path: &'a Path,
     line: u64,
-    text: &str,
-    columns: &Columns,
-    labels: Labels,
-    pairs: &mut Option<bool>,
-) -> Result<Row> {
-    let object: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
-        let message = error.to_string();
-        let what = message.split(" at line ").next().unwrap_or_default();
-        data_error(path, Some(line), format!("this line is no JSON object: {what} (column {})", error.column()))
-            .with_help("JSONL has one whole object per line: {\"text\": \"...\", \"label\": \"...\"}")
-    })?;
-    let there = || list(object.keys().map(String::as_str));
-    let get = |name: &str| {
-        object.get(name).ok_or_else(|| {
-            data_error(path, Some(line), format!("there is no key `{name}`; this line has {}", there()))
+    values: Map<String, Value>,
+}
+
+impl<'a> Object<'a> {
+    fn parse(path: &'a Path, line: u64, text: &str) -> Result<Self> {
+        let values = serde_json::from_str(text).map_err(|error| {
+            let message = error.to_string();
+            let what = message.split(" at line ").next().unwrap_or_default();
+            data_error(path, Some(line), format!("this line is no JSON object: {what} (column {})", error.column()))
+                .with_help("JSONL has one whole object per line: {\"text\": \"...\", \"label\": \"...\"}")
+        })?;
+        Ok(Self { path, line, values })
+    }
+
+    fn wrong(&self, message: String) -> Error {
+        data_error(self.path, Some(self.line), message)
+    }
+
+    fn get(&self, name: &str) -> Result<&Value> {
+        self.values.get(name).ok_or_else(|| {
+            let there = list(self.values.keys().map(String::as_str));
+            self.wrong(format!("there is no key `{name}`; this line has {there}"))
                 .with_help("name the keys in the run file: columns = { text = \"...\", label = \"...\" }")
         })
-    };
-    let string = |name: &str| match get(name)? {
-        Value::String(text) => Ok(text.clone()),
-        other => {
-            let kind = match other {
-                Value::Null => "null",
-                Value::Bool(_) => "a boolean",
-                Value::Number(_) => "a number",
-                Value::Array(_) => "an array",
-                _ => "an object",
-            };
-            Err(data_error(path, Some(line), format!("`{name}` is {kind}; it must be a string"))
-                .with_help("write it in quotes, or choose another key by columns in the run file"))
-        }
-    };
-    let paired = *pairs.get_or_insert_with(|| object.contains_key(columns.text_pair()));
-    let pair = if paired { Some(string(columns.text_pair())?) } else { None };
-    if labels == Labels::Unread {
-        return Ok(Row { line, text: string(columns.text())?, pair, label: String::new() });
     }
-    let label = match get(columns.label())? {
-        Value::Null => String::new(),
-        Value::String(label) => label.trim().to_owned(),
-        Value::Array(_) | Value::Object(_) => {
-            let message = format!("`{}` must be a string or a number", columns.label());
-            return Err(data_error(path, Some(line), message).with_help("an example has one label, or one value"));
+
+    fn string(&self, name: &str) -> Result<String> {
+        match self.get(name)? {
+            Value::String(text) => Ok(text.clone()),
+            other => Err(self
+                .wrong(format!("`{name}` is {}; it must be a string", kind(other)))
+                .with_help("write it in quotes, or choose another key by columns in the run file")),
         }
-        scalar => scalar.to_string(),
-    };
-    if label.is_empty() {
-        return Err(no_label(path, line));
     }
-    Ok(Row { line, text: string(columns.text())?, pair, label })
+
+    fn list(&self, name: &str) -> Result<&[Value]> {
+        match self.get(name)? {
+            Value::Array(values) => Ok(values),
+            other => Err(self
+                .wrong(format!("`{name}` is {}; it must be an array", kind(other)))
+                .with_help("where the first text is an array of words, each is, and has an array of as many labels")),
+        }
+    }
+
+    /// A text, or a pair, with its label.
+    fn text(&self, columns: &Columns, labels: Labels, paired: bool) -> Result<Row> {
+        let pair = if paired { Some(self.string(columns.text_pair())?) } else { None };
+        let label = match labels {
+            Labels::Read => self.label(columns.label())?,
+            Labels::Unread => String::new(),
+        };
+        Ok(Row { line: self.line, text: self.string(columns.text())?, pair, label, words: None })
+    }
+
+    fn label(&self, name: &str) -> Result<String> {
+        match scalar(self.get(name)?) {
+            Some(label) if label.is_empty() => Err(no_label(self.path, self.line)),
+            Some(label) => Ok(label),
+            None => Err(self.wrong(format!("`{name}` must be a string or a number")).with_help(
+                "an example has one label, or one value; one for each word, where its text is an array of words",
+            )),
+        }
+    }
+
+    /// Words with the label of each.
+    fn words(&self, columns: &Columns, labels: Labels) -> Result<Row> {
+        let one = |name: &str, place: usize, value: &Value, wanted: &str| {
+            self.wrong(format!("element {} of `{name}` is {}; it must be {wanted}", place + 1, kind(value)))
+        };
+        let word = |(place, value): (usize, &Value)| {
+            value.as_str().map(str::to_owned).ok_or_else(|| one(columns.text(), place, value, "a string"))
+        };
+        let words = self.list(columns.text())?.iter().enumerate().map(word).collect::<Result<_>>()?;
+        let label = |(place, value): (usize, &Value)| {
+            scalar(value).ok_or_else(|| one(columns.label(), place, value, "a string or a number"))
+        };
+        let labels = match labels {
+            Labels::Read => {
+                Some(self.list(columns.label())?.iter().enumerate().map(label).collect::<Result<Vec<_>>>()?)
+            }
+            Labels::Unread => None,
+        };
+        word_row(self.path, self.line, columns, words, labels)
+    }
+}
+
+/// A label as text, empty where it is null; `None` where it cannot be one.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some(String::new()),
+        Value::String(label) => Some(label.trim().to_owned()),
+        Value::Array(_) | Value::Object(_) => None,
+        scalar => Some(scalar.to_string()),
+    }
+}
+
+/// What a value is, for messages.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
 }

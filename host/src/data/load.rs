@@ -8,11 +8,11 @@ use fthost_models::Modality;
 
 use super::bytes::Limits;
 use super::dataset::{Dataset, Targets, Totals};
-use super::distinct::Distinct;
+use super::distinct::{Distinct, UNNUMBERED};
 use super::images::{self, Images, Part};
 use super::selection::Selection;
-use super::store::{NewRow, Store, StoreWriter};
-use super::table::{Columns, Labels, Row, Rows};
+use super::store::{NewRow, Store, StoreWriter, UNCOUNTED};
+use super::table::{Columns, Labels, Row, Rows, Words, data_error};
 use super::text::{Tokenizer, Tokens};
 use crate::{Error, Result};
 
@@ -62,7 +62,7 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
         Some(labels) => data.labels = labels.to_vec(),
         // A head that learns classes will be refused if they are too many; one that learns values will not.
         None if !data.distinct.all_numbered() => {}
-        None => data.targets = Targets::Classes(data.distinct.classes(&data.path, &data.labels)?.into()),
+        None => data.targets = data.classes()?,
     }
     if data.empty_texts() > 0 {
         tracing::warn!("{}: {} of {} texts are empty", data.path.display(), data.empty_texts(), data.len());
@@ -97,7 +97,7 @@ pub fn unlabelled<'a>(
                 return Ok(None);
             }
             let mut writer = Writer::new(vocabulary, Limits::from_environment());
-            writer.push_texts(path, block, tokenizer)?;
+            writer.push_rows(path, block, tokenizer)?;
             writer.finish().map(|examples| Some(examples.into_dataset(path, None)))
         };
         let block: Result<Option<Dataset>> = read();
@@ -110,12 +110,13 @@ struct Examples {
     store: Store,
     distinct: Distinct,
     totals: Totals,
+    of_words: bool,
 }
 
 impl Examples {
     /// What their labels mean is open.
     fn into_dataset(self, path: &Path, images: Option<Arc<Images>>) -> Dataset {
-        let Self { store, distinct, totals } = self;
+        let Self { store, distinct, totals, of_words } = self;
         Dataset {
             path: path.to_owned(),
             selection: Selection::All(store.len()),
@@ -124,6 +125,7 @@ impl Examples {
             labels: distinct.names(),
             distinct: Arc::new(distinct),
             totals,
+            of_words,
             targets: Targets::Open,
         }
     }
@@ -135,15 +137,25 @@ struct Writer {
     store: StoreWriter,
     distinct: Distinct,
     totals: Totals,
+    /// Whether texts come as words.
+    of_words: bool,
 }
 
 impl Writer {
     fn new(vocabulary: usize, limits: Limits) -> Self {
         let store = StoreWriter::new(vocabulary, limits);
-        Self { vocabulary, store, distinct: Distinct::default(), totals: Totals::default() }
+        Self { vocabulary, store, distinct: Distinct::default(), totals: Totals::default(), of_words: false }
     }
 
-    /// Takes the next rows of a file of texts.
+    /// Takes the next rows of a file, all of them texts or all of them words.
+    fn push_rows(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
+        if rows.iter().any(|row| row.words.is_some()) {
+            let words = rows.into_iter().filter_map(|row| Some((row.line, row.words?)));
+            return self.push_words(path, words.collect(), tokenizer);
+        }
+        self.push_texts(path, rows, tokenizer)
+    }
+
     fn push_texts(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
         let texts: Vec<_> = rows.iter().map(|row| (row.text.as_str(), row.pair.as_deref())).collect();
         let encoded = tokenizer.encode(&texts)?;
@@ -163,16 +175,45 @@ impl Writer {
         Ok(())
     }
 
+    fn push_words(&mut self, path: &Path, rows: Vec<(u64, Words)>, tokenizer: &Tokenizer) -> Result<()> {
+        self.of_words = true;
+        let words: Vec<&[String]> = rows.iter().map(|(_, row)| row.words.as_slice()).collect();
+        let encoded = tokenizer.encode_words(&words)?;
+        for ((line, row), tokens) in rows.into_iter().zip(encoded) {
+            check_tokens(path, line, &tokens, self.vocabulary)?;
+            check_words(path, line, &tokens, &row)?;
+            let number = |label: String| self.distinct.add(label, Some(line)).0;
+            let numbers: Vec<u32> = row.labels.into_iter().map(number).collect();
+            // Labels that are not read have no numbers: the word itself is marked then.
+            let mark = |&word: &u32| numbers.get(word as usize).copied().unwrap_or(word);
+            let marks: Vec<u32> = tokens.begins.iter().map(mark).collect();
+            let record = self.store.push(&NewRow {
+                ids: &tokens.ids,
+                segments: &tokens.types,
+                marks: &marks,
+                words: row.words.len(),
+                tokens: tokens.ids.len(),
+                line: Some(line),
+                truncated: tokens.truncated,
+                label: UNNUMBERED,
+                ..NewRow::default()
+            })?;
+            self.totals.add(&record, if numbers.is_empty() { &[] } else { &marks });
+        }
+        Ok(())
+    }
+
     /// Takes the next example; of its label the caller says the text.
     fn push(&mut self, label: String, row: NewRow<'_>) -> Result<()> {
         let (label, value) = self.distinct.add(label, row.line);
         let record = self.store.push(&NewRow { label, value, ..row })?;
-        self.totals.add(&record);
+        self.totals.add(&record, &[]);
         Ok(())
     }
 
     fn finish(self) -> Result<Examples> {
-        Ok(Examples { store: self.store.finish()?, distinct: self.distinct, totals: self.totals })
+        let Self { store, distinct, totals, of_words, .. } = self;
+        Ok(Examples { store: store.finish()?, distinct, totals, of_words })
     }
 }
 
@@ -191,7 +232,7 @@ fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, lim
         if block.is_empty() {
             return writer.finish();
         }
-        writer.push_texts(source.path, block, tokenizer)?;
+        writer.push_rows(source.path, block, tokenizer)?;
     }
 }
 
@@ -211,16 +252,23 @@ fn next_block(file: &mut Rows) -> Result<Vec<Row>> {
     let (mut block, mut bytes) = (Vec::new(), 0);
     while block.len() < BLOCK && (bytes < BLOCK_BYTES || !block.len().is_multiple_of(BLOCK_UNIT)) {
         let Some(row) = file.next().transpose()? else { break };
-        bytes += row.text.len() + row.pair.as_ref().map_or(0, String::len);
+        bytes += row.bytes();
         block.push(row);
     }
     Ok(block)
 }
 
+/// A row without a counted token has nothing to learn from, and no mean loss.
+fn check_words(path: &Path, line: u64, tokens: &Tokens, row: &Words) -> Result<()> {
+    if row.labels.is_empty() || tokens.begins.iter().any(|&word| word != UNCOUNTED) {
+        return Ok(());
+    }
+    Err(data_error(path, Some(line), "the tokenizer makes no token of any word of this row")
+        .with_help("remove the row"))
+}
+
 fn check_tokens(path: &Path, line: u64, tokens: &Tokens, vocabulary: usize) -> Result<()> {
-    let wrong = |message: String, help: &str| {
-        Err(Error::Data { file: path.to_owned(), line: Some(line), message, help: Some(help.into()) })
-    };
+    let wrong = |message: String, help: &str| Err(data_error(path, Some(line), message).with_help(help));
     if tokens.ids.is_empty() {
         return wrong("the tokenizer makes no token of this text".into(), "remove the row");
     }

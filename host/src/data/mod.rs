@@ -30,5 +30,6 @@ pub use images::Part;
 pub use load::{Source, load, unlabelled};
 pub use permutation::Permutation;
 pub use sampler::{Sampler, split_micro_batches};
+pub use store::UNCOUNTED;
 pub use table::Columns;
 pub use text::Tokenizer;

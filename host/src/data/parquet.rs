@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::parquet::basic::Repetition;
+use ::parquet::basic::{ConvertedType, Repetition};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::FileReader;
 use ::parquet::file::serialized_reader::SerializedFileReader;
@@ -13,7 +13,7 @@ use ::parquet::record::reader::RowIter;
 use ::parquet::schema::types::{Type, TypePtr};
 
 use super::guard;
-use super::table::{Columns, Labels, Row, data_error, list, no_label, shortened};
+use super::table::{Columns, Labels, Row, data_error, list, no_label, shortened, word_row};
 use crate::{Error, Result};
 
 /// The rows of a Parquet file.
@@ -23,6 +23,8 @@ pub(super) struct ParquetRows {
     pair: Option<String>,
     /// The label's column, where it is read.
     label: Option<String>,
+    /// Whether texts are lists of words.
+    words: bool,
     /// Rows read.
     number: u64,
 }
@@ -43,16 +45,15 @@ impl ParquetRows {
         let find = |name: &str| there.iter().find(|field| field.name() == name);
         let column = |name: &str| {
             let column = find(name).ok_or_else(|| missing(path, name, there))?;
-            if !column.is_primitive() || column.get_basic_info().repetition() == Repetition::REPEATED {
-                return Err(data_error(
-                    path,
-                    None,
-                    format!("the column `{name}` is nested; it must be of plain values"),
-                ));
+            let plain = column.is_primitive() && column.get_basic_info().repetition() != Repetition::REPEATED;
+            if !plain && !is_list(column) {
+                let message = format!("the column `{name}` is nested; it must be of plain values, or of lists of them");
+                return Err(data_error(path, None, message));
             }
             Ok(Arc::clone(column))
         };
         let (text, pair) = (columns.text(), columns.text_pair());
+        let words = find(text).is_some_and(is_list);
         let label = (labels == Labels::Read).then(|| columns.label());
         let pair = (columns.text_pair.is_some() || find(pair).is_some()).then_some(pair);
         let mut wanted = [Some(text), label, pair].into_iter().flatten().map(column).collect::<Result<Vec<_>>>()?;
@@ -61,10 +62,10 @@ impl ParquetRows {
         let wanted = Type::group_type_builder(schema.name()).with_fields(wanted).build().map_err(unreadable)?;
         let (text, pair, label) = (text.to_owned(), pair.map(str::to_owned), label.map(str::to_owned));
         let rows = RowIter::from_file_into(Box::new(reader)).project(Some(wanted)).map_err(unreadable)?;
-        Ok(Self { rows, text, pair, label, number: 0 })
+        Ok(Self { rows, text, pair, label, words, number: 0 })
     }
 
-    pub(super) fn next_row(&mut self, path: &Path) -> Result<Option<Row>> {
+    pub(super) fn next_row(&mut self, path: &Path, columns: &Columns) -> Result<Option<Row>> {
         self.number += 1;
         let line = self.number;
         let row = guarded(|| self.rows.next().transpose()).map_err(|error| unreadable(path, Some(line), &error))?;
@@ -73,7 +74,7 @@ impl ParquetRows {
         let wrong = |name: &str, field: Option<&Field>, wanted: &str| {
             data_error(path, Some(line), format!("`{name}` is {}; it must be {wanted}", kind(field)))
         };
-        let string = |name: &str| match get(name) {
+        let string = |name: &str, field: Option<&Field>| match field {
             Some(Field::Str(text)) => Ok(text.clone()),
             // Some programs write strings without saying so.
             Some(Field::Bytes(bytes)) => match std::str::from_utf8(bytes.data()) {
@@ -83,10 +84,10 @@ impl ParquetRows {
             field => Err(wrong(name, field, "a string")),
         };
         // Floats are written as in JSON, with their point: 1.0.
-        let scalar = |name: &str| {
-            Ok(match get(name) {
+        let scalar = |name: &str, field: Option<&Field>| {
+            Ok(match field {
                 Some(Field::Null) => String::new(),
-                Some(Field::Str(_) | Field::Bytes(_)) => string(name)?.trim().to_owned(),
+                Some(Field::Str(_) | Field::Bytes(_)) => string(name, field)?.trim().to_owned(),
                 Some(Field::Bool(value)) => value.to_string(),
                 Some(Field::Byte(value)) => value.to_string(),
                 Some(Field::Short(value)) => value.to_string(),
@@ -102,13 +103,29 @@ impl ParquetRows {
                 field => return Err(wrong(name, field, "a string, a number or a boolean")),
             })
         };
-        let label = self.label.as_deref().map(scalar).transpose()?;
+        let list = |name: &str| match get(name) {
+            Some(Field::ListInternal(list)) => Ok(list.elements()),
+            field => Err(wrong(name, field, "a list, as the words are")),
+        };
+        if self.words {
+            let words = list(&self.text)?.iter().map(|word| string(&self.text, Some(word))).collect::<Result<_>>()?;
+            let of_row = |name: &str| list(name)?.iter().map(|label| scalar(name, Some(label))).collect();
+            let labels = self.label.as_deref().map(of_row).transpose()?;
+            return word_row(path, line, columns, words, labels).map(Some);
+        }
+        let label = self.label.as_deref().map(|name| scalar(name, get(name))).transpose()?;
         if label.as_ref().is_some_and(String::is_empty) {
             return Err(no_label(path, line));
         }
-        let pair = self.pair.as_deref().map(string).transpose()?;
-        Ok(Some(Row { line, text: string(&self.text)?, pair, label: label.unwrap_or_default() }))
+        let pair = self.pair.as_deref().map(|name| string(name, get(name))).transpose()?;
+        let text = string(&self.text, get(&self.text))?;
+        Ok(Some(Row { line, text, pair, label: label.unwrap_or_default(), words: None }))
     }
+}
+
+/// Whether a column holds lists, as the reader takes them for such.
+fn is_list(column: &TypePtr) -> bool {
+    !column.is_primitive() && column.get_basic_info().converted_type() == ConvertedType::LIST
 }
 
 /// The `parquet` crate answers some damaged files with a panic. Nothing is read from it after that.
@@ -125,7 +142,8 @@ fn kind(field: Option<&Field>) -> &'static str {
         Some(Field::Decimal(_)) => "a decimal number",
         Some(Field::Date(_) | Field::TimeMillis(_) | Field::TimeMicros(_)) => "a date or time",
         Some(Field::TimestampMillis(_) | Field::TimestampMicros(_)) => "a date or time",
-        Some(Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_)) => "nested",
+        Some(Field::ListInternal(_)) => "a list",
+        Some(Field::Group(_) | Field::MapInternal(_)) => "nested",
         Some(_) => "a number",
     }
 }

@@ -7,7 +7,7 @@ use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use miette::Diagnostic;
 
-use super::super::table::Rows;
+use super::super::table::{Rows, Words};
 use super::*;
 
 /// The values of a column; `None` is null.
@@ -202,4 +202,49 @@ fn a_damaged_file_gives_rows_or_an_error() {
         }
         let _ = read(&damaged, &Columns::default());
     }
+}
+
+/// As Hugging Face writes tokens and tags: lists, of which a row may have an empty one.
+#[test]
+fn lists_are_words_and_their_labels() {
+    let list = |name: &str, kind: &str| {
+        format!("optional group {name} (LIST) {{ repeated group list {{ optional {kind} element; }} }}")
+    };
+    let schema = format!(
+        "message schema {{ {} {} }}",
+        list("tokens", "binary").replace("element;", "element (UTF8);"),
+        list("ner_tags", "int64")
+    );
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let content = |last: i16| {
+        let mut file = SerializedFileWriter::new(Vec::new(), Arc::clone(&schema), Arc::default()).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        let mut writer = group.next_column().unwrap().unwrap();
+        let ColumnWriter::ByteArrayColumnWriter(words) = writer.untyped() else { panic!("words are bytes") };
+        let texts: Vec<ByteArray> = ["EU", "rejects", "\u{e9}"].map(|word| word.as_bytes().to_vec().into()).into();
+        words.write_batch(&texts, Some(&[3, 3, 3]), Some(&[0, 1, 0])).unwrap();
+        writer.close().unwrap();
+        let mut writer = group.next_column().unwrap().unwrap();
+        let ColumnWriter::Int64ColumnWriter(tags) = writer.untyped() else { panic!("labels are numbers") };
+        tags.write_batch(&[3, 0, 7][..2 + usize::from(last == 3)], Some(&[3, 3, last]), Some(&[0, 1, 0])).unwrap();
+        writer.close().unwrap();
+        group.close().unwrap();
+        file.into_inner().unwrap()
+    };
+    let columns = Columns { text: Some("tokens".into()), text_pair: None, label: Some("ner_tags".into()) };
+    let rows = read(&content(3), &columns).unwrap();
+    let found: Vec<_> = rows.into_iter().map(|row| (row.line, row.words.unwrap())).collect();
+    let words = |words: &[&str], labels: &[&str]| Words {
+        words: words.iter().map(|&word| word.into()).collect(),
+        labels: labels.iter().map(|&label| label.into()).collect(),
+    };
+    assert_eq!(found, [(1, words(&["EU", "rejects"], &["3", "0"])), (2, words(&["\u{e9}"], &["7"]))]);
+    check_error(&content(1), &columns, ":2: `tokens` has 1, and `ner_tags` has 0");
+    check_error(&content(2), &columns, ":2: word 1 of this row has no label");
+    let texts = write(
+        "optional binary text (UTF8); required int64 label;",
+        &[vec![TEXTS, Column::Long(&[1, 2])]],
+        Compression::UNCOMPRESSED,
+    );
+    assert!(read(&texts, &Columns::default()).unwrap().iter().all(|row| row.words.is_none()));
 }

@@ -40,7 +40,7 @@ impl Dataset {
             }
             let stratum = match &self.targets {
                 Targets::Classes(classes) => &mut strata[classes[record.label as usize] as usize],
-                Targets::Values | Targets::Open => &mut strata[0],
+                Targets::WordClasses(_) | Targets::Values | Targets::Open => &mut strata[0],
             };
             // Each of the rows left is as likely to be held out: the wanted number of them is, in one pass.
             let part = if stream.below(u64::from(row), stratum.left) < stratum.held_out {
@@ -51,21 +51,21 @@ impl Dataset {
             };
             stratum.left -= 1;
             part.words[row as usize / 64] |= 1 << (row % 64);
-            part.totals.add(record);
+            part.totals.add(record, &self.store.marks(record)?);
             Ok(())
         })?;
         Ok((train.of(self.clone()), validation.of(self)))
     }
 
-    /// The classes, or all examples where targets are values.
+    /// The classes, or all examples where targets are values or classes of words.
     fn strata(&self, fraction: f64) -> Result<Vec<Stratum>> {
         let counts = match &self.targets {
             Targets::Classes(_) => self.class_counts(),
-            Targets::Values => vec![self.len() as u64],
+            Targets::WordClasses(_) | Targets::Values => vec![self.len() as u64],
             Targets::Open => return Err(self.never_set()),
         };
         if let Some(class) = counts.iter().position(|&count| count == 1) {
-            let label = self.labels.get(class);
+            let label = self.labels.get(class).filter(|_| !self.of_words);
             let what = match label {
                 Some(label) => format!("the class `{label}` has a single example"),
                 None => "there is a single example".to_owned(),

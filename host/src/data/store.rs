@@ -6,15 +6,20 @@
 use super::bytes::{Bytes, Limits, Writer};
 use crate::{Error, Result};
 
+/// What a token that stands for nothing is marked with: no word begins there, or nothing is learned there.
+pub const UNCOUNTED: u32 = u32::MAX;
+
 /// What is known of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Record {
-    /// Where its token ids begin, and after them its segments, in bytes.
+    /// Where its token ids begin, and after them its segments and its marks, in bytes.
     start: u64,
     /// Whether it has segments: where they are all zero they are not stored.
     has_segments: bool,
     /// Its tokens, or what an image counts as.
     pub(super) tokens: u32,
+    /// Its words where its text is a list of them, and its tokens have marks; 0 elsewhere.
+    pub(super) words: u32,
     /// Its line in the file; `None` where there is no file.
     pub(super) line: Option<u64>,
     /// Whether tokens were cut off.
@@ -28,7 +33,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    const BYTES: usize = 29;
+    const BYTES: usize = 33;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
         let flags = [self.has_segments, self.truncated, self.empty];
@@ -39,7 +44,8 @@ impl Record {
         bytes[16..20].copy_from_slice(&self.tokens.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.label.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.value.to_le_bytes());
-        bytes[28] = flags;
+        bytes[28..32].copy_from_slice(&self.words.to_le_bytes());
+        bytes[32] = flags;
         bytes
     }
 
@@ -49,11 +55,12 @@ impl Record {
             |at: usize| u64::from(u32::from_le_bytes(four(at + 4))) << 32 | u64::from(u32::from_le_bytes(four(at)));
         Self {
             start: eight(0),
-            has_segments: bytes[28] & 1 != 0,
+            has_segments: bytes[32] & 1 != 0,
             tokens: u32::from_le_bytes(four(16)),
+            words: u32::from_le_bytes(four(28)),
             line: Some(eight(8)).filter(|&line| line > 0),
-            truncated: bytes[28] & 2 != 0,
-            empty: bytes[28] & 4 != 0,
+            truncated: bytes[32] & 2 != 0,
+            empty: bytes[32] & 4 != 0,
             label: u32::from_le_bytes(four(20)),
             value: f32::from_le_bytes(four(24)),
         }
@@ -67,6 +74,11 @@ pub(super) struct NewRow<'a> {
     pub(super) ids: &'a [u32],
     /// The segment of each token.
     pub(super) segments: &'a [u32],
+    /// Of a text of words, the number of each token's label, or where labels are not read the place of its word; [`UNCOUNTED`]
+    /// where no word begins. None of other texts.
+    pub(super) marks: &'a [u32],
+    /// As in [`Record`].
+    pub(super) words: usize,
     /// What the row counts as.
     pub(super) tokens: usize,
     /// As in [`Record`].
@@ -106,6 +118,7 @@ impl StoreWriter {
             start: self.tokens.len(),
             has_segments,
             tokens: row.tokens as u32,
+            words: row.words as u32,
             line: row.line,
             truncated: row.truncated,
             empty: row.empty,
@@ -121,6 +134,7 @@ impl StoreWriter {
         if has_segments {
             self.scratch.extend(row.segments.iter().map(|&segment| segment as u8));
         }
+        self.scratch.extend(row.marks.iter().flat_map(|mark| mark.to_le_bytes()));
         self.tokens.push(&self.scratch)?;
         self.records.push(&record.to_bytes())?;
         let one_more = self.rows.checked_add(1);
@@ -180,10 +194,27 @@ impl Store {
         Ok(())
     }
 
+    /// The mark of each of a row's tokens; none where its text is no list of words.
+    pub(super) fn marks(&self, record: &Record) -> Result<Vec<u32>> {
+        if record.words == 0 {
+            return Ok(Vec::new());
+        }
+        let tokens = record.tokens as usize;
+        let before = tokens * (self.id_bytes() + usize::from(record.has_segments));
+        let mut bytes = vec![0; tokens * 4];
+        self.tokens.read(record.start + before as u64, &mut bytes)?;
+        Ok(bytes.as_chunks().0.iter().map(|&mark| u32::from_le_bytes(mark)).collect())
+    }
+
+    /// Bytes of a token id.
+    fn id_bytes(&self) -> usize {
+        if self.wide { 4 } else { 2 }
+    }
+
     /// Appends a row's token ids and the segment of each.
     pub(super) fn append(&self, record: &Record, ids: &mut Vec<u32>, segments: &mut Vec<u32>) -> Result<()> {
         let tokens = record.tokens as usize;
-        let size = if self.wide { 4 } else { 2 };
+        let size = self.id_bytes();
         let mut bytes = vec![0; tokens * (size + usize::from(record.has_segments))];
         self.tokens.read(record.start, &mut bytes)?;
         let (id_bytes, segment_bytes) = bytes.split_at(tokens * size);
@@ -217,18 +248,25 @@ mod tests {
         proptest::collection::vec(row, 1..60)
     }
 
+    /// The marks of the `i`th row's tokens: every other row is a list of words.
+    fn marks(i: usize, tokens: usize) -> Vec<u32> {
+        let mark = |place: usize| if place.is_multiple_of(2) { UNCOUNTED } else { (i * 7 + place) as u32 };
+        (0..tokens).map(mark).take(if i % 2 == 1 { tokens } else { 0 }).collect()
+    }
+
     /// The `i`th row of a store, apart from its tokens.
-    fn new_row<'a>(i: usize, (ids, segments): &'a Row) -> NewRow<'a> {
+    fn new_row<'a>(i: usize, (ids, segments): &'a Row, marks: &'a [u32]) -> NewRow<'a> {
         let line = (!i.is_multiple_of(5)).then_some((i as u64) << 33 | 1);
         let value = if i.is_multiple_of(3) { f32::NAN } else { i as f32 / 7.0 };
         let (truncated, empty) = (i.is_multiple_of(2), i.is_multiple_of(7));
-        NewRow { ids, segments, tokens: ids.len(), line, truncated, empty, label: i as u32 ^ 0x8000_0001, value }
+        let (tokens, words, label) = (ids.len(), marks.len() * 3, i as u32 ^ 0x8000_0001);
+        NewRow { ids, segments, marks, words, tokens, line, truncated, empty, label, value }
     }
 
     fn store(rows: &[Row], vocabulary: usize, memory: usize) -> Store {
         let mut writer = StoreWriter::new(vocabulary, Limits { memory, folder: std::env::temp_dir() });
         for (i, row) in rows.iter().enumerate() {
-            writer.push(&new_row(i, row)).unwrap();
+            writer.push(&new_row(i, row, &marks(i, row.0.len()))).unwrap();
         }
         writer.finish().unwrap()
     }
@@ -242,8 +280,10 @@ mod tests {
         store.each_record(visit).unwrap();
         assert_eq!((store.len() as usize, visited.len()), (rows.len(), rows.len()));
         for (i, (row, record)) in visited.into_iter().enumerate().rev() {
-            let expected = new_row(i, &rows[i]);
+            let marks = marks(i, rows[i].0.len());
+            let expected = new_row(i, &rows[i], &marks);
             assert_eq!((row as usize, record.tokens as usize), (i, expected.tokens));
+            assert_eq!((record.words as usize, store.marks(&record).unwrap()), (expected.words, marks.clone()));
             assert_eq!((record.line, record.label), (expected.line, expected.label));
             assert_eq!((record.truncated, record.empty), (expected.truncated, expected.empty));
             assert_eq!(record.value.to_bits(), expected.value.to_bits());
@@ -256,10 +296,10 @@ mod tests {
     #[test]
     fn a_store_spills_beyond_its_limit_only() {
         let rows = vec![(vec![1, 2], vec![0, 0]); 100];
-        let all = 100 * (Record::BYTES + 4);
+        let all = 100 * (Record::BYTES + 4) + 50 * 2 * 4; // every other row has marks
         assert_eq!(store(&rows, 1 << 16, all).in_memory(), all);
         assert_eq!(store(&rows, 1 << 16, all - 1).in_memory(), 0);
-        assert_eq!(store(&rows, (1 << 16) + 1, usize::MAX).in_memory(), 100 * (Record::BYTES + 8));
+        assert_eq!(store(&rows, (1 << 16) + 1, usize::MAX).in_memory(), 100 * (Record::BYTES + 8) + 400);
     }
 
     #[test]

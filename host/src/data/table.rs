@@ -6,6 +6,8 @@
 //! - **Parquet** has columns with names, of strings (labels: also of numbers or booleans). A row's number, from 1, stands
 //!   for its line.
 //!
+//! In JSONL and Parquet the text may be a list of words, and the label then a list of as many labels.
+//!
 //! A TSV or CSV file has a header if its first row names the wanted columns (`text` and `label`, unless [`Columns`] says
 //! otherwise); without a header, column 1 is the text and column 2 the label. A column `text_pair` is read where there is one.
 //! Blank lines are skipped. Labels are trimmed and must not be empty; texts are left as they are and may be empty.
@@ -63,6 +65,25 @@ pub struct Row {
     pub pair: Option<String>,
     /// The label or value, trimmed, never empty; empty where labels are not read.
     pub label: String,
+    /// The words, where the text is a list of them; `text` and `label` are empty then.
+    pub words: Option<Words>,
+}
+
+impl Row {
+    /// Bytes of its text.
+    pub(super) fn bytes(&self) -> usize {
+        let words = self.words.as_ref().map_or(0, |row| row.words.iter().map(String::len).sum());
+        self.text.len() + self.pair.as_ref().map_or(0, String::len) + words
+    }
+}
+
+/// A text that comes as words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// The words, at least one.
+    pub words: Vec<String>,
+    /// The label of each word, trimmed, never empty; none where labels are not read.
+    pub labels: Vec<String>,
 }
 
 /// Whether rows need a label.
@@ -149,7 +170,7 @@ impl Rows {
             Cells::Tsv(lines) => tsv_cells(lines, path)?,
             Cells::Csv(lines) => csv_cells(lines, path)?,
             Cells::Jsonl(rows) => return rows.next_row(path, &self.columns),
-            Cells::Parquet(rows) => return rows.next_row(path),
+            Cells::Parquet(rows) => return rows.next_row(path, &self.columns),
         };
         let Some((line, cells)) = cells else { return Ok(None) };
         if let Some(places) = self.places {
@@ -252,7 +273,42 @@ fn table_row(path: &Path, line: u64, cells: &[String], places: Places) -> Result
     if label.as_ref().is_some_and(String::is_empty) {
         return Err(no_label(path, line));
     }
-    Ok(Row { line, text, pair, label: label.unwrap_or_default() })
+    Ok(Row { line, text, pair, label: label.unwrap_or_default(), words: None })
+}
+
+/// A row of words; without labels where they are not read.
+///
+/// # Errors
+/// No word, a word without a label, another number of labels than of words, or a second text.
+pub(super) fn word_row(
+    path: &Path,
+    line: u64,
+    columns: &Columns,
+    words: Vec<String>,
+    labels: Option<Vec<String>>,
+) -> Result<Row> {
+    let wrong = |message: String, help: &str| Err(data_error(path, Some(line), message).with_help(help));
+    if columns.text_pair.is_some() {
+        return wrong(
+            "this row is a list of words, and those have no second text".into(),
+            "take text_pair out of columns in the run file",
+        );
+    }
+    if words.is_empty() {
+        return wrong("this row has no word".into(), "give it one, or remove the row");
+    }
+    if let Some(labels) = &labels {
+        if labels.len() != words.len() {
+            let message =
+                format!("`{}` has {}, and `{}` has {}", columns.text(), words.len(), columns.label(), labels.len());
+            return wrong(message, "each word has one label: both lists must be as long");
+        }
+        if let Some(place) = labels.iter().position(String::is_empty) {
+            return wrong(format!("word {} of this row has no label", place + 1), "give it one, or remove the row");
+        }
+    }
+    let words = Some(Words { words, labels: labels.unwrap_or_default() });
+    Ok(Row { line, text: String::new(), pair: None, label: String::new(), words })
 }
 
 pub(super) fn no_label(path: &Path, line: u64) -> Error {

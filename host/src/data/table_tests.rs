@@ -212,3 +212,42 @@ fn without_labels_the_same_files_and_files_of_texts_alone_are_read() {
     texts("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\", \"label\": null}\n", &none, &["1 a", "2 b"]);
     texts("a.jsonl", "{\"text\": \"a\", \"text_pair\": \"b\"}\n", &none, &["1 a|b"]);
 }
+
+/// Rows of words as `line word/label word/label`.
+fn show_words(row: Row) -> String {
+    let Words { words, labels } = row.words.unwrap();
+    assert_eq!((row.text, row.label, row.pair), (String::new(), String::new(), None));
+    let pairs: Vec<String> = words.iter().zip(&labels).map(|(word, label)| format!("{word}/{label}")).collect();
+    format!("{} {}", row.line, pairs.join(" "))
+}
+
+#[test]
+fn lists_of_words() {
+    let none = Columns::default();
+    let check = |content: &str, columns: &Columns, expected: &[&str]| {
+        let rows = read("a.jsonl", content.as_bytes(), columns).unwrap();
+        assert_eq!(rows.into_iter().map(show_words).collect::<Vec<_>>(), expected);
+    };
+    let rows = "{\"text\": [\"EU\", \"\"], \"label\": [\" B-ORG \", \"O\"]}\n\n{\"text\": [\"a b\"], \"label\": [3]}\n";
+    check(rows, &none, &["1 EU/B-ORG /O", "3 a b/3"]);
+    let names = columns("tokens", "", "ner_tags");
+    check("{\"tokens\": [\"EU\"], \"ner_tags\": [0], \"text_pair\": 1}\n", &names, &["1 EU/0"]);
+
+    let good = "{\"text\": [\"a\", \"b\"], \"label\": [\"x\", \"y\"]}\n";
+    let wrong = |row: &str, expected: &str| {
+        check_error("a.jsonl", format!("{good}{row}\n").as_bytes(), &none, &format!(":2: {expected}"));
+    };
+    wrong("{\"text\": [\"a\"], \"label\": [\"x\", \"y\"]}", "`text` has 1, and `label` has 2 (each word has one label");
+    wrong("{\"text\": [], \"label\": []}", "this row has no word (give it one");
+    wrong("{\"text\": [\"a\", \"b\"], \"label\": [\"x\", \" \"]}", "word 2 of this row has no label");
+    wrong("{\"text\": [\"a\"], \"label\": [null]}", "word 1 of this row has no label");
+    wrong("{\"text\": [\"a\", 2], \"label\": [\"x\", \"y\"]}", "element 2 of `text` is a number; it must be a string");
+    wrong("{\"text\": [\"a\"], \"label\": [[]]}", "element 1 of `label` is an array; it must be a string or a");
+    wrong("{\"text\": \"a\", \"label\": \"x\"}", "`text` is a string; it must be an array (where the first");
+    wrong("{\"text\": [\"a\"], \"label\": \"x\"}", "`label` is a string; it must be an array");
+    wrong("{\"text\": [\"a\"]}", "there is no key `label`");
+    let pair = columns("", "b", "");
+    check_error("a.jsonl", good.as_bytes(), &pair, ":1: this row is a list of words, and those have no second text");
+    let mixed = b"{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": [\"a\"], \"label\": [\"x\"]}\n";
+    check_error("a.jsonl", mixed, &none, ":2: `label` must be a string or a number");
+}

@@ -1,5 +1,7 @@
 //! Texts to token ids, by the model's tokenizer.json.
 
+mod words;
+
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -32,6 +34,8 @@ pub struct Tokens {
     pub types: Vec<u32>,
     /// Whether tokens were cut off.
     pub truncated: bool,
+    /// Of a text that comes as words, the place of the word that each token begins, `[tokens]`, or `u32::MAX`; empty of others.
+    pub begins: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -133,6 +137,7 @@ impl Tokenizer {
             ids: encoding.get_ids().to_vec(),
             types: encoding.get_type_ids().to_vec(),
             truncated: kept != lengths,
+            begins: Vec::new(),
         })
     }
 
@@ -237,7 +242,7 @@ pub(super) mod tests {
         let path = write_tokenizer(folder.path(), true);
         let check = |max_tokens, text, pair, ids: &[u32], types: &[u32], truncated| {
             let tokens = Tokenizer::load(&path, max_tokens).unwrap().encode(&[(text, pair)]).unwrap().remove(0);
-            assert_eq!(tokens, Tokens { ids: ids.into(), types: types.into(), truncated });
+            assert_eq!(tokens, Tokens { ids: ids.into(), types: types.into(), truncated, begins: Vec::new() });
         };
         // The file's own truncation and padding do not count.
         check(8, "a b c d", None, &[1, 3, 4, 5, 6, 2], &[0; 6], false);

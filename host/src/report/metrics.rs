@@ -79,7 +79,8 @@ pub fn classes(targets: &[u32], predictions: &[u32], classes: usize) -> ClassMet
     }
 }
 
-fn ratio(part: u64, whole: u64) -> f64 {
+/// A share; zero of nothing.
+pub(super) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 

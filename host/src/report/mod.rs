@@ -2,6 +2,7 @@
 
 pub mod chart;
 pub mod classification;
+pub mod entities;
 pub mod metrics;
 pub mod numbers;
 pub mod page;

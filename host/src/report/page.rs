@@ -19,7 +19,7 @@ const STYLE: &str = include_str!("page/style.css");
 /// Even if something slipped through: the browser loads nothing and runs nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 /// Metrics that come first, the one that names a task's result before the others.
-const FIRST: [&str; 6] = ["accuracy", "pearson", "spearman", "macro_f1", "matthews", "loss"];
+const FIRST: [&str; 7] = ["entity_f1", "accuracy", "pearson", "spearman", "macro_f1", "matthews", "loss"];
 
 /// The page of a run. `metrics` are the lines of its `metrics.jsonl`; those of an unknown kind are left out.
 pub fn page(summary: &Summary, metrics: &[Value]) -> String {

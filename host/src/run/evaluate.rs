@@ -1,12 +1,14 @@
 //! Evaluation: predictions for a whole data set, and the loss over it.
 
 use fthost_autograd::{DType, Tape, TapeOptions, Tensor};
-use fthost_plugin_api::PredictionKind;
+use fthost_plugin_api::{PredictionKind, TargetKind};
 use rayon::prelude::*;
 
 use super::step::{Pass, scalar};
 use crate::Result;
-use crate::report::metrics::{self, ClassMetrics, ValueMetrics};
+use crate::data::UNCOUNTED;
+use crate::report::entities::{self, Tags};
+use crate::report::metrics::{self, ClassMetrics, Scores, ValueMetrics};
 
 /// Examples that one tape takes in evaluation. Fixed, so that the bits do not depend on the number of threads.
 const ROWS: usize = 32;
@@ -23,7 +25,7 @@ pub struct Evaluation {
 /// Predictions beside their targets, with their metrics.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Classes.
+    /// Classes, of examples or of the tokens that count.
     Classes {
         /// True classes.
         targets: Vec<u32>,
@@ -31,6 +33,8 @@ pub enum Outcome {
         predictions: Vec<u32>,
         /// Accuracy, F1 and their kind.
         metrics: ClassMetrics,
+        /// Of the entities that the classes of tokens spell, where they do.
+        entities: Option<Scores>,
     },
     /// Real values.
     Values {
@@ -47,7 +51,11 @@ impl Evaluation {
     /// Metric names and values, the loss among them.
     pub fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
         let mut all = match &self.outcome {
-            Outcome::Classes { metrics, .. } => metrics.to_map(),
+            Outcome::Classes { metrics, entities, .. } => {
+                let mut all = metrics.to_map();
+                all.extend(entities.iter().flat_map(entities::to_map));
+                all
+            }
             Outcome::Values { metrics, .. } => metrics.to_map(),
         };
         all.insert("loss".into(), self.loss);
@@ -73,7 +81,10 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
             let class = |values: Vec<f32>| values.into_iter().map(|value| value as u32).collect::<Vec<_>>();
             let (targets, predictions) = (class(targets), class(predictions));
             let metrics = metrics::classes(&targets, &predictions, pass.data.labels().len());
-            Outcome::Classes { targets, predictions, metrics }
+            let counted: Vec<usize> = parts.into_iter().flat_map(|part| part.counted).collect();
+            let tags = Tags::of(pass.data.labels()).filter(|_| pass.spec.targets == TargetKind::TokenClass);
+            let entities = tags.map(|tags| tags.scores(&targets, &predictions, &counted));
+            Outcome::Classes { targets, predictions, metrics, entities }
         }
         PredictionKind::Values => {
             let metrics = metrics::values(&targets, &predictions);
@@ -91,6 +102,30 @@ pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
         let outputs = pass.outputs(&tape, rows)?;
         let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
         Ok(predicted.to_dtype(DType::F32)?.reshape((rows.len(), ()))?.to_vec2::<f32>()?)
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// The class of each word of the pass's data, which were read without labels; `None` where no token begins the word.
+pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<u32>>>> {
+    let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
+    let parts = over_chunks(pass, &rows, &|_| {}, |rows| {
+        let tape = evaluation_tape(pass);
+        let outputs = pass.outputs(&tape, rows)?;
+        let classes = pass.head.predict(&tape, &outputs)?.argmax(1)?.to_vec1::<u32>()?; // [tokens]
+        let mut classes = classes.into_iter();
+        let mut of_rows = Vec::new();
+        for &row in rows {
+            let (words, begins) = pass.data.words(row)?;
+            let mut of_words = vec![None; words];
+            for (word, class) in begins.into_iter().zip(classes.by_ref()) {
+                if let Some(of_word) = of_words.get_mut(word as usize) {
+                    *of_word = Some(class);
+                }
+            }
+            of_rows.push(of_words);
+        }
+        Ok(of_rows)
     })?;
     Ok(parts.into_iter().flatten().collect())
 }
@@ -132,6 +167,25 @@ struct Part {
     /// Classes as whole numbers.
     targets: Vec<f32>,
     predictions: Vec<f32>,
+    /// Where targets are classes of tokens, how many of each example's count; only these are kept.
+    counted: Vec<usize>,
+}
+
+impl Part {
+    /// Keeps the tokens that count of examples with these numbers of tokens.
+    fn keep_counted(&mut self, lengths: &[usize]) {
+        let counts: Vec<bool> = self.targets.iter().map(|&target| target != UNCOUNTED as f32).collect();
+        let mut rest = counts.as_slice();
+        for &length in lengths {
+            let (example, others) = rest.split_at(length);
+            self.counted.push(example.iter().filter(|&&counts| counts).count());
+            rest = others;
+        }
+        for values in [&mut self.targets, &mut self.predictions] {
+            let mut counts = counts.iter();
+            values.retain(|_| counts.next() == Some(&true));
+        }
+    }
 }
 
 fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
@@ -141,13 +195,18 @@ fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
     let (sum, weight) = pass.head.loss(&tape, &outputs, &targets, &[])?;
     let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
     let predicted = match pass.spec.predictions {
-        PredictionKind::Classes => predicted.argmax(1)?, // [rows]
+        PredictionKind::Classes => predicted.argmax(1)?, // [rows], or [tokens]
         PredictionKind::Values => predicted.flatten_all()?,
     };
-    Ok(Part {
+    let mut part = Part {
         loss: scalar(&sum)?,
         weight,
         targets: targets.to_dtype(DType::F32)?.to_vec1()?,
         predictions: predicted.to_dtype(DType::F32)?.to_vec1()?,
-    })
+        counted: Vec::new(),
+    };
+    if pass.spec.targets == TargetKind::TokenClass {
+        part.keep_counted(&rows.iter().map(|&row| pass.data.tokens(row)).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(part)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::{DType, Tensor};
-use fthost_models::ModelInfo;
+use fthost_models::{ModelInfo, SavedHead};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
@@ -30,6 +30,8 @@ pub struct Saved<'a> {
     pub adapter_tensors: Vec<Option<BTreeMap<String, Tensor>>>,
     /// By task, class names in index order; empty for real values.
     pub labels: &'a Labels,
+    /// Whether a head gives a class for each token.
+    pub per_token: bool,
 }
 
 /// Class names in index order, by task; empty for real values.
@@ -50,7 +52,7 @@ impl Saved<'_> {
         let adds = self.model.parameters.iter().any(|p| matches!(p.owner, Owner::Strategy(_)));
         let base_trained = self.model.parameters.iter().any(|p| p.owner == Owner::Base && p.trained());
         if base_trained && !adds {
-            write_model(self.model, self.labels, &run.join(MODEL))
+            write_model(self.model, self.labels, self.per_token, &run.join(MODEL))
         } else {
             self.write_adapter(&run.join("adapter"))
         }
@@ -63,7 +65,7 @@ impl Saved<'_> {
         let heads: Vec<String> = head_modules(info, &heads(self.model));
         let mut config = json!({
             "base_model_name_or_path": self.base,
-            "task_type": "SEQ_CLS",
+            "task_type": if self.per_token { "TOKEN_CLS" } else { "SEQ_CLS" },
             "inference_mode": true,
             "modules_to_save": heads,
         });
@@ -106,12 +108,13 @@ impl Saved<'_> {
     }
 }
 
-/// Writes a whole model with its heads: a Hugging Face folder.
-pub fn write_model(model: &AdaptedModel, labels: &Labels, folder: &Path) -> Result<Exported> {
+/// Writes a whole model with its heads, of which one may give a class for each token: a Hugging Face folder.
+pub fn write_model(model: &AdaptedModel, labels: &Labels, per_token: bool, folder: &Path) -> Result<Exported> {
     let info = model.model.info();
     let head: Vec<(String, Tensor)> =
         heads(model).iter().map(|p| (head_path(info, p.parameter.name()), p.parameter.tensor().clone())).collect();
-    model.model.save_folder(folder, &head, only(labels).map_or(&[], Vec::as_slice))?;
+    let labelled = only(labels).map_or(&[][..], Vec::as_slice);
+    model.model.save_folder(folder, &SavedHead { tensors: &head, labels: labelled, per_token })?;
     write_labels(labels, folder)?;
     Ok(Exported { format: WHOLE, path: folder.to_owned() })
 }

@@ -48,8 +48,9 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Hugging Face's path of a head's parameter: a head calls its last layer `classifier` or `out_proj` and the one before it
-/// `dense`, whatever the architecture calls them.
+/// Hugging Face's path of a head's parameter: a head with two layers calls them `dense` and `out_proj`, one with a single layer
+/// `classifier`, whatever the architecture calls them. Where its own head has two, one with a single layer stands in its token
+/// classification, under that name.
 pub fn head_path(info: &ModelInfo, name: &str) -> String {
     let (module, tensor) = name.rsplit_once('.').unwrap_or(("", name));
     let (task, module) = match module.rsplit_once('.') {
@@ -58,7 +59,7 @@ pub fn head_path(info: &ModelInfo, name: &str) -> String {
     };
     let module = match (module, &info.head.hidden) {
         ("dense", Some((dense, _))) => dense.as_str(),
-        ("classifier" | "out_proj", _) => info.head.output.as_str(),
+        ("out_proj", _) | ("classifier", None) => info.head.output.as_str(),
         (other, _) => other,
     };
     format!("{task}{module}.{tensor}")

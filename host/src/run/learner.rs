@@ -8,7 +8,7 @@ use super::file::TrainTable;
 use super::phase::Batch;
 use super::reference::{Holding, Reference};
 use super::snapshot::TrainState;
-use super::step::{BatchGradients, DropoutKey, Pass, scalar};
+use super::step::{BatchGradients, DropoutKey, Pass, read_of, scalar};
 use super::task::Task;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::Dataset;
@@ -142,11 +142,13 @@ impl Learner<'_> {
     }
 
     /// No silent no-op: a parameter that was declared to train and is not reached by the loss is an error.
-    /// Heads of other tasks are not reached by this one's.
+    /// Heads of other tasks are not reached by this one's, and what stands above the features that its head reads is not either.
     fn every_parameter_has_a_gradient(&self, task: usize, gradients: &Gradients) -> Result<f64> {
+        let read = read_of(self.tasks[task].spec.features);
         let left_out: Vec<&str> = self
             .model
             .trainable()
+            .filter(|p| p.owner != Owner::Base || self.model.model.passes(read, p.parameter.name()))
             .filter(|p| !matches!(p.owner, Owner::Head(other) if other != task))
             .filter(|p| gradients.get(&p.parameter).is_none())
             .map(|p| p.parameter.name())

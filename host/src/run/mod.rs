@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fthost_autograd::{Device, optim};
+use fthost_plugin_api::TargetKind;
 
 use crate::data::Dataset;
 use crate::error::plain;
@@ -272,6 +273,7 @@ impl Begun<'_> {
                 .iter()
                 .map(|task| (task.name.clone(), task.train.labels().to_vec()))
                 .collect(),
+            per_token: trainer.learner.tasks.iter().any(|task| task.spec.targets == TargetKind::TokenClass),
         }
         .write(folder.path())?;
         let whole = saved.format == export::WHOLE;

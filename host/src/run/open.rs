@@ -7,13 +7,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::Precision;
-use fthost_plugin_api::HeadSpec;
+use fthost_plugin_api::{HeadSpec, TargetKind};
 use serde::Deserialize;
 
-use super::evaluate::{Evaluation, evaluate, predict};
+use super::evaluate::{Evaluation, evaluate, predict, predict_words};
 use super::file::{ModelInit, Override, RunFile};
 use super::folder::RunFolder;
-use super::predict::{Format, Writer};
+use super::predict::{Format, WordWriter, Writer};
 use super::result::{PluginUsed, TaskResult};
 use super::snapshot::{self, Header};
 use super::step::Pass;
@@ -141,13 +141,34 @@ impl TrainedModel {
         let task = self.task(task)?;
         let source = self.source(task, path);
         let blocks = data::unlabelled(&source, task.tokenizer.as_ref())?;
+        if task.spec.targets == TargetKind::TokenClass {
+            return self.predict_words(task, blocks, WordWriter::new(out, format, &task.labels)?);
+        }
         let mut writer = Writer::new(out, format, task.spec.predictions, &task.labels)?;
         let mut number = 0;
         for block in blocks {
             let block = block?;
+            block.check_kind(task.spec.targets)?;
             for (row, prediction) in (0..).zip(predict(&self.pass(task, &block))?) {
                 number += 1;
                 writer.write(block.place(row)?.1.unwrap_or(number), &prediction)?;
+            }
+        }
+        writer.finish()
+    }
+
+    /// Writes the classes of the words of each example.
+    fn predict_words(
+        &self,
+        task: &TrainedTask,
+        blocks: impl Iterator<Item = Result<Dataset>>,
+        mut writer: WordWriter<'_>,
+    ) -> Result<()> {
+        for block in blocks {
+            let block = block?;
+            block.check_kind(task.spec.targets)?;
+            for (row, classes) in (0..).zip(predict_words(&self.pass(task, &block))?) {
+                writer.write(block.place(row)?.1, &classes)?;
             }
         }
         writer.finish()
@@ -209,7 +230,8 @@ impl TrainedModel {
 
     fn write_merged(&self, folder: &Path) -> Result<()> {
         let labels = self.tasks.iter().map(|task| (task.name.clone(), task.labels.clone())).collect();
-        export::write_model(&self.model, &labels, folder)?;
+        let per_token = self.tasks.iter().any(|task| task.spec.targets == TargetKind::TokenClass);
+        export::write_model(&self.model, &labels, per_token, folder)?;
         let tokenizer = self.tasks.iter().find_map(|task| task.tokenizer.as_ref());
         tokenizer.map_or(Ok(()), |tokenizer| super::copy_beside(tokenizer.path(), folder))
     }

@@ -121,6 +121,52 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Writes predictions for texts that are lists of words: an object for each, with the label of each word.
+pub struct WordWriter<'a> {
+    out: &'a mut dyn Write,
+    labels: &'a [String],
+}
+
+impl<'a> WordWriter<'a> {
+    /// A writer to `out`; `labels` are the names of the classes.
+    ///
+    /// # Errors
+    /// Where the format has no lists.
+    pub fn new(out: &'a mut dyn Write, format: Format, labels: &'a [String]) -> Result<Self> {
+        match format {
+            Format::Jsonl => Ok(Self { out, labels }),
+            Format::Tsv | Format::Csv => {
+                Err(Error::usage("the task has a label for each word, and a table has no lists")
+                    .with_help("write JSONL: --out FILE.jsonl, or --format jsonl"))
+            }
+        }
+    }
+
+    /// Writes the words' classes for the example on a line of its file. A word has none where it came after the longest length, or
+    /// where the tokenizer makes nothing of it: null.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write(&mut self, line: Option<u64>, classes: &[Option<u32>]) -> Result<()> {
+        let name = |class: &Option<u32>| Some(self.labels.get((*class)? as usize)?.as_str());
+        write_json(self.out, &WordRow { line, labels: classes.iter().map(name).collect() }).map_err(cannot_write)
+    }
+
+    /// Writes what is still held back.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn finish(self) -> Result<()> {
+        self.out.flush().map_err(cannot_write)
+    }
+}
+
+#[derive(Serialize)]
+struct WordRow<'a> {
+    line: Option<u64>,
+    labels: Vec<Option<&'a str>>,
+}
+
 #[derive(Serialize)]
 struct ValueRow {
     line: u64,
@@ -205,6 +251,20 @@ mod tests {
             &rows[..1],
             "{\"line\":2,\"label\":\"a\",\"probability\":0.75,\"probabilities\":{\"b\":0.25,\"a\":0.75}}\n",
         );
+    }
+
+    #[test]
+    fn words() {
+        let labels = ["B-X", "O"].map(String::from);
+        let mut out = Vec::new();
+        let mut writer = WordWriter::new(&mut out, Format::Jsonl, &labels).unwrap();
+        writer.write(Some(2), &[Some(1), None, Some(0)]).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "{\"line\":2,\"labels\":[\"O\",null,\"B-X\"]}\n");
+        for format in [Format::Tsv, Format::Csv] {
+            let error = WordWriter::new(&mut Vec::new(), format, &labels).err().unwrap();
+            assert!(error.to_string().contains("a label for each word"), "{error}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `predictions.csv` of a run folder: what the saved model predicts for every test example, in their order.
+//! `predictions.csv` of a run folder: what the saved model predicts for every test example, in their order. Where a task has a class
+//! for each token, a row is one that counts.
 //!
 //! Three columns, `task`, `target` and `prediction`: names for classes, numbers for values. CSV, because a class may be named by any
 //! text, a tab or a new line in it, and the `.tsv` of data files has no quoting.
@@ -13,7 +14,7 @@ use crate::{Error, Result};
 /// The file's name.
 pub const FILE: &str = "predictions.csv";
 
-/// One test example.
+/// One test example, or one of its tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The task's name.
@@ -83,6 +84,7 @@ mod tests {
                 metrics: metrics::classes(&[0, 1], &[1, 1], 2),
                 targets: vec![0, 1],
                 predictions: vec![1, 1],
+                entities: None,
             },
         };
         let (targets, predictions) = (vec![0.1f32, 1e-20], vec![f32::NAN, 1.0 / 3.0]);

@@ -63,10 +63,10 @@ pub struct TaskResult {
     /// Class names in index order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
-    /// Training examples of each class.
+    /// Training examples, or tokens, of each class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub class_counts: Vec<u64>,
-    /// Test examples of each true class (row) by predicted class (column).
+    /// Test examples, or tokens, of each true class (row) by predicted class (column).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
     /// scikit-learn's classification report.
@@ -107,6 +107,9 @@ impl From<&Plugin> for PluginUsed {
     }
 }
 
+/// The metrics that people look at, those that say most first.
+const MAIN_METRICS: [&str; 4] = ["entity_f1", "accuracy", "pearson", "loss"];
+
 impl TaskResult {
     /// From the classes with their numbers of training examples, the metrics before training, what was watched, and the evaluation on
     /// the test data.
@@ -144,7 +147,7 @@ impl TaskResult {
         if !self.confusion.is_empty() {
             text += &format!("{}\n", classification::confusion_text(&self.confusion, &self.labels));
         }
-        for name in ["accuracy", "pearson", "loss"] {
+        for name in MAIN_METRICS {
             let Some(after) = self.metrics.get(name) else { continue };
             text += &match self.before.get(name) {
                 Some(before) => format!("{task}: {name} {before:.4} before, {after:.4} after\n"),
@@ -157,7 +160,7 @@ impl TaskResult {
 
     /// The metric that says most, by name: the first of those that people look at.
     pub fn main_metric(metrics: &BTreeMap<String, f64>) -> Option<(&str, f64)> {
-        ["accuracy", "pearson", "loss"].iter().find_map(|name| Some((*name, *metrics.get(*name)?)))
+        MAIN_METRICS.iter().find_map(|name| Some((*name, *metrics.get(*name)?)))
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fthost_autograd::{Device, Precision};
-use fthost_models::{Encoder, Modality};
-use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo};
+use fthost_models::{Encoder, Modality, Read};
+use fthost_plugin_api::{HeadSpec, MethodKind, TargetKind, TaskInfo};
 
 use super::file::{Method, Offer, RegularizerTable, RunFile, TaskTable, Validation, split_argument};
 use super::identity::Identity;
@@ -13,9 +13,10 @@ use super::phase::Phase;
 use super::plan::{Plan, Schedule};
 use super::proof::{self, Checksums, Start};
 use super::result::PluginUsed;
+use super::step::read_of;
 use super::task::{Task, TaskData};
 use super::{DeviceChoice, demo, snapshot};
-use crate::adapted::AdaptedModel;
+use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{self, Dataset, Tokenizer};
 use crate::plugin::{HeadInstance, Library, Plugin, RegularizerInstance, SchedulerInstance, Search, StrategyInstance};
 use crate::{Error, Result};
@@ -57,9 +58,10 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
     for (i, data) in data.drain(..).enumerate() {
         tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
     }
+    freeze_unread(&model, &tasks);
     let examples: Vec<usize> = tasks.iter().map(|task| task.train.len()).collect();
     let phases = Phase::all(&file.train, &examples);
-    let regularizers = attach_regularizers(&file, &mut library, &mut model)?;
+    let regularizers = attach_regularizers(&file, &tasks, &mut library, &mut model)?;
     let schedule = &file.schedule;
     let scheduler = SchedulerInstance::create(
         &library.find(MethodKind::Scheduler, &schedule.plugin)?.0,
@@ -176,8 +178,17 @@ pub(super) fn attach_head(
     Ok((head, spec))
 }
 
+/// What no head's features pass cannot learn: a pooler, where heads read every token.
+fn freeze_unread(model: &AdaptedModel, tasks: &[Task]) {
+    let base = model.trainable().filter(|p| p.owner == Owner::Base);
+    let reads: Vec<Read> = tasks.iter().map(|task| read_of(task.spec.features)).collect();
+    let unread = base.filter(|p| !reads.iter().any(|&read| model.model.passes(read, p.parameter.name())));
+    unread.for_each(|p| p.parameter.set_trainable(false));
+}
+
 fn attach_regularizers(
     file: &RunFile,
+    tasks: &[Task],
     library: &mut Library,
     model: &mut AdaptedModel,
 ) -> Result<Vec<RegularizerInstance>> {
@@ -194,6 +205,14 @@ fn attach_regularizers(
             ));
             let help = "give several [[task]] and train.tasks = \"sequence\", or choose another regularizer";
             return Err(file.at_method(method, error.with_help(help)));
+        }
+        let of_tokens = tasks.iter().find(|task| task.spec.targets == TargetKind::TokenClass);
+        if let (true, Some(task)) = (regularizer.needs_reference()?, of_tokens) {
+            let error = Error::plugin(format!(
+                "the regularizer {} holds what a head says of each example, and that of the task {} says something of each token",
+                method.plugin, task.name
+            ));
+            return Err(file.at_method(method, error.with_help("choose another regularizer")));
         }
         if let Some(folder) = state {
             snapshot::load_earlier(folder, &method.plugin, &mut regularizer).map_err(|error| {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fthost_plugin_api::{HeadSpec, PredictionKind};
+use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
 
 use super::file::{RunFile, TaskTable, Validation};
 use super::setup;
@@ -10,6 +10,7 @@ use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::data::{self, Dataset, Part};
 use crate::plugin::{HeadInstance, Library};
+use crate::report::entities::{self, Tags};
 use crate::report::metrics;
 
 /// A task with its data and its head.
@@ -78,15 +79,15 @@ impl Task {
             let (rest, held_out) = train.split(share, file.train.seed)?;
             (train, validation) = (rest, Some(held_out));
         }
-        let monitor = monitored(file, &table.name, spec.predictions)?;
+        let monitor = monitored(file, &table.name, &spec, train.labels())?;
         Ok(Self { name: table.name.clone(), head, spec, train, validation, test, monitor, weight: table.weight })
     }
 }
 
 /// The metric of a task that is watched, if it is one of those that count.
-fn monitored(file: &RunFile, task: &str, predictions: PredictionKind) -> Result<Option<String>> {
+fn monitored(file: &RunFile, task: &str, spec: &HeadSpec, labels: &[String]) -> Result<Option<String>> {
     let Some(wanted) = &file.train.monitor else {
-        let metric = match predictions {
+        let metric = match spec.predictions {
             // What joint tasks have in common is a loss.
             PredictionKind::Classes if !file.joint() => "accuracy",
             PredictionKind::Classes | PredictionKind::Values => "loss",
@@ -97,7 +98,10 @@ fn monitored(file: &RunFile, task: &str, predictions: PredictionKind) -> Result<
         Some((name, metric)) => (Some(name), metric),
         None => (None, wanted.as_str()),
     };
-    let known = metrics::names(predictions);
+    let mut known = metrics::names(spec.predictions);
+    if spec.targets == TargetKind::TokenClass && Tags::of(labels).is_some() {
+        known.extend(entities::NAMES.map(str::to_owned));
+    }
     let help = match of_task {
         Some(name) if name != task && file.tasks.iter().any(|table| table.name == name) => return Ok(None),
         Some(name) if name != task => {

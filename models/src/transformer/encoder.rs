@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use fthost_autograd::{Activation, Layout, Parameter, Result, Tape, Value};
 
 use super::block::{Block, Rows};
@@ -13,7 +13,9 @@ use crate::builder::{Builder, Origin};
 use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
 use crate::weights::Weights;
-use crate::{BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, Site};
+use crate::{
+    BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
+};
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.
 ///
@@ -188,13 +190,15 @@ impl Model for Encoder {
         self.hooks = Hooks::none(self.sites.len());
     }
 
-    fn save_folder(
-        &self,
-        folder: &Path,
-        head: &[(String, Tensor)],
-        labels: &[String],
-    ) -> std::result::Result<(), LoadError> {
-        self.write_folder(folder, head, labels)
+    fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
+        self.write_folder(folder, head)
+    }
+
+    fn passes(&self, read: Read, parameter: &str) -> bool {
+        let of_pooler = |pooler: &Linear| {
+            std::iter::once(&pooler.weight).chain(&pooler.bias).any(|of_pooler| of_pooler.name() == parameter)
+        };
+        read == Read::Pooled || !self.pooler.as_ref().is_some_and(of_pooler)
     }
 
     fn forward(&self, tape: &Tape, input: &Input, read: Read) -> Result<Features> {

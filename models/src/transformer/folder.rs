@@ -12,7 +12,7 @@ use super::config::Config;
 use super::encoder::Encoder;
 use crate::builder::Origin;
 use crate::weights::{SINGLE_FILE, Weights};
-use crate::{LoadError, Model};
+use crate::{LoadError, Model, SavedHead};
 
 const CONFIG_FILE: &str = "config.json";
 
@@ -59,15 +59,9 @@ impl Encoder {
 
     /// Writes config.json and model.safetensors so that Transformers' classification class loads them.
     ///
-    /// Hooks are not written: merge them first. `head` holds the tensors of the classification head by their full names
-    /// (`classifier.weight`), `labels` the names of its classes; both may be empty. Files that are there are replaced at once,
-    /// so a folder can be written over the one that the model was loaded from.
-    pub(super) fn write_folder(
-        &self,
-        folder: &Path,
-        head: &[(String, Tensor)],
-        labels: &[String],
-    ) -> Result<(), LoadError> {
+    /// Hooks are not written: merge them first. Files that are there are replaced at once, so a folder can be written over the one
+    /// that the model was loaded from.
+    pub(super) fn write_folder(&self, folder: &Path, head: &SavedHead<'_>) -> Result<(), LoadError> {
         std::fs::create_dir_all(folder).map_err(|source| LoadError::Write { file: folder.into(), source })?;
         let prefix = &self.info().prefix;
         let mut stored = BTreeMap::new();
@@ -75,7 +69,7 @@ impl Encoder {
             let name = format!("{prefix}{}", base.parameter.name());
             stored.insert(name, (bytes(base.parameter.tensor())?, shape.clone()));
         }
-        for (name, tensor) in head {
+        for (name, tensor) in head.tensors {
             stored.insert(name.clone(), (bytes(tensor)?, tensor.dims().to_vec()));
         }
         replace(folder.join(SINGLE_FILE), |file| {
@@ -89,14 +83,17 @@ impl Encoder {
                 other => std::io::Error::other(other),
             })
         })?;
-        let config = format!("{:#}\n", self.saved_config(labels));
+        let config = format!("{:#}\n", self.saved_config(head));
         replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
     }
 
-    fn saved_config(&self, labels: &[String]) -> Json {
+    fn saved_config(&self, head: &SavedHead<'_>) -> Json {
+        let SavedHead { labels, per_token, .. } = head;
         let mut config = self.config.clone();
         let Json::Object(entries) = &mut config else { return config };
-        entries.insert("architectures".into(), json!([self.info().classification_class]));
+        let class = &self.info().classification_class;
+        let class = if *per_token { class.replace("Sequence", "Token") } else { class.clone() };
+        entries.insert("architectures".into(), json!([class]));
         // Newer and older versions of Transformers read the float type under these names.
         entries.remove("torch_dtype");
         entries.insert("dtype".into(), json!("float32"));

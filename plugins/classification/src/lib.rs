@@ -29,40 +29,7 @@ struct ClassificationConfig {
 
 impl Default for ClassificationConfig {
     fn default() -> Self {
-        Self { dropout: None, class_weights: ClassWeights::Rule(Rule::None), label_smoothing: 0.0, init_std: 0.02 }
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum ClassWeights {
-    Rule(Rule),
-    List(Vec<f64>),
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Rule {
-    None,
-    Balanced,
-}
-
-impl ClassWeights {
-    /// One weight for each class, or `None` where all are 1.
-    fn resolve(&self, counts: &[u64], classes: usize) -> Result<Option<Vec<f32>>> {
-        match self {
-            Self::Rule(Rule::None) => Ok(None),
-            Self::Rule(Rule::Balanced) => {
-                let total = counts.iter().sum::<u64>() as f64 / classes as f64;
-                // A class without examples never meets its weight.
-                Ok(Some(counts.iter().map(|&count| (total / count.max(1) as f64) as f32).collect()))
-            }
-            Self::List(weights) if weights.len() != classes => Err(Error::new(format!(
-                "class_weights lists {} weights, and the task has {classes} classes",
-                weights.len()
-            ))),
-            Self::List(weights) => Ok(Some(weights.iter().map(|&weight| weight as f32).collect())),
-        }
+        Self { dropout: None, class_weights: ClassWeights::default(), label_smoothing: 0.0, init_std: 0.02 }
     }
 }
 
@@ -169,20 +136,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
-
-    fn weights(option: Value) -> Result<Option<Vec<f32>>> {
-        from_value::<ClassWeights>(option)?.resolve(&[10, 30], 2)
-    }
-
-    #[test]
-    fn class_weights() {
-        assert_eq!(weights(json!("none")).unwrap(), None);
-        // scikit-learn: 40 / (2 * 10), 40 / (2 * 30)
-        assert_eq!(weights(json!("balanced")).unwrap(), Some(vec![2.0, 2.0 / 3.0]));
-        assert_eq!(weights(json!([1.0, 5.0])).unwrap(), Some(vec![1.0, 5.0]));
-        assert!(weights(json!([1.0])).unwrap_err().to_string().contains("2 classes"));
-        assert!(weights(json!("balance")).is_err());
-    }
 
     #[test]
     fn refuses_shares_of_one() {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use fthost_autograd::{Device, Layout, Tape, Value};
 use fthost_models::{
-    BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, Site, SiteKind,
+    BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
+    SiteKind,
 };
 use fthost_plugin_api::{Event, Group, Progress, Rate, TargetKind, TaskInfo};
 use serde_json::json;
@@ -81,7 +82,7 @@ impl Model for OneLayer {
     fn clear_hooks(&mut self) {
         self.hooks.lock().unwrap().clear();
     }
-    fn save_folder(&self, _: &Path, _: &[(String, Tensor)], _: &[String]) -> Result<(), LoadError> {
+    fn save_folder(&self, _: &Path, _: &SavedHead<'_>) -> Result<(), LoadError> {
         Ok(())
     }
     fn forward(&self, tape: &Tape, input: &Input, _: Read) -> fthost_autograd::Result<Features> {

@@ -11,7 +11,7 @@ use crate::report::numbers::count;
 pub(crate) type Points = Vec<(f64, f64)>;
 
 /// Metrics of a validation that say best how good the model is, where it has them; otherwise all are drawn.
-const SCORES: [&str; 4] = ["accuracy", "macro_f1", "pearson", "spearman"];
+const SCORES: [&str; 5] = ["accuracy", "macro_f1", "entity_f1", "pearson", "spearman"];
 
 /// What is drawn over the steps.
 #[derive(Debug, Default)]

@@ -29,6 +29,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             metrics: metrics::classes(&targets, &predictions, labels.len()),
             targets: targets.clone(),
             predictions,
+            entities: None,
         },
     };
     let before = evaluation(2.3071, vec![0; targets.len()]);

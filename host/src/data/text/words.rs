@@ -1,0 +1,143 @@
+//! Texts that come as words: which token begins each.
+//!
+//! As Transformers' token classification has it: a word's label belongs to its first token; its further tokens and special ones
+//! do not count.
+
+use rayon::prelude::*;
+use tokenizers::{Encoding, PostProcessor, PreTokenizerWrapper};
+
+use super::super::guard::guarded;
+use super::super::store::UNCOUNTED;
+use super::{BYTES_PER_TOKEN, DAMAGED, MARGIN, Tokenizer, Tokens, beginning, keep};
+use crate::Result;
+
+impl Tokenizer {
+    /// Encodes lists of words on all cores; the answers are in order. No token reaches over two words. Words that come after the
+    /// longest length, and those that the tokenizer makes nothing of, begin no token.
+    pub fn encode_words(&self, texts: &[&[String]]) -> Result<Vec<Tokens>> {
+        texts.par_iter().with_min_len(16).map(|words| self.encode_list(words)).collect()
+    }
+
+    fn encode_list(&self, words: &[String]) -> Result<Tokens> {
+        let failed = || Err(self.failed(&words.join(" "), &DAMAGED.into()));
+        guarded(|| self.encode_each(words)).unwrap_or_else(failed)
+    }
+
+    fn encode_each(&self, words: &[String]) -> Result<Tokens> {
+        let mut encoding = self.encode_first(words)?;
+        let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        let tokens = encoding.len();
+        let kept = tokens.min(self.max_tokens.saturating_sub(special));
+        keep(&mut encoding, kept);
+        let encoding =
+            self.inner.post_process(encoding, None, true).map_err(|error| self.failed(&words.join(" "), &error))?;
+        let mut last = None;
+        let begins = encoding.get_word_ids().iter().map(|&word| {
+            let begins = word.filter(|_| word != last);
+            last = word;
+            begins.unwrap_or(UNCOUNTED)
+        });
+        Ok(Tokens {
+            begins: begins.collect(),
+            ids: encoding.get_ids().to_vec(),
+            types: encoding.get_type_ids().to_vec(),
+            truncated: kept < tokens,
+        })
+    }
+
+    /// Tokens of the words without special tokens: of all, or of as many as the longest length can need.
+    fn encode_first(&self, words: &[String]) -> Result<Encoding> {
+        let wanted = self.max_tokens.saturating_add(MARGIN);
+        let space = if self.needs_spaces() { " " } else { "" };
+        let mut looked_at = wanted;
+        loop {
+            let part = words.iter().take(looked_at);
+            let part: Vec<String> = part
+                .map(|word| format!("{space}{}", beginning(word, wanted.saturating_mul(BYTES_PER_TOKEN))))
+                .collect();
+            let all = part.len() == words.len();
+            let encoded = self.inner.encode(part, false); // the fast way does not tell words
+            let mut encoding = encoded.map_err(|error| self.failed(&words.join(" "), &error))?;
+            encoding.take_overflowing();
+            if all || encoding.len() >= wanted {
+                return Ok(encoding);
+            }
+            looked_at = looked_at.saturating_mul(2);
+        }
+    }
+
+    /// Whether the tokenizer knows a word's beginning by the space before it, which words by themselves have not. Transformers'
+    /// token classification asks for `add_prefix_space` there.
+    fn needs_spaces(&self) -> bool {
+        matches!(self.inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::ByteLevel(bytes)) if !bytes.add_prefix_space)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::super::tests::write_tokenizer;
+    use super::*;
+
+    const NONE: u32 = UNCOUNTED;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split('|').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_word_is_marked_at_its_first_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_tokenizer(folder.path(), true);
+        let check = |max_tokens, text: &str, ids: &[u32], begins: &[u32], truncated| {
+            let words = words(text);
+            let tokens = Tokenizer::load(&path, max_tokens).unwrap().encode_words(&[&words]).unwrap().remove(0);
+            assert_eq!((tokens.ids.as_slice(), tokens.begins.as_slice()), (ids, begins), "{text}");
+            assert_eq!((tokens.types, tokens.truncated), (vec![0; ids.len()], truncated), "{text}");
+        };
+        check(8, "a|b", &[1, 3, 4, 2], &[NONE, 0, 1, NONE], false);
+        // Words of several tokens, of none, and unknown ones.
+        check(8, "a b|c", &[1, 3, 4, 5, 2], &[NONE, 0, NONE, 1, NONE], false);
+        check(8, "a||b", &[1, 3, 4, 2], &[NONE, 0, 2, NONE], false);
+        check(8, "x|a", &[1, 0, 3, 2], &[NONE, 0, 1, NONE], false);
+        check(8, " |", &[1, 2], &[NONE, NONE], false);
+        // Cut within a word and between words.
+        check(5, "a|b c d|a", &[1, 3, 4, 5, 2], &[NONE, 0, 1, NONE, NONE], true);
+        check(4, "a|b|c", &[1, 3, 4, 2], &[NONE, 0, 1, NONE], true);
+    }
+
+    /// However many words make nothing: those after them are found, and the rest is not looked at.
+    #[test]
+    fn many_words_are_looked_at_as_far_as_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 8).unwrap();
+        let mut many = vec![" ".to_owned(); 1000];
+        many.extend(["a".to_owned(), "b ".repeat(1 << 20)]);
+        many.extend(vec!["c".to_owned(); 1 << 20]);
+        let tokens = tokenizer.encode_words(&[&many]).unwrap().remove(0);
+        assert_eq!(tokens.ids, [1, 3, 4, 4, 4, 4, 4, 2]);
+        assert_eq!(tokens.begins, [NONE, 1000, 1001, NONE, NONE, NONE, NONE, NONE]);
+        assert!(tokens.truncated);
+    }
+
+    /// RoBERTa's: a word inside of a sentence begins with the space before it.
+    #[test]
+    fn bytes_know_a_word_by_its_space() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        let tokenizer = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": bytes, "post_processor": null, "decoder": null,
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+                "fuse_unk": false, "byte_fallback": false,
+                "vocab": {"a": 0, "Ġ": 1, "Ġa": 2}, "merges": ["Ġ a"],
+            },
+        });
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, tokenizer.to_string()).unwrap();
+        let tokenizer = Tokenizer::load(&path, 8).unwrap();
+        let tokens = tokenizer.encode_words(&[&words("a|aa")]).unwrap().remove(0);
+        assert_eq!((tokens.ids, tokens.begins), (vec![2, 2, 0], vec![0, 1, NONE]));
+    }
+}

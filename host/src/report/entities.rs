@@ -1,0 +1,139 @@
+//! Entities that the labels of words spell in IOB2: `B-X` begins one of type X, `I-X` goes on in it, `O` is outside of all.
+//!
+//! They are found as conlleval and seqeval find them: an `I-X` after anything but `B-X` or `I-X` begins an entity too. One is
+//! predicted right where its first word, its last word and its type are; precision, recall and F1 are over all types together.
+
+use std::collections::BTreeMap;
+
+use super::metrics::{Scores, ratio};
+
+/// Names of the metrics.
+pub const NAMES: [&str; 3] = ["entity_f1", "entity_precision", "entity_recall"];
+
+/// What each class says of entities.
+#[derive(Clone, Debug)]
+pub struct Tags(Vec<Tag>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Tag {
+    Outside,
+    /// Begins an entity of a type.
+    Begin(String),
+    /// Goes on in an entity of a type.
+    Inside(String),
+}
+
+impl Tag {
+    fn of(label: &str) -> Option<Self> {
+        match label.split_at_checked(2) {
+            None if label == "O" => Some(Self::Outside),
+            Some(("B-", kind)) => Some(Self::Begin(kind.to_owned())),
+            Some(("I-", kind)) => Some(Self::Inside(kind.to_owned())),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> Option<&str> {
+        match self {
+            Self::Outside => None,
+            Self::Begin(kind) | Self::Inside(kind) => Some(kind),
+        }
+    }
+}
+
+/// An entity: where it begins and ends, and its type.
+type Entity<'a> = (usize, usize, &'a str);
+
+impl Tags {
+    /// `None` where the classes' names are none of IOB2, or no entity begins in any.
+    pub fn of(labels: &[String]) -> Option<Self> {
+        let tags: Vec<Tag> = labels.iter().map(|label| Tag::of(label)).collect::<Option<_>>()?;
+        tags.iter().any(|tag| matches!(tag, Tag::Begin(_))).then_some(Self(tags))
+    }
+
+    /// Scores of the predicted entities; the support is the number of true ones. `lengths`: how many words each text has; no
+    /// entity reaches over two texts.
+    pub fn scores(&self, targets: &[u32], predictions: &[u32], lengths: &[usize]) -> Scores {
+        let (mut actual, mut predicted, mut right) = (0, 0, 0);
+        let mut start = 0;
+        for &length in lengths {
+            let (of_targets, of_predictions) =
+                (self.entities(&targets[start..][..length]), self.entities(&predictions[start..][..length]));
+            actual += of_targets.len() as u64;
+            predicted += of_predictions.len() as u64;
+            right += of_predictions.iter().filter(|entity| of_targets.binary_search(entity).is_ok()).count() as u64;
+            start += length;
+        }
+        Scores {
+            precision: ratio(right, predicted),
+            recall: ratio(right, actual),
+            f1: ratio(2 * right, actual + predicted),
+            support: actual,
+        }
+    }
+
+    /// The entities of one text, in order.
+    fn entities(&self, classes: &[u32]) -> Vec<Entity<'_>> {
+        let mut found: Vec<Entity<'_>> = Vec::new();
+        let mut last = None;
+        for (place, &class) in classes.iter().enumerate() {
+            let tag = &self.0[class as usize];
+            if let Some(kind) = tag.kind() {
+                match found.last_mut() {
+                    Some(entity) if last == Some(kind) && matches!(tag, Tag::Inside(_)) => entity.1 = place,
+                    _ => found.push((place, place, kind)),
+                }
+            }
+            last = tag.kind();
+        }
+        found
+    }
+}
+
+/// Names and values.
+pub fn to_map(scores: &Scores) -> BTreeMap<String, f64> {
+    let Scores { precision, recall, f1, support: _ } = *scores;
+    NAMES.iter().zip([f1, precision, recall]).map(|(name, value)| ((*name).to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn scores_are_seqevals() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/entities.json");
+        let reference: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let labels: Vec<String> = serde_json::from_value(reference["labels"].clone()).unwrap();
+        let tags = Tags::of(&labels).unwrap();
+        let cases = reference["cases"].as_array().unwrap();
+        assert!(cases.len() >= 20);
+        for case in cases {
+            let texts = |key: &str| serde_json::from_value::<Vec<Vec<u32>>>(case[key].clone()).unwrap();
+            let (targets, predictions) = (texts("true"), texts("predicted"));
+            let lengths: Vec<usize> = targets.iter().map(Vec::len).collect();
+            let found = tags.scores(&targets.concat(), &predictions.concat(), &lengths);
+            assert_eq!(case["support"], found.support);
+            for (name, value) in to_map(&found) {
+                let expected = case[&name].as_f64().unwrap();
+                assert!((value - expected).abs() < 1e-12, "{name}: {value} is not {expected} in {case}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_labels_spell_none() {
+        let check = |labels: &[&str], expected: bool| {
+            let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+            assert_eq!(Tags::of(&labels).is_some(), expected, "{labels:?}");
+        };
+        check(&["B-ORG", "I-ORG", "O"], true);
+        check(&["B-", "O"], true);
+        check(&["O"], false);
+        check(&["I-X", "O"], false);
+        check(&["B-X", "O", "VERB"], false);
+        check(&["0", "1"], false);
+        check(&["\u{e9}", "B-X"], false);
+    }
+}
