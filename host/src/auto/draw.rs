@@ -147,7 +147,7 @@ mod tests {
         let names: Vec<&str> = both.iter().map(|configuration| configuration.name.as_str()).collect();
         assert_eq!(names, ["a-1", "b-1", "a-2", "b-2", "a-3", "b-3", "a-4", "b-4", "a-5"]);
         let alone: Vec<_> = both.iter().filter(|configuration| configuration.strategy == "a").cloned().collect();
-        assert_eq!(draw(5, 0, &[a.clone()]), alone, "what else is searched, and how much, changes no draw");
+        assert_eq!(draw(5, 0, std::slice::from_ref(&a)), alone, "what else is searched, and how much, changes no draw");
         assert_ne!(both[2].settings, both[3].settings);
         assert_ne!(draw(5, 1, &[a])[1..], alone[1..]);
     }
