@@ -85,7 +85,7 @@ fn every_token_has_outputs() {
     }
     let tape = Tape::evaluation();
     let features = Recorded::constant(numbers(&reference["features"], &[SHAPE[0], 4]));
-    let outputs = head.forward(&tape, &features, &Layout::from_lengths([3, 4].into_iter())).unwrap();
+    let outputs = head.forward(&tape, &features, &Layout::from_lengths([3, 4])).unwrap();
     close(&outputs.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap(), &reference["outputs"]);
     let predicted = head.predict(&tape, &outputs).unwrap();
     assert_eq!(predicted.dims(), SHAPE);
