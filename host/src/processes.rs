@@ -15,7 +15,7 @@ use crate::run::DeviceChoice;
 use crate::run::checkpoint::Checkpoints;
 use crate::run::folder;
 use crate::run::interrupt::Interrupt;
-use crate::run::result::PluginUsed;
+use crate::run::result::{self, PluginUsed};
 use crate::{Error, Result};
 
 /// The argument by which a run ends when the process that started it is killed.
@@ -134,7 +134,7 @@ impl Runner<'_> {
 
 /// Whether a run has ended well.
 pub(crate) fn has_result(folder: &Path) -> bool {
-    folder.join("result.json").is_file()
+    folder.join(result::FILE).is_file()
 }
 
 /// Waits until nobody is at work in a run folder: a run that a killed process left behind writes its last checkpoint.

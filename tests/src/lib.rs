@@ -6,8 +6,12 @@
 mod built;
 mod workdir;
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 pub use built::{Built, build, cargo, target_folder};
 pub use workdir::{Outcome, Workdir, on_one_line, result_json, steps};
@@ -27,6 +31,20 @@ pub fn minilm() -> Option<PathBuf> {
     let folder = std::env::var_os("FTHOST_MINILM")
         .map_or_else(|| target_folder().join("fixtures/all-MiniLM-L6-v2"), PathBuf::from);
     folder.join("model.safetensors").is_file().then_some(folder)
+}
+
+/// The folder of real data, where it is on this machine: `FTHOST_DATA`, or beside the repository.
+pub fn data() -> PathBuf {
+    std::env::var_os("FTHOST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from)
+}
+
+/// What a script of `tests/reference` prints as JSON on its last line.
+#[track_caller]
+pub fn reference<I: AsRef<OsStr>>(python: &Path, script: &str, arguments: impl IntoIterator<Item = I>) -> Value {
+    let script = root().join("tests/reference").join(script);
+    let output = Command::new(python).arg(script).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()).unwrap()
 }
 
 /// The folders of the plugins: every one under `plugins/`.

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use fthost_tests::{Workdir, on_one_line, result_json, root, skipped};
+use fthost_tests::{Workdir, on_one_line, reference, result_json, skipped};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -77,14 +76,8 @@ fn peft_takes_the_same_step() {
 
 /// By tensor, how far the step between two runs is from PEFT's.
 fn step_off(python: &Path, folder: &Path) -> Value {
-    let output = Command::new(python)
-        .arg(root().join("tests/reference/peft_step.py"))
-        .args(["model", "run/adapter", "next/adapter", "train.tsv"].map(|name| folder.join(name)))
-        .arg("0.5")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()).unwrap()
+    let files = ["model", "run/adapter", "next/adapter", "train.tsv"].map(|name| folder.join(name).into_os_string());
+    reference(python, "peft_step.py", files.into_iter().chain(["0.5".into()]))
 }
 
 #[test]

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use fthost_tests::{Workdir, minilm, on_one_line, result_json, root, skipped};
+use fthost_tests::{Workdir, data, minilm, on_one_line, reference, result_json, root, skipped};
 use serde_json::{Value, json};
 
 use crate::text::{LORA, RUN, python, text_workdir};
@@ -177,21 +176,14 @@ fn what_peft_saves_now_computes_the_same_here() {
 
 /// Lets PEFT save a folder `adapter`; what it computes with it.
 fn saved_by_peft(python: &Path, folder: &Path, config: &Value) -> Value {
-    let output = Command::new(python)
-        .arg(root().join("tests/reference/peft_save.py"))
-        .args(["model", "adapter", "test.tsv"].map(|name| folder.join(name)))
-        .arg(config.to_string())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()).unwrap()
+    let files = ["model", "adapter", "test.tsv"].map(|name| folder.join(name).into_os_string());
+    reference(python, "peft_save.py", files.into_iter().chain([config.to_string().into()]))
 }
 
 /// Folders of seven methods that PEFT saved, with the logits that it computes with them.
 #[test]
 fn pefts_own_folders_give_its_logits() {
-    let data = std::env::var_os("FTHOST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from);
-    let folder = data.join("reference/adapters");
+    let folder = data().join("reference/adapters");
     let (Some(model), Ok(entries)) = (minilm(), fs::read_dir(&folder)) else {
         return skipped(
             "all-MiniLM-L6-v2 (scripts/fetch-minilm.sh) or PEFT's folders ($FTHOST_DATA/reference/adapters) are not here",

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use fthost_tests::{Workdir, on_one_line, result_json, root, skipped};
+use fthost_tests::{Workdir, on_one_line, reference, result_json, skipped};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -112,12 +111,7 @@ fn transformers_computes_the_same_with_adapters() {
 /// What Transformers computes with the adapters of a run.
 fn transformers(python: &Path, workdir: &Workdir) -> Value {
     let run_file: toml::Table = fs::read_to_string(workdir.path().join("run/run.toml")).unwrap().parse().unwrap();
-    let output = Command::new(python)
-        .arg(root().join("tests/reference/adapter_check.py"))
-        .args(["model", "run/adapter", "test.tsv"].map(|name| workdir.path().join(name)))
-        .arg(serde_json::to_string(&run_file["strategy"][0]).unwrap())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()).unwrap()
+    let files = ["model", "run/adapter", "test.tsv"].map(|name| workdir.path().join(name).into_os_string());
+    let strategy = serde_json::to_string(&run_file["strategy"][0]).unwrap();
+    reference(python, "adapter_check.py", files.into_iter().chain([strategy.into()]))
 }

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-use fthost_tests::{Workdir, minilm, result_json, root, skipped, steps};
+use fthost_tests::{Workdir, data, minilm, reference, result_json, root, skipped, steps};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -123,14 +122,7 @@ pub(crate) fn python() -> Option<PathBuf> {
 
 /// Mean loss and confusion matrix of an adapter (or, where that is a whole model, of it) on test data, as PEFT computes them.
 pub(crate) fn peft(python: &Path, base: &Path, adapter: &Path, test: &Path) -> Value {
-    let output = Command::new(python)
-        .arg(root().join("tests/reference/peft_check.py"))
-        .args([base, adapter, test])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+    reference(python, "peft_check.py", [base, adapter, test])
 }
 
 #[track_caller]
@@ -165,8 +157,7 @@ fn peft_reads_ia3_and_computes_the_same() {
 
 #[test]
 fn sst2_on_a_real_bert() {
-    let data =
-        std::env::var_os("FTHOST_DATA").map_or_else(|| root().join("../shared/data"), PathBuf::from).join("sst2");
+    let data = data().join("sst2");
     let (Some(model), true) = (minilm(), data.join("train.tsv").is_file()) else {
         return skipped("all-MiniLM-L6-v2 (scripts/fetch-minilm.sh) or SST-2 ($FTHOST_DATA/sst2) is not here");
     };

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use fthost_tests::{Workdir, on_one_line, result_json, root, skipped, steps};
+use fthost_tests::{Workdir, on_one_line, reference, result_json, root, skipped, steps};
 use serde_json::{Value, json};
 
 use crate::text::{LORA, RUN, python, text_workdir};
@@ -189,13 +188,7 @@ fn runs_on_words_are_the_same_at_any_number_of_threads_and_can_be_compared() {
 
 fn transformers(python: &Path, workdir: &Workdir, folder: &str) -> Value {
     let path = |name: &str| workdir.path().join(name);
-    let output = Command::new(python)
-        .arg(root().join("tests/reference/token_check.py"))
-        .args([path("model"), path(folder), path("test.jsonl")])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().last().unwrap()).unwrap()
+    reference(python, "token_check.py", [path("model"), path(folder), path("test.jsonl")])
 }
 
 #[test]

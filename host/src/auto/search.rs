@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::draw::{Configuration, Space, configurations};
 use super::rungs::{Rung, least_budget, rungs};
 use super::{Options, TRAIL, strategies};
-use crate::compare::{Candidate, differences};
+use crate::compare::{Candidate, differences, going_on};
 use crate::processes::Runner;
 use crate::report::numbers::{count, significant};
 use crate::report::table::Table;
@@ -107,11 +107,7 @@ impl Search {
 
     /// What differs between this search and the one that would go on with it, one line each.
     fn differences(&self, options: &Options) -> Result<Vec<String>> {
-        let mut now = options.candidates.clone();
-        if now.is_empty() {
-            now = self.candidates.iter().map(Candidate::as_of_now).collect::<Result<_>>()?;
-            now.iter_mut().for_each(|candidate| candidate.identity.device = options.device.to_string());
-        }
+        let now = going_on(&self.candidates, &options.candidates, options.device)?;
         let mut found = differences(&self.candidates, &now);
         if let Some(budget) = options.budget.filter(|budget| *budget != self.budget) {
             found.push(format!("the budget: {} then, {budget} now", self.budget));

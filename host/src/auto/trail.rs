@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use crate::plugin::Search as PluginSearch;
 use crate::report::metrics::higher_is_better;
 use crate::report::numbers::{count, duration, significant};
 use crate::report::table::Table;
+use crate::run::result;
 use crate::run::watch::Watch;
 use crate::run::{DeviceChoice, shell_path};
 use crate::{Error, Result};
@@ -104,12 +104,9 @@ impl Left {
     /// # Errors
     /// Where something is missing or does not read.
     pub(super) fn read(folder: &Path, task: &str) -> Result<Self> {
-        let path = folder.join("result.json");
-        let text = fs::read_to_string(&path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-        let unreadable = |what: &dyn std::fmt::Display| Error::run(format!("{} does not read: {what}", path.display()));
-        let json: Json = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
+        let json: Json = result::read(folder)?;
         let watch = json.tasks.get(task).and_then(|task| task.watch.as_ref());
-        let watch = watch.ok_or_else(|| unreadable(&format!("the task {task} was not watched")))?;
+        let watch = watch.ok_or_else(|| result::unreadable(folder, &format!("the task {task} was not watched")))?;
         let value = watch.best.map(|best| best.value);
         Ok(Self {
             metric: Some(watch.metric.clone()),

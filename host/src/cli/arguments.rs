@@ -197,9 +197,7 @@ pub(super) struct RunArguments {
 impl RunArguments {
     /// The run file with everything that the command line sets in it.
     pub(super) fn run_file(&self) -> Result<RunFile> {
-        let mut overrides = self.sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
-        overrides.extend(self.seed.map(|seed| Override::flag("--seed", "train.seed", seed)));
-        overrides.extend(self.threads.map(|threads| Override::flag("--threads", "train.threads", threads)));
+        let overrides = overrides(&self.sets, self.seed, self.threads)?;
         match self.file.as_ref().or(self.config.as_ref()) {
             Some(path) => RunFile::load(path, &overrides),
             None if self.resume && self.plugins.is_empty() => {
@@ -245,6 +243,14 @@ impl RunArguments {
                 .with_help("leave it out; a run file that is named as a command is ./NAME")),
         }
     }
+}
+
+/// What the command line sets in a run file: by `--set`, and by the flags that stand for a key.
+pub(super) fn overrides(sets: &[String], seed: Option<u64>, threads: Option<usize>) -> Result<Vec<Override>> {
+    let mut overrides = sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
+    overrides.extend(seed.map(|seed| Override::flag("--seed", "train.seed", seed)));
+    overrides.extend(threads.map(|threads| Override::flag("--threads", "train.threads", threads)));
+    Ok(overrides)
 }
 
 /// Reads `cpu`, `cuda` or `cuda:N`.

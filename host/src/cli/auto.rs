@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fthost::run::DeviceChoice;
-use fthost::run::file::{Override, RunFile};
+use fthost::run::file::RunFile;
 use fthost::{Error, Result, auto};
 
-use super::arguments::device;
+use super::arguments::{device, overrides};
 
 /// The arguments of a search.
 #[derive(Debug, Args)]
@@ -61,9 +61,7 @@ pub(super) struct AutoArguments {
 impl AutoArguments {
     /// What to search, nothing where a search goes on as it was begun.
     pub(super) fn options(self, json: bool) -> Result<auto::Options> {
-        let mut overrides = self.sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
-        overrides.extend(self.seed.map(|seed| Override::flag("--seed", "train.seed", seed)));
-        overrides.extend(self.threads.map(|threads| Override::flag("--threads", "train.threads", threads)));
+        let overrides = overrides(&self.sets, self.seed, self.threads)?;
         let base = match &self.file {
             Some(path) => RunFile::load(path, &overrides)?,
             None => RunFile::demo(&overrides)?,

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fthost::run::DeviceChoice;
-use fthost::run::file::{Override, RunFile};
+use fthost::run::file::RunFile;
 use fthost::{Error, Result, compare};
 
-use super::arguments::device;
+use super::arguments::{device, overrides};
 
 /// The arguments of a comparison.
 #[derive(Debug, Args)]
@@ -56,8 +56,7 @@ pub(super) struct CompareArguments {
 impl CompareArguments {
     /// What to compare, nothing where a comparison goes on as it was begun.
     pub(super) fn options(self, json: bool) -> Result<compare::Options> {
-        let mut overrides = self.sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
-        overrides.extend(self.threads.map(|threads| Override::flag("--threads", "train.threads", threads)));
+        let overrides = overrides(&self.sets, None, self.threads)?;
         let load = |path: &PathBuf| Ok((path.clone(), RunFile::load(path, &overrides)?));
         let files = self.files.iter().map(load).collect::<Result<Vec<_>>>()?;
         let base = match files.first() {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use fthost::run::file::{Override, RunFile};
+use fthost::run::file::RunFile;
 use fthost::run::folder::{cannot_write, write_file_atomically};
 use fthost::run::lr_find::Range;
 use fthost::run::open::TrainedModel;
@@ -23,7 +23,7 @@ use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments};
+use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments, overrides};
 
 /// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
 const LOG_VARIABLE: &str = "FTHOST_LOG";
@@ -95,7 +95,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
 
 impl UseArguments {
     fn open(&self, run: &Path) -> Result<TrainedModel> {
-        let sets = self.sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
+        let sets = overrides(&self.sets, None, None)?;
         TrainedModel::open(run, &self.plugins, &sets, self.device)
     }
 }

@@ -110,11 +110,7 @@ fn open(options: &Options) -> Result<(PathBuf, Record)> {
     };
     let text = std::fs::read_to_string(&path).map_err(|error| no_comparison(&error))?;
     let begun: Record = serde_json::from_str(&text).map_err(|error| no_comparison(&error))?;
-    let mut now = options.candidates.clone();
-    if now.is_empty() {
-        now = begun.candidates.iter().map(Candidate::as_of_now).collect::<Result<_>>()?;
-        now.iter_mut().for_each(|candidate| candidate.identity.device = options.device.to_string());
-    }
+    let now = going_on(&begun.candidates, &options.candidates, options.device)?;
     let differences = differences(&begun.candidates, &now);
     if !differences.is_empty() {
         return Err(Error::usage(format!(
@@ -126,6 +122,16 @@ fn open(options: &Options) -> Result<(PathBuf, Record)> {
     }
     let metric = options.metric.clone().or(begun.metric);
     Ok((folder.clone(), Record { seeds: seeds.unwrap_or(begun.seeds), metric, candidates: now }))
+}
+
+/// The candidates of what goes on: those that are named, or without any those that it began with, as their plugins are now.
+pub(crate) fn going_on(begun: &[Candidate], named: &[Candidate], device: DeviceChoice) -> Result<Vec<Candidate>> {
+    if !named.is_empty() {
+        return Ok(named.to_vec());
+    }
+    let mut now = begun.iter().map(Candidate::as_of_now).collect::<Result<Vec<_>>>()?;
+    now.iter_mut().for_each(|candidate| candidate.identity.device = device.to_string());
+    Ok(now)
 }
 
 /// What differs between the candidates of a comparison that was begun and those of now, one line each.

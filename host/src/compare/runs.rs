@@ -1,16 +1,16 @@
 //! What the runs of a comparison left in their folders.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use fthost_plugin_api::PredictionKind;
 use serde::Deserialize;
 
 use super::candidates::Candidate;
+use crate::Result;
 use crate::run::predictions::{self, Row};
 use crate::run::proof::Pairing;
-use crate::{Error, Result};
+use crate::run::result;
 
 /// A result that a run has left.
 #[derive(Clone, Debug)]
@@ -66,11 +66,9 @@ impl Left {
     /// # Errors
     /// Where something is missing or does not read.
     pub(super) fn read(folder: &Path, task: &str) -> Result<Self> {
-        let path = folder.join("result.json");
-        let text = fs::read_to_string(&path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-        let unreadable = |what: &dyn std::fmt::Display| Error::run(format!("{} does not read: {what}", path.display()));
-        let json: Json = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
-        let result = json.tasks.get(task).ok_or_else(|| unreadable(&format!("it has no task {task}")))?;
+        let json: Json = result::read(folder)?;
+        let result =
+            json.tasks.get(task).ok_or_else(|| result::unreadable(folder, &format!("it has no task {task}")))?;
         Ok(Self {
             seconds: json.train.seconds,
             peak_rss_bytes: json.train.peak_rss_bytes,

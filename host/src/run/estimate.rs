@@ -58,7 +58,7 @@ impl Estimate {
             train_seconds += speed.per_token * task.train.total_tokens() as f64 * passes + speed.per_update * steps;
             // In sequence all are tested after each.
             let before = if settings.evaluate_before { 1.0 } else { 0.0 };
-            let tests = if setup.phases.len() > 1 { 1.0 + setup.phases.len() as f64 } else { 1.0 };
+            let tests = setup.phases.len() as f64;
             for (data, times) in [(&task.test, before + tests), (&task.validation, validations)] {
                 let Some(data) = data else { continue };
                 let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();

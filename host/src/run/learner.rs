@@ -108,11 +108,17 @@ impl Learner<'_> {
     /// Gradients of the sum of the examples' loss terms, batch by batch.
     fn gradients(&self, batch: &Batch, step: u64, loss_scale: f64) -> Result<BatchGradients> {
         let pass = self.pass(batch.task, &self.tasks[batch.task].train);
-        let holding = (!self.reference.is_empty()).then_some(Holding {
-            regularizers: self.regularizers,
-            tasks: self.tasks,
-            reference: &self.reference,
-        });
+        let holding = if self.reference.is_empty() {
+            None
+        } else {
+            let mut regularizers = Vec::new();
+            for regularizer in self.regularizers.iter() {
+                if regularizer.needs_reference()? {
+                    regularizers.push(regularizer);
+                }
+            }
+            Some(Holding { regularizers, tasks: self.tasks, reference: &self.reference })
+        };
         let mut sum = BatchGradients::default();
         for (i, rows) in batch.rows.chunks(self.settings.batch_size).enumerate() {
             let first = (i * self.settings.batch_size) as u64;

@@ -59,7 +59,7 @@ use proof::{Pairing, Proof};
 use reference::Reference;
 use result::{Parameters, Summary, TaskResult};
 use setup::Setup;
-use snapshot::{Header, TrainState};
+use snapshot::{After, Header, TrainState};
 use task::Task;
 use train::Trainer;
 
@@ -248,7 +248,19 @@ impl Begun<'_> {
         progress.finish();
         let mut state = outcome?;
 
-        let after: BTreeMap<String, Evaluation> = evaluate_all(&trainer, "after training")?.into_iter().collect();
+        let after = evaluate_all(&trainer, "after training")?;
+        if phases.len() > 1 {
+            let ended = trainer.learner.tasks.last().map(|task| task.name.clone()).unwrap_or_default();
+            let (step, when) = (state.trained.steps, format!("after {ended}"));
+            let mut last = After { task: ended, metrics: BTreeMap::new() };
+            for (name, evaluation) in &after {
+                let metrics = evaluation.metrics();
+                folder.log(&Line::Evaluation { step, task: name, when: &when, metrics: &metrics })?;
+                last.metrics.insert(name.clone(), metrics);
+            }
+            state.sequence.push(last);
+        }
+        let after: BTreeMap<String, Evaluation> = after.into_iter().collect();
         let best = state.watched.last().and_then(|watch| watch.as_ref()?.best);
         let step = best.map_or(state.trained.steps, |best| best.step);
         for (name, evaluation) in &after {
@@ -317,7 +329,7 @@ impl Begun<'_> {
         };
         let page = page::page(&summary, &folder.logged()?);
         folder.write("report.html", page.as_bytes())?;
-        folder.write_json("result.json", &summary)?;
+        folder.write_json(result::FILE, &summary)?;
         output.conclude(&summary, &summary.to_text());
         Ok(summary)
     }

@@ -14,7 +14,7 @@ use super::evaluate::{Evaluation, evaluate, predict, predict_words};
 use super::file::{ModelInit, Override, RunFile};
 use super::folder::RunFolder;
 use super::predict::{Format, WordWriter, Writer};
-use super::result::{PluginUsed, TaskResult};
+use super::result::{self, PluginUsed, TaskResult};
 use super::snapshot::{self, Header};
 use super::step::Pass;
 use super::{DeviceChoice, checkpoint, export, setup};
@@ -71,7 +71,7 @@ impl TrainedModel {
             return peft::open(folder, plugins, overrides, device);
         }
         let mut file = RunFile::reopen(&RunFolder::run_file(folder)?, overrides)?;
-        let mut left: Left = read_json(&folder.join("result.json"), folder)?;
+        let mut left: Left = read_json(&folder.join(result::FILE), folder)?;
         let recorded = left.plugins.iter().map(|plugin| plugin.path.clone());
         let recorded: Vec<String> = recorded.filter(|path| Path::new(path).is_file()).collect();
         let plugins = if plugins.is_empty() { recorded.as_slice() } else { plugins };

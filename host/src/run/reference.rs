@@ -64,7 +64,7 @@ fn file(run: &Path, task: &str) -> PathBuf {
 /// Regularizers, and the outputs that they hold.
 pub struct Holding<'a> {
     /// The regularizers that want outputs.
-    pub regularizers: &'a [RegularizerInstance],
+    pub regularizers: Vec<&'a RegularizerInstance>,
     /// All tasks.
     pub tasks: &'a [Task],
     /// What earlier heads said.
@@ -100,7 +100,7 @@ impl Holding<'_> {
             tape.set_layout(features.layout.clone());
             let now = head.forward(tape, &features.value, &features.layout)?;
             let then = Value::constant(outputs.index_select(&rows, 0)?.to_device(&model.device)?);
-            for regularizer in self.regularizers {
+            for regularizer in &self.regularizers {
                 let Some(penalty) = regularizer.output_penalty(tape, &now, &then)? else { continue };
                 sum = Some(match sum {
                     Some(sum) => tape.add(&sum, &penalty)?,

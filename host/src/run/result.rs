@@ -1,8 +1,10 @@
 //! `result.json` and the summary that a person sees at the end.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::{Evaluation, Outcome};
@@ -15,6 +17,25 @@ use super::watch::{Best, Watch};
 use crate::plugin::Plugin;
 use crate::report::classification;
 use crate::report::table::Table;
+use crate::{Error, Result};
+
+/// The file's name.
+pub const FILE: &str = "result.json";
+
+/// Reads the parts of a run's result that are needed.
+///
+/// # Errors
+/// Where it is missing or does not read.
+pub fn read<T: DeserializeOwned>(run: &Path) -> Result<T> {
+    let path = run.join(FILE);
+    let text = std::fs::read_to_string(&path).map_err(Error::io(format!("cannot read {}", path.display())))?;
+    serde_json::from_str(&text).map_err(|error| unreadable(run, &error))
+}
+
+/// The error of a result that does not hold what it should.
+pub fn unreadable(run: &Path, what: &dyn Display) -> Error {
+    Error::run(format!("{} does not read: {what}", run.join(FILE).display()))
+}
 
 /// What a run came to. Its fields are promised to scripts: new ones may come, none goes.
 #[derive(Clone, Debug, Serialize)]

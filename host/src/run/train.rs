@@ -136,7 +136,8 @@ impl Trainer<'_> {
         phase
             .tasks()
             .try_for_each(|task| self.tell(&Event::TaskEnd { task: self.learner.tasks[task].name.clone() }, task))?;
-        if self.phases.len() > 1 {
+        // What the last phase comes to is the run's own result.
+        if state.phase.number + 1 < self.phases.len() {
             let ended = phase.tasks().next().map_or("", |task| self.learner.tasks[task].name.as_str());
             let mut after = After { task: ended.to_owned(), metrics: BTreeMap::new() };
             for (i, task) in self.learner.tasks.iter().enumerate() {
