@@ -101,6 +101,11 @@ pub const OPS: &[OpSignature] = &[
     ),
     op("sum@1", "x -> sum of all elements, a scalar"),
     op("mean@1", "x -> mean of all elements, a scalar"),
+    op(
+        "squared_distance@1",
+        "x, anchor, weights or none, all of one shape -> sum of weights * (x - anchor)^2, a scalar; no gradient flows into anchor \
+         and weights",
+    ),
     with_ints(op("sum_dim@1", "x -> sum over one dimension"), "dim, keep (1 keeps it with size 1, 0 drops it)"),
     with_ints(op("mean_dim@1", "x -> mean over one dimension"), "dim, keep (1 keeps it with size 1, 0 drops it)"),
     with_ints(op("transpose@1", "x -> x with two dimensions swapped; any element type"), "d0, d1"),

@@ -63,6 +63,8 @@ pub enum Sampling {
         shots: u32,
         /// Query examples of each class.
         queries: u32,
+        /// Training examples of each class, at most, whose outputs [`TaskHead::fit`] gets.
+        support: u32,
     },
 }
 
@@ -158,6 +160,16 @@ pub trait TaskHead: Sized + Send + Sync + 'static {
 
     /// The loss of outputs against targets. `[any thread]`
     fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss>;
+
+    /// Takes what [`predict`](Self::predict) needs from the outputs of training examples, without gradients: prototypes of classes.
+    /// It keeps them in parameters that do not train, by [`Model::set_value`]; these are saved, restored and exported as all others.
+    ///
+    /// Called before each evaluation where [`HeadSpec::sampling`] draws episodes. A class may be without examples, and then is not
+    /// to be predicted. `[run thread]`
+    fn fit(&mut self, outputs: &Tensor, targets: &Tensor, model: &mut Model) -> Result<()> {
+        let _ = (outputs, targets, model);
+        Ok(())
+    }
 
     /// From outputs to the standard form that [`HeadSpec::predictions`] names. `[any thread]`
     fn predict(&self, outputs: &Tensor) -> Result<Tensor>;

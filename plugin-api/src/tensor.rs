@@ -482,6 +482,13 @@ impl Tensor {
         Ok((sum, weight))
     }
 
+    /// Sum of `weights (self - anchor)^2`, a scalar, without weights of the squared differences alone. All have one shape. No gradient
+    /// flows into `anchor` and `weights`. For whole models: it needs no memory of their size but the gradient.
+    pub fn squared_distance(&self, anchor: &impl Operand, weights: Option<&dyn Operand>) -> Result<Self> {
+        let weights = weights.map_or(0, Operand::handle);
+        call(const { ops::index("squared_distance@1") }, &[self.handle, anchor.handle(), weights], &[], &[])
+    }
+
     /// Sum of the squared differences, a scalar
     pub fn squared_error(&self, other: &impl Operand) -> Result<Self> {
         self.sub(other)?.square()?.sum()

@@ -77,6 +77,7 @@ fn texts() -> String {
         ("FT_CALL_SET_LR_FACTOR", model_call::SET_LR_FACTOR),
         ("FT_CALL_PARAMS", model_call::PARAMS),
         ("FT_CALL_SET_PARAMS", model_call::SET_PARAMS),
+        ("FT_CALL_SET_VALUE", model_call::SET_VALUE),
     ];
     texts.map(|(name, text)| format!("#define {name} {text:?}")).join("\n")
 }

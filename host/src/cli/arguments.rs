@@ -68,6 +68,12 @@ pub(super) enum Command {
         run: PathBuf,
         /// File with the examples, in the form of the run's own
         data: PathBuf,
+        /// Few-shot: draws so many episodes from the file, whose classes may be new, and learns each from its support examples
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+        episodes: Option<u32>,
+        /// What the episodes follow from
+        #[arg(long, value_name = "NUMBER", default_value_t = 0, requires = "episodes")]
+        seed: u64,
         #[command(flatten)]
         of: TaskArgument,
         #[command(flatten)]

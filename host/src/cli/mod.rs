@@ -53,7 +53,15 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Plugins => inspect::list(json),
         Command::Plan(run) => plan(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
-        Command::Eval { run, data, of, with } => {
+        Command::Eval { run, data, episodes: Some(episodes), seed, of, with } => {
+            let (task, result) =
+                with.open(&run)?.few_shot(of.task.as_deref(), &data, episodes as usize, seed, !json)?;
+            match json {
+                true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
+                false => say(&result.to_text(&task)),
+            }
+        }
+        Command::Eval { run, data, episodes: None, of, with, .. } => {
             let (task, result) = with.open(&run)?.evaluate(of.task.as_deref(), &data, !json)?;
             match json {
                 true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),

@@ -7,6 +7,7 @@
 mod bytes;
 pub mod dataset;
 mod distinct;
+pub mod episodes;
 mod fingerprint;
 #[cfg(test)]
 mod fixtures;
@@ -25,11 +26,12 @@ pub mod table;
 pub mod text;
 
 pub use dataset::Dataset;
+pub use episodes::Episodes;
 pub use fingerprint::fingerprint;
 pub use images::Part;
 pub use load::{Source, load, unlabelled};
 pub use permutation::Permutation;
-pub use sampler::{Sampler, split_micro_batches};
+pub use sampler::{Sampler, Shuffled, split_micro_batches};
 pub use store::UNCOUNTED;
 pub use table::Columns;
 pub use text::Tokenizer;

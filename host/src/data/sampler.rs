@@ -1,19 +1,50 @@
-//! Which examples come when: shuffled batches, and the split of a batch into micro-batches.
+//! Which examples come when: shuffled batches or episodes, and the split of a batch into micro-batches.
 
 use fthost_autograd::random::Stream;
 
+use super::episodes::Episodes;
 use super::permutation::Permutation;
 
-/// Shuffled batches: every example once an epoch. What an epoch holds is a function of the seed and its number alone,
-/// and each batch is computed when it is asked for: a resumed run needs nothing but its place.
+/// The batches of a task. What an epoch holds is a function of the seed and its number alone, and each batch is computed when it is
+/// asked for: a resumed run needs nothing but its place.
+#[derive(Clone, Debug)]
+pub enum Sampler {
+    /// Shuffled batches.
+    Shuffled(Shuffled),
+    /// Few-shot episodes, so many a batch.
+    Episodes(Episodes, usize),
+}
+
+impl Sampler {
+    /// Batches of an epoch.
+    pub fn batches(&self) -> usize {
+        match self {
+            Self::Shuffled(shuffled) => shuffled.batches(),
+            Self::Episodes(episodes, together) => episodes.number().div_ceil(*together),
+        }
+    }
+
+    /// A batch of an epoch, as rows of the data set; `None` beyond the last.
+    pub fn batch(&self, epoch: u64, number: usize) -> Option<Vec<u32>> {
+        match self {
+            Self::Shuffled(shuffled) => shuffled.epoch_from(epoch, number).next(),
+            Self::Episodes(episodes, together) => {
+                let numbers = (number * together..(number + 1) * together).map(|number| number as u64);
+                (number < self.batches()).then(|| numbers.flat_map(|number| episodes.episode(epoch, number)).collect())
+            }
+        }
+    }
+}
+
+/// Shuffled batches: every example once an epoch.
 #[derive(Clone, Copy, Debug)]
-pub struct Sampler {
+pub struct Shuffled {
     shuffle: Stream,
     examples: usize,
     batch_size: usize,
 }
 
-impl Sampler {
+impl Shuffled {
     /// A sampler of `examples` examples, at most `u32::MAX`. `batch_size` is at least 1: the examples of one optimizer
     /// step.
     pub fn new(seed: u64, examples: usize, batch_size: usize) -> Self {
@@ -40,7 +71,7 @@ impl Sampler {
 /// The batches of an epoch that are still to come.
 #[derive(Clone, Copy, Debug)]
 pub struct Epoch {
-    sampler: Sampler,
+    sampler: Shuffled,
     order: Permutation,
     next: usize,
 }
@@ -49,7 +80,7 @@ impl Iterator for Epoch {
     type Item = Vec<u32>;
 
     fn next(&mut self) -> Option<Vec<u32>> {
-        let Sampler { examples, batch_size, .. } = self.sampler;
+        let Shuffled { examples, batch_size, .. } = self.sampler;
         let first = self.next * batch_size;
         if first >= examples {
             return None;
@@ -106,7 +137,7 @@ mod tests {
 
     #[test]
     fn epochs_differ_and_repeat_themselves() {
-        let epoch = |seed, epoch| Sampler::new(seed, 100, 7).epoch(epoch).flatten().collect::<Vec<_>>();
+        let epoch = |seed, epoch| Shuffled::new(seed, 100, 7).epoch(epoch).flatten().collect::<Vec<_>>();
         assert_eq!(epoch(1, 0), epoch(1, 0));
         assert_ne!(epoch(1, 0), epoch(1, 1));
         assert_ne!(epoch(1, 0), epoch(2, 0));
@@ -115,7 +146,7 @@ mod tests {
     /// Of four billion examples: no batch before it is computed, and nothing is kept.
     #[test]
     fn any_batch_comes_at_once() {
-        let sampler = Sampler::new(1, u32::MAX as usize, 16);
+        let sampler = Shuffled::new(1, u32::MAX as usize, 16);
         let mut epoch = sampler.epoch_from(0, sampler.batches() - 1);
         assert_eq!((epoch.len(), epoch.next().map(|rows| rows.len()), epoch.next()), (1, Some(15), None));
         assert_eq!(sampler.epoch_from(0, usize::MAX).len(), 0);
@@ -138,7 +169,7 @@ mod tests {
         fn an_epoch_holds_every_example_once(
             seed: u64, epoch in 0u64..9, examples in 0usize..300, size in 1usize..50, from in 0usize..40,
         ) {
-            let sampler = Sampler::new(seed, examples, size);
+            let sampler = Shuffled::new(seed, examples, size);
             let batches: Vec<_> = sampler.epoch(epoch).collect();
             prop_assert_eq!(batches.len(), sampler.batches());
             let from = from.min(batches.len());

@@ -12,7 +12,6 @@ use super::setup::Setup;
 use super::step::{DropoutKey, Pass};
 use super::task::Task;
 use crate::Result;
-use crate::data::Sampler;
 
 /// Batches that are measured, after one that warms up.
 const BATCHES: usize = 6;
@@ -51,7 +50,7 @@ impl Estimate {
             let (mut passes, mut steps, mut validations) = (0.0, 0.0, 0.0);
             for phase in setup.phases.iter().filter(|phase| phase.tasks().any(|task| task == i)) {
                 passes += phase.passes(i);
-                steps += phase.passes(i) * task.train.len().div_ceil(settings.examples_per_step()) as f64;
+                steps += phase.passes(i) * task.sampler(settings, settings.accumulate).batches() as f64;
                 let epochs = (phase.steps() as f64 / phase.steps_per_epoch() as f64).ceil();
                 validations += settings.evaluate_steps.map_or(epochs, |every| (phase.steps() / every) as f64);
             }
@@ -86,10 +85,10 @@ struct Speed {
 impl Speed {
     fn measure(setup: &Setup, task: &Task, training: &Pass<'_>, optimizer: &mut Optimizer) -> Result<Self> {
         let settings = &setup.file.train;
-        let sampler = Sampler::new(settings.seed, task.train.len(), settings.batch_size);
+        let sampler = task.sampler(settings, 1);
         let dropout = settings.dropout.then_some(DropoutKey { seed: settings.seed, step: 0, first: 0 });
         let (mut seconds, mut update_seconds, mut tokens, mut batches) = (0.0, 0.0, 0, 0);
-        for (i, rows) in sampler.epoch(0).take(1 + BATCHES).enumerate() {
+        for (i, rows) in (0..1 + BATCHES).map_while(|number| sampler.batch(0, number)).enumerate() {
             let began = Instant::now();
             let gradients = training.gradients(&rows, dropout, 1.0, None)?.gradients;
             gradients.norm()?;

@@ -2,8 +2,9 @@
 
 use fthost_autograd::optim::{self, LossScaler};
 use fthost_autograd::{Gradients, Precision, Tape, Tensor};
-use fthost_plugin_api::{Group, Progress, Rate};
+use fthost_plugin_api::{Group, Progress, Rate, Sampling};
 
+use super::evaluate;
 use super::file::TrainTable;
 use super::phase::Batch;
 use super::reference::{Holding, Reference};
@@ -120,8 +121,9 @@ impl Learner<'_> {
             Some(Holding { regularizers, tasks: self.tasks, reference: &self.reference })
         };
         let mut sum = BatchGradients::default();
-        for (i, rows) in batch.rows.chunks(self.settings.batch_size).enumerate() {
-            let first = (i * self.settings.batch_size) as u64;
+        let size = self.tasks[batch.task].pass_size(self.settings);
+        for (i, rows) in batch.rows.chunks(size).enumerate() {
+            let first = (i * size) as u64;
             let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step, first });
             sum.add(pass.gradients(rows, dropout, loss_scale, holding.as_ref())?)?;
         }
@@ -132,6 +134,16 @@ impl Learner<'_> {
     pub fn pass<'b>(&'b self, task: usize, data: &'b Dataset) -> Pass<'b> {
         let Task { head, spec, .. } = &self.tasks[task];
         Pass { model: self.model, head, spec, data, precision: self.precision }
+    }
+
+    /// Lets a task's head take what it predicts by from training examples, where it learns by episodes: before each evaluation.
+    pub fn fit(&mut self, task: usize) -> Result<()> {
+        let Task { episodes, spec, train, .. } = &self.tasks[task];
+        let (Some(episodes), Sampling::Episodes { support, .. }) = (episodes, spec.sampling) else { return Ok(()) };
+        let rows = episodes.sample(support as usize);
+        let outputs = evaluate::outputs(&self.pass(task, train), &rows)?;
+        let targets = train.targets(&rows, &self.model.device)?;
+        self.tasks[task].head.fit(self.model, &outputs, &targets)
     }
 
     /// Adds the gradients of the regularizers' penalties; their sum, if there was any.

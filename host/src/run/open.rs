@@ -1,5 +1,6 @@
 //! A run that has ended, opened again, or a folder that PEFT saved: its model evaluates, predicts, and is merged into a plain folder.
 
+mod few_shot;
 mod peft;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use crate::data::{self, Columns, Dataset, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
 use crate::{Error, Result};
+
+pub use few_shot::FewShot;
 
 /// The part of `result.json` that is needed.
 #[derive(Deserialize)]

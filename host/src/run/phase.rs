@@ -19,7 +19,7 @@ pub struct Phase {
 }
 
 /// What a task takes part in a phase.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Share {
     /// Its place in the run file.
     task: usize,
@@ -40,21 +40,18 @@ pub struct Batch {
 }
 
 impl Phase {
-    /// The phases of a run, from the numbers of its tasks' training examples.
-    pub fn all(settings: &TrainTable, examples: &[usize]) -> Vec<Self> {
-        let tasks: Vec<usize> = (0..examples.len()).collect();
+    /// The phases of a run, from its tasks' batches, each the examples of one optimizer step.
+    pub fn all(settings: &TrainTable, samplers: &[Sampler]) -> Vec<Self> {
+        let tasks: Vec<usize> = (0..samplers.len()).collect();
         let groups: Vec<&[usize]> = match settings.tasks {
             TaskOrder::Joint => vec![&tasks],
             TaskOrder::Sequence => tasks.chunks(1).collect(),
         };
-        groups.into_iter().map(|group| Self::new(settings, group, examples)).collect()
+        groups.into_iter().map(|group| Self::new(settings, group, samplers)).collect()
     }
 
-    fn new(settings: &TrainTable, tasks: &[usize], examples: &[usize]) -> Self {
-        let samplers: Vec<Sampler> = tasks
-            .iter()
-            .map(|&task| Sampler::new(settings.seed, examples[task], settings.examples_per_step()))
-            .collect();
+    fn new(settings: &TrainTable, tasks: &[usize], samplers: &[Sampler]) -> Self {
+        let samplers: Vec<Sampler> = tasks.iter().map(|&task| samplers[task].clone()).collect();
         let passes: Vec<u64> = samplers.iter().map(|sampler| sampler.batches().max(1) as u64).collect();
         let batches = share_out(&passes, settings.sampling);
         let shares = tasks.iter().zip(samplers).zip(batches);
@@ -97,11 +94,11 @@ impl Phase {
         turns.iter().take(first as usize).for_each(|&turn| given[turn] += 1);
         let shares = self.shares.clone();
         turns.into_iter().skip(first as usize).filter_map(move |turn| {
-            let Share { task, sampler, .. } = shares[turn];
+            let Share { task, ref sampler, .. } = shares[turn];
             let number = given[turn];
             given[turn] += 1;
             let (pass, batch) = (number / sampler.batches() as u64, number % sampler.batches() as u64);
-            let rows = sampler.epoch_from(pass, batch as usize).next()?;
+            let rows = sampler.batch(pass, batch as usize)?;
             Some(Batch { task, rows, first: number == 0 })
         })
     }
@@ -143,6 +140,7 @@ fn share_out(passes: &[u64], sampling: Sampling) -> Vec<u64> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::data::Shuffled;
     use crate::run::file::RunFile;
 
     /// The settings of a run file with two tasks.
@@ -150,6 +148,12 @@ mod tests {
         let task = |name| format!("[[task]]\nname = \"{name}\"\nhead = {{ plugin = \"h\" }}\ntrain = \"a.tsv\"\n");
         let text = format!("[model]\npath = \"m\"\n{}{}[train]\nbatch_size = 2\n{train}", task("a"), task("b"));
         RunFile::parse(&text, std::path::Path::new("run.toml"), &[]).unwrap().train
+    }
+
+    fn all(settings: &TrainTable, examples: &[usize]) -> Vec<Phase> {
+        let sampler =
+            |&examples: &usize| Sampler::Shuffled(Shuffled::new(settings.seed, examples, settings.examples_per_step()));
+        Phase::all(settings, &examples.iter().map(sampler).collect::<Vec<_>>())
     }
 
     /// Batches of the first epochs as the task's number followed by its rows.
@@ -160,9 +164,9 @@ mod tests {
     #[test]
     fn one_task_takes_the_samplers_batches() {
         let settings = settings("seed = 3");
-        let phases = Phase::all(&settings, &[7]);
+        let phases = all(&settings, &[7]);
         assert_eq!((phases.len(), phases[0].steps_per_epoch(), phases[0].steps()), (1, 4, 12));
-        let sampler = Sampler::new(3, 7, 2);
+        let sampler = Shuffled::new(3, 7, 2);
         let expected: Vec<Vec<u32>> = (0..2).flat_map(|epoch| sampler.epoch(epoch)).collect();
         let found = batches(&phases[0], 2);
         assert_eq!(found.iter().map(|batch| batch.rows.clone()).collect::<Vec<_>>(), expected);
@@ -173,7 +177,7 @@ mod tests {
     #[test]
     fn joint_tasks_in_proportion_pass_once_through_each_of_them() {
         let settings = settings("epochs = 2");
-        let phases = Phase::all(&settings, &[5, 12]);
+        let phases = all(&settings, &[5, 12]);
         let [phase] = phases.as_slice() else { panic!("joint tasks share a phase") };
         assert_eq!((phase.steps_per_epoch(), phase.steps()), (3 + 6, 18));
         for epoch in 0..2 {
@@ -191,7 +195,7 @@ mod tests {
     #[test]
     fn an_epoch_goes_on_at_any_batch() {
         for sampling in ["proportional", "sqrt", "uniform"] {
-            let phases = Phase::all(&settings(&format!("sampling = \"{sampling}\"")), &[3, 20, 9]);
+            let phases = all(&settings(&format!("sampling = \"{sampling}\"")), &[3, 20, 9]);
             for epoch in 0..3 {
                 let all: Vec<Batch> = phases[0].epoch_from(epoch, 0).collect();
                 assert_eq!(all.len() as u64, phases[0].steps_per_epoch());
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn tasks_in_sequence_have_a_phase_each_and_the_cap_is_that_of_each() {
-        let phases = Phase::all(&settings("tasks = \"sequence\"\nsteps = 4"), &[5, 40]);
+        let phases = all(&settings("tasks = \"sequence\"\nsteps = 4"), &[5, 40]);
         let found: Vec<(Vec<usize>, u64)> = phases.iter().map(|p| (p.tasks().collect(), p.steps())).collect();
         assert_eq!(found, [(vec![0], 4), (vec![1], 4)]);
         assert!(batches(&phases[1], 1)[0].first);

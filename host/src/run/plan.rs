@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::estimate::Estimate;
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
-use crate::data::Dataset;
+use crate::data::{Dataset, episodes};
 use crate::report::numbers::{count, duration};
 use crate::report::table::Table;
 
@@ -28,6 +28,9 @@ pub struct Plan {
     pub tokens: usize,
     /// Texts cut to the longest length.
     pub truncated: usize,
+    /// By task, what an episode is made of, where a head learns by episodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub episodes: Vec<(String, episodes::Shape)>,
     /// Optimizer steps of one epoch.
     pub steps_per_epoch: u64,
     /// Optimizer steps of the run.
@@ -81,8 +84,10 @@ pub struct Schedule {
     pub steps_per_epoch: u64,
     /// Optimizer steps of the run.
     pub steps: u64,
-    /// Examples of a batch.
+    /// Examples of a batch, or of an episode.
     pub batch_size: usize,
+    /// By task, what an episode is made of.
+    pub episodes: Vec<(String, episodes::Shape)>,
     /// Moments that the optimizer keeps per parameter.
     pub moments: usize,
     /// Micro-batches in flight.
@@ -122,6 +127,7 @@ impl Plan {
             examples: sum(Dataset::len),
             tokens: sum(Dataset::total_tokens),
             truncated: sum(Dataset::truncated),
+            episodes: schedule.episodes.clone(),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
             estimate: None,
@@ -151,6 +157,12 @@ impl Plan {
             rows.row(["", &format!("pattern {:?} matched {} places", found.pattern, found.matched)]);
         }
         rows.row(["data", &self.data_text()]);
+        for (task, shape) in &self.episodes {
+            let episodes::Shape { ways, shots, queries } = shape;
+            let made =
+                format!("{ways} classes of {shots} support examples and {queries} queries: {} examples", shape.size());
+            rows.row(["episodes", &format!("{task}: {made}; train.batch_size has no say")]);
+        }
         rows.row(["steps", &format!("{} ({} an epoch)", self.steps, self.steps_per_epoch)]);
         match &self.estimate {
             None => rows.row(["memory", &format!("about {} MB", self.memory.total() / 1_000_000)]),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fthost_autograd::{Device, Precision};
 use fthost_models::{Encoder, Modality, Read};
-use fthost_plugin_api::{HeadSpec, MethodKind, TargetKind, TaskInfo};
+use fthost_plugin_api::{HeadSpec, MethodKind, Sampling, TargetKind, TaskInfo};
 
 use super::file::{Method, Offer, RegularizerTable, RunFile, TaskTable, Validation, split_argument};
 use super::identity::Identity;
@@ -59,8 +59,8 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
         tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
     }
     freeze_unread(&model, &tasks);
-    let examples: Vec<usize> = tasks.iter().map(|task| task.train.len()).collect();
-    let phases = Phase::all(&file.train, &examples);
+    let samplers: Vec<_> = tasks.iter().map(|task| task.sampler(&file.train, file.train.accumulate)).collect();
+    let phases = Phase::all(&file.train, &samplers);
     let regularizers = attach_regularizers(&file, &tasks, &mut library, &mut model)?;
     let schedule = &file.schedule;
     let scheduler = SchedulerInstance::create(
@@ -206,10 +206,14 @@ fn attach_regularizers(
             let help = "give several [[task]] and train.tasks = \"sequence\", or choose another regularizer";
             return Err(file.at_method(method, error.with_help(help)));
         }
-        let of_tokens = tasks.iter().find(|task| task.spec.targets == TargetKind::TokenClass);
-        if let (true, Some(task)) = (regularizer.needs_reference()?, of_tokens) {
+        let unfit = tasks.iter().find_map(|task| match (task.spec.targets, task.spec.sampling) {
+            (TargetKind::TokenClass, _) => Some((task, "says something of each token")),
+            (_, Sampling::Episodes { .. }) => Some((task, "gives embeddings")),
+            _ => None,
+        });
+        if let (true, Some((task, says))) = (regularizer.needs_reference()?, unfit) {
             let error = Error::plugin(format!(
-                "the regularizer {} holds what a head says of each example, and that of the task {} says something of each token",
+                "the regularizer {} holds what a head says of each example, and that of the task {} {says}",
                 method.plugin, task.name
             ));
             return Err(file.at_method(method, error.with_help("choose another regularizer")));
@@ -234,7 +238,12 @@ impl Setup {
             tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
             steps_per_epoch: self.phases.iter().map(Phase::steps_per_epoch).sum(),
             steps: self.phases.iter().map(Phase::steps).sum(),
-            batch_size: settings.batch_size,
+            batch_size: self.tasks.iter().map(|task| task.pass_size(settings)).max().unwrap_or_default(),
+            episodes: self
+                .tasks
+                .iter()
+                .filter_map(|task| Some((task.name.clone(), task.episodes.as_ref()?.shape)))
+                .collect(),
             moments: settings.optimizer.moments(),
             threads: rayon::current_num_threads(),
         };

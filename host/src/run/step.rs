@@ -13,6 +13,7 @@ use fthost_models::{Features, Input, Read};
 use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope};
 
 use super::reference::Holding;
+use super::task::episode_shape;
 use crate::adapted::AdaptedModel;
 use crate::data::{Dataset, split_micro_batches};
 use crate::plugin::HeadInstance;
@@ -126,7 +127,11 @@ impl Pass<'_> {
             let features = self.features(&tape, &rows, read)?;
             let outputs = self.head_outputs(&tape, &features)?;
             let targets = self.data.targets(&rows, &self.model.device)?;
-            let (sum, weight) = self.head.loss(&tape, &outputs, &targets, &[])?;
+            let support: Vec<u8> = match episode_shape(self.spec) {
+                Some(shape) => places.iter().map(|&place| u8::from(shape.supports(place))).collect(),
+                None => Vec::new(),
+            };
+            let (sum, weight) = self.head.loss(&tape, &outputs, &targets, &support)?;
             let loss = scalar(&sum)?;
             let held = match holding {
                 Some(holding) => holding

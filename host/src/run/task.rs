@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
+use fthost_plugin_api::{HeadSpec, PredictionKind, Sampling, TargetKind};
 
-use super::file::{RunFile, TaskTable, Validation};
+use super::file::{RunFile, TaskTable, TrainTable, Validation};
 use super::setup;
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Part};
+use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, episodes};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
@@ -23,6 +23,8 @@ pub struct Task {
     pub spec: HeadSpec,
     /// The training examples.
     pub train: Dataset,
+    /// What it draws from them, where its head learns by episodes.
+    pub episodes: Option<Episodes>,
     /// The examples that are watched.
     pub validation: Option<Dataset>,
     /// The examples that the result is measured on.
@@ -80,7 +82,36 @@ impl Task {
             (train, validation) = (rest, Some(held_out));
         }
         let monitor = monitored(file, &table.name, &spec, train.labels())?;
-        Ok(Self { name: table.name.clone(), head, spec, train, validation, test, monitor, weight: table.weight })
+        let episodes = episode_shape(&spec).map(|shape| Episodes::new(file.train.seed, &train, shape)).transpose();
+        let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;
+        let (name, weight) = (table.name.clone(), table.weight);
+        Ok(Self { name, head, spec, train, episodes, validation, test, monitor, weight })
+    }
+
+    /// Its batches: the examples of `together` passes, forward and backward, each.
+    pub(super) fn sampler(&self, settings: &TrainTable, together: usize) -> Sampler {
+        match &self.episodes {
+            Some(episodes) => Sampler::Episodes(episodes.clone(), together),
+            None => {
+                let examples = self.pass_size(settings) * together;
+                Sampler::Shuffled(Shuffled::new(settings.seed, self.train.len(), examples))
+            }
+        }
+    }
+
+    /// Examples of one pass, forward and backward: a batch, or an episode.
+    pub(super) fn pass_size(&self, settings: &TrainTable) -> usize {
+        self.episodes.as_ref().map_or(settings.batch_size, |episodes| episodes.shape.size())
+    }
+}
+
+/// The episodes that a head asks for.
+pub(super) fn episode_shape(spec: &HeadSpec) -> Option<episodes::Shape> {
+    match spec.sampling {
+        Sampling::Shuffled => None,
+        Sampling::Episodes { ways, shots, queries, .. } => {
+            Some(episodes::Shape { ways: ways as usize, shots: shots as usize, queries: queries as usize })
+        }
     }
 }
 

@@ -133,11 +133,14 @@ impl Trainer<'_> {
         if let Some(best) = best.filter(|best| best.step != step) {
             snapshot::restore_parameters(self.learner.model, &self.checkpoints.best(best.step)?)?;
         }
+        phase.tasks().try_for_each(|task| self.learner.fit(task))?;
         phase
             .tasks()
             .try_for_each(|task| self.tell(&Event::TaskEnd { task: self.learner.tasks[task].name.clone() }, task))?;
         // What the last phase comes to is the run's own result.
         if state.phase.number + 1 < self.phases.len() {
+            // What the other tasks' heads predict by changes with the encoder.
+            (0..self.learner.tasks.len()).try_for_each(|task| self.learner.fit(task))?;
             let ended = phase.tasks().next().map_or("", |task| self.learner.tasks[task].name.as_str());
             let mut after = After { task: ended.to_owned(), metrics: BTreeMap::new() };
             for (i, task) in self.learner.tasks.iter().enumerate() {
@@ -253,6 +256,9 @@ impl Trainer<'_> {
         let step = state.trained.steps;
         let (mut seen, mut found) = (Mean::default(), Vec::new());
         for i in phase.tasks() {
+            if self.learner.tasks[i].validation.is_some() {
+                self.learner.fit(i)?;
+            }
             let task = &self.learner.tasks[i];
             let Some(data) = &task.validation else { continue };
             let metrics = evaluate(&self.learner.pass(i, data), &|_| {})?.metrics();

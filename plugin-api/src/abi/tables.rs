@@ -217,6 +217,8 @@ pub mod model_call {
     /// `{"handles": [handle], "trainable": bool or null, "lr_factor": number or null, "decay": bool or null}` to the number of
     /// parameters, whoever declared them; null leaves as it is.
     pub const SET_PARAMS: &str = "set_params@1";
+    /// `{"handle", "tensor"}` to null: the parameter takes the tensor's values, which have its shape.
+    pub const SET_VALUE: &str = "set_value@1";
 }
 
 /// Functions of a hook.
@@ -356,15 +358,15 @@ pub struct RegularizerVtable {
 /// One call of a head.
 #[repr(C)]
 pub struct HeadCall {
-    /// forward: features. loss: outputs. predict: outputs. Borrowed.
+    /// forward: features. loss, predict, fit: outputs. Borrowed.
     pub tensor: u64,
-    /// loss: the targets, borrowed; 0 otherwise.
+    /// loss, fit: the targets, borrowed; 0 otherwise.
     pub targets: u64,
     /// forward: sequence offsets; empty otherwise.
     pub offsets: Slice<u32>,
     /// loss in episodes: 1 for support rows; empty otherwise.
     pub support: Slice<u8>,
-    /// The result; passes to the host.
+    /// The result, which passes to the host; not in fit.
     pub output: *mut u64,
     /// loss: the weight the sum is divided by.
     pub weight: *mut f64,
@@ -383,6 +385,8 @@ pub struct TaskHeadVtable {
     pub loss: unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status,
     /// `TaskHead::predict`. `[any thread]`
     pub predict: unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status,
+    /// `TaskHead::fit`. `[run thread]`
+    pub fit: unsafe extern "C" fn(data: *mut c_void, call: *const HeadCall) -> Status,
 }
 
 /// The C entry of a plugin, `fthost_plugin_entry_v1`: takes the host's table, gives the plugin's.

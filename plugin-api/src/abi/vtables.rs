@@ -376,6 +376,15 @@ pub(crate) fn task_head<H: TaskHead>(head: H) -> Instance {
         // SAFETY: the host passes this instance and its call.
         unsafe { run(data, call, |head: &H, outputs, _| head.predict(outputs)) }
     }
+    unsafe extern "C" fn fit<H: TaskHead>(data: *mut c_void, call: *const HeadCall) -> Status {
+        // SAFETY: the host passes this instance and its call.
+        unsafe {
+            call_mut(data, |method: &mut AsHead<H>| {
+                let call = &*call;
+                method.0.fit(&Tensor::borrowed(call.tensor), &Tensor::borrowed(call.targets), &mut Model::new())
+            })
+        }
+    }
     instance(
         AsHead(head),
         const {
@@ -385,6 +394,7 @@ pub(crate) fn task_head<H: TaskHead>(head: H) -> Instance {
                 forward: forward::<H>,
                 loss: loss::<H>,
                 predict: predict::<H>,
+                fit: fit::<H>,
             }
         },
     )

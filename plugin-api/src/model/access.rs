@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Init, Param, ParamInfo, Site, SiteKind, Targets};
 use crate::{
-    AttentionHook, BlockHook, EmbeddingHook, Error, ExampleGradient, FisherLabels, LinearHook, Result, Tensor,
+    AttentionHook, BlockHook, EmbeddingHook, Error, ExampleGradient, FisherLabels, LinearHook, Operand, Result, Tensor,
     abi::{
         hooks, host,
         tables::{fisher_labels, model_call},
@@ -178,6 +178,11 @@ impl Model {
     /// Whether these parameters get weight decay, whoever declared them. Matrices do unless this says otherwise.
     pub fn set_decay_of(&mut self, params: &[Param], decay: bool) -> Result<()> {
         set_params(params, Change { decay: Some(decay), ..Change::default() })
+    }
+
+    /// Gives a parameter, whoever declared it, the values of a tensor of its shape.
+    pub fn set_value(&mut self, param: &Param, value: &Tensor) -> Result<()> {
+        host::model_call(model_call::SET_VALUE, &json!({ "handle": param.handle, "tensor": value.handle() }))
     }
 
     /// The parameters that `targets` name, whoever declared them.

@@ -182,7 +182,7 @@ register! {
 }
 export_plugin! {
     license = "MIT OR Apache-2.0",
-    ops = ["sub@1", "square@1", "mul@1", "sum@1", "affine@1", "add@1", "keep@1"]
+    ops = ["square@1", "sum@1", "affine@1", "add@1", "squared_distance@1", "keep@1"]
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Weight {
 
     /// sum F (theta - theta*)^2, a scalar.
     pub(crate) fn distance(&self) -> Result<Tensor> {
-        self.param.tensor().sub(&self.anchor)?.square()?.mul(&self.fisher)?.sum()
+        self.param.tensor().squared_distance(&self.anchor, Some(&self.fisher))
     }
 }
 

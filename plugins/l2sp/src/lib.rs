@@ -82,7 +82,7 @@ impl Regularizer for L2sp {
         for param in self.pretrained.iter().filter(|_| alpha > 0.0) {
             let start = self.start.get(param.name());
             let start = start.ok_or_else(|| Error::new(format!("{param} trains, and its start was not kept")))?;
-            terms.push(param.tensor().squared_error(start)?.mul_scalar(alpha / 2.0)?);
+            terms.push(param.tensor().squared_distance(start, None)?.mul_scalar(alpha / 2.0)?);
         }
         for param in self.new.iter().filter(|_| beta > 0.0) {
             terms.push(param.tensor().square()?.sum()?.mul_scalar(beta / 2.0)?);
@@ -128,7 +128,7 @@ register! {
 }
 export_plugin! {
     license = "MIT OR Apache-2.0",
-    ops = ["sub@1", "square@1", "sum@1", "affine@1", "add@1", "keep@1"]
+    ops = ["square@1", "sum@1", "affine@1", "add@1", "squared_distance@1", "keep@1"]
 }
 
 #[cfg(test)]

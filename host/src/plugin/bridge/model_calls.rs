@@ -49,6 +49,16 @@ pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
             let indices = indices.collect::<Result<Vec<usize>, String>>()?;
             session::with_model_mut(|model, _| reply(&set_params(model, &indices, &params)?))
         }
+        model_call::SET_VALUE => {
+            let params: SetValue = read(method, params)?;
+            let (index, _) = session::parameter(params.handle)?;
+            let value = session::value(params.tensor)?;
+            session::with_model_mut(|model, _| {
+                // A copy: the parameter's tensor changes in place, and the value may be computed from it.
+                let set = value.tensor().copy().and_then(|value| model.parameters[index].parameter.set(&value));
+                reply(&set.map_err(|error| plain(&error))?)
+            })
+        }
         other => Err(format!("this host has no model call {other:?}; update fthost")),
     }
 }
@@ -241,6 +251,12 @@ fn set_params(model: &mut AdaptedModel, indices: &[usize], params: &SetParams) -
         of.decay = params.decay.unwrap_or(of.decay);
     }
     Ok(indices.len())
+}
+
+#[derive(Deserialize)]
+struct SetValue {
+    handle: u64,
+    tensor: u64,
 }
 
 #[derive(Deserialize)]

@@ -79,6 +79,10 @@ static OPS: &[Op] = &[
     with_floats(op("dropout@1", 1, |c| c.tape.dropout(c.x(0)?, c.fraction(0)?).map(Results::One)), 1),
     op("sum@1", 1, |c| c.tape.sum(c.x(0)?).map(Results::One)),
     op("mean@1", 1, |c| c.tape.mean(c.x(0)?).map(Results::One)),
+    with_optional_input(op("squared_distance@1", 2, |c| {
+        let weights = c.optional(2).map(Value::tensor);
+        c.tape.squared_distance(c.x(0)?, c.x(1)?.tensor(), weights).map(Results::One)
+    })),
     with_ints(op("sum_dim@1", 1, |c| c.tape.sum_dim(c.x(0)?, c.dim(0)?, c.ints[1] != 0).map(Results::One)), 2),
     with_ints(op("mean_dim@1", 1, |c| c.tape.mean_dim(c.x(0)?, c.dim(0)?, c.ints[1] != 0).map(Results::One)), 2),
     with_ints(op("transpose@1", 1, |c| c.tape.transpose(c.x(0)?, c.dim(0)?, c.dim(1)?).map(Results::One)), 2),

@@ -65,6 +65,17 @@ impl HeadInstance {
         })
     }
 
+    /// Lets it take what it predicts by from the outputs of training examples and their targets.
+    pub fn fit(&mut self, model: &mut AdaptedModel, outputs: &Tensor, targets: &Tensor) -> Result<()> {
+        self.0.call("fit", Scope { model: Some(model), ..Scope::default() }, |session| {
+            let lend = |tensor: &Tensor| session.lend(Value::constant(tensor.clone()));
+            let with = Arguments { targets: lend(targets), ..Arguments::new(lend(outputs)) };
+            let call = with.call(std::ptr::null_mut(), std::ptr::null_mut());
+            // SAFETY: the plugin's own function on its own instance; the call lives for it.
+            check(unsafe { (self.0.vtable.fit)(self.0.data, &raw const call) })
+        })
+    }
+
     /// From outputs to probabilities or values.
     pub fn predict(&self, tape: &Tape, outputs: &Value) -> Result<Tensor> {
         self.run("predict", tape, |session| {
@@ -79,14 +90,7 @@ impl HeadInstance {
 
     fn raw(&self, session: &Session, function: Function, with: &Arguments<'_>) -> Result<(Value, f64), Failure> {
         let (mut output, mut weight) = (0, 0.0);
-        let call = HeadCall {
-            tensor: with.tensor,
-            targets: with.targets,
-            offsets: Slice::new(with.offsets),
-            support: Slice::new(with.support),
-            output: &raw mut output,
-            weight: &raw mut weight,
-        };
+        let call = with.call(&raw mut output, &raw mut weight);
         // SAFETY: the plugin's own function on its own instance; the call and its slices live for the call, and its results may
         // be written.
         check(unsafe { function(self.0.data, &raw const call) })?;
@@ -115,5 +119,17 @@ struct Arguments<'a> {
 impl Arguments<'_> {
     fn new(tensor: u64) -> Self {
         Self { tensor, targets: 0, offsets: &[], support: &[] }
+    }
+
+    /// As it crosses; valid as long as `self`.
+    fn call(&self, output: *mut u64, weight: *mut f64) -> HeadCall {
+        HeadCall {
+            tensor: self.tensor,
+            targets: self.targets,
+            offsets: Slice::new(self.offsets),
+            support: Slice::new(self.support),
+            output,
+            weight,
+        }
     }
 }

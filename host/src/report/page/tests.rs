@@ -81,6 +81,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             total_parameters: 22_861_830,
             examples: 12_800,
             tokens: 337_920,
+            episodes: Vec::new(),
             truncated: 7,
             steps_per_epoch: 400,
             steps: 1200,

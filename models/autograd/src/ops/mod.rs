@@ -4,6 +4,7 @@
 
 mod activation;
 mod attention;
+mod distance;
 mod dropout;
 mod elementwise;
 mod embedding;

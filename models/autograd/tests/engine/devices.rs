@@ -84,6 +84,10 @@ fn cases() -> Vec<Case> {
         case("attention", &[&[10, 8], &[10, 8], &[10, 8], &[2, 8], &[2, 8]], move |t, v| {
             t.attention(&v[0], &v[1], &v[2], 2, &layout(), &layout(), Some((&v[3], &v[4])), 0.0)
         }),
+        case("squared_distance", &[&[5, 7], &[5, 7], &[5, 7]], |t, v| {
+            t.squared_distance(&v[0], v[1].tensor(), Some(v[2].tensor()))
+        }),
+        case("squared_distance", &[&[5, 7], &[5, 7]], |t, v| t.squared_distance(&v[0], v[1].tensor(), None)),
         case("cross_entropy", &[&[6, 4]], |t, v| {
             let device = v[0].tensor().device();
             let targets = Tensor::new(&[0u32, 3, 1, u32::MAX, 2, 0], device)?;

@@ -137,6 +137,48 @@ fn reductions() {
 }
 
 #[test]
+fn distances() {
+    // The last is longer than the blocks that are summed by themselves, and ends within one.
+    for dims in [&[3usize, 5][..], &[1], &[0], &[40_001]] {
+        let [x, anchor, weights] = ["x", "anchor", "weights"].map(|name| normal(name, dims));
+        let to = |other: &Tensor, x: &Value| other.to_dtype(x.dtype());
+        let plain = |tape: &Tape, v: &[Value]| tape.squared_distance(&v[0], &to(&anchor, &v[0])?, None);
+        let weighted =
+            |tape: &Tape, v: &[Value]| tape.squared_distance(&v[0], &to(&anchor, &v[0])?, Some(&to(&weights, &v[0])?));
+        let composite = |tape: &Tape, v: &[Value], weights: Option<&Tensor>| {
+            let square = tape.square(&tape.sub(&v[0], &Value::constant(to(&anchor, &v[0])?))?)?;
+            match weights {
+                Some(weights) => tape.sum(&tape.mul(&square, &Value::constant(to(weights, &v[0])?))?),
+                None => tape.sum(&square),
+            }
+        };
+        if x.elem_count() < 100 {
+            check("squared_distance", &[x.clone()], plain);
+            check("squared_distance with weights", &[x.clone()], weighted);
+        }
+        let run = |op: &dyn Fn(&Tape, &[Value]) -> Result<Value>| {
+            let tape = Tape::recording();
+            let x = tape.variable(x.to_dtype(DType::F32).unwrap());
+            let output = op(&tape, std::slice::from_ref(&x)).unwrap();
+            let value = flat(output.tensor());
+            (value, flat(tape.backward(&output).unwrap().of(&x).unwrap()))
+        };
+        for (found, expected) in [
+            (run(&plain), run(&|tape, v| composite(tape, v, None))),
+            (run(&weighted), run(&|tape, v| composite(tape, v, Some(&weights)))),
+        ] {
+            assert_close(&found.0, &expected.0, 1e-5);
+            assert_close(&found.1, &expected.1, 1e-5);
+        }
+    }
+    let error = Tape::evaluation()
+        .squared_distance(&Value::constant(normal("x", &[3])), &normal("anchor", &[4]), None)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("got [3] and [4]"), "{error}");
+}
+
+#[test]
 fn shape_ops() {
     let x = [normal("x", &[2, 3, 5])];
     check("transpose", &x, |tape, v| tape.transpose(&v[0], 0, 2));

@@ -1,0 +1,105 @@
+//! Few-shot episodes: a few classes, with some examples of each to learn them by and others to tell apart.
+
+use std::sync::Arc;
+
+use fthost_autograd::random::Stream;
+
+use super::{Dataset, Permutation};
+use crate::{Error, Result};
+
+/// What an episode is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Shape {
+    /// Classes.
+    pub ways: usize,
+    /// Support examples of each class.
+    pub shots: usize,
+    /// Query examples of each class.
+    pub queries: usize,
+}
+
+impl Shape {
+    /// Examples of each class.
+    pub fn per_class(&self) -> usize {
+        self.shots + self.queries
+    }
+
+    /// Examples.
+    pub fn size(&self) -> usize {
+        self.ways * self.per_class()
+    }
+
+    /// Whether the example at this place of an episode is a support example: each class has its own first, then its queries.
+    pub fn supports(&self, place: usize) -> bool {
+        place % self.per_class() < self.shots
+    }
+}
+
+/// Episodes of a data set: classes and their examples are drawn without replacement, anew for each (Vinyals et al. 2016,
+/// arXiv:1606.04080; Snell et al. 2017, arXiv:1703.05175).
+#[derive(Clone, Debug)]
+pub struct Episodes {
+    /// Its shape.
+    pub shape: Shape,
+    /// The rows of each class, four bytes an example.
+    classes: Arc<Vec<Vec<u32>>>,
+    stream: Stream,
+}
+
+impl Episodes {
+    /// Episodes of examples with a class each.
+    ///
+    /// # Errors
+    /// Where there are fewer classes than an episode has, or a class has too few examples.
+    pub fn new(seed: u64, data: &Dataset, shape: Shape) -> Result<Self> {
+        let mut classes = vec![Vec::new(); data.labels().len()];
+        for row in 0..data.len() as u32 {
+            let class = data.class(row)?;
+            let rows = class.and_then(|class| classes.get_mut(class as usize));
+            rows.ok_or_else(|| Error::run("episodes are drawn from examples that have a class each"))?.push(row);
+        }
+        let Shape { ways, shots, queries } = shape;
+        if classes.len() < ways {
+            let message = format!("an episode has {ways} classes, and the data have {}", classes.len());
+            return Err(Error::usage(message).with_help(format!("set ways to {} or less", classes.len())));
+        }
+        if let Some((class, rows)) = classes.iter().enumerate().find(|(_, rows)| rows.len() < shape.per_class()) {
+            let message = format!(
+                "an episode has {shots} support examples and {queries} queries of each class, and class {:?} has {} examples",
+                data.labels()[class],
+                rows.len()
+            );
+            return Err(Error::usage(message).with_help(format!("lower shots and queries to {} together", rows.len())));
+        }
+        Ok(Self { shape, classes: Arc::new(classes), stream: Stream::new(seed, "episodes") })
+    }
+
+    /// Episodes of an epoch: as many as hold about as many examples as there are, one at least.
+    pub fn number(&self) -> usize {
+        let examples: usize = self.classes.iter().map(Vec::len).sum();
+        (examples / self.shape.size()).max(1)
+    }
+
+    /// The rows of an episode, class by class, its support examples before its queries.
+    pub fn episode(&self, epoch: u64, number: u64) -> Vec<u32> {
+        let classes = Permutation::new(self.stream.at(&[epoch, number]), self.classes.len() as u32);
+        let mut rows = Vec::with_capacity(self.shape.size());
+        for place in 0..self.shape.ways as u32 {
+            let class = classes.at(place);
+            let of_class = &self.classes[class as usize];
+            let order = Permutation::new(self.stream.at(&[epoch, number, u64::from(class)]), of_class.len() as u32);
+            rows.extend((0..self.shape.per_class() as u32).map(|place| of_class[order.at(place) as usize]));
+        }
+        rows
+    }
+
+    /// At most `most` examples of each class, drawn at random, always the same.
+    pub fn sample(&self, most: usize) -> Vec<u32> {
+        let mut rows = Vec::new();
+        for (class, of_class) in self.classes.iter().enumerate() {
+            let order = Permutation::new(self.stream.at(&[class as u64]), of_class.len() as u32);
+            rows.extend((0..of_class.len().min(most) as u32).map(|place| of_class[order.at(place) as usize]));
+        }
+        rows
+    }
+}
