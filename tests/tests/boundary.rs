@@ -9,9 +9,14 @@ use fthost_plugin_api::abi::tables::{ENTRY_V1, NOTE_SECTION};
 use fthost_tests::{build, library_name, package_name, plugin_folders, root};
 use object::{Object, ObjectSection, ObjectSymbol};
 
-/// Names of all packages that one depends on, itself included, by what is compiled for it.
-fn dependencies(package: &str) -> BTreeSet<String> {
-    let output = cargo_tree(package);
+/// What is compiled for a package, in `cargo tree`'s words.
+const COMPILED: &str = "normal,build";
+/// The same, and what is compiled for its own tests.
+const WITH_TESTS: &str = "normal,build,dev";
+
+/// Names of all packages that one depends on in these ways, itself included.
+fn dependencies(package: &str, ways: &str) -> BTreeSet<String> {
+    let output = cargo_tree(package, ways);
     let names: BTreeSet<String> =
         output.lines().filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect();
     // An empty answer would forbid nothing.
@@ -19,11 +24,11 @@ fn dependencies(package: &str) -> BTreeSet<String> {
     names
 }
 
-fn cargo_tree(package: &str) -> String {
+fn cargo_tree(package: &str, ways: &str) -> String {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = std::process::Command::new(program)
         .current_dir(root())
-        .args(["tree", "--prefix", "none", "--format", "{p}", "--edges", "normal,build", "-p", package])
+        .args(["tree", "--prefix", "none", "--format", "{p}", "--edges", ways, "-p", package])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -31,8 +36,8 @@ fn cargo_tree(package: &str) -> String {
 }
 
 #[track_caller]
-fn knows_nothing_of(package: &str, forbidden: &[&str]) {
-    let known = dependencies(package);
+fn knows_nothing_of(package: &str, ways: &str, forbidden: &[&str]) {
+    let known = dependencies(package, ways);
     let broken: Vec<&String> = known
         .iter()
         .filter(|name| {
@@ -47,16 +52,17 @@ fn a_plugin_depends_on_plugin_api_alone() {
     let folders = plugin_folders();
     let plugins: Vec<String> = folders.iter().map(|folder| package_name(folder)).collect();
     for plugin in &plugins {
-        knows_nothing_of(plugin, &["candle*", "fthost", "fthost-models", "fthost-autograd"]);
-        let others: Vec<&str> = plugins.iter().filter(|other| *other != plugin).map(String::as_str).collect();
-        knows_nothing_of(plugin, &others);
-        assert!(dependencies(plugin).contains("fthost-plugin-api"), "{plugin} is no plugin");
+        let mut forbidden = vec!["candle*", "fthost", "fthost-models", "fthost-autograd", "fthost-tests"];
+        forbidden.extend(plugins.iter().filter(|other| *other != plugin).map(String::as_str));
+        // Not for its tests either: those that need a host stand in tests/methods.
+        knows_nothing_of(plugin, WITH_TESTS, &forbidden);
+        assert!(dependencies(plugin, COMPILED).contains("fthost-plugin-api"), "{plugin} is no plugin");
     }
 }
 
 #[test]
 fn plugin_api_depends_on_nothing_of_the_host_and_does_no_io() {
-    knows_nothing_of("fthost-plugin-api", &["candle*", "fthost", "fthost-models", "fthost-autograd"]);
+    knows_nothing_of("fthost-plugin-api", COMPILED, &["candle*", "fthost", "fthost-models", "fthost-autograd"]);
     for (file, code) in sources("plugin-api/src") {
         for io in ["std::fs", "std::net", "File::", "println!", "eprintln!", "std::process"] {
             assert!(!code.contains(io), "{} uses {io}", file.display());
@@ -67,9 +73,9 @@ fn plugin_api_depends_on_nothing_of_the_host_and_does_no_io() {
 #[test]
 fn models_and_engine_know_nothing_of_plugins_run_files_and_command_line() {
     for package in ["fthost-models", "fthost-autograd"] {
-        knows_nothing_of(package, &["fthost-plugin-api", "fthost", "clap", "toml", "libloading"]);
+        knows_nothing_of(package, COMPILED, &["fthost-plugin-api", "fthost", "clap", "toml", "libloading"]);
     }
-    knows_nothing_of("fthost-autograd", &["fthost-models"]);
+    knows_nothing_of("fthost-autograd", COMPILED, &["fthost-models"]);
 }
 
 #[test]

@@ -186,4 +186,18 @@ export_plugin! {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn refuses_what_cannot_be_meant() {
+        let check = |options: Value, expected: &str| {
+            let Err(error) = Ewc::new(from_value(options.clone()).unwrap()) else { panic!("{options} is taken") };
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        check(json!({ "lambda": 0.0 }), "lambda is 0, and must be above 0");
+        check(json!({ "gamma": 0.9 }), "set form = \"online\", or leave gamma out");
+        check(json!({ "form": "online", "gamma": 0.0 }), "above 0 and at most 1");
+    }
+}

@@ -132,4 +132,15 @@ export_plugin! {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use fthost_plugin_api::serde_json::from_value;
+
+    #[test]
+    fn refuses_what_cannot_be_meant() {
+        for options in [json!({ "alpha": -1.0 }), json!({ "beta": -0.1 }), json!({ "alpha": 0.0, "beta": 0.0 })] {
+            assert!(L2sp::new(from_value(options.clone()).unwrap()).is_err(), "{options}");
+        }
+    }
+}

@@ -154,4 +154,22 @@ export_plugin! {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use fthost_plugin_api::serde_json::from_value;
+
+    #[test]
+    fn refuses_what_cannot_be_meant() {
+        let check = |options: Value, expected: &str| {
+            let Err(error) = Regression::new(from_value(options.clone()).unwrap()) else {
+                panic!("{options} is taken")
+            };
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        check(json!({ "scale": 0.0 }), "scale is 0, and must be above 0");
+        check(json!({ "delta": 0.5 }), "set loss = \"huber\", or leave delta out");
+        check(json!({ "loss": "huber", "delta": -1.0 }), "delta must be above 0");
+        check(json!({ "dropout": 1.0 }), "below 1");
+    }
+}

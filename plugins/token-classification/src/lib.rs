@@ -115,4 +115,15 @@ export_plugin! {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use fthost_plugin_api::serde_json::from_value;
+
+    #[test]
+    fn refuses_shares_of_one() {
+        for options in [json!({ "dropout": 1.0 }), json!({ "label_smoothing": 1.5 })] {
+            assert!(TokenClassification::new(from_value(options.clone()).unwrap()).is_err(), "{options}");
+        }
+    }
+}

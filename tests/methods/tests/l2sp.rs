@@ -1,15 +1,12 @@
 //! The penalty in a host of the test's own, on a tiny BERT.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-use std::path::Path;
 
 use fthost::adapted::{AdaptedModel, ModelParameter, Owner};
-use fthost::plugin::{Plugin, RegularizerInstance, Stateful};
-use fthost_autograd::{Device, Gradients, Parameter, Tape, Tensor as Numbers};
-use fthost_models::Encoder;
-use fthost_plugin_api::serde_json::from_value;
+use fthost::plugin::{RegularizerInstance, Stateful};
+use fthost_autograd::{Device, Gradients, Parameter, Tape, Tensor};
+use fthost_plugin_api::Event;
+use serde_json::json;
 
-use super::*;
+use crate::host::{gradient, parameter, plugin, shift, tiny_bert};
 
 const QUERY: &str = "encoder.layer.0.attention.self.query.weight";
 const KEY: &str = "encoder.layer.0.attention.self.key.weight";
@@ -17,29 +14,18 @@ const HEAD: &str = "classifier.weight";
 
 /// The tiny BERT with one trainable matrix, one frozen one, and one of a head.
 fn model() -> AdaptedModel {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny/bert");
-    let mut model = AdaptedModel::new(Box::new(Encoder::open(&folder, &Device::Cpu).unwrap()), Device::Cpu, 7);
+    let mut model = tiny_bert();
     model.parameters.iter().for_each(|p| p.parameter.set_trainable(p.parameter.name() == QUERY));
-    let weight = Numbers::from_slice(&[3f32, -4.0], &[1, 2], &Device::Cpu).unwrap();
+    let weight = Tensor::from_slice(&[3f32, -4.0], &[1, 2], &Device::Cpu).unwrap();
     let mut head = ModelParameter { parameter: Parameter::new(HEAD, weight, true), ..model.parameters[0].clone() };
     head.owner = Owner::Head(0);
     model.parameters.push(head);
     model
 }
 
-fn parameter<'a>(model: &'a AdaptedModel, name: &str) -> &'a Parameter {
-    &model.parameters.iter().find(|p| p.parameter.name() == name).unwrap().parameter
-}
-
-/// Adds a number to every element.
-fn shift(model: &AdaptedModel, name: &str, by: f64) {
-    let parameter = parameter(model, name);
-    parameter.set(&parameter.tensor().affine(1.0, by).unwrap()).unwrap();
-}
-
 fn l2sp(alpha: f64, beta: f64, model: &mut AdaptedModel) -> RegularizerInstance {
-    let plugin = Plugin::built_in().unwrap().unwrap();
-    let mut l2sp = RegularizerInstance::create(&plugin, "l2sp", &json!({ "alpha": alpha, "beta": beta })).unwrap();
+    let options = json!({ "alpha": alpha, "beta": beta });
+    let mut l2sp = RegularizerInstance::create(&plugin("l2sp"), "l2sp", &options).unwrap();
     l2sp.attach(model).unwrap();
     l2sp
 }
@@ -52,12 +38,6 @@ fn penalty(l2sp: &RegularizerInstance) -> (f64, Gradients) {
     let tape = Tape::recording();
     let penalty = l2sp.penalty(&tape).unwrap().unwrap();
     (f64::from(penalty.tensor().to_scalar::<f32>().unwrap()), tape.backward(&penalty).unwrap())
-}
-
-#[track_caller]
-fn gradient(gradients: &Gradients, parameter: &Parameter) -> Vec<f32> {
-    let gradient = gradients.get(parameter).unwrap().to_dense(parameter.tensor().dims()).unwrap();
-    gradient.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 #[track_caller]
@@ -117,7 +97,7 @@ fn a_resumed_run_has_the_start_of_the_first() {
     assert_eq!(penalty(&resumed).0, penalty(&kept).0);
 
     let mut other = state.clone();
-    other.tensors.insert(QUERY.into(), Numbers::from_slice(&[1f32], &[1], &Device::Cpu).unwrap());
+    other.tensors.insert(QUERY.into(), Tensor::from_slice(&[1f32], &[1], &Device::Cpu).unwrap());
     let text = resumed.load(&other).unwrap_err().to_string();
     assert!(
         text.contains("has encoder.layer.0.attention.self.query.weight as [1], and the model as [16, 16]"),
@@ -131,11 +111,4 @@ fn without_anything_to_pull_there_is_no_penalty() {
     model.parameters.iter().for_each(|p| p.parameter.set_trainable(p.owner != Owner::Base));
     let l2sp = l2sp(1.0, 0.0, &mut model);
     assert!(l2sp.penalty(&Tape::recording()).unwrap().is_none());
-}
-
-#[test]
-fn refuses_what_cannot_be_meant() {
-    for options in [json!({ "alpha": -1.0 }), json!({ "beta": -0.1 }), json!({ "alpha": 0.0, "beta": 0.0 })] {
-        assert!(L2sp::new(from_value(options.clone()).unwrap()).is_err(), "{options}");
-    }
 }

@@ -1,82 +1,28 @@
 //! EWC in a host of the test's own: a tiny BERT on eight sentences, against the numbers that
 //! `tests/reference/make_fisher.py` got from torch.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-use std::path::Path;
 
 use fthost::adapted::AdaptedModel;
 use fthost::data::{self, Columns, Dataset, Part, Source, Tokenizer};
 use fthost::plugin::{HeadInstance, Plugin, RegularizerInstance, State, Stateful};
 use fthost::run::examples::TaskExamples;
 use fthost::run::step::Pass;
-use fthost_autograd::{Device, Precision, Tape, Tensor as Numbers};
-use fthost_models::Encoder;
-use fthost_plugin_api::serde_json::from_str;
+use fthost_autograd::{Device, Precision, Tape, Tensor};
+use fthost_plugin_api::{Event, HeadSpec, TargetKind, TaskInfo};
+use serde_json::{Value, json};
 
-use super::*;
+use crate::host::{attach_head, gradient, parameter, plugin, shift, tiny_bert};
+use crate::reference::{self, floats};
 
 const QUERY: &str = "encoder.layer.0.attention.self.query.weight";
 
-/// A linear head for three classes.
-struct Classes(Option<(Param, Param)>);
-
-/// No options.
-#[derive(Deserialize, JsonSchema)]
-struct Nothing {}
-
-impl TaskHead for Classes {
-    type Config = Nothing;
-
-    fn new(_: Nothing) -> Result<Self> {
-        Ok(Self(None))
-    }
-
-    fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
-        let weight = model.head_param("classifier.weight", [3, task.width], Init::Zeros)?;
-        self.0 = Some((weight, model.head_param("classifier.bias", [3], Init::Zeros)?));
-        Ok(HeadSpec {
-            features: FeatureKind::Pooled,
-            targets: TargetKind::Class,
-            scope: LossScope::Example,
-            sampling: Sampling::Shuffled,
-            predictions: PredictionKind::Classes,
-        })
-    }
-
-    fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
-        let (weight, bias) = self.0.as_ref().unwrap();
-        features.tensor.linear(weight, Some(bias))
-    }
-
-    fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
-        let (sum, weight) = outputs.cross_entropy(targets.tensor, None, 0.0)?;
-        Ok(Loss { sum, weight: weight.to_scalar()? })
-    }
-
-    fn predict(&self, outputs: &Tensor) -> Result<Tensor> {
-        outputs.softmax()
-    }
-}
-
-register! {
-    /// For these tests.
-    TaskHead "test-classes" => Classes
-}
-
-fn tests_reference() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference")
-}
-
-fn reference() -> Value {
-    from_str(&std::fs::read_to_string(tests_reference().join("fisher.json")).unwrap()).unwrap()
-}
-
-fn floats(of: &Value) -> Vec<f32> {
-    from_value(of.clone()).unwrap()
+fn numbers() -> Value {
+    reference::read("fisher.json")
 }
 
 /// A model that has learned a task, and what it has learned it from.
 struct Run {
+    /// EWC's, opened once.
+    plugin: Plugin,
     model: AdaptedModel,
     head: HeadInstance,
     spec: HeadSpec,
@@ -85,9 +31,7 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let folder = tests_reference().join("tiny/bert");
-        let encoder = Encoder::open(&folder, &Device::Cpu).unwrap();
-        let mut model = AdaptedModel::new(Box::new(encoder), Device::Cpu, 7);
+        let mut model = tiny_bert();
         let info = model.model.info();
         let task = TaskInfo {
             name: "reviews".into(),
@@ -98,36 +42,30 @@ impl Run {
             dropout: 0.0,
         };
         let source = Source {
-            path: &tests_reference().join("fisher.tsv"),
+            path: &reference::path("fisher.tsv"),
             part: Part::Train,
             columns: &Columns::default(),
             labels: None,
             modality: info.modality,
             device: &Device::Cpu,
         };
-        let data = data::load(&source, Some(&Tokenizer::load(&folder.join("tokenizer.json"), 24).unwrap())).unwrap();
-        let mut head = HeadInstance::create(&Plugin::built_in().unwrap().unwrap(), "test-classes", &json!({})).unwrap();
-        let spec = head.attach(&task, &mut model, 0).unwrap();
-        let run = Self { model, head, spec, data };
-        for (name, numbers) in reference()["head"].as_object().unwrap() {
-            run.set(name, &floats(numbers));
+        let tokenizer = Tokenizer::load(&reference::path("tiny/bert/tokenizer.json"), 24).unwrap();
+        let data = data::load(&source, Some(&tokenizer)).unwrap();
+        let (head, spec) = attach_head("classification", &json!({}), &task, &mut model);
+        let run = Self { plugin: plugin("ewc"), model, head, spec, data };
+        for (name, values) in numbers()["head"].as_object().unwrap() {
+            run.set(name, &floats(values));
         }
         run
     }
 
     fn set(&self, name: &str, to: &[f32]) {
-        let parameter = &self.model.parameters.iter().find(|p| p.parameter.name() == name).unwrap().parameter;
-        parameter.set(&Numbers::from_slice(to, parameter.tensor().dims(), &Device::Cpu).unwrap()).unwrap();
-    }
-
-    /// Adds a number to every element of a parameter.
-    fn shift(&self, name: &str, by: f32) {
-        let parameter = &self.model.parameters.iter().find(|p| p.parameter.name() == name).unwrap().parameter;
-        parameter.set(&parameter.tensor().affine(1.0, f64::from(by)).unwrap()).unwrap();
+        let parameter = parameter(&self.model, name);
+        parameter.set(&Tensor::from_slice(to, parameter.tensor().dims(), &Device::Cpu).unwrap()).unwrap();
     }
 
     fn ewc(&mut self, options: Value) -> RegularizerInstance {
-        let mut ewc = RegularizerInstance::create(&Plugin::built_in().unwrap().unwrap(), "ewc", &options).unwrap();
+        let mut ewc = RegularizerInstance::create(&self.plugin, "ewc", &options).unwrap();
         ewc.attach(&mut self.model).unwrap();
         ewc
     }
@@ -155,7 +93,7 @@ impl Run {
         let rows: Vec<u32> = (0..self.data.len() as u32).collect();
         let mut losses = Vec::new();
         for _ in 0..steps {
-            let Self { model, head, spec, data } = &*self;
+            let Self { model, head, spec, data, .. } = &*self;
             let pass = Pass { model, head, spec, data, precision: Precision::F32 };
             let mut batch = pass.gradients(&rows, None, 1.0, None).unwrap();
             losses.push(batch.loss / batch.weight);
@@ -189,9 +127,7 @@ fn penalty(ewc: &RegularizerInstance, run: &Run, name: &str) -> (f32, Vec<f32>) 
     let tape = Tape::recording();
     let penalty = ewc.penalty(&tape).unwrap().unwrap();
     let gradients = tape.backward(&penalty).unwrap();
-    let parameter = &run.model.parameters.iter().find(|p| p.parameter.name() == name).unwrap().parameter;
-    let gradient = gradients.get(parameter).unwrap().to_dense(parameter.tensor().dims()).unwrap();
-    (penalty.tensor().to_scalar().unwrap(), gradient.flatten_all().unwrap().to_vec1().unwrap())
+    (penalty.tensor().to_scalar().unwrap(), gradient(&gradients, parameter(&run.model, name)))
 }
 
 #[test]
@@ -199,7 +135,7 @@ fn the_fisher_information_is_the_references() {
     let mut run = Run::new();
     for labels in ["empirical", "exact"] {
         let state = run.fisher(json!({ "labels": labels, "examples": 0 }), 0);
-        for (name, expected) in reference()[labels].as_object().unwrap() {
+        for (name, expected) in numbers()[labels].as_object().unwrap() {
             let off = difference(&tensor(&state, &format!("fisher.0.{name}")), &floats(expected));
             assert!(off < 1e-5, "{labels}, {name}: off by {off}");
         }
@@ -215,7 +151,7 @@ fn drawn_labels_come_to_the_expectation_over_labels() {
         let drawn = run.fisher(json!({ "labels": "sampled" }), seed);
         mean.iter_mut().zip(tensor(&drawn, name)).for_each(|(mean, x)| *mean += x / 200.0);
     }
-    let off = difference(&mean, &floats(&reference()["exact"]["pooler.dense.weight"]));
+    let off = difference(&mean, &floats(&numbers()["exact"]["pooler.dense.weight"]));
     assert!(off < 0.05, "off by {off}");
     // One seed draws the same labels again, and another one others.
     let once = tensor(&run.fisher(json!({}), 1), name);
@@ -245,8 +181,8 @@ fn the_penalty_holds_each_parameter_by_its_fisher_information() {
     let (at_rest, gradient) = penalty(&ewc, &run, QUERY);
     assert_eq!((at_rest, gradient.iter().all(|g| *g == 0.0)), (0.0, true));
 
-    run.shift(QUERY, 0.1);
-    let fisher = floats(&reference()["exact"][QUERY]);
+    shift(&run.model, QUERY, 0.1);
+    let fisher = floats(&numbers()["exact"][QUERY]);
     let (moved, gradient) = penalty(&ewc, &run, QUERY);
     let expected = 25.0 * 0.01 * fisher.iter().sum::<f32>();
     assert!((moved - expected).abs() < 1e-4 * expected, "{moved} is not {expected}");
@@ -261,11 +197,11 @@ fn terms_add_up_or_one_decays() {
         let mut ewc = run.ewc(options);
         run.end_task(&mut ewc, 0);
         let first = tensor(&ewc.save().unwrap(), &name);
-        run.shift(QUERY, 0.5);
+        shift(&run.model, QUERY, 0.5);
         run.end_task(&mut ewc, 0);
         let second = tensor(&run.fisher(json!({ "labels": "empirical" }), 0), &name);
         // Moved by 0.6 from where the first task ended, by 0.1 from where the second did.
-        run.shift(QUERY, 0.1);
+        shift(&run.model, QUERY, 0.1);
         let expected: f32 = first.iter().zip(&second).map(|(first, second)| expected(*first, *second)).sum();
         let (found, _) = penalty(&ewc, &run, QUERY);
         assert!((found - expected).abs() < 1e-4 * expected, "{found} is not {expected}");
@@ -299,22 +235,22 @@ fn a_later_run_holds_what_its_model_has() {
     let mut later = Run::new();
     let mut second = later.ewc(options);
     second.load(&state).unwrap();
-    later.shift(QUERY, 0.1);
-    later.shift("classifier.weight", 1.0);
-    run.shift(QUERY, 0.1);
+    shift(&later.model, QUERY, 0.1);
+    shift(&later.model, "classifier.weight", 1.0);
+    shift(&run.model, QUERY, 0.1);
     assert_eq!(penalty(&second, &later, QUERY), penalty(&first, &run, QUERY));
     assert_eq!(second.save().unwrap().tensors.len(), first.save().unwrap().tensors.len());
 
     let text = later.ewc(json!({ "form": "online" })).load(&state).unwrap_err().to_string();
     assert!(text.ends_with("the state is of another form: set form = \"separate\""), "{text}");
-    state.tensors.insert(format!("fisher.0.{QUERY}"), Numbers::from_slice(&[1f32], &[1], &Device::Cpu).unwrap());
+    state.tensors.insert(format!("fisher.0.{QUERY}"), Tensor::from_slice(&[1f32], &[1], &Device::Cpu).unwrap());
     let text = later.ewc(json!({})).load(&state).unwrap_err().to_string();
     assert!(text.contains("in another shape: it is of another model"), "{text}");
 }
 
 #[test]
 fn an_earlier_task_is_forgotten_less() {
-    let head = floats(&reference()["head"]["classifier.weight"]);
+    let head = floats(&numbers()["head"]["classifier.weight"]);
     let mut another = head.clone();
     another.rotate_left(16); // class 1's row for class 0, and so on
     // The first task's loss after the second, and the second's before and after it.
@@ -357,15 +293,4 @@ fn frozen_parameters_are_not_measured() {
     run.model.parameters.iter().for_each(|p| p.parameter.set_trainable(p.parameter.name() == QUERY));
     let state = run.fisher(json!({}), 0);
     assert_eq!(state.tensors.keys().collect::<Vec<_>>(), [&format!("anchor.0.{QUERY}"), &format!("fisher.0.{QUERY}")]);
-}
-
-#[test]
-fn refuses_what_cannot_be_meant() {
-    let check = |options: Value, expected: &str| {
-        let Err(error) = Ewc::new(from_value(options.clone()).unwrap()) else { panic!("{options} is taken") };
-        assert!(error.to_string().contains(expected), "{error}");
-    };
-    check(json!({ "lambda": 0.0 }), "lambda is 0, and must be above 0");
-    check(json!({ "gamma": 0.9 }), "set form = \"online\", or leave gamma out");
-    check(json!({ "form": "online", "gamma": 0.0 }), "above 0 and at most 1");
 }

@@ -1,0 +1,20 @@
+//! Single methods in a host of the tests' own: what a run as a whole does not show, such as one penalty, one gradient, one state.
+//!
+//! The plugins are opened from their files, as a host of a user's does it; so no plugin needs the host, not even for its tests.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `ewc` | Fisher information beside torch's, penalties over tasks, states |
+//! | `host` | the tiny BERT, and the built plugins on it |
+//! | `l2sp` | penalties and gradients of what trains, thaws and resumes |
+//! | `reference` | numbers of `tests/reference` |
+//! | `regression` | losses, gradients and outputs beside torch's |
+//! | `token_classification` | losses, gradients and outputs beside torch's |
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod ewc;
+mod host;
+mod l2sp;
+mod reference;
+mod regression;
+mod token_classification;
