@@ -120,7 +120,7 @@ fn a_merged_run_is_a_plain_folder_that_transformers_reads() {
 }
 
 #[test]
-fn rates_are_tried_and_one_is_suggested_and_nothing_is_left() {
+fn rates_are_tried_and_one_is_suggested_and_nothing_is_left_but_the_page_that_is_asked_for() {
     let workdir = text_workdir();
     let before = workdir.listing();
     let search = ["lr-find", "run.toml", "--from", "1e-5", "--to", "100"];
@@ -139,6 +139,21 @@ fn rates_are_tried_and_one_is_suggested_and_nothing_is_left() {
     assert_eq!(workdir.listing(), before);
     let error = on_one_line(&workdir.fthost(["lr-find", "run.toml", "--from", "1", "--to", "0.1"]).failed(2));
     assert!(error.contains("are no range"), "{error}");
+
+    let draw = || workdir.fthost(search.iter().chain(&["--out", "curve.html"]));
+    let drawn = draw().succeeded().stdout;
+    assert_eq!(drawn, format!("{text}curve in curve.html\n"));
+    let read = || fs::read_to_string(workdir.path().join("curve.html")).unwrap();
+    let page = read();
+    for said in [format!(">suggestion {suggestion:.1e}</text>"), "<h1>run.toml</h1>".to_owned()] {
+        assert!(page.contains(&said), "{said} is missing in {page}");
+    }
+    let error = on_one_line(&draw().failed(2));
+    assert!(error.contains("curve.html exists already"), "{error}");
+    assert_eq!(read(), page);
+    let error = on_one_line(&workdir.fthost(["lr-find", "run.toml", "--out", "new.html", "--resume"]).failed(2));
+    assert!(error.contains("does not take --resume"), "{error}");
+    assert_eq!(workdir.listing().len(), before.len() + 1, "the page is all that is left");
 }
 
 #[test]

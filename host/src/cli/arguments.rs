@@ -13,6 +13,9 @@ use fthost::{Error, Result};
 use super::auto::AutoArguments;
 use super::compare::CompareArguments;
 
+/// What `--out` names for a search for a learning rate.
+const PAGE_HELP: &str = "Page to write with the curve, to be opened in a browser; the file must not exist";
+
 /// Fine-tunes pretrained models. How is up to plugins: shared libraries with strategies, schedules, regularizers and task heads.
 ///
 /// fthost --plugin liblora.so            adapts the embedded demo
@@ -55,7 +58,9 @@ pub(super) enum Command {
     Plugins,
     /// Shows what a run would do, and measures its time and memory on a few batches; trains nothing
     Plan(RunArguments),
-    /// Tries learning rates on a few batches and suggests one; the run's schedule is left aside, and nothing is kept
+    /// Tries learning rates on a few batches and suggests one; the run's schedule is left aside, and nothing that is learned is kept
+    // --out is that of a run's arguments, where it names a folder.
+    #[command(mut_arg("out", |out| out.value_name("FILE.html").help(PAGE_HELP)))]
     LrFind {
         #[command(flatten)]
         run: RunArguments,
@@ -218,6 +223,21 @@ impl RunArguments {
         }
     }
 
+    /// What a page says it was made with: the run file's name.
+    pub(super) fn run_file_name(&self) -> String {
+        let name = self.file.as_ref().or(self.config.as_ref()).and_then(|file| file.file_name());
+        name.map_or_else(|| "demo".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Refuses --resume for a command that takes --out but leaves no run to go on with.
+    pub(super) fn must_resume_nothing(&self) -> Result<()> {
+        match self.resume {
+            false => Ok(()),
+            true => Err(Error::usage("this command does not take --resume")
+                .with_help("leave it out: the command begins anew each time")),
+        }
+    }
+
     /// Refuses arguments about a run folder for a command that leaves none.
     pub(super) fn must_leave_no_folder(&self) -> Result<()> {
         match self.out {
@@ -313,6 +333,9 @@ mod tests {
             matches!(inspect.command, Some(Command::Inspect { ref plugins }) if plugins.len() == 2) && inspect.json
         );
         assert!(matches!(read("fthost --json plugins").command, Some(Command::Plugins)));
+        let search = read("fthost lr-find sst2.toml --out curve.html").command;
+        let Some(Command::LrFind { run, .. }) = &search else { panic!("{search:?}") };
+        assert_eq!((run.out.as_deref(), run.run_file_name().as_str()), (Some(Path::new("curve.html")), "sst2.toml"));
         let both = read("fthost sst2.toml plugins");
         assert!(both.run.must_be_unused().unwrap_err().to_string().contains("does not take a run file"));
         assert!(Arguments::try_parse_from(["fthost", "a.toml", "--config", "b.toml"]).is_err());

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use fthost::run::file::RunFile;
-use fthost::run::folder::{cannot_write, write_file_atomically};
+use fthost::run::folder::{cannot_write, write_atomically, write_file_atomically};
 use fthost::run::lr_find::Range;
 use fthost::run::open::TrainedModel;
 use fthost::run::predict::Format;
@@ -127,15 +127,21 @@ fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
 }
 
 fn lr_find(arguments: &RunArguments, range: &RangeArguments, json: bool) -> Result<()> {
-    arguments.must_leave_no_folder()?;
+    arguments.must_resume_nothing()?;
+    let page = arguments.out.as_deref();
+    page.map_or(Ok(()), must_not_exist)?;
     let file = arguments.run_file()?;
     start_threads(&file)?;
     let range = Range { from: range.from, to: range.to, steps: range.steps };
     let shown = !json && !arguments.quiet;
     let curve = run::lr_find::lr_find(file, &arguments.plugins, arguments.device, range, shown)?;
-    match json {
-        true => say(&serde_json::to_string(&curve).unwrap_or_default()),
-        false => say(&curve.to_text()),
+    if let Some(page) = page {
+        write_atomically(page, curve.to_page(&arguments.run_file_name()).as_bytes())?;
+    }
+    match (json, page) {
+        (true, _) => say(&serde_json::to_string(&curve).unwrap_or_default()),
+        (false, Some(page)) => say(&format!("{}\ncurve in {}", curve.to_text(), page.display())),
+        (false, None) => say(&curve.to_text()),
     }
 }
 
@@ -170,14 +176,20 @@ fn predict(out: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>)
             outcome => outcome.and(stdout.flush().map_err(Error::io("cannot write to standard output"))),
         };
     };
-    if path.exists() {
-        return Err(Error::usage(format!("{} exists already", path.display()))
-            .with_help("name a file that does not exist: nothing is overwritten"));
-    }
+    must_not_exist(path)?;
     write_file_atomically(path, |file| {
         let file = File::create(file).map_err(cannot_write(path))?;
         write(&mut BufWriter::new(file))
     })
+}
+
+/// Refuses to write a file that is there.
+fn must_not_exist(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Err(Error::usage(format!("{} exists already", path.display()))
+            .with_help("name a file that does not exist: nothing is overwritten"));
+    }
+    Ok(())
 }
 
 /// Sends the log to standard error. `-v` goes before the variable.

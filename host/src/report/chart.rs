@@ -30,6 +30,14 @@ pub struct Chart {
     y_scale: Scale,
     wide: bool,
     series: Vec<Series>,
+    markers: Vec<Marker>,
+}
+
+/// A value of x that an upright line marks.
+#[derive(Clone, Debug)]
+struct Marker {
+    label: String,
+    x: f64,
 }
 
 /// One curve of a chart.
@@ -78,6 +86,7 @@ impl Chart {
             y_scale: Scale::Linear,
             wide: false,
             series: Vec::new(),
+            markers: Vec::new(),
         }
     }
 
@@ -106,6 +115,14 @@ impl Chart {
     #[must_use]
     pub fn series(mut self, series: Series) -> Self {
         self.series.push(series);
+        self
+    }
+
+    /// Marks a value of x by an upright line with a label above the plot; one without a place on the x scale is not marked. The
+    /// axis reaches as far as its markers.
+    #[must_use]
+    pub fn marker(mut self, label: impl Into<String>, x: f64) -> Self {
+        self.markers.push(Marker { label: label.into(), x });
         self
     }
 
@@ -181,6 +198,25 @@ mod tests {
     }
 
     #[test]
+    fn markers_are_labelled_above_the_plot_and_inside_the_picture() {
+        let points = vec![(1e-5, 1.0), (1e-3, 0.5), (1.0, 2.0)];
+        let chart = Chart::new("loss", "rate").x_scale(Scale::Log).series(Series::new("loss", points));
+        let chart = chart.marker("at the right end", 1.0).marker("left of <all>", 1e-6).marker("nowhere", 0.0);
+        let text = render(&chart);
+        let (left, right) = (text.find("left of &lt;all&gt;").unwrap(), text.find("at the right end").unwrap());
+        assert!(left < right && !text.contains("nowhere"), "{text}");
+        assert_eq!(attributes(&text, "viewBox"), ["0 -32 560 302"]);
+        // Only the right one's label would leave the picture, and so stands left of its line.
+        let of_class = |class: &str| text.matches(&format!(" class=\"{class}\"")).count();
+        assert_eq!((of_class("marker"), of_class("marker left")), (2 + 1, 1), "{text}");
+        for (name, low, high) in [("x", 0.0, 560.0), ("x1", 0.0, 560.0), ("y", -32.0, 270.0), ("y1", -32.0, 270.0)] {
+            for value in attributes(&text, name) {
+                assert!((low..=high).contains(&value.parse::<f64>().unwrap()), "{name} of {text}");
+            }
+        }
+    }
+
+    #[test]
     fn a_faint_curve_has_the_colour_of_the_next() {
         let series = |name: &str| Series::new(name, vec![(0.0, 1.0)]);
         let chart = Chart::new("", "").series(series("a").faint()).series(series("b")).series(series("c"));
@@ -203,6 +239,7 @@ mod tests {
         for points in [vec![], vec![(1.0, 1.0)], all.map(|y| (y, y)).to_vec()] {
             for scale in [Scale::Linear, Scale::Log] {
                 let chart = Chart::new("odd", "x").x_scale(scale).y_scale(scale);
+                let chart = all.into_iter().fold(chart, |chart, x| chart.marker("odd", x));
                 let text = render(&chart.series(Series::new("odd", points.clone())));
                 for name in ["d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height"] {
                     for value in attributes(&text, name) {

@@ -1,10 +1,11 @@
-//! One HTML page per run: what a person looks at, keeps and sends on.
+//! One HTML page per run, or per search for a learning rate: what a person looks at, keeps and sends on.
 //!
 //! The page is one file that loads nothing, runs no script and follows the reader's choice of a light or a dark screen. Text goes
 //! through maud's templates, which escape it: names of files, classes and plugins are data and may hold anything.
 
 mod confusion;
 pub(crate) mod curves;
+pub(crate) mod lr_find;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;

@@ -13,6 +13,7 @@ use super::setup::{self, Setup};
 use super::snapshot::TrainState;
 use super::{DeviceChoice, file::RunFile};
 use crate::report::numbers::significant;
+use crate::report::page;
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::report::table::Table;
 use crate::{Error, Result};
@@ -191,6 +192,11 @@ impl LrCurve {
             text += &format!("\nsteepest at {steepest:.1e}; a tenth of the minimum's rate is {tenth:.1e}");
         }
         text
+    }
+
+    /// The curve, the suggestion and every point as an HTML page of one file; `name` says what was searched with.
+    pub fn to_page(&self, name: &str) -> String {
+        page::lr_find::page(name, self)
     }
 }
 

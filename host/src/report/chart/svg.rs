@@ -5,7 +5,7 @@ use std::fmt::Write;
 use maud::{Markup, html};
 
 use super::axis::{Axis, Ends};
-use super::{Chart, Series, Style};
+use super::{Chart, Marker, Series, Style};
 use crate::report::numbers::significant;
 
 /// Places of a chart that say their values when the pointer is over them.
@@ -18,6 +18,9 @@ pub(super) const HEIGHT: f64 = 270.0;
 const TOP: f64 = 10.0;
 const RIGHT: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
+/// Height of a marker's label, and how far it stands from its line.
+const ROW: f64 = 16.0;
+const GAP: f64 = 5.0;
 /// A digit's width.
 const DIGIT: f64 = 7.0;
 
@@ -34,6 +37,8 @@ pub(super) struct Drawing<'a> {
     y: Axis,
     x_label: &'a str,
     curves: &'a [Curve<'a>],
+    /// From left to right. Each has a row above the plot, so that no label stands on another or on a curve.
+    markers: Vec<&'a Marker>,
     width: f64,
     left: f64,
     right: f64,
@@ -44,12 +49,14 @@ impl<'a> Drawing<'a> {
         let width = if chart.wide { WIDE } else { WIDTH };
         let points = || curves.iter().flat_map(|curve| &curve.points);
         let y = Axis::new(chart.y_scale, points().map(|point| point.1), Ends::Round, 5);
-        let x = Axis::new(chart.x_scale, points().map(|point| point.0), Ends::Exact, if chart.wide { 10 } else { 6 });
-        let wide = |text: &str| DIGIT * text.chars().count() as f64;
+        let mut markers: Vec<&Marker> = chart.markers.iter().filter(|marker| chart.x_scale.takes(marker.x)).collect();
+        markers.sort_by(|a, b| a.x.total_cmp(&b.x));
+        let across = points().map(|point| point.0).chain(markers.iter().map(|marker| marker.x));
+        let x = Axis::new(chart.x_scale, across, Ends::Exact, if chart.wide { 10 } else { 6 });
         let left = 14.0 + y.ticks.iter().map(|tick| wide(&tick.text)).fold(0.0, f64::max);
         // The last tick's text may stand half beyond the plot.
         let right = width - x.ticks.last().map_or(RIGHT, |tick| RIGHT.max(wide(&tick.text) / 2.0));
-        Self { x, y, x_label: &chart.x_label, curves, width, left, right }
+        Self { x, y, x_label: &chart.x_label, curves, markers, width, left, right }
     }
 
     fn across(&self, fraction: f64) -> f64 {
@@ -68,8 +75,11 @@ impl<'a> Drawing<'a> {
     /// The SVG; `title` is what a screen reader says of it.
     pub(super) fn svg(&self, title: &str) -> Markup {
         let floor = self.down(0.0);
+        let above = ROW * self.markers.len() as f64;
+        // Not `-above`: without markers that is written `-0`.
+        let top = 0.0 - above;
         html! {
-            svg viewBox=(format!("0 0 {} {HEIGHT}", self.width)) role="img" aria-label=(title) {
+            svg viewBox=(format!("0 {top} {} {}", self.width, HEIGHT + above)) role="img" aria-label=(title) {
                 @for tick in &self.y.ticks {
                     @let y = number(self.down(tick.place));
                     line.grid x1=(number(self.left)) x2=(number(self.right)) y1=(y) y2=(y) {}
@@ -82,6 +92,16 @@ impl<'a> Drawing<'a> {
                     text.x x=(x) y=(number(floor + 17.0)) { (tick.text) }
                 }
                 text.x.label x=(number(self.across(0.5))) y=(number(HEIGHT - 6.0)) { (self.x_label) }
+                @for (row, marker) in self.markers.iter().enumerate() {
+                    @let x = number(self.across(self.x.fraction(marker.x)));
+                    line.marker x1=(x) x2=(x) y1=(number(top + ROW * row as f64)) y2=(number(floor)) {}
+                }
+                @for (row, marker) in self.markers.iter().enumerate() {
+                    @let x = self.across(self.x.fraction(marker.x));
+                    @let fits = x + GAP + wide(&marker.label) < self.width;
+                    @let x = if fits { x + GAP } else { x - GAP };
+                    text.marker.left[!fits] x=(number(x)) y=(number(top + ROW * row as f64 + 12.0)) { (marker.label) }
+                }
                 @for curve in self.curves {
                     @let faint = curve.series.style == Style::Faint;
                     path.line.faint[faint].{ "c" (curve.colour) } d=(self.path(curve)) {}
@@ -171,6 +191,11 @@ struct Spot<'a> {
     left: f64,
     width: f64,
     points: Vec<(&'a Curve<'a>, (f64, f64))>,
+}
+
+/// How wide a text may be: letters are narrower than digits on average.
+fn wide(text: &str) -> f64 {
+    DIGIT * text.chars().count() as f64
 }
 
 /// A coordinate: tenths of a pixel are enough.
