@@ -180,20 +180,33 @@ fn four_batches_of_four_give_the_gradient_of_sixteen_with_every_head() {
         let Some(head) = methods.iter().find(|method| method["kind"] == "task_head") else { continue };
         heads += 1;
         let example = folder.join("example.toml").display().to_string();
-        let logged = |batch: u64, accumulate: u64| {
+        let logged = |batch: u64, accumulate: u64, more: &[&str]| {
             let workdir = Workdir::new();
-            let settings = [
+            let mut settings = vec![
                 format!("batch_size={batch}"),
                 format!("accumulate={accumulate}"),
                 "optimizer=\"sgd\"".into(),
                 "steps=4".into(),
             ];
-            let settings = settings.map(|setting| ["--set".to_owned(), format!("train.{setting}")]).concat();
+            settings.extend(more.iter().map(ToString::to_string));
+            let settings = settings.into_iter().flat_map(|setting| ["--set".to_owned(), format!("train.{setting}")]);
             let arguments = ["--config", &example, "--out", "run"].map(str::to_owned);
-            workdir.fthost(arguments.iter().chain(&settings)).succeeded();
-            steps(&workdir.path().join("run"))
+            workdir.fthost(arguments.into_iter().chain(settings)).succeeded();
+            let run = workdir.path().join("run");
+            (steps(&run), !result_json(&run)["plan"]["episodes"].is_null())
         };
-        let (whole, parts) = (logged(16, 1), logged(4, 4));
+        let ((whole, episodes), (parts, _)) = (logged(16, 1, &[]), logged(4, 4, &[]));
+        if episodes {
+            // Four episodes are no larger one: their mean is the step's. At no rate all are of one model.
+            let (whole, parts) = (logged(16, 1, &["lr=1e-30", "steps=16"]).0, logged(4, 4, &["lr=1e-30"]).0);
+            let loss = |step: &Value| step["loss"].as_f64().unwrap();
+            assert_eq!((whole.len(), parts.len()), (4 * parts.len(), 4));
+            for (four, step) in whole.chunks(4).zip(&parts) {
+                let mean = four.iter().map(loss).sum::<f64>() / 4.0;
+                assert!((mean - loss(step)).abs() <= 1e-6 * mean, "{}: {mean} and {}", head["name"], loss(step));
+            }
+            continue;
+        }
         assert_eq!((whole.len(), parts.len()), (4, 4));
         for (whole, parts) in whole.iter().zip(&parts) {
             for key in ["loss", "gradient_norm"] {

@@ -15,6 +15,7 @@
 mod ewc;
 mod host;
 mod l2sp;
+mod prototypical;
 mod reference;
 mod regression;
 mod token_classification;
