@@ -170,6 +170,28 @@ pub(crate) fn column_sums(x: &[f32], width: usize) -> Vec<f32> {
     sums
 }
 
+#[inline(always)]
+fn column_product_sums_body<const FMA: bool>(a: &[f32], b: &[f32], sums: &mut [f32]) {
+    for (a, b) in a.chunks_exact(sums.len()).zip(b.chunks_exact(sums.len())) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum = math::mul_add::<FMA>(*a, *b, *sum);
+        }
+    }
+}
+
+multiversion! {
+    fn add_column_product_sums(a: &[f32], b: &[f32], sums: &mut [f32]) = column_product_sums_body
+}
+
+/// The sum over the rows of `a b`, both `[.., width]`: the gradient of a row that scales all others.
+pub(crate) fn column_product_sums(a: &[f32], b: &[f32], width: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; width];
+    if width > 0 {
+        add_column_product_sums(a, b, &mut sums);
+    }
+    sums
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -217,5 +239,6 @@ mod tests {
     fn sums_and_products() {
         assert_eq!(column_sums(&[1., 2., 3., 4., 5., 6.], 2), [9., 12.]);
         assert_eq!(product(&[1., 2., 3.], &[4., 5., 6.]), [4., 10., 18.]);
+        assert_eq!(column_product_sums(&[1., 2., 3., 4.], &[5., 6., 7., 8.], 2), [26., 44.]);
     }
 }

@@ -22,10 +22,55 @@ pub(crate) fn unbroadcast(gradient: Tensor, dims: &[usize]) -> Result<Tensor> {
     super::reduce::sum_over(&gradient, &summed)?.reshape(dims)
 }
 
+/// How many elements of a tensor of shape `a` one of shape `b` stands beside: a row where it is one row for all, everything where the
+/// shapes are equal. `None` for other shapes.
+fn row_length(a: &[usize], b: &[usize]) -> Option<usize> {
+    let leading = b.iter().take_while(|&&size| size == 1).count();
+    (a == b || (b.len() <= a.len() && leading < b.len() && a.ends_with(&b[leading..]))).then(|| b.iter().product())
+}
+
+/// `f` of each element of `a` and of `b`, which is one row for all rows of `a` or has its shape. `None` for other tensors.
+///
+/// Candle's own loops take turns on one pool of threads, while here several micro-batches are on their way at once.
+fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32) -> Option<Result<Tensor>> {
+    let length = row_length(a.dims(), b.dims()).filter(|&length| length > 0)?;
+    let zipped = slices::read([a, b], |[a, b]| {
+        let mut out = Vec::with_capacity(a.len());
+        a.chunks_exact(length).for_each(|row| out.extend(row.iter().zip(b).map(|(a, b)| f(*a, *b))));
+        out
+    })?;
+    Some(Tensor::from_vec(zipped, a.dims(), a.device()))
+}
+
+fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    zip(a, b, |a, b| a + b).unwrap_or_else(|| a.broadcast_add(b))
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    zip(a, b, |a, b| a - b).unwrap_or_else(|| a.broadcast_sub(b))
+}
+
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    zip(a, b, |a, b| a * b).unwrap_or_else(|| a.broadcast_mul(b))
+}
+
+fn quotient(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    zip(a, b, |a, b| a / b).unwrap_or_else(|| a.broadcast_div(b))
+}
+
+/// `a b`, summed over the dimensions in which an operand of shape `dims` was broadcast.
+fn product_sum(a: &Tensor, b: &Tensor, dims: &[usize]) -> Result<Tensor> {
+    let width = row_length(a.dims(), dims).filter(|_| a.dims() == b.dims() && a.dims() != dims);
+    match width.and_then(|width| slices::read([a, b], |[a, b]| elementwise::column_product_sums(a, b, width))) {
+        Some(sums) => Tensor::from_vec(sums, dims, a.device()),
+        None => unbroadcast(product(a, b)?, dims),
+    }
+}
+
 impl Tape {
     /// `a + b`.
     pub fn add(&self, a: &Value, b: &Value) -> Result<Value> {
-        let output = a.tensor().broadcast_add(b.tensor())?;
+        let output = sum(a.tensor(), b.tensor())?;
         let (da, db) = (a.dims().to_vec(), b.dims().to_vec());
         Ok(self.record(output, &[a, b], move |gradient, vjp| {
             if vjp.wants(0) {
@@ -40,7 +85,7 @@ impl Tape {
 
     /// `a - b`.
     pub fn sub(&self, a: &Value, b: &Value) -> Result<Value> {
-        let output = a.tensor().broadcast_sub(b.tensor())?;
+        let output = difference(a.tensor(), b.tensor())?;
         let (da, db) = (a.dims().to_vec(), b.dims().to_vec());
         Ok(self.record(output, &[a, b], move |gradient, vjp| {
             if vjp.wants(1) {
@@ -55,14 +100,14 @@ impl Tape {
 
     /// `a b`, element by element.
     pub fn mul(&self, a: &Value, b: &Value) -> Result<Value> {
-        let output = a.tensor().broadcast_mul(b.tensor())?;
+        let output = product(a.tensor(), b.tensor())?;
         let (ta, tb) = (a.tensor().clone(), b.tensor().clone());
         Ok(self.record(output, &[a, b], move |gradient, vjp| {
             if vjp.wants(0) {
-                vjp.give(0, unbroadcast(gradient.broadcast_mul(&tb)?, ta.dims())?)?;
+                vjp.give(0, product_sum(&gradient, &tb, ta.dims())?)?;
             }
             if vjp.wants(1) {
-                vjp.give(1, unbroadcast(gradient.broadcast_mul(&ta)?, tb.dims())?)?;
+                vjp.give(1, product_sum(&gradient, &ta, tb.dims())?)?;
             }
             Ok(())
         }))
@@ -70,10 +115,10 @@ impl Tape {
 
     /// `a / b`.
     pub fn div(&self, a: &Value, b: &Value) -> Result<Value> {
-        let output = a.tensor().broadcast_div(b.tensor())?;
+        let output = quotient(a.tensor(), b.tensor())?;
         let (da, tb, y) = (a.dims().to_vec(), b.tensor().clone(), output.clone());
         Ok(self.record(output, &[a, b], move |gradient, vjp| {
-            let scaled = gradient.broadcast_div(&tb)?;
+            let scaled = quotient(&gradient, &tb)?;
             if vjp.wants(1) {
                 vjp.give(1, unbroadcast((&scaled * &y)?, tb.dims())?.neg()?)?; // -a / b^2
             }
