@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Measures methods on real texts: a table for each of SST-2, TREC, STS, the three together, and TREC before SST-2.
+"""Measures methods on real texts: a table for each of TREC, STS, these and SST-2 together, and TREC before SST-2. (SST-2 beside PEFT:
+compare-peft.py.)
 
-Usage: measure-methods.py sst2|trec|sts|joint|sequence --data FOLDER --model FOLDER [--out runs/methods] [--fthost target/release/fthost]
+Usage: measure-methods.py trec|sts|joint|sequence --data FOLDER --model FOLDER [--out runs/methods] [--fthost target/release/fthost]
 
 FOLDER of data: sst2/{train,test}.tsv (text, label), trec/{train,test}.tsv (text, label), sts/{train,test}.tsv (text, text_pair, score).
 Run files are written to --out, and each is run by `fthost compare` with seeds 0 to 2 (joint and sequence: seed 0). A folder that is
@@ -15,7 +16,7 @@ import subprocess
 import sys
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-p.add_argument("what", choices=["sst2", "trec", "sts", "joint", "sequence"])
+p.add_argument("what", choices=["trec", "sts", "joint", "sequence"])
 p.add_argument("--data", type=pathlib.Path, required=True)
 p.add_argument("--model", type=pathlib.Path, required=True)
 p.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/methods"))
@@ -23,8 +24,6 @@ p.add_argument("--fthost", default="target/release/fthost")
 p.add_argument("--seeds", type=int, default=3)
 a = p.parse_args()
 
-# As the peers' script: AdamW with torch's defaults at a constant rate.
-PEER = 'decay_biases_and_norms = true\nbatch_size = 16\n'
 LORA = 'plugin = "lora"\nrank = 8\nalpha = 16\n'
 HOULSBY = 'plugin = "adapter"\nkind = "houlsby"\n'
 FULL = 'plugin = "full"\n'
@@ -69,18 +68,7 @@ def compare(files, metric=None):
 
 
 def main():
-    if a.what == "sst2":
-        methods = {
-            "lora": (LORA, 5e-4),
-            "ia3": ('plugin = "ia3"\n', 5e-4),
-            "prompt": ('plugin = "prompt"\ntokens = 20\n', 5e-4),
-            "prefix": ('plugin = "prefix"\ntokens = 20\n', 5e-4),
-            "full": (FULL, 5e-5),
-            "head": (HEAD_ONLY, 1e-3),
-        }
-        files = [write(name, SST2, text, f"{PEER}epochs = 1\nlr = {lr}\n") for name, (text, lr) in methods.items()]
-        compare(files)
-    elif a.what == "trec":
+    if a.what == "trec":
         methods = {"full": (FULL, 1e-4), "lora": (LORA, 2e-3), "houlsby": (HOULSBY, 1e-3)}
         train = "epochs = 3\nbatch_size = 16\n"
         files = [write(name, TREC, text, f"{train}lr = {lr}\n", WARM_UP) for name, (text, lr) in methods.items()]
@@ -99,7 +87,7 @@ def main():
     else:
         # Both tasks see the whole of theirs twice.
         train = 'tasks = "sequence"\nepochs = 2\nbatch_size = 16\nlr = 5e-5\n'
-        for strength in (None, 1e3, 1e4, 1e5):
+        for strength in (None, 1e3, 1e4, 2e4, 5e4, 1e5):
             name = "without" if strength is None else f"ewc-{strength:.0e}"
             ewc = "" if strength is None else f'[[regularizer]]\nplugin = "ewc"\nlambda = {strength}\n'
             sequence = run(name, write(name, TREC + SST2, FULL, train, ewc))["sequence"]

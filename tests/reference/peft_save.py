@@ -33,4 +33,4 @@ rows = [line.rsplit("\t", 1) for line in test.read_text().splitlines()]
 with torch.no_grad():
     logits = torch.cat([model(input_ids=torch.tensor([tokenizer.encode(text).ids])).logits for text, _ in rows])
 loss = torch.nn.functional.cross_entropy(logits, torch.tensor([int(label) for _, label in rows]))
-print(json.dumps({"loss": loss.item()}))
+print(json.dumps({"loss": loss.item(), "logits": logits.tolist()}))

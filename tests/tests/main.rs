@@ -10,6 +10,7 @@
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
+//! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `full_disk` | runs whose disk is full |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `misbehaving` | plugins that fail while they run |
@@ -33,6 +34,7 @@ mod compare;
 mod cuda;
 mod demo;
 mod every_plugin;
+mod few_shot;
 mod full_disk;
 mod lora;
 mod misbehaving;

@@ -125,13 +125,36 @@ pub(crate) fn peft(python: &Path, base: &Path, adapter: &Path, test: &Path) -> V
     reference(python, "peft_check.py", [base, adapter, test])
 }
 
+/// What `fthost predict` says of a folder on a file has these logits, each example's up to a constant, within 1e-4.
+#[track_caller]
+pub(crate) fn logits_agree(workdir: &Workdir, folder: &str, file: &str, model: &str, logits: &Value) {
+    let model = format!("model.path={model}");
+    let printed = workdir.fthost(["predict", folder, file, "--format", "jsonl", "--set", &model]).succeeded().stdout;
+    let centered = |logits: Vec<f64>| {
+        let mean = logits.iter().sum::<f64>() / logits.len() as f64;
+        logits.into_iter().map(move |logit| logit - mean).collect::<Vec<_>>()
+    };
+    let rows: Vec<Vec<f64>> = serde_json::from_value(logits.clone()).unwrap();
+    assert_eq!(printed.lines().count(), rows.len());
+    for (line, theirs) in printed.lines().zip(rows) {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let probabilities = row["probabilities"].as_object().unwrap().values();
+        let ours = centered(probabilities.map(|p| p.as_f64().unwrap().ln()).collect());
+        for (ours, theirs) in ours.iter().zip(centered(theirs)) {
+            assert!((ours - theirs).abs() < 1e-4, "{folder}: {line}: logit {ours} here, {theirs} there");
+        }
+    }
+}
+
 #[track_caller]
 pub(crate) fn peft_agrees(python: &Path, base: &Path, workdir: &Workdir, task: &str, test: &Path) {
     let run = workdir.path().join("run");
-    let (theirs, ours) = (peft(python, base, &run.join("adapter"), test), &result_json(&run)["tasks"][task]);
-    assert_eq!(theirs["confusion"], ours["confusion"], "predictions differ");
-    let (theirs, ours) = (theirs["loss"].as_f64().unwrap(), ours["metrics"]["loss"].as_f64().unwrap());
+    let (found, ours) = (peft(python, base, &run.join("adapter"), test), &result_json(&run)["tasks"][task]);
+    assert_eq!(found["confusion"], ours["confusion"], "predictions differ");
+    let (theirs, ours) = (found["loss"].as_f64().unwrap(), ours["metrics"]["loss"].as_f64().unwrap());
     assert!((theirs - ours).abs() < 1e-4, "mean loss {theirs} in PEFT, {ours} here");
+    let shown = |path: &Path| path.display().to_string();
+    logits_agree(workdir, "run", &shown(test), &shown(base), &found["logits"]);
 }
 
 #[test]

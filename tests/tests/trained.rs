@@ -5,7 +5,7 @@ use std::fs;
 use fthost_tests::{Workdir, minilm, on_one_line, result_json, skipped};
 use serde_json::Value;
 
-use crate::text::{LORA, RUN, peft, python, text_workdir};
+use crate::text::{LORA, RUN, logits_agree, peft, python, text_workdir};
 
 /// A run of a strategy on the tiny BERT.
 fn trained(strategy: &str) -> Workdir {
@@ -111,10 +111,11 @@ fn a_merged_run_is_a_plain_folder_that_transformers_reads() {
             return skipped("FTHOST_PYTHON names no Python with transformers");
         };
         let merged = workdir.path().join("merged");
-        let theirs = peft(&python, &merged, &merged, &workdir.path().join("test.tsv"));
+        let found = peft(&python, &merged, &merged, &workdir.path().join("test.tsv"));
+        logits_agree(&workdir, "run", "test.tsv", "model", &found["logits"]);
         let ours = &result_json(&workdir.path().join("run"))["tasks"]["sentiment"];
-        assert_eq!(theirs["confusion"], ours["confusion"], "predictions differ");
-        let (theirs, ours) = (theirs["loss"].as_f64().unwrap(), ours["metrics"]["loss"].as_f64().unwrap());
+        assert_eq!(found["confusion"], ours["confusion"], "predictions differ");
+        let (theirs, ours) = (found["loss"].as_f64().unwrap(), ours["metrics"]["loss"].as_f64().unwrap());
         assert!((theirs - ours).abs() < 1e-5, "mean loss {theirs} in Transformers, {ours} here");
     }
 }

@@ -1,0 +1,109 @@
+//! Few-shot classes: what episodes teach is used as any classifier, by Transformers too, and on classes that are new.
+
+use std::fs;
+
+use fthost_tests::{Workdir, on_one_line, result_json, skipped};
+use serde_json::{Value, json};
+
+use crate::text::{LORA, RUN, logits_agree, peft, python, text_workdir};
+
+const HEAD: &str = r#""prototypical", ways = 2, shots = 2, queries = 3"#;
+
+/// A run of the prototypical head on sentences.
+fn trained(head: &str, strategy: &str) -> Workdir {
+    let workdir = text_workdir();
+    workdir.write("run.toml", RUN.replace("\"classification\"", head).replace(LORA, strategy));
+    let outcome = workdir.fthost(["--config", "run.toml", "--out", "run", "--set", "train.epochs=4"]).succeeded();
+    let said = on_one_line(&outcome.stdout);
+    assert!(
+        said.contains("2 classes of 2 support examples and 3 queries: 10 examples; train.batch_size has no say"),
+        "{said}"
+    );
+    workdir
+}
+
+#[test]
+fn the_run_evaluates_and_predicts_as_it_said() {
+    for (head, strategy) in [(HEAD, LORA), (&format!("{HEAD}, distance = \"euclidean\""), "plugin = \"full\"")] {
+        let workdir = trained(head, strategy);
+        let run = &result_json(&workdir.path().join("run"))["tasks"]["sentiment"];
+        let printed = workdir.fthost(["eval", "run", "test.tsv", "--json"]).succeeded().stdout;
+        let again: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(again["tasks"]["sentiment"]["metrics"], run["metrics"], "{strategy}");
+        let predicted = workdir.fthost(["predict", "run", "test.tsv", "--format", "jsonl"]).succeeded().stdout;
+        let test = fs::read_to_string(workdir.path().join("test.tsv")).unwrap();
+        let right = predicted.lines().zip(test.lines()).filter(|(predicted, row)| {
+            let predicted: Value = serde_json::from_str(predicted).unwrap();
+            row.ends_with(predicted["label"].as_str().unwrap())
+        });
+        let accuracy = right.count() as f64 / test.lines().count() as f64;
+        assert!((accuracy - run["metrics"]["accuracy"].as_f64().unwrap()).abs() < 1e-12, "{strategy}");
+    }
+}
+
+/// Prototypes at squared distances are a linear layer (Snell et al. 2017, section 2.4).
+#[test]
+fn transformers_reads_prototypes_as_a_classifier() {
+    let Some(python) = python() else {
+        return skipped("FTHOST_PYTHON names no Python with transformers");
+    };
+    for strategy in [LORA, "plugin = \"full\""] {
+        let workdir = trained(HEAD, strategy);
+        workdir.fthost(["merge", "run", "merged"]).succeeded();
+        let merged = workdir.path().join("merged");
+        let theirs = peft(&python, &merged, &merged, &workdir.path().join("test.tsv"));
+        let ours = &result_json(&workdir.path().join("run"))["tasks"]["sentiment"];
+        assert_eq!(theirs["confusion"], ours["confusion"], "predictions differ");
+        logits_agree(&workdir, "run", "test.tsv", "model", &theirs["logits"]);
+    }
+}
+
+#[test]
+fn episodes_of_new_classes() {
+    let workdir = trained(HEAD, LORA);
+    let rows = fs::read_to_string(workdir.path().join("test.tsv")).unwrap();
+    let again = fs::read_to_string(workdir.path().join("train.tsv")).unwrap();
+    let renamed = (rows + &again).replace("\t0", "\tnasty").replace("\t1", "\tnice");
+    workdir.write("new.tsv", renamed);
+    let run = |arguments: &[&str]| {
+        let all = ["eval", "run", "new.tsv", "--json"].iter().chain(arguments);
+        let printed: Value = serde_json::from_str(&workdir.fthost(all).succeeded().stdout).unwrap();
+        printed["tasks"]["sentiment"].clone()
+    };
+    let found = run(&["--episodes", "50"]);
+    let accuracy = found["accuracy"].as_f64().unwrap();
+    assert_eq!(
+        (&found["episodes"], &found["ways"], &found["shots"], &found["queries"]),
+        (&json!(50), &json!(2), &json!(2), &json!(3))
+    );
+    assert!(accuracy > 0.6 && found["interval"].as_f64().unwrap() > 0.0, "{found}");
+    assert_eq!(run(&["--episodes", "50"]), found);
+    assert_ne!(run(&["--episodes", "50", "--seed", "1"]), found);
+    let more = run(&["--episodes", "50", "--set", "task[0].head.shots=12"]);
+    assert!(more["accuracy"].as_f64().unwrap() > accuracy - 0.05, "{more} with more shots");
+
+    let refused = |arguments: &[&str], expected: &str| {
+        let error = on_one_line(&workdir.fthost(["eval", "run"].iter().chain(arguments)).failed(2));
+        assert!(error.contains(expected), "{error}");
+    };
+    refused(&["new.tsv"], "nasty");
+    refused(&["new.tsv", "--episodes", "0"], "0");
+    refused(&["new.tsv", "--episodes", "9", "--set", "task[0].head.queries=99"], "lower shots and queries to");
+    let plain = text_workdir();
+    plain.fthost(["--config", "run.toml", "--out", "run"]).succeeded();
+    let error = on_one_line(&plain.fthost(["eval", "run", "test.tsv", "--episodes", "9"]).failed(2));
+    assert!(error.contains("does not learn by episodes"), "{error}");
+}
+
+#[test]
+fn an_episode_that_the_data_cannot_fill_is_refused_at_the_head() {
+    let workdir = text_workdir();
+    for (head, expected) in [
+        (r#""prototypical""#, "an episode has 5 classes, and the data have 2"),
+        (r#""prototypical", ways = 2, shots = 100"#, "class \"0\" has"),
+    ] {
+        workdir.write("run.toml", RUN.replace("\"classification\"", head));
+        let error = on_one_line(&workdir.fthost(["--config", "run.toml", "--out", "run"]).failed(2));
+        assert!(error.contains(expected) && error.contains("run.toml:6"), "{error}");
+    }
+}
