@@ -87,7 +87,7 @@ def main():
     else:
         # Both tasks see the whole of theirs twice.
         train = 'tasks = "sequence"\nepochs = 2\nbatch_size = 16\nlr = 5e-5\n'
-        for strength in (None, 1e3, 1e4, 2e4, 5e4, 1e5):
+        for strength in (None, 1e4, 3e4, 1e5):
             name = "without" if strength is None else f"ewc-{strength:.0e}"
             ewc = "" if strength is None else f'[[regularizer]]\nplugin = "ewc"\nlambda = {strength}\n'
             sequence = run(name, write(name, TREC + SST2, FULL, train, ewc))["sequence"]

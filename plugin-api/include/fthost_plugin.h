@@ -17,6 +17,7 @@
 #define FT_CALL_SET_LR_FACTOR "set_lr_factor@1"
 #define FT_CALL_PARAMS "params@1"
 #define FT_CALL_SET_PARAMS "set_params@1"
+#define FT_CALL_SET_VALUE "set_value@1"
 
 /*
  Changes when a plugin must be rebuilt. It shall not.
@@ -660,11 +661,11 @@ typedef struct {
  */
 typedef struct {
   /*
-   forward: features. loss: outputs. predict: outputs. Borrowed.
+   forward: features. loss, predict, fit: outputs. Borrowed.
    */
   uint64_t tensor;
   /*
-   loss: the targets, borrowed; 0 otherwise.
+   loss, fit: the targets, borrowed; 0 otherwise.
    */
   uint64_t targets;
   /*
@@ -676,7 +677,7 @@ typedef struct {
    */
   FtSliceU8 support;
   /*
-   The result; passes to the host.
+   The result, which passes to the host; not in fit.
    */
   uint64_t *output;
   /*
@@ -709,6 +710,10 @@ typedef struct {
    `TaskHead::predict`. `[any thread]`
    */
   FtStatus (*predict)(const void *data, const FtHeadCall *call);
+  /*
+   `TaskHead::fit`. `[run thread]`
+   */
+  FtStatus (*fit)(void *data, const FtHeadCall *call);
 } FtTaskHeadVtable;
 
 /*

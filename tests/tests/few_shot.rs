@@ -54,17 +54,21 @@ fn transformers_reads_prototypes_as_a_classifier() {
         let theirs = peft(&python, &merged, &merged, &workdir.path().join("test.tsv"));
         let ours = &result_json(&workdir.path().join("run"))["tasks"]["sentiment"];
         assert_eq!(theirs["confusion"], ours["confusion"], "predictions differ");
-        logits_agree(&workdir, "run", "test.tsv", "model", &theirs["logits"]);
+        logits_agree(&workdir, "run", "test.tsv", "model", &theirs["logits"], 1e-4);
     }
 }
 
 #[test]
 fn episodes_of_new_classes() {
     let workdir = trained(HEAD, LORA);
-    let rows = fs::read_to_string(workdir.path().join("test.tsv")).unwrap();
-    let again = fs::read_to_string(workdir.path().join("train.tsv")).unwrap();
-    let renamed = (rows + &again).replace("\t0", "\tnasty").replace("\t1", "\tnice");
-    workdir.write("new.tsv", renamed);
+    // Which frame a sentence has, of six, each with eight sentences.
+    let read = |file: &str| fs::read_to_string(workdir.path().join(file)).unwrap();
+    let framed = (read("train.tsv") + &read("test.tsv")).lines().fold(String::new(), |rows, row| {
+        let text = row.split('\t').next().unwrap();
+        let frame = text.split_once(' ').map_or("one", |(first, _)| first);
+        rows + &format!("{text}\t{frame}\n")
+    });
+    workdir.write("new.tsv", framed);
     let run = |arguments: &[&str]| {
         let all = ["eval", "run", "new.tsv", "--json"].iter().chain(arguments);
         let printed: Value = serde_json::from_str(&workdir.fthost(all).succeeded().stdout).unwrap();
@@ -76,19 +80,19 @@ fn episodes_of_new_classes() {
         (&found["episodes"], &found["ways"], &found["shots"], &found["queries"]),
         (&json!(50), &json!(2), &json!(2), &json!(3))
     );
-    assert!(accuracy > 0.6 && found["interval"].as_f64().unwrap() > 0.0, "{found}");
+    assert!(accuracy > 0.8 && found["interval"].as_f64().unwrap() > 0.0, "{found}");
     assert_eq!(run(&["--episodes", "50"]), found);
     assert_ne!(run(&["--episodes", "50", "--seed", "1"]), found);
-    let more = run(&["--episodes", "50", "--set", "task[0].head.shots=12"]);
+    let more = run(&["--episodes", "50", "--set", "task.0.head.shots=5"]);
     assert!(more["accuracy"].as_f64().unwrap() > accuracy - 0.05, "{more} with more shots");
 
     let refused = |arguments: &[&str], expected: &str| {
         let error = on_one_line(&workdir.fthost(["eval", "run"].iter().chain(arguments)).failed(2));
         assert!(error.contains(expected), "{error}");
     };
-    refused(&["new.tsv"], "nasty");
+    refused(&["new.tsv"], "does not occur in the training data");
     refused(&["new.tsv", "--episodes", "0"], "0");
-    refused(&["new.tsv", "--episodes", "9", "--set", "task[0].head.queries=99"], "lower shots and queries to");
+    refused(&["new.tsv", "--episodes", "9", "--set", "task.0.head.queries=99"], "lower shots and queries to");
     let plain = text_workdir();
     plain.fthost(["--config", "run.toml", "--out", "run"]).succeeded();
     let error = on_one_line(&plain.fthost(["eval", "run", "test.tsv", "--episodes", "9"]).failed(2));

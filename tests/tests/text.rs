@@ -125,9 +125,9 @@ pub(crate) fn peft(python: &Path, base: &Path, adapter: &Path, test: &Path) -> V
     reference(python, "peft_check.py", [base, adapter, test])
 }
 
-/// What `fthost predict` says of a folder on a file has these logits, each example's up to a constant, within 1e-4.
+/// What `fthost predict` says of a folder on a file has these logits, each example's up to a constant.
 #[track_caller]
-pub(crate) fn logits_agree(workdir: &Workdir, folder: &str, file: &str, model: &str, logits: &Value) {
+pub(crate) fn logits_agree(workdir: &Workdir, folder: &str, file: &str, model: &str, logits: &Value, tolerance: f64) {
     let model = format!("model.path={model}");
     let printed = workdir.fthost(["predict", folder, file, "--format", "jsonl", "--set", &model]).succeeded().stdout;
     let centered = |logits: Vec<f64>| {
@@ -141,7 +141,7 @@ pub(crate) fn logits_agree(workdir: &Workdir, folder: &str, file: &str, model: &
         let probabilities = row["probabilities"].as_object().unwrap().values();
         let ours = centered(probabilities.map(|p| p.as_f64().unwrap().ln()).collect());
         for (ours, theirs) in ours.iter().zip(centered(theirs)) {
-            assert!((ours - theirs).abs() < 1e-4, "{folder}: {line}: logit {ours} here, {theirs} there");
+            assert!((ours - theirs).abs() < tolerance, "{folder}: {line}: logit {ours} here, {theirs} there");
         }
     }
 }
@@ -154,7 +154,7 @@ pub(crate) fn peft_agrees(python: &Path, base: &Path, workdir: &Workdir, task: &
     let (theirs, ours) = (found["loss"].as_f64().unwrap(), ours["metrics"]["loss"].as_f64().unwrap());
     assert!((theirs - ours).abs() < 1e-4, "mean loss {theirs} in PEFT, {ours} here");
     let shown = |path: &Path| path.display().to_string();
-    logits_agree(workdir, "run", &shown(test), &shown(base), &found["logits"]);
+    logits_agree(workdir, "run", &shown(test), &shown(base), &found["logits"], 1e-4);
 }
 
 #[test]

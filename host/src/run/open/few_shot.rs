@@ -59,7 +59,7 @@ impl TrainedModel {
         let task = self.task(task)?;
         let Some(shape) = episode_shape(&task.spec) else {
             return Err(Error::usage(format!("the head of the task {} does not learn by episodes", task.name))
-                .with_help("leave --episodes out, or train with a head such as prototypical"));
+                .with_help("leave --episodes out, or train a head that does"));
         };
         let of_file = Source { part: Part::Train, labels: None, ..self.source(task, path) };
         let mut data = data::load(&of_file, task.tokenizer.as_ref())?;
