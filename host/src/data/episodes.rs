@@ -103,3 +103,73 @@ impl Episodes {
         rows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::collections::BTreeSet;
+
+    use fthost_plugin_api::TargetKind;
+
+    use super::*;
+    use crate::data::Part;
+    use crate::data::fixtures::{DIGITS, load_digits};
+
+    fn digits() -> Dataset {
+        let mut digits = load_digits("demo", Part::Test, DIGITS).unwrap();
+        digits.set_targets(TargetKind::Class).unwrap();
+        digits
+    }
+
+    const SHAPE: Shape = Shape { ways: 4, shots: 2, queries: 3 };
+
+    #[test]
+    fn an_episode_holds_each_of_its_classes_once_and_no_example_twice() {
+        let data = digits();
+        let episodes = Episodes::new(1, &data, SHAPE).unwrap();
+        assert_eq!(episodes.number(), 355 / 20);
+        let mut classes_seen = BTreeSet::new();
+        for number in 0..50 {
+            let rows = episodes.episode(0, number);
+            assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), SHAPE.size());
+            let classes: Vec<u32> = rows.iter().map(|&row| data.class(row).unwrap().unwrap()).collect();
+            let ways: BTreeSet<u32> = classes.iter().copied().collect();
+            assert_eq!(ways.len(), SHAPE.ways);
+            assert!(classes.chunks(SHAPE.per_class()).all(|block| block.iter().all(|class| *class == block[0])));
+            classes_seen.extend(ways);
+        }
+        assert_eq!(classes_seen.len(), 10);
+        let supports: Vec<usize> = (0..SHAPE.size()).filter(|&place| SHAPE.supports(place)).collect();
+        assert_eq!(supports, [0, 1, 5, 6, 10, 11, 15, 16]);
+    }
+
+    #[test]
+    fn episodes_follow_from_seed_epoch_and_number() {
+        let data = digits();
+        let of = |seed, epoch, number| Episodes::new(seed, &data, SHAPE).unwrap().episode(epoch, number);
+        assert_eq!(of(1, 2, 3), of(1, 2, 3));
+        let all: BTreeSet<Vec<u32>> = [of(1, 2, 3), of(2, 2, 3), of(1, 3, 3), of(1, 2, 4)].into();
+        assert_eq!(all.len(), 4);
+    }
+
+    #[test]
+    fn a_sample_has_so_many_of_each_class() {
+        let data = digits();
+        let episodes = Episodes::new(1, &data, SHAPE).unwrap();
+        let rows = episodes.sample(3);
+        assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), 30);
+        let of_class = |class| rows.iter().filter(|&&row| data.class(row).unwrap() == Some(class)).count();
+        assert!((0..10).all(|class| of_class(class) == 3));
+        assert_eq!(episodes.sample(usize::MAX).len(), data.len());
+    }
+
+    #[test]
+    fn what_cannot_fill_an_episode_is_refused() {
+        let check = |shape: Shape, expected: &str| {
+            let error = Episodes::new(1, &digits(), shape).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(Shape { ways: 11, ..SHAPE }, "an episode has 11 classes, and the data have 10");
+        check(Shape { shots: 32, ..SHAPE }, "and class \"8\" has 34 examples");
+    }
+}

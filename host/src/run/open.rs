@@ -178,9 +178,14 @@ impl TrainedModel {
     }
 
     fn task(&self, name: Option<&str>) -> Result<&TrainedTask> {
-        let found = match (name, self.tasks.as_slice()) {
-            (None, [task]) => Some(task),
-            (Some(name), tasks) => tasks.iter().find(|task| task.name == name),
+        self.place(name).map(|place| &self.tasks[place])
+    }
+
+    /// The place of a task; its name may be left out where there is one.
+    fn place(&self, name: Option<&str>) -> Result<usize> {
+        let found = match (name, self.tasks.len()) {
+            (None, 1) => Some(0),
+            (Some(name), _) => self.tasks.iter().position(|task| task.name == name),
             (None, _) => None,
         };
         found.ok_or_else(|| {

@@ -7,7 +7,7 @@ use fthost_plugin_api::TargetKind;
 use serde::Serialize;
 
 use super::TrainedModel;
-use crate::data::{self, Episodes, Part, Source, episodes};
+use crate::data::{self, Episodes, Source, episodes};
 use crate::report::progress::EvaluationProgress;
 use crate::run::evaluate;
 use crate::run::task::episode_shape;
@@ -56,20 +56,21 @@ impl TrainedModel {
         seed: u64,
         shown: bool,
     ) -> Result<(String, FewShot)> {
-        let task = self.task(task)?;
+        let place = self.place(task)?;
+        let task = &self.tasks[place];
         let Some(shape) = episode_shape(&task.spec) else {
             return Err(Error::usage(format!("the head of the task {} does not learn by episodes", task.name))
                 .with_help("leave --episodes out, or train a head that does"));
         };
-        let of_file = Source { part: Part::Train, labels: None, ..self.source(task, path) };
+        let of_file = Source { labels: None, ..self.source(task, path) };
         let mut data = data::load(&of_file, task.tokenizer.as_ref())?;
         data.set_targets(TargetKind::Class)?;
         let episodes = Episodes::new(seed, &data, shape)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let outputs = evaluate::outputs(&self.pass(task, &data), &rows)?; // [examples, ...]
-        let (name, index) = (task.name.clone(), self.tasks.iter().position(|other| std::ptr::eq(other, task)));
+        let name = task.name.clone();
 
-        let (model, head) = (&mut self.model, &mut self.tasks[index.unwrap_or_default()].head);
+        let (model, head) = (&mut self.model, &mut self.tasks[place].head);
         let progress = EvaluationProgress::new(shown, "episodes", number);
         let places: Vec<u32> = (0..shape.size() as u32).collect();
         let (support, queries): (Vec<u32>, Vec<u32>) =

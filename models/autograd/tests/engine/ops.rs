@@ -153,8 +153,8 @@ fn distances() {
             }
         };
         if x.elem_count() < 100 {
-            check("squared_distance", &[x.clone()], plain);
-            check("squared_distance with weights", &[x.clone()], weighted);
+            check("squared_distance", std::slice::from_ref(&x), plain);
+            check("squared_distance with weights", std::slice::from_ref(&x), weighted);
         }
         let run = |op: &dyn Fn(&Tape, &[Value]) -> Result<Value>| {
             let tape = Tape::recording();
