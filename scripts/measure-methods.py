@@ -25,6 +25,7 @@ p.add_argument("--seeds", type=int, default=3)
 a = p.parse_args()
 
 LORA = 'plugin = "lora"\nrank = 8\nalpha = 16\n'
+LORA_EVERYWHERE = LORA + 'targets = ["query", "key", "value", "dense"]\n'
 HOULSBY = 'plugin = "adapter"\nkind = "houlsby"\n'
 FULL = 'plugin = "full"\n'
 HEAD_ONLY = 'plugin = "freezing"\n'
@@ -69,7 +70,7 @@ def compare(files, metric=None):
 
 def main():
     if a.what == "trec":
-        methods = {"full": (FULL, 1e-4), "lora": (LORA, 2e-3), "houlsby": (HOULSBY, 1e-3)}
+        methods = {"full": (FULL, 1e-4), "lora": (LORA_EVERYWHERE, 1e-3), "houlsby": (HOULSBY, 1e-3)}
         train = "epochs = 3\nbatch_size = 16\n"
         files = [write(name, TREC, text, f"{train}lr = {lr}\n", WARM_UP) for name, (text, lr) in methods.items()]
         compare(files)
@@ -79,10 +80,10 @@ def main():
         files = [write(name, STS, text, f"{train}lr = {lr}\n", WARM_UP) for name, (text, lr) in methods.items()]
         compare(files, "pearson")
     elif a.what == "joint":
-        train = "epochs = 3\nbatch_size = 16\nlr = 2e-3\n"
-        together = run("joint", write("joint", SST2 + TREC + STS, LORA, train, WARM_UP))
+        train = "epochs = 3\nbatch_size = 16\nlr = 1e-4\n"
+        together = run("joint", write("joint", SST2 + TREC + STS, FULL, train, WARM_UP))
         for name, one, metric in (("sst2", SST2, "accuracy"), ("trec", TREC, "accuracy"), ("sts", STS, "pearson")):
-            alone = run(name, write(name, one, LORA, train, WARM_UP))["tasks"][name]["metrics"][metric]
+            alone = run(name, write(name, one, FULL, train, WARM_UP))["tasks"][name]["metrics"][metric]
             print(f"{name}: {metric} {alone:.4f} alone, {together['tasks'][name]['metrics'][metric]:.4f} together", flush=True)
     else:
         # Both tasks see the whole of theirs twice.
