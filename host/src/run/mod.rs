@@ -196,8 +196,7 @@ impl Begun<'_> {
         let interrupt = Interrupt::listen()?;
         let pairing = Pairing::of(&model, &phases)?;
         let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
-        let evaluate_all = |trainer: &mut Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
-            (0..trainer.learner.tasks.len()).try_for_each(|task| trainer.learner.fit(task))?;
+        let evaluate_all = |trainer: &Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
             let tests =
                 trainer.learner.tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
             let one = |(i, task, test): (usize, &Task, &Dataset)| {
@@ -236,7 +235,8 @@ impl Begun<'_> {
             folder.write("run.toml", identity.run_file.as_bytes())?;
             let mut state = TrainState::begin(precision);
             if file.train.evaluate_before {
-                for (name, evaluation) in evaluate_all(&mut trainer, "before training")? {
+                (0..trainer.learner.tasks.len()).try_for_each(|task| trainer.learner.fit(task))?;
+                for (name, evaluation) in evaluate_all(&trainer, "before training")? {
                     let metrics = evaluation.metrics();
                     folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics: &metrics })?;
                     state.before.insert(name, metrics);
@@ -249,7 +249,7 @@ impl Begun<'_> {
         progress.finish();
         let mut state = outcome?;
 
-        let after = evaluate_all(&mut trainer, "after training")?;
+        let after = evaluate_all(&trainer, "after training")?;
         if phases.len() > 1 {
             let ended = trainer.learner.tasks.last().map(|task| task.name.clone()).unwrap_or_default();
             let (step, when) = (state.trained.steps, format!("after {ended}"));

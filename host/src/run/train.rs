@@ -133,14 +133,13 @@ impl Trainer<'_> {
         if let Some(best) = best.filter(|best| best.step != step) {
             snapshot::restore_parameters(self.learner.model, &self.checkpoints.best(best.step)?)?;
         }
-        phase.tasks().try_for_each(|task| self.learner.fit(task))?;
+        // Of all tasks, because what the others' heads predict by has changed with the encoder. Nothing moves from here to their tests.
+        (0..self.learner.tasks.len()).try_for_each(|task| self.learner.fit(task))?;
         phase
             .tasks()
             .try_for_each(|task| self.tell(&Event::TaskEnd { task: self.learner.tasks[task].name.clone() }, task))?;
         // What the last phase comes to is the run's own result.
         if state.phase.number + 1 < self.phases.len() {
-            // What the other tasks' heads predict by changes with the encoder.
-            (0..self.learner.tasks.len()).try_for_each(|task| self.learner.fit(task))?;
             let ended = phase.tasks().next().map_or("", |task| self.learner.tasks[task].name.as_str());
             let mut after = After { task: ended.to_owned(), metrics: BTreeMap::new() };
             for (i, task) in self.learner.tasks.iter().enumerate() {
