@@ -5,13 +5,14 @@ compare-peft.py.)
 Usage: measure-methods.py trec|sts|joint|sequence --data FOLDER --model FOLDER [--out runs/methods] [--fthost target/release/fthost]
 
 FOLDER of data: sst2/{train,test}.tsv (text, label), trec/{train,test}.tsv (text, label), sts/{train,test}.tsv (text, text_pair, score).
-Run files are written to --out, and each is run by `fthost compare` with seeds 0 to 2 (joint and sequence: seed 0). A folder that is
-there is gone on with. Learning rates were chosen on a tenth of the training examples, never on the test file.
+Run files are written to --out, and each is run with --seeds seeds, from 0 (trec and sts: by `fthost compare`). A folder that is there
+is gone on with. Learning rates and the weight of STS were chosen on a tenth of the training examples, never on the test file.
 """
 
 import argparse
 import json
 import pathlib
+import statistics
 import subprocess
 import sys
 
@@ -22,6 +23,8 @@ p.add_argument("--model", type=pathlib.Path, required=True)
 p.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/methods"))
 p.add_argument("--fthost", default="target/release/fthost")
 p.add_argument("--seeds", type=int, default=3)
+p.add_argument("--precision", default="f32", choices=["f32", "bf16"])
+p.add_argument("--lambdas", default="1e4,3e4,1e5", help="EWC's in sequence")
 a = p.parse_args()
 
 LORA = 'plugin = "lora"\nrank = 8\nalpha = 16\n'
@@ -39,13 +42,17 @@ def task(name, head="classification", columns="", weight=""):
 
 
 SST2, TREC = task("sst2"), task("trec")
-STS = task("sts", '{ plugin = "regression", center = 2.5, scale = 1.5 }', 'columns = { label = "score" }\n')
+
+
+def sts(weight=""):
+    return task("sts", '{ plugin = "regression", center = 2.5, scale = 1.5 }', 'columns = { label = "score" }\n', weight)
 
 
 def write(name, tasks, strategy, train, more=""):
     folder = a.out / a.what
     folder.mkdir(parents=True, exist_ok=True)
     model = json.dumps(str(a.model.resolve()))
+    train += f'precision = "{a.precision}"\n'
     text = f"[model]\npath = {model}\n\n{tasks}\n[[strategy]]\n{strategy}\n{more}\n[train]\n{train}"
     path = folder / f"{name}.toml"
     path.write_text(text)
@@ -77,24 +84,35 @@ def main():
     elif a.what == "sts":
         methods = {"full": (FULL, 1e-4), "lora": (LORA, 2e-3), "head": (HEAD_ONLY, 2e-3)}
         train = "epochs = 3\nbatch_size = 16\n"
-        files = [write(name, STS, text, f"{train}lr = {lr}\n", WARM_UP) for name, (text, lr) in methods.items()]
+        files = [write(name, sts(), text, f"{train}lr = {lr}\n", WARM_UP) for name, (text, lr) in methods.items()]
         compare(files, "pearson")
     elif a.what == "joint":
         train = "epochs = 3\nbatch_size = 16\nlr = 1e-4\n"
-        together = run("joint", write("joint", SST2 + TREC + STS, FULL, train, WARM_UP))
-        for name, one, metric in (("sst2", SST2, "accuracy"), ("trec", TREC, "accuracy"), ("sts", STS, "pearson")):
-            alone = run(name, write(name, one, FULL, train, WARM_UP))["tasks"][name]["metrics"][metric]
-            print(f"{name}: {metric} {alone:.4f} alone, {together['tasks'][name]['metrics'][metric]:.4f} together", flush=True)
+        joint = write("joint", SST2 + TREC + sts("weight = 3"), FULL, train, WARM_UP)
+        singles = [("sst2", SST2, "accuracy"), ("trec", TREC, "accuracy"), ("sts", sts(), "pearson")]
+        found = {name: ([], []) for name, _, _ in singles}
+        for seed in range(a.seeds):
+            together = run("joint", joint, seed)
+            for name, one, metric in singles:
+                alone = run(name, write(name, one, FULL, train, WARM_UP), seed)
+                for values, result in zip(found[name], (alone, together)):
+                    values.append(result["tasks"][name]["metrics"][metric])
+                print(f"{name}, seed {seed}: {metric} {found[name][0][-1]:.4f} alone, {found[name][1][-1]:.4f} together", flush=True)
+        for name, values in found.items():
+            alone, together = map(statistics.mean, values)
+            print(f"{name}: {alone:.4f} alone, {together:.4f} together ({together - alone:+.4f}), means of {a.seeds}")
     else:
         # Both tasks see the whole of theirs twice.
         train = 'tasks = "sequence"\nepochs = 2\nbatch_size = 16\nlr = 5e-5\n'
-        for strength in (None, 1e4, 3e4, 1e5):
+        for strength in (None, *map(float, a.lambdas.split(","))):
             name = "without" if strength is None else f"ewc-{strength:.0e}"
             ewc = "" if strength is None else f'[[regularizer]]\nplugin = "ewc"\nlambda = {strength}\n'
-            sequence = run(name, write(name, TREC + SST2, FULL, train, ewc))["sequence"]
-            first, last = sequence[0]["metrics"]["trec"]["accuracy"], sequence[1]["metrics"]["trec"]["accuracy"]
-            second = sequence[1]["metrics"]["sst2"]["accuracy"]
-            print(f"{name}: TREC {first:.4f}, then {last:.4f} ({last - first:+.4f}); SST-2 {second:.4f}", flush=True)
+            path = write(name, TREC + SST2, FULL, train, ewc)
+            for seed in range(a.seeds):
+                sequence = run(name, path, seed)["sequence"]
+                first, last = sequence[0]["metrics"]["trec"]["accuracy"], sequence[1]["metrics"]["trec"]["accuracy"]
+                second = sequence[1]["metrics"]["sst2"]["accuracy"]
+                print(f"{name}, seed {seed}: TREC {first:.4f}, then {last:.4f} ({last - first:+.4f}); SST-2 {second:.4f}", flush=True)
 
 
 sys.exit(main())

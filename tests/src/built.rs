@@ -73,8 +73,9 @@ fn place() -> (PathBuf, Option<String>) {
     let profile_folder = deps.parent().filter(|_| deps.ends_with("deps")).expect("cargo builds tests into deps/");
     let above = profile_folder.parent().expect("a profile's folder lies in the target folder");
     let triple = above.file_name().map(|name| name.to_string_lossy().into_owned());
-    // Cargo marks the target folder itself.
-    (profile_folder.to_owned(), triple.filter(|_| !above.join("CACHEDIR.TAG").is_file()))
+    // Cargo keeps this file in the target folder itself. CACHEDIR.TAG it writes only into folders that it makes, and it does not make
+    // a target folder that holds a fetched model already.
+    (profile_folder.to_owned(), triple.filter(|_| !above.join(".rustc_info.json").is_file()))
 }
 
 fn run(mut command: Command) {

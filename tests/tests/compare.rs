@@ -196,3 +196,21 @@ fn a_comparison_that_is_killed_keeps_the_runs_that_had_ended() {
     assert_eq!(comparison(&workdir, "c")["pairs"][0]["seeds"], serde_json::json!([0, 1]));
     assert_eq!(written(&workdir, "c/lora/seed-0"), before);
 }
+
+#[test]
+fn a_result_of_a_head_that_has_been_rebuilt_since_is_not_compared() {
+    let workdir = Workdir::new();
+    // The working directory is looked in first.
+    let head = workdir.path().join("libclassification.so");
+    fs::copy(fthost_tests::build().plugin("classification"), &head).unwrap();
+    compare(&workdir, &TWO).succeeded();
+    let bytes = fs::read(&head).unwrap();
+    fs::write(&head, [&bytes[..], b"rebuilt"].concat()).unwrap();
+    let before = workdir.listing();
+    let error = on_one_line(&workdir.fthost(["compare"].iter().chain(&RESUME)).failed(2));
+    assert!(error.contains("c/lora/seed-0 has a result of plugin classification, and"), "{error}");
+    assert!(error.contains("libclassification.so has changed since"), "{error}");
+    assert_eq!(workdir.listing(), before);
+    fs::write(&head, bytes).unwrap();
+    workdir.fthost(["compare"].iter().chain(&RESUME)).succeeded();
+}

@@ -85,7 +85,8 @@ impl Candidate {
     }
 }
 
-fn used(path: &Path) -> Result<PluginUsed> {
+/// A plugin as its file is now.
+pub(super) fn used(path: &Path) -> Result<PluginUsed> {
     let checked = note::check(path)?;
     let path = std::path::absolute(path).map_err(Error::io(format!("cannot find {}", path.display())))?;
     Ok(PluginUsed {

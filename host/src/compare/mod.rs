@@ -27,7 +27,7 @@ use crate::run::folder::{claim, lock, write_atomically, write_json};
 use crate::run::interrupt::Interrupt;
 use crate::run::{DeviceChoice, resume_arguments};
 use crate::{Error, Result};
-use runs::{Left, run_folder};
+use runs::{Left, check_plugins, run_folder};
 use sample::{Metric, Sample};
 use statistics::{Outlook, Pair, mean, variance};
 
@@ -171,6 +171,7 @@ fn run_all(options: &Options, folder: &Path, record: &Record) -> Result<Errors> 
             number += 1;
             let run = run_folder(folder, candidate, seed);
             if has_result(&run) {
+                check_plugins(&run)?;
                 say(&format!("run {number} of {runs}: {}, seed {seed}: has its result", candidate.name));
                 continue;
             }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use fthost_plugin_api::PredictionKind;
 use serde::Deserialize;
 
-use super::candidates::Candidate;
-use crate::Result;
+use super::candidates::{Candidate, used};
 use crate::run::predictions::{self, Row};
 use crate::run::proof::Pairing;
-use crate::run::result;
+use crate::run::result::{self, PluginUsed};
+use crate::{Error, Result};
 
 /// A result that a run has left.
 #[derive(Clone, Debug)]
@@ -26,6 +26,32 @@ pub(super) struct Left {
 /// The run folder of a candidate and a seed.
 pub(super) fn run_folder(comparison: &Path, candidate: &Candidate, seed: u64) -> PathBuf {
     comparison.join(&candidate.name).join(format!("seed-{seed}"))
+}
+
+/// Refuses the result of a run whose plugins are no longer what they were, heads and schedules among them: runs of a comparison
+/// differ in what is compared and in nothing else.
+///
+/// # Errors
+/// Where a plugin's file has changed or is gone, or the result does not read.
+pub(super) fn check_plugins(folder: &Path) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Plugins {
+        plugins: Vec<PluginUsed>,
+    }
+    let Plugins { plugins } = result::read(folder)?;
+    for then in &plugins {
+        if used(Path::new(&then.path))?.sha256 != then.sha256 {
+            let message = format!(
+                "{} has a result of plugin {}, and {} has changed since",
+                folder.display(),
+                then.name,
+                then.path
+            );
+            return Err(Error::usage(message)
+                .with_help("remove that run's folder to make it again, or begin a new comparison in another folder"));
+        }
+    }
+    Ok(())
 }
 
 /// The parts of `result.json` that are needed.

@@ -53,7 +53,7 @@ impl Geometry {
     }
 
     /// The greatest numbers of queries and keys of a sequence.
-    fn longest(&self) -> (usize, usize) {
+    pub(crate) fn longest(&self) -> (usize, usize) {
         let (queries, keys): (Vec<_>, Vec<_>) = (0..self.queries.sequences()).map(|s| self.lengths(s)).unzip();
         (queries.into_iter().max().unwrap_or(0), keys.into_iter().max().unwrap_or(0))
     }

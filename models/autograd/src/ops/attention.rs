@@ -1,8 +1,6 @@
 //! Attention of packed sequences: softmax(q k^T / sqrt(dim)) v, each sequence and head by itself.
 
-use std::ops::Range;
-
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 
 use crate::kernels::attention::{self as fast, Geometry, Mask, Operands, Wanted};
 use crate::random::Stream;
@@ -93,56 +91,44 @@ impl Tape {
             }));
         }
 
-        let runs = runs(&geometry);
-        let parts = |tensors: &[Tensor], run: &Range<usize>| -> Result<[Tensor; 3]> {
-            let (pk, pv) = (tensors.get(3), tensors.get(4));
-            Ok([
-                queries_of(&tensors[0], run, &geometry)?,
-                keys_of(&tensors[1], pk, run, &geometry)?,
-                keys_of(&tensors[2], pv, run, &geometry)?,
-            ])
-        };
-        let mut results = Vec::with_capacity(runs.len());
-        let mut saved = Vec::with_capacity(runs.len());
-        for run in runs {
-            let [q, k, v] = parts(&tensors, &run)?;
-            let keep = match &mask {
-                Some(mask) => Some(keep_of(mask, &run, &geometry, &q)?),
-                None => None,
-            };
-            let p = probabilities(&q, &k, geometry.scale())?; // [sequences * heads, queries, keys]
-            let kept = masked(&p, keep.as_ref())?;
-            results.push(join_heads(&kept.matmul(&v)?, run.len(), heads)?);
-            saved.push(Run { sequences: run, q, k, v, p, keep });
-        }
-        let y = if results.is_empty() { tensors[0].zeros_like()? } else { Tensor::cat(&results, 0)? };
-        Ok(self.record(y, &inputs, move |g, vjp| {
-            let mut gradients: [Vec<Tensor>; 5] = Default::default();
-            for run in &saved {
-                let g = queries_of(&g, &run.sequences, &geometry)?;
-                let [dq, dk, dv] = run.gradients(&g, geometry.scale())?;
-                gradients[0].push(join_heads(&dq, run.sequences.len(), heads)?);
-                for (i, full) in [(1, dk), (2, dv)] {
-                    let rows = join_heads(&full, run.sequences.len(), heads)?; // [sequences * keys, width]
-                    let (n, p) = (run.sequences.len(), geometry.prefix);
-                    let rows = rows.reshape((n, (), width))?;
-                    let own = rows.dims()[1] - p;
-                    gradients[i].push(rows.narrow(1, p, own)?.contiguous()?.reshape((n * own, width))?);
-                    if p > 0 {
-                        gradients[i + 2].push(rows.narrow(1, 0, p)?.sum(0)?);
+        let padded = Padded::new(geometry, q.tensor().device())?;
+        if padded.is_empty() {
+            let y = tensors[0].zeros_like()?;
+            return Ok(self.record(y, &inputs, move |_, vjp| {
+                for (i, tensor) in tensors.iter().enumerate() {
+                    if vjp.wants(i) {
+                        vjp.give(i, tensor.zeros_like()?)?;
                     }
                 }
+                Ok(())
+            }));
+        }
+        let (pk, pv) = (tensors.get(3), tensors.get(4));
+        let q = padded.queries(&tensors[0])?;
+        let [k, v] = [padded.keys(&tensors[1], pk)?, padded.keys(&tensors[2], pv)?];
+        let keep = mask.map(|mask| padded.keep(&mask)).transpose()?;
+        let p = padded.probabilities(&q, &k)?;
+        let kept = masked(&p.to_dtype(q.dtype())?, keep.as_ref())?;
+        let y = padded.packed_queries(&kept.matmul(&v)?)?;
+        Ok(self.record(y, &inputs, move |g, vjp| {
+            let g = padded.queries(&g)?;
+            let rounded = p.to_dtype(q.dtype())?;
+            let dv = masked(&rounded, keep.as_ref())?.transpose(1, 2)?.contiguous()?.matmul(&g)?;
+            let dp = masked(&g.matmul(&v.transpose(1, 2)?.contiguous()?)?, keep.as_ref())?.to_dtype(p.dtype())?;
+            let ds = (&p * dp.broadcast_sub(&(&dp * &p)?.sum_keepdim(D::Minus1)?)?)?;
+            let ds = ds.affine(padded.geometry.scale(), 0.0)?.to_dtype(q.dtype())?;
+            let dk = ds.transpose(1, 2)?.contiguous()?.matmul(&q)?;
+            if vjp.wants(0) {
+                vjp.give(0, padded.packed_queries(&ds.matmul(&k)?)?)?;
             }
-            for (i, pieces) in gradients.into_iter().enumerate() {
-                if !vjp.wants(i) {
-                    continue;
+            for (i, gradient) in [(1, dk), (2, dv)] {
+                let (prefix, own) = padded.packed_keys(&gradient)?;
+                if vjp.wants(i) {
+                    vjp.give(i, own)?;
                 }
-                let gradient = match pieces.as_slice() {
-                    [] => tensors[i].zeros_like()?,
-                    pieces if i < 3 => Tensor::cat(pieces, 0)?,
-                    [first, rest @ ..] => rest.iter().try_fold(first.clone(), |sum, piece| sum + piece)?,
-                };
-                vjp.give(i, gradient)?;
+                if vjp.wants(i + 2) {
+                    vjp.give(i + 2, prefix)?;
+                }
             }
             Ok(())
         }))
@@ -179,51 +165,131 @@ fn read<R>(tensors: &[Tensor], f: impl FnOnce(Operands<'_>) -> R) -> Option<R> {
     }
 }
 
-/// Neighbouring sequences of equal lengths: they go through one batched product.
-fn runs(geometry: &Geometry) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for s in 0..geometry.queries.sequences() {
-        match runs.last_mut() {
-            Some(run) if geometry.lengths(run.start) == geometry.lengths(s) => run.end = s + 1,
-            _ => runs.push(s..s + 1),
+/// The form of all other types and devices: sequences are padded to the longest, so that every product is one call.
+struct Padded {
+    geometry: Geometry,
+    /// The longest sequence of queries, and of keys without the prefix.
+    longest: (usize, usize),
+    queries: Rows,
+    keys: Rows,
+    /// Added to scores: 0, and far below all scores for keys that are padding; `[sequences * heads, 1, keys]`.
+    bias: Tensor,
+}
+
+/// Where the rows of a packed tensor stand in its padded form, and the other way round.
+struct Rows {
+    /// `[sequences * longest]`; padding is the row after the last.
+    packed: Tensor,
+    /// `[tokens]`
+    padded: Tensor,
+}
+
+impl Rows {
+    fn new(layout: &Layout, longest: usize, device: &Device) -> Result<Self> {
+        let padding = layout.tokens() as u32;
+        let mut packed = vec![padding; layout.sequences() * longest];
+        let mut padded = Vec::with_capacity(layout.tokens());
+        for (s, range) in layout.ranges().enumerate() {
+            for (place, row) in range.enumerate() {
+                packed[s * longest + place] = row as u32;
+                padded.push((s * longest + place) as u32);
+            }
         }
+        Ok(Self { packed: Tensor::new(packed, device)?, padded: Tensor::new(padded, device)? })
     }
-    runs
-}
 
-/// What a run's backward pass needs; tensors are `[sequences * heads, rows, dim]`.
-struct Run {
-    sequences: Range<usize>,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    p: Tensor,
-    keep: Option<Tensor>,
-}
-
-impl Run {
-    fn gradients(&self, g: &Tensor, scale: f64) -> Result<[Tensor; 3]> {
-        let p = self.p.to_dtype(self.q.dtype())?;
-        let dv = masked(&p, self.keep.as_ref())?.transpose(1, 2)?.contiguous()?.matmul(g)?;
-        let dp = masked(&g.matmul(&self.v.transpose(1, 2)?.contiguous()?)?, self.keep.as_ref())?;
-        let dp = dp.to_dtype(self.p.dtype())?;
-        let ds = (&self.p * dp.broadcast_sub(&(&dp * &self.p)?.sum_keepdim(D::Minus1)?)?)?;
-        let ds = ds.affine(scale, 0.0)?.to_dtype(self.q.dtype())?;
-        Ok([ds.matmul(&self.k)?, ds.transpose(1, 2)?.contiguous()?.matmul(&self.q)?, dv])
+    /// `[tokens, width]` to `[sequences * longest, width]`, padding zero.
+    fn pad(&self, x: &Tensor) -> Result<Tensor> {
+        let zeros = Tensor::zeros((1, x.dims()[1]), x.dtype(), x.device())?;
+        Tensor::cat(&[x, &zeros], 0)?.index_select(&self.packed, 0)
     }
 }
 
-/// The softmax, in `f32` where the operands are half floats.
-fn probabilities(q: &Tensor, k: &Tensor, scale: f64) -> Result<Tensor> {
-    let scores = q.matmul(&k.transpose(1, 2)?.contiguous()?)?;
-    let float = if scores.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let scores = scores.to_dtype(float)?.affine(scale, 0.0)?;
-    if scores.elem_count() == 0 {
-        return Ok(scores);
+impl Padded {
+    fn new(geometry: Geometry, device: &Device) -> Result<Self> {
+        let (sequences, heads, prefix) = (geometry.queries.sequences(), geometry.heads, geometry.prefix);
+        let (longest, keys) = geometry.longest();
+        let mut bias = vec![FAR_BELOW; sequences * heads * keys];
+        for (i, bias) in bias.chunks_exact_mut(keys.max(1)).enumerate() {
+            bias[..geometry.lengths(i / heads).1].fill(0.0);
+        }
+        let bias = Tensor::from_vec(bias, (sequences * heads, 1, keys), device)?;
+        let own = keys.saturating_sub(prefix);
+        let [queries, keys] = [(&geometry.queries, longest), (&geometry.keys, own)]
+            .map(|(layout, longest)| Rows::new(layout, longest, device));
+        Ok(Self { longest: (longest, own), queries: queries?, keys: keys?, bias, geometry })
     }
-    let e = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-    e.broadcast_div(&e.sum_keepdim(D::Minus1)?)
+
+    /// Whether there is nothing to attend, or nothing to attend to.
+    fn is_empty(&self) -> bool {
+        self.longest.0 == 0 || self.longest.1 + self.geometry.prefix == 0
+    }
+
+    /// `[tokens, width]` to `[sequences * heads, queries, dim]`.
+    fn queries(&self, x: &Tensor) -> Result<Tensor> {
+        self.split_heads(&self.queries.pad(x)?, self.longest.0)
+    }
+
+    /// `[tokens, width]` and `[prefix, width]` to `[sequences * heads, keys, dim]`, the prefix first.
+    fn keys(&self, x: &Tensor, prefix: Option<&Tensor>) -> Result<Tensor> {
+        let own = self.keys.pad(x)?;
+        let Some(prefix) = prefix else { return self.split_heads(&own, self.longest.1) };
+        let (n, width, keys) = (self.geometry.queries.sequences(), x.dims()[1], self.geometry.prefix + self.longest.1);
+        let prefix = prefix.unsqueeze(0)?.broadcast_as((n, self.geometry.prefix, width))?.contiguous()?;
+        let all = Tensor::cat(&[prefix, own.reshape((n, self.longest.1, width))?], 1)?;
+        self.split_heads(&all.reshape((n * keys, width))?, keys)
+    }
+
+    /// The way back of [`queries`](Self::queries).
+    fn packed_queries(&self, x: &Tensor) -> Result<Tensor> {
+        self.join_heads(x)?.index_select(&self.queries.padded, 0)
+    }
+
+    /// The way back of [`keys`](Self::keys): the prefix's rows, summed over the sequences, and the sequences' own.
+    fn packed_keys(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let rows = self.join_heads(x)?;
+        let (n, width, p) = (self.geometry.queries.sequences(), rows.dims()[1], self.geometry.prefix);
+        let rows = rows.reshape((n, (), width))?;
+        let own = rows.narrow(1, p, self.longest.1)?.contiguous()?.reshape(((), width))?;
+        Ok((rows.narrow(1, 0, p)?.sum(0)?, own.index_select(&self.keys.padded, 0)?))
+    }
+
+    /// The softmax, in `f32` where the operands are half floats: `[sequences * heads, queries, keys]`.
+    fn probabilities(&self, q: &Tensor, k: &Tensor) -> Result<Tensor> {
+        let scores = q.matmul(&k.transpose(1, 2)?.contiguous()?)?;
+        let float = if scores.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let scores = scores.to_dtype(float)?.affine(self.geometry.scale(), 0.0)?;
+        let scores = scores.broadcast_add(&self.bias.to_dtype(float)?)?;
+        let e = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        e.broadcast_div(&e.sum_keepdim(D::Minus1)?)
+    }
+
+    /// The mask, `[sequences * heads, queries, keys]`.
+    fn keep(&self, mask: &Mask) -> Result<Tensor> {
+        let heads = self.geometry.heads;
+        let (blocks, keys) = (self.geometry.queries.sequences() * heads, self.geometry.prefix + self.longest.1);
+        let mut keep = vec![0f32; blocks * self.longest.0 * keys];
+        for (i, block) in keep.chunks_exact_mut(self.longest.0 * keys).enumerate() {
+            mask.fill(&self.geometry, i / heads, i % heads, keys, block);
+        }
+        Tensor::from_vec(keep, (blocks, self.longest.0, keys), self.bias.device())
+    }
+
+    /// `[sequences * rows, heads * dim]` to `[sequences * heads, rows, dim]`.
+    fn split_heads(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
+        let Geometry { heads, dim, .. } = self.geometry;
+        x.reshape(((), rows, heads, dim))?.transpose(1, 2)?.contiguous()?.reshape(((), rows, dim))
+    }
+
+    /// `[sequences * heads, rows, dim]` to `[sequences * rows, heads * dim]`.
+    fn join_heads(&self, x: &Tensor) -> Result<Tensor> {
+        let Geometry { heads, dim, .. } = self.geometry;
+        x.reshape(((), heads, x.dims()[1], dim))?.transpose(1, 2)?.contiguous()?.reshape(((), heads * dim))
+    }
 }
+
+/// A score whose exponential is 0 beside any other's. Not infinite: a sequence without keys would come out as no number.
+const FAR_BELOW: f32 = -1e30;
 
 fn masked(x: &Tensor, keep: Option<&Tensor>) -> Result<Tensor> {
     match keep {
@@ -232,53 +298,11 @@ fn masked(x: &Tensor, keep: Option<&Tensor>) -> Result<Tensor> {
     }
 }
 
-/// `[n * rows, heads * dim]` to `[n * heads, rows, dim]`.
-fn split_heads(x: &Tensor, n: usize, heads: usize) -> Result<Tensor> {
-    let (total, width) = x.dims2()?;
-    let (rows, dim) = (total / n, width / heads);
-    x.reshape((n, rows, heads, dim))?.transpose(1, 2)?.contiguous()?.reshape((n * heads, rows, dim))
-}
-
-/// `[n * heads, rows, dim]` to `[n * rows, heads * dim]`.
-fn join_heads(x: &Tensor, n: usize, heads: usize) -> Result<Tensor> {
-    let (_, rows, dim) = x.dims3()?;
-    x.reshape((n, heads, rows, dim))?.transpose(1, 2)?.contiguous()?.reshape((n * rows, heads * dim))
-}
-
-fn queries_of(q: &Tensor, run: &Range<usize>, geometry: &Geometry) -> Result<Tensor> {
-    let start = geometry.queries.offsets()[run.start] as usize;
-    let end = geometry.queries.offsets()[run.end] as usize;
-    split_heads(&q.narrow(0, start, end - start)?, run.len(), geometry.heads)
-}
-
-fn keys_of(k: &Tensor, prefix: Option<&Tensor>, run: &Range<usize>, geometry: &Geometry) -> Result<Tensor> {
-    let start = geometry.keys.offsets()[run.start] as usize;
-    let end = geometry.keys.offsets()[run.end] as usize;
-    let (n, width) = (run.len(), k.dims()[1]);
-    let own = k.narrow(0, start, end - start)?;
-    let Some(prefix) = prefix else { return split_heads(&own, n, geometry.heads) };
-    let p = geometry.prefix;
-    let prefix = prefix.unsqueeze(0)?.broadcast_as((n, p, width))?.contiguous()?;
-    let all = Tensor::cat(&[prefix, own.reshape((n, (end - start) / n, width))?], 1)?;
-    split_heads(&all.reshape((n * p + end - start, width))?, n, geometry.heads)
-}
-
-/// The mask of a run, `[sequences * heads, queries, keys]`.
-fn keep_of(mask: &Mask, run: &Range<usize>, geometry: &Geometry, like: &Tensor) -> Result<Tensor> {
-    let (queries, keys) = geometry.lengths(run.start);
-    let mut keep = vec![0f32; run.len() * geometry.heads * queries * keys];
-    let blocks = run.clone().flat_map(|s| (0..geometry.heads).map(move |head| (s, head)));
-    for ((s, head), out) in blocks.zip(keep.chunks_exact_mut((queries * keys).max(1))) {
-        mask.fill(geometry, s, head, keys, out);
-    }
-    Tensor::from_vec(keep, (run.len() * geometry.heads, queries, keys), like.device())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use candle_core::Device;
+    use std::ops::Range;
 
     use super::*;
     use crate::{Dropout, TapeOptions, check};
