@@ -122,12 +122,11 @@ impl Tape {
                 vjp.give(0, padded.packed_queries(&ds.matmul(&k)?)?)?;
             }
             for (i, gradient) in [(1, dk), (2, dv)] {
-                let (prefix, own) = padded.packed_keys(&gradient)?;
                 if vjp.wants(i) {
-                    vjp.give(i, own)?;
+                    vjp.give(i, padded.packed_keys(&gradient)?)?;
                 }
                 if vjp.wants(i + 2) {
-                    vjp.give(i + 2, prefix)?;
+                    vjp.give(i + 2, padded.prefix(&gradient)?)?;
                 }
             }
             Ok(())
@@ -245,13 +244,21 @@ impl Padded {
         self.join_heads(x)?.index_select(&self.queries.padded, 0)
     }
 
-    /// The way back of [`keys`](Self::keys): the prefix's rows, summed over the sequences, and the sequences' own.
-    fn packed_keys(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// The way back of [`keys`](Self::keys) to the sequences' own rows.
+    fn packed_keys(&self, x: &Tensor) -> Result<Tensor> {
+        let own = self.by_sequence(x)?.narrow(1, self.geometry.prefix, self.longest.1)?.contiguous()?;
+        own.reshape(((), own.dims()[2]))?.index_select(&self.keys.padded, 0)
+    }
+
+    /// The way back of [`keys`](Self::keys) to the prefix, summed over the sequences. Only where there is one: a GPU sums no empty tensor.
+    fn prefix(&self, x: &Tensor) -> Result<Tensor> {
+        self.by_sequence(x)?.narrow(1, 0, self.geometry.prefix)?.sum(0)
+    }
+
+    /// `[sequences * heads, rows, dim]` to `[sequences, rows, heads * dim]`.
+    fn by_sequence(&self, x: &Tensor) -> Result<Tensor> {
         let rows = self.join_heads(x)?;
-        let (n, width, p) = (self.geometry.queries.sequences(), rows.dims()[1], self.geometry.prefix);
-        let rows = rows.reshape((n, (), width))?;
-        let own = rows.narrow(1, p, self.longest.1)?.contiguous()?.reshape(((), width))?;
-        Ok((rows.narrow(1, 0, p)?.sum(0)?, own.index_select(&self.keys.padded, 0)?))
+        rows.reshape((self.geometry.queries.sequences(), (), rows.dims()[1]))
     }
 
     /// The softmax, in `f32` where the operands are half floats: `[sequences * heads, queries, keys]`.
