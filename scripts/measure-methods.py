@@ -2,12 +2,13 @@
 """Measures methods on real texts: a table for each of TREC, STS, these and SST-2 together, and TREC before SST-2. (SST-2 beside PEFT:
 compare-peft.py.)
 
-Usage: measure-methods.py trec|sts|joint|sequence --data FOLDER --model FOLDER [--out runs/methods] [--fthost target/release/fthost]
+Usage: measure-methods.py trec|sts|mixture|joint|sequence --data FOLDER --model FOLDER [--out runs/methods] [--fthost target/release/fthost]
 
 FOLDER of data: sst2/{train,test}.tsv (text, label), trec/{train,test}.tsv (text, label), sts/{train,test}.tsv (text, text_pair, score).
 Run files are written to --out, and each is run with --seeds seeds, from 0 (trec and sts: by `fthost compare`). A folder that is there
-is gone on with. Learning rates were chosen on a tenth of the training examples, never on the test file. STS weighs 3 in the joint run:
-its loss is the smallest by far and its examples are the fewest, and with weight 1 it had lost 2.2 points on the test file.
+is gone on with. Learning rates were chosen on a tenth of the training examples, never on the test file, and so is how the joint run mixes
+its tasks: `mixture` tries sampling rules and weights of STS, one epoch each, and names the one with the highest mean of the three tasks'
+metrics. `joint` takes TREC and STS alone from the runs of `trec` and `sts`, which have the same options.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import subprocess
 import sys
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-p.add_argument("what", choices=["trec", "sts", "joint", "sequence"])
+p.add_argument("what", choices=["trec", "sts", "mixture", "joint", "sequence"])
 p.add_argument("--data", type=pathlib.Path, required=True)
 p.add_argument("--model", type=pathlib.Path, required=True)
 p.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/methods"))
@@ -32,21 +33,23 @@ LORA = 'plugin = "lora"\nrank = 8\nalpha = 16\n'
 LORA_EVERYWHERE = LORA + 'targets = ["query", "key", "value", "dense"]\n'
 HOULSBY = 'plugin = "adapter"\nkind = "houlsby"\n'
 FULL = 'plugin = "full"\n'
+METRICS = {"sst2": "accuracy", "trec": "accuracy", "sts": "pearson"}
 HEAD_ONLY = 'plugin = "freezing"\n'
+# How tasks may be mixed: the sampling rule and the weight of STS. The first is the one that `mixture` chose.
+MIXTURES = [("uniform", 1), ("proportional", 1), ("proportional", 3)]
 WARM_UP = '[schedule]\nplugin = "linear"\nwarmup = 0.06\n'
 
 
-def task(name, head="classification", columns="", weight=""):
-    train, test = (json.dumps(str((a.data / name / f"{part}.tsv").resolve())) for part in ("train", "test"))
-    head = head if "{" in head else f'{{ plugin = "{head}" }}'
-    return f'[[task]]\nname = "{name}"\nhead = {head}\ntrain = {train}\ntest = {test}\n{columns}{weight}\n'
+def task(name, head='{ plugin = "classification" }', more="", data=("train", "test")):
+    files = "".join(f"{part} = {json.dumps(str((a.data / name / f'{part}.tsv').resolve()))}\n" for part in data)
+    return f'[[task]]\nname = "{name}"\nhead = {head}\n{files}{more}\n'
+
+
+def sts(more="", data=("train", "test")):
+    return task("sts", '{ plugin = "regression", center = 2.5, scale = 1.5 }', 'columns = { label = "score" }\n' + more, data)
 
 
 SST2, TREC = task("sst2"), task("trec")
-
-
-def sts(weight=""):
-    return task("sts", '{ plugin = "regression", center = 2.5, scale = 1.5 }', 'columns = { label = "score" }\n', weight)
 
 
 def write(name, tasks, strategy, train, more=""):
@@ -87,16 +90,33 @@ def main():
         train = "epochs = 3\nbatch_size = 16\n"
         files = [write(name, sts(), text, f"{train}lr = {lr}\n", WARM_UP) for name, (text, lr) in methods.items()]
         compare(files, "pearson")
+    elif a.what == "mixture":
+        means = {}
+        for sampling, weight in MIXTURES:
+            held_out = "validation = 0.1\n"
+            tasks = "".join(task(name, more=held_out, data=["train"]) for name in ("sst2", "trec"))
+            tasks += sts(f"{held_out}weight = {weight}\n", ["train"])
+            name = f"{sampling}-{weight}"
+            train = f'sampling = "{sampling}"\nepochs = 1\nbatch_size = 16\nlr = 1e-4\n'
+            run(name, write(name, tasks, FULL, train, WARM_UP))
+            lines = map(json.loads, (a.out / a.what / f"{name}-0/metrics.jsonl").read_text().splitlines())
+            metrics = {line["task"]: line["metrics"][METRICS[line["task"]]] for line in lines if line.get("when") == "validation"}
+            means[name] = statistics.mean(metrics.values())
+            print(f"{name}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()) + f"; mean {means[name]:.4f}", flush=True)
+        print(f"best: {max(means, key=means.get)}")
     elif a.what == "joint":
         train = "epochs = 3\nbatch_size = 16\nlr = 1e-4\n"
-        joint = write("joint", SST2 + TREC + sts("weight = 3"), FULL, train, WARM_UP)
-        singles = [("sst2", SST2, "accuracy"), ("trec", TREC, "accuracy"), ("sts", sts(), "pearson")]
-        found = {name: ([], []) for name, _, _ in singles}
+        sampling, weight = MIXTURES[0]
+        tasks = SST2 + TREC + sts(f"weight = {weight}\n")
+        joint = write("joint", tasks, FULL, f'sampling = "{sampling}"\n' + train, WARM_UP)
+        sst2 = write("sst2", SST2, FULL, train, WARM_UP)
+        found = {name: ([], []) for name in METRICS}
         for seed in range(a.seeds):
-            together = run("joint", joint, seed)
-            for name, one, metric in singles:
-                alone = run(name, write(name, one, FULL, train, WARM_UP), seed)
-                for values, result in zip(found[name], (alone, together)):
+            together, alone = run("joint", joint, seed), {"sst2": run("sst2", sst2, seed)}
+            for name in ("trec", "sts"):
+                alone[name] = json.loads((a.out / name / f"comparison/full/seed-{seed}/result.json").read_text())
+            for name, metric in METRICS.items():
+                for values, result in zip(found[name], (alone[name], together)):
                     values.append(result["tasks"][name]["metrics"][metric])
                 print(f"{name}, seed {seed}: {metric} {found[name][0][-1]:.4f} alone, {found[name][1][-1]:.4f} together", flush=True)
         for name, values in found.items():
