@@ -33,8 +33,8 @@ LORA = 'plugin = "lora"\nrank = 8\nalpha = 16\n'
 LORA_EVERYWHERE = LORA + 'targets = ["query", "key", "value", "dense"]\n'
 HOULSBY = 'plugin = "adapter"\nkind = "houlsby"\n'
 FULL = 'plugin = "full"\n'
-METRICS = {"sst2": "accuracy", "trec": "accuracy", "sts": "pearson"}
 HEAD_ONLY = 'plugin = "freezing"\n'
+METRICS = {"sst2": "accuracy", "trec": "accuracy", "sts": "pearson"}
 # How tasks may be mixed: the sampling rule and the weight of STS. The first is the one that `mixture` chose.
 MIXTURES = [("uniform", 1), ("proportional", 1), ("proportional", 3)]
 WARM_UP = '[schedule]\nplugin = "linear"\nwarmup = 0.06\n'
@@ -110,11 +110,15 @@ def main():
         tasks = SST2 + TREC + sts(f"weight = {weight}\n")
         joint = write("joint", tasks, FULL, f'sampling = "{sampling}"\n' + train, WARM_UP)
         sst2 = write("sst2", SST2, FULL, train, WARM_UP)
+        singles = {name: a.out / name / "comparison/full" for name in ("trec", "sts")}
+        for name, runs in singles.items():
+            if not all((runs / f"seed-{seed}/result.json").is_file() for seed in range(a.seeds)):
+                sys.exit(f"{runs} lacks results of seeds below {a.seeds}: run `measure-methods.py {name} --seeds {a.seeds}` first")
         found = {name: ([], []) for name in METRICS}
         for seed in range(a.seeds):
             together, alone = run("joint", joint, seed), {"sst2": run("sst2", sst2, seed)}
-            for name in ("trec", "sts"):
-                alone[name] = json.loads((a.out / name / f"comparison/full/seed-{seed}/result.json").read_text())
+            for name, runs in singles.items():
+                alone[name] = json.loads((runs / f"seed-{seed}/result.json").read_text())
             for name, metric in METRICS.items():
                 for values, result in zip(found[name], (alone[name], together)):
                     values.append(result["tasks"][name]["metrics"][metric])
