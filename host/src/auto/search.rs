@@ -11,7 +11,7 @@ use crate::compare::{Candidate, differences, going_on};
 use crate::processes::Runner;
 use crate::report::numbers::{count, significant};
 use crate::report::table::Table;
-use crate::run::folder::claim;
+use crate::run::state::folder::claim;
 use crate::{Error, Result};
 
 /// What a search is.

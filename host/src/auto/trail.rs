@@ -13,8 +13,8 @@ use crate::plugin::Search as PluginSearch;
 use crate::report::metrics::higher_is_better;
 use crate::report::numbers::{count, duration, significant};
 use crate::report::table::Table;
-use crate::run::result;
-use crate::run::watch::Watch;
+use crate::run::results::result;
+use crate::run::state::watch::Watch;
 use crate::run::{DeviceChoice, shell_path};
 use crate::{Error, Result};
 

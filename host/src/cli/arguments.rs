@@ -6,8 +6,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use fthost::processes::WITH_PARENT;
 use fthost::run::DeviceChoice;
 use fthost::run::file::{Override, RunFile};
-use fthost::run::folder::RunFolder;
-use fthost::run::predict::Format;
+use fthost::run::state::folder::RunFolder;
+use fthost::run::trained::predict::Format;
 use fthost::{Error, Result};
 
 use super::auto::AutoArguments;

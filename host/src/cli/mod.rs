@@ -14,10 +14,10 @@ use std::time::Instant;
 
 use clap::Parser;
 use fthost::run::file::RunFile;
-use fthost::run::folder::{cannot_write, write_atomically, write_file_atomically};
 use fthost::run::lr_find::Range;
-use fthost::run::open::TrainedModel;
-use fthost::run::predict::Format;
+use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
+use fthost::run::trained::model::TrainedModel;
+use fthost::run::trained::predict::Format;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -104,7 +104,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
 impl UseArguments {
     fn open(&self, run: &Path) -> Result<TrainedModel> {
         let sets = overrides(&self.sets, None, None)?;
-        TrainedModel::open(run, &self.plugins, &sets, self.device)
+        run::trained::open(run, &self.plugins, &sets, self.device)
     }
 }
 
@@ -136,7 +136,7 @@ fn lr_find(arguments: &RunArguments, range: &RangeArguments, json: bool) -> Resu
     let shown = !json && !arguments.quiet;
     let curve = run::lr_find::lr_find(file, &arguments.plugins, arguments.device, range, shown)?;
     if let Some(page) = page {
-        write_atomically(page, curve.to_page(&arguments.run_file_name()).as_bytes())?;
+        write_atomically(page, run::lr_find::page::page(&arguments.run_file_name(), &curve).as_bytes())?;
     }
     match (json, page) {
         (true, _) => say(&serde_json::to_string(&curve).unwrap_or_default()),
