@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::draw::{Configuration, Space, configurations};
+use super::options::{Options, TRAIL};
 use super::rungs::{Rung, least_budget, rungs};
-use super::{Options, TRAIL, strategies};
+use super::strategies;
 use crate::compare::{Candidate, differences, going_on};
 use crate::processes::Runner;
 use crate::report::numbers::{count, significant};

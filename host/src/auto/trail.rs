@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::draw::Configuration;
+use super::options::{BEST, TRAIL};
 use super::search::Search;
-use super::{BEST, TRAIL};
 use crate::plugin::Search as PluginSearch;
 use crate::report::metrics::higher_is_better;
 use crate::report::numbers::{count, duration, significant};

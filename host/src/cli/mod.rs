@@ -5,6 +5,8 @@ mod auto;
 mod compare;
 mod errors;
 mod inspect;
+mod output;
+mod values;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -23,7 +25,9 @@ use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments, overrides};
+use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments};
+use output::say;
+use values::overrides;
 
 /// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
 const LOG_VARIABLE: &str = "FTHOST_LOG";
@@ -211,14 +215,4 @@ fn log_to_stderr(verbose: u8) -> Result<()> {
         .with_ansi(errors::colour(&io::stderr()))
         .init();
     Ok(())
-}
-
-/// Writes a line to standard output. A reader that has left, as `head` does, is no error.
-fn say(text: &str) -> Result<()> {
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("cannot write to standard output")(error))
-        }
-        _ => Ok(()),
-    }
 }

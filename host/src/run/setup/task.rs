@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use fthost_plugin_api::{HeadSpec, PredictionKind, Sampling, TargetKind};
+use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
 
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, episodes};
+use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;

@@ -6,7 +6,7 @@ use crate::run::setup::task::Task;
 use crate::run::state::watch::Watch;
 
 /// The watch of a phase, if any of its tasks has validation examples. Of several joint tasks the mean of their metrics is watched.
-pub fn of_phase(phase: &Phase, tasks: &[Task], settings: &TrainTable) -> Option<Watch> {
+pub(crate) fn of_phase(phase: &Phase, tasks: &[Task], settings: &TrainTable) -> Option<Watch> {
     let watched = |i: usize| tasks[i].validation.is_some();
     let monitor = |i: usize| tasks[i].monitor.clone();
     let metric = phase.tasks().filter(|&i| watched(i)).find_map(monitor)?;
@@ -22,13 +22,13 @@ pub struct Mean {
 
 impl Mean {
     /// Adds a value.
-    pub fn add(&mut self, value: f64, weight: f64) {
+    pub(crate) fn add(&mut self, value: f64, weight: f64) {
         self.sum += weight * value;
         self.weight += weight;
     }
 
     /// The mean; not a number where there is no value.
-    pub fn value(&self) -> f64 {
+    pub(crate) fn value(&self) -> f64 {
         self.sum / self.weight
     }
 }
