@@ -15,7 +15,7 @@ pub(crate) fn of_phase(phase: &Phase, tasks: &[Task], settings: &TrainTable) -> 
 
 /// A weighted mean.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Mean {
+pub(crate) struct Mean {
     sum: f64,
     weight: f64,
 }
