@@ -14,12 +14,12 @@ usage() { sed -n '2,10s/^# \?//p' "$0" >&2; exit 2; }
 build() {
   mkdir -p "$1"
   cargo build --release --locked --features fthost/cuda --package fthost
-  cargo build --release --locked --package fthost-lora --package fthost-classification --package fthost-linear --package fthost-constant
+  cargo build --release --locked --package fthost-lora --package fthost-classification --package fthost-linear --package fthost-cosine
   cargo test --release --locked --no-run --package fthost-autograd --features cuda --test engine 2>&1 | tee "$1/engine.log"
   local target=${CARGO_TARGET_DIR:-target} engine
   engine=$(sed -n 's/.*(\(.*deps\/engine-[0-9a-f]*\)).*/\1/p' "$1/engine.log" | tail -n 1)
   cp "$engine" "$1/engine"
-  cp "$target"/release/fthost "$target"/release/lib{lora,classification,linear,constant}.so "$1"
+  cp "$target"/release/fthost "$target"/release/lib{lora,classification,linear,cosine}.so "$1"
   rm "$1/engine.log"
   echo "built into $1: $(du -sh "$1" | cut -f1)"
 }
