@@ -3,17 +3,19 @@
 //! Smith 2015, arXiv:1506.01186, in fastai's form (callback/schedule.py): the loss is smoothed, the search ends where it is four times
 //! the best, and the suggestion lies in the valley, where the loss falls longest. Nothing of it is kept.
 
+pub mod page;
+
 use fthost_autograd::optim;
 use fthost_plugin_api::{Event, Progress};
 use serde::Serialize;
 
-use super::learner::{Learner, Update};
-use super::reference::Reference;
+use super::file::RunFile;
+use super::machine::DeviceChoice;
 use super::setup::{self, Setup};
-use super::snapshot::TrainState;
-use super::{DeviceChoice, file::RunFile};
+use super::state::snapshot::TrainState;
+use super::train::reference::Reference;
+use super::train::step::{Learner, Update};
 use crate::report::numbers::significant;
-use crate::report::page;
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::report::table::Table;
 use crate::{Error, Result};
@@ -192,11 +194,6 @@ impl LrCurve {
             text += &format!("\nsteepest at {steepest:.1e}; a tenth of the minimum's rate is {tenth:.1e}");
         }
         text
-    }
-
-    /// The curve, the suggestion and every point as an HTML page of one file; `name` says what was searched with.
-    pub fn to_page(&self, name: &str) -> String {
-        page::lr_find::page(name, self)
     }
 }
 

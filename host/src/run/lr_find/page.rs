@@ -2,14 +2,14 @@
 
 use maud::{Markup, html};
 
-use super::curves::{Points, scale};
-use super::{document, figure};
+use super::{LrCurve, Point};
 use crate::report::chart::{Chart, Scale, Series};
 use crate::report::numbers::{count, significant};
-use crate::run::lr_find::{LrCurve, Point};
+use crate::report::page::curves::{Points, scale};
+use crate::report::page::{document, figure};
 
-/// The page of a search; `name` says what was searched with: the run file.
-pub(crate) fn page(name: &str, curve: &LrCurve) -> String {
+/// The curve, the suggestion and every point as an HTML page of one file; `name` says what was searched with: the run file.
+pub fn page(name: &str, curve: &LrCurve) -> String {
     let highest = highest(curve);
     let content = html! {
         (key_figures(curve))
@@ -125,3 +125,7 @@ fn table(curve: &LrCurve) -> Markup {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod tests;

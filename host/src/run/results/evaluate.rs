@@ -4,11 +4,11 @@ use fthost_autograd::{DType, Tape, TapeOptions, Tensor};
 use fthost_plugin_api::{PredictionKind, TargetKind};
 use rayon::prelude::*;
 
-use super::step::{Pass, scalar};
 use crate::Result;
 use crate::data::UNCOUNTED;
 use crate::report::entities::{self, Tags};
 use crate::report::metrics::{self, ClassMetrics, Scores, ValueMetrics};
+use crate::run::pass::{Pass, scalar};
 
 /// Examples that one tape takes in evaluation. Fixed, so that the bits do not depend on the number of threads.
 const ROWS: usize = 32;

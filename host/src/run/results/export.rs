@@ -8,9 +8,9 @@ use fthost_models::{ModelInfo, SavedHead};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
-use super::folder::write_atomically;
 use super::keys::{Keys, TUNED, WRAPPED, head_path};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
+use crate::run::state::folder::write_atomically;
 use crate::{Error, Result};
 
 /// The folder of a whole model within a run folder.

@@ -1,24 +1,16 @@
-//! One HTML page per run, or per search for a learning rate: what a person looks at, keeps and sends on.
-//!
-//! The page is one file that loads nothing, runs no script and follows the reader's choice of a light or a dark screen. Text goes
-//! through maud's templates, which escape it: names of files, classes and plugins are data and may hold anything.
+//! `report.html`: the page of a run.
 
-mod confusion;
-pub(crate) mod curves;
-pub(crate) mod lr_find;
-
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 use serde_json::Value;
 
-use super::numbers::{bytes, count, duration, percent, significant};
-use crate::run::plan::Plan;
-use crate::run::result::{PluginUsed, Summary, TaskResult};
-use curves::Curves;
+use super::result::{Summary, TaskResult};
+use crate::report::numbers::{bytes, count, duration, percent, significant};
+use crate::report::page::confusion;
+use crate::report::page::curves::Curves;
+use crate::report::page::{document, figure};
+use crate::run::setup::plan::Plan;
+use crate::run::state::identity::PluginUsed;
 
-/// The look of every page, charts included.
-const STYLE: &str = include_str!("page/style.css");
-/// Even if something slipped through: the browser loads nothing and runs nothing.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 /// Metrics that come first, the one that names a task's result before the others.
 const FIRST: [&str; 7] = ["entity_f1", "accuracy", "pearson", "spearman", "macro_f1", "matthews", "loss"];
 
@@ -39,48 +31,12 @@ pub fn page(summary: &Summary, metrics: &[Value]) -> String {
     document(&name, &headline(summary), &content)
 }
 
-/// A page of this look: what it is called, what it is in a line, and what it holds.
-pub(crate) fn document(name: &str, headline: &str, content: &Markup) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (name) " · fthost" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header {
-                    h1 { (name) }
-                    p { (headline) }
-                }
-                main { (content) }
-            }
-        }
-    };
-    page.into_string()
-}
-
 /// `bert with lora and cosine, 400 steps on cpu in f32`
 fn headline(summary: &Summary) -> String {
     let plugins: Vec<&str> = summary.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     let with = if plugins.is_empty() { String::new() } else { format!(" with {}", plugins.join(", ")) };
     let steps = count(summary.train.steps as usize);
     format!("{}{with} · {steps} steps on {} in {}", summary.plan.model, summary.device, summary.precision)
-}
-
-/// A figure that stands out, and what there is to say on it.
-fn figure(name: &str, value: &str, more: &str) -> Markup {
-    html! {
-        div.figure {
-            span.name { (name) }
-            strong { (value) }
-            @if !more.is_empty() { span.more { (more) } }
-        }
-    }
 }
 
 fn key_figures(summary: &Summary) -> Markup {

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use super::evaluate::{Evaluation, Outcome};
 use super::export::Exported;
-use super::plan::Plan;
 use super::proof::Proof;
-use super::snapshot::After;
-use super::train::Trained;
-use super::watch::{Best, Watch};
-use crate::plugin::Plugin;
 use crate::report::classification;
+use crate::report::metrics;
 use crate::report::table::Table;
+use crate::run::setup::plan::Plan;
+use crate::run::state::identity::PluginUsed;
+use crate::run::state::snapshot::{After, Trained};
+use crate::run::state::watch::{Best, Watch};
 use crate::{Error, Result};
 
 /// The file's name.
@@ -104,30 +104,6 @@ pub struct Parameters {
     pub total: usize,
 }
 
-/// A plugin that took part in a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PluginUsed {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Its file.
-    pub path: String,
-    /// SHA-256 of the file.
-    pub sha256: String,
-}
-
-impl From<&Plugin> for PluginUsed {
-    fn from(plugin: &Plugin) -> Self {
-        Self {
-            name: plugin.info().name.clone(),
-            version: plugin.info().version.clone(),
-            path: plugin.path().display().to_string(),
-            sha256: plugin.sha256().to_owned(),
-        }
-    }
-}
-
 /// The metrics that people look at, those that say most first.
 const MAIN_METRICS: [&str; 4] = ["entity_f1", "accuracy", "pearson", "loss"];
 
@@ -143,7 +119,7 @@ impl TaskResult {
     ) -> Self {
         let (confusion, report) = match after.map(|after| &after.outcome) {
             Some(Outcome::Classes { targets, predictions, .. }) => (
-                classification::confusion_matrix(targets, predictions, labels.len()),
+                metrics::confusion_matrix(targets, predictions, labels.len()),
                 Some(classification::report(targets, predictions, labels)),
             ),
             Some(Outcome::Values { .. }) | None => (Vec::new(), None),

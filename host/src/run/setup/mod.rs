@@ -1,58 +1,68 @@
 //! From a run file to everything that a run needs: plugins opened, model and data loaded, strategies and heads attached.
 
+pub mod demo;
+pub mod methods;
+pub mod model;
+pub mod phase;
+pub mod plan;
+pub mod start;
+pub mod task;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use fthost_autograd::{Device, Precision};
-use fthost_models::{Encoder, Modality, Read};
-use fthost_plugin_api::{HeadSpec, MethodKind, Sampling, TargetKind, TaskInfo};
+use fthost_autograd::Precision;
+use fthost_models::Read;
+use fthost_plugin_api::{MethodKind, Sampling, TargetKind};
 
-use super::file::{Method, Offer, RegularizerTable, RunFile, TaskTable, Validation, split_argument};
-use super::identity::Identity;
-use super::phase::Phase;
-use super::plan::{Plan, Schedule};
-use super::proof::{self, Checksums, Start};
-use super::result::PluginUsed;
-use super::step::read_of;
-use super::task::{Task, TaskData};
-use super::{DeviceChoice, demo, snapshot};
 use crate::adapted::{AdaptedModel, Owner};
-use crate::data::{self, Dataset, Tokenizer};
-use crate::plugin::{HeadInstance, Library, Plugin, RegularizerInstance, SchedulerInstance, Search, StrategyInstance};
+use crate::data::{self, Dataset};
+use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
+use crate::run::file::{RegularizerTable, RunFile, Validation};
+use crate::run::machine::DeviceChoice;
+use crate::run::pass::read_of;
+use crate::run::state::identity::{Identity, PluginUsed};
+use crate::run::state::snapshot;
 use crate::{Error, Result};
+use methods::{attach_strategies, open_methods};
+use model::{load_model, tokenizer_file};
+use phase::Phase;
+use plan::{Plan, Schedule};
+use start::{Checksums, Start};
+use task::{Task, TaskData};
 
 /// Everything that a training needs.
-pub(super) struct Setup {
+pub(in crate::run) struct Setup {
     /// The run file, with the strategies that the command line's plugins chose.
-    pub(super) file: RunFile,
-    pub(super) library: Library,
-    pub(super) model: AdaptedModel,
-    pub(super) tasks: Vec<Task>,
-    pub(super) phases: Vec<Phase>,
-    pub(super) strategies: Vec<StrategyInstance>,
-    pub(super) regularizers: Vec<RegularizerInstance>,
-    pub(super) scheduler: SchedulerInstance,
-    pub(super) precision: Precision,
+    pub(in crate::run) file: RunFile,
+    pub(in crate::run) library: Library,
+    pub(in crate::run) model: AdaptedModel,
+    pub(in crate::run) tasks: Vec<Task>,
+    pub(in crate::run) phases: Vec<Phase>,
+    pub(in crate::run) strategies: Vec<StrategyInstance>,
+    pub(in crate::run) regularizers: Vec<RegularizerInstance>,
+    pub(in crate::run) scheduler: SchedulerInstance,
+    pub(in crate::run) precision: Precision,
     /// How the model with its strategies starts.
-    pub(super) start: Start,
+    pub(in crate::run) start: Start,
     /// Of the base parameters as they were loaded.
-    pub(super) checksums: Checksums,
+    pub(in crate::run) checksums: Checksums,
 }
 
-pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
+pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
     // Plugins first: a wrong option must not wait for a model to load.
     let (file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
     let checksums = Checksums::of_base(&model)?;
     let mut data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
 
-    let base = proof::features(&model, &data[0].train)?;
+    let base = start::features(&model, &data[0].train)?;
     let strategies = attach_strategies(&file, &mut library, &mut model)?;
     let mut claims = Vec::new();
     for (method, strategy) in file.strategies.iter().zip(&strategies) {
         claims.push((method.plugin.clone(), strategy.starts_at_base()?));
     }
-    let start = Start::compare(&base, &proof::features(&model, &data[0].train)?, &claims)?;
+    let start = Start::compare(&base, &start::features(&model, &data[0].train)?, &claims)?;
 
     let mut tasks = Vec::new();
     for (i, data) in data.drain(..).enumerate() {
@@ -71,111 +81,6 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
     .map_err(|error| file.at_method(schedule, error))?;
     let precision = file.train.precision.into();
     Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
-}
-
-/// Opens every plugin that the run file and the command line name, chooses strategies, and checks all options.
-pub(super) fn open_methods(mut file: RunFile, plugins: &[String]) -> Result<(RunFile, Library)> {
-    let mut library = Library::new(Search::from_environment());
-    let opened =
-        plugins.iter().map(|argument| library.open(split_argument(argument).0)).collect::<Result<Vec<Plugin>>>()?;
-    let offers: Vec<Offer<'_>> = plugins
-        .iter()
-        .zip(&opened)
-        .map(|(argument, plugin)| Offer { argument, methods: &plugin.info().methods })
-        .collect();
-    file.choose_strategies(&offers)?;
-    for (method, kind) in file.methods() {
-        let (_, info) = library.find(kind, &method.plugin).map_err(|error| file.plugin_not_found(method, error))?;
-        file.check_method(method, &info.config_schema)?;
-    }
-    file.fill_defaults(|kind, name| Some(library.find(kind, name).ok()?.1.config_default));
-    Ok((file, library))
-}
-
-/// The model that the run file names, nothing attached.
-pub(super) fn load_model(file: &RunFile, device: Device) -> Result<AdaptedModel> {
-    if !file.model.is_demo() && !file.model.path.is_dir() {
-        let message = format!("there is no folder {}", file.model.path.display());
-        let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
-        return Err(file.error_at("model.path", message, "named here", Some(help.into())));
-    }
-    let encoder = if file.model.is_demo() {
-        Encoder::from_parts(demo::CONFIG, demo::WEIGHTS, &device)?
-    } else if file.model.random() {
-        let path = file.model.path.join("config.json");
-        let config = std::fs::read_to_string(&path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-        Encoder::random(&config, file.train.seed, &device)?
-    } else {
-        Encoder::open(&file.model.path, &device)?
-    };
-    let mut model = AdaptedModel::new(Box::new(encoder), device, file.train.seed);
-    model.tasks = file.tasks.len();
-    if let Some(path) = tokenizer_file(file, &model) {
-        // Read when a plugin asks: few do.
-        model.tokenize = Some(Box::new(move |text| Tokenizer::load(&path, usize::MAX)?.ids(text)));
-    }
-    Ok(model)
-}
-
-/// The tokenizer of a model that reads text.
-pub(super) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Option<PathBuf> {
-    let text = matches!(model.model.info().modality, Modality::Text { .. });
-    text.then(|| file.model.path.join("tokenizer.json"))
-}
-
-/// The tokenizer with a task's longest text.
-pub(super) fn tokenizer(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<Tokenizer>> {
-    match (model.model.info().modality, tokenizer_file(file, model)) {
-        (Modality::Text { max_tokens, .. }, Some(path)) => {
-            let tokenizer = Tokenizer::load(&path, task.max_tokens.min(max_tokens));
-            tokenizer.map(Some).map_err(|error| file.at_task(task, "max_tokens", error))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Strategies freeze the base before heads add what always trains.
-pub(super) fn attach_strategies(
-    file: &RunFile,
-    library: &mut Library,
-    model: &mut AdaptedModel,
-) -> Result<Vec<StrategyInstance>> {
-    let mut strategies = Vec::new();
-    for (i, method) in file.strategies.iter().enumerate() {
-        let plugin = library.find(MethodKind::Strategy, &method.plugin)?.0;
-        let strategy = StrategyInstance::create(&plugin, &method.plugin, &method.config);
-        let mut strategy = strategy.map_err(|error| file.at_method(method, error))?;
-        strategy.attach(model, i).map_err(|error| file.at_method(method, error))?;
-        strategies.push(strategy);
-    }
-    Ok(strategies)
-}
-
-/// Makes a task's head for classes with these names and counts.
-pub(super) fn attach_head(
-    file: &RunFile,
-    index: usize,
-    library: &mut Library,
-    model: &mut AdaptedModel,
-    labels: Vec<String>,
-    class_counts: Vec<u64>,
-) -> Result<(HeadInstance, HeadSpec)> {
-    let table = &file.tasks[index];
-    let method: &Method = &table.head;
-    let plugin = library.find(MethodKind::TaskHead, &method.plugin)?.0;
-    let head = HeadInstance::create(&plugin, &method.plugin, &method.config);
-    let mut head = head.map_err(|error| file.at_method(method, error))?;
-    let info = model.model.info();
-    let task = TaskInfo {
-        name: table.name.clone(),
-        labels,
-        class_counts,
-        width: info.width,
-        hidden_activation: info.head.hidden.as_ref().map(|(_, activation)| activation.clone()),
-        dropout: if file.train.dropout { f64::from(info.head.dropout_permille) / 1000.0 } else { 0.0 },
-    };
-    let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
-    Ok((head, spec))
 }
 
 /// What no head's features pass cannot learn: a pooler, where heads read every token.
@@ -231,7 +136,7 @@ fn attach_regularizers(
 
 impl Setup {
     /// What the run will do.
-    pub(super) fn plan(&self) -> Plan {
+    pub(in crate::run) fn plan(&self) -> Plan {
         let settings = &self.file.train;
         let schedule = Schedule {
             strategies: self.file.strategies.iter().map(|method| method.plugin.clone()).collect(),
@@ -252,7 +157,7 @@ impl Setup {
     }
 
     /// What the run's numbers follow from.
-    pub(super) fn identity(&self, device: DeviceChoice) -> Result<Identity> {
+    pub(in crate::run) fn identity(&self, device: DeviceChoice) -> Result<Identity> {
         let mut paths: Vec<PathBuf> = tokenizer_file(&self.file, &self.model).into_iter().collect();
         let earlier = self.file.regularizers.iter().filter_map(|table| table.state.as_deref());
         paths.extend(earlier.map(|folder| folder.join(snapshot::FINAL)));

@@ -2,8 +2,8 @@
 
 use fthost_autograd::random::Stream;
 
-use super::file::{Sampling, TaskOrder, TrainTable};
 use crate::data::{Permutation, Sampler};
+use crate::run::file::{Sampling, TaskOrder, TrainTable};
 
 /// Tasks that train together. A run of one task has one phase, joint tasks share one, and tasks in sequence have one each.
 ///

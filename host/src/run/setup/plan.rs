@@ -3,7 +3,6 @@
 use fthost_models::{Modality, ModelInfo};
 use serde::Serialize;
 
-use super::estimate::Estimate;
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::{Dataset, episodes};
 use crate::report::numbers::{count, duration};
@@ -71,6 +70,19 @@ impl Memory {
     pub fn total(&self) -> usize {
         self.weights + self.training + self.activations + self.data
     }
+}
+
+/// Time and memory of a run, as a few batches took them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Seconds of the training loop.
+    pub train_seconds: f64,
+    /// Seconds of the evaluations on test and validation examples.
+    pub evaluation_seconds: f64,
+    /// Peak resident memory in bytes.
+    pub peak_rss_bytes: u64,
+    /// Batches that were measured.
+    pub batches: usize,
 }
 
 /// What the plan needs to know besides the model and the data.

@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use fthost_plugin_api::{HeadSpec, PredictionKind, Sampling, TargetKind};
+use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
 
-use super::file::{RunFile, TaskTable, TrainTable, Validation};
-use super::setup;
+use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, episodes};
+use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
+use crate::run::file::{RunFile, TaskTable, TrainTable, Validation};
+use crate::run::pass::episode_shape;
 
 /// A task with its data and its head.
 pub struct Task {
@@ -36,15 +37,15 @@ pub struct Task {
 }
 
 /// A task's examples, before a head says what their labels mean.
-pub(super) struct TaskData {
-    pub(super) train: Dataset,
+pub(in crate::run) struct TaskData {
+    pub(in crate::run) train: Dataset,
     validation: Option<Dataset>,
     test: Option<Dataset>,
 }
 
 impl TaskData {
-    pub(super) fn load(file: &RunFile, table: &TaskTable, model: &AdaptedModel) -> Result<Self> {
-        let tokenizer = setup::tokenizer(file, table, model)?;
+    pub(in crate::run) fn load(file: &RunFile, table: &TaskTable, model: &AdaptedModel) -> Result<Self> {
+        let tokenizer = base::tokenizer(file, table, model)?;
         let load = |path: &Path, part: Part, labels: Option<&[String]>| {
             let modality = model.model.info().modality;
             let source = data::Source { path, part, columns: &table.columns, labels, modality, device: &model.device };
@@ -63,7 +64,7 @@ impl TaskData {
 
 impl Task {
     /// Attaches the task's head and tells the examples what their labels mean.
-    pub(super) fn set_up(
+    pub(in crate::run) fn set_up(
         file: &RunFile,
         index: usize,
         data: TaskData,
@@ -73,7 +74,7 @@ impl Task {
         let TaskData { mut train, mut validation, mut test } = data;
         let table = &file.tasks[index];
         let (head, spec) =
-            setup::attach_head(file, index, library, model, train.labels().to_vec(), train.class_counts())?;
+            methods::attach_head(file, index, library, model, train.labels().to_vec(), train.class_counts())?;
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }
@@ -89,7 +90,7 @@ impl Task {
     }
 
     /// Its batches: the examples of `together` passes, forward and backward, each.
-    pub(super) fn sampler(&self, settings: &TrainTable, together: usize) -> Sampler {
+    pub(in crate::run) fn sampler(&self, settings: &TrainTable, together: usize) -> Sampler {
         match &self.episodes {
             Some(episodes) => Sampler::Episodes(episodes.clone(), together),
             None => {
@@ -100,18 +101,8 @@ impl Task {
     }
 
     /// Examples of one pass, forward and backward: a batch, or an episode.
-    pub(super) fn pass_size(&self, settings: &TrainTable) -> usize {
+    pub(in crate::run) fn pass_size(&self, settings: &TrainTable) -> usize {
         self.episodes.as_ref().map_or(settings.batch_size, |episodes| episodes.shape.size())
-    }
-}
-
-/// The episodes that a head asks for.
-pub(super) fn episode_shape(spec: &HeadSpec) -> Option<episodes::Shape> {
-    match spec.sampling {
-        Sampling::Shuffled => None,
-        Sampling::Episodes { ways, shots, queries, .. } => {
-            Some(episodes::Shape { ways: ways as usize, shots: shots as usize, queries: queries as usize })
-        }
     }
 }
 

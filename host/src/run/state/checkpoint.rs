@@ -12,7 +12,6 @@ use safetensors::SafeTensors;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::folder::{cannot_write, write_file_atomically};
-use super::snapshot::CHECKPOINTS;
 use crate::{Error, Result};
 
 /// The metadata's key of the JSON.
@@ -20,6 +19,9 @@ const KEY: &str = "fthost";
 const STEP: &str = "step-";
 const BEST: &str = "best-";
 const ENDING: &str = ".safetensors";
+
+/// The folder of a run folder that holds what a resumed run goes on from.
+pub const CHECKPOINTS: &str = "checkpoints";
 
 /// The checkpoints of a run folder.
 #[derive(Clone, Debug)]

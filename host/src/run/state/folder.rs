@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::events::Line;
+use super::log::Line;
 use crate::report::tensorboard::EventWriter;
 use crate::{Error, Result};
 
@@ -223,6 +223,12 @@ pub fn write_file_atomically(path: &Path, write: impl FnOnce(&Path) -> Result<()
     file.persist(path).map_err(|e| e.error).map_err(failed())?;
     // The new name, too, has to survive a power cut.
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed())
+}
+
+/// Copies a file into a folder, whole or not at all.
+pub fn copy_beside(file: &Path, folder: &Path) -> Result<()> {
+    let path = folder.join(file.file_name().unwrap_or_default());
+    write_file_atomically(&path, |copy| std::fs::copy(file, copy).map(drop).map_err(cannot_write(&path)))
 }
 
 /// The error where a file cannot be written.

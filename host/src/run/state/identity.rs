@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::result::PluginUsed;
+use crate::plugin::Plugin;
 
 /// Everything outside a checkpoint that a run's numbers follow from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,30 @@ pub struct Identity {
     pub files: BTreeMap<String, String>,
     /// Where it computes.
     pub device: String,
+}
+
+/// A plugin that took part in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginUsed {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its file.
+    pub path: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
+impl From<&Plugin> for PluginUsed {
+    fn from(plugin: &Plugin) -> Self {
+        Self {
+            name: plugin.info().name.clone(),
+            version: plugin.info().version.clone(),
+            path: plugin.path().display().to_string(),
+            sha256: plugin.sha256().to_owned(),
+        }
+    }
 }
 
 /// Keys of the run file that do not change what is computed: where the run goes, and on how many threads.

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::identity::Identity;
-use super::train::Trained;
 use super::watch::Watch;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::{State, Stateful};
@@ -37,6 +36,29 @@ pub struct TrainState {
     pub loss_scale: Option<(f64, u64)>,
     /// By task, metrics on the test examples before training, where the run file asks for them.
     pub before: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+/// Figures of a training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    /// Wall-clock seconds of the loop, evaluation left out; of all processes, where the run was resumed.
+    pub seconds: f64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Steps whose gradients overflowed in `f16` and were left out.
+    pub skipped_steps: u64,
+    /// Examples seen.
+    pub samples: u64,
+    /// Tokens (or patches) seen.
+    pub tokens: u64,
+    /// Mean loss of the last epoch's steps.
+    pub loss: f64,
+    /// The process's peak resident memory.
+    pub peak_rss_bytes: u64,
+    /// Seconds from the start of the process to the end of the first step.
+    pub first_step_seconds: f64,
+    /// Share of the trainable parameters that received a gradient in the first step. Anything below 1 is an error.
+    pub parameters_with_gradient: f64,
 }
 
 /// A phase of the run, and where it began.
@@ -109,9 +131,6 @@ pub struct Parts<'a> {
     /// The optimizer.
     pub optimizer: &'a mut Optimizer,
 }
-
-/// The folder of a run folder that holds what a resumed run goes on from.
-pub const CHECKPOINTS: &str = "checkpoints";
 
 /// The file of a run folder that holds what the run's result needs besides the model's own weights.
 pub const FINAL: &str = "state.safetensors";

@@ -1,10 +1,7 @@
-//! Watching a metric on the validation examples: which model was the best, and when to stop.
+//! What is known of the monitored metric: which model was the best, and whether to stop.
 
 use serde::{Deserialize, Serialize};
 
-use super::file::TrainTable;
-use super::phase::Phase;
-use super::task::Task;
 use crate::report::metrics::higher_is_better;
 
 /// The monitored metric and how it went.
@@ -29,34 +26,6 @@ pub struct Best {
     pub step: u64,
     /// The value.
     pub value: f64,
-}
-
-/// The watch of a phase, if any of its tasks has validation examples. Of several joint tasks the mean of their metrics is watched.
-pub fn of_phase(phase: &Phase, tasks: &[Task], settings: &TrainTable) -> Option<Watch> {
-    let watched = |i: usize| tasks[i].validation.is_some();
-    let monitor = |i: usize| tasks[i].monitor.clone();
-    let metric = phase.tasks().filter(|&i| watched(i)).find_map(monitor)?;
-    Some(Watch::new(&metric, settings.min_delta, settings.patience))
-}
-
-/// A weighted mean.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Mean {
-    sum: f64,
-    weight: f64,
-}
-
-impl Mean {
-    /// Adds a value.
-    pub fn add(&mut self, value: f64, weight: f64) {
-        self.sum += weight * value;
-        self.weight += weight;
-    }
-
-    /// The mean; not a number where there is no value.
-    pub fn value(&self) -> f64 {
-        self.sum / self.weight
-    }
 }
 
 impl Watch {

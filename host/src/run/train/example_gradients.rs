@@ -4,10 +4,10 @@ use fthost_autograd::random::Stream;
 use fthost_autograd::{Parameter, Precision, Tape, Tensor};
 use fthost_plugin_api::{FisherLabels, HeadSpec, TargetKind};
 
-use super::step::Pass;
 use crate::adapted::AdaptedModel;
 use crate::data::Dataset;
 use crate::plugin::{ExampleGradients, HeadInstance};
+use crate::run::pass::Pass;
 use crate::{Error, Result};
 
 /// Walks a task's training examples, one at a time, without dropout.

@@ -8,30 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use fthost_autograd::{Dropout, Gradients, Precision, Tape, TapeOptions, Value};
-use fthost_models::{Features, Input, Read};
-use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope};
+use fthost_autograd::{Dropout, Gradients, Tape, TapeOptions};
+use fthost_plugin_api::LossScope;
 
 use super::reference::Holding;
-use super::task::episode_shape;
-use crate::adapted::AdaptedModel;
-use crate::data::{Dataset, split_micro_batches};
-use crate::plugin::HeadInstance;
+use crate::data::split_micro_batches;
+use crate::run::pass::{Pass, episode_shape, read_of, scalar};
 use crate::{Error, Result};
-
-/// What a pass over examples needs to know, in training and in evaluation.
-pub struct Pass<'a> {
-    /// The model with its hooks.
-    pub model: &'a AdaptedModel,
-    /// The task's head.
-    pub head: &'a HeadInstance,
-    /// What the head declared.
-    pub spec: &'a HeadSpec,
-    /// The examples.
-    pub data: &'a Dataset,
-    /// Float type of matrix products.
-    pub precision: Precision,
-}
 
 /// What one batch gave.
 #[derive(Debug, Default)]
@@ -68,32 +51,7 @@ pub struct DropoutKey {
     pub first: u64,
 }
 
-/// Which features a head reads, in the models' words.
-pub fn read_of(features: FeatureKind) -> Read {
-    match features {
-        FeatureKind::Pooled => Read::Pooled,
-        FeatureKind::Sequence => Read::Sequence,
-        FeatureKind::Spatial => Read::Spatial,
-    }
-}
-
 impl Pass<'_> {
-    /// The head's outputs for `rows`, recorded on `tape`.
-    pub fn outputs(&self, tape: &Tape, rows: &[u32]) -> Result<Value> {
-        self.head_outputs(tape, &self.features(tape, rows, read_of(self.spec.features))?)
-    }
-
-    fn features(&self, tape: &Tape, rows: &[u32], read: Read) -> Result<Features> {
-        let input: Input = self.data.input(rows)?;
-        Ok(self.model.model.forward(tape, &input, read)?)
-    }
-
-    fn head_outputs(&self, tape: &Tape, features: &Features) -> Result<Value> {
-        // A head that reads one row per example drops out by example.
-        tape.set_layout(features.layout.clone());
-        self.head.forward(tape, &features.value, &features.layout)
-    }
-
     /// Loss and gradients of the examples `rows` of one batch, with penalties on what earlier heads say of them. `dropout` is `None`
     /// where the run switched it off.
     pub fn gradients(
@@ -194,12 +152,6 @@ impl OrderedSum {
         }
         Ok(())
     }
-}
-
-/// A scalar value as a number.
-pub fn scalar(value: &Value) -> Result<f64> {
-    let tensor = value.tensor().to_dtype(fthost_autograd::DType::F64)?;
-    Ok(tensor.flatten_all()?.to_vec1::<f64>()?.iter().sum())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

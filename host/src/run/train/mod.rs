@@ -1,29 +1,36 @@
 //! The training loop, from the first step to the last.
 
+pub mod example_gradients;
+pub mod gradients;
+pub mod interrupt;
+pub mod reference;
+pub mod step;
+mod watch;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
 use fthost_autograd::optim;
 use fthost_plugin_api::{Event, Progress};
-use serde::{Deserialize, Serialize};
 
-use super::checkpoint::Checkpoints;
-use super::evaluate::evaluate;
-use super::events::Line;
-use super::examples::TaskExamples;
-use super::folder::RunFolder;
-use super::identity::Identity;
-use super::interrupt::Interrupt;
-use super::learner::{Learner, Step, Update};
-use super::phase::{Batch, Phase};
-use super::reference::Reference;
-use super::snapshot::{self, After, Parts, TrainState, parameters};
-use super::task::Task;
-use super::watch::{self, Mean, Watch};
 use crate::plugin::{State, Stateful, StrategyInstance};
 use crate::report::progress::{StepReport, TrainProgress};
+use crate::run::results::evaluate::evaluate;
+use crate::run::setup::phase::{Batch, Phase};
+use crate::run::setup::task::Task;
+use crate::run::state::checkpoint::Checkpoints;
+use crate::run::state::folder::RunFolder;
+use crate::run::state::identity::Identity;
+use crate::run::state::log::Line;
+use crate::run::state::snapshot::{self, After, Parts, TrainState, parameters};
+use crate::run::state::watch::Watch;
 use crate::{Error, Result};
+use example_gradients::TaskExamples;
+use interrupt::Interrupt;
+use reference::Reference;
+use step::{Learner, Step, Update};
+use watch::Mean;
 
 /// Everything that takes part in the training.
 pub struct Trainer<'a> {
@@ -43,29 +50,6 @@ pub struct Trainer<'a> {
     pub interrupt: &'a Interrupt,
     /// When the process began, for the time to the first step.
     pub started: Instant,
-}
-
-/// Figures of a training.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Trained {
-    /// Wall-clock seconds of the loop, evaluation left out; of all processes, where the run was resumed.
-    pub seconds: f64,
-    /// Optimizer steps.
-    pub steps: u64,
-    /// Steps whose gradients overflowed in `f16` and were left out.
-    pub skipped_steps: u64,
-    /// Examples seen.
-    pub samples: u64,
-    /// Tokens (or patches) seen.
-    pub tokens: u64,
-    /// Mean loss of the last epoch's steps.
-    pub loss: f64,
-    /// The process's peak resident memory.
-    pub peak_rss_bytes: u64,
-    /// Seconds from the start of the process to the end of the first step.
-    pub first_step_seconds: f64,
-    /// Share of the trainable parameters that received a gradient in the first step. Anything below 1 is an error.
-    pub parameters_with_gradient: f64,
 }
 
 impl Trainer<'_> {

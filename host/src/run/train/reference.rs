@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use fthost_autograd::{Device, Tape, Tensor, Value};
 use fthost_models::{Features, Read};
 
-use super::evaluate;
-use super::step::{Pass, read_of};
-use super::task::Task;
-use super::{checkpoint, snapshot};
 use crate::adapted::AdaptedModel;
 use crate::plugin::RegularizerInstance;
+use crate::run::pass::{Pass, read_of};
+use crate::run::results::evaluate;
+use crate::run::setup::task::Task;
+use crate::run::state::checkpoint::{self, CHECKPOINTS};
 use crate::{Error, Result};
 
 /// The outputs of earlier tasks' heads on the training examples of one task.
@@ -60,7 +60,7 @@ impl Reference {
 }
 
 fn file(run: &Path, task: &str) -> PathBuf {
-    run.join(snapshot::CHECKPOINTS).join(format!("reference-{task}.safetensors"))
+    run.join(CHECKPOINTS).join(format!("reference-{task}.safetensors"))
 }
 
 /// Regularizers, and the outputs that they hold.

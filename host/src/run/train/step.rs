@@ -4,16 +4,17 @@ use fthost_autograd::optim::{self, LossScaler};
 use fthost_autograd::{Gradients, Precision, Tape, Tensor};
 use fthost_plugin_api::{Group, Progress, Rate, Sampling};
 
-use super::evaluate;
-use super::file::TrainTable;
-use super::phase::Batch;
+use super::gradients::{BatchGradients, DropoutKey};
 use super::reference::{Holding, Reference};
-use super::snapshot::TrainState;
-use super::step::{BatchGradients, DropoutKey, Pass, read_of, scalar};
-use super::task::Task;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::Dataset;
 use crate::plugin::{RegularizerInstance, SchedulerInstance};
+use crate::run::file::TrainTable;
+use crate::run::pass::{Pass, read_of, scalar};
+use crate::run::results::evaluate;
+use crate::run::setup::phase::Batch;
+use crate::run::setup::task::Task;
+use crate::run::state::snapshot::TrainState;
 use crate::{Error, Result};
 
 /// What learns from batches.

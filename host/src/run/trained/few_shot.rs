@@ -6,11 +6,11 @@ use fthost_autograd::{DType, Tape, Tensor};
 use fthost_plugin_api::TargetKind;
 use serde::Serialize;
 
-use super::TrainedModel;
+use super::model::TrainedModel;
 use crate::data::{self, Episodes, Source, episodes};
 use crate::report::progress::EvaluationProgress;
-use crate::run::evaluate;
-use crate::run::task::episode_shape;
+use crate::run::pass::episode_shape;
+use crate::run::results::evaluate;
 use crate::{Error, Result};
 
 /// Accuracy over episodes.

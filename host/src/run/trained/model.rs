@@ -1,7 +1,4 @@
-//! A run that has ended, opened again, or a folder that PEFT saved: its model evaluates, predicts, and is merged into a plain folder.
-
-mod few_shot;
-mod peft;
+//! The model of a run that has ended, or of a folder that PEFT saved: it evaluates, predicts, and is merged into a plain folder.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,115 +6,41 @@ use std::path::{Path, PathBuf};
 
 use fthost_autograd::Precision;
 use fthost_plugin_api::{HeadSpec, TargetKind};
-use serde::Deserialize;
 
-use super::evaluate::{Evaluation, evaluate, predict, predict_words};
-use super::file::{ModelInit, Override, RunFile};
-use super::folder::RunFolder;
 use super::predict::{Format, WordWriter, Writer};
-use super::result::{self, PluginUsed, TaskResult};
-use super::snapshot::{self, Header};
-use super::step::Pass;
-use super::{DeviceChoice, checkpoint, export, setup};
 use crate::adapted::AdaptedModel;
 use crate::data::{self, Columns, Dataset, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
+use crate::run::pass::Pass;
+use crate::run::results::evaluate::{Evaluation, evaluate, predict, predict_words};
+use crate::run::results::export;
+use crate::run::results::result::TaskResult;
+use crate::run::state::folder::copy_beside;
 use crate::{Error, Result};
-
-pub use few_shot::FewShot;
-
-/// The part of `result.json` that is needed.
-#[derive(Deserialize)]
-struct Left {
-    plugins: Vec<PluginUsed>,
-    tasks: BTreeMap<String, LeftTask>,
-}
-
-#[derive(Deserialize)]
-struct LeftTask {
-    #[serde(default)]
-    labels: Vec<String>,
-    #[serde(default)]
-    class_counts: Vec<u64>,
-}
 
 /// The model of a run that has ended, as it was saved.
 pub struct TrainedModel {
-    model: AdaptedModel,
+    pub(super) model: AdaptedModel,
     /// Kept because their hooks stand in the model.
-    _strategies: Vec<StrategyInstance>,
-    tasks: Vec<TrainedTask>,
-    precision: Precision,
+    pub(super) _strategies: Vec<StrategyInstance>,
+    pub(super) tasks: Vec<TrainedTask>,
+    pub(super) precision: Precision,
 }
 
 /// A task of a run that has ended.
-struct TrainedTask {
-    name: String,
-    columns: Columns,
-    head: HeadInstance,
-    spec: HeadSpec,
-    labels: Vec<String>,
+pub(super) struct TrainedTask {
+    pub(super) name: String,
+    pub(super) columns: Columns,
+    pub(super) head: HeadInstance,
+    pub(super) spec: HeadSpec,
+    pub(super) labels: Vec<String>,
     /// Whether data may name classes by their numbers instead.
-    numbered: bool,
-    tokenizer: Option<Tokenizer>,
+    pub(super) numbered: bool,
+    pub(super) tokenizer: Option<Tokenizer>,
 }
 
 impl TrainedModel {
-    /// Opens a run folder, or one that PEFT saved. `plugins` are used instead of those that the run used, where any is named;
-    /// `overrides` change its run file, and paths in them start from the working directory.
-    ///
-    /// # Errors
-    /// Where the folder is none of a run that has ended and none of PEFT's, or something that it needs is gone.
-    pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<Self> {
-        if folder.join(peft::CONFIG).is_file() {
-            return peft::open(folder, plugins, overrides, device);
-        }
-        let mut file = RunFile::reopen(&RunFolder::run_file(folder)?, overrides)?;
-        let mut left: Left = read_json(&folder.join(result::FILE), folder)?;
-        let recorded = left.plugins.iter().map(|plugin| plugin.path.clone());
-        let recorded: Vec<String> = recorded.filter(|path| Path::new(path).is_file()).collect();
-        let plugins = if plugins.is_empty() { recorded.as_slice() } else { plugins };
-        let whole = folder.join(export::MODEL);
-        if whole.is_dir() {
-            file.model.path = whole;
-            file.model.init = ModelInit::Pretrained;
-        }
-        let (file, mut library) = setup::open_methods(file, plugins)?;
-        let mut model = setup::load_model(&file, device.open()?)?;
-        let mut strategies = setup::attach_strategies(&file, &mut library, &mut model)?;
-        let mut tasks = Vec::new();
-        for (i, task) in file.tasks.iter().enumerate() {
-            let LeftTask { labels, class_counts } = left
-                .tasks
-                .remove(&task.name)
-                .ok_or_else(|| Error::usage(format!("{} has no result of the task {}", folder.display(), task.name)))?;
-            let (head, spec) = setup::attach_head(&file, i, &mut library, &mut model, labels.clone(), class_counts)?;
-            let tokenizer = setup::tokenizer(&file, task, &model)?;
-            tasks.push(TrainedTask {
-                name: task.name.clone(),
-                columns: task.columns.clone(),
-                head,
-                spec,
-                labels,
-                numbered: false,
-                tokenizer,
-            });
-        }
-
-        let path = folder.join(snapshot::FINAL);
-        let found = checkpoint::open::<Header>(&path).map_err(|error| error.with_help(written_again(folder)))?;
-        snapshot::restore_parameters(&model, &found.tensors)?;
-        for (i, strategy) in strategies.iter_mut().enumerate() {
-            found.header.restore_plugin(&snapshot::strategy_place(i), strategy, &found.tensors)?;
-        }
-        for task in &mut tasks {
-            found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
-        }
-        let precision = file.train.precision.into();
-        Ok(Self { model, _strategies: strategies, tasks, precision })
-    }
-
     /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
     /// its result.
     ///
@@ -182,7 +105,7 @@ impl TrainedModel {
     }
 
     /// The place of a task; its name may be left out where there is one.
-    fn place(&self, name: Option<&str>) -> Result<usize> {
+    pub(super) fn place(&self, name: Option<&str>) -> Result<usize> {
         let found = match (name, self.tasks.len()) {
             (None, 1) => Some(0),
             (Some(name), _) => self.tasks.iter().position(|task| task.name == name),
@@ -199,7 +122,7 @@ impl TrainedModel {
     }
 
     /// A file for a task.
-    fn source<'a>(&'a self, task: &'a TrainedTask, path: &'a Path) -> data::Source<'a> {
+    pub(super) fn source<'a>(&'a self, task: &'a TrainedTask, path: &'a Path) -> data::Source<'a> {
         data::Source {
             path,
             part: Part::Test,
@@ -210,7 +133,7 @@ impl TrainedModel {
         }
     }
 
-    fn pass<'a>(&'a self, task: &'a TrainedTask, data: &'a Dataset) -> Pass<'a> {
+    pub(super) fn pass<'a>(&'a self, task: &'a TrainedTask, data: &'a Dataset) -> Pass<'a> {
         Pass { model: &self.model, head: &task.head, spec: &task.spec, data, precision: self.precision }
     }
 
@@ -241,21 +164,6 @@ impl TrainedModel {
         let per_token = self.tasks.iter().any(|task| task.spec.targets == TargetKind::TokenClass);
         export::write_model(&self.model, &labels, per_token, folder)?;
         let tokenizer = self.tasks.iter().find_map(|task| task.tokenizer.as_ref());
-        tokenizer.map_or(Ok(()), |tokenizer| super::copy_beside(tokenizer.path(), folder))
+        tokenizer.map_or(Ok(()), |tokenizer| copy_beside(tokenizer.path(), folder))
     }
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, folder: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Error::usage(format!("{} holds no run that has ended: {}: {error}", folder.display(), path.display()))
-            .with_help(format!("let it end: fthost --resume --out {}", folder.display()))
-    })?;
-    serde_json::from_str(&text).map_err(|error| {
-        Error::usage(format!("{} does not read: {error}", path.display())).with_help(written_again(folder))
-    })
-}
-
-/// What helps where a run's result is damaged.
-fn written_again(folder: &Path) -> String {
-    format!("its last checkpoint gives the same again: fthost --resume --out {}", folder.display())
 }

@@ -13,12 +13,13 @@ use fthost_plugin_api::{MethodKind, problem_type};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{TrainedModel, TrainedTask};
+use super::model::{TrainedModel, TrainedTask};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, RunFile, split_argument};
-use crate::run::keys::{Keys, TUNED, WRAPPED};
-use crate::run::{DeviceChoice, setup};
+use crate::run::machine::DeviceChoice;
+use crate::run::results::keys::{Keys, TUNED, WRAPPED};
+use crate::run::setup::{methods, model as base};
 use crate::{Error, Result};
 
 /// What makes a folder one of PEFT's.
@@ -62,7 +63,7 @@ pub(super) fn open(
     }
     let mut file = adapter.run_file(&mut library, overrides)?;
     let base = base_config(&file)?;
-    let mut model = setup::load_model(&file, device.open()?)?;
+    let mut model = base::load_model(&file, device.open()?)?;
     let outputs = adapter.outputs(model.model.info())?;
     let task = &mut file.tasks[0];
     if task.head.plugin == UNDECIDED {
@@ -71,13 +72,13 @@ pub(super) fn open(
     task.max_tokens = task.max_tokens.min(adapter.longest_text(model.model.info()));
     check_methods(&mut file, &mut library)?;
 
-    let strategies = setup::attach_strategies(&file, &mut library, &mut model)?;
+    let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
     let (labels, numbered) = adapter.labels(&base, outputs)?;
     let counts = vec![0; labels.len()];
-    let (head, spec) = setup::attach_head(&file, 0, &mut library, &mut model, labels.clone(), counts)?;
+    let (head, spec) = methods::attach_head(&file, 0, &mut library, &mut model, labels.clone(), counts)?;
     adapter.restore(&model)?;
     let task = &file.tasks[0];
-    let tokenizer = setup::tokenizer(&file, task, &model)?;
+    let tokenizer = base::tokenizer(&file, task, &model)?;
     let (name, columns) = (task.name.clone(), task.columns.clone());
     let task = TrainedTask { name, columns, head, spec, labels, numbered, tokenizer };
     Ok(TrainedModel { model, _strategies: strategies, tasks: vec![task], precision: file.train.precision.into() })

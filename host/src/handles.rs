@@ -12,7 +12,7 @@ use fthost_autograd::{Device, Parameter};
 
 /// What stands in a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Handle {
+pub(crate) enum Handle {
     /// A slot of a thread's tensors.
     Tensor { thread: u16, slot: u32, generation: u32 },
     /// A slot of the tensors that plugins keep between calls.
@@ -25,16 +25,16 @@ const SLOT_BITS: u32 = 20;
 const GENERATION_BITS: u32 = 32;
 const THREAD_SHIFT: u32 = SLOT_BITS + GENERATION_BITS;
 /// Threads are numbered from 1, so a tensor's handle is at least 2^53 and a parameter's below.
-pub(super) const THREADS: u32 = KEPT as u32 - 1;
+pub(crate) const THREADS: u32 = KEPT as u32 - 1;
 /// What stands in the place of the thread in the handle of a kept tensor.
 const KEPT: u16 = (1 << (64 - THREAD_SHIFT - 1)) - 1;
 const PARAMETER: u64 = 1 << THREAD_SHIFT;
 /// Slots that one thread may hold at a time.
-pub(super) const SLOTS: usize = 1 << SLOT_BITS;
+pub(crate) const SLOTS: usize = 1 << SLOT_BITS;
 const RUN_BITS: u32 = 20;
 
 impl Handle {
-    pub(super) fn encode(self) -> u64 {
+    pub(crate) fn encode(self) -> u64 {
         match self {
             Self::Kept { slot, generation } => Self::Tensor { thread: KEPT, slot, generation }.encode(),
             Self::Tensor { thread, slot, generation } => {
@@ -44,7 +44,7 @@ impl Handle {
         }
     }
 
-    pub(super) fn decode(handle: u64) -> Self {
+    pub(crate) fn decode(handle: u64) -> Self {
         let thread = (handle >> (THREAD_SHIFT + 1)) as u16;
         if thread == 0 {
             let run = (handle >> 32) as u32 & ((1 << RUN_BITS) - 1);
@@ -57,7 +57,7 @@ impl Handle {
 
 /// Why a handle names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Invalid {
+pub(crate) enum Invalid {
     Null,
     Stale,
     OtherThread,
@@ -81,18 +81,18 @@ impl fmt::Display for Invalid {
 
 /// Values in slots that are used again, each time under another generation.
 #[derive(Debug)]
-pub(super) struct Slots<T> {
+pub(crate) struct Slots<T> {
     slots: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
 }
 
 impl<T> Slots<T> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { slots: Vec::new(), free: Vec::new() }
     }
 
     /// Puts a value in; gives its slot and generation, or the value back where all slots are taken.
-    pub(super) fn insert(&mut self, value: T) -> Result<(u32, u32), T> {
+    pub(crate) fn insert(&mut self, value: T) -> Result<(u32, u32), T> {
         if let Some(slot) = self.free.pop() {
             let place = &mut self.slots[slot as usize];
             place.1 = Some(value);
@@ -105,14 +105,14 @@ impl<T> Slots<T> {
         Ok((self.slots.len() as u32 - 1, 0))
     }
 
-    pub(super) fn get(&self, slot: u32, generation: u32) -> Option<&T> {
+    pub(crate) fn get(&self, slot: u32, generation: u32) -> Option<&T> {
         match self.slots.get(slot as usize) {
             Some((of, value)) if *of == generation => value.as_ref(),
             _ => None,
         }
     }
 
-    pub(super) fn get_mut(&mut self, slot: u32, generation: u32) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, slot: u32, generation: u32) -> Option<&mut T> {
         match self.slots.get_mut(slot as usize) {
             Some((of, value)) if *of == generation => value.as_mut(),
             _ => None,
@@ -120,7 +120,7 @@ impl<T> Slots<T> {
     }
 
     /// Takes a value out; its generation is over.
-    pub(super) fn remove(&mut self, slot: u32, generation: u32) -> Option<T> {
+    pub(crate) fn remove(&mut self, slot: u32, generation: u32) -> Option<T> {
         let place = self.slots.get_mut(slot as usize).filter(|(of, _)| *of == generation)?;
         let value = place.1.take()?;
         place.0 = place.0.wrapping_add(1);
@@ -129,7 +129,7 @@ impl<T> Slots<T> {
     }
 
     /// Takes out all that fit.
-    pub(super) fn remove_where(&mut self, mut fits: impl FnMut(&T) -> bool) -> Vec<T> {
+    pub(crate) fn remove_where(&mut self, mut fits: impl FnMut(&T) -> bool) -> Vec<T> {
         let fitting: Vec<(u32, u32)> = (0..self.slots.len() as u32)
             .filter_map(|slot| {
                 let (generation, value) = &self.slots[slot as usize];
@@ -142,7 +142,7 @@ impl<T> Slots<T> {
 
 /// What all plugin calls of one run share: the device and the numbered parameters. Parameters are appended on the run's
 /// thread and read on any, without a lock.
-pub struct RunHandles {
+pub(crate) struct RunHandles {
     run: u32,
     device: Device,
     len: AtomicUsize,
@@ -160,29 +160,24 @@ impl fmt::Debug for RunHandles {
 
 impl RunHandles {
     /// An empty table for a run on this device.
-    pub fn new(device: Device) -> Self {
+    pub(crate) fn new(device: Device) -> Self {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed) & ((1 << RUN_BITS) - 1);
         Self { run, device, len: AtomicUsize::new(0), chunks: [const { OnceLock::new() }; 24] }
     }
 
     /// Where the run's tensors live.
-    pub fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 
     /// Number of parameters.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len.load(Ordering::Acquire)
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Numbers a parameter. On the run's thread.
-    pub fn push(&self, parameter: &Parameter) {
+    pub(crate) fn push(&self, parameter: &Parameter) {
         let index = self.len();
         let (chunk, place) = position(index);
         let places = self.chunks[chunk].get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| OnceLock::new()).collect());
@@ -192,12 +187,12 @@ impl RunHandles {
     }
 
     /// The handle of the parameter with this number.
-    pub fn handle(&self, index: usize) -> u64 {
+    pub(crate) fn handle(&self, index: usize) -> u64 {
         Handle::Parameter { run: self.run, index: index as u32 }.encode()
     }
 
     /// The parameter with this handle and its number, `None` where the handle is not one of this run's.
-    pub fn get(&self, handle: u64) -> Option<(usize, &Parameter)> {
+    pub(crate) fn get(&self, handle: u64) -> Option<(usize, &Parameter)> {
         match Handle::decode(handle) {
             Handle::Parameter { run, index } if run == self.run && handle & PARAMETER != 0 => self.at(index),
             _ => None,
