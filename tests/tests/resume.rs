@@ -176,6 +176,58 @@ fn a_run_that_is_not_the_same_is_not_resumed() {
 }
 
 #[test]
+fn a_run_goes_on_with_other_kernels_only_where_they_are_named() {
+    let workdir = long_workdir(LORA);
+    let with = |workdir: &Workdir, kernels: Option<&str>, arguments: &[&str]| {
+        let mut command = workdir.command(arguments);
+        command.env_remove("FTHOST_KERNELS").envs(kernels.map(|kernels| ("FTHOST_KERNELS", kernels)));
+        command
+    };
+    let unknown = workdir.run(with(&workdir, Some("mmx"), &START));
+    let unknown = on_one_line(&unknown.failed(2));
+    assert!(
+        unknown.contains("FTHOST_KERNELS is \"mmx\"") && unknown.contains("this processor has portable"),
+        "{unknown}"
+    );
+    let Some((_, best)) = unknown.rsplit_once(", ") else {
+        return fthost_tests::skipped("this processor has portable kernels alone");
+    };
+    let best = best.trim().to_owned();
+
+    let mut child =
+        with(&workdir, Some("portable"), &START).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while checkpoints(&workdir.path().join("run")).is_empty() && child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+
+    let before = workdir.listing();
+    let error = on_one_line(&workdir.run(with(&workdir, None, &RESUME)).failed(2));
+    assert!(error.contains("the processor's kernels: ") && error.contains(" portable then, "), "{error}");
+    assert!(error.contains("set FTHOST_KERNELS=portable to go on with the kernels that it began with"), "{error}");
+    assert_eq!(workdir.listing(), before, "a refused resume changed something");
+
+    // With its own kernels it ends as one that went through; with others, named, it goes on and says so.
+    let copy = Workdir::new();
+    for file in workdir.listing().iter().filter(|file| workdir.path().join(file).is_file()) {
+        copy.write(file, fs::read(workdir.path().join(file)).unwrap());
+    }
+    workdir.run(with(&workdir, Some("portable"), &RESUME)).succeeded();
+    let through = long_workdir(LORA);
+    through.run(with(&through, Some("portable"), &START)).succeeded();
+    assert_eq!(bits(&through.path().join("run")), bits(&workdir.path().join("run")));
+    let outcome = copy.run(with(&copy, Some(&best), &RESUME)).succeeded();
+    assert!(
+        outcome.stderr.contains("the processor's kernels: ") && outcome.stderr.contains("the last bits"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over() {
     let workdir = stopped();
     let run = workdir.path().join("run");

@@ -22,6 +22,7 @@ use fthost_autograd::optim;
 use fthost_plugin_api::TargetKind;
 
 use crate::data::Dataset;
+use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
 use crate::report::progress::{EvaluationProgress, TrainProgress};
 use crate::{Error, Result};
@@ -320,14 +321,21 @@ fn resume_from(
     folder: &mut RunFolder,
 ) -> Result<TrainState> {
     let found = checkpoints.newest::<Header>()?;
-    let differences = found.header.identity.differences(identity);
-    if !differences.is_empty() {
+    let then = &found.header.identity;
+    let differences = then.differences(identity);
+    let of_kernels = then.kernels != identity.kernels;
+    // Who names the kernels knows that they are others.
+    let by_name = of_kernels && differences.len() == 1 && kernels::are_named();
+    if by_name {
+        tracing::warn!("{}: the last bits will not be those of a run that goes through", differences.join("\n"));
+    } else if !differences.is_empty() {
+        let way_on = if of_kernels { format!("\n{}", kernels::way_on(&then.kernels)) } else { String::new() };
         return Err(Error::usage(format!(
             "{} belongs to another run:\n{}",
             found.path.display(),
             differences.join("\n")
         ))
-        .with_help("resume with what the run began with, or begin a new run in another folder"));
+        .with_help(format!("resume with what the run began with, or begin a new run in another folder{way_on}")));
     }
     trainer.parts().restore(&found.header, &found.tensors)?;
     folder.rewind(found.header.log_position, found.header.state.trained.steps + 1)?;
