@@ -100,7 +100,7 @@ impl Run {
             batch.gradients.scale(1.0 / batch.weight).unwrap();
             let tape = Tape::recording();
             if let Some(penalty) = ewc.and_then(|ewc| ewc.penalty(&tape).unwrap()) {
-                batch.gradients.accumulate(tape.backward(&penalty).unwrap()).unwrap();
+                batch.gradients.accumulate(tape.backward(&penalty).unwrap(), true).unwrap();
             }
             for (parameter, gradient) in batch.gradients.iter() {
                 let step = gradient.to_dense(parameter.tensor().dims()).unwrap().affine(-0.05, 0.0).unwrap();

@@ -126,7 +126,7 @@ impl Learner<'_> {
         for (i, rows) in batch.rows.chunks(size).enumerate() {
             let first = (i * size) as u64;
             let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step, first });
-            sum.add(pass.gradients(rows, dropout, loss_scale, holding.as_ref())?)?;
+            sum.add(pass.gradients(rows, dropout, loss_scale, holding.as_ref())?, true)?;
         }
         Ok(sum)
     }
@@ -154,7 +154,7 @@ impl Learner<'_> {
             let tape = Tape::recording();
             if let Some(penalty) = regularizer.penalty(&tape)? {
                 *sum.get_or_insert(0.0) += scalar(&penalty)?;
-                gradients.accumulate(tape.backward(&penalty)?)?;
+                gradients.accumulate(tape.backward(&penalty)?, true)?;
             }
         }
         Ok(sum)
