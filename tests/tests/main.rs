@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `auto` | searches: what they try, that they see no test examples, runs that fail or are stopped |
 //! | `bad_input` | mistakes in run files, models, data and folders, and their errors |
+//! | `best` | the best model, also where parameters thaw after it |
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
 //! | `compare` | candidates beside each other; comparisons that are stopped, killed, or lose runs |
@@ -29,6 +30,7 @@
 
 mod auto;
 mod bad_input;
+mod best;
 mod boundary;
 mod c_plugin;
 mod compare;

@@ -98,6 +98,15 @@ fn killed_at_random_moments_a_run_ends_with_the_same_bits() {
 }
 
 #[test]
+fn what_thaws_after_the_best_model_goes_back_in_a_killed_run_too() {
+    let unfreezing = "plugin = \"freezing\"\ntop = 0\nunfreeze = { every = { steps = 30 } }";
+    let watched =
+        ["task.validation=test.tsv", "train.monitor=loss", "train.lr=0.05", "train.precision=f16", "train.epochs=30"];
+    let start: Vec<&str> = START.into_iter().chain(watched.into_iter().flat_map(|set| ["--set", set])).collect();
+    ends_with_the_same_bits(&long_workdir(unfreezing), &long_workdir(unfreezing), &start, 1, "unfreezing in f16");
+}
+
+#[test]
 fn several_tasks_end_with_the_same_bits_too() {
     let second = "\n[[task]]\nname = \"words\"\nhead = { plugin = \"classification\" }\ntrain = \"words.tsv\"\ntest = \"words.tsv\"\nvalidation = \"test.tsv\"\n";
     let held = "\n[[regularizer]]\nplugin = \"ewc\"\n\n[[regularizer]]\nplugin = \"distill\"\n";

@@ -34,6 +34,7 @@ use results::proof::{Pairing, Proof};
 use results::result::{self, Parameters, Summary, TaskResult};
 use results::{export, page, predictions};
 use setup::plan::Plan;
+use setup::start::Checksums;
 use setup::task::Task;
 use setup::{Setup, model as base};
 use state::checkpoint::{self, Checkpoints};
@@ -136,10 +137,18 @@ impl Begun<'_> {
     fn finish(self, folder: &mut RunFolder) -> Result<Summary> {
         let Self { setup, identity, plan, checkpoints, resume, device, output, started } = self;
         let Setup { file, mut model, mut tasks, phases, mut strategies, mut regularizers, mut scheduler, .. } = setup;
-        let precision = setup.precision;
+        let (precision, model_device) = (setup.precision, model.device.clone());
 
         let interrupt = Interrupt::listen()?;
         let pairing = Pairing::of(&model, &phases)?;
+        let pretrained = || {
+            let again = base::load_model(&file, model_device.clone())?;
+            if Checksums::of_base(&again)? == setup.checksums {
+                return Ok(again);
+            }
+            Err(Error::run(format!("the weights in {} have changed since the run began", file.model.name()))
+                .with_help("put them back as they were, and go on with --resume"))
+        };
         let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
         let evaluate_all = |trainer: &Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
             let tests =
@@ -171,6 +180,7 @@ impl Begun<'_> {
             phases: &phases,
             checkpoints,
             identity: &identity,
+            pretrained: &pretrained,
             interrupt: &interrupt,
             started,
         };

@@ -14,16 +14,17 @@ use std::time::Instant;
 use fthost_autograd::optim;
 use fthost_plugin_api::{Event, Progress};
 
+use crate::adapted::AdaptedModel;
 use crate::plugin::{State, Stateful, StrategyInstance};
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::run::results::evaluate::evaluate;
 use crate::run::setup::phase::{Batch, Phase};
 use crate::run::setup::task::Task;
-use crate::run::state::checkpoint::Checkpoints;
+use crate::run::state::checkpoint::{Checkpoints, Found};
 use crate::run::state::folder::RunFolder;
 use crate::run::state::identity::Identity;
 use crate::run::state::log::Line;
-use crate::run::state::snapshot::{self, After, Parts, TrainState, parameters};
+use crate::run::state::snapshot::{self, After, Parts, TrainState};
 use crate::run::state::watch::Watch;
 use crate::{Error, Result};
 use example_gradients::TaskExamples;
@@ -46,6 +47,8 @@ pub struct Trainer<'a> {
     pub checkpoints: &'a Checkpoints,
     /// What the run's numbers follow from.
     pub identity: &'a Identity,
+    /// The pretrained model, read again.
+    pub pretrained: &'a dyn Fn() -> Result<AdaptedModel>,
     /// Whether the user wants to stop.
     pub interrupt: &'a Interrupt,
     /// When the process began, for the time to the first step.
@@ -113,9 +116,11 @@ impl Trainer<'_> {
         progress: &TrainProgress,
     ) -> Result<()> {
         let step = state.trained.steps;
-        let best = state.watch.as_ref().and_then(|watch| watch.best);
-        if let Some(best) = best.filter(|best| best.step != step) {
-            snapshot::restore_parameters(self.learner.model, &self.checkpoints.best(best.step)?)?;
+        // Also where the last step was the best: since then everyone has heard of its evaluation, and may have changed something.
+        if let Some(best) = state.watch.as_ref().and_then(|watch| watch.best) {
+            let Found { header, tensors, .. } = self.checkpoints.best(best.step)?;
+            let pretrained = self.pretrained;
+            self.parts().restore_best(&header, &tensors, pretrained)?;
         }
         // Of all tasks, because what the others' heads predict by has changed with the encoder. Nothing moves from here to their tests.
         (0..self.learner.tasks.len()).try_for_each(|task| self.learner.fit(task))?;
@@ -255,7 +260,8 @@ impl Trainer<'_> {
         self.learner.scheduler.on_evaluation(now, value)?;
         let better = watch.see(step, value);
         if better {
-            self.checkpoints.write_best(step, &parameters(self.learner.model))?;
+            let (changed, tensors) = self.parts().changed()?;
+            self.checkpoints.write_best(step, &changed, &tensors)?;
         }
         let losses = found.iter().map(|(i, metrics)| {
             let loss = metrics.get("loss").copied().unwrap_or(f64::NAN);

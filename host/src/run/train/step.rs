@@ -212,7 +212,7 @@ impl Learner<'_> {
             let Some(gradient) = gradients.get(&parameter.parameter) else { continue };
             let rate = if parameter.lr_factor == 1.0 { base } else { self.rate(now, parameter.lr_factor)? };
             let gradient: Tensor = gradient.to_dense(parameter.parameter.tensor().dims())?;
-            let decays = parameter.decay || self.settings.decay_biases_and_norms;
+            let decays = parameter.decays(self.settings.decay_biases_and_norms);
             self.optimizer.step(
                 &parameter.parameter,
                 &gradient,
