@@ -9,6 +9,7 @@
 //! | `c_plugin` | a plugin in C |
 //! | `compare` | candidates beside each other; comparisons that are stopped, killed, or lose runs |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
+//! | `denominators` | what losses and penalties are divided by; steps that are left out |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
@@ -36,6 +37,7 @@ mod c_plugin;
 mod compare;
 mod cuda;
 mod demo;
+mod denominators;
 mod every_plugin;
 mod few_shot;
 mod full_disk;

@@ -47,6 +47,8 @@ pub struct Trained {
     pub steps: u64,
     /// Steps whose gradients overflowed in `f16` and were left out.
     pub skipped_steps: u64,
+    /// Steps in which no example counted in the loss, and which were left out.
+    pub empty_steps: u64,
     /// Examples seen.
     pub samples: u64,
     /// Tokens (or patches) seen.

@@ -23,7 +23,7 @@ pub struct BatchGradients {
     pub gradients: Gradients,
     /// The sum of the loss terms.
     pub loss: f64,
-    /// The sum of the penalties on what earlier heads say, over the examples; divide by `weight` as the loss.
+    /// The sum of the penalties on what earlier heads say, over the examples.
     pub penalty: f64,
     /// The sum of the terms' weights.
     pub weight: f64,
@@ -97,9 +97,10 @@ impl Pass<'_> {
                 None => None,
             };
             let penalty = held.as_ref().map_or(Ok(0.0), scalar)?;
+            let factor = loss_scale * holding.map_or(1.0, |holding| holding.factor);
             let mut seeds = Vec::new();
-            for value in std::iter::once(sum).chain(held) {
-                let seed = value.tensor().ones_like()?.affine(loss_scale, 0.0)?;
+            for (value, factor) in std::iter::once((sum, loss_scale)).chain(held.map(|held| (held, factor))) {
+                let seed = value.tensor().ones_like()?.affine(factor, 0.0)?;
                 seeds.push((value, seed));
             }
             Ok(BatchGradients { gradients: tape.backward_from(seeds)?, loss, penalty, weight })

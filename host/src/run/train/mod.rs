@@ -178,15 +178,21 @@ impl Trainer<'_> {
             if update == Update::NotFinite {
                 return Err(self.not_finite(state.trained.steps, loss, gradient_norm));
             }
-            let skipped = update == Update::Skipped;
+            if update == Update::Empty && state.trained.empty_steps == 0 {
+                tracing::warn!(
+                    "step {}: no example of the batch counts in the loss, so there is nothing to learn; such steps are left out",
+                    state.trained.steps + 1
+                );
+            }
             let Batch { task, rows, .. } = &batch;
             let data = &self.learner.tasks[*task].train;
             let tokens = rows.iter().map(|&row| data.tokens(row)).sum::<Result<usize>>()?;
             state.trained.steps += 1;
-            state.trained.skipped_steps += u64::from(skipped);
+            state.trained.skipped_steps += u64::from(update == Update::Skipped);
+            state.trained.empty_steps += u64::from(update == Update::Empty);
             state.trained.samples += rows.len() as u64;
             state.trained.tokens += tokens as u64;
-            if !skipped {
+            if update == Update::Taken {
                 state.epoch_loss = (state.epoch_loss.0 + loss, state.epoch_loss.1 + 1);
             }
             if state.trained.steps == 1 {
@@ -204,7 +210,9 @@ impl Trainer<'_> {
                 samples: rows.len(),
                 tokens,
                 seconds: watch.seconds(),
+                left_out: update.left_out(),
             })?;
+            let loss = (update != Update::Empty).then_some(loss);
             progress.step(&StepReport { loss, lr, samples: rows.len(), tokens });
 
             let phase_ends = step + 1 == total_steps;
@@ -252,7 +260,8 @@ impl Trainer<'_> {
             let metrics = evaluate(&self.learner.pass(i, data), &|_| {})?.metrics();
             folder.log(&Line::Evaluation { step, task: &task.name, when: "validation", metrics: &metrics })?;
             if let Some(metric) = &task.monitor {
-                seen.add(metrics.get(metric).copied().unwrap_or(f64::NAN), task.weight);
+                let value = metrics.get(metric).ok_or_else(|| not_measured(&task.name, metric))?;
+                seen.add(*value, task.weight);
             }
             found.push((i, metrics));
         }
@@ -264,12 +273,8 @@ impl Trainer<'_> {
             self.checkpoints.write_best(step, &changed, &tensors)?;
         }
         let losses = found.iter().map(|(i, metrics)| {
-            let loss = metrics.get("loss").copied().unwrap_or(f64::NAN);
-            if found.len() == 1 {
-                format!("loss {loss:.4}")
-            } else {
-                format!("{} {loss:.4}", self.learner.tasks[*i].name)
-            }
+            let loss = metrics.get("loss").map_or("none".to_owned(), |loss| format!("{loss:.4}"));
+            if found.len() == 1 { format!("loss {loss}") } else { format!("{} {loss}", self.learner.tasks[*i].name) }
         });
         let losses = losses.collect::<Vec<_>>().join(", ");
         let remark = if better { ", the best so far" } else { "" };
@@ -335,6 +340,12 @@ impl Trainer<'_> {
         Error::run(format!("{what} at step {}", step + 1))
             .with_help(format!("lower train.lr, or set train.clip_norm = 1.0{kept}"))
     }
+}
+
+/// A metric of validation examples that there is none of: the loss, where it is a mean over nothing.
+fn not_measured(task: &str, metric: &str) -> Error {
+    Error::run(format!("no validation example of the task {task} counts in its loss, so there is no {metric} to watch"))
+        .with_help("give their classes weights above 0, or watch another metric by train.monitor")
 }
 
 fn interrupted_after(step: u64, steps: u64) -> Error {
