@@ -31,14 +31,22 @@ pub struct ModelParameter {
     pub group: usize,
     /// Its rate is `train.lr` times this.
     pub lr_factor: f64,
-    /// Whether weight decay applies. No by default for biases and norms.
+    /// Whether weight decay applies where nobody says otherwise: not to biases and norms.
     pub decay: bool,
+    /// Whether it applies by a plugin's word, which holds whatever the run file says of biases and norms.
+    pub decay_said: Option<bool>,
 }
 
 impl ModelParameter {
-    /// Whether it trains or has ever changed in this run: what checkpoints and results hold.
+    /// Whether it differs from the pretrained model, or may: what plugins declared, what trains, and what has ever changed. Checkpoints,
+    /// the best model and results hold these; a parameter that is none of them still has its pretrained value.
     pub fn trained(&self) -> bool {
         self.owner != Owner::Base || self.parameter.trainable() || self.parameter.version() > 0
+    }
+
+    /// Whether weight decay applies. `biases_and_norms`: whether the run file wants it there too.
+    pub fn decays(&self, biases_and_norms: bool) -> bool {
+        self.decay_said.unwrap_or(self.decay || biases_and_norms)
     }
 }
 
@@ -89,6 +97,7 @@ impl AdaptedModel {
                 group: base.group,
                 lr_factor: 1.0,
                 decay: decays(base.parameter.name(), base.parameter.tensor().dims()),
+                decay_said: None,
             })
             .collect();
         let handles = Arc::new(RunHandles::new(device.clone()));

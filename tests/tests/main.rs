@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `auto` | searches: what they try, that they see no test examples, runs that fail or are stopped |
 //! | `bad_input` | mistakes in run files, models, data and folders, and their errors |
+//! | `best` | the best model, also where parameters thaw after it |
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
 //! | `compare` | candidates beside each other; comparisons that are stopped, killed, or lose runs |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
+//! | `denominators` | what losses and penalties are divided by; steps that are left out |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
@@ -22,17 +24,20 @@
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `tasks` | several tasks: joint, in sequence, used after the run |
 //! | `text` | text runs, and that PEFT reads what they save |
+//! | `threads` | more threads than cores |
 //! | `tokens` | tasks with a label for each word, in training, prediction and in Transformers' eyes |
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod auto;
 mod bad_input;
+mod best;
 mod boundary;
 mod c_plugin;
 mod compare;
 mod cuda;
 mod demo;
+mod denominators;
 mod every_plugin;
 mod few_shot;
 mod full_disk;
@@ -46,5 +51,6 @@ mod resume;
 mod strategies;
 mod tasks;
 mod text;
+mod threads;
 mod tokens;
 mod trained;

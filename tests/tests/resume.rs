@@ -98,6 +98,15 @@ fn killed_at_random_moments_a_run_ends_with_the_same_bits() {
 }
 
 #[test]
+fn what_thaws_after_the_best_model_goes_back_in_a_killed_run_too() {
+    let unfreezing = "plugin = \"freezing\"\ntop = 0\nunfreeze = { every = { steps = 30 } }";
+    let watched =
+        ["task.validation=test.tsv", "train.monitor=loss", "train.lr=0.05", "train.precision=f16", "train.epochs=30"];
+    let start: Vec<&str> = START.into_iter().chain(watched.into_iter().flat_map(|set| ["--set", set])).collect();
+    ends_with_the_same_bits(&long_workdir(unfreezing), &long_workdir(unfreezing), &start, 1, "unfreezing in f16");
+}
+
+#[test]
 fn several_tasks_end_with_the_same_bits_too() {
     let second = "\n[[task]]\nname = \"words\"\nhead = { plugin = \"classification\" }\ntrain = \"words.tsv\"\ntest = \"words.tsv\"\nvalidation = \"test.tsv\"\n";
     let held = "\n[[regularizer]]\nplugin = \"ewc\"\n\n[[regularizer]]\nplugin = \"distill\"\n";
@@ -173,6 +182,58 @@ fn a_run_that_is_not_the_same_is_not_resumed() {
     workdir.write("model/model.safetensors", good);
 
     workdir.fthost(START.iter().chain(&["--resume", "--threads", "1"])).succeeded();
+}
+
+#[test]
+fn a_run_goes_on_with_other_kernels_only_where_they_are_named() {
+    let workdir = long_workdir(LORA);
+    let with = |workdir: &Workdir, kernels: Option<&str>, arguments: &[&str]| {
+        let mut command = workdir.command(arguments);
+        command.env_remove("FTHOST_KERNELS").envs(kernels.map(|kernels| ("FTHOST_KERNELS", kernels)));
+        command
+    };
+    let unknown = workdir.run(with(&workdir, Some("mmx"), &START));
+    let unknown = on_one_line(&unknown.failed(2));
+    assert!(
+        unknown.contains("FTHOST_KERNELS is \"mmx\"") && unknown.contains("this processor has portable"),
+        "{unknown}"
+    );
+    let Some((_, best)) = unknown.rsplit_once(", ") else {
+        return fthost_tests::skipped("this processor has portable kernels alone");
+    };
+    let best = best.trim().to_owned();
+
+    let mut child =
+        with(&workdir, Some("portable"), &START).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while checkpoints(&workdir.path().join("run")).is_empty() && child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+
+    let before = workdir.listing();
+    let error = on_one_line(&workdir.run(with(&workdir, None, &RESUME)).failed(2));
+    assert!(error.contains("the processor's kernels: ") && error.contains(" portable then, "), "{error}");
+    assert!(error.contains("set FTHOST_KERNELS=portable to go on with the kernels that it began with"), "{error}");
+    assert_eq!(workdir.listing(), before, "a refused resume changed something");
+
+    // With its own kernels it ends as one that went through; with others, named, it goes on and says so.
+    let copy = Workdir::new();
+    for file in workdir.listing().iter().filter(|file| workdir.path().join(file).is_file()) {
+        copy.write(file, fs::read(workdir.path().join(file)).unwrap());
+    }
+    workdir.run(with(&workdir, Some("portable"), &RESUME)).succeeded();
+    let through = long_workdir(LORA);
+    through.run(with(&through, Some("portable"), &START)).succeeded();
+    assert_eq!(bits(&through.path().join("run")), bits(&workdir.path().join("run")));
+    let outcome = copy.run(with(&copy, Some(&best), &RESUME)).succeeded();
+    assert!(
+        outcome.stderr.contains("the processor's kernels: ") && outcome.stderr.contains("the last bits"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[test]

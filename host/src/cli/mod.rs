@@ -39,7 +39,8 @@ pub(crate) fn main(started: Instant) -> ExitCode {
         Err(error) => return errors::wrong_arguments(&error),
     };
     let json = arguments.json;
-    match log_to_stderr(arguments.verbose).and_then(|()| dispatch(arguments, started)) {
+    let begun = log_to_stderr(arguments.verbose).and_then(|()| fthost::kernels::from_environment());
+    match begun.and_then(|()| dispatch(arguments, started)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             errors::print(&error, json);

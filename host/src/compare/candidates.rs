@@ -37,6 +37,7 @@ impl Candidate {
             model: String::new(),
             files: BTreeMap::new(),
             device: device.to_string(),
+            kernels: String::new(),
         };
         Self { name, task: task.name.clone(), monitor: file.train.monitor.clone(), identity }
     }

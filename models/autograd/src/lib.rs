@@ -25,6 +25,7 @@ mod value;
 
 pub use candle_core::{DType, Device, Error, Result, Tensor};
 pub use gradients::{Gradient, Gradients};
+pub use kernels::Instructions;
 pub use layout::Layout;
 pub use ops::Activation;
 pub use parameter::Parameter;

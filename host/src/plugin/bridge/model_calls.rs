@@ -248,7 +248,7 @@ fn set_params(model: &mut AdaptedModel, indices: &[usize], params: &SetParams) -
             of.parameter.set_trainable(trainable);
         }
         of.lr_factor = params.lr_factor.unwrap_or(of.lr_factor);
-        of.decay = params.decay.unwrap_or(of.decay);
+        of.decay_said = params.decay.or(of.decay_said);
     }
     Ok(indices.len())
 }
@@ -314,13 +314,16 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
     let tensor = initial(model, &name, &params.shape, &params.init)
         .map_err(|error| format!("cannot make the parameter {name} {:?}: {error}", params.shape))?;
     let index = model.parameters.len();
+    let decay = params.shape.len() > 1;
     model.parameters.push(ModelParameter {
         parameter: Parameter::new(name, tensor, true),
         owner,
         in_model: params.owner.is_some(),
         group,
         lr_factor: 1.0,
-        decay: params.decay,
+        decay,
+        // What is said of a vector or a matrix as of all such is no word on this one.
+        decay_said: Some(params.decay).filter(|said| *said != decay),
     });
     Ok(model.handles().handle(index))
 }

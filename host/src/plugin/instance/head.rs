@@ -78,9 +78,14 @@ impl HeadInstance {
 
     /// From outputs to probabilities or values.
     pub fn predict(&self, tape: &Tape, outputs: &Value) -> Result<Tensor> {
+        self.predictions(tape, outputs).map(Value::into_tensor)
+    }
+
+    /// As [`predict`](Self::predict), recorded on the tape.
+    pub fn predictions(&self, tape: &Tape, outputs: &Value) -> Result<Value> {
         self.run("predict", tape, |session| {
             let call = Arguments::new(session.lend(outputs.clone()));
-            self.raw(session, self.0.vtable.predict, &call).map(|(prediction, _)| prediction.into_tensor())
+            self.raw(session, self.0.vtable.predict, &call).map(|(predictions, _)| predictions)
         })
     }
 

@@ -16,8 +16,8 @@ const ROWS: usize = 32;
 /// What a model predicts for a data set.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// Mean loss over the examples, weighted as in training.
-    pub loss: f64,
+    /// Mean loss over the examples, weighted as in training; `None` where none of them counts in it.
+    pub loss: Option<f64>,
     /// By the kind of prediction.
     pub outcome: Outcome,
 }
@@ -48,7 +48,7 @@ pub enum Outcome {
 }
 
 impl Evaluation {
-    /// Metric names and values, the loss among them.
+    /// Metric names and values, the loss among them where there is one.
     pub fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
         let mut all = match &self.outcome {
             Outcome::Classes { metrics, entities, .. } => {
@@ -58,7 +58,7 @@ impl Evaluation {
             }
             Outcome::Values { metrics, .. } => metrics.to_map(),
         };
-        all.insert("loss".into(), self.loss);
+        all.extend(self.loss.map(|loss| ("loss".to_owned(), loss)));
         all
     }
 }
@@ -73,7 +73,8 @@ pub fn evaluate(pass: &Pass<'_>, progress: &(dyn Fn(usize) + Sync)) -> Result<Ev
 pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + Sync)) -> Result<Evaluation> {
     let parts = over_chunks(pass, rows, progress, |rows| evaluate_chunk(pass, rows))?;
 
-    let loss = parts.iter().map(|part| part.loss).sum::<f64>() / parts.iter().map(|part| part.weight).sum::<f64>();
+    let weight = parts.iter().map(|part| part.weight).sum::<f64>();
+    let loss = (weight > 0.0).then(|| parts.iter().map(|part| part.loss).sum::<f64>() / weight);
     let targets: Vec<f32> = parts.iter().flat_map(|part| part.targets.iter().copied()).collect();
     let predictions: Vec<f32> = parts.iter().flat_map(|part| part.predictions.iter().copied()).collect();
     let outcome = match pass.spec.predictions {

@@ -79,7 +79,7 @@ mod tests {
         let path = folder.path().join(FILE);
         let labels = ["no, never", "a\t\"b\"\nc"].map(String::from);
         let classes = Evaluation {
-            loss: 0.5,
+            loss: Some(0.5),
             outcome: Outcome::Classes {
                 metrics: metrics::classes(&[0, 1], &[1, 1], 2),
                 targets: vec![0, 1],
@@ -89,7 +89,7 @@ mod tests {
         };
         let (targets, predictions) = (vec![0.1f32, 1e-20], vec![f32::NAN, 1.0 / 3.0]);
         let metrics = metrics::values(&targets, &predictions);
-        let values = Evaluation { loss: 0.5, outcome: Outcome::Values { metrics, targets, predictions } };
+        let values = Evaluation { loss: Some(0.5), outcome: Outcome::Values { metrics, targets, predictions } };
 
         let written = [rows("a", &labels, &classes), rows("b", &[], &values)];
         std::fs::write(&path, to_csv(&written.concat()).unwrap()).unwrap();

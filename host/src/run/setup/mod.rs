@@ -17,6 +17,7 @@ use fthost_plugin_api::{MethodKind, Sampling, TargetKind};
 
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{self, Dataset};
+use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
 use crate::run::file::{RegularizerTable, RunFile, Validation};
 use crate::run::machine::DeviceChoice;
@@ -179,6 +180,7 @@ impl Setup {
             model: self.checksums.digest(),
             files,
             device: device.to_string(),
+            kernels: if device == DeviceChoice::Cpu { kernels::of(self.precision) } else { String::new() },
         })
     }
 }
