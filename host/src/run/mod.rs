@@ -44,6 +44,7 @@ use crate::error::plain;
 use crate::plugin::{Stateful, StrategyInstance};
 use crate::report::page;
 use crate::report::progress::{EvaluationProgress, TrainProgress};
+use crate::report::text::wrapped;
 use crate::{Error, Result};
 use checkpoint::Checkpoints;
 use estimate::Estimate;
@@ -141,14 +142,14 @@ impl Output {
     #[allow(clippy::print_stdout, reason = "what a run prints on standard output is printed here")]
     fn say(self, text: &str) {
         if self.says_progress() {
-            println!("{text}");
+            println!("{}", wrapped(text));
         }
     }
 
     #[allow(clippy::print_stdout, reason = "what a run prints on standard output is printed here")]
     fn conclude(self, summary: &Summary, text: &str) {
         match self {
-            Self::Human { .. } => println!("{text}"),
+            Self::Human { .. } => println!("{}", wrapped(text)),
             Self::Json => println!("{}", serde_json::to_string(summary).unwrap_or_default()),
         }
     }
@@ -329,7 +330,7 @@ impl Begun<'_> {
             plan,
         };
         let page = page::page(&summary, &folder.logged()?);
-        folder.write("report.html", page.as_bytes())?;
+        folder.write(result::PAGE, page.as_bytes())?;
         folder.write_json(result::FILE, &summary)?;
         output.conclude(&summary, &summary.to_text());
         Ok(summary)
