@@ -182,8 +182,28 @@ fn runs_on_words_are_the_same_at_any_number_of_threads_and_can_be_compared() {
     let arguments =
         ["compare", "run.toml", "--plugin", "liblora.so", "--plugin", "libbitfit.so", "--seeds", "2", "--json"];
     let found: Value = serde_json::from_str(&workdir.fthost(arguments).succeeded().stdout).unwrap();
+    // Tokens of one sentence depend on each other: sentences are drawn and exchanged.
     let test = fs::read_to_string(workdir.path().join("test.jsonl")).unwrap();
-    assert_eq!((&found["metric"], &found["examples"]), (&"accuracy".into(), &labels(&test, "label").len().into()));
+    assert_eq!((&found["metric"], &found["examples"]), (&"accuracy".into(), &test.lines().count().into()));
+    assert_eq!(found["pairs"][0]["test"], "randomization");
+    let folder = found["folder"].as_str().unwrap();
+    let csv = fs::read_to_string(workdir.path().join(folder).join("lora/seed-0/predictions.csv")).unwrap();
+    let examples: Vec<usize> = csv.lines().skip(1).map(|row| row.split(',').nth(3).unwrap().parse().unwrap()).collect();
+    let expected = lines(&test).into_iter().zip(1..);
+    let expected = expected.flat_map(|(row, number)| vec![number; row["label"].as_array().unwrap().len()]);
+    assert_eq!(examples, expected.collect::<Vec<usize>>());
+
+    // Entities too, as the run itself counts them.
+    for metric in ["entity_f1", "entities.entity_recall", "macro_f1"] {
+        let again = ["compare", "--resume", "--out", folder, "--metric", metric, "--json"];
+        let found: Value = serde_json::from_str(&workdir.fthost(again).succeeded().stdout).unwrap();
+        let name = metric.rsplit('.').next().unwrap();
+        for run in found["candidates"][0]["runs"].as_array().unwrap() {
+            let result = result_json(&workdir.path().join(run["folder"].as_str().unwrap()));
+            assert_eq!(run["value"], result["tasks"]["entities"]["metrics"][name], "{metric}");
+        }
+        assert_eq!((&found["metric"], &found["pairs"][0]["test"]), (&name.into(), &"randomization".into()));
+    }
 }
 
 fn transformers(python: &Path, workdir: &Workdir, folder: &str) -> Value {

@@ -24,7 +24,7 @@ pub(super) struct CompareArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: Option<u64>,
 
-    /// The metric to compare by: without it the one that train.monitor names, or accuracy, or mse
+    /// The metric to compare by, METRIC or TASK.METRIC: without it the one that train.monitor names, or accuracy, or mse
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
 

@@ -22,10 +22,10 @@ pub(super) fn page(comparison: &Comparison) -> String {
             }
             @for failed in comparison.candidates.iter().filter_map(CandidateResult::failures) { p.note { (failed) } }
         }
-        section { h2 { "Candidates" } (table(&comparison.candidate_rows())) }
+        section { h2 { "Candidates" } (table(&comparison.candidate_rows(str::to_owned))) }
         section {
             h2 { "Pairs" }
-            (table(&comparison.pair_rows()))
+            (table(&comparison.pair_rows(str::to_owned)))
             p.note { "As for what is paired: " (comparison.paired_text()) ". " (Comparison::METHOD) }
         }
         @if !charts.is_empty() {
@@ -63,21 +63,21 @@ fn runs(comparison: &Comparison) -> Markup {
 
 /// Training loss and validation of every candidate.
 fn charts(comparison: &Comparison) -> Vec<Chart> {
-    let curves: Vec<(&str, Vec<Curves>)> = comparison
+    let curves: Vec<(&CandidateResult, Vec<Curves>)> = comparison
         .candidates
         .iter()
         .map(|candidate| {
             let done = candidate.runs.iter().filter(|run| run.error.is_none());
-            (candidate.name.as_str(), done.map(|run| logged(&run.folder)).collect())
+            (candidate, done.map(|run| logged(&run.folder)).collect())
         })
         .collect();
-    let losses = curves.iter().map(|(name, runs)| {
+    let losses = curves.iter().map(|(candidate, runs)| {
         let mean = mean(runs.iter().flat_map(|curves| curves.loss.values()));
-        (*name, smoothed(&mean, span(mean.len())))
+        (candidate.name.as_str(), smoothed(&mean, span(mean.len())))
     });
-    let validation = curves.iter().map(|(name, runs)| {
-        let of_run = |curves: &'_ Curves| curves.validation.values().next()?.get(&comparison.metric).cloned();
-        (*name, mean(runs.iter().filter_map(of_run).collect::<Vec<_>>().iter()))
+    let validation = curves.iter().map(|(candidate, runs)| {
+        let of_run = |curves: &'_ Curves| curves.validation.get(&candidate.task)?.get(&comparison.metric).cloned();
+        (candidate.name.as_str(), mean(runs.iter().filter_map(of_run).collect::<Vec<_>>().iter()))
     });
     let losses: Vec<(&str, Points)> = losses.filter(|(_, points)| !points.is_empty()).collect();
     let validation: Vec<(&str, Points)> = validation.filter(|(_, points)| !points.is_empty()).collect();
@@ -129,6 +129,7 @@ mod tests {
         const NAME: &str = "<script>a</script>";
         let candidate = |name: &str, error: Option<&str>| CandidateResult {
             name: name.into(),
+            task: "task".into(),
             runs: vec![RunResult {
                 seed: 0,
                 folder: format!("c/{name}/seed-0").into(),
