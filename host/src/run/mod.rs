@@ -22,6 +22,7 @@ pub mod plan;
 pub mod predict;
 pub mod predictions;
 pub mod proof;
+mod reach;
 pub mod reference;
 pub mod result;
 mod setup;

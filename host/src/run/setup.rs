@@ -15,7 +15,7 @@ use super::proof::{self, Checksums, Start};
 use super::result::PluginUsed;
 use super::step::read_of;
 use super::task::{Task, TaskData};
-use super::{DeviceChoice, demo, snapshot};
+use super::{DeviceChoice, demo, reach, snapshot};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{self, Dataset, Tokenizer};
 use crate::plugin::{HeadInstance, Library, Plugin, RegularizerInstance, SchedulerInstance, Search, StrategyInstance};
@@ -69,6 +69,7 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
         &schedule.config,
     )
     .map_err(|error| file.at_method(schedule, error))?;
+    reach::check(&file, &tasks, &phases, &scheduler)?;
     let precision = file.train.precision.into();
     Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
 }
