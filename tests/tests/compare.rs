@@ -252,3 +252,11 @@ fn what_the_run_files_monitor_is_compared_or_refused_before_any_run() {
     let result = result_json(&workdir.path().join(run["folder"].as_str().unwrap()));
     assert_eq!(run["value"], result["tasks"]["digits"]["metrics"]["macro_f1"]);
 }
+
+#[test]
+fn a_seed_of_its_own_does_nothing_in_a_comparison() {
+    let workdir = Workdir::new();
+    let error = on_one_line(&compare(&workdir, &[&TWO[..], &["--set", "train.seed=3"]].concat()).failed(2));
+    assert!(error.contains("--set train.seed does nothing here") && error.contains("--seeds"), "{error}");
+    assert!(!workdir.path().join("c").exists());
+}

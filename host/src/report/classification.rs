@@ -5,10 +5,12 @@ use std::cmp::Reverse;
 use super::metrics::{self, ClassMetrics, Scores};
 use super::numbers::count;
 use super::table::Table;
-use super::text::{LINE, NAME, shortened};
+use super::text::{LINE, shortened};
 
 /// Classes whose report and confusion matrix a terminal still shows.
 const MOST_CLASSES: usize = 20;
+/// Characters of a class's name on it: two of them stand in a line.
+const CLASS: usize = 60;
 /// Confusions that it shows of more.
 const MOST_CONFUSED: usize = 20;
 
@@ -53,7 +55,7 @@ fn rows_and_averages(rows: Vec<(&str, Scores)>, metrics: &ClassMetrics) -> Strin
 /// Report and confusion matrix as a terminal can show them: of many classes the averages and what is confused most. `whole` says where
 /// all of it is.
 pub fn terminal_text(confusion: &[Vec<u64>], labels: &[String], whole: &str) -> String {
-    let names: Vec<String> = labels.iter().map(|label| shortened(label, NAME).into_owned()).collect();
+    let names: Vec<String> = labels.iter().map(|label| shortened(label, CLASS).into_owned()).collect();
     if names.len() <= MOST_CLASSES {
         let matrix = confusion_text(confusion, &names);
         if matrix.lines().all(|line| line.chars().count() <= LINE) {
