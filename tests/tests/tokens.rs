@@ -152,9 +152,15 @@ fn entities_choose_the_best_model_beside_another_task() {
     let result = run(&workdir, &["train.monitor=\"entities.entity_f1\""]);
     assert_eq!(result["watch"]["metric"], "entity_f1");
     assert!(result["tasks"]["sentiment"]["metrics"]["accuracy"].is_f64());
-    let error =
-        workdir.fthost(["--config", "run.toml", "--out", "other", "--set", "train.monitor=\"sentiment.entity_f1\""]);
-    assert!(on_one_line(&error.failed(2)).contains("there is no metric"));
+    let refused = |settings: &[&str], expected: &str| {
+        let settings = settings.iter().flat_map(|set| ["--set", set]);
+        let outcome = workdir.fthost(["--config", "run.toml", "--out", "other"].into_iter().chain(settings));
+        let error = on_one_line(&outcome.failed(2));
+        assert!(error.contains(expected), "{error}");
+    };
+    let of_other = "train.monitor=\"sentiment.entity_f1\"";
+    refused(&[of_other], "the task sentiment, which has no validation examples");
+    refused(&[of_other, "task.1.validation=0.25"], "there is no metric");
 }
 
 /// Alone, a head of tokens leaves a pooler without a gradient: it is frozen and counted so.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// Characters of a line on a terminal, where it can be broken.
 pub const LINE: usize = 160;
-/// Characters of a name in a line: a candidate's, a task's, a pattern
+/// Characters of a name in a line: a candidate's, a task's, a pattern.
 pub const NAME: usize = 40;
 
 /// A name of at most so many characters, its middle left out where it is longer: names that differ often differ at their ends.
