@@ -67,7 +67,15 @@ fn what_still_comes_is_taken() {
 #[test]
 fn schedules_that_a_run_is_too_short_for() {
     let schedule = |options: &str| workdir(false, "", &format!("[schedule]\n{options}\n"));
-    for plugin in ["constant", "linear", "cosine", "cosine-restarts", "polynomial", "exponential\"\ngamma = \"0.9"] {
+    for plugin in [
+        "constant",
+        "linear",
+        "cosine",
+        "cosine-restarts",
+        "polynomial",
+        "exponential\"\ngamma = \"0.9",
+        "plateau\"\nmode = \"min",
+    ] {
         let options = format!("plugin = \"{plugin}\"\nwarmup = 8").replace("\"0.9\"", "0.9");
         refused(&schedule(&options), "warmup", "warmup takes 8 steps and the run 8");
         accepted(&schedule(&options.replace("= 8", "= 5")));
