@@ -101,6 +101,9 @@ fn run_files_are_compared_as_they_are_and_a_great_difference_is_resolved() {
     assert_eq!(written(&workdir, "c/all/seed-0"), before);
     let error = workdir.fthost(["compare", "--resume", "--out", "c", "--metric", "mse"]).failed(2);
     assert!(on_one_line(&error).contains("there is no metric \"mse\" of these predictions"), "{error}");
+    let again: Value =
+        serde_json::from_str(&fs::read_to_string(workdir.path().join("c/candidates.json")).unwrap()).unwrap();
+    assert_eq!(again["metric"], "macro_f1", "what is refused is not recorded");
     let error = workdir.fthost(["compare", "--resume", "--out", "c", "--metric", "loss"]).failed(2);
     assert!(on_one_line(&error).contains("there is no metric \"loss\" to compare by"), "{error}");
 }

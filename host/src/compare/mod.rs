@@ -121,6 +121,14 @@ fn open(options: &Options) -> Result<(PathBuf, Record, Subject)> {
     }
     let metric = options.metric.clone().or(begun.metric);
     let subject = Subject::of(&now, metric.as_deref())?;
+    // A result that is there tells whether it has such a metric, before the folder says that it is compared.
+    let mut runs = now
+        .iter()
+        .zip(&subject.tasks)
+        .flat_map(|(candidate, task)| (0..begun.seeds).map(move |seed| (run_folder(folder, candidate, seed), task)));
+    if let Some((run, task)) = runs.find(|(run, _)| has_result(run)) {
+        Metric::choose(subject.metric.as_deref(), &Left::read(&run, task)?)?;
+    }
     Ok((folder.clone(), Record { seeds: seeds.unwrap_or(begun.seeds), metric, candidates: now }, subject))
 }
 

@@ -117,6 +117,7 @@ fn mean<'a>(curves: impl Iterator<Item = &'a Points>) -> Points {
 mod tests {
     use super::*;
     use crate::compare::result::{PairResult, Paired, RunResult};
+    use crate::report::text::wrapped;
 
     #[test]
     fn curves_are_averaged_where_they_have_the_step() {
@@ -180,5 +181,16 @@ mod tests {
             assert!(text.contains(said), "{said} is missing");
         }
         assert!(!text.contains("<script") && !text.contains("NaN"), "{text}");
+
+        // On a terminal the longest names do not make lines that nobody reads.
+        let mut comparison = comparison;
+        let long = |name: &str| format!("{name}-{}", "x".repeat(150));
+        comparison.candidates.iter_mut().for_each(|candidate| candidate.name = long(&candidate.name));
+        for pair in &mut comparison.pairs {
+            (pair.a, pair.b) = (long(&pair.a), long(&pair.b));
+            pair.verdict = format!("{} and {}: not resolved with these seeds", pair.a, pair.b);
+        }
+        let text = wrapped(&comparison.to_text());
+        assert!(text.lines().all(|line| line.chars().count() <= 200), "{text}");
     }
 }

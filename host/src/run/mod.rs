@@ -357,7 +357,8 @@ fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: Device
 
 /// The plan of a run, with time and memory measured on this machine. Nothing is trained and nothing written.
 pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Plan> {
-    let setup = setup::set_up(file, plugins, device)?;
+    let mut setup = setup::set_up(file, plugins, device)?;
+    setup.tell_beginning()?;
     let mut plan = setup.plan();
     plan.estimate = Some(Estimate::measure(&setup)?);
     Ok(plan)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fthost_autograd::{Device, Precision};
 use fthost_models::{Encoder, Modality, Read};
-use fthost_plugin_api::{HeadSpec, MethodKind, Sampling, TargetKind, TaskInfo};
+use fthost_plugin_api::{Event, HeadSpec, MethodKind, Sampling, TargetKind, TaskInfo};
 
 use super::file::{Method, Offer, RegularizerTable, RunFile, TaskTable, Validation, split_argument};
 use super::identity::Identity;
@@ -231,6 +231,24 @@ fn attach_regularizers(
 }
 
 impl Setup {
+    /// Tells the strategies what a run begins with: what they refuse then, a plan says too.
+    pub(super) fn tell_beginning(&mut self) -> Result<()> {
+        let Self { file, model, tasks, phases, strategies, .. } = self;
+        let Some(phase) = phases.first() else { return Ok(()) };
+        let task = phase.tasks().next().map(|task| tasks[task].name.clone()).unwrap_or_default();
+        let events = [
+            Event::TaskBegin { task },
+            Event::EpochBegin { epoch: 0, epochs: phase.epochs() },
+            Event::StepBegin { step: 0, total_steps: phase.steps() },
+        ];
+        for event in &events {
+            for (i, (strategy, method)) in strategies.iter_mut().zip(&file.strategies).enumerate() {
+                strategy.event(event, model, i).map_err(|error| file.at_option(method, error))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What the run will do.
     pub(super) fn plan(&self) -> Plan {
         let settings = &self.file.train;
