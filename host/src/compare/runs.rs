@@ -8,9 +8,10 @@ use serde::Deserialize;
 
 use super::candidates::Candidate;
 use crate::plugin::note;
-use crate::run::predictions::{self, Row};
-use crate::run::proof::Pairing;
-use crate::run::result::{self, PluginUsed};
+use crate::run::results::predictions::{self, Row};
+use crate::run::results::proof::Pairing;
+use crate::run::results::result;
+use crate::run::state::identity::PluginUsed;
 use crate::{Error, Result};
 
 /// A result that a run has left.

@@ -9,7 +9,7 @@ use super::candidates::Candidate;
 use super::metric::Metric;
 use super::runs::Left;
 use crate::report::entities::Tags;
-use crate::run::predictions::Row;
+use crate::run::results::predictions::Row;
 use crate::{Error, Result};
 
 /// Two candidates by their places, and the places of the seeds that both have.

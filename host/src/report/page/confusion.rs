@@ -13,7 +13,7 @@ const MATRIX: usize = 150;
 const PAIRS: usize = 5_000;
 
 /// Counts by true class (row) and predicted class (column), each with its share of the row.
-pub(super) fn matrix(counts: &[Vec<u64>], labels: &[String]) -> Markup {
+pub(crate) fn matrix(counts: &[Vec<u64>], labels: &[String]) -> Markup {
     if counts.len() > READABLE {
         return html! {
             (most_confused(counts, labels))

@@ -1,6 +1,6 @@
 //! Keys that would silently do nothing are refused: those that need what the file does not have.
 //!
-//! What a run's length says of them is known once its data are read (`run::reach`).
+//! What a run's length says of them is known once its data are read (`run::setup::reach`).
 
 use super::document::{Document, Place};
 use super::tables::{OptimizerName, TaskOrder, TaskTable, TrainKeys};
