@@ -48,6 +48,19 @@ impl Warmup {
         if self.0 < 1.0 { (self.0 * total_steps as f64).ceil() as u64 } else { self.0 as u64 }
     }
 
+    /// # Errors
+    /// Where so many steps are the whole run or more: nothing would come after them.
+    pub fn fits(self, progress: &Progress) -> Result<()> {
+        let (steps, total) = (self.steps(progress.total_steps), progress.total_steps);
+        if self.0 < 1.0 || steps < total {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "warmup takes {steps} steps and the run {total}, so the rate would never be reached: give fewer, or a share of the run \
+             below 1, such as 0.1"
+        )))
+    }
+
     /// The factor of a step's rate: during warm-up a linear rise from 0, then what `after` makes of the share of the
     /// remaining run that lies behind, 0 at the end of the warm-up and 1 at the end of the run.
     pub fn factor(self, progress: &Progress, after: impl FnOnce(f64) -> f64) -> f64 {
@@ -77,6 +90,19 @@ impl TimeUnit {
         match self {
             Self::Epochs => progress.epoch(),
             Self::Steps => progress.step,
+        }
+    }
+
+    /// How many whole ones lie behind at the run's last step: what is to come after more never comes.
+    pub fn passed_in_all(self, progress: &Progress) -> u64 {
+        self.passed(&Progress { step: progress.total_steps.saturating_sub(1), ..*progress })
+    }
+
+    /// `epochs` or `steps`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epochs => "epochs",
+            Self::Steps => "steps",
         }
     }
 }

@@ -19,6 +19,7 @@
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
+//! | `reach` | options that a run of its length never comes to |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
@@ -46,6 +47,7 @@ mod misbehaving;
 mod outside;
 mod peft_folders;
 mod prompts;
+mod reach;
 mod refused;
 mod resume;
 mod strategies;

@@ -73,9 +73,7 @@ fn norm(values: &[f32]) -> f64 {
 #[test]
 fn freezing_thaws_from_the_top_down() {
     let options = "top = 1\nunfreeze = { every = { steps = 2 }, groups = 2 }";
-    for (steps, expected) in
-        [(1, vec![1]), (2, vec![1]), (3, vec![1, 2, 3]), (4, vec![1, 2, 3]), (5, vec![1, 2, 3, 4, 5])]
-    {
+    for (steps, expected) in [(3, vec![1, 2, 3]), (4, vec![1, 2, 3]), (5, vec![1, 2, 3, 4, 5])] {
         let moves = moves(&freezing(options, &format!("steps = {steps}")));
         for (name, moved) in &moves {
             let trains = expected.contains(&depth(name).unwrap());

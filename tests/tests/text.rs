@@ -115,6 +115,26 @@ fn text_runs_are_the_same_to_the_bit_at_any_number_of_threads() {
     assert_eq!(losses(first), losses(&workdir));
 }
 
+/// 77 classes with names of their own: the terminal has the averages and what is confused most, the page has all.
+#[test]
+fn of_many_classes_no_line_of_the_terminal_is_long() {
+    let workdir = text_workdir();
+    let class = |i: usize| format!("balance not updated after transfer {} number {i}", "of money ".repeat(i % 5));
+    let rows: String = (0..77).map(|i| format!("the film was {}\t{}\n", ["good", "bad"][i % 2], class(i))).collect();
+    ["train.tsv", "test.tsv"].iter().for_each(|file| drop(workdir.write(file, &rows)));
+    let run = workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded().stdout;
+    let eval = workdir.fthost(["eval", "run", "test.tsv"]).succeeded().stdout;
+    for (text, whole) in
+        [(&run, "all 77 classes are in run/report.html and result.json"), (&eval, "what --json prints")]
+    {
+        assert!(text.lines().all(|line| line.chars().count() <= 200), "{text}");
+        assert!(text.contains("weighted avg") && text.contains(whole), "{text}");
+        assert!(text.lines().count() < 50, "{text}");
+    }
+    let page = fs::read_to_string(workdir.path().join("run/report.html")).unwrap();
+    assert!((0..77).all(|i| page.matches(class(i).as_str()).count() >= 3), "in the report, in a row and in a column");
+}
+
 /// A Python with torch, transformers and peft.
 pub(crate) fn python() -> Option<PathBuf> {
     std::env::var_os("FTHOST_PYTHON").map(PathBuf::from)

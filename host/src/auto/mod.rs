@@ -21,6 +21,7 @@ pub use search::Search;
 pub use strategies::candidates;
 pub use trail::{Best, Trail, Trial};
 
+use crate::compare::PluginsNow;
 use crate::processes::{Job, Runner, has_result};
 use crate::report::numbers::{duration, significant};
 use crate::run::resume_arguments;
@@ -60,13 +61,16 @@ fn climb(options: &Options, runner: &Runner<'_>, trail: &mut Trail) -> Result<()
     let mut clock =
         Clock { left: rungs.iter().map(|rung| rung.configurations as u64 * rung.steps).sum(), ..Clock::default() };
     let mut climbing = trail.search.configurations.clone();
+    let mut plugins_now = PluginsNow::default();
     for (place, &rung) in rungs.iter().enumerate() {
         let mut trials = Vec::new();
         for (number, configuration) in climbing.iter().enumerate() {
             let name = &configuration.name;
             let of = format!("rung {} of {}, run {} of {}: {name}", place + 1, rungs.len(), number + 1, climbing.len());
             let (left, folder) = try_one(options, runner, trail, configuration, place, &of, &mut clock)?;
-            let Left { metric, value, seconds, error } = left;
+            // A run that was made before this process was may be of plugins that have been rebuilt since.
+            plugins_now.check(&folder, &left.plugins)?;
+            let Left { metric, value, seconds, error, .. } = left;
             match (value, &metric, &error) {
                 (Some(value), Some(metric), _) => {
                     options.say(&format!("{name}: validation {metric} {}", significant(value)))
@@ -122,7 +126,7 @@ fn try_one(
         options.say(&format!("{of}: has its result"));
     } else {
         options.say(&format!("{of}, {}{}", configuration.settings_text(), clock.left()));
-        write_atomically(&file, configuration.run_file_of(candidate, rung)?.to_toml().as_bytes())?;
+        write_atomically(&file, configuration.run_file_of(candidate, rung, trail.search.steps)?.to_toml().as_bytes())?;
         let began = Instant::now();
         outcome = runner.run(&Job { file: &file, folder: &run, seed, plugins: &candidate.identity.plugins })?;
         if runner.interrupt.came() {
@@ -136,7 +140,7 @@ fn try_one(
     let left = match outcome {
         Ok(()) => {
             forget_weights(&run)?;
-            Left::read(&run, &candidate.task)?
+            Left::read(&run)?
         }
         Err(error) => Left::failed(error),
     };

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
 use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
@@ -70,7 +71,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             let (task, result) = with.open(&run)?.evaluate(of.task.as_deref(), &data, !json)?;
             match json {
                 true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
-                false => say(result.to_text(&task).trim_end()),
+                false => say(&wrapped(result.to_text(&task, "what --json prints").trim_end())),
             }
         }
         Command::Predict { run, input, out, format, of, with } => {
@@ -86,14 +87,14 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             let comparison = fthost::compare::execute(&arguments.options(json)?)?;
             match json {
                 true => say(&serde_json::to_string(&comparison).unwrap_or_default()),
-                false => say(comparison.to_text().trim_end()),
+                false => say(&wrapped(comparison.to_text().trim_end())),
             }
         }
         Command::Auto(arguments) => {
             let trail = fthost::auto::execute(&arguments.options(json)?)?;
             match json {
                 true => say(&serde_json::to_string(&trail).unwrap_or_default()),
-                false => say(trail.to_text().trim_end()),
+                false => say(&wrapped(trail.to_text().trim_end())),
             }
         }
         Command::Merge { run, folder, with } => {
@@ -127,7 +128,7 @@ fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
     let plan = run::plan(file, &arguments.plugins, arguments.device)?;
     match json {
         true => say(&serde_json::to_string(&plan).unwrap_or_default()),
-        false => say(plan.to_text().trim_end()),
+        false => say(&wrapped(plan.to_text().trim_end())),
     }
 }
 

@@ -50,7 +50,11 @@ pub struct ClassMetrics {
 
 /// Metrics of predicted classes against true ones, each below `classes`.
 pub fn classes(targets: &[u32], predictions: &[u32], classes: usize) -> ClassMetrics {
-    let confusion = confusion_matrix(targets, predictions, classes);
+    of_confusion(&confusion_matrix(targets, predictions, classes))
+}
+
+/// The same of how often each class (row) was predicted as each (column).
+pub fn of_confusion(confusion: &[Vec<u64>]) -> ClassMetrics {
     let actual: Vec<u64> = confusion.iter().map(|row| row.iter().sum()).collect();
     let predicted: Vec<u64> = (0..confusion.len()).map(|class| confusion.iter().map(|row| row[class]).sum()).collect();
     let right: Vec<u64> = (0..confusion.len()).map(|class| confusion[class][class]).collect();

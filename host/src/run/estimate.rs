@@ -33,8 +33,7 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
         for phase in setup.phases.iter().filter(|phase| phase.tasks().any(|task| task == i)) {
             passes += phase.passes(i);
             steps += phase.passes(i) * task.sampler(settings, settings.accumulate).batches() as f64;
-            let epochs = (phase.steps() as f64 / phase.steps_per_epoch() as f64).ceil();
-            validations += settings.evaluate_steps.map_or(epochs, |every| (phase.steps() / every) as f64);
+            validations += phase.evaluations(settings.evaluate_steps) as f64;
         }
         train_seconds += speed.per_token * task.train.total_tokens() as f64 * passes + speed.per_update * steps;
         // In sequence all are tested after each.

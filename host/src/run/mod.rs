@@ -25,6 +25,7 @@ use crate::data::Dataset;
 use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
 use crate::report::progress::{EvaluationProgress, TrainProgress};
+use crate::report::text::wrapped;
 use crate::{Error, Result};
 use file::RunFile;
 pub use machine::DeviceChoice;
@@ -87,14 +88,14 @@ impl Output {
     #[allow(clippy::print_stdout, reason = "what a run prints on standard output is printed here")]
     fn say(self, text: &str) {
         if self.says_progress() {
-            println!("{text}");
+            println!("{}", wrapped(text));
         }
     }
 
     #[allow(clippy::print_stdout, reason = "what a run prints on standard output is printed here")]
     fn conclude(self, summary: &Summary, text: &str) {
         match self {
-            Self::Human { .. } => println!("{text}"),
+            Self::Human { .. } => println!("{}", wrapped(text)),
             Self::Json => println!("{}", serde_json::to_string(summary).unwrap_or_default()),
         }
     }
@@ -284,7 +285,7 @@ impl Begun<'_> {
             plan,
         };
         let page = page::page(&summary, &folder.logged()?);
-        folder.write("report.html", page.as_bytes())?;
+        folder.write(result::PAGE, page.as_bytes())?;
         folder.write_json(result::FILE, &summary)?;
         output.conclude(&summary, &summary.to_text());
         Ok(summary)
@@ -310,7 +311,8 @@ fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: Device
 
 /// The plan of a run, with time and memory measured on this machine. Nothing is trained and nothing written.
 pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Plan> {
-    let setup = setup::set_up(file, plugins, device)?;
+    let mut setup = setup::set_up(file, plugins, device)?;
+    setup.tell_beginning()?;
     let mut plan = setup.plan();
     plan.estimate = Some(estimate::measure(&setup)?);
     Ok(plan)

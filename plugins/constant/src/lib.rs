@@ -24,6 +24,7 @@ impl Scheduler for Constant {
     }
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+        self.0.warmup.fits(progress)?;
         Ok(group.scaled(self.0.warmup.factor(progress, |_| 1.0)))
     }
 }

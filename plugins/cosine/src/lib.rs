@@ -82,6 +82,7 @@ impl Scheduler for Cosine {
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
         let CosineConfig { warmup, cycles, min } = self.0;
+        warmup.fits(progress)?;
         Ok(group.scaled(warmup.factor(progress, |done| wave(cycles, done, min))))
     }
 }
@@ -120,6 +121,9 @@ impl Scheduler for Restarts {
         if growth < 1.0 {
             return Err(Error::new(format!("growth is {growth}: give at least 1, with which all cycles are as long")));
         }
+        if cycles == 1 && growth != 1.0 {
+            return Err(Error::new("growth does nothing with one cycle: give more cycles, or leave growth out"));
+        }
         let length: f64 = (0..cycles).map(|cycle| growth.powf(f64::from(cycle))).sum();
         if !length.is_finite() {
             return Err(Error::new(format!(
@@ -130,7 +134,15 @@ impl Scheduler for Restarts {
     }
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
-        let RestartsConfig { warmup, min, .. } = self.config;
+        let RestartsConfig { warmup, min, cycles, .. } = self.config;
+        warmup.fits(progress)?;
+        let steps = progress.total_steps.saturating_sub(warmup.steps(progress.total_steps));
+        if cycles > 1 && (steps as f64) < self.length {
+            return Err(Error::new(format!(
+                "cycles is {cycles}, and the {steps} steps of the run do not hold them: the first would be shorter than a step; give \
+                 fewer"
+            )));
+        }
         Ok(group.scaled(warmup.factor(progress, |done| wave(0.5, self.done_of_cycle(done), min))))
     }
 }

@@ -35,6 +35,14 @@ impl Scheduler for Exponential {
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
         let ExponentialConfig { warmup, gamma, unit } = self.0;
+        warmup.fits(progress)?;
+        if unit.passed_in_all(progress) == 0 {
+            let unit = unit.name();
+            return Err(Error::new(format!(
+                "unit is {unit:?} and the run ends before the first is over, so gamma would do nothing: give unit = \"steps\" with a \
+                 gamma nearer to 1, or train longer"
+            )));
+        }
         Ok(group.scaled(warmup.factor(progress, |_| 1.0) * gamma.powf(unit.passed(progress) as f64)))
     }
 }

@@ -24,6 +24,7 @@ impl Scheduler for Linear {
     }
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+        self.0.warmup.fits(progress)?;
         Ok(group.scaled(self.0.warmup.factor(progress, |done| (1.0 - done).max(0.0))))
     }
 }

@@ -116,6 +116,12 @@ impl Scheduler for OneCycle {
                 )));
             }
         }
+        let usual = OneCycleConfig::default();
+        if !config.cycle_momentum && (base_momentum, max_momentum) != (usual.base_momentum, usual.max_momentum) {
+            return Err(Error::new(
+                "base_momentum and max_momentum do nothing without cycle_momentum: set cycle_momentum = true, or leave them out",
+            ));
+        }
         if !(0.0 <= base_momentum && base_momentum <= max_momentum && max_momentum < 1.0) {
             return Err(Error::new(format!(
                 "base_momentum is {base_momentum} and max_momentum {max_momentum}: give two numbers from 0 to below 1, the \

@@ -151,6 +151,7 @@ impl Scheduler for Plateau {
     }
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+        self.config.warmup.fits(progress)?;
         if self.state.heard == 0 && progress.fraction() >= 0.5 && !self.warned.replace(true) {
             tracing::warn!(
                 "plateau has heard no evaluation in half of the run, so its rate has not fallen: give the task validation \

@@ -47,6 +47,7 @@ impl Scheduler for Polynomial {
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
         let PolynomialConfig { warmup, power, end } = self.0;
+        warmup.fits(progress)?;
         let left = |done: f64| (1.0 - done).max(0.0);
         Ok(group.scaled(warmup.factor(progress, |done| end + (1.0 - end) * left(done).powf(power))))
     }

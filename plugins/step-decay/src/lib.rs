@@ -54,6 +54,16 @@ fn check(warmup: Warmup, gamma: f64) -> Result<()> {
     if gamma > 0.0 { Ok(()) } else { Err(Error::new(format!("gamma is {gamma}, and must be above 0, such as 0.1"))) }
 }
 
+/// A fall that would never come.
+fn too_late(option: &str, value: u64, unit: TimeUnit, progress: &Progress) -> Error {
+    let Progress { total_steps, steps_per_epoch, .. } = *progress;
+    let unit = unit.name();
+    Error::new(format!(
+        "{option} is {value} {unit}, and the run's last step is before that ({total_steps} steps, {steps_per_epoch} an epoch), so the \
+         rate would not fall: give less, or train longer"
+    ))
+}
+
 /// The rate after so many falls.
 fn fallen(group: &Group, progress: &Progress, warmup: Warmup, gamma: f64, falls: u64) -> Rate {
     group.scaled(warmup.factor(progress, |_| 1.0) * gamma.powf(falls as f64))
@@ -74,6 +84,10 @@ impl Scheduler for Step {
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
         let StepConfig { warmup, step_size, unit, gamma } = self.0;
+        warmup.fits(progress)?;
+        if step_size > unit.passed_in_all(progress) {
+            return Err(too_late("step_size", step_size, unit, progress));
+        }
         Ok(fallen(group, progress, warmup, gamma, unit.passed(progress) / step_size))
     }
 }
@@ -98,6 +112,10 @@ impl Scheduler for MultiStep {
 
     fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
         let MultiStepConfig { warmup, ref milestones, unit, gamma } = self.0;
+        warmup.fits(progress)?;
+        if let Some(late) = milestones.iter().find(|&&milestone| milestone > unit.passed_in_all(progress)) {
+            return Err(too_late("one of the milestones", *late, unit, progress));
+        }
         let passed = unit.passed(progress);
         let falls = milestones.iter().filter(|&&milestone| milestone <= passed).count();
         Ok(fallen(group, progress, warmup, gamma, falls as u64))

@@ -108,7 +108,7 @@ pub(super) enum ValidationKey {
 #[schemars(inline)]
 pub(super) struct Share(#[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))] pub(super) f64);
 
-fn max_tokens() -> usize {
+pub(super) fn max_tokens() -> usize {
     128
 }
 
@@ -146,10 +146,10 @@ pub(super) struct RegularizerKeys {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TrainKeys {
-    /// passes over the training examples
+    /// passes over the training examples: 3, or where steps are given as many as they take
     #[schemars(range(min = 1))]
-    pub(super) epochs: u64,
-    /// most optimizer steps to take, where that is less than the epochs take; of each task, where they train in sequence
+    pub(super) epochs: Option<u64>,
+    /// optimizer steps to take, or fewer where epochs are given too and end before; of each task, where they train in sequence
     #[schemars(range(min = 1))]
     pub(super) steps: Option<u64>,
     /// whether several tasks train jointly, each step on a batch of one of them, or in sequence
@@ -199,14 +199,14 @@ pub(super) struct TrainKeys {
     /// optimizer steps between evaluations on the validation examples; without it at the end of each epoch
     #[schemars(range(min = 1))]
     pub(super) evaluate_steps: Option<u64>,
-    /// metric on the validation examples by which the best model is kept; accuracy for classes, loss for values and for joint
+    /// metric on the validation examples; the model that is best by it is kept. Accuracy for classes, loss for values and for joint
     /// tasks. Of one of several tasks: TASK.METRIC
     #[schemars(length(min = 1))]
     pub(super) monitor: Option<String>,
-    /// evaluations without a better one after which training stops
+    /// evaluations without a better one, by more than min_delta, after which training stops
     #[schemars(range(min = 1))]
     pub(super) patience: Option<u64>,
-    /// by how much the monitored metric must be better to count
+    /// by how much the monitored metric must be better for patience to begin anew; the best model is the best seen, whatever it is
     #[schemars(range(min = 0))]
     pub(super) min_delta: f64,
     /// optimizer steps between checkpoints; one is also written at the end of each epoch
@@ -223,7 +223,7 @@ pub(super) struct TrainKeys {
 impl Default for TrainKeys {
     fn default() -> Self {
         Self {
-            epochs: 3,
+            epochs: None,
             steps: None,
             tasks: TaskOrder::Joint,
             sampling: Sampling::Proportional,
@@ -374,9 +374,9 @@ pub struct RegularizerTable {
 /// `[train]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainTable {
-    /// Passes over the training examples, at least 1.
-    pub epochs: u64,
-    /// Most optimizer steps to take; of each task, where they train in sequence.
+    /// Passes over the training examples, at least 1; `None`: as many as the steps take.
+    pub epochs: Option<u64>,
+    /// Most optimizer steps to take; of each task, where they train in sequence. There are epochs or steps.
     pub steps: Option<u64>,
     /// How several tasks train.
     pub tasks: TaskOrder,
@@ -410,9 +410,9 @@ pub struct TrainTable {
     pub evaluate_steps: Option<u64>,
     /// The metric by which the best model is kept, where the run file names one.
     pub monitor: Option<String>,
-    /// Evaluations without a better one after which training stops.
+    /// Evaluations without a better one, by more than `min_delta`, after which training stops.
     pub patience: Option<u64>,
-    /// By how much the monitored metric must be better to count.
+    /// By how much the monitored metric must be better for patience to begin anew.
     pub min_delta: f64,
     /// Optimizer steps between checkpoints, besides those at the ends of epochs.
     pub checkpoint_steps: Option<u64>,

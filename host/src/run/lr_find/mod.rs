@@ -98,7 +98,7 @@ pub fn lr_find(file: RunFile, plugins: &[String], device: DeviceChoice, range: R
     let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
     let mut state = TrainState::begin(setup.precision);
     let first = tasks.first().map(|task| task.name.clone()).unwrap_or_default();
-    let begun = [Event::TaskBegin { task: first }, Event::EpochBegin { epoch: 0, epochs: file.train.epochs }];
+    let begun = [Event::TaskBegin { task: first }, Event::EpochBegin { epoch: 0, epochs: phase.epochs() }];
     for event in &begun {
         for (i, strategy) in strategies.iter_mut().enumerate() {
             strategy.event(event, &mut model, i)?;

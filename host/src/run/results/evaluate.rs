@@ -35,6 +35,8 @@ pub enum Outcome {
         metrics: ClassMetrics,
         /// Of the entities that the classes of tokens spell, where they do.
         entities: Option<Scores>,
+        /// How many of each example's tokens count, where classes are those of tokens.
+        counted: Option<Vec<usize>>,
     },
     /// Real values.
     Values {
@@ -83,9 +85,10 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
             let (targets, predictions) = (class(targets), class(predictions));
             let metrics = metrics::classes(&targets, &predictions, pass.data.labels().len());
             let counted: Vec<usize> = parts.into_iter().flat_map(|part| part.counted).collect();
-            let tags = Tags::of(pass.data.labels()).filter(|_| pass.spec.targets == TargetKind::TokenClass);
-            let entities = tags.map(|tags| tags.scores(&targets, &predictions, &counted));
-            Outcome::Classes { targets, predictions, metrics, entities }
+            let counted = (pass.spec.targets == TargetKind::TokenClass).then_some(counted);
+            let tags = Tags::of(pass.data.labels()).zip(counted.as_deref());
+            let entities = tags.map(|(tags, counted)| tags.scores(&targets, &predictions, counted));
+            Outcome::Classes { targets, predictions, metrics, entities, counted }
         }
         PredictionKind::Values => {
             let metrics = metrics::values(&targets, &predictions);

@@ -1,9 +1,11 @@
 //! `predictions.csv` of a run folder: what the saved model predicts for every test example, in their order. Where a task has a class
 //! for each token, a row is one that counts.
 //!
-//! Three columns, `task`, `target` and `prediction`: names for classes, numbers for values. CSV, because a class may be named by any
+//! Four columns: `task`, `target` and `prediction`, names for classes and numbers for values, and `example`, its number from 1 in the
+//! test data: tokens of one example are not independent of each other, and have the same. CSV, because a class may be named by any
 //! text, a tab or a new line in it, and the `.tsv` of data files has no quoting.
 
+use std::iter::repeat_n;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -23,21 +25,28 @@ pub struct Row {
     pub target: String,
     /// The predicted one.
     pub prediction: String,
+    /// The example's number in the test data, from 1.
+    pub example: usize,
 }
 
 /// The rows of a task whose classes have these names.
 pub fn rows(task: &str, labels: &[String], evaluation: &Evaluation) -> Vec<Row> {
-    let row = |target: String, prediction: String| Row { task: task.to_owned(), target, prediction };
+    let row = |(example, (target, prediction))| Row { task: task.to_owned(), target, prediction, example };
     match &evaluation.outcome {
-        Outcome::Classes { targets, predictions, .. } => {
-            let name = |class: u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
-            targets.iter().zip(predictions).map(|(&target, &predicted)| row(name(target), name(predicted))).collect()
+        Outcome::Classes { targets, predictions, counted, .. } => {
+            let name = |&class: &u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
+            let named = targets.iter().map(name).zip(predictions.iter().map(name));
+            match counted {
+                Some(counted) => {
+                    (1..).zip(counted).flat_map(|(i, &tokens)| repeat_n(i, tokens)).zip(named).map(row).collect()
+                }
+                None => (1..).zip(named).map(row).collect(),
+            }
         }
-        Outcome::Values { targets, predictions, .. } => targets
-            .iter()
-            .zip(predictions)
-            .map(|(target, predicted)| row(target.to_string(), predicted.to_string()))
-            .collect(),
+        Outcome::Values { targets, predictions, .. } => {
+            let pairs = targets.iter().map(f32::to_string).zip(predictions.iter().map(f32::to_string));
+            (1..).zip(pairs).map(row).collect()
+        }
     }
 }
 
@@ -85,6 +94,7 @@ mod tests {
                 targets: vec![0, 1],
                 predictions: vec![1, 1],
                 entities: None,
+                counted: None,
             },
         };
         let (targets, predictions) = (vec![0.1f32, 1e-20], vec![f32::NAN, 1.0 / 3.0]);
@@ -98,8 +108,18 @@ mod tests {
         let back = read(&path, "b").unwrap();
         assert_eq!(back, written[1]);
         assert_eq!(back[1].prediction.parse(), Ok(1.0f32 / 3.0));
+        assert_eq!(back.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 2]);
 
-        std::fs::write(&path, "task,target,prediction\na,b\n").unwrap();
+        // Of three examples the first has two tokens that count, the second none.
+        let Outcome::Classes { metrics, .. } = classes.outcome else { panic!("they are classes") };
+        let (targets, predictions, counted) = (vec![0, 1, 1], vec![1, 1, 0], Some(vec![2, 0, 1]));
+        let outcome = Outcome::Classes { metrics, targets, predictions, entities: None, counted };
+        let tokens = rows("c", &labels, &Evaluation { loss: 0.5, outcome });
+        assert_eq!(tokens.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 1, 3]);
+        std::fs::write(&path, to_csv(&tokens).unwrap()).unwrap();
+        assert_eq!(read(&path, "c").unwrap(), tokens);
+
+        std::fs::write(&path, "task,target,prediction,example\na,b\n").unwrap();
         assert!(read(&path, "a").unwrap_err().to_string().contains("predictions.csv:2: "));
     }
 }

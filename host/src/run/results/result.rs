@@ -21,6 +21,8 @@ use crate::{Error, Result};
 
 /// The file's name.
 pub const FILE: &str = "result.json";
+/// The name of its page.
+pub const PAGE: &str = "report.html";
 
 /// Reads the parts of a run's result that are needed.
 ///
@@ -117,32 +119,30 @@ impl TaskResult {
         watch: Option<Watch>,
         after: Option<&Evaluation>,
     ) -> Self {
-        let (confusion, report) = match after.map(|after| &after.outcome) {
-            Some(Outcome::Classes { targets, predictions, .. }) => (
-                metrics::confusion_matrix(targets, predictions, labels.len()),
-                Some(classification::report(targets, predictions, labels)),
-            ),
-            Some(Outcome::Values { .. }) | None => (Vec::new(), None),
+        let confusion = match after.map(|after| &after.outcome) {
+            Some(Outcome::Classes { targets, predictions, .. }) => {
+                Some(metrics::confusion_matrix(targets, predictions, labels.len()))
+            }
+            Some(Outcome::Values { .. }) | None => None,
         };
+        let report = confusion.as_deref().map(|confusion| classification::report(confusion, labels));
         Self {
             metrics: after.map(Evaluation::metrics).unwrap_or_default(),
             before,
             watch,
             labels: labels.to_vec(),
             class_counts,
-            confusion,
+            confusion: confusion.unwrap_or_default(),
             report,
         }
     }
 
-    /// Metrics before and after, report and confusion matrix, as a person reads them.
-    pub fn to_text(&self, task: &str) -> String {
+    /// Metrics before and after, report and confusion matrix, as a person reads them on a terminal. `whole` says where all is of what
+    /// that does not hold.
+    pub fn to_text(&self, task: &str, whole: &str) -> String {
         let mut text = String::new();
-        if let Some(report) = &self.report {
-            text += &format!("{}\n\n", report.trim_end());
-        }
         if !self.confusion.is_empty() {
-            text += &format!("{}\n", classification::confusion_text(&self.confusion, &self.labels));
+            text += &format!("{}\n", classification::terminal_text(&self.confusion, &self.labels, whole));
         }
         for name in MAIN_METRICS {
             let Some(after) = self.metrics.get(name) else { continue };
@@ -186,8 +186,9 @@ impl Summary {
     /// The summary as a person reads it.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
+        let whole = format!("{} and {FILE}", self.folder.join(PAGE).display());
         for (name, task) in &self.tasks {
-            text += &task.to_text(name);
+            text += &task.to_text(name, &whole);
         }
         text += &watch_text(self.watch.as_ref(), "");
         if !self.sequence.is_empty() {

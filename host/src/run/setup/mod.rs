@@ -5,6 +5,7 @@ pub mod methods;
 pub mod model;
 pub mod phase;
 pub mod plan;
+mod reach;
 pub mod start;
 pub mod task;
 
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 
 use fthost_autograd::Precision;
 use fthost_models::Read;
-use fthost_plugin_api::{MethodKind, Sampling, TargetKind};
+use fthost_plugin_api::{Event, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{self, Dataset};
@@ -80,6 +81,7 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
         &schedule.config,
     )
     .map_err(|error| file.at_method(schedule, error))?;
+    reach::check(&file, &tasks, &phases, &scheduler)?;
     let precision = file.train.precision.into();
     Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
 }
@@ -136,6 +138,24 @@ fn attach_regularizers(
 }
 
 impl Setup {
+    /// Tells the strategies what a run begins with: what they refuse then, a plan says too.
+    pub(super) fn tell_beginning(&mut self) -> Result<()> {
+        let Self { file, model, tasks, phases, strategies, .. } = self;
+        let Some(phase) = phases.first() else { return Ok(()) };
+        let task = phase.tasks().next().map(|task| tasks[task].name.clone()).unwrap_or_default();
+        let events = [
+            Event::TaskBegin { task },
+            Event::EpochBegin { epoch: 0, epochs: phase.epochs() },
+            Event::StepBegin { step: 0, total_steps: phase.steps() },
+        ];
+        for event in &events {
+            for (i, (strategy, method)) in strategies.iter_mut().zip(&file.strategies).enumerate() {
+                strategy.event(event, model, i).map_err(|error| file.at_option(method, error))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What the run will do.
     pub(in crate::run) fn plan(&self) -> Plan {
         let settings = &self.file.train;

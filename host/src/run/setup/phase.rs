@@ -13,7 +13,8 @@ use crate::run::file::{Sampling, TaskOrder, TrainTable};
 pub struct Phase {
     shares: Vec<Share>,
     order: Stream,
-    epochs: u64,
+    /// Passes over the examples; as many as the steps take where nothing is said.
+    epochs: Option<u64>,
     /// Most steps to take.
     cap: Option<u64>,
 }
@@ -75,8 +76,25 @@ impl Phase {
 
     /// Optimizer steps in all.
     pub fn steps(&self) -> u64 {
-        let all = self.steps_per_epoch() * self.epochs;
+        let all = self.epochs.map_or(u64::MAX, |epochs| self.steps_per_epoch().saturating_mul(epochs));
         self.cap.map_or(all, |cap| cap.min(all))
+    }
+
+    /// Epochs that begin.
+    pub fn epochs(&self) -> u64 {
+        self.steps().div_ceil(self.steps_per_epoch())
+    }
+
+    /// Evaluations on validation examples: every so many steps, or at the end of each epoch.
+    pub fn evaluations(&self, every: Option<u64>) -> u64 {
+        every.map_or(self.epochs(), |every| self.steps() / every)
+    }
+
+    /// Those of them after which steps are left.
+    pub fn evaluations_before_the_end(&self, every: Option<u64>) -> u64 {
+        let all = self.evaluations(every);
+        let last_at_the_end = every.is_none_or(|every| self.steps().is_multiple_of(every));
+        all.saturating_sub(u64::from(last_at_the_end))
     }
 
     /// How often the phase goes through a task's examples: about, where tasks are mixed and steps are capped.
@@ -215,6 +233,38 @@ mod tests {
         check(&[81, 9, 10], Sampling::Sqrt, &[59, 20, 21]);
         check(&[90_000, 1], Sampling::Sqrt, &[89_702, 299]);
         check(&[7, 7, 7], Sampling::Uniform, &[7, 7, 7]);
+    }
+
+    #[test]
+    fn steps_are_taken_where_nothing_is_said_of_epochs() {
+        let check = |train: &str, steps: u64, epochs: u64| {
+            let phase = &all(&settings(train), &[7])[0]; // 4 steps an epoch
+            assert_eq!((phase.steps(), phase.epochs()), (steps, epochs), "{train}");
+        };
+        check("", 12, 3);
+        check("steps = 60", 60, 15);
+        check("steps = 61", 61, 16);
+        check("epochs = 2\nsteps = 60", 8, 2);
+        check("epochs = 2\nsteps = 5", 5, 2);
+        check("epochs = 9\nsteps = 5", 5, 2);
+    }
+
+    #[test]
+    fn evaluations_are_counted() {
+        let check = |train: &str, every: Option<u64>, expected: (u64, u64)| {
+            let phase = &all(&settings(train), &[7])[0]; // 4 steps an epoch
+            assert_eq!(
+                (phase.evaluations(every), phase.evaluations_before_the_end(every)),
+                expected,
+                "{train} {every:?}"
+            );
+        };
+        check("", None, (3, 2));
+        check("steps = 10", None, (3, 2));
+        check("", Some(12), (1, 0));
+        check("", Some(13), (0, 0));
+        check("", Some(5), (2, 2));
+        check("", Some(4), (3, 2));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::{Dataset, episodes};
 use crate::report::numbers::{count, duration};
 use crate::report::table::Table;
+use crate::report::text::{NAME, shortened};
 
 /// What a run will do.
 #[derive(Clone, Debug, Serialize)]
@@ -163,17 +164,19 @@ impl Plan {
         let share = 100.0 * self.trainable_parameters as f64 / self.total_parameters.max(1) as f64;
         rows.row(["trains", &format!("{} parameters ({share:.3} %)", count(self.trainable_parameters))]);
         for part in &self.trainable {
-            rows.row(["", &format!("{}: {} in {} tensors", part.owner, count(part.elements), part.tensors)]);
+            let owner = shortened(&part.owner, NAME);
+            rows.row(["", &format!("{owner}: {} in {} tensors", count(part.elements), part.tensors)]);
         }
         for found in &self.matches {
-            rows.row(["", &format!("pattern {:?} matched {} places", found.pattern, found.matched)]);
+            let pattern = shortened(&found.pattern, 2 * NAME);
+            rows.row(["", &format!("pattern {pattern:?} matched {} places", found.matched)]);
         }
         rows.row(["data", &self.data_text()]);
         for (task, shape) in &self.episodes {
             let episodes::Shape { ways, shots, queries } = shape;
             let made =
                 format!("{ways} classes of {shots} support examples and {queries} queries: {} examples", shape.size());
-            rows.row(["episodes", &format!("{task}: {made}; train.batch_size has no say")]);
+            rows.row(["episodes", &format!("{}: {made}; train.batch_size has no say", shortened(task, NAME))]);
         }
         rows.row(["steps", &format!("{} ({} an epoch)", self.steps, self.steps_per_epoch)]);
         match &self.estimate {

@@ -159,7 +159,7 @@ impl Trainer<'_> {
         progress: &TrainProgress,
     ) -> Result<()> {
         let (steps_per_epoch, total_steps) = (phase.steps_per_epoch(), phase.steps());
-        let epochs = self.learner.settings.epochs;
+        let epochs = phase.epochs();
         let last_phase = state.phase.number + 1 == self.phases.len();
         let mut batches = None;
         while state.phase_steps() < total_steps && !state.watch.as_ref().is_some_and(Watch::stops) {

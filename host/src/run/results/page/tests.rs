@@ -31,6 +31,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             targets: targets.clone(),
             predictions,
             entities: None,
+            counted: None,
         },
     };
     let before = evaluation(2.3071, vec![0; targets.len()]);
