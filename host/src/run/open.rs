@@ -55,6 +55,7 @@ pub struct TrainedModel {
 struct TrainedTask {
     name: String,
     columns: Columns,
+    header: Option<bool>,
     head: HeadInstance,
     spec: HeadSpec,
     labels: Vec<String>,
@@ -97,6 +98,7 @@ impl TrainedModel {
             tasks.push(TrainedTask {
                 name: task.name.clone(),
                 columns: task.columns.clone(),
+                header: task.header,
                 head,
                 spec,
                 labels,
@@ -116,6 +118,11 @@ impl TrainedModel {
         }
         let precision = file.train.precision.into();
         Ok(Self { model, _strategies: strategies, tasks, precision })
+    }
+
+    /// Says whether the first row of a TSV or CSV file is a header, in place of the run file.
+    pub fn set_header(&mut self, header: bool) {
+        self.tasks.iter_mut().for_each(|task| task.header = Some(header));
     }
 
     /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
@@ -204,6 +211,7 @@ impl TrainedModel {
             path,
             part: Part::Test,
             columns: &task.columns,
+            header: task.header,
             labels: Some(&task.labels),
             modality: self.model.model.info().modality,
             device: &self.model.device,

@@ -29,6 +29,7 @@ pub use tables::{
     TrainTable, Validation,
 };
 
+use crate::data::may_have_header;
 use crate::{Error, Result};
 use document::{Document, Node, Value};
 use schema::Checker;
@@ -377,11 +378,42 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
                 text_pair: task.columns.text_pair,
                 label: task.columns.label,
             },
+            header: task.header,
             max_tokens: task.max_tokens,
             weight: task.weight.unwrap_or(1.0),
         });
+        header_of_something(document, i, &tasks[i])?;
     }
     Ok(tasks)
+}
+
+/// Refuses to be told of a header where no file can have one, or of none where columns are named.
+fn header_of_something(document: &Document, index: usize, task: &TaskTable) -> Result<()> {
+    let Some(header) = task.header else { return Ok(()) };
+    let validation = match &task.validation {
+        Some(Validation::File(path)) => Some(path),
+        Some(Validation::Share(_)) | None => None,
+    };
+    let path = format!("task[{index}].header");
+    let refuse = |message: String, label: &str, help: &str| {
+        Err(document.error(document.place(&path), message, label, Some(help.into())))
+    };
+    if ![Some(&task.train), task.test.as_ref(), validation].into_iter().flatten().any(|file| may_have_header(file)) {
+        return refuse(
+            format!("{path} does nothing here"),
+            "does nothing",
+            "leave it out: no file of the task is .tsv or .csv",
+        );
+    }
+    if !header && !task.columns.are_numbers() {
+        let help = "leave header out, or name the columns by number, from 1: columns = { text = \"1\", label = \"2\" }";
+        return refuse(
+            format!("{path} says that the files have no names of columns, and columns names some"),
+            "no header",
+            help,
+        );
+    }
+    Ok(())
 }
 
 /// Refuses options about validation where there is nothing to validate on: they would silently do nothing.
