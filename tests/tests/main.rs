@@ -22,6 +22,7 @@
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `tasks` | several tasks: joint, in sequence, used after the run |
 //! | `text` | text runs, and that PEFT reads what they save |
+//! | `tokenizer_settings` | what tokenizer_config.json changes, and what of it is refused |
 //! | `tokens` | tasks with a label for each word, in training, prediction and in Transformers' eyes |
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -46,5 +47,6 @@ mod resume;
 mod strategies;
 mod tasks;
 mod text;
+mod tokenizer_settings;
 mod tokens;
 mod trained;

@@ -15,7 +15,7 @@ use crate::plugin::note::hexadecimal;
 use crate::{Error, Result};
 
 /// Training examples that the model before and after `attach` is compared on.
-const EXAMPLES: usize = 8;
+pub const EXAMPLES: usize = 8;
 /// Training examples whose order is digested.
 const ORDERED: usize = 1024;
 

@@ -14,7 +14,7 @@ use super::plan::{Plan, Schedule};
 use super::proof::{self, Checksums, Start};
 use super::result::PluginUsed;
 use super::step::read_of;
-use super::task::{Task, TaskData};
+use super::task::{self, Task, TaskData};
 use super::{DeviceChoice, demo, snapshot};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{self, Dataset, Tokenizer};
@@ -44,18 +44,24 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
     let (file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
     let checksums = Checksums::of_base(&model)?;
-    let mut data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
-
-    let base = proof::features(&model, &data[0].train)?;
+    // Prompts shorten what fits: texts are read once strategies have attached. What the base model makes of the first is kept.
+    let first = |model: &AdaptedModel| task::first_examples(&file, &file.tasks[0], model, proof::EXAMPLES);
+    let examples = first(&model)?;
+    let mut base = proof::features(&model, &examples)?;
     let strategies = attach_strategies(&file, &mut library, &mut model)?;
     let mut claims = Vec::new();
     for (method, strategy) in file.strategies.iter().zip(&strategies) {
         claims.push((method.plugin.clone(), strategy.starts_at_base()?));
     }
-    let start = Start::compare(&base, &proof::features(&model, &data[0].train)?, &claims)?;
+    let fitting = first(&model)?;
+    if fitting.total_tokens() < examples.total_tokens() {
+        base = proof::features(&load_model(&file, model.device.clone())?, &fitting)?;
+    }
+    let start = Start::compare(&base, &proof::features(&model, &fitting)?, &claims)?;
 
+    let data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
     let mut tasks = Vec::new();
-    for (i, data) in data.drain(..).enumerate() {
+    for (i, data) in data.into_iter().enumerate() {
         tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
     }
     freeze_unread(&model, &tasks);
@@ -123,12 +129,20 @@ pub(super) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Option<Pat
     text.then(|| file.model.path.join("tokenizer.json"))
 }
 
-/// The tokenizer with a task's longest text.
+/// The tokenizer with a task's longest text, which leaves room for the prompts of the strategies that have attached.
 pub(super) fn tokenizer(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<Tokenizer>> {
     match (model.model.info().modality, tokenizer_file(file, model)) {
         (Modality::Text { max_tokens, .. }, Some(path)) => {
-            let tokenizer = Tokenizer::load(&path, task.max_tokens.min(max_tokens));
-            tokenizer.map(Some).map_err(|error| file.at_task(task, "max_tokens", error))
+            let room = model.model.longest_sequence()?.unwrap_or(max_tokens);
+            let tokenizer = Tokenizer::load(&path, task.max_tokens.min(room));
+            tokenizer.map(Some).map_err(|error| match error {
+                Error::Usage { .. } if room < task.max_tokens.min(max_tokens) => {
+                    let taken = max_tokens - room;
+                    let message = format!("prompts and prefixes take {taken} of the model's {max_tokens} positions, which leaves no room for a text");
+                    Error::usage(message).with_help("give these strategies fewer tokens")
+                }
+                error => file.at_task(task, "max_tokens", error),
+            })
         }
         _ => Ok(None),
     }
@@ -254,6 +268,8 @@ impl Setup {
     /// What the run's numbers follow from.
     pub(super) fn identity(&self, device: DeviceChoice) -> Result<Identity> {
         let mut paths: Vec<PathBuf> = tokenizer_file(&self.file, &self.model).into_iter().collect();
+        let settings = paths.iter().map(|path| path.with_file_name(data::TOKENIZER_SETTINGS));
+        paths.extend(settings.filter(|path| path.is_file()).collect::<Vec<_>>());
         let earlier = self.file.regularizers.iter().filter_map(|table| table.state.as_deref());
         paths.extend(earlier.map(|folder| folder.join(snapshot::FINAL)));
         for task in &self.file.tasks {
