@@ -11,7 +11,7 @@ use std::path::Path;
 use ::csv::{ByteRecord, Reader, ReaderBuilder};
 
 use super::lines::{LONGEST, not_utf8};
-use super::table::data_error;
+use super::row::data_error;
 use crate::{Error, Result};
 
 /// Bytes that are read at once.

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::table::{Columns, Labels, column_number, data_error, list, shortened};
+use super::row::{Columns, Labels, column_number, data_error, list, shortened};
 use crate::{Error, Result};
 
 /// What to do where a row may be both.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
 
 use super::guard::guarded;
-use super::table::{data_error, shortened};
+use super::row::{data_error, shortened};
 use crate::{Error, Result};
 use settings::Settings;
 

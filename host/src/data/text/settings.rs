@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, TruncationDirection};
 
-use crate::data::table::{data_error, list};
+use crate::data::row::{data_error, list};
 use crate::{Error, Result};
 
 /// The file with the settings.
