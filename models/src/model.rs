@@ -157,6 +157,15 @@ pub trait Model: Send + Sync {
         true
     }
 
+    /// The longest sequence of tokens that fits, special ones included, beside what the hooks put before every sequence; `None` where
+    /// the model takes no tokens.
+    fn longest_sequence(&self) -> Result<Option<usize>> {
+        Ok(match self.info().modality {
+            Modality::Text { max_tokens, .. } => Some(max_tokens),
+            Modality::Images { .. } => None,
+        })
+    }
+
     /// Features of a micro-batch. Sets the tape's layout.
     fn forward(&self, tape: &Tape, input: &Input, read: Read) -> Result<Features>;
 }

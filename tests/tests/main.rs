@@ -26,6 +26,7 @@
 //! | `tasks` | several tasks: joint, in sequence, used after the run |
 //! | `text` | text runs, and that PEFT reads what they save |
 //! | `threads` | more threads than cores |
+//! | `tokenizer_settings` | what tokenizer_config.json changes, and what of it is refused |
 //! | `tokens` | tasks with a label for each word, in training, prediction and in Transformers' eyes |
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -54,5 +55,6 @@ mod strategies;
 mod tasks;
 mod text;
 mod threads;
+mod tokenizer_settings;
 mod tokens;
 mod trained;

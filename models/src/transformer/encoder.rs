@@ -201,6 +201,16 @@ impl Model for Encoder {
         read == Read::Pooled || !self.pooler.as_ref().is_some_and(of_pooler)
     }
 
+    fn longest_sequence(&self) -> Result<Option<usize>> {
+        match &self.embeddings {
+            Embeddings::Text(embeddings) => {
+                let tape = Tape::evaluation();
+                embeddings.longest_sequence(Pass::new(&tape, &self.hooks)).map(Some)
+            }
+            Embeddings::Images(_) => Ok(None),
+        }
+    }
+
     fn forward(&self, tape: &Tape, input: &Input, read: Read) -> Result<Features> {
         let pass = Pass::new(tape, &self.hooks);
         let embedded = self.embeddings.forward(pass, input)?;

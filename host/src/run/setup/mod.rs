@@ -56,18 +56,24 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     let (file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
     let checksums = Checksums::of_base(&model)?;
-    let mut data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
-
-    let base = start::features(&model, &data[0].train)?;
+    // Prompts shorten what fits: texts are read once strategies have attached. What the base model makes of the first is kept.
+    let first = |model: &AdaptedModel| task::first_examples(&file, &file.tasks[0], model, start::EXAMPLES);
+    let examples = first(&model)?;
+    let mut base = start::features(&model, &examples)?;
     let strategies = attach_strategies(&file, &mut library, &mut model)?;
     let mut claims = Vec::new();
     for (method, strategy) in file.strategies.iter().zip(&strategies) {
         claims.push((method.plugin.clone(), strategy.starts_at_base()?));
     }
-    let start = Start::compare(&base, &start::features(&model, &data[0].train)?, &claims)?;
+    let fitting = first(&model)?;
+    if fitting.total_tokens() < examples.total_tokens() {
+        base = start::features(&load_model(&file, model.device.clone())?, &fitting)?;
+    }
+    let start = Start::compare(&base, &start::features(&model, &fitting)?, &claims)?;
 
+    let data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
     let mut tasks = Vec::new();
-    for (i, data) in data.drain(..).enumerate() {
+    for (i, data) in data.into_iter().enumerate() {
         tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
     }
     freeze_unread(&model, &tasks);
@@ -180,6 +186,8 @@ impl Setup {
     /// What the run's numbers follow from.
     pub(in crate::run) fn identity(&self, device: DeviceChoice) -> Result<Identity> {
         let mut paths: Vec<PathBuf> = tokenizer_file(&self.file, &self.model).into_iter().collect();
+        let settings = paths.iter().map(|path| path.with_file_name(data::TOKENIZER_SETTINGS));
+        paths.extend(settings.filter(|path| path.is_file()).collect::<Vec<_>>());
         let earlier = self.file.regularizers.iter().filter_map(|table| table.state.as_deref());
         paths.extend(earlier.map(|folder| folder.join(snapshot::FINAL)));
         for task in &self.file.tasks {

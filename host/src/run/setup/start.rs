@@ -14,7 +14,7 @@ use crate::report::numbers::hexadecimal;
 use crate::{Error, Result};
 
 /// Training examples that the model before and after `attach` is compared on.
-const EXAMPLES: usize = 8;
+pub const EXAMPLES: usize = 8;
 
 /// The model with the strategies attached, before the first step, beside the base model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -32,6 +32,7 @@ pub struct TrainedModel {
 pub(super) struct TrainedTask {
     pub(super) name: String,
     pub(super) columns: Columns,
+    pub(super) header: Option<bool>,
     pub(super) head: HeadInstance,
     pub(super) spec: HeadSpec,
     pub(super) labels: Vec<String>,
@@ -41,6 +42,11 @@ pub(super) struct TrainedTask {
 }
 
 impl TrainedModel {
+    /// Says whether the first row of a TSV or CSV file is a header, in place of the run file.
+    pub fn set_header(&mut self, header: bool) {
+        self.tasks.iter_mut().for_each(|task| task.header = Some(header));
+    }
+
     /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
     /// its result.
     ///
@@ -127,6 +133,7 @@ impl TrainedModel {
             path,
             part: Part::Test,
             columns: &task.columns,
+            header: task.header,
             labels: Some(&task.labels),
             modality: self.model.model.info().modality,
             device: &self.model.device,

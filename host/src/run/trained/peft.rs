@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use fthost_autograd::Device;
-use fthost_models::{Modality, ModelInfo, Weights};
+use fthost_models::{ModelInfo, Weights};
 use fthost_plugin_api::{MethodKind, problem_type};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -69,7 +69,6 @@ pub(super) fn open(
     if task.head.plugin == UNDECIDED {
         task.head.plugin = library.serving(MethodKind::TaskHead, problem(&base, outputs))?.1.name;
     }
-    task.max_tokens = task.max_tokens.min(adapter.longest_text(model.model.info()));
     check_methods(&mut file, &mut library)?;
 
     let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
@@ -79,8 +78,8 @@ pub(super) fn open(
     adapter.restore(&model)?;
     let task = &file.tasks[0];
     let tokenizer = base::tokenizer(&file, task, &model)?;
-    let (name, columns) = (task.name.clone(), task.columns.clone());
-    let task = TrainedTask { name, columns, head, spec, labels, numbered, tokenizer };
+    let (name, columns, header) = (task.name.clone(), task.columns.clone(), task.header);
+    let task = TrainedTask { name, columns, header, head, spec, labels, numbered, tokenizer };
     Ok(TrainedModel { model, _strategies: strategies, tasks: vec![task], precision: file.train.precision.into() })
 }
 
@@ -176,15 +175,6 @@ impl<'a> Adapter<'a> {
         let named = base["id2label"].as_object().filter(|names| names.len() == outputs);
         let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
         Ok(((0..outputs).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect(), true))
-    }
-
-    /// The most tokens of a text: virtual ones take positions too.
-    fn longest_text(&self, info: &ModelInfo) -> usize {
-        let tokens = self.config["num_virtual_tokens"].as_u64().unwrap_or(0) as usize;
-        match info.modality {
-            Modality::Text { max_tokens, .. } => max_tokens.saturating_sub(tokens).max(1),
-            Modality::Images { .. } => LONGEST,
-        }
     }
 
     /// Gives the parameters their values.

@@ -65,6 +65,7 @@ pub(super) fn open(
         tasks.push(TrainedTask {
             name: task.name.clone(),
             columns: task.columns.clone(),
+            header: task.header,
             head,
             spec,
             labels,
