@@ -1,6 +1,7 @@
 //! A run that has ended, opened again, or a folder that PEFT saved: its model evaluates, predicts, and is merged into a plain folder.
 
 mod few_shot;
+mod merge;
 mod peft;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,8 @@ struct TrainedTask {
     /// Whether data may name classes by their numbers instead.
     numbered: bool,
     tokenizer: Option<Tokenizer>,
+    /// What it trained on, where that is known.
+    train: Option<PathBuf>,
 }
 
 impl TrainedModel {
@@ -102,6 +105,7 @@ impl TrainedModel {
                 labels,
                 numbered: false,
                 tokenizer,
+                train: Some(task.train.clone()),
             });
         }
 
@@ -212,36 +216,6 @@ impl TrainedModel {
 
     fn pass<'a>(&'a self, task: &'a TrainedTask, data: &'a Dataset) -> Pass<'a> {
         Pass { model: &self.model, head: &task.head, spec: &task.spec, data, precision: self.precision }
-    }
-
-    /// Folds what the strategies added into the weights, and writes a plain Hugging Face folder, which must not exist.
-    ///
-    /// # Errors
-    /// Where a method cannot be folded into weights, or the folder exists.
-    pub fn merge(mut self, folder: &Path) -> Result<PathBuf> {
-        if folder.exists() {
-            return Err(Error::usage(format!("{} exists already", folder.display()))
-                .with_help("name a folder that does not exist: nothing is overwritten"));
-        }
-        self.model.model.merge_hooks().map_err(|error| {
-            Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
-                .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
-        })?;
-        self.write_merged(folder).map_err(|error| {
-            // Half a folder looks like a whole one, and would be in the way. Why it is half says more than that it stays.
-            let _ = std::fs::remove_dir_all(folder);
-            let folder = folder.display();
-            error.with_help(format!("nothing is left of {folder}; name a folder on a disk with more space"))
-        })?;
-        Ok(folder.to_owned())
-    }
-
-    fn write_merged(&self, folder: &Path) -> Result<()> {
-        let labels = self.tasks.iter().map(|task| (task.name.clone(), task.labels.clone())).collect();
-        let per_token = self.tasks.iter().any(|task| task.spec.targets == TargetKind::TokenClass);
-        export::write_model(&self.model, &labels, per_token, folder)?;
-        let tokenizer = self.tasks.iter().find_map(|task| task.tokenizer.as_ref());
-        tokenizer.map_or(Ok(()), |tokenizer| super::copy_beside(tokenizer.path(), folder))
     }
 }
 
