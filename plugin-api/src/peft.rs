@@ -66,7 +66,9 @@ mod tests {
 
     #[test]
     fn what_says_nothing_is_no_option() {
-        config(json!({ "a": null, "b": false, "c": [], "d": {}, "e": "", "f": { "g": false, "h": null } })).end().unwrap();
+        config(json!({ "a": null, "b": false, "c": [], "d": {}, "e": "", "f": { "g": false, "h": null } }))
+            .end()
+            .unwrap();
         for value in [json!(true), json!(0), json!("x"), json!([0]), json!({ "x": 1 })] {
             let error = config(json!({ "layers": value })).end().unwrap_err().to_string();
             assert!(error.contains(&format!("says layers = {value}")), "{error}");

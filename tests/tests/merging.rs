@@ -96,7 +96,9 @@ fn every_pair_of_methods_merges_in_both_orders() {
 #[test]
 fn three_methods_on_one_layer_merge() {
     let options: HashMap<&str, &str> = METHODS.into();
-    for methods in [["ia3", "lora", "bitfit"], ["bitfit", "dora", "ia3"], ["full", "ia3", "dora"], ["dropped", "ia3", "full"]] {
+    for methods in
+        [["ia3", "lora", "bitfit"], ["bitfit", "dora", "ia3"], ["full", "ia3", "dora"], ["dropped", "ia3", "full"]]
+    {
         merges(&methods.map(|method| options[method]));
     }
 }
@@ -121,7 +123,10 @@ fn a_layer_that_would_predict_otherwise_is_refused_by_its_name() {
     assert!(error.contains("fthost eval and fthost predict read the run folder"), "{error}");
     // So it is where the training examples are gone.
     fs::remove_file(workdir.path().join("train.tsv")).unwrap();
-    assert_eq!(on_one_line(&workdir.fthost(["merge", "run", "merged"]).failed(2)).split(':').next(), error.split(':').next());
+    assert_eq!(
+        on_one_line(&workdir.fthost(["merge", "run", "merged"]).failed(2)).split(':').next(),
+        error.split(':').next()
+    );
     assert_eq!(workdir.listing().len(), before.len() - 1, "a refused merge leaves nothing");
 }
 

@@ -115,13 +115,21 @@ fn what_would_be_computed_otherwise_is_refused_by_name() {
     check("lora_bias", json!(true), "adapter_config.json says lora_bias = true, which is not supported");
     check("target_parameters", json!(["experts"]), "says target_parameters = [\"experts\"], which is not supported");
     check("a_new_field", json!({ "on": true }), "says a_new_field = {\"on\":true}, which is not supported");
-    check("layers_to_transform", json!([0]), "encoder.layer.1.attention.self.query.lora_A.weight, which has no place here");
+    check(
+        "layers_to_transform",
+        json!([0]),
+        "encoder.layer.1.attention.self.query.lora_A.weight, which has no place here",
+    );
     check("init_lora_weights", json!("pissa"), "init_lora_weights = \"pissa\", which changes the base weights");
     check("peft_type", json!("ADALORA"), "no strategy is known that opens \"ADALORA\"");
     check("peft_type", json!("ADALORA"), "LORA (lora), PREFIX_TUNING (prefix), PROMPT_TUNING (prompt)");
     check("peft_type", json!(null), "names no peft_type");
     check("task_type", json!("CAUSAL_LM"), "task_type \"CAUSAL_LM\", and only SEQ_CLS opens here");
-    check("r", json!(2), "lora_A.weight has shape [4, 16], and [2, 16] is needed here help: the fields of adapter_config.json");
+    check(
+        "r",
+        json!(2),
+        "lora_A.weight has shape [4, 16], and [2, 16] is needed here help: the fields of adapter_config.json",
+    );
     check("target_modules", json!(["query"]), "attention.self.value.lora_A.weight, which has no place here");
     check(
         "target_modules",
@@ -202,11 +210,21 @@ fn the_layers_are_those_that_peft_adapts() {
         lora(json!({ "target_modules": ["bert.pooler.dense", "query"], "layers_to_transform": [1] })),
         lora(json!({ "exclude_modules": ["layer.0.attention.self.query", "not_there"] })),
         lora(json!({ "target_modules": "ALL-linear", "exclude_modules": ".*(key|intermediate.dense)" })),
-        lora(json!({ "target_modules": ["value", "not_there"], "rank_pattern": { "not_there": 3 }, "alpha_pattern": { "key": 1 } })),
-        ("bert", json!({ "peft_type": "IA3", "target_modules": ["key", "bert.encoder.layer.0.output.dense"],
-            "feedforward_modules": ["bert.encoder.layer.0.output.dense"] }), json!({})),
-        ("bert", json!({ "peft_type": "IA3", "target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"],
-            "exclude_modules": ".*output.dense" }), json!({})),
+        lora(
+            json!({ "target_modules": ["value", "not_there"], "rank_pattern": { "not_there": 3 }, "alpha_pattern": { "key": 1 } }),
+        ),
+        (
+            "bert",
+            json!({ "peft_type": "IA3", "target_modules": ["key", "bert.encoder.layer.0.output.dense"],
+            "feedforward_modules": ["bert.encoder.layer.0.output.dense"] }),
+            json!({}),
+        ),
+        (
+            "bert",
+            json!({ "peft_type": "IA3", "target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"],
+            "exclude_modules": ".*output.dense" }),
+            json!({}),
+        ),
     ]);
 }
 
@@ -226,9 +244,17 @@ fn modules_that_peft_saves_whole_are_opened() {
         lora(json!(["query", "value"]), json!(["layer.1.attention.self.query"]), "all"),
         lora(json!("all-linear"), json!(["pooler", "layer.1.output"]), "lora_only"),
         lora(json!(["query"]), json!(["word_embeddings", "LayerNorm"]), "none"),
-        ("bert", json!({ "peft_type": "IA3", "target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"],
-            "modules_to_save": ["layer.0.output.dense"] }), json!({})),
-        ("roberta", json!({ "peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "modules_to_save": ["LayerNorm"] }), json!({})),
+        (
+            "bert",
+            json!({ "peft_type": "IA3", "target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"],
+            "modules_to_save": ["layer.0.output.dense"] }),
+            json!({}),
+        ),
+        (
+            "roberta",
+            json!({ "peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "modules_to_save": ["LayerNorm"] }),
+            json!({}),
+        ),
     ]);
 }
 
@@ -243,11 +269,20 @@ fn folders_of_other_versions_open_as_in_peft() {
     opens_as_in_peft([
         // Before 0.20 the biases that lora_only trains were not saved.
         lora(json!({ "bias": "lora_only" }), json!({ "drop": "base_layer.bias" })),
-        lora(json!({ "bias": "lora_only", "use_dora": true, "modules_to_save": ["value"] }), json!({ "drop": "base_layer.bias" })),
+        lora(
+            json!({ "bias": "lora_only", "use_dora": true, "modules_to_save": ["value"] }),
+            json!({ "drop": "base_layer.bias" }),
+        ),
         lora(json!({ "bias": "all" }), json!({ "drop": "LayerNorm.bias" })),
         lora(json!({ "init_lora_weights": "orthogonal" }), json!({ "fields": { "init_lora_weights": "gaussian" } })),
-        lora(json!({}), json!({ "fields": { "init_lora_weights": false, "fan_in_fan_out": true, "peft_version": "0.99" } })),
-        lora(json!({}), json!({ "fields": { "loftq_config": { "loftq_bits": 4 }, "runtime_config": { "ephemeral_gpu_offload": false } } })),
+        lora(
+            json!({}),
+            json!({ "fields": { "init_lora_weights": false, "fan_in_fan_out": true, "peft_version": "0.99" } }),
+        ),
+        lora(
+            json!({}),
+            json!({ "fields": { "loftq_config": { "loftq_bits": 4 }, "runtime_config": { "ephemeral_gpu_offload": false } } }),
+        ),
         lora(json!({ "modules_to_save": ["classifier"] }), json!({ "fields": { "task_type": null } })),
         lora(json!({ "init_lora_weights": "mica" }), json!({})),
     ]);

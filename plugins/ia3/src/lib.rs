@@ -36,7 +36,8 @@ impl Strategy for Ia3 {
 
     fn new(config: Ia3Config) -> Result<Self> {
         if let (Targets::Names(targets), Targets::Names(feedforward)) = (&config.targets, &config.feedforward)
-            && let Some(name) = feedforward.iter().find(|name| !targets.iter().any(|path| path.ends_with(name.as_str())))
+            && let Some(name) =
+                feedforward.iter().find(|name| !targets.iter().any(|path| path.ends_with(name.as_str())))
         {
             return Err(Error::new(format!(
                 "feedforward names `{name}`, which targets does not: add it to targets, or take it out of feedforward"

@@ -119,7 +119,9 @@ impl<'a> Adapter<'a> {
 
         let bytes = std::fs::read(folder.join(WEIGHTS)).map_err(|error| {
             let help = match folder.join(PICKLED).is_file() {
-                true => format!("{PICKLED} is saved anew by PEFT: model.save_pretrained(FOLDER, safe_serialization=True)"),
+                true => {
+                    format!("{PICKLED} is saved anew by PEFT: model.save_pretrained(FOLDER, safe_serialization=True)")
+                }
                 false => format!("PEFT writes it beside {CONFIG}: save the adapter again"),
             };
             Error::usage(format!("cannot read {}: {error}", at(folder, WEIGHTS))).with_help(help)
@@ -141,7 +143,8 @@ impl<'a> Adapter<'a> {
         if let Some(base) = base {
             let mut config = self.config.clone();
             // What PEFT before 0.14 added inside of a module that is saved whole stands in the file beside the layers' own tensors.
-            let wrapped = |name: &&String| self.names.keys().any(|path| within(path, name) && path.contains(".base_layer."));
+            let wrapped =
+                |name: &&String| self.names.keys().any(|path| within(path, name) && path.contains(".base_layer."));
             let saved: Vec<&str> = self.saved.iter().filter(|name| !wrapped(name)).map(String::as_str).collect();
             layers::resolve(&mut config, &saved, base.info(), base.sites())?;
             let options = plugin.options_from_peft(&method.name, &config.into())?;

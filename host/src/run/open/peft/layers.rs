@@ -46,12 +46,7 @@ impl<T> From<OneOrMore<T>> for Vec<T> {
 ///
 /// # Errors
 /// A field of another type, a pattern that is no regular expression, targets that name no layer.
-pub(super) fn resolve(
-    config: &mut Map<String, Value>,
-    saved: &[&str],
-    info: &ModelInfo,
-    sites: &[Site],
-) -> Result<()> {
+pub(super) fn resolve(config: &mut Map<String, Value>, saved: &[&str], info: &ModelInfo, sites: &[Site]) -> Result<()> {
     let Some(targets) = take::<Targets>(config, TARGETS)? else { return Ok(()) };
     let of_blocks = matches!(targets, Targets::Names(_));
     let (mut numbers, mut blocks) = (Vec::<u64>::new(), Vec::<String>::new());
@@ -92,7 +87,8 @@ pub(super) fn resolve(
     }
     for field in PATTERNS {
         if let Some(Value::Object(values)) = config.get_mut(field) {
-            let patterns = values.keys().map(|name| Ok((name.clone(), regex(field, &format!(r"^(?:.*\.)?(?:{name})$"))?)));
+            let patterns =
+                values.keys().map(|name| Ok((name.clone(), regex(field, &format!(r"^(?:.*\.)?(?:{name})$"))?)));
             for (name, pattern) in patterns.collect::<Result<Vec<_>>>()? {
                 if !chosen.iter().any(|path| pattern.is_match(path)) {
                     values.remove(&name);
@@ -137,14 +133,124 @@ impl Names {
         match self {
             Self::All => true,
             Self::Whole(regex) => regex.is_match(path),
-            Self::Ends(names) => {
-                names.iter().any(|name| path.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
-            }
+            Self::Ends(names) => names.iter().any(|name| {
+                path.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }),
         }
     }
 
     /// Whether an entry is the whole path: which block it stands in is no question then.
     fn names_whole(&self, path: &str) -> bool {
         !matches!(self, Self::Ends(names) if !names.iter().any(|name| name == path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::path::Path;
+
+    use fthost_autograd::Device;
+    use fthost_models::{Encoder, Model};
+
+    use super::*;
+
+    /// The fields that are left, with the paths below `bert.encoder.layer.` for targets.
+    fn resolved(fields: Value, saved: &[&str]) -> Result<Map<String, Value>> {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/tiny/bert");
+        let model = Encoder::open(&tiny, &Device::Cpu).unwrap();
+        let mut config = fields.as_object().unwrap().clone();
+        resolve(&mut config, saved, model.info(), model.sites())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn targets_become_whole_paths() {
+        let check = |fields: Value, saved: &[&str], expected: &[&str]| {
+            let config = resolved(fields.clone(), saved).unwrap();
+            let expected: Vec<String> = expected.iter().map(|path| format!("bert.{path}")).collect();
+            assert_eq!(config, *json!({ "target_modules": expected }).as_object().unwrap(), "{fields}, {saved:?}");
+        };
+        let (first, second) = ("encoder.layer.0.attention.self.query", "encoder.layer.1.attention.self.query");
+        check(json!({ "target_modules": ["query", "classifier"] }), &[], &[first, second]);
+        check(
+            json!({ "target_modules": ["query"], "exclude_modules": null, "layers_to_transform": null }),
+            &[],
+            &[first, second],
+        );
+        check(
+            json!({ "target_modules": ["query"], "exclude_modules": ["layer.0.attention.self.query"] }),
+            &[],
+            &[second],
+        );
+        check(json!({ "target_modules": ".*query", "exclude_modules": ".*layer.1.*" }), &[], &[first]);
+        check(
+            json!({ "target_modules": ["query"], "layers_to_transform": [1], "layers_pattern": null }),
+            &[],
+            &[second],
+        );
+        check(
+            json!({ "target_modules": ["query"], "layers_to_transform": 0, "layers_pattern": "layer" }),
+            &[],
+            &[first],
+        );
+        check(
+            json!({ "target_modules": ["query"], "layers_to_transform": [], "layers_pattern": [] }),
+            &[],
+            &[first, second],
+        );
+        // A whole path is meant wherever it stands.
+        check(
+            json!({ "target_modules": [format!("bert.{first}"), "query"], "layers_to_transform": 1 }),
+            &[],
+            &[first, second],
+        );
+        check(json!({ "target_modules": ["query", "pooler.dense"] }), &["query"], &["pooler.dense"]);
+        check(json!({ "target_modules": ["query"] }), &["layer.0", "classifier"], &[second]);
+        check(
+            json!({ "target_modules": "bert.encoder.layer.1.*(query|key)", "exclude_modules": ["key"] }),
+            &[],
+            &[second],
+        );
+    }
+
+    #[test]
+    fn all_linear_layers_are_those_without_what_is_saved_whole() {
+        let count = |saved: &[&str]| {
+            resolved(json!({ "target_modules": "all-linear" }), saved).unwrap()[TARGETS].as_array().unwrap().len()
+        };
+        assert_eq!((count(&[]), count(&["pooler"]), count(&["encoder"])), (13, 12, 1));
+    }
+
+    #[test]
+    fn patterns_of_no_adapted_layer_say_nothing() {
+        let config = resolved(
+            json!({ "target_modules": ["query"], "rank_pattern": { "query": 2, "key": 3 }, "alpha_pattern": { "^bert.*key": 3 } }),
+            &[],
+        );
+        let config = config.unwrap();
+        assert_eq!((&config["rank_pattern"], &config["alpha_pattern"]), (&json!({ "query": 2 }), &json!({})));
+    }
+
+    #[test]
+    fn what_names_no_layer_or_cannot_be_read_is_an_error() {
+        let check = |fields: Value, expected: &str| {
+            let error = resolved(fields.clone(), &["value"]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{fields}: {error}");
+        };
+        check(json!({ "target_modules": ["q_lin"] }), "adapts no linear layer of this bert model");
+        check(json!({ "target_modules": ["value"] }), "adapts no linear layer of this bert model");
+        check(json!({ "target_modules": ["query"], "layers_to_transform": [2] }), "adapts no linear layer");
+        check(json!({ "target_modules": "(query" }), "target_modules holds a pattern that cannot be read here");
+        check(json!({ "target_modules": 7 }), "adapter_config.json: target_modules");
+        // As in PEFT, blocks limit a list and no pattern: who reads the fields next sees them.
+        let config = resolved(json!({ "target_modules": ".*query", "layers_to_transform": [0] }), &[]).unwrap();
+        assert_eq!(config["layers_to_transform"], json!([0]));
+    }
+
+    #[test]
+    fn methods_without_layers_keep_their_fields() {
+        let fields = json!({ "num_virtual_tokens": 3 });
+        assert_eq!(Value::from(resolved(fields.clone(), &["classifier"]).unwrap()), fields);
     }
 }

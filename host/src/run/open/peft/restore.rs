@@ -28,7 +28,9 @@ impl Adapter<'_> {
             let found = [path.clone(), format!("{path}.weight")].into_iter().find(|path| left.remove(path.as_str()));
             match found {
                 Some(path) => self.set(model, p, &path)?,
-                None if p.owner != Owner::Base || self.is_saved(&keys.plain_path(p)) => return Err(self.lacks(p, &path)),
+                None if p.owner != Owner::Base || self.is_saved(&keys.plain_path(p)) => {
+                    return Err(self.lacks(p, &path));
+                }
                 None if p.parameter.trainable() => unsaved.push(path),
                 None => {}
             }
@@ -55,16 +57,24 @@ impl Adapter<'_> {
         }
         // Sides of what was added that are as long as a layer's, or the features, follow from the base model.
         let name = p.parameter.name();
-        let site = model.model.sites().iter().find(|site| name.strip_prefix(&site.path).is_some_and(|rest| rest.starts_with('.')));
+        let site = model
+            .model
+            .sites()
+            .iter()
+            .find(|site| name.strip_prefix(&site.path).is_some_and(|rest| rest.starts_with('.')));
         let width = model.model.info().width;
         let layers = |side: usize| match site {
             Some(site) => [site.in_features, site.out_features].contains(&side),
             None => side.is_multiple_of(width),
         };
         let own = p.owner == Owner::Base
-            || found.len() == expected.len() && found.iter().zip(expected).any(|(found, expected)| found != expected && layers(*expected));
-        Err(Error::usage(format!("{}: {path} has shape {found:?}, and {expected:?} is needed here", at(self.folder, WEIGHTS)))
-            .with_help(if own { self.other_base(model) } else { self.other_fields() }))
+            || found.len() == expected.len()
+                && found.iter().zip(expected).any(|(found, expected)| found != expected && layers(*expected));
+        Err(Error::usage(format!(
+            "{}: {path} has shape {found:?}, and {expected:?} is needed here",
+            at(self.folder, WEIGHTS)
+        ))
+        .with_help(if own { self.other_base(model) } else { self.other_fields() }))
     }
 
     /// Whether `modules_to_save` names a module that a base parameter stands in, by the end of its path as in PEFT.
@@ -75,8 +85,12 @@ impl Adapter<'_> {
     fn lacks(&self, p: &ModelParameter, path: &str) -> Error {
         let help = match p.owner {
             Owner::Strategy(_) => self.other_fields(),
-            Owner::Head(_) => "the head of such a model has it: train with task_type=\"SEQ_CLS\", and PEFT saves the head".into(),
-            Owner::Base => format!("modules_to_save of {CONFIG} names its module, which PEFT saves whole: save the adapter again"),
+            Owner::Head(_) => {
+                "the head of such a model has it: train with task_type=\"SEQ_CLS\", and PEFT saves the head".into()
+            }
+            Owner::Base => {
+                format!("modules_to_save of {CONFIG} names its module, which PEFT saves whole: save the adapter again")
+            }
         };
         Error::usage(format!("{} lacks {path}", at(self.folder, WEIGHTS))).with_help(help)
     }
