@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fthost_tests::{Workdir, data, minilm, on_one_line, reference, result_json, root, skipped};
+use safetensors::{SafeTensors, serialize};
 use serde_json::{Value, json};
 
 use crate::text::{LORA, RUN, logits_agree, python, text_workdir};
@@ -140,6 +141,85 @@ fn what_would_be_computed_otherwise_is_refused_by_name() {
     fs::write(&file, written.to_string()).unwrap();
     let error = on_one_line(&workdir.fthost(["eval", "run/adapter", "test.tsv", "--set", "model.path=gone"]).failed(2));
     assert!(error.contains("gone/config.json") && error.contains("--set model.path=FOLDER"), "{error}");
+}
+
+/// Writes the tensors of the run's adapter anew, but for those that `kept` gives no name.
+fn rename(workdir: &Workdir, kept: impl Fn(&str) -> Option<String>) {
+    let file = workdir.path().join("run/adapter/adapter_model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let renamed = tensors.iter().filter_map(|(name, tensor)| Some((kept(name)?, tensor)));
+    fs::write(&file, serialize(renamed, None).unwrap()).unwrap();
+}
+
+#[test]
+fn biases_that_were_not_saved_are_the_base_models() {
+    let lora = |bias: &str| trained(&format!("{LORA}\nbias = \"{bias}\""));
+    let workdir = lora("lora_only");
+    let with = loss(&eval(&workdir, "run/adapter", "test.tsv"));
+    rename(&workdir, |name| (!name.ends_with(".base_layer.bias")).then(|| name.to_owned()));
+    let without = loss(&eval(&workdir, "run/adapter", "test.tsv"));
+    assert_ne!(with, without);
+    let arguments = ["eval", "run/adapter", "test.tsv", "--set", "model.path=model"];
+    let said = on_one_line(&workdir.fthost(arguments).succeeded().stderr);
+    assert!(
+        said.contains("query.base_layer.bias and 3 more that the adapter trained: the base model's are used"),
+        "{said}"
+    );
+    // A folder that trained none holds the same tensors, and means the same.
+    let file = workdir.path().join("run/adapter/adapter_config.json");
+    let mut config = json_file(&file);
+    config["bias"] = json!("none");
+    fs::write(&file, config.to_string()).unwrap();
+    assert_eq!(loss(&eval(&workdir, "run/adapter", "test.tsv")), without);
+}
+
+/// Another base model is blamed where it is one, and nowhere else.
+#[test]
+fn the_help_says_which_of_the_files_is_wrong() {
+    let check = |fields: Value, kept: &dyn Fn(&str) -> Option<String>, expected: [&str; 2]| {
+        let workdir = trained(LORA);
+        rename(&workdir, kept);
+        let file = workdir.path().join("run/adapter/adapter_config.json");
+        let mut config = json_file(&file);
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        fs::write(&file, config.to_string()).unwrap();
+        let arguments = ["eval", "run/adapter", "test.tsv", "--set", "model.path=model"];
+        let error = on_one_line(&workdir.fthost(arguments).failed(2));
+        for expected in expected {
+            assert!(error.contains(expected), "{fields}: no {expected:?} in {error}");
+        }
+        assert_eq!(error.contains("another base model"), expected[1].contains("another base model"), "{error}");
+    };
+    let all = |name: &str| Some(name.to_owned());
+    let moved = |from: &'static str, to: &'static str| move |name: &str| Some(name.replace(from, to));
+    check(
+        json!({}),
+        &moved("layer.1.", "layer.7."),
+        ["lacks bert.encoder.layer.1.attention.self.query.lora_A.weight", "must come from one save"],
+    );
+    check(
+        json!({ "layers_to_transform": [0] }),
+        &moved("layer.1.", "layer.7."),
+        ["holds bert.encoder.layer.7.", "another base model"],
+    );
+    check(json!({ "layers_to_transform": [0] }), &all, ["holds bert.encoder.layer.1.", "must come from one save"]);
+    check(json!({ "modules_to_save": ["pooler"] }), &all, ["lacks bert.pooler.dense.weight", "modules_to_save"]);
+    check(
+        json!({ "modules_to_save": ["query"] }),
+        &all,
+        ["lacks bert.encoder.layer.0.attention.self.query.weight", "modules_to_save"],
+    );
+    check(
+        json!({ "target_modules": ["q_lin"] }),
+        &all,
+        ["adapts no linear layer of this bert model", "model.path=FOLDER"],
+    );
+    check(
+        json!({ "layers_to_transform": [0] }),
+        &moved("encoder.layer.1.attention.self.query", "embeddings.word_embeddings"),
+        ["holds bert.embeddings.word_embeddings.lora_A.weight", "none of the encoder's linear layers"],
+    );
 }
 
 fn json_file(file: &Path) -> Value {

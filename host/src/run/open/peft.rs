@@ -142,7 +142,7 @@ impl<'a> Adapter<'a> {
         let mut strategy = Map::from_iter([("plugin".to_owned(), json!(method.name))]);
         if let Some(base) = base {
             let mut config = self.config.clone();
-            // What PEFT before 0.14 added inside of a module that is saved whole stands in the file beside the layers' own tensors.
+            // What older versions of PEFT added inside of a module that is saved whole stands in the file beside the layers' own tensors.
             let wrapped =
                 |name: &&String| self.names.keys().any(|path| within(path, name) && path.contains(".base_layer."));
             let saved: Vec<&str> = self.saved.iter().filter(|name| !wrapped(name)).map(String::as_str).collect();

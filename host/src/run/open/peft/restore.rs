@@ -106,8 +106,8 @@ impl Adapter<'_> {
         let help = match ends.rev().find(|module| known.contains(*module)) {
             None => self.other_base(model),
             Some(module) if self.is_saved(path) => format!(
-                "modules_to_save of {CONFIG} names {module}, and PEFT since 0.14 adds nothing to what it saves whole: take the layer out of \
-                 one of the two and train again"
+                "modules_to_save of {CONFIG} names {module}, and PEFT adds nothing to what it saves whole: take it out of one of \
+                 target_modules and modules_to_save and train again"
             ),
             Some(module) => {
                 let linear = model.model.sites().iter().any(|site| {
