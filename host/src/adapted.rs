@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fthost_autograd::{Device, Parameter};
 use fthost_models::Model;
 
-use crate::plugin::RunHandles;
+use crate::handles::RunHandles;
 
 /// Who declared a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod auto;
 pub mod compare;
 pub mod data;
 pub mod error;
+mod handles;
 pub mod plugin;
 pub mod processes;
 pub mod report;

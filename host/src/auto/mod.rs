@@ -4,6 +4,7 @@
 //! examples, so none can be chosen by them.
 
 mod draw;
+mod options;
 mod rungs;
 mod search;
 mod strategies;
@@ -14,58 +15,20 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use draw::{Configuration, Space};
+pub use options::Options;
 pub use rungs::Rung;
 pub use search::Search;
 pub use strategies::candidates;
 pub use trail::{Best, Trail, Trial};
 
-use crate::compare::Candidate;
 use crate::processes::{Job, Runner, has_result};
 use crate::report::numbers::{duration, significant};
-use crate::run::folder::{lock, write_atomically, write_json};
-use crate::run::interrupt::Interrupt;
-use crate::run::{DeviceChoice, resume_arguments};
+use crate::run::resume_arguments;
+use crate::run::state::folder::{lock, write_atomically, write_json};
+use crate::run::train::interrupt::Interrupt;
 use crate::{Error, Result};
+use options::TRAIL;
 use trail::Left;
-
-/// What was tried and what came of it.
-const TRAIL: &str = "auto.json";
-/// The run file of the best configuration.
-const BEST: &str = "best.toml";
-
-/// What to search, and how to report.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The program that makes a run: this one.
-    pub program: PathBuf,
-    /// The strategies; nothing where a search goes on as it was begun.
-    pub candidates: Vec<Candidate>,
-    /// What every random number follows from.
-    pub seed: u64,
-    /// Optimizer steps that may be taken in all, in whole runs; nothing where a search goes on as it was begun.
-    pub budget: Option<f64>,
-    /// Learning rates, from the least to the greatest, where the user named them.
-    pub lr: Option<(f64, f64)>,
-    /// The search's folder, where the user named one.
-    pub out: Option<PathBuf>,
-    /// The folder where they did not.
-    pub default_folder: PathBuf,
-    /// Goes on with the search in that folder.
-    pub resume: bool,
-    /// Where to compute.
-    pub device: DeviceChoice,
-    /// Whether progress is told on standard error.
-    pub shown: bool,
-}
-
-impl Options {
-    /// Tells progress.
-    fn say(&self, text: &str) {
-        if self.shown {
-            eprintln!("{text}");
-        }
-    }
-}
 
 /// Runs what has no result yet, rung by rung, and leaves `auto.json` and `best.toml` in the folder.
 ///

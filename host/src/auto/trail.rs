@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::draw::Configuration;
+use super::options::{BEST, TRAIL};
 use super::search::Search;
-use super::{BEST, TRAIL};
 use crate::plugin::Search as PluginSearch;
 use crate::report::metrics::higher_is_better;
 use crate::report::numbers::{count, duration, significant};
 use crate::report::table::Table;
-use crate::run::result;
-use crate::run::watch::Watch;
+use crate::run::results::result;
+use crate::run::state::watch::Watch;
 use crate::run::{DeviceChoice, shell_path};
 use crate::{Error, Result};
 

@@ -7,7 +7,7 @@ use fthost::run::DeviceChoice;
 use fthost::run::file::RunFile;
 use fthost::{Error, Result, compare};
 
-use super::arguments::{device, overrides};
+use super::values::{device, overrides};
 
 /// The arguments of a comparison.
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use fthost::run::file::options_of;
 use fthost::{Error, Result};
 use serde_json::{Value, json};
 
-use super::say;
+use super::output::say;
 
 /// Shows what each plugin says of itself, its methods and their options.
 pub(super) fn inspect(plugins: &[String], as_json: bool) -> Result<()> {

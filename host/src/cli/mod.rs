@@ -5,6 +5,8 @@ mod auto;
 mod compare;
 mod errors;
 mod inspect;
+mod output;
+mod values;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -14,16 +16,18 @@ use std::time::Instant;
 
 use clap::Parser;
 use fthost::run::file::RunFile;
-use fthost::run::folder::{cannot_write, write_atomically, write_file_atomically};
 use fthost::run::lr_find::Range;
-use fthost::run::open::TrainedModel;
-use fthost::run::predict::Format;
+use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
+use fthost::run::trained::model::TrainedModel;
+use fthost::run::trained::predict::Format;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments, overrides};
+use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments};
+use output::say;
+use values::overrides;
 
 /// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
 const LOG_VARIABLE: &str = "FTHOST_LOG";
@@ -104,7 +108,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
 impl UseArguments {
     fn open(&self, run: &Path) -> Result<TrainedModel> {
         let sets = overrides(&self.sets, None, None)?;
-        TrainedModel::open(run, &self.plugins, &sets, self.device)
+        run::trained::open(run, &self.plugins, &sets, self.device)
     }
 }
 
@@ -136,7 +140,7 @@ fn lr_find(arguments: &RunArguments, range: &RangeArguments, json: bool) -> Resu
     let shown = !json && !arguments.quiet;
     let curve = run::lr_find::lr_find(file, &arguments.plugins, arguments.device, range, shown)?;
     if let Some(page) = page {
-        write_atomically(page, curve.to_page(&arguments.run_file_name()).as_bytes())?;
+        write_atomically(page, run::lr_find::page::page(&arguments.run_file_name(), &curve).as_bytes())?;
     }
     match (json, page) {
         (true, _) => say(&serde_json::to_string(&curve).unwrap_or_default()),
@@ -211,14 +215,4 @@ fn log_to_stderr(verbose: u8) -> Result<()> {
         .with_ansi(errors::colour(&io::stderr()))
         .init();
     Ok(())
-}
-
-/// Writes a line to standard output. A reader that has left, as `head` does, is no error.
-fn say(text: &str) -> Result<()> {
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("cannot write to standard output")(error))
-        }
-        _ => Ok(()),
-    }
 }

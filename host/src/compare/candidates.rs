@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::plugin::{Search, note};
 use crate::run::DeviceChoice;
 use crate::run::file::{Offer, RunFile, split_argument};
-use crate::run::identity::Identity;
-use crate::run::result::PluginUsed;
+use crate::run::state::identity::Identity;
+use crate::run::state::identity::PluginUsed;
 use crate::{Error, Result};
 
 /// One of those that are compared.

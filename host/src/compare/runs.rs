@@ -7,9 +7,10 @@ use fthost_plugin_api::PredictionKind;
 use serde::Deserialize;
 
 use super::candidates::{Candidate, used};
-use crate::run::predictions::{self, Row};
-use crate::run::proof::Pairing;
-use crate::run::result::{self, PluginUsed};
+use crate::run::results::predictions::{self, Row};
+use crate::run::results::proof::Pairing;
+use crate::run::results::result;
+use crate::run::state::identity::PluginUsed;
 use crate::{Error, Result};
 
 /// A result that a run has left.

@@ -7,7 +7,7 @@ use miette::Diagnostic;
 use super::super::fixtures::{DIGITS, TEXT, load_digits, load_file};
 use super::super::images::Part;
 use super::super::load::{BLOCK, Source, load};
-use super::super::table::Columns;
+use super::super::row::Columns;
 use super::super::text::Tokenizer;
 use super::super::text::tests::write_tokenizer;
 use super::*;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::table::shortened;
+use super::row::shortened;
 use crate::{Error, Result};
 
 /// The number of a label that came when there were too many: it can still be a value, but no class.

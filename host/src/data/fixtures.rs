@@ -9,7 +9,7 @@ use super::bytes::Limits;
 use super::dataset::Dataset;
 use super::images::Part;
 use super::load::{Source, load, load_within};
-use super::table::Columns;
+use super::row::Columns;
 use super::text::Tokenizer;
 use super::text::tests::write_tokenizer;
 use crate::Result;

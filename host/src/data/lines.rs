@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::table::data_error;
+use super::row::data_error;
 use crate::{Error, Result};
 
 /// Bytes that a line, or a cell of several lines, may have. A file whose line ends are missing, or a quote that is

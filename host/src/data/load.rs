@@ -10,9 +10,10 @@ use super::bytes::Limits;
 use super::dataset::{Dataset, Targets, Totals};
 use super::distinct::{Distinct, UNNUMBERED};
 use super::images::{self, Images, Part};
+use super::row::{Columns, Labels, Row, Words, data_error};
 use super::selection::Selection;
 use super::store::{NewRow, Store, StoreWriter, UNCOUNTED};
-use super::table::{Columns, Labels, Row, Rows, Words, data_error};
+use super::table::Rows;
 use super::text::{Tokenizer, Tokens};
 use crate::{Error, Result};
 

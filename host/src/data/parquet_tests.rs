@@ -7,7 +7,8 @@ use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use miette::Diagnostic;
 
-use super::super::table::{Rows, Words};
+use super::super::row::Words;
+use super::super::table::Rows;
 use super::*;
 
 /// The values of a column; `None` is null.

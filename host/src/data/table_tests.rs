@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use miette::Diagnostic;
 
+use super::super::row::Words;
 use super::*;
 
 fn columns(text: &str, pair: &str, label: &str) -> Columns {

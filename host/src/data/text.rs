@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
 
 use super::guard::guarded;
-use super::table::shortened;
+use super::row::shortened;
 use crate::{Error, Result};
 
 /// Tokens beyond the longest length that are made of a text that has more: where its beginning ends, tokens may differ

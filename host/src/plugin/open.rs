@@ -5,15 +5,19 @@
 //! write to, leaves nothing behind, and cannot change. It stays open, as does the library: nothing could say when the last
 //! pointer into it is gone.
 
+use std::collections::HashMap;
 use std::ffi::c_void;
+use std::fmt;
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use abi_stable::library::{AbiHeaderRef, ROOT_MODULE_LOADER_NAME_WITH_NUL};
 use abi_stable::std_types::{RResult, RStr};
+use fthost_plugin_api::abi::borrow::collect_text;
 use fthost_plugin_api::abi::root::{Root_Ref, WANT_V1};
 use fthost_plugin_api::abi::tables::{ABI_MAJOR, ENTRY_V1, EntryV1, OK, PluginApi};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -21,13 +25,62 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use super::bridge::{host_api::HOST_API, session};
+use super::note;
+use super::opened::Plugin;
 use crate::{Error, Result};
+
+/// Plugins of this process by the SHA-256 of their files: one content is opened once.
+static OPENED: Mutex<Option<HashMap<String, Plugin>>> = Mutex::new(None);
+
+impl Plugin {
+    /// Opens a file. The same content gives the same plugin, wherever it lies.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or why the plugin refused, in one sentence.
+    pub fn open(path: &Path) -> Result<Self> {
+        let checked = note::check(path)?;
+        // Held while opening, so that two threads do not open one content twice.
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = opened.get_or_insert_default();
+        if let Some(plugin) = opened.get(&checked.sha256) {
+            return Ok(plugin.clone());
+        }
+        let api = open(path, &checked.bytes)?;
+        let plugin = Self::describe(path.to_owned(), checked.sha256.clone(), api)?;
+        opened.insert(checked.sha256, plugin.clone());
+        Ok(plugin)
+    }
+
+    /// The methods that are linked into this program, `None` where there are none.
+    ///
+    /// # Errors
+    /// Where two of them have one name.
+    pub fn built_in() -> Result<Option<Self>> {
+        let wrong = |text: &dyn fmt::Display| Error::plugin(format!("the built-in methods cannot be used: {text}"));
+        let api = fthost_plugin_api::builtin(&HOST_API).map_err(|error| wrong(&error))?;
+        check_table(api).map_err(|text| wrong(&text))?;
+        let plugin = Self::describe(PathBuf::from("built-in"), String::new(), api)?;
+        Ok(Some(plugin).filter(|plugin| !plugin.info().methods.is_empty()))
+    }
+
+    fn describe(path: PathBuf, sha256: String, api: &'static PluginApi) -> Result<Self> {
+        let wrong = |text: String| Error::plugin(format!("{} cannot say what it holds: {text}", path.display()));
+        let _ = session::take_reported();
+        // SAFETY: the plugin's own function, with a sink that lives for the call.
+        let (status, text) = collect_text(|sink| unsafe { (api.describe)(sink) });
+        if status != OK {
+            return Err(wrong(session::take_reported().unwrap_or_else(|| format!("status {status}"))));
+        }
+        let info = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        Ok(Self::new(path, sha256, info, api))
+    }
+}
 
 /// Opens a library from its bytes and connects it. The table lives as long as the process.
 ///
 /// # Errors
 /// The loader's or the plugin's own words, the file named.
-pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<&'static PluginApi> {
+fn open(path: &Path, bytes: &[u8]) -> Result<&'static PluginApi> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let file = sealed_copy(&name, bytes).map_err(Error::io(format!("cannot copy the plugin {}", path.display())))?;
     let file = ManuallyDrop::new(file);
@@ -114,7 +167,7 @@ fn connect_c(library: &Library) -> Result<*const PluginApi, String> {
 }
 
 /// That the table is of this major and has what minor 0 had.
-pub(super) fn check_table(api: &PluginApi) -> Result<(), String> {
+fn check_table(api: &PluginApi) -> Result<(), String> {
     let least = std::mem::offset_of!(PluginApi, get_extension) + size_of::<*const c_void>();
     if api.abi_major != ABI_MAJOR {
         return Err(format!("its table is of ABI {}, this host's of {ABI_MAJOR}", api.abi_major));

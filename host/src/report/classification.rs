@@ -3,16 +3,6 @@
 use super::metrics::{self, Scores};
 use super::table::Table;
 
-/// Counts of examples by true class (row) and predicted class (column), `[classes, classes]`. The targets and predictions are
-/// below `classes`.
-pub fn confusion_matrix(targets: &[u32], predictions: &[u32], classes: usize) -> Vec<Vec<u64>> {
-    let mut counts = vec![vec![0; classes]; classes];
-    for (&target, &prediction) in targets.iter().zip(predictions) {
-        counts[target as usize][prediction as usize] += 1;
-    }
-    counts
-}
-
 /// Precision, recall, F1 and support of every class that occurs, accuracy and averages: to the character what
 /// `sklearn.metrics.classification_report(y, p, digits=4, zero_division=0)` prints.
 pub fn report(targets: &[u32], predictions: &[u32], labels: &[String]) -> String {
@@ -49,6 +39,7 @@ pub fn confusion_text(counts: &[Vec<u64>], labels: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::super::metrics::confusion_matrix;
     use super::*;
 
     fn check(file: &str) {

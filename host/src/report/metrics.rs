@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use fthost_plugin_api::PredictionKind;
 
-use super::classification::confusion_matrix;
-
 /// Whether a greater value of a metric is a better one: not so for losses and errors.
 pub fn higher_is_better(metric: &str) -> bool {
     !["loss", "mse", "mae"].contains(&metric)
@@ -77,6 +75,16 @@ pub fn classes(targets: &[u32], predictions: &[u32], classes: usize) -> ClassMet
         matthews: matthews(&right, &actual, &predicted),
         classes: by_class,
     }
+}
+
+/// Counts of examples by true class (row) and predicted class (column), `[classes, classes]`. The targets and predictions are
+/// below `classes`.
+pub fn confusion_matrix(targets: &[u32], predictions: &[u32], classes: usize) -> Vec<Vec<u64>> {
+    let mut counts = vec![vec![0; classes]; classes];
+    for (&target, &prediction) in targets.iter().zip(predictions) {
+        counts[target as usize][prediction as usize] += 1;
+    }
+    counts
 }
 
 /// A share; zero of nothing.

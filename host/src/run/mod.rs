@@ -2,66 +2,48 @@
 //!
 //! [`execute`] reads top to bottom as a run goes.
 
-pub mod checkpoint;
-pub mod demo;
 pub mod estimate;
-pub mod evaluate;
-pub mod events;
-pub mod examples;
-pub mod export;
 pub mod file;
-pub mod folder;
-pub mod identity;
-pub mod interrupt;
-pub mod keys;
-pub mod learner;
 pub mod lr_find;
-pub mod open;
-pub mod phase;
-pub mod plan;
-pub mod predict;
-pub mod predictions;
-pub mod proof;
-pub mod reference;
-pub mod result;
-mod setup;
-pub mod snapshot;
-pub mod step;
-mod task;
+pub mod machine;
+pub mod pass;
+pub mod results;
+pub mod setup;
+pub mod state;
 pub mod train;
-pub mod watch;
+pub mod trained;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use fthost_autograd::{Device, optim};
+use fthost_autograd::optim;
 use fthost_plugin_api::TargetKind;
 
 use crate::data::Dataset;
-use crate::error::plain;
 use crate::plugin::{Stateful, StrategyInstance};
-use crate::report::page;
 use crate::report::progress::{EvaluationProgress, TrainProgress};
 use crate::{Error, Result};
-use checkpoint::Checkpoints;
-use estimate::Estimate;
-use evaluate::Evaluation;
-use events::Line;
 use file::RunFile;
-use folder::RunFolder;
-use identity::Identity;
-use interrupt::Interrupt;
-use learner::Learner;
-use plan::Plan;
-use proof::{Pairing, Proof};
-use reference::Reference;
-use result::{Parameters, Summary, TaskResult};
-use setup::Setup;
-use snapshot::{After, Header, TrainState};
-use task::Task;
+pub use machine::DeviceChoice;
+use machine::peak_rss_bytes;
+use results::evaluate::{self, Evaluation};
+use results::proof::{Pairing, Proof};
+use results::result::{self, Parameters, Summary, TaskResult};
+use results::{export, page, predictions};
+use setup::plan::Plan;
+use setup::task::Task;
+use setup::{Setup, model as base};
+use state::checkpoint::{self, Checkpoints};
+use state::folder::{RunFolder, copy_beside};
+use state::identity::Identity;
+use state::log::Line;
+use state::snapshot::{self, After, Header, TrainState};
 use train::Trainer;
+use train::interrupt::Interrupt;
+use train::reference::Reference;
+use train::step::Learner;
 
 /// What to run, and how to report.
 #[derive(Clone, Debug)]
@@ -80,44 +62,6 @@ pub struct Options {
     pub output: Output,
     /// When the process began.
     pub started: Instant,
-}
-
-/// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The processor.
-    Cpu,
-    /// The CUDA device with this number.
-    Cuda(usize),
-}
-
-impl std::fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
-}
-
-impl DeviceChoice {
-    /// Opens the device.
-    pub fn open(self) -> Result<Device> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => Device::new_cuda(number).map_err(|e| {
-                let help = if cfg!(feature = "cuda") {
-                    "check the driver with nvidia-smi, or use --device cpu"
-                } else {
-                    "this fthost was built without CUDA: build it with --features cuda, or use --device cpu"
-                };
-                Error::Usage {
-                    message: format!("device cuda:{number} cannot be used: {}", plain(&e)),
-                    help: Some(help.into()),
-                }
-            }),
-        }
-    }
 }
 
 /// Who reads what is printed.
@@ -290,7 +234,7 @@ impl Begun<'_> {
         }
         .write(folder.path())?;
         let whole = saved.format == export::WHOLE;
-        if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.learner.model).filter(|_| whole) {
+        if let Some(tokenizer) = base::tokenizer_file(&file, trainer.learner.model).filter(|_| whole) {
             copy_beside(&tokenizer, &saved.path)?;
         }
         let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
@@ -357,7 +301,7 @@ fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: Device
 pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Plan> {
     let setup = setup::set_up(file, plugins, device)?;
     let mut plan = setup.plan();
-    plan.estimate = Some(Estimate::measure(&setup)?);
+    plan.estimate = Some(estimate::measure(&setup)?);
     Ok(plan)
 }
 
@@ -410,22 +354,4 @@ fn adapter_config(strategies: &[StrategyInstance]) -> Result<Option<serde_json::
         known.extend(strategy.adapter_config()?);
     }
     Ok(if known.len() == 1 { known.pop() } else { None })
-}
-
-fn copy_beside(file: &Path, folder: &Path) -> Result<()> {
-    let path = folder.join(file.file_name().unwrap_or_default());
-    folder::write_file_atomically(&path, |copy| {
-        std::fs::copy(file, copy).map(drop).map_err(folder::cannot_write(&path))
-    })
-}
-
-/// The process's peak resident memory: `VmHWM` of Linux's /proc/self/status; 0 where there is none.
-fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB"))
-        .and_then(|kib| kib.trim().parse::<u64>().ok())
-        .map_or(0, |kib| kib * 1024)
 }

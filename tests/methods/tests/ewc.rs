@@ -4,8 +4,8 @@
 use fthost::adapted::AdaptedModel;
 use fthost::data::{self, Columns, Dataset, Part, Source, Tokenizer};
 use fthost::plugin::{HeadInstance, Plugin, RegularizerInstance, State, Stateful};
-use fthost::run::examples::TaskExamples;
-use fthost::run::step::Pass;
+use fthost::run::pass::Pass;
+use fthost::run::train::example_gradients::TaskExamples;
 use fthost_autograd::{Device, Precision, Tape, Tensor};
 use fthost_plugin_api::{Event, HeadSpec, TargetKind, TaskInfo};
 use serde_json::{Value, json};

@@ -7,8 +7,8 @@ use fthost_autograd::{Layout, Tape, Value};
 use fthost_models::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Prefix, Prompt};
 use fthost_plugin_api::abi::tables::{HookCall, HookVtable, Slice, SliceMut, Status, hook_kind};
 
-use super::handles::RunHandles;
 use super::session::{self, Caller, Scope, check};
+use crate::handles::RunHandles;
 
 /// A hook of a plugin at one site.
 pub(super) struct Bridge {

@@ -14,8 +14,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use fthost_autograd::{Device, Parameter, Tape, Tensor, Value};
 use fthost_plugin_api::abi::tables::{OK, PANICKED, Status};
 
-use super::handles::{Handle, Invalid, RunHandles, Slots, THREADS};
 use crate::adapted::AdaptedModel;
+use crate::handles::{Handle, Invalid, RunHandles, Slots, THREADS};
 use crate::plugin::{ExampleGradients, Plugin};
 use crate::{Error, Result};
 

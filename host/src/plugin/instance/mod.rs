@@ -21,9 +21,9 @@ pub use self::regularizer::RegularizerInstance;
 pub use self::scheduler::SchedulerInstance;
 pub use self::strategy::StrategyInstance;
 use super::Plugin;
-use super::bridge::handles::RunHandles;
 use super::bridge::session::{Caller, Failure, Scope, Session, check};
 use crate::Result;
+use crate::handles::RunHandles;
 
 /// What an instance needs, beyond its parameters, to go on in another process.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use fthost_autograd::{Device, Layout, Tape, Value};
+use fthost_autograd::{Device, Layout, Parameter, Tape, Tensor, Value};
 use fthost_models::{
     BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
     SiteKind,
@@ -13,7 +13,8 @@ use fthost_plugin_api::{Event, Group, Progress, Rate, TargetKind, TaskInfo};
 use serde_json::json;
 
 use super::*;
-use crate::adapted::Owner;
+use crate::adapted::{AdaptedModel, Owner};
+use crate::{Error, Result};
 
 mod methods;
 

@@ -10,7 +10,7 @@ const READABLE: usize = 24;
 const PAIRS: usize = 25;
 
 /// Counts by true class (row) and predicted class (column), each with its share of the row.
-pub(super) fn matrix(counts: &[Vec<u64>], labels: &[String]) -> Markup {
+pub(crate) fn matrix(counts: &[Vec<u64>], labels: &[String]) -> Markup {
     if counts.len() > READABLE {
         return most_confused(counts, labels);
     }

@@ -53,7 +53,7 @@ impl Curves {
     }
 
     /// A chart of each curve that there is, the loss first; wide where that fills the page's two columns.
-    pub(super) fn charts(&self) -> Vec<Chart> {
+    pub(crate) fn charts(&self) -> Vec<Chart> {
         let steps = |title: &str, points: &Points| Chart::new(title, "step").y_scale(scale(points));
         let mut charts = Vec::new();
         let validation_loss = self.validation(|metric, _| metric == "loss");

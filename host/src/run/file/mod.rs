@@ -10,6 +10,7 @@ mod document;
 mod overrides;
 mod schema;
 mod tables;
+mod unnamed;
 mod words;
 mod write;
 
@@ -32,10 +33,7 @@ pub use tables::{
 use crate::{Error, Result};
 use document::{Document, Node, Value};
 use schema::Checker;
-use tables::{Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys, ValidationKey};
-
-/// How a run file names the embedded model, and the embedded data set for it.
-const DEMO: &str = "demo";
+use tables::{DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys, ValidationKey};
 
 /// Names of embedded data sets: these are no paths.
 const EMBEDDED_DATA: [&str; 2] = [DEMO, "demo-pretrain"];
@@ -125,7 +123,7 @@ impl RunFile {
         for set in overrides {
             set.apply(&mut document)?;
         }
-        let unnamed = choose::take_unnamed(&mut document);
+        let unnamed = unnamed::take_unnamed(&mut document);
         let schema = schema_for!(Keys).to_value();
         let checker = Checker { document: &document, root: &schema, method: None };
         checker

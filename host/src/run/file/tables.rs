@@ -11,6 +11,9 @@ use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+/// How a run file names the embedded model, and the embedded data set for it.
+pub(super) const DEMO: &str = "demo";
+
 /// Everything that a run file may hold.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -304,7 +307,7 @@ pub struct ModelTable {
 impl ModelTable {
     /// Is it the embedded model?
     pub fn is_demo(&self) -> bool {
-        self.path.as_os_str() == super::DEMO
+        self.path.as_os_str() == DEMO
     }
 
     /// Does it begin with random weights?

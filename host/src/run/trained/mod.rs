@@ -1,0 +1,29 @@
+//! A run that has ended, opened again, or a folder that PEFT saved.
+
+mod few_shot;
+mod merge;
+pub mod model;
+mod peft;
+pub mod predict;
+mod run_folder;
+
+use std::path::Path;
+
+use crate::Result;
+use crate::run::file::Override;
+use crate::run::machine::DeviceChoice;
+pub use few_shot::FewShot;
+use model::TrainedModel;
+
+/// Opens a run folder, or one that PEFT saved. `plugins` are used instead of those that the run used, where any is named;
+/// `overrides` change its run file, and paths in them start from the working directory.
+///
+/// # Errors
+/// Where the folder is none of a run that has ended and none of PEFT's, or something that it needs is gone.
+pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<TrainedModel> {
+    if folder.join(peft::CONFIG).is_file() {
+        peft::open(folder, plugins, overrides, device)
+    } else {
+        run_folder::open(folder, plugins, overrides, device)
+    }
+}
