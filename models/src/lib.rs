@@ -6,6 +6,7 @@ mod builder;
 mod error;
 mod hooks;
 mod layers;
+mod merge;
 mod model;
 mod site;
 mod transformer;

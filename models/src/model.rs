@@ -139,11 +139,16 @@ pub trait Model: Send + Sync {
     /// Sets a hook at a site, after those already there. Errors where the site is unknown or of another kind.
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()>;
 
-    /// Folds every hook into the weights, so that the model computes the same without hooks, and removes them.
+    /// Whether hooks are set at a site.
+    fn hooked(&self, path: &str) -> bool;
+
+    /// Folds every hook into the weights, so that the model computes the same without hooks, and removes them. `input` is what
+    /// each folded layer is tried on.
     ///
     /// # Errors
-    /// Where a hook cannot be folded; nothing has changed then.
-    fn merge_hooks(&mut self) -> Result<()>;
+    /// Where a hook cannot be folded, or a folded layer gives something else than the hooked one; the site is named, and nothing
+    /// has changed.
+    fn merge_hooks(&mut self, input: &Input) -> Result<()>;
 
     /// Removes every hook: the base model again.
     fn clear_hooks(&mut self);

@@ -15,6 +15,7 @@
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `full_disk` | runs whose disk is full |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
+//! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
@@ -44,6 +45,7 @@ mod every_plugin;
 mod few_shot;
 mod full_disk;
 mod lora;
+mod merging;
 mod misbehaving;
 mod outside;
 mod peft_folders;

@@ -35,10 +35,10 @@ impl Lora {
         if !self.config.use_dora {
             return model.hook_linear(site, update);
         }
-        let weight = model.base_param(&format!("{}.weight", site.path))?.tensor();
-        let norms = weight.low_rank_norm(&update.a, &update.b, update.scale)?; // of W itself: B is zero
+        let weight = model.base_param(&format!("{}.weight", site.path))?;
+        let norms = weight.tensor().low_rank_norm(&update.a, &update.b, update.scale)?; // of W itself: B is zero
         let magnitude = model.param(site, "lora_magnitude_vector", [site.out_features], Init::copy_of(&norms))?;
-        model.hook_linear(site, Dora { update, magnitude, bias })
+        model.hook_linear(site, Dora { update, magnitude, weight, bias, first: !site.hooked })
     }
 
     /// Thaws the biases that `bias` names. `own`: those of the adapted layers.

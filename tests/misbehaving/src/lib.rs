@@ -38,6 +38,8 @@ enum Way {
     Nan,
     /// Declares a parameter that no forward pass reads.
     Unused,
+    /// Doubles outputs, and says that a weight three times as large does the same.
+    Merge,
 }
 
 impl Misbehaviour {
@@ -88,7 +90,15 @@ impl LinearHook for Hook {
         match self.0.how {
             Way::Shape => y.t(),
             Way::Nan => y.mul_scalar(f64::NAN),
+            Way::Merge => y.mul_scalar(2.0),
             _ => Ok(y),
+        }
+    }
+
+    fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        match self.0.how {
+            Way::Merge => weight.mul_scalar(3.0).map(Some),
+            _ => Ok(None),
         }
     }
 }

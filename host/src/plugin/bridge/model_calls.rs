@@ -95,12 +95,12 @@ fn describe(model: &AdaptedModel) -> Description {
             Modality::Text { vocabulary, .. } => Some(vocabulary),
             Modality::Images { .. } => None,
         },
-        sites: model.model.sites().iter().map(site_for_plugin).collect(),
+        sites: model.model.sites().iter().map(|site| site_for_plugin(model, site)).collect(),
         parameters: (0..model.parameters.len()).map(|i| info_of(model, i)).collect(),
     }
 }
 
-fn site_for_plugin(site: &Site) -> api::Site {
+fn site_for_plugin(model: &AdaptedModel, site: &Site) -> api::Site {
     api::Site {
         path: site.path.clone(),
         kind: match site.kind {
@@ -114,6 +114,7 @@ fn site_for_plugin(site: &Site) -> api::Site {
         in_features: site.in_features,
         out_features: site.out_features,
         group: site.group,
+        hooked: model.model.hooked(&site.path),
     }
 }
 
@@ -147,8 +148,8 @@ struct Sites {
 }
 
 fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Result<Vec<api::Site>, String> {
-    let all: Vec<api::Site> =
-        model.model.sites().iter().map(site_for_plugin).filter(|site| site.kind == params.kind).collect();
+    let all = model.model.sites().iter().map(|site| site_for_plugin(model, site));
+    let all: Vec<api::Site> = all.filter(|site| site.kind == params.kind).collect();
     let candidates: Vec<Candidate<'_>> =
         all.iter().map(|site| Candidate { path: &site.path, by_module: false }).collect();
     let what = match params.kind {

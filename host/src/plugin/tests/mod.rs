@@ -80,7 +80,10 @@ impl Model for OneLayer {
         }
         Ok(())
     }
-    fn merge_hooks(&mut self) -> fthost_autograd::Result<()> {
+    fn hooked(&self, _: &str) -> bool {
+        !self.hooks.lock().unwrap().is_empty()
+    }
+    fn merge_hooks(&mut self, _: &Input) -> fthost_autograd::Result<()> {
         candle_core::bail!("not needed here")
     }
     fn clear_hooks(&mut self) {

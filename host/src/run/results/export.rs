@@ -47,9 +47,11 @@ pub struct Exported {
 }
 
 impl Saved<'_> {
-    /// Saves an adapter, or a whole model where base weights trained and no strategy added any parameter.
+    /// Saves an adapter, or a whole model where base weights trained and no strategy added anything, neither a parameter nor a hook
+    /// that a plain folder would lose.
     pub fn write(&self, run: &Path) -> Result<Exported> {
-        let adds = self.model.parameters.iter().any(|p| matches!(p.owner, Owner::Strategy(_)));
+        let adds = self.model.parameters.iter().any(|p| matches!(p.owner, Owner::Strategy(_)))
+            || self.model.model.sites().iter().any(|site| self.model.model.hooked(&site.path));
         let base_trained = self.model.parameters.iter().any(|p| p.owner == Owner::Base && p.trained());
         if base_trained && !adds {
             write_model(self.model, self.labels, self.per_token, &run.join(MODEL))

@@ -71,6 +71,7 @@ pub(super) fn open(
             labels,
             numbered: false,
             tokenizer,
+            train: Some(task.train.clone()),
         });
     }
 
