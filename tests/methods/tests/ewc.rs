@@ -50,6 +50,7 @@ impl Run {
             path: &reference::path("fisher.tsv"),
             part: Part::Train,
             columns: &Columns::default(),
+            header: None,
             labels: None,
             modality: info.modality,
             device: &Device::Cpu,

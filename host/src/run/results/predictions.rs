@@ -114,7 +114,7 @@ mod tests {
         let Outcome::Classes { metrics, .. } = classes.outcome else { panic!("they are classes") };
         let (targets, predictions, counted) = (vec![0, 1, 1], vec![1, 1, 0], Some(vec![2, 0, 1]));
         let outcome = Outcome::Classes { metrics, targets, predictions, entities: None, counted };
-        let tokens = rows("c", &labels, &Evaluation { loss: 0.5, outcome });
+        let tokens = rows("c", &labels, &Evaluation { loss: Some(0.5), outcome });
         assert_eq!(tokens.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 1, 3]);
         std::fs::write(&path, to_csv(&tokens).unwrap()).unwrap();
         assert_eq!(read(&path, "c").unwrap(), tokens);
