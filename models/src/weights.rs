@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
-use memmap2::Mmap;
+use fthost_autograd::Source;
+use half::{bf16, f16};
+use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde::Deserialize;
@@ -21,10 +26,15 @@ const SHARD_INDEX: &str = "model.safetensors.index.json";
 const OTHER_FORMS: [&str; 4] =
     ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"];
 
+/// Bytes of a mapped tensor that single rows may leave in memory before its pages are given back.
+const RESIDENT: usize = 16 << 20;
+/// What the system may map around one row.
+const AROUND: usize = 64 << 10;
+
 /// All tensors of a model folder. Nothing is copied before it is asked for.
 #[derive(Debug)]
 pub struct Weights {
-    files: Vec<WeightFile>,
+    files: Vec<Arc<WeightFile>>,
     /// Tensor name to its file.
     index: BTreeMap<String, usize>,
 }
@@ -48,6 +58,17 @@ impl Bytes {
         match self {
             Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Gives pages of a mapped file back: whoever reads them again finds the same there.
+    fn give_back(&self, range: Range<usize>) {
+        if let Self::Mapped(map) = self {
+            // SAFETY: of a file that is mapped for reading only the pages come back as they were.
+            #[allow(unsafe_code)]
+            let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+            // Pages that stay cost memory and nothing else.
+            drop(advised);
         }
     }
 }
@@ -98,7 +119,7 @@ impl Weights {
             .enumerate()
             .flat_map(|(i, file)| file.metadata.offset_keys().into_iter().map(move |name| (name, i)))
             .collect();
-        Self { files, index }
+        Self { files: files.into_iter().map(Arc::new).collect(), index }
     }
 
     /// The names of all tensors, sorted.
@@ -113,6 +134,28 @@ impl Weights {
 
     /// A tensor as `f32`, copied to `device`. Errors where it is missing or holds no floats.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor, LoadError> {
+        let (stored, shape) = self.find(name)?;
+        let mut elements = vec![0f32; shape.iter().product()];
+        stored.read(0, &mut elements);
+        Ok(Tensor::from_vec(elements, shape, device)?)
+    }
+
+    /// Where the elements of a tensor lie, which must have this shape.
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, LoadError> {
+        let (stored, found) = self.find(name)?;
+        if found != shape {
+            return Err(LoadError::WrongShape {
+                file: stored.file.path.clone(),
+                tensor: name.into(),
+                found,
+                expected: shape.into(),
+            });
+        }
+        Ok(stored)
+    }
+
+    /// Where a tensor lies, and its shape.
+    fn find(&self, name: &str) -> Result<(Stored, Vec<usize>), LoadError> {
         let missing = || LoadError::MissingTensor {
             file: self.file().into(),
             tensor: name.into(),
@@ -131,23 +174,8 @@ impl Weights {
             }
         };
         let (start, end) = info.data_offsets;
-        let bytes = &file.bytes.as_slice()[file.data_start..][start..end];
-        let stored = Tensor::from_raw_buffer(bytes, dtype, &info.shape, &Device::Cpu)?;
-        Ok(stored.to_dtype(DType::F32)?.to_device(device)?)
-    }
-
-    /// [`tensor`](Self::tensor), which must have this shape.
-    pub fn tensor_of_shape(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, LoadError> {
-        let tensor = self.tensor(name, device)?;
-        if tensor.dims() != shape {
-            return Err(LoadError::WrongShape {
-                file: self.file_of(name).into(),
-                tensor: name.into(),
-                found: tensor.dims().into(),
-                expected: shape.into(),
-            });
-        }
-        Ok(tensor)
+        let range = file.data_start + start..file.data_start + end;
+        Ok((Stored { file: file.clone(), dtype, range, touched: AtomicUsize::new(0) }, info.shape.clone()))
     }
 
     /// The file that stands for all of them in an error about a tensor that none of them has.
@@ -157,9 +185,43 @@ impl Weights {
             shards => shards.first().and_then(|shard| shard.path.parent()).unwrap_or(Path::new(SHARD_INDEX)),
         }
     }
+}
 
-    fn file_of(&self, name: &str) -> &Path {
-        self.index.get(name).map_or(self.file(), |&i| &self.files[i].path)
+/// A tensor where it lies in its file: the source of a parameter at rest. It keeps the file mapped.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    file: Arc<WeightFile>,
+    dtype: DType,
+    range: Range<usize>,
+    /// Bytes that single rows may have brought to memory.
+    touched: AtomicUsize,
+}
+
+impl Source for Stored {
+    /// What was read in one go is given back at once; of single rows the most frequent may stay.
+    fn read(&self, start: usize, into: &mut [f32]) {
+        let size = self.dtype.size_in_bytes();
+        let range = self.range.start + start * size..self.range.start + (start + into.len()) * size;
+        let bytes = &self.file.bytes.as_slice()[range.clone()];
+        match self.dtype {
+            DType::F16 => convert(bytes, into, |x| f16::from_le_bytes(x).to_f32()),
+            DType::BF16 => convert(bytes, into, |x| bf16::from_le_bytes(x).to_f32()),
+            DType::F64 => convert(bytes, into, |x| f64::from_le_bytes(x) as f32),
+            _ => convert(bytes, into, f32::from_le_bytes),
+        }
+        if range.len() >= AROUND {
+            self.file.bytes.give_back(range);
+        } else if self.range.len() > RESIDENT && self.touched.fetch_add(AROUND, Ordering::Relaxed) >= RESIDENT {
+            self.touched.store(0, Ordering::Relaxed);
+            self.file.bytes.give_back(self.range.clone());
+        }
+    }
+}
+
+/// Elements as floats.
+fn convert<const N: usize>(bytes: &[u8], into: &mut [f32], float: impl Fn([u8; N]) -> f32) {
+    for (x, bytes) in into.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *x = float(*bytes);
     }
 }
 
@@ -210,4 +272,45 @@ pub(crate) fn closest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
         .filter(|(similarity, _)| *similarity >= SIMILAR)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, other)| other)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    /// Kilobytes of a mapped file that are in memory.
+    fn resident(file: &Path) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|line| !line.ends_with(file.to_str().unwrap()));
+        let line = lines.find(|line| line.starts_with("Rss:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn pages_of_a_mapped_tensor_are_given_back() {
+        const ROWS: usize = 12 << 10;
+        const WIDTH: usize = 1 << 10; // 48 MB
+        let folder = tempfile::tempdir().unwrap();
+        let table = Tensor::arange(0f32, (ROWS * WIDTH) as f32, &Device::Cpu).unwrap().reshape((ROWS, WIDTH)).unwrap();
+        let file = folder.path().join(SINGLE_FILE);
+        candle_core::safetensors::save(&[("table", table)].into(), &file).unwrap();
+
+        let weights = Weights::open(folder.path()).unwrap();
+        let stored = weights.stored("table", &[ROWS, WIDTH]).unwrap();
+        drop(weights);
+        let mut piece = vec![0f32; 32 * WIDTH];
+        for start in (0..ROWS * WIDTH).step_by(piece.len()) {
+            stored.read(start, &mut piece);
+            assert_eq!((piece[0], piece[1]), (start as f32, start as f32 + 1.0));
+        }
+        assert!(resident(&file) < 1 << 10, "read in pieces: {} KB stay", resident(&file));
+        let mut row = vec![0f32; WIDTH];
+        for i in (0..ROWS).rev() {
+            stored.read(i * WIDTH, &mut row);
+            assert_eq!(row[0], (i * WIDTH) as f32);
+        }
+        let most = (RESIDENT + AROUND) >> 10;
+        assert!(resident(&file) <= most, "read row by row: {} KB stay", resident(&file));
+    }
 }
