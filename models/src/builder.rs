@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use fthost_autograd::{Parameter, Reading, Source};
 use fthost_autograd::random::Stream;
+use fthost_autograd::{Parameter, Reading};
 
 use crate::layers::{LayerNorm, Linear};
 use crate::weights::Weights;
@@ -148,9 +148,7 @@ impl<'a> Builder<'a> {
                 if shape.len() > 1 && self.device.is_cpu() {
                     Parameter::at_rest(name, shape, Arc::new(stored), reading, true)
                 } else {
-                    let mut values = vec![0f32; shape.iter().product()];
-                    stored.read(0, &mut values);
-                    Parameter::new(name, Tensor::from_vec(values, shape, self.device)?, true)
+                    Parameter::new(name, stored.to_tensor(shape, self.device)?, true)
                 }
             }
             Origin::New { seed } => {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use candle_core::{DType, Device, Tensor};
 use fthost_autograd::Source;
@@ -39,9 +41,30 @@ pub struct Weights {
     index: BTreeMap<String, usize>,
 }
 
+/// A file that weights came from, as it was when they were mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileState {
+    /// What no other file has, and this one no longer once it was written to: path, size, times and inode.
+    pub identity: String,
+    /// When it was last written to.
+    pub modified: SystemTime,
+}
+
+impl FileState {
+    fn of(path: &Path, file: &std::fs::Metadata) -> Option<Self> {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+        let (size, inode, device) = (file.len(), file.ino(), file.dev());
+        let identity = format!("{} {size} {modified:?} {changed:?} {inode} {device}", path.display());
+        Some(Self { identity, modified: file.modified().ok()? })
+    }
+}
+
 #[derive(Debug)]
 struct WeightFile {
     path: PathBuf,
+    /// Nothing of bytes in memory.
+    state: Option<FileState>,
     bytes: Bytes,
     metadata: Metadata,
     data_start: usize,
@@ -110,7 +133,7 @@ impl Weights {
 
     /// From the bytes of one safetensors file. `name` stands for the file in errors.
     pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self, LoadError> {
-        Ok(Self::from_files(vec![WeightFile::check(name.into(), Bytes::Owned(bytes))?]))
+        Ok(Self::from_files(vec![WeightFile::check(name.into(), None, Bytes::Owned(bytes))?]))
     }
 
     fn from_files(files: Vec<WeightFile>) -> Self {
@@ -120,6 +143,11 @@ impl Weights {
             .flat_map(|(i, file)| file.metadata.offset_keys().into_iter().map(move |name| (name, i)))
             .collect();
         Self { files: files.into_iter().map(Arc::new).collect(), index }
+    }
+
+    /// The state of every file; none where one of them is bytes in memory.
+    pub(crate) fn files(&self) -> Vec<FileState> {
+        self.files.iter().map(|file| file.state.clone()).collect::<Option<_>>().unwrap_or_default()
     }
 
     /// The names of all tensors, sorted.
@@ -135,9 +163,12 @@ impl Weights {
     /// A tensor as `f32`, copied to `device`. Errors where it is missing or holds no floats.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor, LoadError> {
         let (stored, shape) = self.find(name)?;
-        let mut elements = vec![0f32; shape.iter().product()];
-        stored.read(0, &mut elements);
-        Ok(Tensor::from_vec(elements, shape, device)?)
+        stored.to_tensor(&shape, device)
+    }
+
+    /// [`tensor`](Self::tensor), which must have this shape.
+    pub fn tensor_of_shape(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, LoadError> {
+        self.stored(name, shape)?.to_tensor(shape, device)
     }
 
     /// Where the elements of a tensor lie, which must have this shape.
@@ -197,6 +228,15 @@ pub(crate) struct Stored {
     touched: AtomicUsize,
 }
 
+impl Stored {
+    /// As a tensor of this shape, which has as many elements.
+    pub(crate) fn to_tensor(&self, shape: &[usize], device: &Device) -> Result<Tensor, LoadError> {
+        let mut elements = vec![0f32; shape.iter().product()];
+        self.read(0, &mut elements);
+        Ok(Tensor::from_vec(elements, shape, device)?)
+    }
+}
+
 impl Source for Stored {
     /// What was read in one go is given back at once; of single rows the most frequent may stay.
     fn read(&self, start: usize, into: &mut [f32]) {
@@ -229,20 +269,22 @@ impl WeightFile {
     fn open(path: PathBuf) -> Result<Self, LoadError> {
         let unreadable = |source| LoadError::Read { file: path.clone(), source };
         let file = File::open(&path).map_err(unreadable)?;
-        if file.metadata().map_err(unreadable)?.is_dir() {
+        let metadata = file.metadata().map_err(unreadable)?;
+        if metadata.is_dir() {
             return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
         }
+        let state = FileState::of(&path, &metadata);
         // SAFETY: a mapping is sound as long as nobody changes the file below it. Model folders are not changed while they are
         // used; our own writer replaces files by renaming, which leaves a mapped one untouched.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-        Self::check(path, Bytes::Mapped(map))
+        Self::check(path, state, Bytes::Mapped(map))
     }
 
     /// Reads the header, and checks that it describes exactly the bytes that follow.
-    fn check(path: PathBuf, bytes: Bytes) -> Result<Self, LoadError> {
+    fn check(path: PathBuf, state: Option<FileState>, bytes: Bytes) -> Result<Self, LoadError> {
         match SafeTensors::read_metadata(bytes.as_slice()) {
-            Ok((header, metadata)) => Ok(Self { path, bytes, metadata, data_start: HEADER_LENGTH + header }),
+            Ok((header, metadata)) => Ok(Self { path, state, bytes, metadata, data_start: HEADER_LENGTH + header }),
             Err(error) => Err(LoadError::Damaged { file: path, reason: damage(&error, bytes.as_slice().len()) }),
         }
     }

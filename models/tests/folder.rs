@@ -219,6 +219,24 @@ fn what_is_saved_is_what_was_loaded() {
     }
 }
 
+/// Also the tensors that are no part of the encoder, a head's, keep nothing mapped.
+#[test]
+fn a_file_is_mapped_as_long_as_a_parameter_is_at_rest() {
+    let (model, expected) = (open(&changed("mapped", |_| {})).unwrap(), Expected::tiny("bert"));
+    let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().contains("folder/mapped/model.safetensors");
+    for base in model.parameters() {
+        base.parameter.set_trainable(false);
+    }
+    let run = || model.forward(&Tape::recording(), &expected.input(), Read::Pooled).unwrap();
+    run();
+    assert!(mapped());
+    for base in model.parameters() {
+        base.parameter.set_trainable(true);
+    }
+    run();
+    assert!(!mapped(), "everything trains, so everything is in memory");
+}
+
 #[test]
 fn parts_in_memory_are_a_folder() {
     for architecture in ARCHITECTURES {

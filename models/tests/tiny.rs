@@ -181,5 +181,10 @@ fn prefixes_equal_pefts() {
         model.set_hook(&path, Hook::Attention(Arc::new(hook))).unwrap();
     }
     let pooled = model.forward(&Tape::evaluation(), &expected.input(), Read::Pooled).unwrap().value;
-    assert_close(&logits("bert", &model, &pooled), &expected.stacked("prefix.logits"), TOLERANCE, "logits with prefixes");
+    assert_close(
+        &logits("bert", &model, &pooled),
+        &expected.stacked("prefix.logits"),
+        TOLERANCE,
+        "logits with prefixes",
+    );
 }

@@ -1,13 +1,12 @@
 //! Proof that a run did what was asked: it started where it said, and what was frozen has not changed.
 
-use std::collections::BTreeMap;
-
 use fthost_autograd::{DType, Device, Parameter, Precision, Tape, TapeOptions, Tensor};
 use fthost_models::Read;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::digests::{Digests, Remembered};
 use super::phase::Phase;
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::data::Dataset;
@@ -145,12 +144,22 @@ impl Start {
 
 /// SHA-256 of each base parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checksums(BTreeMap<String, [u8; 32]>);
+pub struct Checksums(Digests);
 
 impl Checksums {
-    /// Those of all base parameters, in one pass in which their weights are also packed for products in `precision`.
+    /// Those of all base parameters, in one pass in which their weights are also packed for products in `precision`. Where those of
+    /// the same files are remembered, weights are packed alone.
     pub fn prepare(model: &AdaptedModel, precision: Precision) -> Result<Self> {
-        Self::of(base(model), |parameter, see| parameter.prepare(precision, see).map(|()| true))
+        let remembered = Remembered::of(model.model.files());
+        let names: Vec<&str> = base(model).map(|p| p.parameter.name()).collect();
+        if let Some(digests) = remembered.read(&names) {
+            let parameters = largest_first(base(model));
+            parameters.par_iter().with_max_len(1).try_for_each(|parameter| parameter.pack(precision))?;
+            return Ok(Self(digests));
+        }
+        let found = Self::of(base(model), |parameter, see| parameter.prepare(precision, see).map(|()| true))?;
+        remembered.write(&found.0);
+        Ok(found)
     }
 
     /// Of parameters whose values `visit` shows, all cores at once; it says whether all is well with one.
@@ -158,9 +167,7 @@ impl Checksums {
         parameters: impl Iterator<Item = &'a ModelParameter>,
         visit: impl Fn(&Parameter, &mut dyn FnMut(&[f32])) -> fthost_autograd::Result<bool> + Sync,
     ) -> Result<Self> {
-        let mut parameters: Vec<&Parameter> = parameters.map(|p| &p.parameter).collect();
-        // The large ones first, so that the cores end together.
-        parameters.sort_by_key(|parameter| std::cmp::Reverse(parameter.elem_count()));
+        let parameters = largest_first(parameters);
         let digest = |parameter: &&Parameter| -> Result<(String, [u8; 32])> {
             let mut digest = Sha256::new();
             let mut bytes = Vec::with_capacity(4 * PIECE);
@@ -209,6 +216,13 @@ impl Checksums {
 
 fn base(model: &AdaptedModel) -> impl Iterator<Item = &ModelParameter> {
     model.parameters.iter().filter(|p| p.owner == Owner::Base)
+}
+
+/// So that the cores end together.
+fn largest_first<'a>(parameters: impl Iterator<Item = &'a ModelParameter>) -> Vec<&'a Parameter> {
+    let mut parameters: Vec<&Parameter> = parameters.map(|p| &p.parameter).collect();
+    parameters.sort_by_key(|parameter| std::cmp::Reverse(parameter.elem_count()));
+    parameters
 }
 
 fn changed(name: &str) -> Error {

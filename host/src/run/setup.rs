@@ -43,9 +43,13 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
     // Plugins first: a wrong option must not wait for a model to load.
     let (file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
-    let precision = file.train.precision.into();
-    let checksums = Checksums::prepare(&model, precision)?;
-    let mut data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
+    let precision: Precision = file.train.precision.into();
+    // Reading a tokenizer takes one core: the others pack meanwhile.
+    let (checksums, data) = rayon::join(
+        || Checksums::prepare(&model, precision),
+        || file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>(),
+    );
+    let (checksums, mut data) = (checksums?, data?);
 
     let base = proof::features(&model, &data[0].train, precision)?;
     let strategies = attach_strategies(&file, &mut library, &mut model)?;

@@ -198,19 +198,27 @@ impl Parameter {
     /// Goes over all values as [`each_value`](Self::each_value) does, and on the way packs a matrix at rest that layers multiply with
     /// for products in `precision`.
     pub fn prepare(&self, precision: Precision, mut see: impl FnMut(&[f32])) -> Result<()> {
-        let at_rest = self.source().is_some();
-        match *self.dims() {
-            [out, width] if at_rest && self.0.reading == Reading::Products => {
-                let mut packed = Packed::new(out, width, precision, None);
-                self.each_rows(|_, rows| {
-                    see(rows);
-                    packed.push(rows);
-                })?;
-                lock(&self.0.packed).insert(precision, (self.version(), Arc::new(packed)));
-                Ok(())
-            }
-            _ => self.each_value(see),
+        let [out, width] = *self.dims() else { return self.each_value(see) };
+        if !self.packs() {
+            return self.each_value(see);
         }
+        let mut packed = Packed::new(out, width, precision, None);
+        self.each_rows(|_, rows| {
+            see(rows);
+            packed.push(rows);
+        })?;
+        lock(&self.0.packed).insert(precision, (self.version(), Arc::new(packed)));
+        Ok(())
+    }
+
+    /// As [`prepare`](Self::prepare), where nobody wants to see the values: what is not packed is not read.
+    pub fn pack(&self, precision: Precision) -> Result<()> {
+        if self.packs() { self.prepare(precision, |_| {}) } else { Ok(()) }
+    }
+
+    /// Whether it is a matrix at rest that layers multiply with.
+    fn packs(&self) -> bool {
+        self.0.reading == Reading::Products && self.dims().len() == 2 && self.source().is_some()
     }
 
     /// Goes over all values as [`each_value`](Self::each_value) does. Whether every packed form that products read is what they give.

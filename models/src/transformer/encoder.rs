@@ -13,7 +13,8 @@ use crate::builder::{Builder, Origin};
 use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
 use crate::{
-    BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
+    BaseParameter, Features, FileState, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead,
+    Site,
 };
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.
@@ -34,6 +35,7 @@ pub struct Encoder {
     pub(super) stored_shapes: Vec<Vec<usize>>,
     /// config.json.
     pub(super) config: serde_json::Value,
+    files: Vec<FileState>,
 }
 
 impl fmt::Debug for Encoder {
@@ -85,6 +87,10 @@ impl Encoder {
             parameters,
             stored_shapes,
             config: json,
+            files: match &origin {
+                Origin::Checkpoint(weights) => weights.files(),
+                Origin::New { .. } => Vec::new(),
+            },
         })
     }
 
@@ -129,6 +135,10 @@ impl Model for Encoder {
 
     fn parameters(&self) -> &[BaseParameter] {
         &self.parameters
+    }
+
+    fn files(&self) -> &[FileState] {
+        &self.files
     }
 
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {

@@ -33,7 +33,9 @@ impl Weight<'_> {
                 Direction::Forward => (rows.transposed(), width, out),
                 Direction::Backward => (rows, out, width),
             };
-            scratch::with(scratch_len(k, n, self.precision), |lanes| f(PackedView::pack(b, k, n, self.precision, lanes)))
+            scratch::with(scratch_len(k, n, self.precision), |lanes| {
+                f(PackedView::pack(b, k, n, self.precision, lanes))
+            })
         }))
     }
 }

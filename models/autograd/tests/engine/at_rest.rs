@@ -103,7 +103,8 @@ fn of_a_table_at_rest_single_rows_are_read() {
         let tape = Tape::evaluation();
         tape.embedding(&tape.parameter(&table), ids).map(|rows| floats(rows.tensor()))
     };
-    let expected: Vec<f32> = [5, 0, 5].iter().flat_map(|row| source.elements[row * DIMS[1]..][..DIMS[1]].to_vec()).collect();
+    let expected: Vec<f32> =
+        [5, 0, 5].iter().flat_map(|row| source.elements[row * DIMS[1]..][..DIMS[1]].to_vec()).collect();
     assert_eq!(of(&[5, 0, 5]).unwrap(), expected);
     assert_eq!(source.since(0), 3 * DIMS[1]);
     assert!(of(&[77]).unwrap_err().to_string().contains("row 77"));

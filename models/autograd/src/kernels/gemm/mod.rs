@@ -17,8 +17,8 @@ mod rest;
 use rayon::prelude::*;
 
 use self::micro::{Family, Kernel, Lanes, MAX_ROWS, PANEL, Tile};
-pub(crate) use self::pack::{PackedView, Strided, scratch_len};
 use self::pack::{Format, blocks, convert_left};
+pub(crate) use self::pack::{PackedView, Strided, scratch_len};
 pub(crate) use self::rest::{Direction, Packed};
 use super::{elementwise, scratch};
 use crate::Activation;
@@ -339,7 +339,8 @@ mod tests {
         for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
             let mut room = room(k, n, precision);
             let packed = PackedView::pack(b, k, n, precision, &mut room);
-            let product = Product { alpha: 0.5, addend: Some(&addend), bias: Some(&bias), ..Product::new(m, a, packed) };
+            let product =
+                Product { alpha: 0.5, addend: Some(&addend), bias: Some(&bias), ..Product::new(m, a, packed) };
             let expected: Vec<f64> = exact
                 .iter()
                 .enumerate()

@@ -214,14 +214,7 @@ fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut [f32]) {
 }
 
 /// A panel of a B whose rows are contiguous.
-fn pack_rows(
-    b: Strided<'_>,
-    k: usize,
-    block: Range<usize>,
-    columns: Range<usize>,
-    format: Format,
-    panel: &mut [f32],
-) {
+fn pack_rows(b: Strided<'_>, k: usize, block: Range<usize>, columns: Range<usize>, format: Format, panel: &mut [f32]) {
     const ZEROS: [f32; PANEL] = [0.0; PANEL];
     let row = |k: usize| &b.data[k * b.row + columns.start..][..columns.len()];
     for (lane, out) in block.zip(panel.chunks_exact_mut(PANEL)) {

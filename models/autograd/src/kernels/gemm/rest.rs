@@ -160,7 +160,14 @@ impl Packed {
 fn fill(rows: &[f32], width: usize, format: Format, panel: &mut [f32]) {
     let columns = rows.len().checked_div(width).unwrap_or(0);
     let lanes = format.lanes(width);
-    pack_columns(Strided::rows(rows, width).transposed(), width, 0..lanes, 0..columns, format, &mut panel[..lanes * PANEL]);
+    pack_columns(
+        Strided::rows(rows, width).transposed(),
+        width,
+        0..lanes,
+        0..columns,
+        format,
+        &mut panel[..lanes * PANEL],
+    );
 }
 
 /// All panels of a weight.
@@ -196,13 +203,7 @@ multiversion! {
 }
 
 #[inline(always)]
-fn turn_body<const FMA: bool>(
-    kept: Kept<'_>,
-    format: Format,
-    panel: usize,
-    block: &Range<usize>,
-    out: &mut [f32],
-) {
+fn turn_body<const FMA: bool>(kept: Kept<'_>, format: Format, panel: usize, block: &Range<usize>, out: &mut [f32]) {
     // Inputs of a kept lane, and outputs of a lane of B.
     let (inputs, outputs) = match format {
         Format::F32 | Format::RoundedF16 => (1, 1),
