@@ -28,7 +28,7 @@ pub use gradients::{Gradient, Gradients};
 pub use kernels::Instructions;
 pub use layout::Layout;
 pub use ops::Activation;
-pub use parameter::Parameter;
+pub use parameter::{Parameter, Reading, Source};
 pub use tape::{Dropout, NodeId, Tape, TapeOptions, Vjp};
 pub use value::Value;
 

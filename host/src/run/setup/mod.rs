@@ -1,6 +1,7 @@
 //! From a run file to everything that a run needs: plugins opened, model and data loaded, strategies and heads attached.
 
 pub mod demo;
+mod digests;
 pub mod methods;
 pub mod model;
 pub mod phase;
@@ -55,11 +56,13 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     // Plugins first: a wrong option must not wait for a model to load.
     let (file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
-    let checksums = Checksums::of_base(&model)?;
+    let precision: Precision = file.train.precision.into();
     // Prompts shorten what fits: texts are read once strategies have attached. What the base model makes of the first is kept.
     let first = |model: &AdaptedModel| task::first_examples(&file, &file.tasks[0], model, start::EXAMPLES);
-    let examples = first(&model)?;
-    let mut base = start::features(&model, &examples)?;
+    // Reading a tokenizer takes one core: the others pack meanwhile.
+    let (checksums, examples) = rayon::join(|| Checksums::prepare(&model, precision), || first(&model));
+    let (checksums, examples) = (checksums?, examples?);
+    let mut base = start::features(&model, &examples, precision)?;
     let strategies = attach_strategies(&file, &mut library, &mut model)?;
     let mut claims = Vec::new();
     for (method, strategy) in file.strategies.iter().zip(&strategies) {
@@ -67,9 +70,9 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     }
     let fitting = first(&model)?;
     if fitting.total_tokens() < examples.total_tokens() {
-        base = start::features(&load_model(&file, model.device.clone())?, &fitting)?;
+        base = start::features(&load_model(&file, model.device.clone())?, &fitting, precision)?;
     }
-    let start = Start::compare(&base, &start::features(&model, &fitting)?, &claims)?;
+    let start = Start::compare(&base, &start::features(&model, &fitting, precision)?, &claims)?;
 
     let data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
     let mut tasks = Vec::new();
@@ -88,7 +91,6 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     )
     .map_err(|error| file.at_method(schedule, error))?;
     reach::check(&file, &tasks, &phases, &scheduler)?;
-    let precision = file.train.precision.into();
     Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fthost_autograd::optim::{LossScaler, Optimizer};
-use fthost_autograd::{Precision, Tensor};
+use fthost_autograd::{Parameter, Precision, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
@@ -267,11 +267,11 @@ impl Parts<'_> {
         let since: Vec<&ModelParameter> = self.model.parameters.iter().filter(|p| p.trained() && !then(p)).collect();
         if !since.is_empty() {
             let pretrained = pretrained()?;
-            let values = pretrained.parameters.iter().map(|p| (p.parameter.name(), p.parameter.tensor()));
-            let values: BTreeMap<&str, &Tensor> = values.collect();
+            let values = pretrained.parameters.iter().map(|p| (p.parameter.name(), &p.parameter));
+            let values: BTreeMap<&str, &Parameter> = values.collect();
             for ModelParameter { parameter, .. } in since {
                 let value = values.get(parameter.name()).ok_or_else(|| unknown(parameter.name()))?;
-                parameter.set(value)?;
+                parameter.set(&value.tensor())?;
             }
         }
         self.restore_changed(changed, tensors)
@@ -312,7 +312,7 @@ impl Parts<'_> {
 /// The parameters that differ from the pretrained model's, or may, as a checkpoint names them.
 fn parameters(model: &AdaptedModel) -> BTreeMap<String, Tensor> {
     let trained = model.parameters.iter().filter(|p| p.trained());
-    trained.map(|p| (format!("{PARAMETER}{}", p.parameter.name()), p.parameter.tensor().clone())).collect()
+    trained.map(|p| (format!("{PARAMETER}{}", p.parameter.name()), p.parameter.tensor())).collect()
 }
 
 /// Gives the parameters that a checkpoint names their values.

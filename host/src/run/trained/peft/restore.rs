@@ -51,7 +51,7 @@ impl Adapter<'_> {
 
     fn set(&self, model: &AdaptedModel, p: &ModelParameter, path: &str) -> Result<()> {
         let tensor = self.weights.tensor(&self.names[path], &model.device)?;
-        let (found, expected) = (tensor.dims(), p.parameter.tensor().dims());
+        let (found, expected) = (tensor.dims(), p.parameter.dims());
         if found == expected {
             return Ok(p.parameter.set(&tensor)?);
         }
