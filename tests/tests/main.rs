@@ -12,8 +12,10 @@
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `full_disk` | runs whose disk is full |
+//! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `misbehaving` | plugins that fail while they run |
+//! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
@@ -36,8 +38,10 @@ mod demo;
 mod every_plugin;
 mod few_shot;
 mod full_disk;
+mod golden;
 mod lora;
 mod misbehaving;
+mod old_compiler;
 mod outside;
 mod peft_folders;
 mod prompts;

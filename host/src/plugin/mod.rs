@@ -28,7 +28,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fthost_autograd::{Parameter, Tensor};
 use fthost_plugin_api::abi::borrow::collect_text;
-use fthost_plugin_api::abi::tables::{OK, PluginApi};
+use fthost_plugin_api::abi::draft::about::{ABOUT_DRAFT, AboutDraft};
+use fthost_plugin_api::abi::growth::Theirs;
+use fthost_plugin_api::abi::tables::{OK, PluginApi, Str};
+use fthost_plugin_api::field;
 pub use fthost_plugin_api::{FisherLabels, MethodInfo, MethodKind, MethodNote, PluginInfo};
 
 pub use self::bridge::handles::RunHandles;
@@ -59,7 +62,7 @@ struct Opened {
     path: PathBuf,
     sha256: String,
     info: PluginInfo,
-    api: &'static PluginApi,
+    api: Theirs<'static, PluginApi>,
 }
 
 impl fmt::Debug for Plugin {
@@ -97,16 +100,17 @@ impl Plugin {
     pub fn built_in() -> Result<Option<Self>> {
         let wrong = |text: &dyn fmt::Display| Error::plugin(format!("the built-in methods cannot be used: {text}"));
         let api = fthost_plugin_api::builtin(&bridge::host_api::HOST_API).map_err(|error| wrong(&error))?;
-        open::check_table(api).map_err(|text| wrong(&text))?;
+        open::check_major(api).map_err(|text| wrong(&text))?;
         let plugin = Self::describe(PathBuf::from("built-in"), String::new(), api)?;
         Ok(Some(plugin).filter(|plugin| !plugin.info().methods.is_empty()))
     }
 
-    fn describe(path: PathBuf, sha256: String, api: &'static PluginApi) -> Result<Self> {
+    fn describe(path: PathBuf, sha256: String, api: Theirs<'static, PluginApi>) -> Result<Self> {
         let wrong = |text: String| Error::plugin(format!("{} cannot say what it holds: {text}", path.display()));
         let _ = bridge::session::take_reported();
+        let describe = api.need(field!(PluginApi, describe)).map_err(|error| wrong(error.to_string()))?;
         // SAFETY: the plugin's own function, with a sink that lives for the call.
-        let (status, text) = collect_text(|sink| unsafe { (api.describe)(sink) });
+        let (status, text) = collect_text(|sink| unsafe { describe(sink) });
         if status != OK {
             return Err(wrong(bridge::session::take_reported().unwrap_or_else(|| format!("status {status}"))));
         }
@@ -117,6 +121,30 @@ impl Plugin {
     /// What it says of itself.
     pub fn info(&self) -> &PluginInfo {
         &self.0.info
+    }
+
+    /// What a person should know of it, where it has the draft by which plugins say that.
+    ///
+    /// # Errors
+    /// Where it fails to say it.
+    pub fn about(&self) -> Result<Option<String>> {
+        let Some(get_extension) = self.api().get(field!(PluginApi, get_extension)) else { return Ok(None) };
+        // SAFETY: the plugin's own function; under this name it gives an `AboutDraft` that lives as long as the process, or null.
+        let about = unsafe { get_extension(Str::new(ABOUT_DRAFT)).cast::<AboutDraft>() };
+        if about.is_null() {
+            return Ok(None);
+        }
+        let wrong = |text: String| Error::plugin(format!("{} fails to say what it is: {text}", self.path().display()));
+        // SAFETY: as above.
+        let text = unsafe { Theirs::new(about) }.and_then(|about| about.need(field!(AboutDraft, text)));
+        let text = text.map_err(|error| wrong(error.to_string()))?;
+        let _ = bridge::session::take_reported();
+        // SAFETY: the plugin's own function, with a sink that lives for the call.
+        let (status, said) = collect_text(|sink| unsafe { text(sink) });
+        if status != OK {
+            return Err(wrong(bridge::session::take_reported().unwrap_or_else(|| format!("status {status}"))));
+        }
+        Ok(Some(said).filter(|said| !said.is_empty()))
     }
 
     /// The file it was opened from first; `built-in` for what is linked in.
@@ -151,7 +179,7 @@ impl Plugin {
         self.info().methods.iter().any(|method| method.kind == kind && method.name == name)
     }
 
-    pub(self) fn api(&self) -> &'static PluginApi {
+    pub(self) fn api(&self) -> Theirs<'static, PluginApi> {
         self.0.api
     }
 }

@@ -5,7 +5,6 @@
 //! write to, leaves nothing behind, and cannot change. It stays open, as does the library: nothing could say when the last
 //! pointer into it is gone.
 
-use std::ffi::c_void;
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,8 +13,10 @@ use std::time::Duration;
 
 use abi_stable::library::{AbiHeaderRef, ROOT_MODULE_LOADER_NAME_WITH_NUL};
 use abi_stable::std_types::{RResult, RStr};
+use fthost_plugin_api::abi::growth::Theirs;
 use fthost_plugin_api::abi::root::{Root_Ref, WANT_V1};
 use fthost_plugin_api::abi::tables::{ABI_MAJOR, ENTRY_V1, EntryV1, OK, PluginApi};
+use fthost_plugin_api::field;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -27,7 +28,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// The loader's or the plugin's own words, the file named.
-pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<&'static PluginApi> {
+pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<Theirs<'static, PluginApi>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let file = sealed_copy(&name, bytes).map_err(Error::io(format!("cannot copy the plugin {}", path.display())))?;
     let file = ManuallyDrop::new(file);
@@ -77,7 +78,7 @@ fn source_text(error: &dyn std::error::Error) -> String {
 }
 
 /// Comes in by the abi_stable root where there is one, else by the C entry.
-fn connect(library: &Library) -> Result<&'static PluginApi, String> {
+fn connect(library: &Library) -> Result<Theirs<'static, PluginApi>, String> {
     // SAFETY: under this name abi_stable puts a static whose address is the header; libloading reads it as such.
     let root = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
     let api = match root {
@@ -85,8 +86,8 @@ fn connect(library: &Library) -> Result<&'static PluginApi, String> {
         Err(_) => connect_c(library)?,
     };
     // SAFETY: a plugin gives a table that lives as long as the process, or null.
-    let api = unsafe { api.as_ref() }.ok_or("it gave no table")?;
-    check_table(api)?;
+    let api = unsafe { Theirs::new(api) }.map_err(|error| error.to_string())?;
+    check_major(api)?;
     Ok(api)
 }
 
@@ -113,14 +114,8 @@ fn connect_c(library: &Library) -> Result<*const PluginApi, String> {
     Err(session::take_reported().unwrap_or_else(|| format!("its entry gave status {status} and no reason")))
 }
 
-/// That the table is of this major and has what minor 0 had.
-pub(super) fn check_table(api: &PluginApi) -> Result<(), String> {
-    let least = std::mem::offset_of!(PluginApi, get_extension) + size_of::<*const c_void>();
-    if api.abi_major != ABI_MAJOR {
-        return Err(format!("its table is of ABI {}, this host's of {ABI_MAJOR}", api.abi_major));
-    }
-    if (api.struct_size as usize) < least {
-        return Err(format!("its table has {} bytes where ABI {ABI_MAJOR}.0 has {least}", api.struct_size));
-    }
-    Ok(())
+/// That the table is of this major.
+pub(super) fn check_major(api: Theirs<'static, PluginApi>) -> Result<(), String> {
+    let major = api.get(field!(PluginApi, abi_major));
+    if major == ABI_MAJOR { Ok(()) } else { Err(format!("its table is of ABI {major}, this host's of {ABI_MAJOR}")) }
 }

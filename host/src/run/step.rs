@@ -15,6 +15,7 @@ use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope};
 use super::reference::Holding;
 use super::task::episode_shape;
 use crate::adapted::AdaptedModel;
+use crate::cores;
 use crate::data::{Dataset, split_micro_batches};
 use crate::plugin::HeadInstance;
 use crate::{Error, Result};
@@ -153,20 +154,16 @@ impl Pass<'_> {
         let next = AtomicUsize::new(0);
         let sum = Mutex::new(OrderedSum::default());
         let failure: Mutex<Option<Error>> = Mutex::new(None);
-        rayon::scope(|scope| {
-            for _ in 0..rayon::current_num_threads().min(micro_batches.len()) {
-                scope.spawn(|_| {
-                    loop {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(places) = micro_batches.get(i) else { break };
-                        let outcome = one(places).and_then(|part| lock(&sum).add(i, part));
-                        if let Err(error) = outcome {
-                            lock(&failure).get_or_insert(error);
-                            next.store(micro_batches.len(), Ordering::Relaxed);
-                            break;
-                        }
-                    }
-                });
+        cores::on_each(micro_batches.len(), || {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(places) = micro_batches.get(i) else { break };
+                let outcome = one(places).and_then(|part| lock(&sum).add(i, part));
+                if let Err(error) = outcome {
+                    lock(&failure).get_or_insert(error);
+                    next.store(micro_batches.len(), Ordering::Relaxed);
+                    break;
+                }
             }
         });
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {

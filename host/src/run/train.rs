@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use fthost_autograd::optim;
-use fthost_plugin_api::{Event, Progress};
+use fthost_plugin_api::{Evaluation, Event, Progress};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoints;
@@ -22,6 +22,7 @@ use super::snapshot::{self, After, Parts, TrainState, parameters};
 use super::task::Task;
 use super::watch::{self, Mean, Watch};
 use crate::plugin::{State, Stateful, StrategyInstance};
+use crate::report::metrics::higher_is_better;
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::{Error, Result};
 
@@ -268,7 +269,9 @@ impl Trainer<'_> {
             found.push((i, metrics));
         }
         let value = seen.value();
-        self.learner.scheduler.on_evaluation(now, value)?;
+        let task = if let [(i, _)] = found.as_slice() { self.learner.tasks[*i].name.as_str() } else { "" };
+        let (metric, higher_is_better) = (watch.metric.as_str(), higher_is_better(&watch.metric));
+        self.learner.scheduler.on_evaluation(now, &Evaluation { value, metric, higher_is_better, task })?;
         let better = watch.see(step, value);
         if better {
             self.checkpoints.write_best(step, &parameters(self.learner.model))?;

@@ -35,9 +35,13 @@ impl Strategy for Ia3 {
     const PEFT_TYPE: Option<&'static str> = Some("IA3");
 
     fn new(config: Ia3Config) -> Result<Self> {
-        if let (Targets::Names(targets), Targets::Names(feedforward)) = (&config.targets, &config.feedforward)
-            && let Some(name) = feedforward.iter().find(|name| !targets.contains(name))
-        {
+        let unknown = match (&config.targets, &config.feedforward) {
+            (Targets::Names(targets), Targets::Names(feedforward)) => {
+                feedforward.iter().find(|name| !targets.contains(name))
+            }
+            _ => None,
+        };
+        if let Some(name) = unknown {
             return Err(Error::new(format!(
                 "feedforward names `{name}`, which targets does not: add it to targets, or take it out of feedforward"
             )));
