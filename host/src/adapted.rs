@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fthost_autograd::{Device, Parameter};
-use fthost_models::Model;
+use fthost_models::{Modality, Model};
 
 use crate::handles::RunHandles;
 
@@ -100,7 +100,7 @@ impl AdaptedModel {
                 decay_said: None,
             })
             .collect();
-        let handles = Arc::new(RunHandles::new(device.clone()));
+        let handles = Arc::new(RunHandles::new(device.clone(), seed));
         Self { model, parameters, matches: Vec::new(), device, seed, tasks: 1, tokenize: None, handles }
     }
 
@@ -110,6 +110,23 @@ impl AdaptedModel {
             self.handles.push(&new.parameter);
         }
         &self.handles
+    }
+
+    /// The name of a block group, and of the stream that it is part of; the last one, of heads, is part of none.
+    pub fn group_name(&self, group: usize) -> (String, &'static str) {
+        match group {
+            last if last + 1 >= self.model.info().groups => ("head".into(), ""),
+            0 => ("embeddings".into(), self.stream()),
+            block => (format!("layer.{}", block - 1), self.stream()),
+        }
+    }
+
+    /// The name of the model's one stream.
+    pub fn stream(&self) -> &'static str {
+        match self.model.info().modality {
+            Modality::Text { .. } => "text",
+            Modality::Images { .. } => "image",
+        }
     }
 
     /// Parameters that train now.

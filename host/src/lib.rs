@@ -16,6 +16,7 @@
 pub mod adapted;
 pub mod auto;
 pub mod compare;
+pub mod cores;
 pub mod data;
 pub mod error;
 mod handles;

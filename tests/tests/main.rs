@@ -14,9 +14,11 @@
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `full_disk` | runs whose disk is full |
+//! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
+//! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
@@ -44,9 +46,11 @@ mod denominators;
 mod every_plugin;
 mod few_shot;
 mod full_disk;
+mod golden;
 mod lora;
 mod merging;
 mod misbehaving;
+mod old_compiler;
 mod outside;
 mod peft_folders;
 mod prompts;

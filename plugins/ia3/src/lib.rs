@@ -35,10 +35,13 @@ impl Strategy for Ia3 {
     const PEFT_TYPE: Option<&'static str> = Some("IA3");
 
     fn new(config: Ia3Config) -> Result<Self> {
-        if let (Targets::Names(targets), Targets::Names(feedforward)) = (&config.targets, &config.feedforward)
-            && let Some(name) =
+        let unknown = match (&config.targets, &config.feedforward) {
+            (Targets::Names(targets), Targets::Names(feedforward)) => {
                 feedforward.iter().find(|name| !targets.iter().any(|path| path.ends_with(name.as_str())))
-        {
+            }
+            _ => None,
+        };
+        if let Some(name) = unknown {
             return Err(Error::new(format!(
                 "feedforward names `{name}`, which targets does not: add it to targets, or take it out of feedforward"
             )));

@@ -101,7 +101,8 @@ export_plugin! {
     ops = [
         "low_rank@1", "dropout@1", "matmul@1", "affine@1", "add@1", "low_rank_norm@1", "clamp_min@1", "div@1", "mul@1",
         "reshape@1", "sub@1", "linear@1",
-    ]
+    ],
+    about = "LoRA (Hu et al. 2021, arXiv:2106.09685), rsLoRA (arXiv:2312.03732), DoRA (arXiv:2402.09353) as PEFT computes them"
 }
 
 #[cfg(test)]

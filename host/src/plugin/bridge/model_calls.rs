@@ -43,6 +43,11 @@ pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
             let params: Params = read(method, params)?;
             session::with_model_mut(|model, declares| reply(&named(model, declares, &params)?))
         }
+        model_call::TRAINABLE => session::with_model(|model, _| {
+            let all = model.parameters.iter().enumerate();
+            let training = all.filter(|(_, of)| of.parameter.trainable());
+            reply(&training.map(|(i, _)| model.handles().handle(i)).collect::<Vec<_>>())
+        }),
         model_call::SET_PARAMS => {
             let params: SetParams = read(method, params)?;
             let indices = params.handles.iter().map(|handle| Ok(session::parameter(*handle)?.0));

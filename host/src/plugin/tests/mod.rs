@@ -20,6 +20,7 @@ use crate::run::state::snapshot::Parts;
 use crate::{Error, Result};
 
 mod methods;
+mod tables;
 
 /// y = x W^T with W the identity, hooked at `layer.0.dense`.
 struct OneLayer {
@@ -417,7 +418,7 @@ fn a_head_gives_a_loss() {
 #[test]
 fn a_scheduler_gives_rates() {
     let progress = Progress { step: 3, total_steps: 10, steps_per_epoch: 5 };
-    let group = Group { lr: 0.5, momentum: 0.9 };
+    let group = Group::new(0.5, 0.9);
     let create = |what: &str| SchedulerInstance::create(&plugin(), "test-half", &json!({ "what": what })).unwrap();
     assert_eq!(create("").rate(&progress, &group).unwrap(), Rate { lr: 0.25, momentum: 0.9 });
     let text = message(create("nan").rate(&progress, &group));

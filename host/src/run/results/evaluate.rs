@@ -2,9 +2,9 @@
 
 use fthost_autograd::{DType, Tape, TapeOptions, Tensor};
 use fthost_plugin_api::{PredictionKind, TargetKind};
-use rayon::prelude::*;
 
 use crate::Result;
+use crate::cores;
 use crate::data::UNCOUNTED;
 use crate::report::entities::{self, Tags};
 use crate::report::metrics::{self, ClassMetrics, Scores, ValueMetrics};
@@ -152,12 +152,12 @@ fn over_chunks<T: Send>(
 ) -> Result<Vec<T>> {
     // Batches on a GPU are bigger: parallelism is inside the op there.
     let chunk = if pass.model.device.is_cpu() { ROWS } else { 8 * ROWS };
-    let chunks = rows.par_chunks(chunk).map(|rows| {
+    let chunks: Vec<&[u32]> = rows.chunks(chunk).collect();
+    cores::map(&chunks, |rows| {
         let part = one(rows)?;
         progress(rows.len());
         Ok(part)
-    });
-    chunks.collect()
+    })
 }
 
 fn evaluation_tape(pass: &Pass<'_>) -> Tape {

@@ -12,6 +12,7 @@ use fthost_autograd::{Dropout, Gradients, Tape, TapeOptions};
 use fthost_plugin_api::LossScope;
 
 use super::reference::Holding;
+use crate::cores;
 use crate::data::split_micro_batches;
 use crate::run::pass::{Pass, episode_shape, read_of, scalar};
 use crate::{Error, Result};
@@ -112,21 +113,17 @@ impl Pass<'_> {
         let next = AtomicUsize::new(0);
         let sum = OrderedSum::default();
         let failure: Mutex<Option<Error>> = Mutex::new(None);
-        rayon::scope(|scope| {
-            for _ in 0..rayon::current_num_threads().min(micro_batches.len()) {
-                scope.spawn(|_| {
-                    loop {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(places) = micro_batches.get(i) else { break };
-                        let add = |total: &mut BatchGradients, part| total.add(part, false);
-                        let outcome = one(places).and_then(|part| sum.add(i, part, add));
-                        if let Err(error) = outcome {
-                            lock(&failure).get_or_insert(error);
-                            next.store(micro_batches.len(), Ordering::Relaxed);
-                            break;
-                        }
-                    }
-                });
+        cores::on_each(micro_batches.len(), || {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(places) = micro_batches.get(i) else { break };
+                let add = |total: &mut BatchGradients, part| total.add(part, false);
+                let outcome = one(places).and_then(|part| sum.add(i, part, add));
+                if let Err(error) = outcome {
+                    lock(&failure).get_or_insert(error);
+                    next.store(micro_batches.len(), Ordering::Relaxed);
+                    break;
+                }
             }
         });
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {

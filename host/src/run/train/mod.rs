@@ -12,10 +12,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use fthost_autograd::optim;
-use fthost_plugin_api::{Event, Progress};
+use fthost_plugin_api::{Evaluation, Event, Progress};
 
 use crate::adapted::AdaptedModel;
 use crate::plugin::{State, Stateful, StrategyInstance};
+use crate::report::metrics::higher_is_better;
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::run::results::evaluate::evaluate;
 use crate::run::setup::phase::{Batch, Phase};
@@ -266,7 +267,9 @@ impl Trainer<'_> {
             found.push((i, metrics));
         }
         let value = seen.value();
-        self.learner.scheduler.on_evaluation(now, value)?;
+        let task = if let [(i, _)] = found.as_slice() { self.learner.tasks[*i].name.as_str() } else { "" };
+        let (metric, higher_is_better) = (watch.metric.as_str(), higher_is_better(&watch.metric));
+        self.learner.scheduler.on_evaluation(now, &Evaluation { value, metric, higher_is_better, task })?;
         let better = watch.see(step, value);
         if better {
             let (changed, tensors) = self.parts().changed()?;

@@ -1,5 +1,7 @@
 //! One optimizer step: the gradients of a batch, penalties, clipping, the update.
 
+use std::collections::BTreeMap;
+
 use fthost_autograd::optim::{self, LossScaler};
 use fthost_autograd::{Gradients, Precision, Tape, Tensor};
 use fthost_plugin_api::{Group, Progress, Rate, Sampling};
@@ -93,7 +95,7 @@ impl Learner<'_> {
         if batch.first {
             state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(batch.task, &gradients)?;
         }
-        let base = self.rate(now, 1.0)?;
+        let base = self.rate(now, self.model.model.info().groups.saturating_sub(1), 1.0)?;
         // A mean over nothing is no number. Penalties, momentum and decay alone would only take away from what was learned.
         if weight == 0.0 {
             return Ok(Step { loss: 0.0, penalty: None, gradient_norm: 0.0, lr: base.lr, update: Update::Empty });
@@ -120,7 +122,7 @@ impl Learner<'_> {
             (false, false) => Update::NotFinite,
         };
         if update == Update::Taken {
-            self.update(&gradients, now, base)?;
+            self.update(&gradients, now)?;
         }
         Ok(Step { loss, penalty, gradient_norm, lr: base.lr, update })
     }
@@ -228,20 +230,27 @@ impl Learner<'_> {
         Ok(norm)
     }
 
-    /// Rate and momentum of the parameters with a learning-rate factor.
-    fn rate(&self, now: &Progress, factor: f64) -> Result<Rate> {
+    /// Rate and momentum of a block group's parameters with a learning-rate factor.
+    fn rate(&self, now: &Progress, group: usize, factor: f64) -> Result<Rate> {
         let momentum = self.settings.momentum();
-        match self.fixed_lr {
-            None => self.scheduler.rate(now, &Group { lr: self.settings.lr * factor, momentum }),
-            Some(lr) => Ok(Rate { lr: lr * factor, momentum }),
+        if let Some(lr) = self.fixed_lr {
+            return Ok(Rate { lr: lr * factor, momentum });
         }
+        let (name, stream) = self.model.group_name(group);
+        let group = Group { name: &name, number: group, stream, lr: self.settings.lr * factor, momentum };
+        self.scheduler.rate(now, &group)
     }
 
-    /// Updates every parameter with a gradient. `base` is the rate of those with factor 1.
-    fn update(&mut self, gradients: &Gradients, now: &Progress, base: Rate) -> Result<()> {
+    /// Updates every parameter with a gradient.
+    fn update(&mut self, gradients: &Gradients, now: &Progress) -> Result<()> {
+        let mut rates: BTreeMap<(usize, u64), Rate> = BTreeMap::new();
         for parameter in self.model.trainable() {
             let Some(gradient) = gradients.get(&parameter.parameter) else { continue };
-            let rate = if parameter.lr_factor == 1.0 { base } else { self.rate(now, parameter.lr_factor)? };
+            let of = (parameter.group, parameter.lr_factor.to_bits());
+            let rate = match rates.get(&of) {
+                Some(rate) => *rate,
+                None => *rates.entry(of).or_insert(self.rate(now, parameter.group, parameter.lr_factor)?),
+            };
             let gradient: Tensor = gradient.to_dense(parameter.parameter.dims())?;
             let decays = parameter.decays(self.settings.decay_biases_and_norms);
             self.optimizer.step(
