@@ -121,7 +121,7 @@ mod tests {
                 // Held while what it does is split, as a plugin may hold something across an op.
                 HELD.with_borrow_mut(|()| {
                     let _held = lock_of_all.lock().unwrap();
-                    Ok::<u64, ()>((0..10_000_u64).into_par_iter().with_min_len(10).sum())
+                    Ok::<u32, ()>((0..10_000_u32).into_par_iter().with_max_len(10).sum())
                 })
             })
         });

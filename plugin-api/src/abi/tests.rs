@@ -12,7 +12,7 @@ use super::{
     calls,
     calls::{Evaluation, HeadCall, HookCall, LogRecord, OpCall},
     draft::about::ABOUT_DRAFT,
-    growth::{Grows, Theirs},
+    growth::{Field, Grows, Theirs},
     note::{MethodFacts, PluginFacts, first_line},
     tables::*,
 };
@@ -41,7 +41,7 @@ mod host {
     }
     pub(super) unsafe extern "C" fn log(record: *const LogRecord) {
         let record = unsafe { Theirs::new(record) }.unwrap();
-        let text = |field| unsafe { record.get(field).as_str() }.unwrap().to_owned();
+        let text = |field: Field<LogRecord, Str>| unsafe { record.get(field).as_str() }.unwrap().to_owned();
         let (message, fields) = (text(field!(LogRecord, message)), text(field!(LogRecord, fields)));
         LOGS.with_borrow_mut(|logs| logs.push((record.get(field!(LogRecord, level)), message, fields)));
     }
@@ -308,6 +308,7 @@ fn a_scheduler_answers() {
     assert_eq!(place.rate.later.number, calls::Appended::NUMBER, "what there is no room for stays as it was");
 
     place.rate.struct_size = minor_0::RATE - 8;
+    let out = &raw mut place;
     assert_eq!(unsafe { rate(made.0.data, &raw const progress, &raw const group, out.cast()) }, FAILED);
     assert_eq!(last_error().1, "its Rate has 16 bytes where plugin ABI 1.0 has 24");
     assert_eq!(unsafe { rate(made.0.data, ptr::null(), &raw const group, out.cast()) }, FAILED);

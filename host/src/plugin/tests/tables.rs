@@ -5,7 +5,7 @@ use std::ffi::c_void;
 
 use fthost_plugin_api::abi::borrow::collect_text;
 use fthost_plugin_api::abi::calls::{self, HeadCall, HookCall};
-use fthost_plugin_api::abi::growth::Grows;
+use fthost_plugin_api::abi::growth::{Field, Grows};
 use fthost_plugin_api::abi::tables::{
     BaseVtable, HookVtable, HostApi, Instance, SchedulerVtable, Slice, Status, StrategyVtable, TaskHeadVtable,
     TextSink, hook_kind, kind, minor_0,
@@ -88,7 +88,7 @@ unsafe extern "C" fn rate(
 ) -> Status {
     unsafe {
         let (progress, group) = (Theirs::new(progress).unwrap(), Theirs::new(group).unwrap());
-        let text = |field| group.get(field).as_str().unwrap();
+        let text = |field: Field<calls::Group, Str>| group.get(field).as_str().unwrap();
         let (name, stream) = (text(field!(calls::Group, name)), text(field!(calls::Group, stream)));
         let (step, number) = (progress.get(field!(calls::Progress, step)), group.get(field!(calls::Group, number)));
         hear(format!("step {step}: group {number} {name:?} of {stream:?}"));
@@ -104,7 +104,7 @@ unsafe extern "C" fn on_evaluation(
 ) -> Status {
     unsafe {
         let evaluation = Theirs::new(evaluation).unwrap();
-        let text = |field| evaluation.get(field).as_str().unwrap();
+        let text = |field: Field<calls::Evaluation, Str>| evaluation.get(field).as_str().unwrap();
         let (metric, task) = (text(field!(calls::Evaluation, metric)), text(field!(calls::Evaluation, task)));
         let value = evaluation.get(field!(calls::Evaluation, value));
         hear(format!("{task}: {metric} {value}, {}", evaluation.get(field!(calls::Evaluation, higher_is_better))));
