@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use fthost::report::text::wrapped;
 use fthost::data::may_have_header;
+use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
 use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
