@@ -1,5 +1,7 @@
 //! From the author's four traits to the tables of functions that the host calls.
 
+#![allow(clippy::needless_update, reason = "a later minor appends fields")]
+
 use std::{collections::BTreeMap, ffi::c_void};
 
 use serde::{Deserialize, Serialize};

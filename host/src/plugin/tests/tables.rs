@@ -1,5 +1,7 @@
 //! Tables and calls of other lengths than ours, functions that are null, several streams: a plugin written by hand, as in C.
 
+#![allow(clippy::needless_update, reason = "a later minor appends fields")]
+
 use std::cell::RefCell;
 use std::ffi::c_void;
 
