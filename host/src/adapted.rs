@@ -88,7 +88,7 @@ impl AdaptedModel {
                 in_model: true,
                 group: base.group,
                 lr_factor: 1.0,
-                decay: decays(base.parameter.name(), base.parameter.tensor().dims()),
+                decay: decays(base.parameter.name(), base.parameter.dims()),
             })
             .collect();
         let handles = Arc::new(RunHandles::new(device.clone()));

@@ -16,4 +16,4 @@ pub use fthost_autograd as autograd;
 pub use model::{BaseParameter, Features, HeadStyle, Input, Modality, Model, ModelInfo, Read, SavedHead, TextInput};
 pub use site::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind};
 pub use transformer::Encoder;
-pub use weights::Weights;
+pub use weights::{FileState, Weights};

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use fthost_autograd::{Layout, Parameter, Result, Tape, Tensor, Value};
 
-use crate::LoadError;
 use crate::site::{Hook, Site};
+use crate::{FileState, LoadError};
 
 /// A micro-batch of inputs.
 #[derive(Clone, Debug)]
@@ -135,6 +135,11 @@ pub trait Model: Send + Sync {
 
     /// Every parameter, from the bottom up. All are trainable at first; the host freezes.
     fn parameters(&self) -> &[BaseParameter];
+
+    /// The files that its parameters were read from; none where they came from elsewhere.
+    fn files(&self) -> &[FileState] {
+        &[]
+    }
 
     /// Sets a hook at a site, after those already there. Errors where the site is unknown or of another kind.
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()>;

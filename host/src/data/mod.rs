@@ -25,6 +25,7 @@ mod store;
 pub mod table;
 pub mod text;
 
+pub(crate) use bytes::cache_folder;
 pub use dataset::Dataset;
 pub use episodes::Episodes;
 pub use fingerprint::fingerprint;

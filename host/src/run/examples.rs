@@ -49,7 +49,7 @@ impl ExampleGradients for TaskExamples<'_> {
                 gradients.scale(1.0 / terms)?;
                 gradients.densify()?;
                 for (parameter, gradient) in gradients.iter() {
-                    visit(parameter, &gradient.to_dense(parameter.tensor().dims())?, weight)?;
+                    visit(parameter, &gradient.to_dense(parameter.dims())?, weight)?;
                 }
             }
         }

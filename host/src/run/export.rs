@@ -93,7 +93,7 @@ impl Saved<'_> {
             let Owner::Strategy(strategy) = p.owner else { continue };
             if given.get(strategy).is_none_or(Option::is_none) {
                 let root = if p.in_model { TUNED } else { "" };
-                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor().clone());
+                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor());
             }
         }
         // PEFT wraps the model once more where it adds something inside of it, which prompts and prefixes do not.
@@ -101,7 +101,7 @@ impl Saved<'_> {
         let root = if outside { WRAPPED } else { TUNED };
         for p in &self.model.parameters {
             if matches!(p.owner, Owner::Head(_)) || (p.owner == Owner::Base && p.trained()) {
-                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor().clone());
+                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor());
             }
         }
         tensors
@@ -112,7 +112,7 @@ impl Saved<'_> {
 pub fn write_model(model: &AdaptedModel, labels: &Labels, per_token: bool, folder: &Path) -> Result<Exported> {
     let info = model.model.info();
     let head: Vec<(String, Tensor)> =
-        heads(model).iter().map(|p| (head_path(info, p.parameter.name()), p.parameter.tensor().clone())).collect();
+        heads(model).iter().map(|p| (head_path(info, p.parameter.name()), p.parameter.tensor())).collect();
     let labelled = only(labels).map_or(&[][..], Vec::as_slice);
     model.model.save_folder(folder, &SavedHead { tensors: &head, labels: labelled, per_token })?;
     write_labels(labels, folder)?;

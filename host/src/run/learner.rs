@@ -210,7 +210,7 @@ impl Learner<'_> {
         for parameter in self.model.trainable() {
             let Some(gradient) = gradients.get(&parameter.parameter) else { continue };
             let rate = if parameter.lr_factor == 1.0 { base } else { self.rate(now, parameter.lr_factor)? };
-            let gradient: Tensor = gradient.to_dense(parameter.parameter.tensor().dims())?;
+            let gradient: Tensor = gradient.to_dense(parameter.parameter.dims())?;
             let decays = parameter.decay || self.settings.decay_biases_and_norms;
             self.optimizer.step(
                 &parameter.parameter,

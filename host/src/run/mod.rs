@@ -4,6 +4,7 @@
 
 pub mod checkpoint;
 pub mod demo;
+mod digests;
 pub mod estimate;
 pub mod evaluate;
 pub mod events;

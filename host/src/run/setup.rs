@@ -43,16 +43,21 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
     // Plugins first: a wrong option must not wait for a model to load.
     let (file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
-    let checksums = Checksums::of_base(&model)?;
-    let mut data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
+    let precision: Precision = file.train.precision.into();
+    // Reading a tokenizer takes one core: the others pack meanwhile.
+    let (checksums, data) = rayon::join(
+        || Checksums::prepare(&model, precision),
+        || file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>(),
+    );
+    let (checksums, mut data) = (checksums?, data?);
 
-    let base = proof::features(&model, &data[0].train)?;
+    let base = proof::features(&model, &data[0].train, precision)?;
     let strategies = attach_strategies(&file, &mut library, &mut model)?;
     let mut claims = Vec::new();
     for (method, strategy) in file.strategies.iter().zip(&strategies) {
         claims.push((method.plugin.clone(), strategy.starts_at_base()?));
     }
-    let start = Start::compare(&base, &proof::features(&model, &data[0].train)?, &claims)?;
+    let start = Start::compare(&base, &proof::features(&model, &data[0].train, precision)?, &claims)?;
 
     let mut tasks = Vec::new();
     for (i, data) in data.drain(..).enumerate() {
@@ -69,7 +74,6 @@ pub(super) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) ->
         &schedule.config,
     )
     .map_err(|error| file.at_method(schedule, error))?;
-    let precision = file.train.precision.into();
     Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
 }
 

@@ -254,7 +254,7 @@ impl Parts<'_> {
 /// The parameters that have trained, as a checkpoint names them.
 pub fn parameters(model: &AdaptedModel) -> BTreeMap<String, Tensor> {
     let trained = model.parameters.iter().filter(|p| p.trained());
-    trained.map(|p| (format!("{PARAMETER}{}", p.parameter.name()), p.parameter.tensor().clone())).collect()
+    trained.map(|p| (format!("{PARAMETER}{}", p.parameter.name()), p.parameter.tensor())).collect()
 }
 
 /// Gives the parameters that a checkpoint names their values.

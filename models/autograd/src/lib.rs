@@ -27,7 +27,7 @@ pub use candle_core::{DType, Device, Error, Result, Tensor};
 pub use gradients::{Gradient, Gradients};
 pub use layout::Layout;
 pub use ops::Activation;
-pub use parameter::Parameter;
+pub use parameter::{Parameter, Reading, Source};
 pub use tape::{Dropout, NodeId, Tape, TapeOptions, Vjp};
 pub use value::Value;
 

@@ -110,6 +110,7 @@ impl Tape {
         if !self.options.recording || !parameter.trainable() {
             return Value::of_parameter(parameter, None);
         }
+        parameter.held(); // what trains is no longer at rest
         let mut known = self.parameters.borrow_mut();
         let node = *known.entry(parameter.id()).or_insert_with(|| {
             self.push(Node { inputs: Vec::new(), backward: None, parameter: Some(parameter.clone()) })

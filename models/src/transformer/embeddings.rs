@@ -108,7 +108,7 @@ impl Embeddings {
 impl TextEmbeddings {
     /// The longest sequence.
     pub(crate) fn max_tokens(&self) -> usize {
-        self.positions.tensor().dims()[0] - self.first_position
+        self.positions.dims()[0] - self.first_position
     }
 
     fn forward(&self, pass: Pass<'_>, text: &TextInput) -> Result<Embedded> {
@@ -122,7 +122,7 @@ impl TextEmbeddings {
         let shift = pass.position_shift();
         let start = self.first_position + shift;
         let longest = layout.ranges().map(|range| range.len()).max().unwrap_or(0);
-        let rows = self.positions.tensor().dims()[0];
+        let rows = self.positions.dims()[0];
         if start + longest > rows {
             let moved = if shift > 0 { format!(", moved up by {shift} for prefixes,") } else { String::new() };
             candle_core::bail!(
@@ -156,8 +156,8 @@ impl TextEmbeddings {
             candle_core::bail!("sequence {i} is empty; even an empty text has its special tokens");
         }
         let within = |ids: &[u32], table: &Parameter, what: &str| match ids.iter().max() {
-            Some(&max) if max as usize >= table.tensor().dims()[0] => {
-                let rows = table.tensor().dims()[0];
+            Some(&max) if max as usize >= table.dims()[0] => {
+                let rows = table.dims()[0];
                 candle_core::bail!("{what} {max} is outside {}, which has {rows} rows", table.name())
             }
             _ => Ok(()),

@@ -12,9 +12,9 @@ use super::embeddings::{Embedded, Embeddings, WORD_EMBEDDINGS};
 use crate::builder::{Builder, Origin};
 use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
-use crate::weights::Weights;
 use crate::{
-    BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
+    BaseParameter, Features, FileState, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead,
+    Site,
 };
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.
@@ -35,9 +35,7 @@ pub struct Encoder {
     pub(super) stored_shapes: Vec<Vec<usize>>,
     /// config.json.
     pub(super) config: serde_json::Value,
-    /// The checkpoint, and the names of its tensors that are no part of the encoder.
-    pub(super) checkpoint: Option<(Weights, Vec<String>)>,
-    pub(super) device: Device,
+    files: Vec<FileState>,
 }
 
 impl fmt::Debug for Encoder {
@@ -74,7 +72,7 @@ impl Encoder {
             None => None,
         };
 
-        let Builder { sites, parameters, stored_shapes, used, .. } = builder;
+        let Builder { sites, parameters, stored_shapes, .. } = builder;
         // The last group is the heads' own, also where the model itself has nothing above its blocks.
         let groups = config.layers + 2;
         Ok(Self {
@@ -89,14 +87,10 @@ impl Encoder {
             parameters,
             stored_shapes,
             config: json,
-            checkpoint: match origin {
-                Origin::Checkpoint(weights) => {
-                    let extra = weights.names().filter(|name| !used.contains(*name)).map(str::to_owned).collect();
-                    Some((weights, extra))
-                }
-                Origin::New { .. } => None,
+            files: match &origin {
+                Origin::Checkpoint(weights) => weights.files(),
+                Origin::New { .. } => Vec::new(),
             },
-            device: device.clone(),
         })
     }
 
@@ -141,6 +135,10 @@ impl Model for Encoder {
 
     fn parameters(&self) -> &[BaseParameter] {
         &self.parameters
+    }
+
+    fn files(&self) -> &[FileState] {
+        &self.files
     }
 
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {

@@ -61,7 +61,7 @@ impl Run {
 
     fn set(&self, name: &str, to: &[f32]) {
         let parameter = parameter(&self.model, name);
-        parameter.set(&Tensor::from_slice(to, parameter.tensor().dims(), &Device::Cpu).unwrap()).unwrap();
+        parameter.set(&Tensor::from_slice(to, parameter.dims(), &Device::Cpu).unwrap()).unwrap();
     }
 
     fn ewc(&mut self, options: Value) -> RegularizerInstance {
@@ -103,7 +103,7 @@ impl Run {
                 batch.gradients.accumulate(tape.backward(&penalty).unwrap()).unwrap();
             }
             for (parameter, gradient) in batch.gradients.iter() {
-                let step = gradient.to_dense(parameter.tensor().dims()).unwrap().affine(-0.05, 0.0).unwrap();
+                let step = gradient.to_dense(parameter.dims()).unwrap().affine(-0.05, 0.0).unwrap();
                 parameter.set(&(parameter.tensor() + step).unwrap()).unwrap();
             }
         }

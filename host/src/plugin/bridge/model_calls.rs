@@ -2,7 +2,7 @@
 
 use crate::error::plain;
 use fthost_autograd::random::Stream;
-use fthost_autograd::{DType, Device, Parameter, Tensor};
+use fthost_autograd::{DType, Device, Parameter, Tape, Tensor};
 use fthost_models::{Modality, Site, SiteKind};
 use fthost_plugin_api as api;
 use fthost_plugin_api::abi::tables::model_call;
@@ -121,7 +121,7 @@ fn info_of(model: &AdaptedModel, index: usize) -> api::ParamInfo {
     let of = &model.parameters[index];
     api::ParamInfo {
         path: of.parameter.name().to_owned(),
-        shape: of.parameter.tensor().dims().to_vec(),
+        shape: of.parameter.dims().to_vec(),
         trainable: of.parameter.trainable(),
         group: of.group,
         base: of.owner == Owner::Base,
@@ -359,7 +359,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
             }
             let mut ids = stream.permutation(vocabulary);
             ids.truncate(rows);
-            gather(&table, ids)
+            gather(table, &ids)
         }
         api::Init::TextRows { text } => {
             let (table, rows) = embedding_rows(model, shape)?;
@@ -369,7 +369,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
             if tokens.is_empty() {
                 return Err(format!("the text {text:?} has no tokens"));
             }
-            gather(&table, tokens.iter().copied().cycle().take(rows).collect())
+            gather(table, &tokens.iter().copied().cycle().take(rows).collect::<Vec<_>>())
         }
         api::Init::Copy { tensor } => copy(*tensor, shape),
         other => return Err(format!("this host does not know the init {other:?}; update fthost")),
@@ -378,7 +378,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
 }
 
 /// The word embeddings `[vocabulary, width]` and how many of their rows make `shape`.
-fn embedding_rows(model: &AdaptedModel, shape: &[usize]) -> Result<(Tensor, usize), String> {
+fn embedding_rows<'a>(model: &'a AdaptedModel, shape: &[usize]) -> Result<(&'a Parameter, usize), String> {
     let info = model.model.info();
     let path = info.word_embeddings.as_ref().ok_or_else(|| format!("{} has no word embeddings", info.model_type))?;
     let table = model
@@ -387,8 +387,8 @@ fn embedding_rows(model: &AdaptedModel, shape: &[usize]) -> Result<(Tensor, usiz
         .map(|p| &p.parameter)
         .find(|p| p.name().strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest == ".weight"))
         .ok_or_else(|| format!("the word embeddings {path} are no parameter of the model"))?;
-    match (table.tensor().dims(), shape) {
-        ([_, width], [rows, columns]) if width == columns => Ok((table.tensor().clone(), *rows)),
+    match (table.dims(), shape) {
+        ([_, width], [rows, columns]) if width == columns => Ok((table, *rows)),
         (table, _) => Err(format!("rows of the word embeddings {table:?} do not have this shape")),
     }
 }
@@ -404,8 +404,7 @@ fn copy(handle: u64, shape: &[usize]) -> fthost_autograd::Result<Tensor> {
 }
 
 /// A copy of some rows, on the CPU.
-fn gather(table: &Tensor, ids: Vec<u32>) -> fthost_autograd::Result<Tensor> {
-    let n = ids.len();
-    let ids = Tensor::from_vec(ids, n, table.device())?;
-    table.index_select(&ids, 0)?.to_device(&Device::Cpu)
+fn gather(table: &Parameter, ids: &[u32]) -> fthost_autograd::Result<Tensor> {
+    let tape = Tape::evaluation();
+    tape.embedding(&tape.parameter(table), ids)?.into_tensor().to_device(&Device::Cpu)
 }

@@ -194,7 +194,7 @@ impl<'a> Adapter<'a> {
             let path = keys.path(p);
             match self.names.get(&path) {
                 Some(name) => {
-                    let shape = p.parameter.tensor().dims();
+                    let shape = p.parameter.dims();
                     p.parameter.set(&self.weights.tensor_of_shape(name, shape, &model.device)?)?;
                     left.remove(path.as_str());
                 }
