@@ -3,10 +3,9 @@
 use std::ffi::c_void;
 
 use super::{
-    failure::Guarded,
+    failure::{Guarded, free},
     host,
     tables::{HookCall, HookVtable, Status, hook_kind},
-    vtables::{free, give_optional},
 };
 use crate::{AttentionHook, BlockHook, EmbeddingHook, Error, LinearHook, Result, Tensor};
 
@@ -30,7 +29,7 @@ impl Frame<'_> {
             return Err(self.misfit("outputs", N, self.outputs.len()));
         }
         for (place, result) in self.outputs.iter_mut().zip(results) {
-            *place = give_optional(result)?;
+            *place = result.map_or(Ok(0), Tensor::give)?;
         }
         Ok(())
     }
