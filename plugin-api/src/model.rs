@@ -177,6 +177,12 @@ impl Param {
     }
 }
 
+impl Operand for Param {
+    fn handle(&self) -> u64 {
+        self.handle
+    }
+}
+
 impl fmt::Display for Param {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `arrows` | which modules import which: no circles, and the order that ARCHITECTURE.md states |
 //! | `auto` | searches: what they try, that they see no test examples, runs that fail or are stopped |
 //! | `bad_input` | mistakes in run files, models, data and folders, and their errors |
 //! | `best` | the best model, also where parameters thaw after it |
@@ -34,6 +35,7 @@
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod arrows;
 mod auto;
 mod bad_input;
 mod best;

@@ -6,11 +6,7 @@ use std::collections::HashMap;
 use candle_core::{Result, Tensor};
 
 use crate::gradients::Sum;
-use crate::{Gradient, Gradients, Layout, Parameter, Precision, Value};
-
-/// Index of a node of one tape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(usize);
+use crate::{Gradient, Gradients, Layout, NodeId, Parameter, Precision, Value};
 
 /// Where a training pass draws its dropout masks from. Numbers are counted per example, so that masks depend neither on the
 /// split into micro-batches nor on the number of threads.

@@ -4,11 +4,10 @@ use std::ffi::c_void;
 
 use super::{
     calls::HookCall,
-    failure::{Guarded, guard},
+    failure::{Guarded, free, guard},
     growth::{Grows, Theirs},
     host,
     tables::{HookVtable, Status, hook_kind},
-    vtables::{free, give_optional},
 };
 use crate::{AttentionHook, BlockHook, EmbeddingHook, Error, LinearHook, Result, Tensor, field};
 
@@ -32,7 +31,7 @@ impl Frame<'_> {
             return Err(self.misfit("outputs", N, self.outputs.len()));
         }
         for (place, result) in self.outputs.iter_mut().zip(results) {
-            *place = give_optional(result)?;
+            *place = result.map_or(Ok(0), Tensor::give)?;
         }
         Ok(())
     }

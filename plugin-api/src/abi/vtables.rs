@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     calls::{self, HeadCall},
-    failure::{Guarded, catch},
+    failure::{Guarded, free},
     growth::{Grows, Place, Theirs},
     tables::{
         BaseVtable, Instance, RegularizerVtable, SchedulerVtable, Slice, Status, Str, StrategyVtable, TaskHeadVtable,
@@ -43,21 +43,6 @@ unsafe fn call<T>(data: *const c_void, body: impl FnOnce(&T) -> Result<()>) -> S
 unsafe fn call_mut<T>(data: *mut c_void, body: impl FnOnce(&mut T) -> Result<()>) -> Status {
     // SAFETY: the caller's promise.
     unsafe { &mut *data.cast::<Guarded<T>>() }.call_mut(body)
-}
-
-/// Frees what [`instance`] or a hook's box made.
-///
-/// # Safety
-/// `data` came from `Box::into_raw` of a `Guarded<T>` and is not used again.
-pub(super) unsafe extern "C" fn free<T>(data: *mut c_void) {
-    let outcome = catch(|| {
-        // SAFETY: the caller's promise.
-        drop(unsafe { Box::from_raw(data.cast::<Guarded<T>>()) });
-        Ok(())
-    });
-    if let Err(failure) = outcome {
-        tracing::error!("while an instance was dropped: {failure}");
-    }
 }
 
 /// What the four traits have in common.
@@ -356,7 +341,7 @@ fn give_all(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, u64>> 
 }
 
 /// The handle of a tensor that passes to the host, 0 for none.
-pub(super) fn give_optional(tensor: Option<Tensor>) -> Result<u64> {
+fn give_optional(tensor: Option<Tensor>) -> Result<u64> {
     tensor.map_or(Ok(0), Tensor::give)
 }
 

@@ -8,6 +8,7 @@
 mod acts;
 mod choose;
 mod document;
+mod effect;
 mod overrides;
 mod schema;
 mod tables;
