@@ -3,7 +3,7 @@
 use super::RunFile;
 use super::acts::does_nothing;
 use super::tables::{self, TaskOrder, TaskTable};
-use crate::{Error, Result};
+use crate::Result;
 
 impl RunFile {
     /// The file itself, where every key that is not at its default can act. A run folder's own copy is not asked: its run was made.
