@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use fthost_autograd::{Device, Parameter};
 
@@ -140,11 +140,13 @@ impl<T> Slots<T> {
     }
 }
 
-/// What all plugin calls of one run share: the device and the numbered parameters. Parameters are appended on the run's
+/// What all plugin calls of one run share: the device, the seed, the step, and the numbered parameters. Parameters are appended on the run's
 /// thread and read on any, without a lock.
 pub(crate) struct RunHandles {
     run: u32,
     device: Device,
+    seed: u64,
+    step: AtomicU64,
     len: AtomicUsize,
     /// Chunk `i` has `FIRST_CHUNK << i` places.
     chunks: [OnceLock<Box<[OnceLock<Parameter>]>>; 24],
@@ -159,16 +161,32 @@ impl fmt::Debug for RunHandles {
 }
 
 impl RunHandles {
-    /// An empty table for a run on this device.
-    pub(crate) fn new(device: Device) -> Self {
+    /// An empty table for a run on this device with this seed.
+    pub(crate) fn new(device: Device, seed: u64) -> Self {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed) & ((1 << RUN_BITS) - 1);
-        Self { run, device, len: AtomicUsize::new(0), chunks: [const { OnceLock::new() }; 24] }
+        let chunks = [const { OnceLock::new() }; 24];
+        Self { run, device, seed, step: AtomicU64::new(0), len: AtomicUsize::new(0), chunks }
     }
 
     /// Where the run's tensors live.
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The run's seed.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The optimizer step that is under way, counted from 0 in its phase.
+    pub(crate) fn step(&self) -> u64 {
+        self.step.load(Ordering::Relaxed)
+    }
+
+    /// Says which step is under way.
+    pub(crate) fn begin_step(&self, step: u64) {
+        self.step.store(step, Ordering::Relaxed);
     }
 
     /// Number of parameters.
@@ -256,7 +274,7 @@ mod tests {
     fn parameters_are_found_by_their_own_runs_handles() {
         let parameter =
             |i: usize| Parameter::new(format!("p{i}"), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap(), true);
-        let (run, other) = (RunHandles::new(Device::Cpu), RunHandles::new(Device::Cpu));
+        let (run, other) = (RunHandles::new(Device::Cpu, 1), RunHandles::new(Device::Cpu, 2));
         for i in 0..1000 {
             run.push(&parameter(i));
             other.push(&parameter(i));

@@ -14,7 +14,8 @@ pub enum FisherLabels {
     Exact,
 }
 
-/// The gradient of one example's loss with respect to one trainable parameter.
+/// The gradient of one example's -log p(label) with respect to one trainable parameter, p being what the head predicts; of its loss, where
+/// the head gives values.
 #[derive(Debug)]
 pub struct ExampleGradient<'a> {
     /// The parameter.

@@ -96,6 +96,7 @@
 
 pub mod abi;
 mod class_weights;
+pub mod draft;
 mod error;
 mod event;
 mod example_gradient;
@@ -125,12 +126,12 @@ pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
 pub use model::{Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
 pub use peft::PeftConfig;
 pub use regularizer::Regularizer;
-pub use scheduler::{Group, Progress, Rate, Scheduler, TimeUnit, Warmup};
+pub use scheduler::{Evaluation, Group, Progress, Rate, Scheduler, TimeUnit, Warmup};
 pub use state::SavedState;
 pub use strategy::Strategy;
 pub use task_head::{
-    FeatureKind, Features, HeadSpec, Loss, LossScope, PredictionKind, Sampling, TargetKind, TaskHead, TaskInfo,
-    TaskTargets, problem_type,
+    FeatureKind, Features, HeadSpec, Loss, LossScope, PredictionKind, Sampling, StreamFeatures, TargetKind, TaskHead,
+    TaskInfo, TaskTargets, problem_type,
 };
 pub use tensor::{DType, Kept, Operand, Tensor};
 pub use {schemars, serde, serde_json, tracing};
@@ -138,11 +139,11 @@ pub use {schemars, serde, serde_json, tracing};
 /// What a plugin's file begins with: `use fthost_plugin_api::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        AttentionHook, BlockHook, ClassWeights, DType, EmbeddingHook, Error, Event, ExampleGradient, FeatureKind,
-        Features, FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand, Param,
-        ParamInfo, PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling,
-        SavedState, Scheduler, Site, SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor,
-        TimeUnit, Warmup, export_plugin, problem_type, register,
+        AttentionHook, BlockHook, ClassWeights, DType, EmbeddingHook, Error, Evaluation, Event, ExampleGradient,
+        FeatureKind, Features, FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand,
+        Param, ParamInfo, PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling,
+        SavedState, Scheduler, Site, SiteKind, Strategy, StreamFeatures, TargetKind, Targets, TaskHead, TaskInfo,
+        TaskTargets, Tensor, TimeUnit, Warmup, export_plugin, problem_type, register,
         serde_json::{Value, json},
     };
     pub use schemars::JsonSchema;
@@ -155,7 +156,6 @@ pub mod __private {
     pub use crate::{
         abi::{
             entry::{Identity, c_entry},
-            field_size,
             root::{Exported, root_module},
         },
         registry::{MethodEntry, kinds},

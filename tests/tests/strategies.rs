@@ -146,6 +146,32 @@ fn freezing_comes_last() {
     ");
 }
 
+/// One step with weight decay and one without: the same gradients, so what differs decays.
+#[test]
+fn decay_of_biases_and_norms_leaves_out_what_a_plugin_keeps_from_it() {
+    let step = |strategy: &str, decay: &str| {
+        let task = "[[task]]\nhead = { plugin = \"classification\" }\ntrain = \"demo\"";
+        let train =
+            format!("[train]\nsteps = 1\ndropout = false\ndecay_biases_and_norms = true\nweight_decay = {decay}");
+        let workdir = Workdir::new();
+        let strategy = format!("[[strategy]]\nplugin = \"{strategy}\"");
+        workdir.write("run.toml", format!("[model]\npath = \"demo\"\n{task}\n{strategy}\n{train}\n"));
+        workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded();
+        let run = workdir.path().join("run");
+        let adapter = run.join("adapter/adapter_model.safetensors");
+        read(&if adapter.is_file() { adapter } else { run.join("model/model.safetensors") })
+    };
+    let decayed = |strategy: &str| -> Vec<String> {
+        let (with, without) = (step(strategy, "0.5"), step(strategy, "0.0"));
+        with.iter().filter(|(name, values)| without[*name] != **values).map(|(name, _)| name.clone()).collect()
+    };
+    let of_ia3 = decayed("ia3");
+    assert!(of_ia3.iter().any(|name| name.ends_with("classifier.weight")), "{of_ia3:?}");
+    assert!(of_ia3.iter().all(|name| !name.contains("ia3_l")), "{of_ia3:?}");
+    let of_all = decayed("full");
+    assert!(of_all.iter().any(|name| name.contains("layernorm")), "norms decay, as the run file says: {of_all:?}");
+}
+
 #[test]
 fn bitfit_moves_biases_alone() {
     let check = |options: &str, trains: &dyn Fn(&str) -> bool| {

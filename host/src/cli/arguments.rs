@@ -133,12 +133,16 @@ pub(super) struct RangeArguments {
     pub(super) steps: usize,
 }
 
-/// Which task of a run that has ended.
+/// Which task of a run that has ended, and how its file is read.
 #[derive(Debug, Args)]
 pub(super) struct TaskArgument {
     /// The task, where the run has several
     #[arg(long, value_name = "NAME")]
     pub(super) task: Option<String>,
+
+    /// Whether the file's first row is a header and no example; without it as the run file says
+    #[arg(long, value_name = "true|false")]
+    pub(super) header: Option<bool>,
 }
 
 /// The arguments of what uses a run that has ended.

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use fthost::data::may_have_header;
 use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
@@ -26,7 +27,7 @@ use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments};
+use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, UseArguments};
 use output::say;
 use values::overrides;
 
@@ -40,7 +41,8 @@ pub(crate) fn main(started: Instant) -> ExitCode {
         Err(error) => return errors::wrong_arguments(&error),
     };
     let json = arguments.json;
-    match log_to_stderr(arguments.verbose).and_then(|()| dispatch(arguments, started)) {
+    let begun = log_to_stderr(arguments.verbose).and_then(|()| fthost::kernels::from_environment());
+    match begun.and_then(|()| dispatch(arguments, started)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             errors::print(&error, json);
@@ -60,14 +62,15 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::LrFind { run, range } => lr_find(&run, &range, json),
         Command::Eval { run, data, episodes: Some(episodes), seed, of, with } => {
             let (task, result) =
-                with.open(&run)?.few_shot(of.task.as_deref(), &data, episodes as usize, seed, !json)?;
+                with.open_for(&run, &of, &data)?.few_shot(of.task.as_deref(), &data, episodes as usize, seed, !json)?;
             match json {
                 true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
                 false => say(&result.to_text(&task)),
             }
         }
         Command::Eval { run, data, episodes: None, of, with, .. } => {
-            let (task, result) = with.open(&run)?.evaluate(of.task.as_deref(), &data, !json)?;
+            let model = with.open_for(&run, &of, &data)?;
+            let (task, result) = model.evaluate(of.task.as_deref(), &data, !json)?;
             match json {
                 true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
                 false => say(&wrapped(result.to_text(&task, "what --json prints").trim_end())),
@@ -79,7 +82,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
                 (None, true) => Format::Jsonl,
                 (None, false) => Format::of(out.as_ref().unwrap_or(&input)),
             };
-            let model = with.open(&run)?;
+            let model = with.open_for(&run, &of, &input)?;
             predict(out.as_deref(), |out| model.predict(of.task.as_deref(), &input, format, out))
         }
         Command::Compare(arguments) => {
@@ -110,6 +113,19 @@ impl UseArguments {
     fn open(&self, run: &Path) -> Result<TrainedModel> {
         let sets = overrides(&self.sets, None, None)?;
         run::trained::open(run, &self.plugins, &sets, self.device)
+    }
+
+    /// Opens a run for a file of examples, of which the arguments may say whether its first row is a header.
+    fn open_for(&self, run: &Path, of: &TaskArgument, file: &Path) -> Result<TrainedModel> {
+        if of.header.is_some() && !may_have_header(file) {
+            return Err(Error::usage(format!("--header does nothing for {}", file.display()))
+                .with_help("leave it out: a .tsv or .csv file may have a header, and no other"));
+        }
+        let mut model = self.open(run)?;
+        if let Some(header) = of.header {
+            model.set_header(header);
+        }
+        Ok(model)
     }
 }
 

@@ -32,6 +32,7 @@ impl Candidate {
             model: String::new(),
             files: BTreeMap::new(),
             device: device.to_string(),
+            kernels: String::new(),
         };
         Self { name, identity }
     }

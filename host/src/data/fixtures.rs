@@ -31,7 +31,15 @@ pub(super) fn load_file(
     std::fs::write(&path, content).unwrap();
     let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
     let columns = Columns::default();
-    let source = Source { path: &path, part: Part::Train, columns: &columns, labels, modality, device: &Device::Cpu };
+    let source = Source {
+        path: &path,
+        part: Part::Train,
+        columns: &columns,
+        header: None,
+        labels,
+        modality,
+        device: &Device::Cpu,
+    };
     load_within(&source, Some(&tokenizer), Limits { memory, folder: folder.path().to_owned() })
 }
 
@@ -42,7 +50,14 @@ pub(super) fn load_text(content: &str, labels: Option<&[String]>, memory: usize)
 
 pub(super) fn load_digits(name: &str, part: Part, modality: Modality) -> Result<Dataset> {
     let columns = Columns::default();
-    let source =
-        Source { path: Path::new(name), part, columns: &columns, labels: None, modality, device: &Device::Cpu };
+    let source = Source {
+        path: Path::new(name),
+        part,
+        columns: &columns,
+        header: None,
+        labels: None,
+        modality,
+        device: &Device::Cpu,
+    };
     load(&source, None)
 }

@@ -65,7 +65,7 @@ fn read(content: &[u8], columns: &Columns) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
     std::fs::write(&path, content).unwrap();
-    Rows::open(&path, columns, Labels::Read)?.collect()
+    Rows::open(&path, columns, None, Labels::Read)?.collect()
 }
 
 /// Rows as `line text|pair label`.

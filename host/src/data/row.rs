@@ -32,10 +32,20 @@ impl Columns {
         self.label.as_deref().unwrap_or("label")
     }
 
+    /// Whether all columns that are given are given by number.
+    pub fn are_numbers(&self) -> bool {
+        self.given().all(|name| column_number(name).is_some())
+    }
+
     /// The columns as they stand in a run file.
     pub(super) fn given(&self) -> impl Iterator<Item = &str> {
         [&self.text, &self.text_pair, &self.label].into_iter().flatten().map(String::as_str)
     }
+}
+
+/// A column's number, from 1, where its name is one.
+pub(super) fn column_number(name: &str) -> Option<usize> {
+    name.parse().ok().filter(|&number| number > 0)
 }
 
 /// One example as it stands in the file.

@@ -8,17 +8,21 @@
 //!
 //! In JSONL and Parquet the text may be a list of words, and the label then a list of as many labels.
 //!
-//! A TSV or CSV file has a header if its first row names the wanted columns (`text` and `label`, unless [`Columns`] says
-//! otherwise); without a header, column 1 is the text and column 2 the label. A column `text_pair` is read where there is one.
-//! Blank lines are skipped. Labels are trimmed and must not be empty; texts are left as they are and may be empty.
+//! A TSV or CSV file has a header if its first row names the wanted columns (`text` and `label` in any letter case, unless
+//! [`Columns`] says otherwise); without a header, column 1 is the text and column 2 the label. A first row that may be a header or
+//! an example is refused until the run file says which ([`header`](super::header)). A column `text_pair` is read where there is one.
+//! Each row has as many cells as the first. Blank lines are skipped. Labels are trimmed and must not be empty; texts are left as
+//! they are and may be empty.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::csv::CsvRows;
+use super::header::{First, Places, first_row};
 use super::jsonl::JsonRows;
-use super::lines::{Lines, csv_cells};
+use super::lines::Lines;
 use super::parquet::ParquetRows;
-use super::row::{Columns, Labels, Row, data_error, list, no_label, shortened};
+use super::row::{Columns, Labels, Row, data_error, no_label};
 use crate::{Error, Result};
 
 const FORMATS: &str = "known are .tsv (cells between tabs, no quoting), .csv, .jsonl and .parquet";
@@ -29,31 +33,35 @@ pub struct Rows {
     cells: Cells,
     path: PathBuf,
     columns: Columns,
+    header: Option<bool>,
     labels: Labels,
-    places: Option<Places>,
+    /// The first row of a TSV or CSV file, and how many cells it has.
+    first: Option<(First, usize)>,
     rows: u64,
     failed: bool,
 }
 
-/// Where the wanted cells stand in a row of a TSV or CSV file, from 0.
-#[derive(Clone, Copy, Debug)]
-struct Places {
-    text: usize,
-    pair: Option<usize>,
-    label: Option<usize>,
+/// Whether a file's name is that of a table without names of its own, whose first row may be a header.
+pub fn may_have_header(path: &Path) -> bool {
+    matches!(extension(path).as_str(), "tsv" | "csv")
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
 #[derive(Debug)]
 enum Cells {
     Tsv(Lines),
-    Csv(Lines),
+    Csv(Box<CsvRows>),
     Jsonl(JsonRows),
     Parquet(ParquetRows),
 }
 
 impl Rows {
-    /// Opens a file; its extension tells the format. Errors where it is missing, a folder, or of an unknown format.
-    pub fn open(path: &Path, columns: &Columns, labels: Labels) -> Result<Self> {
+    /// Opens a file; its extension tells the format. `header` says whether the first row of a TSV or CSV file is one, where it is
+    /// said. Errors where the file is missing, a folder, or of an unknown format.
+    pub fn open(path: &Path, columns: &Columns, header: Option<bool>, labels: Labels) -> Result<Self> {
         let wrong = |message: String, help: &str| data_error(path, None, message).with_help(help);
         let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => wrong(
@@ -65,15 +73,14 @@ impl Rows {
         if metadata.is_dir() {
             return Err(wrong("is a folder, not a file".into(), &format!("name one file in it; {FORMATS}")));
         }
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let open = || {
             File::open(path).map_err(|error| {
                 wrong(format!("cannot be read: {error}"), "check the permissions of the file and its folders")
             })
         };
-        let cells = match extension.as_str() {
+        let cells = match extension(path).as_str() {
             "tsv" => Cells::Tsv(Lines::new(open()?)),
-            "csv" => Cells::Csv(Lines::new(open()?)),
+            "csv" => Cells::Csv(Box::new(CsvRows::new(open()?))),
             "jsonl" | "ndjson" => Cells::Jsonl(JsonRows::new(open()?, columns, labels)),
             "parquet" => Cells::Parquet(ParquetRows::open(open()?, path, columns, labels)?),
             "" => return Err(wrong("has no extension, so its format is not known".into(), FORMATS)),
@@ -83,8 +90,9 @@ impl Rows {
             cells,
             path: path.to_owned(),
             columns: columns.clone(),
+            header,
             labels,
-            places: None,
+            first: None,
             rows: 0,
             failed: false,
         })
@@ -94,17 +102,26 @@ impl Rows {
         let path = &self.path;
         let cells = match &mut self.cells {
             Cells::Tsv(lines) => tsv_cells(lines, path)?,
-            Cells::Csv(lines) => csv_cells(lines, path)?,
+            Cells::Csv(rows) => rows.next_row(path)?,
             Cells::Jsonl(rows) => return rows.next_row(path, &self.columns),
             Cells::Parquet(rows) => return rows.next_row(path, &self.columns),
         };
         let Some((line, cells)) = cells else { return Ok(None) };
-        if let Some(places) = self.places {
-            return table_row(path, line, &cells, places).map(Some);
+        if let Some((first, width)) = &self.first {
+            if cells.len() != *width {
+                return Err(uneven(path, line, cells.len(), *width));
+            }
+            return table_row(path, line, &cells, first.places).map(Some);
         }
-        let (places, header) = find_places(path, line, &cells, &self.columns, self.labels)?;
-        self.places = Some(places);
-        if header { self.next_row() } else { table_row(path, line, &cells, places).map(Some) }
+        let first = first_row(path, line, &cells, &self.columns, self.header, self.labels)?;
+        let (places, is_header) = (first.places, first.is_header);
+        self.first = Some((first, cells.len()));
+        if is_header { self.next_row() } else { table_row(path, line, &cells, places).map(Some) }
+    }
+
+    /// The first row of a TSV or CSV file, once it was read.
+    pub(super) fn first(&self) -> Option<&First> {
+        self.first.as_ref().map(|(first, _)| first)
     }
 }
 
@@ -117,7 +134,7 @@ impl Iterator for Rows {
         }
         let row = match self.next_row() {
             Ok(None) if self.rows == 0 => {
-                let what = if self.places.is_some() { "has a header but no rows" } else { "is empty" };
+                let what = if self.first.is_some() { "has a header but no rows" } else { "is empty" };
                 let needed = if self.labels == Labels::Read { "a text and a label" } else { "a text" };
                 Err(data_error(&self.path, None, what).with_help(format!("it needs at least one row with {needed}")))
             }
@@ -135,51 +152,35 @@ fn tsv_cells(lines: &mut Lines, path: &Path) -> Result<Option<(u64, Vec<String>)
     Ok(row.map(|(line, text)| (line, text.split('\t').map(str::to_owned).collect())))
 }
 
-/// Where the wanted columns stand, and whether the first row is a header.
-fn find_places(path: &Path, line: u64, first: &[String], columns: &Columns, labels: Labels) -> Result<(Places, bool)> {
-    let find = |name: &str| first.iter().position(|cell| cell.trim() == name);
-    let number = |name: &str| name.parse::<usize>().ok().filter(|&number| number > 0);
-    let (text, label) = (find(columns.text()), find(columns.label()));
-    let read = labels == Labels::Read;
-    if let Some(text) = text.filter(|_| label.is_some() || !read) {
-        let pair = find(columns.text_pair());
-        return match (&columns.text_pair, pair) {
-            (Some(name), None) => Err(missing(path, line, name, first)),
-            _ => Ok((Places { text, pair, label: label.filter(|_| read) }, true)),
-        };
-    }
-    if columns.given().next().is_some() && columns.given().all(|name| number(name).is_some()) {
-        let place = |name: &Option<String>, default: usize| name.as_deref().and_then(number).unwrap_or(default) - 1;
-        let pair = columns.text_pair.as_deref().and_then(number).map(|number| number - 1);
-        return Ok((
-            Places { text: place(&columns.text, 1), pair, label: read.then(|| place(&columns.label, 2)) },
-            false,
-        ));
-    }
-    if columns.given().next().is_none() && text.is_none() && label.is_none() {
-        return Ok((Places { text: 0, pair: None, label: read.then_some(1) }, false));
-    }
-    // It looks like a header, or must be one, and a column is not there.
-    Err(missing(path, line, if text.is_none() { columns.text() } else { columns.label() }, first))
+/// A row that has more or fewer cells than the first: what stands in its cells is not what should.
+fn uneven(path: &Path, line: u64, has: usize, width: usize) -> Error {
+    let tabs = extension(path) == "tsv";
+    let help = match (has > width, tabs) {
+        (true, true) => {
+            "a tab inside a text ends its cell: write a space for it, or save the file as .csv with the text in quotes"
+        }
+        (true, false) => "put a text that has a comma in quotes, \"good, but long\", or save the file as .tsv",
+        (false, true) => "are the cells separated by tabs, and is the row on one line?",
+        (false, false) => "are the cells separated by commas, and is a text of several lines in quotes?",
+    };
+    data_error(path, Some(line), format!("this row has {}, and the first row has {width}", cells(has))).with_help(help)
 }
 
-fn missing(path: &Path, line: u64, name: &str, first: &[String]) -> Error {
-    let there = list(first.iter().take(20).map(|cell| shortened(cell.trim())));
-    data_error(path, Some(line), format!("there is no column `{name}`; the first row has {there}"))
-        .with_help("name the columns in the run file: columns = { text = \"...\", label = \"...\" }; in a file without a header, by number: columns = { text = \"1\", label = \"2\" }")
+fn cells(number: usize) -> String {
+    format!("{number} cell{}", if number == 1 { "" } else { "s" })
 }
 
-fn table_row(path: &Path, line: u64, cells: &[String], places: Places) -> Result<Row> {
+fn table_row(path: &Path, line: u64, row: &[String], places: Places) -> Result<Row> {
     let cell = |place: usize, what: &str| {
-        cells.get(place).ok_or_else(|| {
-            let has = if cells.len() == 1 { "1 column".into() } else { format!("{} columns", cells.len()) };
-            data_error(path, Some(line), format!("this row has {has}; the {what} should stand in column {}", place + 1))
+        row.get(place).ok_or_else(|| {
+            let message = format!("this row has {}; the {what} should stand in column {}", cells(row.len()), place + 1);
+            data_error(path, Some(line), message)
                 .with_help("are the cells separated as the file's extension says: by tabs in .tsv, by commas in .csv?")
         })
     };
     let text = cell(places.text, "text")?.clone();
     let pair = places.pair.map(|place| cell(place, "second text").cloned()).transpose()?;
-    let label = places.label.map(|label| cell(label, "label").map(|cell| cell.trim().to_owned())).transpose()?;
+    let label = places.label.map(|place| cell(place, "label").map(|cell| cell.trim().to_owned())).transpose()?;
     if label.as_ref().is_some_and(String::is_empty) {
         return Err(no_label(path, line));
     }

@@ -6,7 +6,6 @@
 //! pointer into it is gone.
 
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::fmt;
 use std::io::Write;
 use std::mem::ManuallyDrop;
@@ -18,8 +17,11 @@ use std::time::Duration;
 use abi_stable::library::{AbiHeaderRef, ROOT_MODULE_LOADER_NAME_WITH_NUL};
 use abi_stable::std_types::{RResult, RStr};
 use fthost_plugin_api::abi::borrow::collect_text;
+use fthost_plugin_api::abi::draft::about::{ABOUT_DRAFT, AboutDraft};
+use fthost_plugin_api::abi::growth::Theirs;
 use fthost_plugin_api::abi::root::{Root_Ref, WANT_V1};
-use fthost_plugin_api::abi::tables::{ABI_MAJOR, ENTRY_V1, EntryV1, OK, PluginApi};
+use fthost_plugin_api::abi::tables::{ABI_MAJOR, ENTRY_V1, EntryV1, OK, PluginApi, Str};
+use fthost_plugin_api::field;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -58,21 +60,46 @@ impl Plugin {
     pub fn built_in() -> Result<Option<Self>> {
         let wrong = |text: &dyn fmt::Display| Error::plugin(format!("the built-in methods cannot be used: {text}"));
         let api = fthost_plugin_api::builtin(&HOST_API).map_err(|error| wrong(&error))?;
-        check_table(api).map_err(|text| wrong(&text))?;
+        check_major(api).map_err(|text| wrong(&text))?;
         let plugin = Self::describe(PathBuf::from("built-in"), String::new(), api)?;
         Ok(Some(plugin).filter(|plugin| !plugin.info().methods.is_empty()))
     }
 
-    fn describe(path: PathBuf, sha256: String, api: &'static PluginApi) -> Result<Self> {
+    pub(super) fn describe(path: PathBuf, sha256: String, api: Theirs<'static, PluginApi>) -> Result<Self> {
         let wrong = |text: String| Error::plugin(format!("{} cannot say what it holds: {text}", path.display()));
         let _ = session::take_reported();
+        let describe = api.need(field!(PluginApi, describe)).map_err(|error| wrong(error.to_string()))?;
         // SAFETY: the plugin's own function, with a sink that lives for the call.
-        let (status, text) = collect_text(|sink| unsafe { (api.describe)(sink) });
+        let (status, text) = collect_text(|sink| unsafe { describe(sink) });
         if status != OK {
             return Err(wrong(session::take_reported().unwrap_or_else(|| format!("status {status}"))));
         }
         let info = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         Ok(Self::new(path, sha256, info, api))
+    }
+
+    /// What a person should know of it, where it has the draft by which plugins say that.
+    ///
+    /// # Errors
+    /// Where it fails to say it.
+    pub fn about(&self) -> Result<Option<String>> {
+        let Some(get_extension) = self.api().get(field!(PluginApi, get_extension)) else { return Ok(None) };
+        // SAFETY: the plugin's own function; under this name it gives an `AboutDraft` that lives as long as the process, or null.
+        let about = unsafe { get_extension(Str::new(ABOUT_DRAFT)).cast::<AboutDraft>() };
+        if about.is_null() {
+            return Ok(None);
+        }
+        let wrong = |text: String| Error::plugin(format!("{} fails to say what it is: {text}", self.path().display()));
+        // SAFETY: as above.
+        let text = unsafe { Theirs::new(about) }.and_then(|about| about.need(field!(AboutDraft, text)));
+        let text = text.map_err(|error| wrong(error.to_string()))?;
+        let _ = session::take_reported();
+        // SAFETY: the plugin's own function, with a sink that lives for the call.
+        let (status, said) = collect_text(|sink| unsafe { text(sink) });
+        if status != OK {
+            return Err(wrong(session::take_reported().unwrap_or_else(|| format!("status {status}"))));
+        }
+        Ok(Some(said).filter(|said| !said.is_empty()))
     }
 }
 
@@ -80,7 +107,7 @@ impl Plugin {
 ///
 /// # Errors
 /// The loader's or the plugin's own words, the file named.
-fn open(path: &Path, bytes: &[u8]) -> Result<&'static PluginApi> {
+fn open(path: &Path, bytes: &[u8]) -> Result<Theirs<'static, PluginApi>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let file = sealed_copy(&name, bytes).map_err(Error::io(format!("cannot copy the plugin {}", path.display())))?;
     let file = ManuallyDrop::new(file);
@@ -130,7 +157,7 @@ fn source_text(error: &dyn std::error::Error) -> String {
 }
 
 /// Comes in by the abi_stable root where there is one, else by the C entry.
-fn connect(library: &Library) -> Result<&'static PluginApi, String> {
+fn connect(library: &Library) -> Result<Theirs<'static, PluginApi>, String> {
     // SAFETY: under this name abi_stable puts a static whose address is the header; libloading reads it as such.
     let root = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
     let api = match root {
@@ -138,8 +165,8 @@ fn connect(library: &Library) -> Result<&'static PluginApi, String> {
         Err(_) => connect_c(library)?,
     };
     // SAFETY: a plugin gives a table that lives as long as the process, or null.
-    let api = unsafe { api.as_ref() }.ok_or("it gave no table")?;
-    check_table(api)?;
+    let api = unsafe { Theirs::new(api) }.map_err(|error| error.to_string())?;
+    check_major(api)?;
     Ok(api)
 }
 
@@ -166,14 +193,8 @@ fn connect_c(library: &Library) -> Result<*const PluginApi, String> {
     Err(session::take_reported().unwrap_or_else(|| format!("its entry gave status {status} and no reason")))
 }
 
-/// That the table is of this major and has what minor 0 had.
-fn check_table(api: &PluginApi) -> Result<(), String> {
-    let least = std::mem::offset_of!(PluginApi, get_extension) + size_of::<*const c_void>();
-    if api.abi_major != ABI_MAJOR {
-        return Err(format!("its table is of ABI {}, this host's of {ABI_MAJOR}", api.abi_major));
-    }
-    if (api.struct_size as usize) < least {
-        return Err(format!("its table has {} bytes where ABI {ABI_MAJOR}.0 has {least}", api.struct_size));
-    }
-    Ok(())
+/// That the table is of this major.
+fn check_major(api: Theirs<'static, PluginApi>) -> Result<(), String> {
+    let major = api.get(field!(PluginApi, abi_major));
+    if major == ABI_MAJOR { Ok(()) } else { Err(format!("its table is of ABI {major}, this host's of {ABI_MAJOR}")) }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fthost_plugin_api::abi::growth::Theirs;
 use fthost_plugin_api::abi::tables::PluginApi;
 use fthost_plugin_api::{MethodInfo, MethodKind, PluginInfo};
 
@@ -17,7 +18,7 @@ struct Opened {
     path: PathBuf,
     sha256: String,
     info: PluginInfo,
-    api: &'static PluginApi,
+    api: Theirs<'static, PluginApi>,
 }
 
 impl fmt::Debug for Plugin {
@@ -27,7 +28,7 @@ impl fmt::Debug for Plugin {
 }
 
 impl Plugin {
-    pub(super) fn new(path: PathBuf, sha256: String, info: PluginInfo, api: &'static PluginApi) -> Self {
+    pub(super) fn new(path: PathBuf, sha256: String, info: PluginInfo, api: Theirs<'static, PluginApi>) -> Self {
         Self(Arc::new(Opened { path, sha256, info, api }))
     }
 
@@ -73,7 +74,7 @@ impl Plugin {
         self.info().methods.iter().any(|method| method.kind == kind && method.name == name)
     }
 
-    pub(super) fn api(&self) -> &'static PluginApi {
+    pub(super) fn api(&self) -> Theirs<'static, PluginApi> {
         self.0.api
     }
 }

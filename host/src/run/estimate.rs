@@ -94,7 +94,7 @@ fn update_nothing(setup: &Setup, mut gradients: Gradients, optimizer: &mut Optim
     for parameter in setup.model.trainable() {
         let parameter = &parameter.parameter;
         let Some(gradient) = gradients.get(parameter) else { continue };
-        let gradient = gradient.to_dense(parameter.tensor().dims())?;
+        let gradient = gradient.to_dense(parameter.dims())?;
         optimizer.step(
             parameter,
             &gradient,

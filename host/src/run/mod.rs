@@ -22,6 +22,7 @@ use fthost_autograd::optim;
 use fthost_plugin_api::TargetKind;
 
 use crate::data::Dataset;
+use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
 use crate::report::progress::{EvaluationProgress, TrainProgress};
 use crate::report::text::wrapped;
@@ -35,6 +36,7 @@ use results::proof::{Pairing, Proof};
 use results::result::{self, Parameters, Summary, TaskResult};
 use results::{page, predictions};
 use setup::plan::Plan;
+use setup::start::Checksums;
 use setup::task::Task;
 use setup::{Setup, model as base};
 use state::checkpoint::{self, Checkpoints};
@@ -137,10 +139,18 @@ impl Begun<'_> {
     fn finish(self, folder: &mut RunFolder) -> Result<Summary> {
         let Self { setup, identity, plan, checkpoints, resume, device, output, started } = self;
         let Setup { file, mut model, mut tasks, phases, mut strategies, mut regularizers, mut scheduler, .. } = setup;
-        let precision = setup.precision;
+        let (precision, model_device) = (setup.precision, model.device.clone());
 
         let interrupt = Interrupt::listen()?;
         let pairing = Pairing::of(&model, &phases)?;
+        let pretrained = || {
+            let again = base::load_model(&file, model_device.clone())?;
+            if Checksums::of_base(&again)? == setup.checksums {
+                return Ok(again);
+            }
+            Err(Error::run(format!("the weights in {} have changed since the run began", file.model.name()))
+                .with_help("put them back as they were, and go on with --resume"))
+        };
         let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
         let mut trainer = Trainer {
             fresh_schedule: scheduler.save()?,
@@ -159,6 +169,7 @@ impl Begun<'_> {
             phases: &phases,
             checkpoints,
             identity: &identity,
+            pretrained: &pretrained,
             interrupt: &interrupt,
             started,
         };
@@ -344,14 +355,21 @@ fn resume_from(
     folder: &mut RunFolder,
 ) -> Result<TrainState> {
     let found = checkpoints.newest::<Header>()?;
-    let differences = found.header.identity.differences(identity);
-    if !differences.is_empty() {
+    let then = &found.header.identity;
+    let differences = then.differences(identity);
+    let of_kernels = then.kernels != identity.kernels;
+    // Who names the kernels knows that they are others.
+    let by_name = of_kernels && differences.len() == 1 && kernels::are_named();
+    if by_name {
+        tracing::warn!("{}: the last bits will not be those of a run that goes through", differences.join("\n"));
+    } else if !differences.is_empty() {
+        let way_on = if of_kernels { format!("\n{}", kernels::way_on(&then.kernels)) } else { String::new() };
         return Err(Error::usage(format!(
             "{} belongs to another run:\n{}",
             found.path.display(),
             differences.join("\n")
         ))
-        .with_help("resume with what the run began with, or begin a new run in another folder"));
+        .with_help(format!("resume with what the run began with, or begin a new run in another folder{way_on}")));
     }
     trainer.parts().restore(&found.header, &found.tensors)?;
     folder.rewind(found.header.log_position, found.header.state.trained.steps + 1)?;

@@ -29,9 +29,10 @@ mod value;
 pub use activation::Activation;
 pub use candle_core::{DType, Device, Error, Result, Tensor};
 pub use gradients::{Gradient, Gradients};
+pub use kernels::Instructions;
 pub use layout::Layout;
 pub use node::NodeId;
-pub use parameter::Parameter;
+pub use parameter::{Parameter, Reading, Source};
 pub use tape::{Dropout, Tape, TapeOptions, Vjp};
 pub use value::Value;
 

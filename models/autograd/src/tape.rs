@@ -29,8 +29,8 @@ pub struct TapeOptions {
     pub dropout: Option<Dropout>,
     /// `false` records nothing (evaluation).
     pub recording: bool,
-    /// Split big matrix products over the threads of the pool. Off where micro-batches already fill the cores. The bits are
-    /// the same either way.
+    /// Split big matrix products and sums over the threads of the pool. Off where micro-batches already fill the cores. The bits
+    /// are the same either way.
     pub parallel_ops: bool,
 }
 
@@ -106,6 +106,7 @@ impl Tape {
         if !self.options.recording || !parameter.trainable() {
             return Value::of_parameter(parameter, None);
         }
+        parameter.held(); // what trains is no longer at rest
         let mut known = self.parameters.borrow_mut();
         let node = *known.entry(parameter.id()).or_insert_with(|| {
             self.push(Node { inputs: Vec::new(), backward: None, parameter: Some(parameter.clone()) })
@@ -152,11 +153,12 @@ impl Tape {
 
     /// Gradients of several values, each with the gradient that reaches it from outside. Consumes the tape.
     pub fn backward_from(self, seeds: Vec<(Value, Tensor)>) -> Result<Gradients> {
+        let parallel = self.options.parallel_ops;
         let nodes = self.nodes.into_inner();
         let mut slots: Vec<Option<Sum>> = (0..nodes.len()).map(|_| None).collect();
         for (value, gradient) in seeds {
             if let Some(NodeId(i)) = value.node() {
-                add_to(&mut slots[i], Sum::dense(gradient))?;
+                add_to(&mut slots[i], Sum::dense(gradient), parallel)?;
             }
         }
         let mut gradients = Gradients::default();
@@ -169,7 +171,9 @@ impl Tape {
             }
             let tensor = sum.into_dense()?;
             match node.backward {
-                Some(backward) => backward(tensor, &mut Vjp { inputs: &node.inputs, slots: &mut slots })?,
+                Some(backward) => {
+                    backward(tensor, &mut Vjp { inputs: &node.inputs, slots: &mut slots, parallel })?;
+                }
                 None => gradients.insert_variable(NodeId(i), tensor),
             }
         }
@@ -181,6 +185,7 @@ impl Tape {
 pub struct Vjp<'a> {
     inputs: &'a [Option<NodeId>],
     slots: &'a mut [Option<Sum>],
+    parallel: bool,
 }
 
 impl Vjp<'_> {
@@ -201,15 +206,15 @@ impl Vjp<'_> {
 
     fn put(&mut self, i: usize, gradient: Sum) -> Result<()> {
         match self.inputs.get(i) {
-            Some(Some(NodeId(slot))) => add_to(&mut self.slots[*slot], gradient),
+            Some(Some(NodeId(slot))) => add_to(&mut self.slots[*slot], gradient, self.parallel),
             _ => Ok(()),
         }
     }
 }
 
-fn add_to(slot: &mut Option<Sum>, gradient: Sum) -> Result<()> {
+fn add_to(slot: &mut Option<Sum>, gradient: Sum, parallel: bool) -> Result<()> {
     *slot = Some(match slot.take() {
-        Some(mine) => mine.add(gradient)?,
+        Some(mine) => mine.add(gradient, parallel)?,
         None => gradient,
     });
     Ok(())

@@ -66,13 +66,7 @@ impl TaskHead for Classification {
         let weights = self.config.class_weights.resolve(&task.class_counts, classes)?;
         let loss = CrossEntropy { weights, label_smoothing: self.config.label_smoothing };
         self.attached = Some((shape.declare(model)?, loss));
-        Ok(HeadSpec {
-            features: FeatureKind::Pooled,
-            targets: TargetKind::Class,
-            scope: LossScope::Example,
-            sampling: Sampling::Shuffled,
-            predictions: PredictionKind::Classes,
-        })
+        Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {

@@ -80,7 +80,7 @@ impl Scheduler for Cosine {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let CosineConfig { warmup, cycles, min } = self.0;
         warmup.fits(progress)?;
         Ok(group.scaled(warmup.factor(progress, |done| wave(cycles, done, min))))
@@ -133,7 +133,7 @@ impl Scheduler for Restarts {
         Ok(Self { config, length })
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let RestartsConfig { warmup, min, cycles, .. } = self.config;
         warmup.fits(progress)?;
         let steps = progress.total_steps.saturating_sub(warmup.steps(progress.total_steps));
@@ -164,9 +164,7 @@ mod tests {
     fn rates<S: Scheduler>(options: Value, total_steps: u64) -> Vec<Rate> {
         let schedule = S::new(from_value(options).unwrap()).unwrap();
         let progress = |step| Progress { step, total_steps, steps_per_epoch: 10 };
-        (0..total_steps)
-            .map(|step| schedule.rate(&progress(step), &Group { lr: 1.0, momentum: 0.9 }).unwrap())
-            .collect()
+        (0..total_steps).map(|step| schedule.rate(&progress(step), &Group::new(1.0, 0.9)).unwrap()).collect()
     }
 
     /// Learning rates of a run at rate 1 against the numbers that `tests/reference/schedules.json` got from torch.

@@ -131,7 +131,7 @@ impl Scheduler for OneCycle {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let (points, step) = (self.points(progress.total_steps), progress.step as f64);
         let last = points.len() - 1;
         let next = (1..last).find(|&i| step <= points[i].step).unwrap_or(last);
@@ -161,7 +161,7 @@ mod tests {
     fn rates(options: &Value, lr: f64, total_steps: u64) -> Vec<Rate> {
         let schedule = OneCycle::new(from_value(options.clone()).unwrap()).unwrap();
         let progress = |step| Progress { step, total_steps, steps_per_epoch: 10 };
-        (0..total_steps).map(|step| schedule.rate(&progress(step), &Group { lr, momentum: 0.9 }).unwrap()).collect()
+        (0..total_steps).map(|step| schedule.rate(&progress(step), &Group::new(lr, 0.9)).unwrap()).collect()
     }
 
     fn close(found: f64, expected: f64) -> bool {

@@ -81,13 +81,7 @@ impl TaskHead for Regression {
             dropout: self.config.dropout.unwrap_or(task.dropout),
         };
         self.layers = Some(shape.declare(model)?);
-        Ok(HeadSpec {
-            features: FeatureKind::Pooled,
-            targets: TargetKind::Value,
-            scope: LossScope::Example,
-            sampling: Sampling::Shuffled,
-            predictions: PredictionKind::Values,
-        })
+        Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Value, PredictionKind::Values))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {

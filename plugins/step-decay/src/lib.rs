@@ -82,7 +82,7 @@ impl Scheduler for Step {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let StepConfig { warmup, step_size, unit, gamma } = self.0;
         warmup.fits(progress)?;
         if step_size > unit.passed_in_all(progress) {
@@ -110,7 +110,7 @@ impl Scheduler for MultiStep {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let MultiStepConfig { warmup, ref milestones, unit, gamma } = self.0;
         warmup.fits(progress)?;
         if let Some(late) = milestones.iter().find(|&&milestone| milestone > unit.passed_in_all(progress)) {
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(expected.len(), 40);
         for (step, expected) in expected.iter().enumerate() {
             let progress = Progress { step: step as u64, total_steps: 40, steps_per_epoch };
-            let rate = schedule.rate(&progress, &Group { lr: 1.0, momentum: 0.9 }).unwrap();
+            let rate = schedule.rate(&progress, &Group::new(1.0, 0.9)).unwrap();
             let rise = if progress.step < warmup { step as f64 / warmup as f64 } else { 1.0 };
             let expected = expected[0].as_f64().unwrap() * rise;
             assert!((rate.lr - expected).abs() < 1e-12, "{reference}, step {step}: {rate:?}, not {expected}");
@@ -174,7 +174,7 @@ mod tests {
     fn a_milestone_that_stands_twice_counts_twice() {
         let schedule = MultiStep::new(from_value(json!({ "milestones": [1, 1], "gamma": 0.5 })).unwrap()).unwrap();
         let progress = Progress { step: 10, total_steps: 40, steps_per_epoch: 10 };
-        assert_eq!(schedule.rate(&progress, &Group { lr: 2.0, momentum: 0.9 }).unwrap().lr, 0.5);
+        assert_eq!(schedule.rate(&progress, &Group::new(2.0, 0.9)).unwrap().lr, 0.5);
     }
 
     #[test]

@@ -65,13 +65,7 @@ impl TaskHead for TokenClassification {
         let weights = self.config.class_weights.resolve(&task.class_counts, classes)?;
         let loss = CrossEntropy { weights, label_smoothing: self.config.label_smoothing };
         self.attached = Some((shape.declare(model)?, loss));
-        Ok(HeadSpec {
-            features: FeatureKind::Sequence,
-            targets: TargetKind::TokenClass,
-            scope: LossScope::Example,
-            sampling: Sampling::Shuffled,
-            predictions: PredictionKind::Classes,
-        })
+        Ok(HeadSpec::new(FeatureKind::Sequence, TargetKind::TokenClass, PredictionKind::Classes))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {

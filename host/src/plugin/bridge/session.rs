@@ -501,6 +501,11 @@ pub(super) fn who() -> Result<(Arc<Caller>, Option<Arc<RunHandles>>), String> {
     Ok(unsafe { ((*caller).clone(), run.map(|run| (*run).clone())) })
 }
 
+/// The run of the innermost session.
+pub(super) fn run() -> Result<Arc<RunHandles>, String> {
+    who()?.1.ok_or_else(|| "there is no run before `attach`".to_owned())
+}
+
 /// The number and parameter of a handle.
 pub(super) fn parameter(handle: u64) -> Result<(usize, Parameter), String> {
     let run = innermost(|frame| frame.run)?.ok_or_else(|| Invalid::NoRun.to_string())?;

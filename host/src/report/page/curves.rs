@@ -32,6 +32,8 @@ impl Curves {
         for line in lines {
             let Some(step) = line["step"].as_f64() else { continue };
             match line["event"].as_str() {
+                // A loss over nothing is no point of the curve.
+                Some("step") if line["left_out"] == "no weight" => {}
                 Some("step") => {
                     let task = line["task"].as_str().unwrap_or_default();
                     add(curves.loss.entry(task.to_owned()).or_default(), step, line.get("loss"));

@@ -3,7 +3,8 @@
 //! What a run's length says of them is known once its data are read (`run::setup::reach`).
 
 use super::document::{Document, Place};
-use super::tables::{OptimizerName, TaskOrder, TaskTable, TrainKeys};
+use super::tables::{OptimizerName, TaskOrder, TaskTable, TrainKeys, Validation};
+use crate::data::may_have_header;
 use crate::{Error, Result};
 
 /// Refuses options about validation where there is nothing to validate on.
@@ -35,6 +36,35 @@ pub(super) fn mixed_by_something(document: &Document, tasks: &[TaskTable], train
         let why = "it is for several tasks that train jointly";
         refuse("train.sampling", why)?;
         return (0..tasks.len()).try_for_each(|i| refuse(&format!("task[{i}].weight"), why));
+    }
+    Ok(())
+}
+
+/// Refuses to be told of a header where no file can have one, or of none where columns are named.
+pub(super) fn header_of_something(document: &Document, index: usize, task: &TaskTable) -> Result<()> {
+    let Some(header) = task.header else { return Ok(()) };
+    let validation = match &task.validation {
+        Some(Validation::File(path)) => Some(path),
+        Some(Validation::Share(_)) | None => None,
+    };
+    let path = format!("task[{index}].header");
+    let refuse = |message: String, label: &str, help: &str| {
+        Err(document.error(document.place(&path), message, label, Some(help.into())))
+    };
+    if ![Some(&task.train), task.test.as_ref(), validation].into_iter().flatten().any(|file| may_have_header(file)) {
+        return refuse(
+            format!("{path} does nothing here"),
+            "does nothing",
+            "leave it out: no file of the task is .tsv or .csv",
+        );
+    }
+    if !header && !task.columns.are_numbers() {
+        let help = "leave header out, or name the columns by number, from 1: columns = { text = \"1\", label = \"2\" }";
+        return refuse(
+            format!("{path} says that the files have no names of columns, and columns names some"),
+            "no header",
+            help,
+        );
     }
     Ok(())
 }

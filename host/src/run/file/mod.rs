@@ -393,9 +393,11 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
                 text_pair: task.columns.text_pair,
                 label: task.columns.label,
             },
+            header: task.header,
             max_tokens: task.max_tokens,
             weight: task.weight.unwrap_or(1.0),
         });
+        acts::header_of_something(document, i, &tasks[i])?;
     }
     Ok(tasks)
 }

@@ -85,6 +85,8 @@ pub(super) struct TaskKeys {
     /// which columns are read: { text = "...", text_pair = "...", label = "..." }
     #[serde(default)]
     pub(super) columns: ColumnKeys,
+    /// whether the first row of a .tsv or .csv file names its columns; without it a first row that may be both is an error
+    pub(super) header: Option<bool>,
     /// longest text in tokens; longer ones are cut
     #[schemars(range(min = 1))]
     #[serde(default = "max_tokens")]
@@ -336,6 +338,8 @@ pub struct TaskTable {
     pub validation: Option<Validation>,
     /// Which columns are read.
     pub columns: crate::data::Columns,
+    /// Whether the first row of a TSV or CSV file names its columns, where it is said.
+    pub header: Option<bool>,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
     /// What its loss is multiplied with, above 0; 1 where tasks do not train jointly.

@@ -25,6 +25,7 @@ impl RunFile {
                     },
                 ),
                 ("columns", value(&task.columns)),
+                ("header", value(task.header)),
                 ("max_tokens", value(task.max_tokens)),
                 // Otherwise it would be refused when the file is read again.
                 ("weight", self.joint().then(|| value(task.weight)).flatten()),

@@ -124,11 +124,14 @@ pub fn lr_find(file: RunFile, plugins: &[String], device: DeviceChoice, range: R
             Progress { step: i as u64, total_steps: range.steps as u64, steps_per_epoch: phase.steps_per_epoch() };
         let step = learner.step(&batch, &now, &mut state)?;
         state.trained.steps += 1;
+        if step.update == Update::Empty {
+            continue; // it says nothing of the rate
+        }
         if step.update == Update::NotFinite || !curve.add(range.rate(i), step.loss) {
             curve.diverged = true;
             break;
         }
-        progress.step(&StepReport { loss: step.loss, lr: step.lr, samples: batch.rows.len(), tokens: 0 });
+        progress.step(&StepReport { loss: Some(step.loss), lr: step.lr, samples: batch.rows.len(), tokens: 0 });
     }
     progress.finish();
     Ok(LrCurve::of(curve.points, curve.diverged))

@@ -2,9 +2,9 @@
 
 use fthost_autograd::{DType, Tape, TapeOptions, Tensor};
 use fthost_plugin_api::{PredictionKind, TargetKind};
-use rayon::prelude::*;
 
 use crate::Result;
+use crate::cores;
 use crate::data::UNCOUNTED;
 use crate::report::entities::{self, Tags};
 use crate::report::metrics::{self, ClassMetrics, Scores, ValueMetrics};
@@ -16,8 +16,8 @@ const ROWS: usize = 32;
 /// What a model predicts for a data set.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// Mean loss over the examples, weighted as in training.
-    pub loss: f64,
+    /// Mean loss over the examples, weighted as in training; `None` where none of them counts in it.
+    pub loss: Option<f64>,
     /// By the kind of prediction.
     pub outcome: Outcome,
 }
@@ -50,7 +50,7 @@ pub enum Outcome {
 }
 
 impl Evaluation {
-    /// Metric names and values, the loss among them.
+    /// Metric names and values, the loss among them where there is one.
     pub fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
         let mut all = match &self.outcome {
             Outcome::Classes { metrics, entities, .. } => {
@@ -60,7 +60,7 @@ impl Evaluation {
             }
             Outcome::Values { metrics, .. } => metrics.to_map(),
         };
-        all.insert("loss".into(), self.loss);
+        all.extend(self.loss.map(|loss| ("loss".to_owned(), loss)));
         all
     }
 }
@@ -75,7 +75,8 @@ pub fn evaluate(pass: &Pass<'_>, progress: &(dyn Fn(usize) + Sync)) -> Result<Ev
 pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + Sync)) -> Result<Evaluation> {
     let parts = over_chunks(pass, rows, progress, |rows| evaluate_chunk(pass, rows))?;
 
-    let loss = parts.iter().map(|part| part.loss).sum::<f64>() / parts.iter().map(|part| part.weight).sum::<f64>();
+    let weight = parts.iter().map(|part| part.weight).sum::<f64>();
+    let loss = (weight > 0.0).then(|| parts.iter().map(|part| part.loss).sum::<f64>() / weight);
     let targets: Vec<f32> = parts.iter().flat_map(|part| part.targets.iter().copied()).collect();
     let predictions: Vec<f32> = parts.iter().flat_map(|part| part.predictions.iter().copied()).collect();
     let outcome = match pass.spec.predictions {
@@ -151,12 +152,12 @@ fn over_chunks<T: Send>(
 ) -> Result<Vec<T>> {
     // Batches on a GPU are bigger: parallelism is inside the op there.
     let chunk = if pass.model.device.is_cpu() { ROWS } else { 8 * ROWS };
-    let chunks = rows.par_chunks(chunk).map(|rows| {
+    let chunks: Vec<&[u32]> = rows.chunks(chunk).collect();
+    cores::map(&chunks, |rows| {
         let part = one(rows)?;
         progress(rows.len());
         Ok(part)
-    });
-    chunks.collect()
+    })
 }
 
 fn evaluation_tape(pass: &Pass<'_>) -> Tape {

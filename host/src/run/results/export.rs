@@ -47,9 +47,11 @@ pub struct Exported {
 }
 
 impl Saved<'_> {
-    /// Saves an adapter, or a whole model where base weights trained and no strategy added any parameter.
+    /// Saves an adapter, or a whole model where base weights trained and no strategy added anything, neither a parameter nor a hook
+    /// that a plain folder would lose.
     pub fn write(&self, run: &Path) -> Result<Exported> {
-        let adds = self.model.parameters.iter().any(|p| matches!(p.owner, Owner::Strategy(_)));
+        let adds = self.model.parameters.iter().any(|p| matches!(p.owner, Owner::Strategy(_)))
+            || self.model.model.sites().iter().any(|site| self.model.model.hooked(&site.path));
         let base_trained = self.model.parameters.iter().any(|p| p.owner == Owner::Base && p.trained());
         if base_trained && !adds {
             write_model(self.model, self.labels, self.per_token, &run.join(MODEL))
@@ -93,7 +95,7 @@ impl Saved<'_> {
             let Owner::Strategy(strategy) = p.owner else { continue };
             if given.get(strategy).is_none_or(Option::is_none) {
                 let root = if p.in_model { TUNED } else { "" };
-                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor().clone());
+                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor());
             }
         }
         // PEFT wraps the model once more where it adds something inside of it, which prompts and prefixes do not.
@@ -101,7 +103,7 @@ impl Saved<'_> {
         let root = if outside { WRAPPED } else { TUNED };
         for p in &self.model.parameters {
             if matches!(p.owner, Owner::Head(_)) || (p.owner == Owner::Base && p.trained()) {
-                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor().clone());
+                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor());
             }
         }
         tensors
@@ -112,7 +114,7 @@ impl Saved<'_> {
 pub fn write_model(model: &AdaptedModel, labels: &Labels, per_token: bool, folder: &Path) -> Result<Exported> {
     let info = model.model.info();
     let head: Vec<(String, Tensor)> =
-        heads(model).iter().map(|p| (head_path(info, p.parameter.name()), p.parameter.tensor().clone())).collect();
+        heads(model).iter().map(|p| (head_path(info, p.parameter.name()), p.parameter.tensor())).collect();
     let labelled = only(labels).map_or(&[][..], Vec::as_slice);
     model.model.save_folder(folder, &SavedHead { tensors: &head, labels: labelled, per_token })?;
     write_labels(labels, folder)?;

@@ -35,15 +35,21 @@ impl<'a> Keys<'a> {
     /// A parameter's name below the root, [`TUNED`] or [`WRAPPED`]; that of one that belongs to no place of the model has no root.
     pub fn path(&self, p: &ModelParameter) -> String {
         let name = p.parameter.name();
-        let prefix = &self.info.prefix;
+        match name.rsplit_once('.') {
+            Some((layer, tensor)) if p.owner == Owner::Base && self.layers.contains(&layer) => {
+                format!("{}{layer}.base_layer.{tensor}", self.info.prefix)
+            }
+            _ => self.plain_path(p),
+        }
+    }
+
+    /// [`path`](Self::path) in a model that nothing wraps.
+    pub fn plain_path(&self, p: &ModelParameter) -> String {
+        let name = p.parameter.name();
         match p.owner {
             Owner::Head(_) => head_path(self.info, name),
             Owner::Strategy(_) if !p.in_model => name.to_owned(),
-            Owner::Strategy(_) => format!("{prefix}{name}"),
-            Owner::Base => match name.rsplit_once('.') {
-                Some((layer, tensor)) if self.layers.contains(&layer) => format!("{prefix}{layer}.base_layer.{tensor}"),
-                _ => format!("{prefix}{name}"),
-            },
+            Owner::Strategy(_) | Owner::Base => format!("{}{name}", self.info.prefix),
         }
     }
 }

@@ -88,7 +88,7 @@ mod tests {
         let path = folder.path().join(FILE);
         let labels = ["no, never", "a\t\"b\"\nc"].map(String::from);
         let classes = Evaluation {
-            loss: 0.5,
+            loss: Some(0.5),
             outcome: Outcome::Classes {
                 metrics: metrics::classes(&[0, 1], &[1, 1], 2),
                 targets: vec![0, 1],
@@ -99,7 +99,7 @@ mod tests {
         };
         let (targets, predictions) = (vec![0.1f32, 1e-20], vec![f32::NAN, 1.0 / 3.0]);
         let metrics = metrics::values(&targets, &predictions);
-        let values = Evaluation { loss: 0.5, outcome: Outcome::Values { metrics, targets, predictions } };
+        let values = Evaluation { loss: Some(0.5), outcome: Outcome::Values { metrics, targets, predictions } };
 
         let written = [rows("a", &labels, &classes), rows("b", &[], &values)];
         std::fs::write(&path, to_csv(&written.concat()).unwrap()).unwrap();
@@ -114,7 +114,7 @@ mod tests {
         let Outcome::Classes { metrics, .. } = classes.outcome else { panic!("they are classes") };
         let (targets, predictions, counted) = (vec![0, 1, 1], vec![1, 1, 0], Some(vec![2, 0, 1]));
         let outcome = Outcome::Classes { metrics, targets, predictions, entities: None, counted };
-        let tokens = rows("c", &labels, &Evaluation { loss: 0.5, outcome });
+        let tokens = rows("c", &labels, &Evaluation { loss: Some(0.5), outcome });
         assert_eq!(tokens.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 1, 3]);
         std::fs::write(&path, to_csv(&tokens).unwrap()).unwrap();
         assert_eq!(read(&path, "c").unwrap(), tokens);

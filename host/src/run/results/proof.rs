@@ -51,7 +51,8 @@ impl Pairing {
                 }
             }
         }
-        let head = Checksums::of(model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))))?;
+        let heads = model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_)));
+        let head = Checksums::of(heads, |parameter, see| parameter.each_value(see).map(|()| true))?;
         Ok(Self { order: hexadecimal(&order.finalize()), head: head.digest() })
     }
 }

@@ -1,6 +1,7 @@
 //! From a run file to everything that a run needs: plugins opened, model and data loaded, strategies and heads attached.
 
 pub mod demo;
+mod digests;
 pub mod methods;
 pub mod model;
 pub mod phase;
@@ -18,6 +19,7 @@ use fthost_plugin_api::{Event, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{self, Dataset};
+use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
 use crate::run::file::{RegularizerTable, RunFile, Validation};
 use crate::run::machine::DeviceChoice;
@@ -54,19 +56,27 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     // Plugins first: a wrong option must not wait for a model to load.
     let (file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
-    let checksums = Checksums::of_base(&model)?;
-    let mut data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
-
-    let base = start::features(&model, &data[0].train)?;
+    let precision: Precision = file.train.precision.into();
+    // Prompts shorten what fits: texts are read once strategies have attached. What the base model makes of the first is kept.
+    let first = |model: &AdaptedModel| task::first_examples(&file, &file.tasks[0], model, start::EXAMPLES);
+    // Reading a tokenizer takes one core: the others pack meanwhile.
+    let (checksums, examples) = rayon::join(|| Checksums::prepare(&model, precision), || first(&model));
+    let (checksums, examples) = (checksums?, examples?);
+    let mut base = start::features(&model, &examples, precision)?;
     let strategies = attach_strategies(&file, &mut library, &mut model)?;
     let mut claims = Vec::new();
     for (method, strategy) in file.strategies.iter().zip(&strategies) {
         claims.push((method.plugin.clone(), strategy.starts_at_base()?));
     }
-    let start = Start::compare(&base, &start::features(&model, &data[0].train)?, &claims)?;
+    let fitting = first(&model)?;
+    if fitting.total_tokens() < examples.total_tokens() {
+        base = start::features(&load_model(&file, model.device.clone())?, &fitting, precision)?;
+    }
+    let start = Start::compare(&base, &start::features(&model, &fitting, precision)?, &claims)?;
 
+    let data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
     let mut tasks = Vec::new();
-    for (i, data) in data.drain(..).enumerate() {
+    for (i, data) in data.into_iter().enumerate() {
         tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
     }
     freeze_unread(&model, &tasks);
@@ -81,7 +91,6 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     )
     .map_err(|error| file.at_method(schedule, error))?;
     reach::check(&file, &tasks, &phases, &scheduler)?;
-    let precision = file.train.precision.into();
     Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
 }
 
@@ -179,6 +188,8 @@ impl Setup {
     /// What the run's numbers follow from.
     pub(in crate::run) fn identity(&self, device: DeviceChoice) -> Result<Identity> {
         let mut paths: Vec<PathBuf> = tokenizer_file(&self.file, &self.model).into_iter().collect();
+        let settings = paths.iter().map(|path| path.with_file_name(data::TOKENIZER_SETTINGS));
+        paths.extend(settings.filter(|path| path.is_file()).collect::<Vec<_>>());
         let earlier = self.file.regularizers.iter().filter_map(|table| table.state.as_deref());
         paths.extend(earlier.map(|folder| folder.join(snapshot::FINAL)));
         for task in &self.file.tasks {
@@ -199,6 +210,7 @@ impl Setup {
             model: self.checksums.digest(),
             files,
             device: device.to_string(),
+            kernels: if device == DeviceChoice::Cpu { kernels::of(self.precision) } else { String::new() },
         })
     }
 }

@@ -42,12 +42,22 @@ pub(in crate::run) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Op
     text.then(|| file.model.path.join("tokenizer.json"))
 }
 
-/// The tokenizer with a task's longest text.
+/// The tokenizer with a task's longest text, which leaves room for the prompts of the strategies that have attached.
 pub(in crate::run) fn tokenizer(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<Tokenizer>> {
     match (model.model.info().modality, tokenizer_file(file, model)) {
         (Modality::Text { max_tokens, .. }, Some(path)) => {
-            let tokenizer = Tokenizer::load(&path, task.max_tokens.min(max_tokens));
-            tokenizer.map(Some).map_err(|error| file.at_task(task, "max_tokens", error))
+            let room = model.model.longest_sequence()?.unwrap_or(max_tokens);
+            let tokenizer = Tokenizer::load(&path, task.max_tokens.min(room));
+            tokenizer.map(Some).map_err(|error| match error {
+                Error::Usage { .. } if room < task.max_tokens.min(max_tokens) => {
+                    let taken = max_tokens - room;
+                    let message = format!(
+                        "prompts and prefixes take {taken} of the model's {max_tokens} positions, which leaves no room for a text"
+                    );
+                    Error::usage(message).with_help("give these strategies fewer tokens")
+                }
+                error => file.at_task(task, "max_tokens", error),
+            })
         }
         _ => Ok(None),
     }

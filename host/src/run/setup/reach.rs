@@ -21,7 +21,7 @@ pub(super) fn check(file: &RunFile, tasks: &[Task], phases: &[Phase], schedule: 
     for phase in phases {
         // A schedule says at its first step what the run is too short for.
         let begin = Progress { step: 0, total_steps: phase.steps(), steps_per_epoch: phase.steps_per_epoch() };
-        let group = Group { lr: file.train.lr, momentum: file.train.momentum() };
+        let group = Group::new(file.train.lr, file.train.momentum());
         schedule.rate(&begin, &group).map_err(|error| file.at_option(&file.schedule, error))?;
     }
     Ok(())

@@ -44,12 +44,11 @@ pub(in crate::run) struct TaskData {
 }
 
 impl TaskData {
+    /// Reads them, cut to what fits beside the prompts of the strategies that have attached.
     pub(in crate::run) fn load(file: &RunFile, table: &TaskTable, model: &AdaptedModel) -> Result<Self> {
         let tokenizer = base::tokenizer(file, table, model)?;
         let load = |path: &Path, part: Part, labels: Option<&[String]>| {
-            let modality = model.model.info().modality;
-            let source = data::Source { path, part, columns: &table.columns, labels, modality, device: &model.device };
-            data::load(&source, tokenizer.as_ref())
+            data::load(&source(table, model, path, part, labels), tokenizer.as_ref())
         };
         let train = load(&table.train, Part::Train, None)?;
         let held_out = |path: &Path| load(path, Part::Test, Some(train.labels()));
@@ -60,6 +59,28 @@ impl TaskData {
         let test = table.test.as_deref().map(held_out).transpose()?;
         Ok(Self { train, validation, test })
     }
+}
+
+/// The first training examples of a task, cut as [`TaskData::load`] cuts them.
+pub(super) fn first_examples(
+    file: &RunFile,
+    table: &TaskTable,
+    model: &AdaptedModel,
+    number: usize,
+) -> Result<Dataset> {
+    let tokenizer = base::tokenizer(file, table, model)?;
+    data::first_examples(&source(table, model, &table.train, Part::Train, None), tokenizer.as_ref(), number)
+}
+
+fn source<'a>(
+    table: &'a TaskTable,
+    model: &'a AdaptedModel,
+    path: &'a Path,
+    part: Part,
+    labels: Option<&'a [String]>,
+) -> data::Source<'a> {
+    let (columns, header) = (&table.columns, table.header);
+    data::Source { path, part, columns, header, labels, modality: model.model.info().modality, device: &model.device }
 }
 
 impl Task {
@@ -73,13 +94,21 @@ impl Task {
     ) -> Result<Self> {
         let TaskData { mut train, mut validation, mut test } = data;
         let table = &file.tasks[index];
-        let (head, spec) =
-            methods::attach_head(file, index, library, model, train.labels().to_vec(), train.class_counts())?;
+        let share = match table.validation {
+            Some(Validation::Share(share)) => Some(share),
+            Some(Validation::File(_)) | None => None,
+        };
+        let split = |train: &Dataset| Some(train.clone().split(share?, file.train.seed));
+        // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
+        let by_class = split(&train);
+        let trained_on = by_class.as_ref().and_then(|split| split.as_ref().ok()).map_or(&train, |(rest, _)| rest);
+        let (labels, counts) = (train.labels().to_vec(), trained_on.class_counts());
+        let (head, spec) = methods::attach_head(file, index, library, model, labels, counts)?;
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }
-        if let Some(Validation::Share(share)) = table.validation {
-            let (rest, held_out) = train.split(share, file.train.seed)?;
+        let split = if spec.targets == TargetKind::Value { split(&train) } else { by_class };
+        if let Some((rest, held_out)) = split.transpose()? {
             (train, validation) = (rest, Some(held_out));
         }
         let monitor = monitored(file, &table.name, &spec, train.labels())?;

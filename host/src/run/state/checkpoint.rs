@@ -65,14 +65,14 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// Writes the tensors of the best model so far, found after `step` optimizer steps.
-    pub fn write_best(&self, step: u64, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        write(&self.path(BEST, step), &(), tensors)
+    /// Writes the best model so far, found after `step` optimizer steps.
+    pub fn write_best(&self, step: u64, header: &impl Serialize, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        write(&self.path(BEST, step), header, tensors)
     }
 
-    /// The tensors of the best model.
-    pub fn best(&self, step: u64) -> Result<BTreeMap<String, Tensor>> {
-        open::<()>(&self.path(BEST, step)).map(|found| found.tensors)
+    /// The best model.
+    pub fn best<H: DeserializeOwned>(&self, step: u64) -> Result<Found<H>> {
+        open(&self.path(BEST, step))
     }
 
     /// The newest checkpoint that is whole.
@@ -211,7 +211,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::new(run.path(), 2);
         let check = |best: Option<u64>, step: u64, expected: &[u64]| {
-            best.iter().for_each(|&best| checkpoints.write_best(best, &tensors(best as f32)).unwrap());
+            best.iter().for_each(|&best| checkpoints.write_best(best, &(), &tensors(best as f32)).unwrap());
             checkpoints.write(step, &(), &tensors(step as f32)).unwrap();
             assert_eq!(checkpoints.steps(BEST).unwrap(), expected, "after step {step}");
         };
@@ -219,7 +219,7 @@ mod tests {
         check(Some(8), 10, &[4, 8]); // a run that goes on from step 5 needs 4
         check(None, 15, &[8]);
         check(None, 20, &[8]);
-        assert_eq!(value(&checkpoints.best(8).unwrap()), 8.0);
-        assert!(checkpoints.best(4).is_err());
+        assert_eq!(value(&checkpoints.best::<()>(8).unwrap().tensors), 8.0);
+        assert!(checkpoints.best::<()>(4).is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::log::Line;
+use super::log::{Line, NO_WEIGHT};
 use crate::report::tensorboard::EventWriter;
 use crate::{Error, Result};
 
@@ -97,9 +97,11 @@ impl RunFolder {
         writeln!(self.metrics, "{text}").map_err(self.failed("write"))?;
         let events = self.events()?;
         match *line {
-            Line::Step { step, task, loss, lr, gradient_norm, .. } => {
+            Line::Step { step, task, loss, lr, gradient_norm, left_out, .. } => {
                 let of = task.map(|task| format!("/{task}")).unwrap_or_default();
-                events.scalar(&format!("train{of}/loss"), step, loss)?;
+                if left_out != Some(NO_WEIGHT) {
+                    events.scalar(&format!("train{of}/loss"), step, loss)?;
+                }
                 events.scalar("train/lr", step, lr)?;
                 events.scalar("train/gradient_norm", step, gradient_norm)?;
             }

@@ -22,6 +22,9 @@ pub struct Identity {
     pub files: BTreeMap<String, String>,
     /// Where it computes.
     pub device: String,
+    /// The CPU's kernels, where it computes there: the last bits depend on them.
+    #[serde(default)]
+    pub kernels: String,
 }
 
 /// A plugin that took part in a run.
@@ -62,6 +65,7 @@ impl Identity {
         };
         differ("fthost", &self.fthost, &now.fthost);
         differ("the device", &self.device, &now.device);
+        differ("the processor's kernels", &self.kernels, &now.kernels);
         differ("the model's weights", short(&self.model), short(&now.model));
         for name in names(self.files.keys(), now.files.keys()) {
             let digest = |files: &BTreeMap<String, String>| {
@@ -149,6 +153,7 @@ mod tests {
             model: "00ff".into(),
             files: BTreeMap::from([("/data/train.tsv".into(), "aa".into())]),
             device: "cpu".into(),
+            kernels: "x86_64 avx2".into(),
         }
     }
 
@@ -169,6 +174,8 @@ mod tests {
         check(&replace("plugin = \"a\"", "plugin = \"a\"\nr = 1"), &["strategy[0].r: not set then, 1 now"]);
         check(&|now| now.model = "1100".into(), &["the model's weights: 00ff then, 1100 now"]);
         check(&|now| now.device = "cuda:0".into(), &["the device: cpu then, cuda:0 now"]);
+        let kernels = ["the processor's kernels: x86_64 avx2 then, x86_64 avx512 now"];
+        check(&|now| now.kernels = "x86_64 avx512".into(), &kernels);
         check(&|now| now.plugins[0].path = "/b.so".into(), &[]);
         check(
             &|now| now.plugins[0].version = "2".into(),

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+/// Why a step was left out in which no example counts in the loss.
+pub const NO_WEIGHT: &str = "no weight";
+
 /// One line.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
@@ -32,6 +35,10 @@ pub enum Line<'a> {
         tokens: usize,
         /// Seconds since the first step began.
         seconds: f64,
+        /// Why the step changed no parameter, where it did not: `overflow` of the gradients in `f16`, or [`NO_WEIGHT`], where no example
+        /// counts in the loss, which is 0 then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        left_out: Option<&'static str>,
     },
     /// An evaluation is over.
     Evaluation {

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fthost_autograd::optim::{LossScaler, Optimizer};
-use fthost_autograd::{Precision, Tensor};
+use fthost_autograd::{Parameter, Precision, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::identity::Identity;
 use super::watch::Watch;
-use crate::adapted::{AdaptedModel, Owner};
+use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::plugin::{State, Stateful};
 use crate::{Error, Result};
 
 /// The form of the files. A host reads those of its own form.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Where a training stands.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ pub struct Trained {
     pub steps: u64,
     /// Steps whose gradients overflowed in `f16` and were left out.
     pub skipped_steps: u64,
+    /// Steps in which no example counted in the loss, and which were left out.
+    pub empty_steps: u64,
     /// Examples seen.
     pub samples: u64,
     /// Tokens (or patches) seen.
@@ -114,10 +116,21 @@ pub struct Header {
     pub state: TrainState,
     /// Length of `metrics.jsonl`, in bytes.
     pub log_position: u64,
+    #[serde(flatten)]
+    changed: Changed,
+}
+
+/// What a run has made of the model, beside the tensors: with them all that differs from the pretrained model, or may. Checkpoints, the
+/// best model and the result hold it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Changed {
     /// Names of the parameters that train now.
     trainable: Vec<String>,
     /// Learning-rate factors that are not 1.
     lr_factors: BTreeMap<String, f64>,
+    /// Whether weight decay applies, where plugins have said it.
+    decay: BTreeMap<String, bool>,
     /// The plugins' states: JSON by the instance's place.
     plugins: BTreeMap<String, serde_json::Value>,
 }
@@ -161,6 +174,12 @@ impl Header {
         plugin: &mut dyn Stateful,
         tensors: &BTreeMap<String, Tensor>,
     ) -> Result<()> {
+        self.changed.restore_plugin(place, plugin, tensors)
+    }
+}
+
+impl Changed {
+    fn restore_plugin(&self, place: &str, plugin: &mut dyn Stateful, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         let json = self.plugins.get(place).cloned().unwrap_or_default();
         plugin.load(&State { json, tensors: below(tensors, &format!("{place}/")) })
     }
@@ -196,19 +215,15 @@ impl Parts<'_> {
         state: TrainState,
         log_position: u64,
     ) -> Result<(Header, BTreeMap<String, Tensor>)> {
-        let (header, mut tensors) = self.without_optimizer(identity, state, log_position)?;
+        let (changed, mut tensors) = self.changed()?;
         for (name, tensor) in self.optimizer.state()? {
             tensors.insert(format!("{OPTIMIZER}{name}"), tensor);
         }
-        Ok((header, tensors))
+        Ok((Header { form: FORM, identity, state, log_position, changed }, tensors))
     }
 
-    fn without_optimizer(
-        &self,
-        identity: Identity,
-        state: TrainState,
-        log_position: u64,
-    ) -> Result<(Header, BTreeMap<String, Tensor>)> {
+    /// What the run has made of the model so far: what the best model is put back from.
+    pub fn changed(&self) -> Result<(Changed, BTreeMap<String, Tensor>)> {
         let mut tensors = parameters(self.model);
         let mut plugins = BTreeMap::new();
         for (place, plugin) in &self.plugins {
@@ -216,19 +231,15 @@ impl Parts<'_> {
             plugins.insert(place.clone(), json);
             tensors.extend(own.into_iter().map(|(name, tensor)| (format!("{place}/{name}"), tensor)));
         }
-        let factor = |p: &crate::adapted::ModelParameter| {
-            (p.lr_factor != 1.0).then(|| (p.parameter.name().to_owned(), p.lr_factor))
-        };
-        let header = Header {
-            form: FORM,
-            identity,
-            state,
-            log_position,
-            trainable: self.model.trainable().map(|p| p.parameter.name().to_owned()).collect(),
-            lr_factors: self.model.parameters.iter().filter_map(factor).collect(),
+        let name = |p: &ModelParameter| p.parameter.name().to_owned();
+        let all = || self.model.parameters.iter();
+        let changed = Changed {
+            trainable: self.model.trainable().map(name).collect(),
+            lr_factors: all().filter(|p| p.lr_factor != 1.0).map(|p| (name(p), p.lr_factor)).collect(),
+            decay: all().filter_map(|p| Some((name(p), p.decay_said?))).collect(),
             plugins,
         };
-        Ok((header, tensors))
+        Ok((changed, tensors))
     }
 
     /// Puts everything back as it was captured.
@@ -239,15 +250,43 @@ impl Parts<'_> {
         if header.form != FORM {
             return Err(Error::usage(format!("the checkpoint has form {}, and this fthost reads {FORM}", header.form)));
         }
+        self.restore_changed(&header.changed, tensors)?;
+        self.optimizer.load(&below(tensors, OPTIMIZER))?;
+        Ok(())
+    }
+
+    /// Puts the best model back as it was evaluated. What has begun to train or was set since then had its pretrained value, and gets
+    /// it again; `pretrained` reads the model anew and is called only where there is such a parameter.
+    pub fn restore_best(
+        &mut self,
+        changed: &Changed,
+        tensors: &BTreeMap<String, Tensor>,
+        pretrained: &dyn Fn() -> Result<AdaptedModel>,
+    ) -> Result<()> {
+        let then = |p: &ModelParameter| tensors.contains_key(&format!("{PARAMETER}{}", p.parameter.name()));
+        let since: Vec<&ModelParameter> = self.model.parameters.iter().filter(|p| p.trained() && !then(p)).collect();
+        if !since.is_empty() {
+            let pretrained = pretrained()?;
+            let values = pretrained.parameters.iter().map(|p| (p.parameter.name(), &p.parameter));
+            let values: BTreeMap<&str, &Parameter> = values.collect();
+            for ModelParameter { parameter, .. } in since {
+                let value = values.get(parameter.name()).ok_or_else(|| unknown(parameter.name()))?;
+                parameter.set(&value.tensor())?;
+            }
+        }
+        self.restore_changed(changed, tensors)
+    }
+
+    fn restore_changed(&mut self, changed: &Changed, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         restore_parameters(self.model, tensors)?;
         for parameter in &mut self.model.parameters {
             let name = parameter.parameter.name();
-            parameter.lr_factor = header.lr_factors.get(name).copied().unwrap_or(1.0);
-            parameter.parameter.set_trainable(header.trainable.iter().any(|trainable| trainable == name));
+            parameter.lr_factor = changed.lr_factors.get(name).copied().unwrap_or(1.0);
+            parameter.decay_said = changed.decay.get(name).copied();
+            parameter.parameter.set_trainable(changed.trainable.iter().any(|trainable| trainable == name));
         }
-        self.optimizer.load(&below(tensors, OPTIMIZER))?;
         for (place, plugin) in &mut self.plugins {
-            header.restore_plugin(place, *plugin, tensors)?;
+            changed.restore_plugin(place, *plugin, tensors)?;
         }
         Ok(())
     }
@@ -260,31 +299,35 @@ impl Parts<'_> {
         state: TrainState,
         without_base: bool,
     ) -> Result<(Header, BTreeMap<String, Tensor>)> {
-        let (header, mut tensors) = self.without_optimizer(identity, state, 0)?;
+        let (changed, mut tensors) = self.changed()?;
         if without_base {
             for base in self.model.parameters.iter().filter(|p| p.owner == Owner::Base) {
                 tensors.remove(&format!("{PARAMETER}{}", base.parameter.name()));
             }
         }
-        Ok((header, tensors))
+        Ok((Header { form: FORM, identity, state, log_position: 0, changed }, tensors))
     }
 }
 
-/// The parameters that have trained, as a checkpoint names them.
-pub fn parameters(model: &AdaptedModel) -> BTreeMap<String, Tensor> {
+/// The parameters that differ from the pretrained model's, or may, as a checkpoint names them.
+fn parameters(model: &AdaptedModel) -> BTreeMap<String, Tensor> {
     let trained = model.parameters.iter().filter(|p| p.trained());
-    trained.map(|p| (format!("{PARAMETER}{}", p.parameter.name()), p.parameter.tensor().clone())).collect()
+    trained.map(|p| (format!("{PARAMETER}{}", p.parameter.name()), p.parameter.tensor())).collect()
 }
 
 /// Gives the parameters that a checkpoint names their values.
 pub fn restore_parameters(model: &AdaptedModel, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     for (name, tensor) in below(tensors, PARAMETER) {
         let Some(known) = model.parameters.iter().find(|p| p.parameter.name() == name) else {
-            return Err(Error::run(format!("the checkpoint has a parameter {name}, and this run has none")));
+            return Err(unknown(&name));
         };
         known.parameter.set(&tensor.to_device(&model.device)?)?;
     }
     Ok(())
+}
+
+fn unknown(name: &str) -> Error {
+    Error::run(format!("the checkpoint has a parameter {name}, and this run has none"))
 }
 
 /// The tensors whose names begin with `prefix`, without it.

@@ -1,14 +1,21 @@
 //! Gradients of single examples, for regularizers that measure how much each parameter matters.
 
 use fthost_autograd::random::Stream;
-use fthost_autograd::{Parameter, Precision, Tape, Tensor};
-use fthost_plugin_api::{FisherLabels, HeadSpec, TargetKind};
+use fthost_autograd::{Parameter, Precision, Tape, Tensor, Value};
+use fthost_plugin_api::{FisherLabels, HeadSpec, PredictionKind, TargetKind};
 
 use crate::adapted::AdaptedModel;
 use crate::data::Dataset;
 use crate::plugin::{ExampleGradients, HeadInstance};
 use crate::run::pass::Pass;
 use crate::{Error, Result};
+
+/// The least probability that has a logarithm to go on with.
+const LEAST: f64 = f32::MIN_POSITIVE as f64;
+
+fn equal(a: &Tensor, b: &Tensor) -> Result<bool> {
+    Ok(a.flatten_all()?.to_vec1::<f32>()? == b.flatten_all()?.to_vec1::<f32>()?)
+}
 
 /// Walks a task's training examples, one at a time, without dropout.
 pub struct TaskExamples<'a> {
@@ -44,12 +51,15 @@ impl ExampleGradients for TaskExamples<'_> {
             for (target, weight) in self.targets(&pass, row, labels, &draws)? {
                 let tape = Tape::recording();
                 let outputs = pass.outputs(&tape, &[row])?;
-                let (loss, terms) = self.head.loss(&tape, &outputs, &target, &[])?;
+                let (loss, terms) = self.negative_log_likelihood(&tape, &outputs, &target)?;
+                if terms == 0.0 {
+                    continue; // none of its tokens has a label
+                }
                 let mut gradients = tape.backward(&loss)?;
                 gradients.scale(1.0 / terms)?;
                 gradients.densify()?;
                 for (parameter, gradient) in gradients.iter() {
-                    visit(parameter, &gradient.to_dense(parameter.tensor().dims())?, weight)?;
+                    visit(parameter, &gradient.to_dense(parameter.dims())?, weight)?;
                 }
             }
         }
@@ -58,6 +68,20 @@ impl ExampleGradients for TaskExamples<'_> {
 }
 
 impl TaskExamples<'_> {
+    /// -log p(label) by what the head predicts, without the class weights and the smoothing that its loss may have, summed over the
+    /// labels that count, and their number. A head of values gives no probabilities: its loss stands for it.
+    fn negative_log_likelihood(&self, tape: &Tape, outputs: &Value, target: &Tensor) -> Result<(Value, f64)> {
+        if self.spec.predictions == PredictionKind::Values {
+            return self.head.loss(tape, outputs, target, &[]);
+        }
+        let predicted = self.head.predictions(tape, outputs)?; // [rows, classes]
+        let softmax = tape.softmax(&Value::constant(outputs.tensor().clone()))?;
+        let same = softmax.dims() == predicted.dims() && equal(softmax.tensor(), predicted.tensor())?;
+        // Outputs that are logits say also how improbable a class is that the softmax gives 0.
+        let logits = if same { outputs.clone() } else { tape.log(&tape.clamp_min(&predicted, LEAST)?)? };
+        Ok(tape.cross_entropy(&logits, target, None, 0.0)?)
+    }
+
     /// The targets that one example's gradients are taken with, and their weights.
     fn targets(&self, pass: &Pass<'_>, row: u32, labels: FisherLabels, draws: &Stream) -> Result<Vec<(Tensor, f64)>> {
         let device = &pass.model.device;

@@ -12,18 +12,20 @@ use std::path::Path;
 use std::time::Instant;
 
 use fthost_autograd::optim;
-use fthost_plugin_api::{Event, Progress};
+use fthost_plugin_api::{Evaluation, Event, Progress};
 
+use crate::adapted::AdaptedModel;
 use crate::plugin::{State, Stateful, StrategyInstance};
+use crate::report::metrics::higher_is_better;
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::run::results::evaluate::evaluate;
 use crate::run::setup::phase::{Batch, Phase};
 use crate::run::setup::task::Task;
-use crate::run::state::checkpoint::Checkpoints;
+use crate::run::state::checkpoint::{Checkpoints, Found};
 use crate::run::state::folder::RunFolder;
 use crate::run::state::identity::Identity;
 use crate::run::state::log::Line;
-use crate::run::state::snapshot::{self, After, Parts, TrainState, parameters};
+use crate::run::state::snapshot::{self, After, Parts, TrainState};
 use crate::run::state::watch::Watch;
 use crate::{Error, Result};
 use example_gradients::TaskExamples;
@@ -46,6 +48,8 @@ pub struct Trainer<'a> {
     pub checkpoints: &'a Checkpoints,
     /// What the run's numbers follow from.
     pub identity: &'a Identity,
+    /// The pretrained model, read again.
+    pub pretrained: &'a dyn Fn() -> Result<AdaptedModel>,
     /// Whether the user wants to stop.
     pub interrupt: &'a Interrupt,
     /// When the process began, for the time to the first step.
@@ -113,9 +117,11 @@ impl Trainer<'_> {
         progress: &TrainProgress,
     ) -> Result<()> {
         let step = state.trained.steps;
-        let best = state.watch.as_ref().and_then(|watch| watch.best);
-        if let Some(best) = best.filter(|best| best.step != step) {
-            snapshot::restore_parameters(self.learner.model, &self.checkpoints.best(best.step)?)?;
+        // Also where the last step was the best: since then everyone has heard of its evaluation, and may have changed something.
+        if let Some(best) = state.watch.as_ref().and_then(|watch| watch.best) {
+            let Found { header, tensors, .. } = self.checkpoints.best(best.step)?;
+            let pretrained = self.pretrained;
+            self.parts().restore_best(&header, &tensors, pretrained)?;
         }
         // Of all tasks, because what the others' heads predict by has changed with the encoder. Nothing moves from here to their tests.
         (0..self.learner.tasks.len()).try_for_each(|task| self.learner.fit(task))?;
@@ -173,15 +179,21 @@ impl Trainer<'_> {
             if update == Update::NotFinite {
                 return Err(self.not_finite(state.trained.steps, loss, gradient_norm));
             }
-            let skipped = update == Update::Skipped;
+            if update == Update::Empty && state.trained.empty_steps == 0 {
+                tracing::warn!(
+                    "step {}: no example of the batch counts in the loss, so there is nothing to learn; such steps are left out",
+                    state.trained.steps + 1
+                );
+            }
             let Batch { task, rows, .. } = &batch;
             let data = &self.learner.tasks[*task].train;
             let tokens = rows.iter().map(|&row| data.tokens(row)).sum::<Result<usize>>()?;
             state.trained.steps += 1;
-            state.trained.skipped_steps += u64::from(skipped);
+            state.trained.skipped_steps += u64::from(update == Update::Skipped);
+            state.trained.empty_steps += u64::from(update == Update::Empty);
             state.trained.samples += rows.len() as u64;
             state.trained.tokens += tokens as u64;
-            if !skipped {
+            if update == Update::Taken {
                 state.epoch_loss = (state.epoch_loss.0 + loss, state.epoch_loss.1 + 1);
             }
             if state.trained.steps == 1 {
@@ -199,7 +211,9 @@ impl Trainer<'_> {
                 samples: rows.len(),
                 tokens,
                 seconds: watch.seconds(),
+                left_out: update.left_out(),
             })?;
+            let loss = (update != Update::Empty).then_some(loss);
             progress.step(&StepReport { loss, lr, samples: rows.len(), tokens });
 
             let phase_ends = step + 1 == total_steps;
@@ -247,23 +261,23 @@ impl Trainer<'_> {
             let metrics = evaluate(&self.learner.pass(i, data), &|_| {})?.metrics();
             folder.log(&Line::Evaluation { step, task: &task.name, when: "validation", metrics: &metrics })?;
             if let Some(metric) = &task.monitor {
-                seen.add(metrics.get(metric).copied().unwrap_or(f64::NAN), task.weight);
+                let value = metrics.get(metric).ok_or_else(|| not_measured(&task.name, metric))?;
+                seen.add(*value, task.weight);
             }
             found.push((i, metrics));
         }
         let value = seen.value();
-        self.learner.scheduler.on_evaluation(now, value)?;
+        let task = if let [(i, _)] = found.as_slice() { self.learner.tasks[*i].name.as_str() } else { "" };
+        let (metric, higher_is_better) = (watch.metric.as_str(), higher_is_better(&watch.metric));
+        self.learner.scheduler.on_evaluation(now, &Evaluation { value, metric, higher_is_better, task })?;
         let better = watch.see(step, value);
         if better {
-            self.checkpoints.write_best(step, &parameters(self.learner.model))?;
+            let (changed, tensors) = self.parts().changed()?;
+            self.checkpoints.write_best(step, &changed, &tensors)?;
         }
         let losses = found.iter().map(|(i, metrics)| {
-            let loss = metrics.get("loss").copied().unwrap_or(f64::NAN);
-            if found.len() == 1 {
-                format!("loss {loss:.4}")
-            } else {
-                format!("{} {loss:.4}", self.learner.tasks[*i].name)
-            }
+            let loss = metrics.get("loss").map_or("none".to_owned(), |loss| format!("{loss:.4}"));
+            if found.len() == 1 { format!("loss {loss}") } else { format!("{} {loss}", self.learner.tasks[*i].name) }
         });
         let losses = losses.collect::<Vec<_>>().join(", ");
         let remark = if better { ", the best so far" } else { "" };
@@ -329,6 +343,12 @@ impl Trainer<'_> {
         Error::run(format!("{what} at step {}", step + 1))
             .with_help(format!("lower train.lr, or set train.clip_norm = 1.0{kept}"))
     }
+}
+
+/// A metric of validation examples that there is none of: the loss, where it is a mean over nothing.
+fn not_measured(task: &str, metric: &str) -> Error {
+    Error::run(format!("no validation example of the task {task} counts in its loss, so there is no {metric} to watch"))
+        .with_help("give their classes weights above 0, or watch another metric by train.monitor")
 }
 
 fn interrupted_after(step: u64, steps: u64) -> Error {

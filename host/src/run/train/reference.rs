@@ -71,6 +71,8 @@ pub struct Holding<'a> {
     pub tasks: &'a [Task],
     /// What earlier heads said.
     pub reference: &'a Reference,
+    /// What the gradients of its penalties are multiplied by, beside those of the loss.
+    pub factor: f64,
 }
 
 impl Holding<'_> {

@@ -1,5 +1,7 @@
 //! One optimizer step: the gradients of a batch, penalties, clipping, the update.
 
+use std::collections::BTreeMap;
+
 use fthost_autograd::optim::{self, LossScaler};
 use fthost_autograd::{Gradients, Precision, Tape, Tensor};
 use fthost_plugin_api::{Group, Progress, Rate, Sampling};
@@ -14,6 +16,7 @@ use crate::run::pass::{Pass, read_of, scalar};
 use crate::run::results::evaluate;
 use crate::run::setup::phase::Batch;
 use crate::run::setup::task::Task;
+use crate::run::state::log::NO_WEIGHT;
 use crate::run::state::snapshot::TrainState;
 use crate::{Error, Result};
 
@@ -61,8 +64,21 @@ pub enum Update {
     Taken,
     /// Gradients overflowed in `f16`; the loss scale is lower now.
     Skipped,
+    /// No example of the batch counts in the loss, so there was nothing to learn.
+    Empty,
     /// The loss or a gradient is not finite: training cannot go on.
     NotFinite,
+}
+
+impl Update {
+    /// Why no parameter was updated, as the log says it.
+    pub fn left_out(self) -> Option<&'static str> {
+        match self {
+            Self::Taken | Self::NotFinite => None,
+            Self::Skipped => Some("overflow"),
+            Self::Empty => Some(NO_WEIGHT),
+        }
+    }
 }
 
 impl Learner<'_> {
@@ -75,13 +91,18 @@ impl Learner<'_> {
         let scale = scaler.map_or(1.0, |scaler| scaler.scale());
         let step = state.trained.steps;
         let BatchGradients { mut gradients, loss, penalty: held, weight } = self.gradients(batch, step, scale)?;
-        let loss = loss / weight;
-        gradients.scale(self.tasks[batch.task].weight / (weight * scale))?;
         // Before penalties, which reach every parameter whether the loss does or not.
         if batch.first {
             state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(batch.task, &gradients)?;
         }
-        let held = (!self.reference.is_empty()).then_some(held / weight);
+        let base = self.rate(now, self.model.model.info().groups.saturating_sub(1), 1.0)?;
+        // A mean over nothing is no number. Penalties, momentum and decay alone would only take away from what was learned.
+        if weight == 0.0 {
+            return Ok(Step { loss: 0.0, penalty: None, gradient_norm: 0.0, lr: base.lr, update: Update::Empty });
+        }
+        let loss = loss / weight;
+        gradients.scale(self.tasks[batch.task].weight / (weight * scale))?;
+        let held = (!self.reference.is_empty()).then_some(held / batch.rows.len() as f64);
         let penalty = match (self.add_penalties(&mut gradients)?, held) {
             (Some(penalty), Some(held)) => Some(penalty + held),
             (penalty, held) => penalty.or(held),
@@ -100,33 +121,45 @@ impl Learner<'_> {
             (false, true) => Update::Skipped,
             (false, false) => Update::NotFinite,
         };
-        let base = self.rate(now, 1.0)?;
         if update == Update::Taken {
-            self.update(&gradients, now, base)?;
+            self.update(&gradients, now)?;
         }
         Ok(Step { loss, penalty, gradient_norm, lr: base.lr, update })
     }
 
-    /// Gradients of the sum of the examples' loss terms, batch by batch.
+    /// Gradients of the sum of the examples' loss terms, and of what regularizers hold of the same examples.
     fn gradients(&self, batch: &Batch, step: u64, loss_scale: f64) -> Result<BatchGradients> {
-        let pass = self.pass(batch.task, &self.tasks[batch.task].train);
-        let holding = if self.reference.is_empty() {
-            None
-        } else {
-            let mut regularizers = Vec::new();
-            for regularizer in self.regularizers.iter() {
-                if regularizer.needs_reference()? {
-                    regularizers.push(regularizer);
-                }
+        if self.reference.is_empty() {
+            return self.sum(batch, step, loss_scale, None);
+        }
+        let mut regularizers = Vec::new();
+        for regularizer in self.regularizers.iter() {
+            if regularizer.needs_reference()? {
+                regularizers.push(regularizer);
             }
-            Some(Holding { regularizers, tasks: self.tasks, reference: &self.reference })
+        }
+        // The loss is divided by the examples' weights and multiplied by the task's, a penalty is divided by the examples. Both
+        // grow in one sum, so the penalty's part is multiplied by what makes up for that.
+        let (rows, task) = (batch.rows.len() as f64, self.tasks[batch.task].weight);
+        let sum = |weight: f64| {
+            let (tasks, reference, regularizers) = (&*self.tasks, &self.reference, regularizers.clone());
+            let holding = Holding { regularizers, tasks, reference, factor: weight / (rows * task) };
+            self.sum(batch, step, loss_scale, Some(&holding))
         };
+        let found = sum(rows)?;
+        // Weights other than 1 are known only now: the same again with their sum.
+        if found.weight == rows || found.weight == 0.0 { Ok(found) } else { sum(found.weight) }
+    }
+
+    /// The gradients of a batch, pass by pass.
+    fn sum(&self, batch: &Batch, step: u64, loss_scale: f64, holding: Option<&Holding<'_>>) -> Result<BatchGradients> {
+        let pass = self.pass(batch.task, &self.tasks[batch.task].train);
         let mut sum = BatchGradients::default();
         let size = self.tasks[batch.task].pass_size(self.settings);
         for (i, rows) in batch.rows.chunks(size).enumerate() {
             let first = (i * size) as u64;
             let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step, first });
-            sum.add(pass.gradients(rows, dropout, loss_scale, holding.as_ref())?)?;
+            sum.add(pass.gradients(rows, dropout, loss_scale, holding)?, true)?;
         }
         Ok(sum)
     }
@@ -154,7 +187,7 @@ impl Learner<'_> {
             let tape = Tape::recording();
             if let Some(penalty) = regularizer.penalty(&tape)? {
                 *sum.get_or_insert(0.0) += scalar(&penalty)?;
-                gradients.accumulate(tape.backward(&penalty)?)?;
+                gradients.accumulate(tape.backward(&penalty)?, true)?;
             }
         }
         Ok(sum)
@@ -197,22 +230,29 @@ impl Learner<'_> {
         Ok(norm)
     }
 
-    /// Rate and momentum of the parameters with a learning-rate factor.
-    fn rate(&self, now: &Progress, factor: f64) -> Result<Rate> {
+    /// Rate and momentum of a block group's parameters with a learning-rate factor.
+    fn rate(&self, now: &Progress, group: usize, factor: f64) -> Result<Rate> {
         let momentum = self.settings.momentum();
-        match self.fixed_lr {
-            None => self.scheduler.rate(now, &Group { lr: self.settings.lr * factor, momentum }),
-            Some(lr) => Ok(Rate { lr: lr * factor, momentum }),
+        if let Some(lr) = self.fixed_lr {
+            return Ok(Rate { lr: lr * factor, momentum });
         }
+        let (name, stream) = self.model.group_name(group);
+        let group = Group { name: &name, number: group, stream, lr: self.settings.lr * factor, momentum };
+        self.scheduler.rate(now, &group)
     }
 
-    /// Updates every parameter with a gradient. `base` is the rate of those with factor 1.
-    fn update(&mut self, gradients: &Gradients, now: &Progress, base: Rate) -> Result<()> {
+    /// Updates every parameter with a gradient.
+    fn update(&mut self, gradients: &Gradients, now: &Progress) -> Result<()> {
+        let mut rates: BTreeMap<(usize, u64), Rate> = BTreeMap::new();
         for parameter in self.model.trainable() {
             let Some(gradient) = gradients.get(&parameter.parameter) else { continue };
-            let rate = if parameter.lr_factor == 1.0 { base } else { self.rate(now, parameter.lr_factor)? };
-            let gradient: Tensor = gradient.to_dense(parameter.parameter.tensor().dims())?;
-            let decays = parameter.decay || self.settings.decay_biases_and_norms;
+            let of = (parameter.group, parameter.lr_factor.to_bits());
+            let rate = match rates.get(&of) {
+                Some(rate) => *rate,
+                None => *rates.entry(of).or_insert(self.rate(now, parameter.group, parameter.lr_factor)?),
+            };
+            let gradient: Tensor = gradient.to_dense(parameter.parameter.dims())?;
+            let decays = parameter.decays(self.settings.decay_biases_and_norms);
             self.optimizer.step(
                 &parameter.parameter,
                 &gradient,

@@ -1,6 +1,7 @@
 //! A run that has ended, opened again, or a folder that PEFT saved.
 
 mod few_shot;
+mod merge;
 pub mod model;
 mod peft;
 pub mod predict;

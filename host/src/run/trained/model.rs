@@ -14,9 +14,7 @@ use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
 use crate::run::pass::Pass;
 use crate::run::results::evaluate::{Evaluation, evaluate, predict, predict_words};
-use crate::run::results::export;
 use crate::run::results::result::TaskResult;
-use crate::run::state::folder::copy_beside;
 use crate::{Error, Result};
 
 /// The model of a run that has ended, as it was saved.
@@ -32,15 +30,23 @@ pub struct TrainedModel {
 pub(super) struct TrainedTask {
     pub(super) name: String,
     pub(super) columns: Columns,
+    pub(super) header: Option<bool>,
     pub(super) head: HeadInstance,
     pub(super) spec: HeadSpec,
     pub(super) labels: Vec<String>,
     /// Whether data may name classes by their numbers instead.
     pub(super) numbered: bool,
     pub(super) tokenizer: Option<Tokenizer>,
+    /// What it trained on, where that is known.
+    pub(super) train: Option<PathBuf>,
 }
 
 impl TrainedModel {
+    /// Says whether the first row of a TSV or CSV file is a header, in place of the run file.
+    pub fn set_header(&mut self, header: bool) {
+        self.tasks.iter_mut().for_each(|task| task.header = Some(header));
+    }
+
     /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
     /// its result.
     ///
@@ -127,6 +133,7 @@ impl TrainedModel {
             path,
             part: Part::Test,
             columns: &task.columns,
+            header: task.header,
             labels: Some(&task.labels),
             modality: self.model.model.info().modality,
             device: &self.model.device,
@@ -135,35 +142,5 @@ impl TrainedModel {
 
     pub(super) fn pass<'a>(&'a self, task: &'a TrainedTask, data: &'a Dataset) -> Pass<'a> {
         Pass { model: &self.model, head: &task.head, spec: &task.spec, data, precision: self.precision }
-    }
-
-    /// Folds what the strategies added into the weights, and writes a plain Hugging Face folder, which must not exist.
-    ///
-    /// # Errors
-    /// Where a method cannot be folded into weights, or the folder exists.
-    pub fn merge(mut self, folder: &Path) -> Result<PathBuf> {
-        if folder.exists() {
-            return Err(Error::usage(format!("{} exists already", folder.display()))
-                .with_help("name a folder that does not exist: nothing is overwritten"));
-        }
-        self.model.model.merge_hooks().map_err(|error| {
-            Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
-                .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
-        })?;
-        self.write_merged(folder).map_err(|error| {
-            // Half a folder looks like a whole one, and would be in the way. Why it is half says more than that it stays.
-            let _ = std::fs::remove_dir_all(folder);
-            let folder = folder.display();
-            error.with_help(format!("nothing is left of {folder}; name a folder on a disk with more space"))
-        })?;
-        Ok(folder.to_owned())
-    }
-
-    fn write_merged(&self, folder: &Path) -> Result<()> {
-        let labels = self.tasks.iter().map(|task| (task.name.clone(), task.labels.clone())).collect();
-        let per_token = self.tasks.iter().any(|task| task.spec.targets == TargetKind::TokenClass);
-        export::write_model(&self.model, &labels, per_token, folder)?;
-        let tokenizer = self.tasks.iter().find_map(|task| task.tokenizer.as_ref());
-        tokenizer.map_or(Ok(()), |tokenizer| copy_beside(tokenizer.path(), folder))
     }
 }

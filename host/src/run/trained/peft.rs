@@ -2,45 +2,42 @@
 //!
 //! `adapter_config.json` says what was added to the model, and a strategy that says it serves its `peft_type` turns that into options of its
 //! own; `adapter_model.safetensors` holds what was trained, the head too. From both a run file is made, in which the command line
-//! can set values as in any other; every tensor must then have a place, and every parameter a tensor.
+//! can set values as in any other; every tensor must then have a place, and every parameter that was added a tensor.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod layers;
+mod restore;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use fthost_autograd::Device;
-use fthost_models::{Modality, ModelInfo, Weights};
+use fthost_models::{Model, ModelInfo, Weights};
 use fthost_plugin_api::{MethodKind, problem_type};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::model::{TrainedModel, TrainedTask};
-use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, RunFile, split_argument};
 use crate::run::machine::DeviceChoice;
-use crate::run::results::keys::{Keys, TUNED, WRAPPED};
+use crate::run::results::keys::{TUNED, WRAPPED};
 use crate::run::setup::{methods, model as base};
 use crate::{Error, Result};
 
 /// What makes a folder one of PEFT's.
 pub(super) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// The form of the weights that is not read.
+const PICKLED: &str = "adapter_model.bin";
 
 /// Stands for the head's plugin until the model says which head it is.
 const UNDECIDED: &str = "by problem_type";
 /// Longer than any model reads: texts are cut to what the model takes.
 const LONGEST: usize = 1 << 20;
 
-/// Fields that say where an adapter belongs and not what it computes. What `modules_to_save` names is seen by its tensors.
-const ABOUT: [&str; 7] = [
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "modules_to_save",
-    "peft_version",
-    "revision",
-    "task_type",
-];
+/// Fields that say where an adapter belongs and not what it computes.
+const ABOUT: [&str; 6] =
+    ["auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"];
 
 /// Parts of names under which PEFT, where it saves all biases, saves those of the head once more, and those of the head that it replaced.
 const TWICE: [&str; 2] = [".modules_to_save.", ".original_module."];
@@ -61,15 +58,16 @@ pub(super) fn open(
     for plugin in plugins {
         library.open(split_argument(plugin).0)?;
     }
-    let mut file = adapter.run_file(&mut library, overrides)?;
-    let base = base_config(&file)?;
-    let mut model = base::load_model(&file, device.open()?)?;
+    // Which layers the fields name is seen in the base model, which the run file names.
+    let named = adapter.run_file(&mut library, None, overrides)?;
+    let base = base_config(&named)?;
+    let mut model = base::load_model(&named, device.open()?)?;
+    let mut file = adapter.run_file(&mut library, Some(model.model.as_ref()), overrides)?;
     let outputs = adapter.outputs(model.model.info())?;
     let task = &mut file.tasks[0];
     if task.head.plugin == UNDECIDED {
         task.head.plugin = library.serving(MethodKind::TaskHead, problem(&base, outputs))?.1.name;
     }
-    task.max_tokens = task.max_tokens.min(adapter.longest_text(model.model.info()));
     check_methods(&mut file, &mut library)?;
 
     let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
@@ -79,8 +77,8 @@ pub(super) fn open(
     adapter.restore(&model)?;
     let task = &file.tasks[0];
     let tokenizer = base::tokenizer(&file, task, &model)?;
-    let (name, columns) = (task.name.clone(), task.columns.clone());
-    let task = TrainedTask { name, columns, head, spec, labels, numbered, tokenizer };
+    let (name, columns, header) = (task.name.clone(), task.columns.clone(), task.header);
+    let task = TrainedTask { name, columns, header, head, spec, labels, numbered, tokenizer, train: None };
     Ok(TrainedModel { model, _strategies: strategies, tasks: vec![task], precision: file.train.precision.into() })
 }
 
@@ -89,8 +87,10 @@ struct Adapter<'a> {
     folder: &'a Path,
     peft_type: String,
     base: String,
-    /// The fields that the strategy answers for.
-    config: Value,
+    /// The fields that the strategy answers for, and those that say which layers it adapts.
+    config: Map<String, Value>,
+    /// `modules_to_save`: ends of the names of modules that are saved whole.
+    saved: Vec<String>,
     weights: Weights,
     /// Names of the tensors in the file, by their paths below the root.
     names: BTreeMap<String, String>,
@@ -115,10 +115,16 @@ impl<'a> Adapter<'a> {
         }
         let base = config.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or("unknown").to_owned();
         config.retain(|field, _| !ABOUT.contains(&field.as_str()));
+        let saved = layers::take::<Vec<String>>(&mut config, "modules_to_save")?.unwrap_or_default();
 
         let bytes = std::fs::read(folder.join(WEIGHTS)).map_err(|error| {
-            Error::usage(format!("cannot read {}: {error}", at(folder, WEIGHTS)))
-                .with_help("an adapter_model.bin is saved anew by PEFT: model.save_pretrained(FOLDER)")
+            let help = match folder.join(PICKLED).is_file() {
+                true => {
+                    format!("{PICKLED} is saved anew by PEFT: model.save_pretrained(FOLDER, safe_serialization=True)")
+                }
+                false => format!("PEFT writes it beside {CONFIG}: save the adapter again"),
+            };
+            Error::usage(format!("cannot read {}: {error}", at(folder, WEIGHTS))).with_help(help)
         })?;
         let weights = Weights::from_bytes(&at(folder, WEIGHTS), bytes)?;
         let below = |name: &str| {
@@ -127,17 +133,25 @@ impl<'a> Adapter<'a> {
         };
         let twice = |name: &&str| TWICE.iter().any(|part| name.contains(part));
         let names = weights.names().filter(|name| !twice(name)).map(below).collect();
-        Ok(Self { folder, peft_type, base, config: config.into(), weights, names })
+        Ok(Self { folder, peft_type, base, config, saved, weights, names })
     }
 
-    /// The run file that would have led to this folder.
-    fn run_file(&self, library: &mut Library, overrides: &[Override]) -> Result<RunFile> {
+    /// The run file that would have led to this folder; without the base model it lacks the strategy's options.
+    fn run_file(&self, library: &mut Library, base: Option<&dyn Model>, overrides: &[Override]) -> Result<RunFile> {
         let (plugin, method) = library.serving(MethodKind::Strategy, &self.peft_type)?;
-        let options = plugin.options_from_peft(&method.name, &self.config)?;
         let mut strategy = Map::from_iter([("plugin".to_owned(), json!(method.name))]);
-        // TOML has no null: an option without a value is left out.
-        strategy
-            .extend(options.as_object().cloned().unwrap_or_default().into_iter().filter(|(_, value)| !value.is_null()));
+        if let Some(base) = base {
+            let mut config = self.config.clone();
+            // What older versions of PEFT added inside of a module that is saved whole stands in the file beside the layers' own tensors.
+            let wrapped =
+                |name: &&String| self.names.keys().any(|path| within(path, name) && path.contains(".base_layer."));
+            let saved: Vec<&str> = self.saved.iter().filter(|name| !wrapped(name)).map(String::as_str).collect();
+            layers::resolve(&mut config, &saved, base.info(), base.sites())?;
+            let options = plugin.options_from_peft(&method.name, &config.into())?;
+            let options = options.as_object().cloned().unwrap_or_default();
+            // TOML has no null: an option without a value is left out.
+            strategy.extend(options.into_iter().filter(|(_, value)| !value.is_null()));
+        }
         let tables = json!({
             "model": { "path": self.base },
             // What it was trained on is not known, and not asked for.
@@ -177,49 +191,17 @@ impl<'a> Adapter<'a> {
         let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
         Ok(((0..outputs).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect(), true))
     }
-
-    /// The most tokens of a text: virtual ones take positions too.
-    fn longest_text(&self, info: &ModelInfo) -> usize {
-        let tokens = self.config["num_virtual_tokens"].as_u64().unwrap_or(0) as usize;
-        match info.modality {
-            Modality::Text { max_tokens, .. } => max_tokens.saturating_sub(tokens).max(1),
-            Modality::Images { .. } => LONGEST,
-        }
-    }
-
-    /// Gives the parameters their values.
-    fn restore(&self, model: &AdaptedModel) -> Result<()> {
-        let keys = Keys::of(model);
-        let mut left: BTreeSet<&str> = self.names.keys().map(String::as_str).collect();
-        for p in &model.parameters {
-            let path = keys.path(p);
-            match self.names.get(&path) {
-                Some(name) => {
-                    let shape = p.parameter.tensor().dims();
-                    p.parameter.set(&self.weights.tensor_of_shape(name, shape, &model.device)?)?;
-                    left.remove(path.as_str());
-                }
-                None if p.owner == Owner::Base && !p.parameter.trainable() => {}
-                None => {
-                    return Err(Error::usage(format!("{} lacks {path}", at(self.folder, WEIGHTS)))
-                        .with_help("it does not fit its adapter_config.json, or belongs to another base model"));
-                }
-            }
-        }
-        match left.first() {
-            None => Ok(()),
-            Some(path) => {
-                Err(Error::usage(format!("{} holds {path}, which has no place here", at(self.folder, WEIGHTS)))
-                    .with_help("it does not fit its adapter_config.json, or belongs to another base model"))
-            }
-        }
-    }
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let wrong = |what: &dyn std::fmt::Display| Error::usage(format!("cannot read {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     serde_json::from_str(&text).map_err(|error| wrong(&error))
+}
+
+/// Whether a path leads through a module whose own path ends with a name, as PEFT compares them.
+fn within(path: &str, name: &str) -> bool {
+    path.match_indices('.').any(|(end, _)| path[..end].ends_with(name))
 }
 
 fn at(folder: &Path, file: &str) -> String {

@@ -65,11 +65,13 @@ pub(super) fn open(
         tasks.push(TrainedTask {
             name: task.name.clone(),
             columns: task.columns.clone(),
+            header: task.header,
             head,
             spec,
             labels,
             numbered: false,
             tokenizer,
+            train: Some(task.train.clone()),
         });
     }
 

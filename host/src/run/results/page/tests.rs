@@ -25,7 +25,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
         .collect();
     let targets: Vec<u32> = pairs.iter().map(|pair| pair.0).collect();
     let evaluation = |loss: f64, predictions: Vec<u32>| Evaluation {
-        loss,
+        loss: Some(loss),
         outcome: Outcome::Classes {
             metrics: metrics::classes(&targets, &predictions, labels.len()),
             targets: targets.clone(),
@@ -54,6 +54,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             seconds: 216.4,
             steps: 1200,
             skipped_steps: 0,
+            empty_steps: 0,
             samples: 38_400,
             tokens: 1_013_760,
             loss: 0.1713,

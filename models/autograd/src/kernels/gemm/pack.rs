@@ -1,30 +1,13 @@
 //! Operands as the micro-kernels read them.
 
+use std::ops::Range;
+
 use super::micro::PANEL;
 use crate::Precision;
 use crate::kernels::multiversion;
-use crate::kernels::scratch::{LANES, Line, lanes, lanes_mut};
 
 /// Greatest number of lanes along k in one block: a panel of B then fits the first cache, a block of A the second.
-const BLOCK: usize = 384;
-
-/// Which form of a weight `[out, in]` is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Form {
-    /// `W^T`, for `x W^T`.
-    Forward,
-    /// `W`, for `g W`.
-    Backward,
-}
-
-/// Names a packed form of a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct PackKey {
-    /// The product it is for.
-    pub(crate) form: Form,
-    /// The products' float type.
-    pub(crate) precision: Precision,
-}
+pub(super) const BLOCK: usize = 384;
 
 /// What stands in a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,69 +124,24 @@ multiversion! {
     fn interleave(low: &[f32], high: &[f32], out: &mut [f32]) = interleave_body
 }
 
-/// B, `k` by `n`, in panels of 32 columns, lane after lane along k; block after block of k, each with all its panels. Columns
-/// beyond `n` are zero.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    k: usize,
-    n: usize,
-    format: Format,
-    lines: Vec<Line>,
-}
-
-impl Packed {
-    /// Packs `b`, `k` by `n`, to be kept.
-    pub(crate) fn new(b: Strided<'_>, k: usize, n: usize, precision: Precision) -> Self {
-        Self::with_format(b, k, n, Format::of(precision))
-    }
-
-    pub(super) fn with_format(b: Strided<'_>, k: usize, n: usize, format: Format) -> Self {
-        let mut packed = Self { k, n, format, lines: vec![Line::ZERO; packed_len(k, n, format).div_ceil(LANES)] };
-        pack(b, k, n, format, lanes_mut(&mut packed.lines));
-        packed
-    }
-
-    /// As an operand.
-    pub(crate) fn view(&self) -> PackedView<'_> {
-        PackedView { k: self.k, n: self.n, format: self.format, lanes: lanes(&self.lines) }
-    }
-}
-
-/// A packed B, wherever it is kept.
-#[derive(Clone, Copy)]
-pub(crate) struct PackedView<'a> {
-    pub(super) k: usize,
-    pub(super) n: usize,
-    pub(super) format: Format,
-    pub(super) lanes: &'a [f32],
-}
-
-impl<'a> PackedView<'a> {
-    /// Packs `b` into scratch.
-    pub(crate) fn pack(b: Strided<'_>, k: usize, n: usize, precision: Precision, scratch: &'a mut [f32]) -> Self {
-        let format = Format::of(precision);
-        pack(b, k, n, format, scratch);
-        Self { k, n, format, lanes: scratch }
-    }
-}
-
 /// Floats that the packed form of a `k` by `n` matrix takes.
 pub(crate) fn scratch_len(k: usize, n: usize, precision: Precision) -> usize {
     packed_len(k, n, Format::of(precision))
 }
 
-fn packed_len(k: usize, n: usize, format: Format) -> usize {
+pub(super) fn packed_len(k: usize, n: usize, format: Format) -> usize {
     format.lanes(k) * n.next_multiple_of(PANEL)
 }
 
 /// The blocks along k, in lanes: nearly equal, and a function of the length alone.
-pub(super) fn blocks(lanes: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(super) fn blocks(lanes: usize) -> impl Iterator<Item = Range<usize>> {
     let count = lanes.div_ceil(BLOCK).max(1);
     let size = lanes.div_ceil(count).next_multiple_of(8).max(8);
     (0..lanes.max(1)).step_by(size).map(move |start| start..(start + size).min(lanes))
 }
 
-fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut [f32]) {
+/// Packs all of `b`, block after block of k, each with all its panels.
+pub(super) fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut [f32]) {
     assert!(b.holds(k, n), "an operand of {k} by {n} does not fit its {} elements", b.data.len());
     let wide = n.next_multiple_of(PANEL);
     for block in blocks(format.lanes(k)) {
@@ -220,14 +158,7 @@ fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut [f32]) {
 }
 
 /// A panel of a B whose rows are contiguous.
-fn pack_rows(
-    b: Strided<'_>,
-    k: usize,
-    block: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
-    format: Format,
-    panel: &mut [f32],
-) {
+fn pack_rows(b: Strided<'_>, k: usize, block: Range<usize>, columns: Range<usize>, format: Format, panel: &mut [f32]) {
     const ZEROS: [f32; PANEL] = [0.0; PANEL];
     let row = |k: usize| &b.data[k * b.row + columns.start..][..columns.len()];
     for (lane, out) in block.zip(panel.chunks_exact_mut(PANEL)) {
@@ -242,11 +173,11 @@ fn pack_rows(
 }
 
 /// A panel of a B whose columns are contiguous, or neither.
-fn pack_columns(
+pub(super) fn pack_columns(
     b: Strided<'_>,
     k: usize,
-    block: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+    block: Range<usize>,
+    columns: Range<usize>,
     format: Format,
     panel: &mut [f32],
 ) {
@@ -287,7 +218,7 @@ fn pack_columns(
 /// A's rows as lanes in `out`, in A's own order: along k where its rows are contiguous, else along the rows. Gives the strides.
 pub(super) fn convert_left(
     a: Strided<'_>,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     k: usize,
     format: Format,
     out: &mut [f32],
