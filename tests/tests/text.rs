@@ -170,6 +170,7 @@ fn of_many_classes_no_line_of_the_terminal_is_long() {
     let workdir = text_workdir();
     let class = |i: usize| format!("balance not updated after transfer {} number {i}", "of money ".repeat(i % 5));
     let rows: String = (0..77).map(|i| format!("the film was {}\t{}\n", ["good", "bad"][i % 2], class(i))).collect();
+    let rows = format!("text\tlabel\n{rows}");
     ["train.tsv", "test.tsv"].iter().for_each(|file| drop(workdir.write(file, &rows)));
     let run = workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded().stdout;
     let eval = workdir.fthost(["eval", "run", "test.tsv"]).succeeded().stdout;
