@@ -10,7 +10,7 @@
 //!
 //! A TSV or CSV file has a header if its first row names the wanted columns (`text` and `label` in any letter case, unless
 //! [`Columns`] says otherwise); without a header, column 1 is the text and column 2 the label. A first row that may be a header or
-//! an example is refused until the run file says which ([`header`](super::header)). A column `text_pair` is read where there is one.
+//! an example is refused until the run file says which (`header`). A column `text_pair` is read where there is one.
 //! Each row has as many cells as the first. Blank lines are skipped. Labels are trimmed and must not be empty; texts are left as
 //! they are and may be empty.
 

@@ -6,7 +6,7 @@
 //! [`RegularizerInstance`], [`HeadInstance`]) is made from its options. Each call on an instance opens a session on its thread
 //! (`bridge::session`), lends tensors as handles, and calls the plugin's function. What the plugin calls back, ops and changes of the
 //! model, lands in that session and from there on the engine's tape. Hooks that `attach` set stand in the model as bridges and open
-//! a session for every forward pass. A status that is not OK becomes one [`Error::Plugin`] that names plugin and call; after a
+//! a session for every forward pass. A status that is not OK becomes one [`Error::Plugin`](crate::Error::Plugin) that names plugin and call; after a
 //! panic the instance is not called again.
 //!
 //! Plugins are trusted: they run in this process with all its rights. The only unsafe code of the host is here.
