@@ -44,7 +44,7 @@ impl Module {
     }
 
     /// A path as it reads from the file's own module; `None` where it stays within the file.
-    fn from_file(&self, mut path: Segments) -> Option<Segments> {
+    fn in_file(&self, mut path: Segments) -> Option<Segments> {
         let up = path.iter().take_while(|segment| *segment == "super").count();
         if self.depth > 0 && (up < self.depth || path[0] == "self") && path[0] != "crate" {
             return None;
@@ -54,7 +54,7 @@ impl Module {
     }
 
     fn take(&mut self, path: Segments) {
-        let path = self.from_file(path);
+        let path = self.in_file(path);
         self.taken.extend(path);
     }
 
