@@ -19,6 +19,7 @@
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
+//! | `saved` | every head's saved folders on many bases: what Transformers, PEFT and fthost itself compute with them |
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `tasks` | several tasks: joint, in sequence, used after the run |
 //! | `text` | text runs, and that PEFT reads what they save |
@@ -43,6 +44,7 @@ mod peft_folders;
 mod prompts;
 mod refused;
 mod resume;
+mod saved;
 mod strategies;
 mod tasks;
 mod text;

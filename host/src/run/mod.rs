@@ -12,12 +12,14 @@ pub mod export;
 pub mod file;
 pub mod folder;
 pub mod identity;
+pub mod inputs;
 pub mod interrupt;
 pub mod keys;
 pub mod learner;
 pub mod lr_find;
 pub mod open;
 pub mod phase;
+pub mod plain;
 pub mod plan;
 pub mod predict;
 pub mod predictions;
@@ -37,7 +39,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fthost_autograd::{Device, optim};
-use fthost_plugin_api::TargetKind;
 
 use crate::data::Dataset;
 use crate::error::plain;
@@ -54,6 +55,7 @@ use folder::RunFolder;
 use identity::Identity;
 use interrupt::Interrupt;
 use learner::Learner;
+use plain::Trained as TrainedHead;
 use plan::Plan;
 use proof::{Pairing, Proof};
 use reference::Reference;
@@ -275,23 +277,23 @@ impl Begun<'_> {
         }
         folder.flush()?;
 
+        let tasks = trainer.learner.tasks.iter().map(|task| TrainedHead {
+            name: &task.name,
+            labels: task.train.labels(),
+            head: &task.head,
+            spec: &task.spec,
+        });
         let saved = export::Saved {
             model: trainer.learner.model,
             base: &file.model.name(),
             adapter_config: adapter_config(trainer.strategies)?,
             adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
-            labels: &trainer
-                .learner
-                .tasks
-                .iter()
-                .map(|task| (task.name.clone(), task.train.labels().to_vec()))
-                .collect(),
-            per_token: trainer.learner.tasks.iter().any(|task| task.spec.targets == TargetKind::TokenClass),
+            tasks: &tasks.collect::<Vec<_>>(),
         }
         .write(folder.path())?;
-        let whole = saved.format == export::WHOLE;
-        if let Some(tokenizer) = setup::tokenizer_file(&file, trainer.learner.model).filter(|_| whole) {
-            copy_beside(&tokenizer, &saved.path)?;
+        let whole = saved.format.is_whole();
+        if whole && !file.model.is_demo() {
+            inputs::copy(&file.model.path, &saved.path, trainer.learner.model.model.info())?;
         }
         let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
         checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
@@ -410,13 +412,6 @@ fn adapter_config(strategies: &[StrategyInstance]) -> Result<Option<serde_json::
         known.extend(strategy.adapter_config()?);
     }
     Ok(if known.len() == 1 { known.pop() } else { None })
-}
-
-fn copy_beside(file: &Path, folder: &Path) -> Result<()> {
-    let path = folder.join(file.file_name().unwrap_or_default());
-    folder::write_file_atomically(&path, |copy| {
-        std::fs::copy(file, copy).map(drop).map_err(folder::cannot_write(&path))
-    })
 }
 
 /// The process's peak resident memory: `VmHWM` of Linux's /proc/self/status; 0 where there is none.

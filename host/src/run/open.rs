@@ -1,7 +1,10 @@
-//! A run that has ended, opened again, or a folder that PEFT saved: its model evaluates, predicts, and is merged into a plain folder.
+//! A run that has ended, opened again, or a folder that PEFT or Transformers saved: its model evaluates, predicts, and is merged into a
+//! plain folder.
 
 mod few_shot;
+mod head;
 mod peft;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -12,13 +15,15 @@ use fthost_plugin_api::{HeadSpec, TargetKind};
 use serde::Deserialize;
 
 use super::evaluate::{Evaluation, evaluate, predict, predict_words};
+use super::export::Exported;
 use super::file::{ModelInit, Override, RunFile};
 use super::folder::RunFolder;
+use super::plain::Trained;
 use super::predict::{Format, WordWriter, Writer};
 use super::result::{self, PluginUsed, TaskResult};
 use super::snapshot::{self, Header};
 use super::step::Pass;
-use super::{DeviceChoice, checkpoint, export, setup};
+use super::{DeviceChoice, checkpoint, export, inputs, setup};
 use crate::adapted::AdaptedModel;
 use crate::data::{self, Columns, Dataset, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
@@ -49,6 +54,8 @@ pub struct TrainedModel {
     _strategies: Vec<StrategyInstance>,
     tasks: Vec<TrainedTask>,
     precision: Precision,
+    /// The folder that the model was loaded from; none for the embedded one.
+    base: Option<PathBuf>,
 }
 
 /// A task of a run that has ended.
@@ -64,14 +71,17 @@ struct TrainedTask {
 }
 
 impl TrainedModel {
-    /// Opens a run folder, or one that PEFT saved. `plugins` are used instead of those that the run used, where any is named;
+    /// Opens a run folder, or one that PEFT or Transformers saved. `plugins` are used instead of those that the run used, where any is named;
     /// `overrides` change its run file, and paths in them start from the working directory.
     ///
     /// # Errors
-    /// Where the folder is none of a run that has ended and none of PEFT's, or something that it needs is gone.
+    /// Where the folder is none of these, the run has not ended, or something that it needs is gone.
     pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<Self> {
         if folder.join(peft::CONFIG).is_file() {
             return peft::open(folder, plugins, overrides, device);
+        }
+        if folder.join(whole::CONFIG).is_file() && RunFolder::run_file(folder).is_err() {
+            return whole::open(folder, plugins, overrides, device);
         }
         let mut file = RunFile::reopen(&RunFolder::run_file(folder)?, overrides)?;
         let mut left: Left = read_json(&folder.join(result::FILE), folder)?;
@@ -114,8 +124,8 @@ impl TrainedModel {
         for task in &mut tasks {
             found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
         }
-        let precision = file.train.precision.into();
-        Ok(Self { model, _strategies: strategies, tasks, precision })
+        let (precision, base) = (file.train.precision.into(), base_of(&file));
+        Ok(Self { model, _strategies: strategies, tasks, precision, base })
     }
 
     /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
@@ -218,7 +228,7 @@ impl TrainedModel {
     ///
     /// # Errors
     /// Where a method cannot be folded into weights, or the folder exists.
-    pub fn merge(mut self, folder: &Path) -> Result<PathBuf> {
+    pub fn merge(mut self, folder: &Path) -> Result<Exported> {
         if folder.exists() {
             return Err(Error::usage(format!("{} exists already", folder.display()))
                 .with_help("name a folder that does not exist: nothing is overwritten"));
@@ -232,17 +242,23 @@ impl TrainedModel {
             let _ = std::fs::remove_dir_all(folder);
             let folder = folder.display();
             error.with_help(format!("nothing is left of {folder}; name a folder on a disk with more space"))
-        })?;
-        Ok(folder.to_owned())
+        })
     }
 
-    fn write_merged(&self, folder: &Path) -> Result<()> {
-        let labels = self.tasks.iter().map(|task| (task.name.clone(), task.labels.clone())).collect();
-        let per_token = self.tasks.iter().any(|task| task.spec.targets == TargetKind::TokenClass);
-        export::write_model(&self.model, &labels, per_token, folder)?;
-        let tokenizer = self.tasks.iter().find_map(|task| task.tokenizer.as_ref());
-        tokenizer.map_or(Ok(()), |tokenizer| super::copy_beside(tokenizer.path(), folder))
+    fn write_merged(&self, folder: &Path) -> Result<Exported> {
+        let heads =
+            self.tasks.iter().map(|TrainedTask { name, labels, head, spec, .. }| Trained { name, labels, head, spec });
+        let saved = export::write_model(&self.model, &heads.collect::<Vec<_>>(), folder)?;
+        if let Some(base) = &self.base {
+            inputs::copy(base, folder, self.model.model.info())?;
+        }
+        Ok(saved)
     }
+}
+
+/// The folder of the model that a run file names.
+fn base_of(file: &RunFile) -> Option<PathBuf> {
+    (!file.model.is_demo()).then(|| file.model.path.clone())
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, folder: &Path) -> Result<T> {

@@ -7,10 +7,10 @@ use fthost_autograd::optim::{LossScaler, Optimizer};
 use fthost_autograd::{Precision, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint;
 use super::identity::Identity;
 use super::train::Trained;
 use super::watch::Watch;
+use super::{checkpoint, keys};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::{State, Stateful};
 use crate::{Error, Result};
@@ -243,8 +243,14 @@ impl Parts<'_> {
     ) -> Result<(Header, BTreeMap<String, Tensor>)> {
         let (header, mut tensors) = self.without_optimizer(identity, state, 0)?;
         if without_base {
-            for base in self.model.parameters.iter().filter(|p| p.owner == Owner::Base) {
-                tensors.remove(&format!("{PARAMETER}{}", base.parameter.name()));
+            let info = self.model.model.info();
+            for p in &self.model.parameters {
+                let name = p.parameter.name();
+                let tensor = tensors.remove(&format!("{PARAMETER}{name}"));
+                if let Some(tensor) = tensor.filter(|_| p.owner != Owner::Base) {
+                    let name = if self.model.tasks == 1 { keys::reopened(info, name) } else { name.to_owned() };
+                    tensors.insert(format!("{PARAMETER}{name}"), tensor);
+                }
             }
         }
         Ok((header, tensors))

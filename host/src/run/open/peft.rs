@@ -9,11 +9,11 @@ use std::path::Path;
 
 use fthost_autograd::Device;
 use fthost_models::{Modality, ModelInfo, Weights};
-use fthost_plugin_api::{MethodKind, problem_type};
+use fthost_plugin_api::MethodKind;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{TrainedModel, TrainedTask};
+use super::{TrainedModel, head};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, RunFile, split_argument};
@@ -24,11 +24,6 @@ use crate::{Error, Result};
 /// What makes a folder one of PEFT's.
 pub(super) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-
-/// Stands for the head's plugin until the model says which head it is.
-const UNDECIDED: &str = "by problem_type";
-/// Longer than any model reads: texts are cut to what the model takes.
-const LONGEST: usize = 1 << 20;
 
 /// Fields that say where an adapter belongs and not what it computes. What `modules_to_save` names is seen by its tensors.
 const ABOUT: [&str; 7] = [
@@ -64,23 +59,12 @@ pub(super) fn open(
     let base = base_config(&file)?;
     let mut model = setup::load_model(&file, device.open()?)?;
     let outputs = adapter.outputs(model.model.info())?;
+    let found = head::find(folder, &base, outputs, adapter.per_token)?;
     let task = &mut file.tasks[0];
-    if task.head.plugin == UNDECIDED {
-        task.head.plugin = library.serving(MethodKind::TaskHead, problem(&base, outputs))?.1.name;
-    }
     task.max_tokens = task.max_tokens.min(adapter.longest_text(model.model.info()));
-    check_methods(&mut file, &mut library)?;
-
+    found.choose(&mut file, &mut library)?;
     let strategies = setup::attach_strategies(&file, &mut library, &mut model)?;
-    let (labels, numbered) = adapter.labels(&base, outputs)?;
-    let counts = vec![0; labels.len()];
-    let (head, spec) = setup::attach_head(&file, 0, &mut library, &mut model, labels.clone(), counts)?;
-    adapter.restore(&model)?;
-    let task = &file.tasks[0];
-    let tokenizer = setup::tokenizer(&file, task, &model)?;
-    let (name, columns) = (task.name.clone(), task.columns.clone());
-    let task = TrainedTask { name, columns, head, spec, labels, numbered, tokenizer };
-    Ok(TrainedModel { model, _strategies: strategies, tasks: vec![task], precision: file.train.precision.into() })
+    found.open(&file, &mut library, model, strategies, |model| adapter.restore(model))
 }
 
 /// What stands in the folder.
@@ -88,6 +72,8 @@ struct Adapter<'a> {
     folder: &'a Path,
     peft_type: String,
     base: String,
+    /// Whether its head gives a class for each token.
+    per_token: bool,
     /// The fields that the strategy answers for.
     config: Value,
     weights: Weights,
@@ -102,16 +88,17 @@ impl<'a> Adapter<'a> {
             return Err(Error::usage(format!("{} names no peft_type: PEFT knows no such adapter", at(folder, CONFIG)))
                 .with_help("open the run folder that left it"));
         };
-        match config.get("task_type") {
-            None | Some(Value::Null) => {}
-            Some(task) if task == "SEQ_CLS" => {}
+        let per_token = match config.get("task_type") {
+            None | Some(Value::Null) => false,
+            Some(task) if task == "SEQ_CLS" => false,
+            Some(task) if task == "TOKEN_CLS" => true,
             Some(task) => {
                 return Err(Error::usage(format!(
-                    "{} has task_type {task}, and only SEQ_CLS opens here",
+                    "{} has task_type {task}, and only SEQ_CLS and TOKEN_CLS open here",
                     at(folder, CONFIG)
                 )));
             }
-        }
+        };
         let base = config.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or("unknown").to_owned();
         config.retain(|field, _| !ABOUT.contains(&field.as_str()));
 
@@ -126,7 +113,7 @@ impl<'a> Adapter<'a> {
         };
         let twice = |name: &&str| TWICE.iter().any(|part| name.contains(part));
         let names = weights.names().filter(|name| !twice(name)).map(below).collect();
-        Ok(Self { folder, peft_type, base, config: config.into(), weights, names })
+        Ok(Self { folder, peft_type, base, per_token, config: config.into(), weights, names })
     }
 
     /// The run file that would have led to this folder.
@@ -139,8 +126,7 @@ impl<'a> Adapter<'a> {
             .extend(options.as_object().cloned().unwrap_or_default().into_iter().filter(|(_, value)| !value.is_null()));
         let tables = json!({
             "model": { "path": self.base },
-            // What it was trained on is not known, and not asked for.
-            "task": [{ "head": { "plugin": UNDECIDED }, "train": self.folder, "max_tokens": LONGEST }],
+            "task": [head::task(self.folder)],
             "strategy": [strategy],
         });
         let text = toml::to_string(&tables)
@@ -151,30 +137,16 @@ impl<'a> Adapter<'a> {
 
     /// Outputs of the head: rows of its last layer.
     fn outputs(&self, info: &ModelInfo) -> Result<usize> {
-        let weight = format!("{}.weight", info.head.output);
+        let weight = format!("{}.weight", head::last_layer(info, self.per_token));
         let Some(name) = self.names.get(&weight) else {
             let module = weight.split('.').next().unwrap_or_default();
             return Err(Error::usage(format!("{} holds no head: it has no {weight}", at(self.folder, WEIGHTS)))
                 .with_help(format!(
-                    "train with task_type=\"SEQ_CLS\" or modules_to_save=[{module:?}]: PEFT then saves the head"
+                    "train with task_type=\"{}\" or modules_to_save=[{module:?}]: PEFT then saves the head",
+                    if self.per_token { "TOKEN_CLS" } else { "SEQ_CLS" }
                 )));
         };
         Ok(self.weights.tensor(name, &Device::Cpu)?.dims()[0])
-    }
-
-    /// Names of the classes, and whether labels may be their numbers instead: where the names were made by no one who saw the labels.
-    /// Those that fthost left beside the adapter, else those of the base model's config, else Transformers' own, `LABEL_0`.
-    fn labels(&self, base: &Value, outputs: usize) -> Result<(Vec<String>, bool)> {
-        let beside = self.folder.join("labels.json");
-        if beside.is_file() {
-            return Ok((read(&beside)?, false));
-        }
-        if outputs == 1 {
-            return Ok((Vec::new(), false));
-        }
-        let named = base["id2label"].as_object().filter(|names| names.len() == outputs);
-        let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
-        Ok(((0..outputs).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect(), true))
     }
 
     /// The most tokens of a text: virtual ones take positions too.
@@ -182,7 +154,7 @@ impl<'a> Adapter<'a> {
         let tokens = self.config["num_virtual_tokens"].as_u64().unwrap_or(0) as usize;
         match info.modality {
             Modality::Text { max_tokens, .. } => max_tokens.saturating_sub(tokens).max(1),
-            Modality::Images { .. } => LONGEST,
+            Modality::Images { .. } => head::LONGEST,
         }
     }
 
@@ -200,8 +172,13 @@ impl<'a> Adapter<'a> {
                 }
                 None if p.owner == Owner::Base && !p.parameter.trainable() => {}
                 None => {
-                    return Err(Error::usage(format!("{} lacks {path}", at(self.folder, WEIGHTS)))
-                        .with_help("it does not fit its adapter_config.json, or belongs to another base model"));
+                    let of_head = matches!(p.owner, Owner::Head(_));
+                    return Err(Error::usage(format!("{} lacks {path}", at(self.folder, WEIGHTS))).with_help(
+                        match of_head && path.starts_with(&model.model.info().prefix) {
+                            true => "the base model has no such layer, so Transformers made one at random, and the adapter does not hold it: train with modules_to_save=[\"pooler\"]",
+                            false => "it does not fit its adapter_config.json, or belongs to another base model",
+                        },
+                    ));
                 }
             }
         }
@@ -215,7 +192,8 @@ impl<'a> Adapter<'a> {
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// A JSON file.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let wrong = |what: &dyn std::fmt::Display| Error::usage(format!("cannot read {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     serde_json::from_str(&text).map_err(|error| wrong(&error))
@@ -235,26 +213,4 @@ fn base_config(file: &RunFile) -> Result<Value> {
     }
     read(&file.model.path.join("config.json"))
         .map_err(|error| error.with_help("say where the base model of this adapter is: --set model.path=FOLDER"))
-}
-
-/// What Transformers takes such a head for, where its config does not say.
-fn problem(base: &Value, outputs: usize) -> &str {
-    match base["problem_type"].as_str() {
-        Some(problem) => problem,
-        None if outputs == 1 => problem_type::REGRESSION,
-        None => problem_type::SINGLE_LABEL,
-    }
-}
-
-/// Checks options and fills in defaults, as for any run file. Without its schedule, which has no part in what the model computes.
-fn check_methods(file: &mut RunFile, library: &mut Library) -> Result<()> {
-    for (method, kind) in file.methods().filter(|(_, kind)| *kind != MethodKind::Scheduler) {
-        let (_, info) = library.find(kind, &method.plugin).map_err(|error| file.plugin_not_found(method, error))?;
-        file.check_method(method, &info.config_schema)?;
-    }
-    file.fill_defaults(|kind, name| match kind {
-        MethodKind::Scheduler => None,
-        kind => Some(library.find(kind, name).ok()?.1.config_default),
-    });
-    Ok(())
 }
