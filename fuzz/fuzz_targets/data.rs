@@ -1,4 +1,4 @@
-//! A data file, row by row. The first byte says its format and which columns are read.
+//! A data file, row by row. The first byte says its format and which columns are read, and what is said of its header.
 #![no_main]
 
 use fthost::data::Columns;
@@ -11,6 +11,7 @@ const FORMATS: [&str; 4] = ["data.tsv", "data.csv", "data.jsonl", "data.parquet"
 fuzz_target!(|data: &[u8]| {
     let Some((&first, content)) = data.split_first() else { return };
     let (format, columns) = (usize::from(first) % FORMATS.len(), usize::from(first) / FORMATS.len() % 3);
+    let header = [None, Some(true), Some(false)][usize::from(first) / FORMATS.len() / 3 % 3];
     let path = file(FORMATS[format], content);
     let name = |name: &str| Some(name.to_owned());
     let columns = match columns {
@@ -18,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         1 => Columns { text: name("a"), text_pair: name("b"), label: name("c") },
         _ => Columns { text: name("2"), text_pair: name("3"), label: name("1") },
     };
-    let rows = match Rows::open(&path, &columns, Labels::Read) {
+    let rows = match Rows::open(&path, &columns, header, Labels::Read) {
         Ok(rows) => rows,
         Err(error) => return show(&error),
     };

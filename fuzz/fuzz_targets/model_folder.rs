@@ -2,7 +2,7 @@
 #![no_main]
 
 use fthost_fuzz::{SEPARATOR, show};
-use fthost_models::Encoder;
+use fthost_models::{Encoder, Model};
 use fthost_models::autograd::Device;
 use libfuzzer_sys::fuzz_target;
 
@@ -14,9 +14,7 @@ fuzz_target!(|data: &[u8]| {
         Ok(encoder) => encoder,
         Err(error) => return show(&error.into()),
     };
-    for name in encoder.extra_tensors() {
-        if let Err(error) = encoder.extra_tensor(name) {
-            show(&error.into());
-        }
+    for base in encoder.parameters() {
+        base.parameter.tensor();
     }
 });

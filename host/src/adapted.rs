@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use fthost_autograd::{Device, Parameter};
-use fthost_models::Model;
+use fthost_models::{Modality, Model};
 
-use crate::plugin::RunHandles;
+use crate::handles::RunHandles;
 
 /// Who declared a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,14 +31,22 @@ pub struct ModelParameter {
     pub group: usize,
     /// Its rate is `train.lr` times this.
     pub lr_factor: f64,
-    /// Whether weight decay applies. No by default for biases and norms.
+    /// Whether weight decay applies where nobody says otherwise: not to biases and norms.
     pub decay: bool,
+    /// Whether it applies by a plugin's word, which holds whatever the run file says of biases and norms.
+    pub decay_said: Option<bool>,
 }
 
 impl ModelParameter {
-    /// Whether it trains or has ever changed in this run: what checkpoints and results hold.
+    /// Whether it differs from the pretrained model, or may: what plugins declared, what trains, and what has ever changed. Checkpoints,
+    /// the best model and results hold these; a parameter that is none of them still has its pretrained value.
     pub fn trained(&self) -> bool {
         self.owner != Owner::Base || self.parameter.trainable() || self.parameter.version() > 0
+    }
+
+    /// Whether weight decay applies. `biases_and_norms`: whether the run file wants it there too.
+    pub fn decays(&self, biases_and_norms: bool) -> bool {
+        self.decay_said.unwrap_or(self.decay || biases_and_norms)
     }
 }
 
@@ -88,10 +96,11 @@ impl AdaptedModel {
                 in_model: true,
                 group: base.group,
                 lr_factor: 1.0,
-                decay: decays(base.parameter.name(), base.parameter.tensor().dims()),
+                decay: decays(base.parameter.name(), base.parameter.dims()),
+                decay_said: None,
             })
             .collect();
-        let handles = Arc::new(RunHandles::new(device.clone()));
+        let handles = Arc::new(RunHandles::new(device.clone(), seed));
         Self { model, parameters, matches: Vec::new(), device, seed, tasks: 1, tokenize: None, handles }
     }
 
@@ -101,6 +110,23 @@ impl AdaptedModel {
             self.handles.push(&new.parameter);
         }
         &self.handles
+    }
+
+    /// The name of a block group, and of the stream that it is part of; the last one, of heads, is part of none.
+    pub fn group_name(&self, group: usize) -> (String, &'static str) {
+        match group {
+            last if last + 1 >= self.model.info().groups => ("head".into(), ""),
+            0 => ("embeddings".into(), self.stream()),
+            block => (format!("layer.{}", block - 1), self.stream()),
+        }
+    }
+
+    /// The name of the model's one stream.
+    pub fn stream(&self) -> &'static str {
+        match self.model.info().modality {
+            Modality::Text { .. } => "text",
+            Modality::Images { .. } => "image",
+        }
     }
 
     /// Parameters that train now.

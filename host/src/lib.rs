@@ -10,13 +10,17 @@
 //! - [`compare`]: several such runs beside each other, and whether their differences are more than chance;
 //! - [`auto`]: the search for the strategy and options that do best on validation examples;
 //! - [`processes`]: how both start their runs;
+//! - [`kernels`]: the processor's instructions that all of it computes with;
 //! - [`report`]: progress, metrics, text for people and JSON for machines.
 
 pub mod adapted;
 pub mod auto;
 pub mod compare;
+pub mod cores;
 pub mod data;
 pub mod error;
+mod handles;
+pub mod kernels;
 pub mod plugin;
 pub mod processes;
 pub mod report;

@@ -12,10 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
 use crate::run::DeviceChoice;
-use crate::run::checkpoint::Checkpoints;
-use crate::run::folder;
-use crate::run::interrupt::Interrupt;
-use crate::run::result::{self, PluginUsed};
+use crate::run::results::result;
+use crate::run::state::checkpoint::Checkpoints;
+use crate::run::state::folder;
+use crate::run::state::identity::PluginUsed;
+use crate::run::train::interrupt::Interrupt;
 use crate::{Error, Result};
 
 /// The argument by which a run ends when the process that started it is killed.

@@ -1,10 +1,10 @@
 //! Builds a model's layers from the bottom up, and lists its parameters and sites on the way.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use fthost_autograd::Parameter;
 use fthost_autograd::random::Stream;
+use fthost_autograd::{Parameter, Reading};
 
 use crate::layers::{LayerNorm, Linear};
 use crate::weights::Weights;
@@ -40,8 +40,6 @@ pub(crate) struct Builder<'a> {
     pub(crate) parameters: Vec<BaseParameter>,
     /// The shape of each parameter in the files, where it may have further dimensions.
     pub(crate) stored_shapes: Vec<Vec<usize>>,
-    /// The tensors of the checkpoint that were read.
-    pub(crate) used: HashSet<String>,
 }
 
 impl<'a> Builder<'a> {
@@ -55,7 +53,6 @@ impl<'a> Builder<'a> {
             sites: Vec::new(),
             parameters: Vec::new(),
             stored_shapes: Vec::new(),
-            used: HashSet::new(),
         }
     }
 
@@ -80,9 +77,9 @@ impl<'a> Builder<'a> {
         bias: bool,
     ) -> Result<Linear, LoadError> {
         let site = self.site(path, SiteKind::Linear, inputs, outputs);
-        let weight = self.parameter(format!("{path}.weight"), &[outputs, inputs], &[outputs, inputs], Init::Normal)?;
-        let bias =
-            bias.then(|| self.parameter(format!("{path}.bias"), &[outputs], &[outputs], Init::Zeros)).transpose()?;
+        let shape = [outputs, inputs];
+        let weight = self.parameter(format!("{path}.weight"), &shape, &shape, Init::Normal, Reading::Products)?;
+        let bias = bias.then(|| self.vector(format!("{path}.bias"), outputs, Init::Zeros)).transpose()?;
         Ok(Linear { site, weight, bias })
     }
 
@@ -97,14 +94,15 @@ impl<'a> Builder<'a> {
         let inputs = channels * kernel * kernel;
         let site = self.site(path, SiteKind::Conv, inputs, outputs);
         let stored = [outputs, channels, kernel, kernel];
-        let weight = self.parameter(format!("{path}.weight"), &stored, &[outputs, inputs], Init::Normal)?;
-        let bias = Some(self.parameter(format!("{path}.bias"), &[outputs], &[outputs], Init::Zeros)?);
+        let name = format!("{path}.weight");
+        let weight = self.parameter(name, &stored, &[outputs, inputs], Init::Normal, Reading::Products)?;
+        let bias = Some(self.vector(format!("{path}.bias"), outputs, Init::Zeros)?);
         Ok(Linear { site, weight, bias })
     }
 
     pub(crate) fn layer_norm(&mut self, path: &str, width: usize, eps: f64) -> Result<LayerNorm, LoadError> {
-        let weight = self.parameter(format!("{path}.weight"), &[width], &[width], Init::Ones)?;
-        let bias = self.parameter(format!("{path}.bias"), &[width], &[width], Init::Zeros)?;
+        let weight = self.vector(format!("{path}.weight"), width, Init::Ones)?;
+        let bias = self.vector(format!("{path}.bias"), width, Init::Zeros)?;
         Ok(LayerNorm { weight, bias, eps })
     }
 
@@ -118,7 +116,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Parameter, LoadError> {
         let mut stored = vec![1; leading];
         stored.extend([rows, width]);
-        self.parameter(name.into(), &stored, &[rows, width], Init::Normal)
+        self.parameter(name.into(), &stored, &[rows, width], Init::Normal, Reading::Rows)
     }
 
     /// Whether a checkpoint holds this tensor. New models hold all.
@@ -129,20 +127,29 @@ impl<'a> Builder<'a> {
         }
     }
 
+    fn vector(&mut self, name: String, length: usize, init: Init) -> Result<Parameter, LoadError> {
+        self.parameter(name, &[length], &[length], init, Reading::Products)
+    }
+
     fn parameter(
         &mut self,
         name: String,
         stored_shape: &[usize],
         shape: &[usize],
         init: Init,
+        reading: Reading,
     ) -> Result<Parameter, LoadError> {
-        let tensor = match self.origin {
+        let parameter = match self.origin {
             Origin::Checkpoint(weights) => {
                 let found =
                     stored_name(weights, self.prefix, &name).unwrap_or_else(|| format!("{}{name}", self.prefix));
-                let tensor = weights.tensor_of_shape(&found, stored_shape, self.device)?;
-                self.used.insert(found);
-                tensor.reshape(shape)?
+                let stored = weights.stored(&found, stored_shape)?;
+                // Vectors are small, and their ops read them as they are.
+                if shape.len() > 1 && self.device.is_cpu() {
+                    Parameter::at_rest(name, shape, Arc::new(stored), reading, true)
+                } else {
+                    Parameter::new(name, stored.to_tensor(shape, self.device)?, true)
+                }
             }
             Origin::New { seed } => {
                 let mut values = vec![0f32; shape.iter().product()];
@@ -153,10 +160,9 @@ impl<'a> Builder<'a> {
                     Init::Ones => values.fill(1.0),
                     Init::Zeros => {}
                 }
-                Tensor::from_vec(values, shape, self.device)?
+                Parameter::new(name, Tensor::from_vec(values, shape, self.device)?, true)
             }
         };
-        let parameter = Parameter::new(name, tensor, true);
         self.parameters.push(BaseParameter { parameter: parameter.clone(), group: self.group });
         self.stored_shapes.push(stored_shape.into());
         Ok(parameter)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fthost_autograd::{Result, Tape};
 
+use crate::merge::Folded;
 use crate::site::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Site, SiteKind};
 use crate::weights::closest;
 
@@ -54,6 +55,11 @@ impl Hooks {
 }
 
 impl Hooks {
+    /// Whether a site has hooks.
+    pub(crate) fn any(&self, site: usize) -> bool {
+        !self.linear[site].is_empty() || self.beside_weights(site)
+    }
+
     /// Whether a site has hooks that stand beside the weights, and so cannot be folded into them.
     pub(crate) fn beside_weights(&self, site: usize) -> bool {
         !(self.block[site].is_empty() && self.embeddings[site].is_empty() && self.attention[site].is_empty())
@@ -65,11 +71,23 @@ impl Hooks {
 pub(crate) struct Pass<'a> {
     pub(crate) tape: &'a Tape,
     hooks: &'a Hooks,
+    /// What hooked layers are held against, by site.
+    folded: &'a [Option<Folded>],
 }
 
 impl<'a> Pass<'a> {
     pub(crate) fn new(tape: &'a Tape, hooks: &'a Hooks) -> Self {
-        Self { tape, hooks }
+        Self { tape, hooks, folded: &[] }
+    }
+
+    /// The pass in which each hooked layer is held against what it is folded into.
+    pub(crate) fn checking(self, folded: &'a [Option<Folded>]) -> Self {
+        Self { folded, ..self }
+    }
+
+    /// What the layer at a site is held against in this pass.
+    pub(crate) fn folded(&self, site: usize) -> Option<&'a Folded> {
+        self.folded.get(site)?.as_ref()
     }
 
     pub(crate) fn linear_hooks(&self, site: usize) -> &'a [Arc<dyn LinearHook>] {

@@ -25,15 +25,18 @@ impl Linear {
             return tape.linear_activation(x, &weight, bias.as_ref(), activation);
         }
 
-        let mut x = x.clone();
+        let mut changed = x.clone();
         for hook in hooks {
-            if let Some(changed) = hook.input(tape, &x)? {
-                x = changed;
+            if let Some(x) = hook.input(tape, &changed)? {
+                changed = x;
             }
         }
-        let mut y = tape.linear(&x, &weight, bias.as_ref())?;
+        let mut y = tape.linear(&changed, &weight, bias.as_ref())?;
         for hook in hooks {
-            y = hook.forward(tape, &x, y, &weight)?;
+            y = hook.forward(tape, &changed, y, &weight)?;
+        }
+        if let Some(folded) = pass.folded(self.site) {
+            folded.check(tape, x, &y)?;
         }
         match activation {
             Activation::Identity => Ok(y),

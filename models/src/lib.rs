@@ -6,6 +6,7 @@ mod builder;
 mod error;
 mod hooks;
 mod layers;
+mod merge;
 mod model;
 mod site;
 mod transformer;
@@ -18,4 +19,4 @@ pub use model::{
 };
 pub use site::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind};
 pub use transformer::{Encoder, activation};
-pub use weights::Weights;
+pub use weights::{FileState, Weights};

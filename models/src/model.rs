@@ -4,8 +4,8 @@ use std::path::Path;
 
 use fthost_autograd::{Layout, Parameter, Result, Tape, Tensor, Value};
 
-use crate::LoadError;
 use crate::site::{Hook, Site};
+use crate::{FileState, LoadError};
 
 /// A micro-batch of inputs.
 #[derive(Clone, Debug)]
@@ -150,14 +150,24 @@ pub trait Model: Send + Sync {
     /// Every parameter, from the bottom up. All are trainable at first; the host freezes.
     fn parameters(&self) -> &[BaseParameter];
 
+    /// The files that its parameters were read from; none where they came from elsewhere.
+    fn files(&self) -> &[FileState] {
+        &[]
+    }
+
     /// Sets a hook at a site, after those already there. Errors where the site is unknown or of another kind.
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()>;
 
-    /// Folds every hook into the weights, so that the model computes the same without hooks, and removes them.
+    /// Whether hooks are set at a site.
+    fn hooked(&self, path: &str) -> bool;
+
+    /// Folds every hook into the weights, so that the model computes the same without hooks, and removes them. `input` is what
+    /// each folded layer is tried on.
     ///
     /// # Errors
-    /// Where a hook cannot be folded; nothing has changed then.
-    fn merge_hooks(&mut self) -> Result<()>;
+    /// Where a hook cannot be folded, or a folded layer gives something else than the hooked one; the site is named, and nothing
+    /// has changed.
+    fn merge_hooks(&mut self, input: &Input) -> Result<()>;
 
     /// Removes every hook: the base model again.
     fn clear_hooks(&mut self);
@@ -169,6 +179,15 @@ pub trait Model: Send + Sync {
     fn passes(&self, read: Read, parameter: &str) -> bool {
         let _ = (read, parameter);
         true
+    }
+
+    /// The longest sequence of tokens that fits, special ones included, beside what the hooks put before every sequence; `None` where
+    /// the model takes no tokens.
+    fn longest_sequence(&self) -> Result<Option<usize>> {
+        Ok(match self.info().modality {
+            Modality::Text { max_tokens, .. } => Some(max_tokens),
+            Modality::Images { .. } => None,
+        })
     }
 
     /// Features of a micro-batch. Sets the tape's layout.

@@ -2,10 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use candle_core::{DType, Device, Tensor};
-use memmap2::Mmap;
+use fthost_autograd::Source;
+use half::{bf16, f16};
+use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use serde::Deserialize;
@@ -21,17 +28,43 @@ const SHARD_INDEX: &str = "model.safetensors.index.json";
 const OTHER_FORMS: [&str; 4] =
     ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"];
 
+/// Bytes of a mapped tensor that single rows may leave in memory before its pages are given back.
+const RESIDENT: usize = 16 << 20;
+/// What the system may map around one row.
+const AROUND: usize = 64 << 10;
+
 /// All tensors of a model folder. Nothing is copied before it is asked for.
 #[derive(Debug)]
 pub struct Weights {
-    files: Vec<WeightFile>,
+    files: Vec<Arc<WeightFile>>,
     /// Tensor name to its file.
     index: BTreeMap<String, usize>,
+}
+
+/// A file that weights came from, as it was when they were mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileState {
+    /// What no other file has, and this one no longer once it was written to: path, size, times and inode.
+    pub identity: String,
+    /// When it was last written to.
+    pub modified: SystemTime,
+}
+
+impl FileState {
+    fn of(path: &Path, file: &std::fs::Metadata) -> Option<Self> {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+        let (size, inode, device) = (file.len(), file.ino(), file.dev());
+        let identity = format!("{} {size} {modified:?} {changed:?} {inode} {device}", path.display());
+        Some(Self { identity, modified: file.modified().ok()? })
+    }
 }
 
 #[derive(Debug)]
 struct WeightFile {
     path: PathBuf,
+    /// Nothing of bytes in memory.
+    state: Option<FileState>,
     bytes: Bytes,
     metadata: Metadata,
     data_start: usize,
@@ -48,6 +81,17 @@ impl Bytes {
         match self {
             Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Gives pages of a mapped file back: whoever reads them again finds the same there.
+    fn give_back(&self, range: Range<usize>) {
+        if let Self::Mapped(map) = self {
+            // SAFETY: of a file that is mapped for reading only the pages come back as they were.
+            #[allow(unsafe_code)]
+            let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+            // Pages that stay cost memory and nothing else.
+            drop(advised);
         }
     }
 }
@@ -89,7 +133,7 @@ impl Weights {
 
     /// From the bytes of one safetensors file. `name` stands for the file in errors.
     pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self, LoadError> {
-        Ok(Self::from_files(vec![WeightFile::check(name.into(), Bytes::Owned(bytes))?]))
+        Ok(Self::from_files(vec![WeightFile::check(name.into(), None, Bytes::Owned(bytes))?]))
     }
 
     fn from_files(files: Vec<WeightFile>) -> Self {
@@ -98,7 +142,12 @@ impl Weights {
             .enumerate()
             .flat_map(|(i, file)| file.metadata.offset_keys().into_iter().map(move |name| (name, i)))
             .collect();
-        Self { files, index }
+        Self { files: files.into_iter().map(Arc::new).collect(), index }
+    }
+
+    /// The state of every file; none where one of them is bytes in memory.
+    pub(crate) fn files(&self) -> Vec<FileState> {
+        self.files.iter().map(|file| file.state.clone()).collect::<Option<_>>().unwrap_or_default()
     }
 
     /// The names of all tensors, sorted.
@@ -113,6 +162,31 @@ impl Weights {
 
     /// A tensor as `f32`, copied to `device`. Errors where it is missing or holds no floats.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor, LoadError> {
+        let (stored, shape) = self.find(name)?;
+        stored.to_tensor(&shape, device)
+    }
+
+    /// [`tensor`](Self::tensor), which must have this shape.
+    pub fn tensor_of_shape(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, LoadError> {
+        self.stored(name, shape)?.to_tensor(shape, device)
+    }
+
+    /// Where the elements of a tensor lie, which must have this shape.
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, LoadError> {
+        let (stored, found) = self.find(name)?;
+        if found != shape {
+            return Err(LoadError::WrongShape {
+                file: stored.file.path.clone(),
+                tensor: name.into(),
+                found,
+                expected: shape.into(),
+            });
+        }
+        Ok(stored)
+    }
+
+    /// Where a tensor lies, and its shape.
+    fn find(&self, name: &str) -> Result<(Stored, Vec<usize>), LoadError> {
         let missing = || LoadError::MissingTensor {
             file: self.file().into(),
             tensor: name.into(),
@@ -131,23 +205,8 @@ impl Weights {
             }
         };
         let (start, end) = info.data_offsets;
-        let bytes = &file.bytes.as_slice()[file.data_start..][start..end];
-        let stored = Tensor::from_raw_buffer(bytes, dtype, &info.shape, &Device::Cpu)?;
-        Ok(stored.to_dtype(DType::F32)?.to_device(device)?)
-    }
-
-    /// [`tensor`](Self::tensor), which must have this shape.
-    pub fn tensor_of_shape(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, LoadError> {
-        let tensor = self.tensor(name, device)?;
-        if tensor.dims() != shape {
-            return Err(LoadError::WrongShape {
-                file: self.file_of(name).into(),
-                tensor: name.into(),
-                found: tensor.dims().into(),
-                expected: shape.into(),
-            });
-        }
-        Ok(tensor)
+        let range = file.data_start + start..file.data_start + end;
+        Ok((Stored { file: file.clone(), dtype, range, touched: AtomicUsize::new(0) }, info.shape.clone()))
     }
 
     /// The file that stands for all of them in an error about a tensor that none of them has.
@@ -157,9 +216,52 @@ impl Weights {
             shards => shards.first().and_then(|shard| shard.path.parent()).unwrap_or(Path::new(SHARD_INDEX)),
         }
     }
+}
 
-    fn file_of(&self, name: &str) -> &Path {
-        self.index.get(name).map_or(self.file(), |&i| &self.files[i].path)
+/// A tensor where it lies in its file: the source of a parameter at rest. It keeps the file mapped.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    file: Arc<WeightFile>,
+    dtype: DType,
+    range: Range<usize>,
+    /// Bytes that single rows may have brought to memory.
+    touched: AtomicUsize,
+}
+
+impl Stored {
+    /// As a tensor of this shape, which has as many elements.
+    pub(crate) fn to_tensor(&self, shape: &[usize], device: &Device) -> Result<Tensor, LoadError> {
+        let mut elements = vec![0f32; shape.iter().product()];
+        self.read(0, &mut elements);
+        Ok(Tensor::from_vec(elements, shape, device)?)
+    }
+}
+
+impl Source for Stored {
+    /// What was read in one go is given back at once; of single rows the most frequent may stay.
+    fn read(&self, start: usize, into: &mut [f32]) {
+        let size = self.dtype.size_in_bytes();
+        let range = self.range.start + start * size..self.range.start + (start + into.len()) * size;
+        let bytes = &self.file.bytes.as_slice()[range.clone()];
+        match self.dtype {
+            DType::F16 => convert(bytes, into, |x| f16::from_le_bytes(x).to_f32()),
+            DType::BF16 => convert(bytes, into, |x| bf16::from_le_bytes(x).to_f32()),
+            DType::F64 => convert(bytes, into, |x| f64::from_le_bytes(x) as f32),
+            _ => convert(bytes, into, f32::from_le_bytes),
+        }
+        if range.len() >= AROUND {
+            self.file.bytes.give_back(range);
+        } else if self.range.len() > RESIDENT && self.touched.fetch_add(AROUND, Ordering::Relaxed) >= RESIDENT {
+            self.touched.store(0, Ordering::Relaxed);
+            self.file.bytes.give_back(self.range.clone());
+        }
+    }
+}
+
+/// Elements as floats.
+fn convert<const N: usize>(bytes: &[u8], into: &mut [f32], float: impl Fn([u8; N]) -> f32) {
+    for (x, bytes) in into.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *x = float(*bytes);
     }
 }
 
@@ -167,20 +269,22 @@ impl WeightFile {
     fn open(path: PathBuf) -> Result<Self, LoadError> {
         let unreadable = |source| LoadError::Read { file: path.clone(), source };
         let file = File::open(&path).map_err(unreadable)?;
-        if file.metadata().map_err(unreadable)?.is_dir() {
+        let metadata = file.metadata().map_err(unreadable)?;
+        if metadata.is_dir() {
             return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
         }
+        let state = FileState::of(&path, &metadata);
         // SAFETY: a mapping is sound as long as nobody changes the file below it. Model folders are not changed while they are
         // used; our own writer replaces files by renaming, which leaves a mapped one untouched.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-        Self::check(path, Bytes::Mapped(map))
+        Self::check(path, state, Bytes::Mapped(map))
     }
 
     /// Reads the header, and checks that it describes exactly the bytes that follow.
-    fn check(path: PathBuf, bytes: Bytes) -> Result<Self, LoadError> {
+    fn check(path: PathBuf, state: Option<FileState>, bytes: Bytes) -> Result<Self, LoadError> {
         match SafeTensors::read_metadata(bytes.as_slice()) {
-            Ok((header, metadata)) => Ok(Self { path, bytes, metadata, data_start: HEADER_LENGTH + header }),
+            Ok((header, metadata)) => Ok(Self { path, state, bytes, metadata, data_start: HEADER_LENGTH + header }),
             Err(error) => Err(LoadError::Damaged { file: path, reason: damage(&error, bytes.as_slice().len()) }),
         }
     }
@@ -210,4 +314,45 @@ pub(crate) fn closest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
         .filter(|(similarity, _)| *similarity >= SIMILAR)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, other)| other)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    /// Kilobytes of a mapped file that are in memory.
+    fn resident(file: &Path) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|line| !line.ends_with(file.to_str().unwrap()));
+        let line = lines.find(|line| line.starts_with("Rss:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn pages_of_a_mapped_tensor_are_given_back() {
+        const ROWS: usize = 12 << 10;
+        const WIDTH: usize = 1 << 10; // 48 MB
+        let folder = tempfile::tempdir().unwrap();
+        let table = Tensor::arange(0f32, (ROWS * WIDTH) as f32, &Device::Cpu).unwrap().reshape((ROWS, WIDTH)).unwrap();
+        let file = folder.path().join(SINGLE_FILE);
+        candle_core::safetensors::save(&[("table", table)].into(), &file).unwrap();
+
+        let weights = Weights::open(folder.path()).unwrap();
+        let stored = weights.stored("table", &[ROWS, WIDTH]).unwrap();
+        drop(weights);
+        let mut piece = vec![0f32; 32 * WIDTH];
+        for start in (0..ROWS * WIDTH).step_by(piece.len()) {
+            stored.read(start, &mut piece);
+            assert_eq!((piece[0], piece[1]), (start as f32, start as f32 + 1.0));
+        }
+        assert!(resident(&file) < 1 << 10, "read in pieces: {} KB stay", resident(&file));
+        let mut row = vec![0f32; WIDTH];
+        for i in (0..ROWS).rev() {
+            stored.read(i * WIDTH, &mut row);
+            assert_eq!(row[0], (i * WIDTH) as f32);
+        }
+        let most = (RESIDENT + AROUND) >> 10;
+        assert!(resident(&file) <= most, "read row by row: {} KB stay", resident(&file));
+    }
 }

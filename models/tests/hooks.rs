@@ -257,10 +257,10 @@ fn merged_hooks_compute_the_same_and_are_gone() {
         }
         let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
         let (hooked, weight) = (pooled(&model), model.parameters()[0].parameter.clone());
-        model.merge_hooks().unwrap();
+        model.merge_hooks(&input).unwrap();
         assert_close(pooled(&model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged"));
         assert_eq!(weight.version(), 0, "what no hook touched has changed");
-        model.merge_hooks().unwrap();
+        model.merge_hooks(&input).unwrap();
         assert_close(pooled(&model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged again"));
     }
 }
@@ -274,7 +274,114 @@ fn what_cannot_be_merged_is_named_and_nothing_changes() {
     set(&mut model, block, "block", 1.0, &Arc::default());
     let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
     let before = pooled(&model);
-    let error = model.merge_hooks().unwrap_err().to_string();
+    let error = model.merge_hooks(&input).unwrap_err().to_string();
     assert!(error.contains(&block.path), "{error}");
+    assert_close(pooled(&model).tensor(), before.tensor(), 0.0, "a failed merge");
+}
+
+/// What a hook can do to y = W x + b.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    /// l * y
+    Output,
+    /// W (l * x) + b
+    Input,
+    /// y + V x
+    Beside,
+    /// y + V x, folded as if it were y + 2 V x.
+    Wrong,
+}
+
+/// Changes a layer with numbers that differ from row to row and column to column.
+struct Changed(Change);
+
+impl Changed {
+    /// `[n]`: around one.
+    fn factors(n: usize) -> Value {
+        let factors: Vec<f32> = (0..n).map(|i| 1.0 + 0.5 * (i as f32 + 1.0).sin()).collect();
+        Value::constant(Tensor::new(factors, &Device::Cpu).unwrap())
+    }
+
+    /// V, `[out, in]`.
+    fn beside(out: usize, width: usize) -> Value {
+        let elements: Vec<f32> = (0..out * width).map(|i| 0.3 * (0.7 * i as f32).cos()).collect();
+        Value::constant(Tensor::from_vec(elements, (out, width), &Device::Cpu).unwrap())
+    }
+}
+
+impl LinearHook for Changed {
+    fn input(&self, tape: &Tape, x: &Value) -> Result<Option<Value>> {
+        match self.0 {
+            Change::Input => tape.mul(x, &Self::factors(x.dims()[1])).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn forward(&self, tape: &Tape, x: &Value, y: Value, weight: &Value) -> Result<Value> {
+        match self.0 {
+            Change::Output => tape.mul(&y, &Self::factors(y.dims()[1])),
+            Change::Input => Ok(y),
+            Change::Beside | Change::Wrong => {
+                tape.add(&y, &tape.linear(x, &Self::beside(weight.dims()[0], weight.dims()[1]), None)?)
+            }
+        }
+    }
+
+    fn merge(&self, tape: &Tape, weight: &Value) -> Result<Option<Value>> {
+        let (out, width) = (weight.dims()[0], weight.dims()[1]);
+        let merged = match self.0 {
+            Change::Output => tape.mul(weight, &tape.reshape(&Self::factors(out), &[out, 1])?),
+            Change::Input => tape.mul(weight, &Self::factors(width)),
+            Change::Beside => tape.add(weight, &Self::beside(out, width)),
+            Change::Wrong => tape.add(weight, &tape.affine(&Self::beside(out, width), 2.0, 0.0)?),
+        };
+        merged.map(Some)
+    }
+
+    fn merge_bias(&self, tape: &Tape, bias: &Value) -> Result<Option<Value>> {
+        match self.0 {
+            Change::Output => tape.mul(bias, &Self::factors(bias.dims()[0])).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[test]
+fn hooks_merge_in_the_order_of_the_forward_pass_whatever_their_own() {
+    const ALL: [Change; 3] = [Change::Output, Change::Input, Change::Beside];
+    let pairs = ALL.iter().flat_map(|a| ALL.map(|b| vec![*a, b]));
+    let triples = ALL.iter().flat_map(|a| ALL.iter().flat_map(move |b| ALL.map(|c| vec![*a, *b, c])));
+    for changes in pairs.chain(triples) {
+        for architecture in ["bert", "vit"] {
+            let (mut model, input) = (open(architecture), Expected::tiny(architecture).input());
+            let sites = model.sites().to_vec();
+            for site in sites.iter().filter(|site| matches!(site.kind, SiteKind::Linear | SiteKind::Conv)) {
+                for change in &changes {
+                    model.set_hook(&site.path, Hook::Linear(Arc::new(Changed(*change)))).unwrap();
+                }
+                assert!(model.hooked(&site.path));
+            }
+            let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
+            let hooked = pooled(&model);
+            model.merge_hooks(&input).unwrap();
+            assert_close(pooled(&model).tensor(), hooked.tensor(), 1e-4, &format!("{architecture}, {changes:?}"));
+            assert!(!sites.iter().any(|site| model.hooked(&site.path)));
+        }
+    }
+}
+
+#[test]
+fn a_layer_that_folds_into_another_one_is_named_and_nothing_changes() {
+    let (mut model, input) = (open("bert"), Expected::tiny("bert").input());
+    let wrong = "encoder.layer.1.intermediate.dense";
+    for site in model.sites().to_vec().iter().filter(|site| site.kind == SiteKind::Linear) {
+        let change = if site.path == wrong { Change::Wrong } else { Change::Beside };
+        model.set_hook(&site.path, Hook::Linear(Arc::new(Changed(change)))).unwrap();
+    }
+    let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
+    let before = pooled(&model);
+    let error = model.merge_hooks(&input).unwrap_err().to_string();
+    assert!(error.contains(&format!("what is added at {wrong} cannot be folded")), "{error}");
+    assert!(error.contains("differ by up to"), "{error}");
     assert_close(pooled(&model).tensor(), before.tensor(), 0.0, "a failed merge");
 }

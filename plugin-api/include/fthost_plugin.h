@@ -1,8 +1,7 @@
-/* The boundary between fthost and its plugins, for plugins in C. Generated from plugin-api/src/abi/tables.rs; the rules
-   stand there, the ops in plugin-api/src/ops.rs. */
+/* The boundary between fthost and its plugins, for plugins in C. Generated from plugin-api/src/abi/tables.rs and calls.rs; the
+   rules stand in the first, the ops in plugin-api/src/ops.rs. */
 #ifndef FTHOST_PLUGIN_H
 #define FTHOST_PLUGIN_H
-
 
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +17,7 @@
 #define FT_CALL_PARAMS "params@1"
 #define FT_CALL_SET_PARAMS "set_params@1"
 #define FT_CALL_SET_VALUE "set_value@1"
+#define FT_CALL_TRAINABLE "trainable@1"
 
 /*
  Changes when a plugin must be rebuilt. It shall not.
@@ -38,6 +38,86 @@
  Note type: one method, JSON `MethodNote`.
  */
 #define FT_NOTE_METHOD 2
+
+/*
+ Of `HostApi`.
+ */
+#define FT_MINOR_0_HOST_API 120
+
+/*
+ Of `PluginApi`.
+ */
+#define FT_MINOR_0_PLUGIN_API 48
+
+/*
+ Of `BaseVtable`.
+ */
+#define FT_MINOR_0_BASE_VTABLE 40
+
+/*
+ Of `StrategyVtable`.
+ */
+#define FT_MINOR_0_STRATEGY_VTABLE 72
+
+/*
+ Of `SchedulerVtable`.
+ */
+#define FT_MINOR_0_SCHEDULER_VTABLE 56
+
+/*
+ Of `RegularizerVtable`.
+ */
+#define FT_MINOR_0_REGULARIZER_VTABLE 72
+
+/*
+ Of `TaskHeadVtable`.
+ */
+#define FT_MINOR_0_TASK_HEAD_VTABLE 80
+
+/*
+ Of `HookVtable`.
+ */
+#define FT_MINOR_0_HOOK_VTABLE 56
+
+/*
+ Of `OpCall`.
+ */
+#define FT_MINOR_0_OP_CALL 72
+
+/*
+ Of `LogRecord`.
+ */
+#define FT_MINOR_0_LOG_RECORD 64
+
+/*
+ Of `HookCall`.
+ */
+#define FT_MINOR_0_HOOK_CALL 72
+
+/*
+ Of `HeadCall`.
+ */
+#define FT_MINOR_0_HEAD_CALL 96
+
+/*
+ Of `Progress`.
+ */
+#define FT_MINOR_0_PROGRESS 32
+
+/*
+ Of `Group`.
+ */
+#define FT_MINOR_0_GROUP 56
+
+/*
+ Of `Rate`.
+ */
+#define FT_MINOR_0_RATE 24
+
+/*
+ Of `Evaluation`.
+ */
+#define FT_MINOR_0_EVALUATION 48
 
 /*
  32-bit float.
@@ -223,6 +303,14 @@ typedef struct {
  */
 typedef struct {
   /*
+   Bytes of this call.
+   */
+  uint32_t struct_size;
+  /*
+   0.
+   */
+  uint32_t reserved;
+  /*
    Tensor and parameter handles; 0 stands for an absent optional one.
    */
   FtSliceU64 inputs;
@@ -238,12 +326,17 @@ typedef struct {
    Handles of the results, owned by the caller: release each.
    */
   FtSliceMutU64 outputs;
+  ;
 } FtOpCall;
 
 /*
  A log event on its way to the host's `tracing`.
  */
 typedef struct {
+  /*
+   Bytes of this record.
+   */
+  uint32_t struct_size;
   /*
    1 error, 2 warn, 3 info, 4 debug, 5 trace.
    */
@@ -252,6 +345,10 @@ typedef struct {
    0 event, 1 span entered, 2 span left.
    */
   uint32_t what;
+  /*
+   0.
+   */
+  uint32_t reserved;
   /*
    Module path.
    */
@@ -264,6 +361,7 @@ typedef struct {
    A JSON object of the other fields.
    */
   FtStr fields;
+  ;
 } FtLogRecord;
 
 /*
@@ -299,6 +397,14 @@ typedef struct {
  */
 typedef struct {
   /*
+   Bytes of this call.
+   */
+  uint32_t struct_size;
+  /*
+   0.
+   */
+  uint32_t reserved;
+  /*
    Borrowed handles.
    */
   FtSliceU64 inputs;
@@ -314,6 +420,7 @@ typedef struct {
    Result flags, 0 when called.
    */
   FtSliceMutI64 flags;
+  ;
 } FtHookCall;
 
 /*
@@ -329,7 +436,7 @@ typedef struct {
    */
   uint32_t reserved;
   /*
-   Frees the hook. `[run thread]`
+   Frees the hook. Null where nothing is to be freed. `[run thread]`
    */
   void (*drop)(void *data);
   /*
@@ -353,6 +460,7 @@ typedef struct {
    the hook is set
    */
   FtStatus (*position_shift)(const void *data, uint64_t *out);
+  ;
 } FtHookVtable;
 
 /*
@@ -435,13 +543,14 @@ typedef struct {
                                                   uint64_t gradient,
                                                   double weight));
   /*
-   A table of experimental functions (`"ft.something/1"`), or null.
+   A table of experimental functions (`"ft.something.draft/1"`), or null; `draft`(super::draft) says which there are. `[any thread]`
    */
   const void *(*get_extension)(FtStr name);
+  ;
 } FtHostApi;
 
 /*
- An instance that a plugin made.
+ An instance that a plugin made. Frozen.
  */
 typedef struct {
   /*
@@ -483,7 +592,7 @@ typedef struct {
    */
   FtStatus (*create)(uint32_t kind, FtStr name, FtStr config, FtInstance *out);
   /*
-   A table of experimental functions, or null.
+   A table of experimental functions, or null. `[any thread]`
    */
   const void *(*get_extension)(FtStr name);
   /*
@@ -491,6 +600,7 @@ typedef struct {
    where no strategy opens folders of PEFT. `[run thread]`
    */
   FtStatus (*options_from_peft)(FtStr name, FtStr config, FtTextSink sink);
+  ;
 } FtPluginApi;
 
 /*
@@ -509,19 +619,19 @@ typedef struct {
    */
   uint32_t reserved;
   /*
-   Frees the instance. `[run thread]`
+   Frees the instance. Null where nothing is to be freed. `[run thread]`
    */
   void (*drop)(void *data);
   /*
-   Writes the state. `[run thread]`
+   Writes the state. Null where there is none. `[run thread]`
    */
   FtStatus (*save)(const void *data, FtTextSink sink);
   /*
-   Takes a state back. `[run thread]`
+   Takes a state back. Null where there is none. `[run thread]`
    */
   FtStatus (*load)(void *data, FtStr state);
   /*
-   Hears an `Event` as JSON. `[run thread]`
+   Hears an `Event` as JSON. Null where it listens to none. `[run thread]`
    */
   FtStatus (*event)(void *data, FtStr event);
 } FtBaseVtable;
@@ -539,23 +649,33 @@ typedef struct {
    */
   FtStatus (*attach)(void *data);
   /*
-   `Strategy::adapter_config`: writes JSON, `null` for none. `[run thread]`
+   `Strategy::adapter_config`: writes JSON, `null` for none. Null for none. `[run thread]`
    */
   FtStatus (*adapter_config)(const void *data, FtTextSink sink);
   /*
-   `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host. `[run thread]`
+   `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host. Null for none.
+   `[run thread]`
    */
   FtStatus (*adapter_tensors)(const void *data, FtTextSink sink);
   /*
-   `Strategy::starts_at_base`: writes 0 or 1. `[run thread]`, after attach
+   `Strategy::starts_at_base`: writes 0 or 1. Null for 0. `[run thread]`, after attach
    */
   FtStatus (*starts_at_base)(const void *data, uint32_t *out);
+  ;
 } FtStrategyVtable;
 
 /*
- Where a run stands. Steps are optimizer steps, counted from 0.
+ Where a run stands, as `Progress` says.
  */
 typedef struct {
+  /*
+   Bytes of this struct.
+   */
+  uint32_t struct_size;
+  /*
+   0.
+   */
+  uint32_t reserved;
   /*
    The step about to be taken; 0 is the first.
    */
@@ -568,35 +688,89 @@ typedef struct {
    Steps of one epoch.
    */
   uint64_t steps_per_epoch;
+  ;
 } FtProgress;
 
 /*
- A group of parameters that share a base rate.
+ A group of parameters, as `Group` says.
  */
 typedef struct {
   /*
-   `train.lr` times the group's learning-rate factor.
+   Bytes of this struct.
+   */
+  uint32_t struct_size;
+  /*
+   The group's number in its stream, counted from the bottom.
+   */
+  uint32_t number;
+  /*
+   Its name.
+   */
+  FtStr name;
+  /*
+   The name of the stream it is part of; empty for what belongs to none.
+   */
+  FtStr stream;
+  /*
+   `train.lr` times the parameters' learning-rate factor.
    */
   double lr;
   /*
-   The optimizer's momentum (SGD) or beta1 (Adam, AdamW).
+   The optimizer's momentum or beta1.
    */
   double momentum;
+  ;
 } FtGroup;
 
 /*
- What a scheduler answers for one group and step.
+ What a scheduler writes, as `Rate` says. The host has set the fields that a schedule need not know.
  */
 typedef struct {
+  /*
+   Bytes of this struct, set by the host: a plugin writes no further.
+   */
+  uint32_t struct_size;
+  /*
+   0.
+   */
+  uint32_t reserved;
   /*
    The learning rate of this step, absolute.
    */
   double lr;
   /*
-   Momentum or beta1 of this step. Schedules that do not cycle it return the group's.
+   Momentum or beta1 of this step; what the group has when called.
    */
   double momentum;
+  ;
 } FtRate;
+
+/*
+ An evaluation, as `Evaluation` says.
+ */
+typedef struct {
+  /*
+   Bytes of this struct.
+   */
+  uint32_t struct_size;
+  /*
+   1 where a higher value is a better one, 0 where a lower one is.
+   */
+  uint32_t higher_is_better;
+  /*
+   The value.
+   */
+  double value;
+  /*
+   The monitored metric's name.
+   */
+  FtStr metric;
+  /*
+   The task's name; empty where the value is a mean over several.
+   */
+  FtStr task;
+  ;
+} FtEvaluation;
 
 /*
  A `Scheduler`.
@@ -611,36 +785,25 @@ typedef struct {
    */
   FtStatus (*rate)(const void *data, const FtProgress *progress, const FtGroup *group, FtRate *out);
   /*
-   `Scheduler::on_evaluation`. `[run thread]`
+   `Scheduler::on_evaluation`. Null where it listens to none. `[run thread]`
    */
-  FtStatus (*on_evaluation)(void *data, const FtProgress *progress, double value);
+  FtStatus (*on_evaluation)(void *data, const FtProgress *progress, const FtEvaluation *evaluation);
+  ;
 } FtSchedulerVtable;
 
 /*
- A `Regularizer`.
+ A slice, borrowed for the call.
  */
 typedef struct {
   /*
-   Common part.
+   Start; may dangle where `len` is 0.
    */
-  FtBaseVtable base;
+  const FtSliceU32 *ptr;
   /*
-   `Regularizer::attach`. `[run thread]`
+   Elements.
    */
-  FtStatus (*attach)(void *data);
-  /*
-   `Regularizer::penalty`: a scalar's handle, or 0. `[run thread]`
-   */
-  FtStatus (*penalty)(const void *data, uint64_t *out);
-  /*
-   `Regularizer::needs_reference`: 0 or 1. `[run thread]`
-   */
-  uint32_t (*needs_reference)(const void *data);
-  /*
-   `Regularizer::output_penalty`: a scalar's handle, or 0. `[any thread]`
-   */
-  FtStatus (*output_penalty)(const void *data, uint64_t outputs, uint64_t reference, uint64_t *out);
-} FtRegularizerVtable;
+  size_t len;
+} FtSliceSliceU32;
 
 /*
  A slice, borrowed for the call.
@@ -657,34 +820,73 @@ typedef struct {
 } FtSliceU8;
 
 /*
- One call of a head.
+ One call of a head, or of a regularizer about a head's outputs.
  */
 typedef struct {
   /*
-   forward: features. loss, predict, fit: outputs. Borrowed.
+   Bytes of this call.
    */
-  uint64_t tensor;
+  uint32_t struct_size;
   /*
-   loss, fit: the targets, borrowed; 0 otherwise.
+   0.
    */
-  uint64_t targets;
+  uint32_t reserved;
   /*
-   forward: sequence offsets; empty otherwise.
+   forward: the features of each stream that the head reads, in the order of `HeadSpec::streams`.
+   Others: the outputs. Borrowed.
    */
-  FtSliceU32 offsets;
+  FtSliceU64 tensors;
+  /*
+   forward: the sequence offsets of each tensor, `sequences + 1` entries. Empty otherwise.
+   */
+  FtSliceSliceU32 offsets;
+  /*
+   loss, fit: the targets; output_penalty: the reference. Borrowed. Empty otherwise.
+   */
+  FtSliceU64 targets;
   /*
    loss in episodes: 1 for support rows; empty otherwise.
    */
   FtSliceU8 support;
   /*
-   The result, which passes to the host; not in fit.
+   Room for the results, which pass to the host; 0 when called. forward, predict, output_penalty: one. loss: the sum of the terms
+   and, where the weight is a tensor, that. fit: none.
    */
-  uint64_t *output;
+  FtSliceMutU64 outputs;
   /*
-   loss: the weight the sum is divided by.
+   loss: where the weight goes that the sum is divided by, if it is no tensor. Null otherwise.
    */
   double *weight;
+  ;
 } FtHeadCall;
+
+/*
+ A `Regularizer`.
+ */
+typedef struct {
+  /*
+   Common part.
+   */
+  FtBaseVtable base;
+  /*
+   `Regularizer::attach`. Null where it need not see the model. `[run thread]`
+   */
+  FtStatus (*attach)(void *data);
+  /*
+   `Regularizer::penalty`: a scalar's handle, or 0. Null for none. `[run thread]`
+   */
+  FtStatus (*penalty)(const void *data, uint64_t *out);
+  /*
+   `Regularizer::needs_reference`: writes 0 or 1. Null for 0. `[run thread]`
+   */
+  FtStatus (*needs_reference)(const void *data, uint32_t *out);
+  /*
+   `Regularizer::output_penalty`: a scalar's handle, or 0; the call's tensors are the outputs, its targets the reference. Null for
+   none. `[any thread]`
+   */
+  FtStatus (*output_penalty)(const void *data, const FtHeadCall *call);
+  ;
+} FtRegularizerVtable;
 
 /*
  A `TaskHead`.
@@ -711,9 +913,10 @@ typedef struct {
    */
   FtStatus (*predict)(const void *data, const FtHeadCall *call);
   /*
-   `TaskHead::fit`. `[run thread]`
+   `TaskHead::fit`. Null where it takes nothing from examples. `[run thread]`
    */
   FtStatus (*fit)(void *data, const FtHeadCall *call);
+  ;
 } FtTaskHeadVtable;
 
 /*

@@ -35,8 +35,10 @@ macro_rules! register {
 /// Makes a `cdylib` a plugin: the note that hosts read first, the frozen root and the C entry. Once per library.
 ///
 /// ```text
-/// export_plugin! { license = "MIT OR Apache-2.0", ops = ["low_rank@1", "dropout@1"] }
+/// export_plugin! { license = "MIT OR Apache-2.0", ops = ["low_rank@1", "dropout@1"], about = "a paper, a home page" }
 /// ```
+///
+/// `about` is what `fthost inspect` prints of it (a [draft](crate::abi::draft)).
 ///
 /// `ops` declares the ops the plugin cannot do without, so that a host that lacks one refuses it by that name when it is
 /// loaded; without it an op that is missing is an error at its first call. Name and version are those of the library.
@@ -45,7 +47,7 @@ macro_rules! register {
 /// the methods in a library crate of their own where they are to be linked statically too.
 #[macro_export]
 macro_rules! export_plugin {
-    (license = $license:literal $(, ops = [$($op:literal),* $(,)?])? $(,)?) => {
+    (license = $license:literal $(, ops = [$($op:literal),* $(,)?])? $(, about = $about:literal)? $(,)?) => {
         #[cfg(panic = "abort")]
         compile_error!(
             "a plugin that aborts on a panic would kill its host: build it with panic = \"unwind\", in the profile too"
@@ -69,6 +71,7 @@ macro_rules! export_plugin {
                     name: FACTS.name,
                     version: FACTS.version,
                     license: FACTS.license,
+                    about: concat!($($about)?),
                 };
             }
 

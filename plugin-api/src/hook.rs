@@ -7,11 +7,13 @@ use crate::{Result, Tensor};
 
 /// At a linear or convolution site: LoRA, DoRA, IA3.
 pub trait LinearHook: Send + Sync + 'static {
-    /// `x`: `[tokens, in]`, the layer's input; `y`: `[tokens, out]`, its output; `weight`: `[out, in]`.
-    /// Returns `[tokens, out]`.
+    /// `x`: `[tokens, in]`, the layer's input after all hooks' [`input`](Self::input); `y`: `[tokens, out]`, its output with what earlier
+    /// hooks made of it ([`Site::hooked`](crate::Site::hooked) says whether there are any); `weight`: `[out, in]`, the layer's own. Returns `[tokens, out]`.
     fn forward(&self, x: &Tensor, y: Tensor, weight: &Tensor) -> Result<Tensor>;
 
-    /// The weight that gives the same output without the hook, `[out, in]`, where there is one (`fthost merge`).
+    /// The weight that gives the same output without the hook, `[out, in]`, where there is one (`fthost merge`). `weight`: the
+    /// layer's own, or what other hooks made of it: those that change inputs come after all others. What is merged is compared
+    /// with what [`forward`](Self::forward) gave, and a difference is an error.
     fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
         let _ = weight;
         Ok(None)

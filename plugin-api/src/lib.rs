@@ -96,8 +96,10 @@
 
 pub mod abi;
 mod class_weights;
+pub mod draft;
 mod error;
 mod event;
+mod example_gradient;
 mod export;
 mod hook;
 mod info;
@@ -116,17 +118,18 @@ pub use abi::entry::builtin;
 pub use class_weights::ClassWeights;
 pub use error::{Error, Result};
 pub use event::Event;
+pub use example_gradient::{ExampleGradient, FisherLabels};
 pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prompt};
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
 pub use model::{Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
 pub use peft::PeftConfig;
-pub use regularizer::{ExampleGradient, FisherLabels, Regularizer};
-pub use scheduler::{Group, Progress, Rate, Scheduler, TimeUnit, Warmup};
+pub use regularizer::Regularizer;
+pub use scheduler::{Evaluation, Group, Progress, Rate, Scheduler, TimeUnit, Warmup};
 pub use state::SavedState;
 pub use strategy::Strategy;
 pub use task_head::{
-    FeatureKind, Features, HeadSpec, Loss, LossScope, PredictionKind, Sampling, TargetKind, TaskHead, TaskInfo,
-    TaskTargets, problem_type,
+    FeatureKind, Features, HeadSpec, Loss, LossScope, PredictionKind, Sampling, StreamFeatures, TargetKind, TaskHead,
+    TaskInfo, TaskTargets, problem_type,
 };
 pub use tensor::{DType, Kept, Operand, Tensor};
 pub use {schemars, serde, serde_json, tracing};
@@ -134,11 +137,11 @@ pub use {schemars, serde, serde_json, tracing};
 /// What a plugin's file begins with: `use fthost_plugin_api::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        AttentionHook, BlockHook, ClassWeights, DType, EmbeddingHook, Error, Event, ExampleGradient, FeatureKind,
-        Features, FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand, Param,
-        ParamInfo, PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling,
-        SavedState, Scheduler, Site, SiteKind, Strategy, TargetKind, Targets, TaskHead, TaskInfo, TaskTargets, Tensor,
-        TimeUnit, Warmup, export_plugin, problem_type, register,
+        AttentionHook, BlockHook, ClassWeights, DType, EmbeddingHook, Error, Evaluation, Event, ExampleGradient,
+        FeatureKind, Features, FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand,
+        Param, ParamInfo, PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling,
+        SavedState, Scheduler, Site, SiteKind, Strategy, StreamFeatures, TargetKind, Targets, TaskHead, TaskInfo,
+        TaskTargets, Tensor, TimeUnit, Warmup, export_plugin, problem_type, register,
         serde_json::{Value, json},
     };
     pub use schemars::JsonSchema;
@@ -151,7 +154,6 @@ pub mod __private {
     pub use crate::{
         abi::{
             entry::{Identity, c_entry},
-            field_size,
             root::{Exported, root_module},
         },
         registry::{MethodEntry, kinds},

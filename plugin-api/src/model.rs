@@ -42,6 +42,9 @@ pub struct Site {
     pub out_features: usize,
     /// The block group it belongs to, counted from the bottom: 0 holds the embeddings, then one group per block.
     pub group: usize,
+    /// Whether hooks were set here before: a linear hook's `y` is then what these made of the layer's output.
+    #[serde(default)]
+    pub hooked: bool,
 }
 
 /// A parameter of the model or of a plugin, as the host lists it.
@@ -171,6 +174,12 @@ impl Param {
     /// Its current value as a tensor, for its methods. Ops take a `&Param` as it is where it is the other operand.
     pub fn tensor(&self) -> Tensor {
         Tensor::shared(self.handle)
+    }
+}
+
+impl Operand for Param {
+    fn handle(&self) -> u64 {
+        self.handle
     }
 }
 

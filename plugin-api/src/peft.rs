@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use crate::{Error, Result};
 
 /// The fields of an `adapter_config.json` that say what the method computes. The host has taken out those that say where the
-/// adapter belongs: `peft_type`, the base model, the task, the modules of the head.
+/// adapter belongs: `peft_type`, the base model, the task, the modules that are saved whole. `target_modules` are the paths of the
+/// adapted layers: the host has found them by what it and the fields that limit it said, since those are the same for every method.
 ///
 /// A strategy takes the fields that it knows; one that is left and says something is refused by name, so that nothing is
 /// computed otherwise than PEFT computes it.
@@ -32,14 +33,17 @@ impl PeftConfig {
         }
     }
 
-    /// That nothing is left which says something: more than null, false, or an empty list or table.
+    /// That nothing is left which says something: more than null, false, an empty text or list, or a table of such.
     pub(crate) fn end(self) -> Result<()> {
-        let silent = |value: &Value| match value {
-            Value::Null | Value::Bool(false) => true,
-            Value::Array(items) => items.is_empty(),
-            Value::Object(entries) => entries.is_empty(),
-            _ => false,
-        };
+        fn silent(value: &Value) -> bool {
+            match value {
+                Value::Null | Value::Bool(false) => true,
+                Value::String(text) => text.is_empty(),
+                Value::Array(items) => items.is_empty(),
+                Value::Object(entries) => entries.values().all(silent),
+                _ => false,
+            }
+        }
         match self.0.iter().find(|(_, value)| !silent(value)) {
             None => Ok(()),
             Some((field, value)) => Err(Error::new(format!(
@@ -62,7 +66,9 @@ mod tests {
 
     #[test]
     fn what_says_nothing_is_no_option() {
-        config(json!({ "a": null, "b": false, "c": [], "d": {} })).end().unwrap();
+        config(json!({ "a": null, "b": false, "c": [], "d": {}, "e": "", "f": { "g": false, "h": null } }))
+            .end()
+            .unwrap();
         for value in [json!(true), json!(0), json!("x"), json!([0]), json!({ "x": 1 })] {
             let error = config(json!({ "layers": value })).end().unwrap_err().to_string();
             assert!(error.contains(&format!("says layers = {value}")), "{error}");

@@ -2,30 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::{Event, Model, Param, Result, SavedState, Tensor};
-
-/// Whose labels the squared gradients of a Fisher matrix are taken with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum FisherLabels {
-    /// One label drawn from the model's own predictive distribution.
-    Sampled,
-    /// The data's labels.
-    Empirical,
-    /// The expectation over all labels under the model's distribution.
-    Exact,
-}
-
-/// The gradient of one example's loss with respect to one trainable parameter.
-#[derive(Debug)]
-pub struct ExampleGradient<'a> {
-    /// The parameter.
-    pub param: &'a Param,
-    /// Its gradient for this example alone, the parameter's shape.
-    pub gradient: Tensor,
-    /// The weight of this example's label: 1, or the label's probability under [`FisherLabels::Exact`].
-    pub weight: f64,
-}
+use crate::{Event, Model, Result, SavedState, Tensor};
 
 /// A penalty on the parameters or on the outputs, added to the task's loss. All calls come on the run's thread but
 /// [`output_penalty`](Self::output_penalty), which takes `&self` and runs on several threads at once.
@@ -36,7 +13,7 @@ pub trait Regularizer: Sized + Send + Sync + 'static {
     /// Makes an instance from checked options.
     fn new(config: Self::Config) -> Result<Self>;
 
-    /// Sees the model once all strategies have attached; keep the [`Param`]s to penalise.
+    /// Sees the model once all strategies have attached; keep the [`Param`](crate::Param)s to penalise.
     fn attach(&mut self, model: &mut Model) -> Result<()> {
         let _ = model;
         Ok(())

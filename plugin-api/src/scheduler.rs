@@ -5,7 +5,6 @@ use serde::de::DeserializeOwned;
 use crate::{Error, Result, SavedState};
 
 /// Where a run stands. Steps are optimizer steps, counted from 0.
-#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// The step about to be taken; 0 is the first.
@@ -48,6 +47,19 @@ impl Warmup {
         if self.0 < 1.0 { (self.0 * total_steps as f64).ceil() as u64 } else { self.0 as u64 }
     }
 
+    /// # Errors
+    /// Where so many steps are the whole run or more: nothing would come after them.
+    pub fn fits(self, progress: &Progress) -> Result<()> {
+        let (steps, total) = (self.steps(progress.total_steps), progress.total_steps);
+        if self.0 < 1.0 || steps < total {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "warmup takes {steps} steps and the run {total}, so the rate would never be reached: give fewer, or a share of the run \
+             below 1, such as 0.1"
+        )))
+    }
+
     /// The factor of a step's rate: during warm-up a linear rise from 0, then what `after` makes of the share of the
     /// remaining run that lies behind, 0 at the end of the warm-up and 1 at the end of the run.
     pub fn factor(self, progress: &Progress, after: impl FnOnce(f64) -> f64) -> f64 {
@@ -79,20 +91,37 @@ impl TimeUnit {
             Self::Steps => progress.step,
         }
     }
+
+    /// How many whole ones lie behind at the run's last step: what is to come after more never comes.
+    pub fn passed_in_all(self, progress: &Progress) -> u64 {
+        self.passed(&Progress { step: progress.total_steps.saturating_sub(1), ..*progress })
+    }
+
+    /// `epochs` or `steps`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epochs => "epochs",
+            Self::Steps => "steps",
+        }
+    }
 }
 
 /// A group of parameters that share a base rate.
-#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Group {
-    /// `train.lr` times the group's learning-rate factor.
+pub struct Group<'a> {
+    /// Its name: `embeddings`, `layer.3`, `head`.
+    pub name: &'a str,
+    /// Its number in its stream, counted from the bottom: 0 holds the embeddings, then one group per block, then the heads.
+    pub number: usize,
+    /// The name of the stream that it is part of, `text` or `image`; empty for what belongs to none.
+    pub stream: &'a str,
+    /// `train.lr` times the learning-rate factor of these parameters.
     pub lr: f64,
     /// The optimizer's momentum (SGD) or beta1 (Adam, AdamW).
     pub momentum: f64,
 }
 
 /// What a scheduler answers for one group and step.
-#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     /// The learning rate of this step, absolute.
@@ -101,11 +130,29 @@ pub struct Rate {
     pub momentum: f64,
 }
 
-impl Group {
+impl Group<'_> {
+    /// A group without a name.
+    pub const fn new(lr: f64, momentum: f64) -> Self {
+        Self { name: "", number: 0, stream: "", lr, momentum }
+    }
+
     /// The group's rate times a factor, its momentum as it is.
     pub fn scaled(&self, factor: f64) -> Rate {
         Rate { lr: self.lr * factor, momentum: self.momentum }
     }
+}
+
+/// What an evaluation of the validation examples gave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation<'a> {
+    /// The monitored value; with several tasks their weighted mean. May be no number.
+    pub value: f64,
+    /// The monitored metric's name: `accuracy`, `loss`.
+    pub metric: &'a str,
+    /// Whether a higher value is a better one.
+    pub higher_is_better: bool,
+    /// The task's name in the run file; empty where the value is a mean over several.
+    pub task: &'a str,
 }
 
 /// A learning-rate schedule. All calls come on the run's thread.
@@ -120,11 +167,11 @@ pub trait Scheduler: Sized + Send + 'static {
     fn new(config: Self::Config) -> Result<Self>;
 
     /// The rate of one group at one step.
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate>;
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate>;
 
-    /// Hears each evaluation's monitored value (plateau schedules react to it).
-    fn on_evaluation(&mut self, progress: &Progress, value: f64) -> Result<()> {
-        let _ = (progress, value);
+    /// Hears each evaluation of the monitored metric (plateau schedules react to it).
+    fn on_evaluation(&mut self, progress: &Progress, evaluation: &Evaluation<'_>) -> Result<()> {
+        let _ = (progress, evaluation);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Model, Result, SavedState, Tensor};
+use crate::{Error, Model, Result, SavedState, Tensor};
 
 /// Transformers' names of problems, for [`TaskHead::PROBLEM_TYPE`].
 pub mod problem_type {
@@ -112,6 +112,28 @@ pub struct HeadSpec {
     pub sampling: Sampling,
     /// What it predicts.
     pub predictions: PredictionKind,
+    /// The streams it reads, in the order in which [`TaskHead::forward_streams`] gets them. Empty: the model's one stream, by
+    /// [`features`](Self::features).
+    #[serde(default)]
+    pub streams: Vec<StreamFeatures>,
+}
+
+/// Which features of one stream a head reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamFeatures {
+    /// The stream's name: `text`, `image`.
+    pub stream: String,
+    /// The features.
+    pub features: FeatureKind,
+}
+
+impl HeadSpec {
+    /// A head of one stream, whose batches are shuffled and may be split: what most are. Others name what is different:
+    /// `HeadSpec { scope: LossScope::Batch, ..HeadSpec::new(...) }`.
+    pub const fn new(features: FeatureKind, targets: TargetKind, predictions: PredictionKind) -> Self {
+        let (scope, sampling) = (LossScope::Example, Sampling::Shuffled);
+        Self { features, targets, scope, sampling, predictions, streams: Vec::new() }
+    }
 }
 
 /// Features of one micro-batch (of the whole batch where the scope is [`LossScope::Batch`]).
@@ -159,6 +181,14 @@ pub trait TaskHead: Sized + Send + Sync + 'static {
 
     /// From features to outputs (logits, values, embeddings). `[any thread]`
     fn forward(&self, features: &Features<'_>) -> Result<Tensor>;
+
+    /// The same from the features of several streams, for a head whose [`HeadSpec::streams`] names them. `[any thread]`
+    fn forward_streams(&self, features: &[Features<'_>]) -> Result<Tensor> {
+        match features {
+            [features] => self.forward(features),
+            more => Err(Error::new(format!("this head reads one stream, and the host passed {}", more.len()))),
+        }
+    }
 
     /// The loss of outputs against targets. `[any thread]`
     fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss>;

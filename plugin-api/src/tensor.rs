@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    Error, Param, Result,
+    Error, Result,
     abi::{
         host::{self, Element},
         tables::dtype,
@@ -57,7 +57,7 @@ impl DType {
     }
 }
 
-/// What an op takes besides the tensor it is called on: a [`Tensor`], a [`Param`] or a [`Kept`].
+/// What an op takes besides the tensor it is called on: a [`Tensor`], a [`Param`](crate::Param) or a [`Kept`].
 pub trait Operand {
     /// The handle on the wire.
     #[doc(hidden)]
@@ -65,12 +65,6 @@ pub trait Operand {
 }
 
 impl Operand for Tensor {
-    fn handle(&self) -> u64 {
-        self.handle
-    }
-}
-
-impl Operand for Param {
     fn handle(&self) -> u64 {
         self.handle
     }
@@ -90,7 +84,7 @@ impl<T: Operand + ?Sized> Operand for &T {
 
 /// A tensor of the host, for the length of the call into the plugin in which it was made or given.
 ///
-/// It cannot leave its thread nor hide in a hook: state that must live longer is a [`Param`] or a [`Kept`].
+/// It cannot leave its thread nor hide in a hook: state that must live longer is a [`Param`](crate::Param) or a [`Kept`].
 /// All ops fail where shapes do not fit, with the host's message that names op and shapes.
 /// A dimension may be negative and then counts from the end.
 #[derive(Debug)]

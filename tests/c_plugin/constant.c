@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "draft/about.h"
 #include "fthost_plugin.h"
 
 #define NAME "c_constant"
@@ -58,38 +59,19 @@ typedef struct {
 
 static void drop(void *data) { free(data); }
 
-/* It has no state: what it needs stands in its options. */
-static FtStatus save(const void *data, FtTextSink sink) {
-    (void)data;
-    return put(sink, "{\"json\":null,\"tensors\":{}}");
-}
-
-static FtStatus load(void *data, FtStr state) {
-    (void)data, (void)state;
-    return FT_OK;
-}
-
-static FtStatus event(void *data, FtStr json) {
-    (void)data, (void)json;
-    return FT_OK;
-}
-
 static FtStatus rate(const void *data, const FtProgress *progress, const FtGroup *group, FtRate *out) {
     (void)progress;
+    /* All of these are of minor 0. A field that came later is read only where group->struct_size reaches it, and written only where
+       out->struct_size does. */
     out->lr = group->lr * ((const Constant *)data)->factor;
     out->momentum = group->momentum;
     return FT_OK;
 }
 
-static FtStatus on_evaluation(void *data, const FtProgress *progress, double value) {
-    (void)data, (void)progress, (void)value;
-    return FT_OK;
-}
-
+/* What it does not offer is null: it has no state beside its options, and listens to no event and no evaluation. */
 static const FtSchedulerVtable scheduler = {
-    .base = {.struct_size = sizeof(FtSchedulerVtable), .drop = drop, .save = save, .load = load, .event = event},
+    .base = {.struct_size = sizeof(FtSchedulerVtable), .drop = drop},
     .rate = rate,
-    .on_evaluation = on_evaluation,
 };
 
 /* ---- The plugin. ---- */
@@ -122,9 +104,14 @@ static FtStatus create(uint32_t kind, FtStr name, FtStr config, FtInstance *out)
     return FT_OK;
 }
 
+/* A draft, which a plugin need not offer: what `fthost inspect` prints of it. */
+static FtStatus about(FtTextSink sink) { return put(sink, "the example of tests/c_plugin"); }
+
+static const FtAboutDraft about_draft = {.struct_size = sizeof(FtAboutDraft), .text = about};
+
 static const void *get_extension(FtStr name) {
-    (void)name;
-    return NULL;
+    int asked = name.len == strlen(FT_DRAFT_ABOUT) && memcmp(name.ptr, FT_DRAFT_ABOUT, name.len) == 0;
+    return asked ? &about_draft : NULL;
 }
 
 static const FtPluginApi plugin = {
@@ -137,6 +124,9 @@ static const FtPluginApi plugin = {
 };
 
 FtStatus fthost_plugin_entry_v1(const FtHostApi *table, const FtPluginApi **out) {
+    if (table->abi_major != FT_ABI_MAJOR || table->struct_size < FT_MINOR_0_HOST_API) {
+        return FT_FAILED;
+    }
     host = table;
     *out = &plugin;
     return FT_OK;

@@ -40,15 +40,71 @@ def exact_variances(right_a, right_b):
     }
 
 
-def interval(case):
+def interval(case, items=None):
     """Student's t around the difference, degrees of freedom by Satterthwaite."""
-    seeds, items = np.array(case["a"]).shape
+    seeds, rows = np.array(case["a"]).shape
+    items = items or rows
     by_seeds = case["by_seeds"]
     by_items = max(case["whole"] - by_seeds, 0)
     parts = by_seeds**2 / (max(seeds, 2) - 1) + by_items**2 / (max(items, 2) - 1)
     degrees = (by_seeds + by_items) ** 2 / parts
     half = stats.t.ppf(0.975, degrees) * case["whole"] ** 0.5
     return case | {"interval": [case["difference"] - half, case["difference"] + half]}
+
+
+def clustered(metric, rows, targets, a, b):
+    """A difference where an example has several rows, [seeds][rows] of 0 and 1: the bootstrap's interval over every draw of examples
+    that there is, and p over every exchange of examples."""
+    targets, a, b = (np.array(values, float) for values in (targets, a, b))
+    ends = np.cumsum([0] + rows)
+    places = [np.arange(ends[i], ends[i + 1]) for i in range(len(rows))]
+
+    def score(predictions, chosen):
+        truth, found = targets[chosen], predictions[chosen]
+        if metric == "accuracy":
+            return (truth == found).mean() if len(chosen) else np.nan
+        right = (truth * found).sum()
+        return 2 * right / (truth.sum() + found.sum()) if truth.sum() + found.sum() else 0.0
+
+    everything = np.arange(ends[-1])
+    by_seed = lambda a, b, chosen: np.array([score(x, chosen) - score(y, chosen) for x, y in zip(a, b)])
+    difference = by_seed(a, b, everything)
+    drawn = []
+    for chosen in itertools.product(range(len(rows)), repeat=len(rows)):
+        found = by_seed(a, b, np.concatenate([places[i] for i in chosen]))
+        if np.isfinite(found).all():
+            drawn += [found[list(of)].mean() for of in itertools.product(range(len(a)), repeat=max(len(a) - 1, 1))]
+
+    def exchanged(x, y):
+        """The statistic of SciPy's test, for which a sample is a candidate and an observation an example's number, signed."""
+        swap = np.concatenate([np.full(n, sign < 0) for n, sign in zip(rows, x)])
+        return by_seed(np.where(swap, b, a), np.where(swap, a, b), everything).mean()
+
+    signs = np.arange(1, len(rows) + 1)
+    test = stats.permutation_test((signs, -signs), exchanged, permutation_type="samples", n_resamples=np.inf)
+    case = {
+        "metric": metric,
+        "rows": rows,
+        "targets": [targets.tolist()],
+        "a": a.tolist(),
+        "b": b.tolist(),
+        "difference": difference.mean(),
+        "whole": np.var(drawn),
+        "by_seeds": difference.var(ddof=1) / len(a) if len(a) > 1 else 0.0,
+        "p": float(test.pvalue),
+    }
+    return interval(case, len(rows))
+
+
+def clustered_cases():
+    """Sentences whose tokens are right or wrong together, as they are."""
+    rng = np.random.default_rng(3)
+    for metric, rows, seeds in [("accuracy", [4, 1, 6, 3, 2], 1), ("accuracy", [2, 5, 3, 4, 1, 3], 2), ("entity_f1", [3, 0, 2, 4, 1, 2], 2)]:
+        targets = np.ones(sum(rows)) if metric == "accuracy" else rng.integers(0, 2, sum(rows))
+        by_example = lambda chance: np.repeat(rng.random(len(rows)) < chance, rows)
+        run = lambda chance: np.where(by_example(chance) ^ (rng.random(sum(rows)) < 0.15), targets, 1 - targets)
+        a, b = ([run(chance).tolist() for _ in range(seeds)] for chance in (0.9, 0.5))
+        yield clustered(metric, rows, targets, a, b)
 
 
 def write():
@@ -65,6 +121,7 @@ def write():
         "mcnemar": [{"counts": pair, "p": value} for pair, value in zip(counts, exact)],
         "holm": [{"p": values, "corrected": multipletests(values, method="holm")[1].tolist()} for values in p],
         "bootstrap": [interval(case) for case in bootstrap],
+        "clustered": list(clustered_cases()),
     }
     (HERE / "statistics.json").write_text(json.dumps(content, indent=1))
 

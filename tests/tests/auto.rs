@@ -215,3 +215,19 @@ fn what_cannot_be_searched_is_refused_before_anything_is_written() {
     let nowhere = ["--plugin", "liblora.so", "--budget", "1", "--set", "task.train=nowhere.tsv"];
     refused(&nowhere, 1, "no strategy can run: lora: ");
 }
+
+#[test]
+fn a_result_of_a_head_that_has_been_rebuilt_since_is_not_taken() {
+    let workdir = Workdir::new();
+    // The working directory is looked in first.
+    let head = workdir.path().join("libclassification.so");
+    fs::copy(fthost_tests::build().plugin("classification"), &head).unwrap();
+    auto(&workdir, &ONE).succeeded();
+    let bytes = fs::read(&head).unwrap();
+    fs::write(&head, [&bytes[..], b"rebuilt"].concat()).unwrap();
+    let resume = ["auto", "--resume", "--out", "s"];
+    let error = on_one_line(&workdir.fthost(resume).failed(2));
+    assert!(error.contains("s/lora-1/rung-1 has a result of plugin classification, and"), "{error}");
+    fs::write(&head, bytes).unwrap();
+    workdir.fthost(resume).succeeded();
+}

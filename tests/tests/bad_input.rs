@@ -118,6 +118,26 @@ const CASES: &[Case] = &[
         let rows = String::from_utf8(read(w, "train.tsv")).unwrap();
         w.write("train.tsv", format!("{rows}a warm movie\t2\n"));
     }),
+    case("a row with a cell too many", |w| csv(w, "text,label\na good film,1\na bad film, but short,0\n")),
+    case("a row with a cell too many in TSV", |w| drop(w.write("train.tsv", "a good film\t1\na bad\tfilm\t0\n"))),
+    case("a row with a cell too few", |w| csv(w, "id,text,label\n1,a good film,1\n2,a bad film\n")),
+    case("a first row with a cell too many", |w| csv(w, "a good film, but long,1\na bad film,0\n")),
+    case("semicolons in a CSV file", |w| csv(w, "text;label\na good film;1\na bad film;0\n")),
+    case("a first row of names", |w| csv(w, "sentence,sentiment\na good film,1\na bad film,0\n")),
+    case("a first row whose label is no other's", |w| csv(w, "frase,gusto\na good film,pos\na bad film,neg\n")),
+    case("a first row of names in the test file", |w| {
+        let rows = String::from_utf8(read(w, "test.tsv")).unwrap();
+        w.write("test.tsv", format!("frase\tgusto\n{rows}"));
+    }),
+    case("a header that is an example", |w| edit(w, "test = ", "header = true\ntest = ")),
+    case("a header and none named", |w| {
+        edit(w, "test = ", "header = false\ncolumns = { text = \"sentence\" }\ntest = ")
+    }),
+    case("a header where none can be", |w| {
+        edit(w, "test = \"test.tsv\"", "header = true");
+        jsonl(w, "{\"text\": \"good\", \"label\": 1}\n{\"text\": \"bad\", \"label\": 0}\n");
+    }),
+    case("two columns of one name", |w| csv(w, "text,text,label\na,good film,1\na,bad film,0\n")),
     case("a CSV quote that is not closed", |w| csv(w, "a good film,1\n\"a bad film,0\na dull film,0\n")),
     case("a CSV cell that goes on after its quote", |w| csv(w, "a good film,1\n\"a\" bad film,0\n")),
     case("a JSONL line that is broken", |w| jsonl(w, "{\"text\": \"good\", \"label\": 1}\n{\"text\": \"bad\", \"la\n")),
@@ -200,6 +220,39 @@ const CASES: &[Case] = &[
         },
         EVAL,
     ),
+    called(
+        "evaluating a file whose first row may be a header",
+        |w| {
+            trained(w);
+            w.write("test.tsv", "sentence\tsentiment\na good film\t1\na warm film\t1\n");
+        },
+        EVAL,
+    ),
+    called(
+        "predicting for a file whose first row may be a header",
+        |w| {
+            trained(w);
+            w.write("test.tsv", "Review\na good film\na warm film\n");
+        },
+        &["predict", "run", "test.tsv"],
+    ),
+    called(
+        "predicting for a labelled file whose first row may be a header",
+        |w| {
+            trained(w);
+            w.write("test.tsv", "frase\tgusto\na good film\t1\na warm film\t1\n");
+        },
+        &["predict", "run", "test.tsv"],
+    ),
+    called(
+        "predicting for a row with a cell too many",
+        |w| {
+            trained(w);
+            w.write("test.csv", "a good film\na bad film, but short\n");
+        },
+        &["predict", "run", "test.csv"],
+    ),
+    called("--header for a file that has none", trained, &["predict", "run", "rows.jsonl", "--header", "true"]),
     called("evaluating a file that is not there", trained, &["eval", "run", "tests.tsv"]),
     called("merging into a folder that exists", trained, &["merge", "run", "model"]),
     called(

@@ -86,6 +86,12 @@ fn run_files_are_compared_as_they_are_and_a_great_difference_is_resolved() {
     assert!(outcome.stdout.contains("all is better than head by "), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("run 6 of 6: head, seed 2, about "), "{}", outcome.stderr);
 
+    // A metric that these predictions do not have ends the comparison after the first run, not after the last.
+    let arguments = ["compare", "all.toml", "head.toml", "--seeds", "3", "--out", "d", "--metric", "spearman"];
+    let error = on_one_line(&workdir.fthost(arguments).failed(2));
+    assert!(error.contains("there is no metric \"spearman\" of these predictions"), "{error}");
+    assert!(!workdir.path().join("d/head/seed-0").exists());
+
     // The other metrics are told from what the runs left; nothing runs again.
     let before = written(&workdir, "c/all/seed-0");
     let again = ["compare", "--resume", "--out", "c", "--metric", "macro_f1", "--quiet"];
@@ -95,6 +101,9 @@ fn run_files_are_compared_as_they_are_and_a_great_difference_is_resolved() {
     assert_eq!(written(&workdir, "c/all/seed-0"), before);
     let error = workdir.fthost(["compare", "--resume", "--out", "c", "--metric", "mse"]).failed(2);
     assert!(on_one_line(&error).contains("there is no metric \"mse\" of these predictions"), "{error}");
+    let again: Value =
+        serde_json::from_str(&fs::read_to_string(workdir.path().join("c/candidates.json")).unwrap()).unwrap();
+    assert_eq!(again["metric"], "macro_f1", "what is refused is not recorded");
     let error = workdir.fthost(["compare", "--resume", "--out", "c", "--metric", "loss"]).failed(2);
     assert!(on_one_line(&error).contains("there is no metric \"loss\" to compare by"), "{error}");
 }
@@ -213,4 +222,44 @@ fn a_result_of_a_head_that_has_been_rebuilt_since_is_not_compared() {
     assert_eq!(workdir.listing(), before);
     fs::write(&head, bytes).unwrap();
     workdir.fthost(["compare"].iter().chain(&RESUME)).succeeded();
+}
+
+#[test]
+fn what_the_run_files_monitor_is_compared_or_refused_before_any_run() {
+    let workdir = Workdir::new();
+    let write = |name: &str, monitor: &str| {
+        workdir.write(
+            name,
+            format!(
+                "[model]\npath = \"demo\"\n[[task]]\nname = \"digits\"\nhead = {{ plugin = \"classification\" }}\ntrain = \"demo\"\n\
+                 test = \"demo\"\nvalidation = 0.2\n[[strategy]]\nplugin = \"lora\"\n[train]\nsteps = 4\n{monitor}\n"
+            ),
+        );
+    };
+    write("a.toml", "monitor = \"macro_f1\"");
+    write("b.toml", "monitor = \"digits.macro_f1\"");
+    write("accuracy.toml", "monitor = \"accuracy\"");
+    write("loss.toml", "monitor = \"loss\"");
+    let refused = |files: [&str; 2], expected: &str| {
+        let before = workdir.listing();
+        let error = on_one_line(&workdir.fthost(["compare", files[0], files[1], "--seeds", "1"]).failed(2));
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(workdir.listing(), before);
+    };
+    refused(["a.toml", "accuracy.toml"], "the run files monitor different metrics: a macro_f1, accuracy accuracy");
+    refused(["loss.toml", "loss.toml"], "there is no metric \"loss\" to compare by: it is the head's own");
+    workdir.fthost(["compare", "a.toml", "b.toml", "--seeds", "1", "--out", "c"]).succeeded();
+    let found = comparison(&workdir, "c");
+    assert_eq!(found["metric"], "macro_f1");
+    let run = &found["candidates"][1]["runs"][0];
+    let result = result_json(&workdir.path().join(run["folder"].as_str().unwrap()));
+    assert_eq!(run["value"], result["tasks"]["digits"]["metrics"]["macro_f1"]);
+}
+
+#[test]
+fn a_seed_of_its_own_does_nothing_in_a_comparison() {
+    let workdir = Workdir::new();
+    let error = on_one_line(&compare(&workdir, &[&TWO[..], &["--set", "train.seed=3"]].concat()).failed(2));
+    assert!(error.contains("--set train.seed does nothing here") && error.contains("--seeds"), "{error}");
+    assert!(!workdir.path().join("c").exists());
 }

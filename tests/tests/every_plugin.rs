@@ -8,7 +8,7 @@ use std::time::Duration;
 use fthost_tests::{Workdir, library_name, on_one_line, plugin_folders, result_json, steps};
 use serde_json::Value;
 
-use crate::resume::{bits, start_until_checkpoint};
+use crate::resume::{bits, set_back, start_until_checkpoint};
 
 /// The methods of a plugin, as `inspect` tells them.
 fn methods(workdir: &Workdir, folder: &Path) -> Vec<Value> {
@@ -141,23 +141,30 @@ fn a_wrong_option_of_any_plugin_is_an_error_with_its_line_and_what_is_accepted()
 fn every_plugins_run_is_killed_and_resumed_to_the_bit() {
     let (through, killed) = (Workdir::new(), Workdir::new());
     let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let (mut kills, mut plugins) = (0, 0);
     for folder in plugin_folders() {
         let name = library_name(&folder);
         let example = folder.join("example.toml").display().to_string();
-        let sets =
-            ["train.steps=12", "train.epochs=1", "train.checkpoint_steps=2"].iter().flat_map(|set| ["--set", set]);
+        // What an example counts in epochs has to come within twelve steps.
+        let sooner: &[&str] = match name.as_str() {
+            "freezing" => &["strategy.unfreeze={ every = { steps = 5 } }"],
+            "step_decay" => &["schedule.step_size=5", "schedule.unit=\"steps\""],
+            "exponential" => &["schedule.unit=\"steps\""],
+            _ => &[],
+        };
+        let sets = ["train.steps=12", "train.epochs=1", "train.checkpoint_steps=2"];
+        let sets = sets.iter().chain(sooner).flat_map(|set| ["--set", set]);
         let start: Vec<&str> = ["--config", &example, "--out", "run"].into_iter().chain(sets).collect();
         through.fthost(&start).succeeded();
         let mut child = start_until_checkpoint(&killed, &start);
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         std::thread::sleep(Duration::from_micros(random >> 48)); // up to 65 ms
-        kills += usize::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
-        if !killed.path().join("run/result.json").is_file() {
-            killed.fthost(["--resume", "--out", "run"]).succeeded();
+        // It may have ended before the kill came.
+        if killed.path().join("run/result.json").is_file() {
+            set_back(&killed.path().join("run"));
         }
+        killed.fthost(["--resume", "--out", "run"]).succeeded();
         let (expected, found) = (bits(&through.path().join("run")), bits(&killed.path().join("run")));
         assert_eq!(expected.1, found.1, "{name}: the logs differ");
         assert_eq!(expected.2, found.2, "{name}: the results differ");
@@ -165,9 +172,7 @@ fn every_plugins_run_is_killed_and_resumed_to_the_bit() {
         for workdir in [&through, &killed] {
             fs::remove_dir_all(workdir.path().join("run")).unwrap();
         }
-        plugins += 1;
     }
-    assert!(kills > plugins / 2, "{kills} runs of {plugins} were killed before they ended");
 }
 
 /// Each head on the data of its example, which are of its kind.

@@ -2,51 +2,69 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `arrows` | which modules import which: no circles, and the order that ARCHITECTURE.md states |
 //! | `auto` | searches: what they try, that they see no test examples, runs that fail or are stopped |
 //! | `bad_input` | mistakes in run files, models, data and folders, and their errors |
+//! | `best` | the best model, also where parameters thaw after it |
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
 //! | `compare` | candidates beside each other; comparisons that are stopped, killed, or lose runs |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
+//! | `denominators` | what losses and penalties are divided by; steps that are left out |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `full_disk` | runs whose disk is full |
+//! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
+//! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
+//! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
+//! | `reach` | options that a run of its length never comes to |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
 //! | `saved` | every head's saved folders on many bases: what Transformers, PEFT and fthost itself compute with them |
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `tasks` | several tasks: joint, in sequence, used after the run |
 //! | `text` | text runs, and that PEFT reads what they save |
+//! | `threads` | more threads than cores |
+//! | `tokenizer_settings` | what tokenizer_config.json changes, and what of it is refused |
 //! | `tokens` | tasks with a label for each word, in training, prediction and in Transformers' eyes |
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod arrows;
 mod auto;
 mod bad_input;
+mod best;
 mod boundary;
 mod c_plugin;
 mod compare;
 mod cuda;
 mod demo;
+mod denominators;
 mod every_plugin;
 mod few_shot;
 mod full_disk;
+mod golden;
 mod lora;
+mod merging;
 mod misbehaving;
+mod old_compiler;
 mod outside;
 mod peft_folders;
 mod prompts;
+mod reach;
 mod refused;
 mod resume;
 mod saved;
 mod strategies;
 mod tasks;
 mod text;
+mod threads;
+mod tokenizer_settings;
 mod tokens;
 mod trained;

@@ -80,9 +80,44 @@ fn a_prompt_or_prefix_that_peft_has_not_is_saved_whole() {
 #[test]
 fn a_prefix_takes_positions() {
     let workdir = text_workdir();
-    workdir.write("run.toml", RUN.replace(LORA, "plugin = \"prefix\"\ntokens = 20"));
-    let error = on_one_line(&workdir.fthost(["--config", "run.toml", "--out", "run"]).failed(1));
-    assert!(error.contains("moved up by 20 for prefixes, needs position"), "{error}");
+    for (strategy, taken) in [
+        ("plugin = \"prefix\"\ntokens = 22", 22),
+        ("plugin = \"prompt\"\ntokens = 30", 24),
+        ("plugin = \"prompt\"\ntokens = 10\n[[strategy]]\nplugin = \"prefix\"\ntokens = 12", 22),
+    ] {
+        workdir.write("run.toml", RUN.replace(LORA, strategy));
+        let error = on_one_line(&workdir.fthost(["--config", "run.toml", "--out", "run"]).failed(2));
+        let expected =
+            format!("prompts and prefixes take {taken} of the model's 24 positions, which leaves no room for a text");
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
+/// The longest text is what prompts leave, in every file that the run and later commands read.
+#[test]
+fn texts_are_cut_to_what_prompts_leave() {
+    let long = format!("{}\t1\n{}\t0\n", "the film was good ".repeat(20), "a bad movie ".repeat(20));
+    for strategy in ["prompt", "prefix"] {
+        for file in ["train.tsv", "test.tsv", "validation.tsv"] {
+            let workdir = text_workdir();
+            let run = RUN.replace(LORA, &format!("plugin = \"{strategy}\"\ntokens = 4"));
+            workdir.write("run.toml", run.replace("test = ", "validation = \"validation.tsv\"\ntest = "));
+            let rows = fs::read_to_string(workdir.path().join("test.tsv")).unwrap();
+            workdir.write("validation.tsv", &rows);
+            let rows = fs::read_to_string(workdir.path().join(file)).unwrap();
+            workdir.write(file, format!("{long}{rows}"));
+            let outcome = workdir.fthost(["run.toml", "--out", "run"]).succeeded();
+            let said = on_one_line(&outcome.stderr);
+            assert!(
+                said.contains(&format!("{file}: texts of more than 20 tokens are cut: 2 of")),
+                "{strategy}: {said}"
+            );
+            workdir.write("long.tsv", &long);
+            let outcome = workdir.fthost(["predict", "run", "long.tsv"]).succeeded();
+            assert_eq!(outcome.stdout.lines().count(), 3, "{strategy}: {}", outcome.stdout);
+            workdir.fthost(["eval", "run", "long.tsv"]).succeeded();
+        }
+    }
 }
 
 #[test]

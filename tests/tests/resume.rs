@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fthost_tests::{Workdir, on_one_line, result_json, steps};
@@ -53,34 +53,56 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
+/// Takes a run that has ended, because a busy machine let it, back to where a kill after its last checkpoint but one would have left it.
+pub(crate) fn set_back(run: &Path) {
+    fs::remove_file(run.join("result.json")).unwrap();
+    for newer in &checkpoints(run)[1..] {
+        fs::remove_file(newer).unwrap();
+    }
+}
+
+/// How a run ended that got a signal after a checkpoint.
+fn signalled(workdir: &Workdir, arguments: &[&str], name: &str) -> Output {
+    let mut arguments = arguments;
+    loop {
+        let child = start_until_checkpoint(workdir, arguments);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        if output.status.code() != Some(0) {
+            return output;
+        }
+        set_back(&workdir.path().join("run"));
+        arguments = &RESUME;
+    }
+}
+
 const START: [&str; 4] = ["--config", "run.toml", "--out", "run"];
 const RESUME: [&str; 3] = ["--resume", "--out", "run"];
 
-/// Kills the run in `killed` again and again at moments that differ from run to run of the test, lets it end, and compares it with
-/// the one that goes through in `through`.
-fn ends_with_the_same_bits(through: &Workdir, killed: &Workdir, start: &[&str], least_kills: usize, what: &str) {
+/// Kills the run in `killed` so many times, at moments that differ from run to run of the test, lets it end, and compares it with the one
+/// that goes through in `through`.
+fn ends_with_the_same_bits(through: &Workdir, killed: &Workdir, start: &[&str], kills: usize, what: &str) {
     let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     through.fthost(start).succeeded();
-    let mut kills = 0;
-    for attempt in 0..100 {
+    for attempt in 0..kills {
         let arguments: &[&str] = if attempt == 0 { start } else { &RESUME };
         let mut child = start_until_checkpoint(killed, arguments);
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         std::thread::sleep(Duration::from_micros(random >> 50)); // up to 16 ms
-        let ended = child.try_wait().unwrap();
-        if let Some(status) = ended {
+        if let Some(status) = child.try_wait().unwrap() {
             let output = child.wait_with_output().unwrap();
             assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            break;
+            set_back(&killed.path().join("run"));
+            continue;
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        kills += 1;
+        // It may have ended before the kill came.
+        if killed.path().join("run/result.json").is_file() {
+            set_back(&killed.path().join("run"));
+        }
     }
-    if !killed.path().join("run/result.json").is_file() {
-        killed.fthost(RESUME).succeeded();
-    }
-    assert!(kills >= least_kills, "killed {kills} times only");
+    killed.fthost(RESUME).succeeded();
     let (expected, found) = (bits(&through.path().join("run")), bits(&killed.path().join("run")));
     assert_eq!(expected.1, found.1, "{what}: the logs differ after {kills} kills");
     assert_eq!(expected.2, found.2, "{what}: the results differ after {kills} kills");
@@ -91,10 +113,19 @@ fn ends_with_the_same_bits(through: &Workdir, killed: &Workdir, start: &[&str], 
 fn killed_at_random_moments_a_run_ends_with_the_same_bits() {
     let unfreezing = "[[strategy]]\nplugin = \"freezing\"\nunfreeze = { every = { steps = 90 } }\ndecay = 0.5";
     for strategy in [LORA, "plugin = \"full\"", &format!("{LORA}\n\n{unfreezing}")] {
-        // Long enough for twenty kills on a fast machine, where many steps pass between two of them.
+        // Long enough for twenty kills, where many steps pass between two of them.
         let start: Vec<&str> = START.into_iter().chain(["--set", "train.epochs=150"]).collect();
         ends_with_the_same_bits(&long_workdir(strategy), &long_workdir(strategy), &start, 20, strategy);
     }
+}
+
+#[test]
+fn what_thaws_after_the_best_model_goes_back_in_a_killed_run_too() {
+    let unfreezing = "plugin = \"freezing\"\ntop = 0\nunfreeze = { every = { steps = 30 } }";
+    let watched =
+        ["task.validation=test.tsv", "train.monitor=loss", "train.lr=0.05", "train.precision=f16", "train.epochs=30"];
+    let start: Vec<&str> = START.into_iter().chain(watched.into_iter().flat_map(|set| ["--set", set])).collect();
+    ends_with_the_same_bits(&long_workdir(unfreezing), &long_workdir(unfreezing), &start, 1, "unfreezing in f16");
 }
 
 #[test]
@@ -119,9 +150,7 @@ fn a_signal_ends_the_run_with_a_checkpoint_and_says_how_to_go_on() {
     let workdir = long_workdir(LORA);
     for name in ["-INT", "-TERM"] {
         let arguments: &[&str] = if name == "-INT" { &START } else { &RESUME };
-        let child = start_until_checkpoint(&workdir, arguments);
-        signal(&child, name);
-        let output = child.wait_with_output().unwrap();
+        let output = signalled(&workdir, arguments, name);
         let error = on_one_line(&String::from_utf8(output.stderr).unwrap());
         assert_eq!(output.status.code(), Some(130), "{error}");
         assert!(error.contains("stopped after step ") && error.contains(" of 240"), "{error}");
@@ -137,9 +166,7 @@ fn a_signal_ends_the_run_with_a_checkpoint_and_says_how_to_go_on() {
 /// A run that was stopped after some steps.
 fn stopped() -> Workdir {
     let workdir = long_workdir(LORA);
-    let child = start_until_checkpoint(&workdir, &START);
-    signal(&child, "-INT");
-    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    assert_eq!(signalled(&workdir, &START, "-INT").status.code(), Some(130));
     workdir
 }
 
@@ -176,26 +203,88 @@ fn a_run_that_is_not_the_same_is_not_resumed() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_passed_over() {
-    let workdir = stopped();
-    let run = workdir.path().join("run");
-    let files = checkpoints(&run);
-    let newest = files.last().unwrap();
-    let bytes = fs::read(newest).unwrap();
-    fs::write(newest, &bytes[..bytes.len() / 2]).unwrap();
-    if files.len() > 1 {
-        let outcome = workdir.fthost(RESUME).succeeded();
-        assert!(outcome.stderr.contains("the checkpoint before it is used"), "{}", outcome.stderr);
-        let through = long_workdir(LORA);
-        through.fthost(START).succeeded();
-        assert_eq!(bits(&through.path().join("run")), bits(&run));
+fn a_run_goes_on_with_other_kernels_only_where_they_are_named() {
+    let workdir = long_workdir(LORA);
+    let with = |workdir: &Workdir, kernels: Option<&str>, arguments: &[&str]| {
+        let mut command = workdir.command(arguments);
+        command.env_remove("FTHOST_KERNELS").envs(kernels.map(|kernels| ("FTHOST_KERNELS", kernels)));
+        command
+    };
+    let unknown = workdir.run(with(&workdir, Some("mmx"), &START));
+    let unknown = on_one_line(&unknown.failed(2));
+    assert!(
+        unknown.contains("FTHOST_KERNELS is \"mmx\"") && unknown.contains("this processor has portable"),
+        "{unknown}"
+    );
+    let Some((_, best)) = unknown.rsplit_once(", ") else {
+        return fthost_tests::skipped("this processor has portable kernels alone");
+    };
+    let best = best.trim().to_owned();
+
+    let mut child =
+        with(&workdir, Some("portable"), &START).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while checkpoints(&workdir.path().join("run")).is_empty() && child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
+        std::thread::sleep(Duration::from_millis(1));
     }
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+
+    let before = workdir.listing();
+    let error = on_one_line(&workdir.run(with(&workdir, None, &RESUME)).failed(2));
+    assert!(error.contains("the processor's kernels: ") && error.contains(" portable then, "), "{error}");
+    assert!(error.contains("set FTHOST_KERNELS=portable to go on with the kernels that it began with"), "{error}");
+    assert_eq!(workdir.listing(), before, "a refused resume changed something");
+
+    // With its own kernels it ends as one that went through; with others, named, it goes on and says so.
+    let copy = Workdir::new();
+    for file in workdir.listing().iter().filter(|file| workdir.path().join(file).is_file()) {
+        copy.write(file, fs::read(workdir.path().join(file)).unwrap());
+    }
+    workdir.run(with(&workdir, Some("portable"), &RESUME)).succeeded();
+    let through = long_workdir(LORA);
+    through.run(with(&through, Some("portable"), &START)).succeeded();
+    assert_eq!(bits(&through.path().join("run")), bits(&workdir.path().join("run")));
+    let outcome = copy.run(with(&copy, Some(&best), &RESUME)).succeeded();
+    assert!(
+        outcome.stderr.contains("the processor's kernels: ") && outcome.stderr.contains("the last bits"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let workdir = long_workdir(LORA);
+    workdir.fthost(START).succeeded();
+    let run = workdir.path().join("run");
+    let through = bits(&run);
+    // As a kill would have left it that came while the newest of both was written.
+    let files = checkpoints(&run);
+    assert_eq!(files.len(), 2, "{files:?}");
+    let bytes = fs::read(&files[1]).unwrap();
+    fs::write(&files[1], &bytes[..bytes.len() / 2]).unwrap();
+    fs::remove_file(run.join("result.json")).unwrap();
+    let outcome = workdir.fthost(RESUME).succeeded();
+    assert!(outcome.stderr.contains("the checkpoint before it is used"), "{}", outcome.stderr);
+    assert_eq!(through, bits(&run));
 }
 
 #[test]
 fn a_folder_serves_one_run_at_a_time() {
     let workdir = long_workdir(LORA);
-    let mut child = start_until_checkpoint(&workdir, &START);
+    let mut arguments: &[&str] = &START;
+    let mut child = loop {
+        let mut child = start_until_checkpoint(&workdir, arguments);
+        // Held, it is at work as long as it is looked at.
+        signal(&child, "-STOP");
+        if child.try_wait().unwrap().is_none() {
+            break child;
+        }
+        set_back(&workdir.path().join("run"));
+        arguments = &RESUME;
+    };
     let error = on_one_line(&workdir.fthost(RESUME).failed(2));
     assert!(error.contains("another run is at work in run"), "{error}");
     child.kill().unwrap();

@@ -105,6 +105,55 @@ fn a_text_run_needs_no_download() {
     assert_eq!(shape("base_model.model.classifier.weight"), [2, 16]);
 }
 
+/// Every command takes what is said of the first row: the run file's word, or the command line's.
+#[test]
+fn a_first_row_is_what_is_said_of_it() {
+    let workdir = text_workdir();
+    for file in ["train.tsv", "test.tsv"] {
+        let rows = fs::read_to_string(workdir.path().join(file)).unwrap();
+        workdir.write(file, format!("sentence\tsentiment\n{rows}"));
+    }
+    let (refused, said) = (["run.toml", "--out", "run"], ["--set", "task.0.header=true"]);
+    for command in [&[][..], &["plan"], &["lr-find"]] {
+        let arguments: Vec<&str> = command.iter().copied().chain(["run.toml"]).collect();
+        let error = workdir.fthost(&arguments).failed(2);
+        assert!(error.contains("the first row may be a header or an example"), "{command:?}: {error}");
+    }
+    workdir.fthost(["plan", "run.toml"].iter().chain(&said)).succeeded();
+    workdir.fthost(refused.iter().chain(&said)).succeeded();
+    let result = result_json(&workdir.path().join("run"));
+    assert_eq!(result["tasks"]["sentiment"]["labels"], serde_json::json!(["0", "1"]));
+    let loss = |outcome: String| {
+        serde_json::from_str::<Value>(&outcome).unwrap()["tasks"]["sentiment"]["metrics"]["loss"].take()
+    };
+    let eval = workdir.fthost(["eval", "run", "test.tsv", "--json"]).succeeded();
+    assert_eq!(loss(eval.stdout), result["tasks"]["sentiment"]["metrics"]["loss"]);
+    let lines = |arguments: &[&str]| workdir.fthost(arguments).succeeded().stdout.lines().count();
+    assert_eq!(lines(&["predict", "run", "test.tsv"]), 1 + 16);
+    assert_eq!(lines(&["predict", "run", "test.tsv", "--header", "false"]), 1 + 17);
+    // A file of examples alone: its first is not taken for a header where its label tells.
+    workdir.write("plain.tsv", "a good film\t1\na bad film\t0\n");
+    let error = workdir.fthost(["eval", "run", "plain.tsv"]).failed(2);
+    assert!(error.contains("this row should be a header, and its label `1` is that of other rows"), "{error}");
+    workdir.fthost(["eval", "run", "plain.tsv", "--header", "false"]).succeeded();
+}
+
+/// Classes weigh by the examples that are trained on, as when the run is opened again.
+#[test]
+fn balanced_weights_leave_out_what_is_held_out() {
+    let workdir = text_workdir();
+    let rows = |word: &str, label: u32, number: usize| format!("the film was {word}\t{label}\n").repeat(number);
+    workdir.write("train.tsv", rows("bad", 0, 21) + &rows("good", 1, 5)); // of which 6 and 2 are held out
+    let head = RUN.replace("plugin = \"classification\"", "plugin = \"classification\", class_weights = \"balanced\"");
+    workdir.write("run.toml", head.replace("test = ", "validation = 0.3\ntest = "));
+    workdir.fthost(["run.toml", "--out", "run"]).succeeded();
+    let task = result_json(&workdir.path().join("run"))["tasks"]["sentiment"].take();
+    assert_eq!(task["class_counts"], serde_json::json!([15, 3]));
+    let eval = workdir.fthost(["eval", "run", "test.tsv", "--json"]).succeeded().stdout;
+    let eval: Value = serde_json::from_str(&eval).unwrap();
+    assert_eq!(eval["tasks"]["sentiment"]["metrics"]["loss"], task["metrics"]["loss"]);
+}
+
 #[test]
 fn text_runs_are_the_same_to_the_bit_at_any_number_of_threads() {
     let (first, workdir) = (tiny(), text_workdir());
@@ -113,6 +162,26 @@ fn text_runs_are_the_same_to_the_bit_at_any_number_of_threads() {
         steps(&workdir.path().join("run")).into_iter().map(|mut step| step["loss"].take()).collect()
     };
     assert_eq!(losses(first), losses(&workdir));
+}
+
+/// 77 classes with names of their own: the terminal has the averages and what is confused most, the page has all.
+#[test]
+fn of_many_classes_no_line_of_the_terminal_is_long() {
+    let workdir = text_workdir();
+    let class = |i: usize| format!("balance not updated after transfer {} number {i}", "of money ".repeat(i % 5));
+    let rows: String = (0..77).map(|i| format!("the film was {}\t{}\n", ["good", "bad"][i % 2], class(i))).collect();
+    ["train.tsv", "test.tsv"].iter().for_each(|file| drop(workdir.write(file, &rows)));
+    let run = workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded().stdout;
+    let eval = workdir.fthost(["eval", "run", "test.tsv"]).succeeded().stdout;
+    for (text, whole) in
+        [(&run, "all 77 classes are in run/report.html and result.json"), (&eval, "what --json prints")]
+    {
+        assert!(text.lines().all(|line| line.chars().count() <= 200), "{text}");
+        assert!(text.contains("weighted avg") && text.contains(whole), "{text}");
+        assert!(text.lines().count() < 50, "{text}");
+    }
+    let page = fs::read_to_string(workdir.path().join("run/report.html")).unwrap();
+    assert!((0..77).all(|i| page.matches(class(i).as_str()).count() >= 3), "in the report, in a row and in a column");
 }
 
 /// A Python with torch, transformers and peft.

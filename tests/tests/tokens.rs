@@ -152,9 +152,15 @@ fn entities_choose_the_best_model_beside_another_task() {
     let result = run(&workdir, &["train.monitor=\"entities.entity_f1\""]);
     assert_eq!(result["watch"]["metric"], "entity_f1");
     assert!(result["tasks"]["sentiment"]["metrics"]["accuracy"].is_f64());
-    let error =
-        workdir.fthost(["--config", "run.toml", "--out", "other", "--set", "train.monitor=\"sentiment.entity_f1\""]);
-    assert!(on_one_line(&error.failed(2)).contains("there is no metric"));
+    let refused = |settings: &[&str], expected: &str| {
+        let settings = settings.iter().flat_map(|set| ["--set", set]);
+        let outcome = workdir.fthost(["--config", "run.toml", "--out", "other"].into_iter().chain(settings));
+        let error = on_one_line(&outcome.failed(2));
+        assert!(error.contains(expected), "{error}");
+    };
+    let of_other = "train.monitor=\"sentiment.entity_f1\"";
+    refused(&[of_other], "the task sentiment, which has no validation examples");
+    refused(&[of_other, "task.1.validation=0.25"], "there is no metric");
 }
 
 /// Alone, a head of tokens leaves a pooler without a gradient: it is frozen and counted so.
@@ -182,8 +188,28 @@ fn runs_on_words_are_the_same_at_any_number_of_threads_and_can_be_compared() {
     let arguments =
         ["compare", "run.toml", "--plugin", "liblora.so", "--plugin", "libbitfit.so", "--seeds", "2", "--json"];
     let found: Value = serde_json::from_str(&workdir.fthost(arguments).succeeded().stdout).unwrap();
+    // Tokens of one sentence depend on each other: sentences are drawn and exchanged.
     let test = fs::read_to_string(workdir.path().join("test.jsonl")).unwrap();
-    assert_eq!((&found["metric"], &found["examples"]), (&"accuracy".into(), &labels(&test, "label").len().into()));
+    assert_eq!((&found["metric"], &found["examples"]), (&"accuracy".into(), &test.lines().count().into()));
+    assert_eq!(found["pairs"][0]["test"], "randomization");
+    let folder = found["folder"].as_str().unwrap();
+    let csv = fs::read_to_string(workdir.path().join(folder).join("lora/seed-0/predictions.csv")).unwrap();
+    let examples: Vec<usize> = csv.lines().skip(1).map(|row| row.split(',').nth(3).unwrap().parse().unwrap()).collect();
+    let expected = lines(&test).into_iter().zip(1..);
+    let expected = expected.flat_map(|(row, number)| vec![number; row["label"].as_array().unwrap().len()]);
+    assert_eq!(examples, expected.collect::<Vec<usize>>());
+
+    // Entities too, as the run itself counts them.
+    for metric in ["entity_f1", "entities.entity_recall", "macro_f1"] {
+        let again = ["compare", "--resume", "--out", folder, "--metric", metric, "--json"];
+        let found: Value = serde_json::from_str(&workdir.fthost(again).succeeded().stdout).unwrap();
+        let name = metric.rsplit('.').next().unwrap();
+        for run in found["candidates"][0]["runs"].as_array().unwrap() {
+            let result = result_json(&workdir.path().join(run["folder"].as_str().unwrap()));
+            assert_eq!(run["value"], result["tasks"]["entities"]["metrics"][name], "{metric}");
+        }
+        assert_eq!((&found["metric"], &found["pairs"][0]["test"]), (&name.into(), &"randomization".into()));
+    }
 }
 
 fn transformers(python: &Path, workdir: &Workdir, folder: &str) -> Value {

@@ -76,16 +76,21 @@ impl Configuration {
         RunFile::parse(&candidate.identity.run_file, Path::new(&format!("{}.toml", self.name)), &sets)
     }
 
-    /// Its run file in a rung: with as many steps, and without the test examples.
+    /// Its run file in a rung: with as many steps, of the `whole` that a run has, and without the test examples.
     ///
     /// # Errors
     /// As [`run_file`](Self::run_file).
-    pub(super) fn run_file_of(&self, candidate: &Candidate, rung: Rung) -> Result<RunFile> {
+    pub(super) fn run_file_of(&self, candidate: &Candidate, rung: Rung, whole: u64) -> Result<RunFile> {
         let mut file = untested(self.run_file(candidate)?);
         let train = &mut file.train;
         train.steps = Some(rung.steps);
         // A rung that ends before the first evaluation would say nothing.
         train.evaluate_steps = train.evaluate_steps.filter(|every| *every <= rung.steps);
+        train.checkpoint_steps = train.checkpoint_steps.filter(|every| *every <= rung.steps);
+        if rung.steps < whole {
+            // It is short as it is, and often too short for patience to end.
+            (train.patience, train.min_delta) = (None, 0.0);
+        }
         Ok(file)
     }
 
@@ -99,6 +104,7 @@ impl Configuration {
 /// A run file whose run cannot see test examples.
 pub(super) fn untested(mut file: RunFile) -> RunFile {
     file.tasks.iter_mut().for_each(|task| task.test = None);
+    file.train.evaluate_before = false;
     file
 }
 
@@ -163,19 +169,24 @@ mod tests {
     #[test]
     fn a_rungs_run_file_has_its_steps_and_no_test_examples() {
         let text = "[model]\npath = \"demo\"\n[[task]]\nhead = { plugin = \"h\" }\ntrain = \"demo\"\ntest = \"demo\"\n\
-                    validation = 0.2\n[[strategy]]\nplugin = \"s\"\n[train]\nevaluate_steps = 50\n";
+                    validation = 0.2\n[[strategy]]\nplugin = \"s\"\n[train]\nevaluate_steps = 50\n\
+                    evaluate_before = true\npatience = 2\nmin_delta = 0.1\ncheckpoint_steps = 70\n";
         let base = RunFile::parse(text, Path::new("a.toml"), &[]).unwrap();
         let candidate = Candidate::of_file(&base, "s".into(), Vec::new(), crate::run::DeviceChoice::Cpu);
         let settings = BTreeMap::from([(LR.to_owned(), json!(0.003)), ("strategy.b".to_owned(), json!("x"))]);
         let configuration = Configuration { name: "s-2".into(), strategy: "s".into(), settings };
-        let check = |steps, evaluate_steps| {
-            let file = configuration.run_file_of(&candidate, Rung { configurations: 1, steps }).unwrap();
+        let check = |steps, evaluate_steps, patience| {
+            let file = configuration.run_file_of(&candidate, Rung { configurations: 1, steps }, 100).unwrap();
             assert_eq!((file.train.steps, file.train.evaluate_steps), (Some(steps), evaluate_steps));
             assert_eq!((file.train.lr, &file.strategies[0].config), (0.003, &json!({ "b": "x" })));
+            // It reads again: nothing in it does nothing.
+            let again = RunFile::parse(&file.to_toml(), Path::new("b.toml"), &[]).unwrap();
+            assert_eq!((again.train.patience, again.train.evaluate_before), (patience, false));
             assert!(file.tasks[0].test.is_none() && !file.to_toml().contains("test ="), "{}", file.to_toml());
         };
-        check(49, None);
-        check(50, Some(50));
+        check(49, None, None);
+        check(50, Some(50), None);
+        check(100, Some(50), Some(2));
         assert_eq!(configuration.run_file(&candidate).unwrap().tasks[0].test, base.tasks[0].test);
     }
 }

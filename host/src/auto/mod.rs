@@ -4,6 +4,7 @@
 //! examples, so none can be chosen by them.
 
 mod draw;
+mod options;
 mod rungs;
 mod search;
 mod strategies;
@@ -14,58 +15,21 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use draw::{Configuration, Space};
+pub use options::Options;
 pub use rungs::Rung;
 pub use search::Search;
 pub use strategies::candidates;
 pub use trail::{Best, Trail, Trial};
 
-use crate::compare::Candidate;
+use crate::compare::PluginsNow;
 use crate::processes::{Job, Runner, has_result};
 use crate::report::numbers::{duration, significant};
-use crate::run::folder::{lock, write_atomically, write_json};
-use crate::run::interrupt::Interrupt;
-use crate::run::{DeviceChoice, resume_arguments};
+use crate::run::resume_arguments;
+use crate::run::state::folder::{lock, write_atomically, write_json};
+use crate::run::train::interrupt::Interrupt;
 use crate::{Error, Result};
+use options::TRAIL;
 use trail::Left;
-
-/// What was tried and what came of it.
-const TRAIL: &str = "auto.json";
-/// The run file of the best configuration.
-const BEST: &str = "best.toml";
-
-/// What to search, and how to report.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The program that makes a run: this one.
-    pub program: PathBuf,
-    /// The strategies; nothing where a search goes on as it was begun.
-    pub candidates: Vec<Candidate>,
-    /// What every random number follows from.
-    pub seed: u64,
-    /// Optimizer steps that may be taken in all, in whole runs; nothing where a search goes on as it was begun.
-    pub budget: Option<f64>,
-    /// Learning rates, from the least to the greatest, where the user named them.
-    pub lr: Option<(f64, f64)>,
-    /// The search's folder, where the user named one.
-    pub out: Option<PathBuf>,
-    /// The folder where they did not.
-    pub default_folder: PathBuf,
-    /// Goes on with the search in that folder.
-    pub resume: bool,
-    /// Where to compute.
-    pub device: DeviceChoice,
-    /// Whether progress is told on standard error.
-    pub shown: bool,
-}
-
-impl Options {
-    /// Tells progress.
-    fn say(&self, text: &str) {
-        if self.shown {
-            eprintln!("{text}");
-        }
-    }
-}
 
 /// Runs what has no result yet, rung by rung, and leaves `auto.json` and `best.toml` in the folder.
 ///
@@ -97,13 +61,16 @@ fn climb(options: &Options, runner: &Runner<'_>, trail: &mut Trail) -> Result<()
     let mut clock =
         Clock { left: rungs.iter().map(|rung| rung.configurations as u64 * rung.steps).sum(), ..Clock::default() };
     let mut climbing = trail.search.configurations.clone();
+    let mut plugins_now = PluginsNow::default();
     for (place, &rung) in rungs.iter().enumerate() {
         let mut trials = Vec::new();
         for (number, configuration) in climbing.iter().enumerate() {
             let name = &configuration.name;
             let of = format!("rung {} of {}, run {} of {}: {name}", place + 1, rungs.len(), number + 1, climbing.len());
             let (left, folder) = try_one(options, runner, trail, configuration, place, &of, &mut clock)?;
-            let Left { metric, value, seconds, error } = left;
+            // A run that was made before this process was may be of plugins that have been rebuilt since.
+            plugins_now.check(&folder, &left.plugins)?;
+            let Left { metric, value, seconds, error, .. } = left;
             match (value, &metric, &error) {
                 (Some(value), Some(metric), _) => {
                     options.say(&format!("{name}: validation {metric} {}", significant(value)))
@@ -159,7 +126,7 @@ fn try_one(
         options.say(&format!("{of}: has its result"));
     } else {
         options.say(&format!("{of}, {}{}", configuration.settings_text(), clock.left()));
-        write_atomically(&file, configuration.run_file_of(candidate, rung)?.to_toml().as_bytes())?;
+        write_atomically(&file, configuration.run_file_of(candidate, rung, trail.search.steps)?.to_toml().as_bytes())?;
         let began = Instant::now();
         outcome = runner.run(&Job { file: &file, folder: &run, seed, plugins: &candidate.identity.plugins })?;
         if runner.interrupt.came() {
@@ -173,7 +140,7 @@ fn try_one(
     let left = match outcome {
         Ok(()) => {
             forget_weights(&run)?;
-            Left::read(&run, &candidate.task)?
+            Left::read(&run)?
         }
         Err(error) => Left::failed(error),
     };

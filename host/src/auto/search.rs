@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::draw::{Configuration, Space, configurations};
+use super::options::{Options, TRAIL};
 use super::rungs::{Rung, least_budget, rungs};
-use super::{Options, TRAIL, strategies};
+use super::strategies;
 use crate::compare::{Candidate, differences, going_on};
 use crate::processes::Runner;
 use crate::report::numbers::{count, significant};
 use crate::report::table::Table;
-use crate::run::folder::claim;
+use crate::run::state::folder::claim;
 use crate::{Error, Result};
 
 /// What a search is.

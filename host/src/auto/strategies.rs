@@ -170,7 +170,7 @@ mod tests {
             let (found, shared) =
                 candidates(&file(&format!("{TASK}{validation}"), TWO), &[], DeviceChoice::Cpu).unwrap();
             let [candidate] = found.as_slice() else { panic!("{found:?}") };
-            assert_eq!((candidate.name.as_str(), candidate.task.as_str(), shared), ("s+r", "t", share));
+            assert_eq!((candidate.name.as_str(), shared), ("s+r", share));
             let file = RunFile::parse(&candidate.identity.run_file, Path::new("b.toml"), &[]).unwrap();
             assert_eq!(file.tasks[0].validation, Some(expected));
             assert!(file.tasks[0].test.is_some(), "the best configuration's run file names it again");

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::draw::Configuration;
+use super::options::{BEST, TRAIL};
 use super::search::Search;
-use super::{BEST, TRAIL};
 use crate::plugin::Search as PluginSearch;
 use crate::report::metrics::higher_is_better;
 use crate::report::numbers::{count, duration, significant};
 use crate::report::table::Table;
-use crate::run::result;
-use crate::run::watch::Watch;
+use crate::report::text::{NAME, shortened};
+use crate::run::results::result;
+use crate::run::state::identity::PluginUsed;
+use crate::run::state::watch::Watch;
 use crate::run::{DeviceChoice, shell_path};
 use crate::{Error, Result};
 
@@ -79,6 +81,8 @@ pub(super) struct Left {
     pub(super) value: Option<f64>,
     pub(super) seconds: Option<f64>,
     pub(super) error: Option<String>,
+    /// The plugins that took part; none of a run that failed.
+    pub(super) plugins: Vec<PluginUsed>,
 }
 
 /// The parts of `result.json` that are needed.
@@ -86,6 +90,7 @@ pub(super) struct Left {
 struct Json {
     tasks: BTreeMap<String, JsonTask>,
     train: JsonTrain,
+    plugins: Vec<PluginUsed>,
 }
 
 #[derive(Deserialize)]
@@ -99,26 +104,27 @@ struct JsonTrain {
 }
 
 impl Left {
-    /// Reads what a run of a task left in its folder.
+    /// Reads what a run, which has one task, left in its folder.
     ///
     /// # Errors
     /// Where something is missing or does not read.
-    pub(super) fn read(folder: &Path, task: &str) -> Result<Self> {
+    pub(super) fn read(folder: &Path) -> Result<Self> {
         let json: Json = result::read(folder)?;
-        let watch = json.tasks.get(task).and_then(|task| task.watch.as_ref());
-        let watch = watch.ok_or_else(|| result::unreadable(folder, &format!("the task {task} was not watched")))?;
+        let watch = json.tasks.values().next().and_then(|task| task.watch.as_ref());
+        let watch = watch.ok_or_else(|| result::unreadable(folder, &"its task was not watched"))?;
         let value = watch.best.map(|best| best.value);
         Ok(Self {
             metric: Some(watch.metric.clone()),
             value,
             seconds: Some(json.train.seconds),
             error: value.is_none().then(|| format!("its validation {} never was a number", watch.metric)),
+            plugins: json.plugins,
         })
     }
 
     /// Of a run that failed.
     pub(super) fn failed(error: String) -> Self {
-        Self { metric: None, value: None, seconds: None, error: Some(error) }
+        Self { metric: None, value: None, seconds: None, error: Some(error), plugins: Vec::new() }
     }
 }
 
@@ -196,7 +202,7 @@ impl Trail {
             let known = |value: Option<String>| value.unwrap_or_else(|| "failed".to_owned());
             let settings = self.search.configuration(&trial.configuration).map(Configuration::settings_text);
             table.row([
-                &trial.configuration,
+                &shortened(&trial.configuration, NAME),
                 &trial.rung.to_string(),
                 &count(trial.steps as usize),
                 &known(trial.value.map(significant)),

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use fthost::processes::WITH_PARENT;
 use fthost::run::DeviceChoice;
-use fthost::run::file::{Override, RunFile};
-use fthost::run::folder::RunFolder;
-use fthost::run::predict::Format;
+use fthost::run::file::RunFile;
+use fthost::run::state::folder::RunFolder;
+use fthost::run::trained::predict::Format;
 use fthost::{Error, Result};
 
 use super::auto::AutoArguments;
 use super::compare::CompareArguments;
+use super::values::{device, overrides};
 
 /// What `--out` names for a search for a learning rate.
 const PAGE_HELP: &str = "Page to write with the curve, to be opened in a browser; the file must not exist";
@@ -132,12 +133,16 @@ pub(super) struct RangeArguments {
     pub(super) steps: usize,
 }
 
-/// Which task of a run that has ended.
+/// Which task of a run that has ended, and how its file is read.
 #[derive(Debug, Args)]
 pub(super) struct TaskArgument {
     /// The task, where the run has several
     #[arg(long, value_name = "NAME")]
     pub(super) task: Option<String>,
+
+    /// Whether the file's first row is a header and no example; without it as the run file says
+    #[arg(long, value_name = "true|false")]
+    pub(super) header: Option<bool>,
 }
 
 /// The arguments of what uses a run that has ended.
@@ -271,27 +276,6 @@ impl RunArguments {
     }
 }
 
-/// What the command line sets in a run file: by `--set`, and by the flags that stand for a key.
-pub(super) fn overrides(sets: &[String], seed: Option<u64>, threads: Option<usize>) -> Result<Vec<Override>> {
-    let mut overrides = sets.iter().map(|set| Override::set(set)).collect::<Result<Vec<_>>>()?;
-    overrides.extend(seed.map(|seed| Override::flag("--seed", "train.seed", seed)));
-    overrides.extend(threads.map(|threads| Override::flag("--threads", "train.threads", threads)));
-    Ok(overrides)
-}
-
-/// Reads `cpu`, `cuda` or `cuda:N`.
-pub(super) fn device(text: &str) -> Result<DeviceChoice, String> {
-    match text.split_once(':') {
-        None if text == "cpu" => Ok(DeviceChoice::Cpu),
-        None if text == "cuda" => Ok(DeviceChoice::Cuda(0)),
-        Some(("cuda", number)) => match number.parse() {
-            Ok(number) => Ok(DeviceChoice::Cuda(number)),
-            Err(_) => Err(format!("{number:?} is no device number; cuda:0 is the first device")),
-        },
-        _ => Err("a device is cpu, cuda or cuda:N".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -305,20 +289,6 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn devices() {
-        let check = |text: &str, expected: Result<DeviceChoice, &str>| {
-            assert_eq!(device(text), expected.map_err(str::to_owned), "{text}");
-        };
-        check("cpu", Ok(DeviceChoice::Cpu));
-        check("cuda", Ok(DeviceChoice::Cuda(0)));
-        check("cuda:3", Ok(DeviceChoice::Cuda(3)));
-        check("cuda:", Err("\"\" is no device number; cuda:0 is the first device"));
-        check("cuda:-1", Err("\"-1\" is no device number; cuda:0 is the first device"));
-        check("gpu", Err("a device is cpu, cuda or cuda:N"));
-        check("cpu:0", Err("a device is cpu, cuda or cuda:N"));
     }
 
     #[test]

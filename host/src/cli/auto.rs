@@ -7,7 +7,7 @@ use fthost::run::DeviceChoice;
 use fthost::run::file::RunFile;
 use fthost::{Error, Result, auto};
 
-use super::arguments::{device, overrides};
+use super::values::{device, overrides};
 
 /// The arguments of a search.
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use fthost::run::DeviceChoice;
 use fthost::run::file::RunFile;
 use fthost::{Error, Result, compare};
 
-use super::arguments::{device, overrides};
+use super::values::{device, overrides};
 
 /// The arguments of a comparison.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub(super) struct CompareArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: Option<u64>,
 
-    /// The metric to compare by: without it the one that train.monitor names, or accuracy, or mse
+    /// The metric to compare by, METRIC or TASK.METRIC: without it the one that train.monitor names, or accuracy, or mse
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
 
@@ -56,6 +56,12 @@ pub(super) struct CompareArguments {
 impl CompareArguments {
     /// What to compare, nothing where a comparison goes on as it was begun.
     pub(super) fn options(self, json: bool) -> Result<compare::Options> {
+        if self.sets.iter().any(|set| set.split('=').next().is_some_and(|key| key.trim() == "train.seed")) {
+            return Err(Error::usage(
+                "--set train.seed does nothing here: each candidate runs with several seeds, from 0 on",
+            )
+            .with_help("say how many by --seeds"));
+        }
         let overrides = overrides(&self.sets, None, self.threads)?;
         let load = |path: &PathBuf| Ok((path.clone(), RunFile::load(path, &overrides)?));
         let files = self.files.iter().map(load).collect::<Result<Vec<_>>>()?;

@@ -8,11 +8,13 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, SourceCode};
 use serde_json::{Value, json};
 use textwrap::{WordSeparator, WordSplitter};
 
+use super::output::say;
+
 /// Prints an error.
 pub(super) fn print(error: &Error, json: bool) {
     if json {
         // There is no other place to report to where this fails.
-        let _ = super::say(&to_json(error).to_string());
+        let _ = say(&to_json(error).to_string());
     } else {
         eprintln!("{}", to_text(error, colour(&io::stderr())));
     }

@@ -6,7 +6,7 @@ use fthost::run::file::options_of;
 use fthost::{Error, Result};
 use serde_json::{Value, json};
 
-use super::say;
+use super::output::say;
 
 /// Shows what each plugin says of itself, its methods and their options.
 pub(super) fn inspect(plugins: &[String], as_json: bool) -> Result<()> {
@@ -22,9 +22,11 @@ pub(super) fn inspect(plugins: &[String], as_json: bool) -> Result<()> {
             .iter()
             .map(|(plugin, path, note)| {
                 let methods: Vec<Value> = plugin.info().methods.iter().map(method_json).collect();
-                json!({ "path": path, "sha256": plugin.sha256(), "note": note, "methods": methods })
+                Ok(json!({
+                    "path": path, "sha256": plugin.sha256(), "note": note, "about": plugin.about()?, "methods": methods,
+                }))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         return say(&json!({ "plugins": plugins }).to_string());
     }
     for (i, (plugin, path, note)) in found.iter().enumerate() {
@@ -35,6 +37,9 @@ pub(super) fn inspect(plugins: &[String], as_json: bool) -> Result<()> {
         let mut facts = Table::new();
         facts.row(["file", &path.display().to_string()]);
         facts.row(["sha256", plugin.sha256()]);
+        if let Some(about) = plugin.about()? {
+            facts.row(["about", &about]);
+        }
         facts.row(["license", &note.license]);
         facts.row([
             "abi",

@@ -5,6 +5,8 @@ mod auto;
 mod compare;
 mod errors;
 mod inspect;
+mod output;
+mod values;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -13,17 +15,21 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use fthost::data::may_have_header;
+use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
-use fthost::run::folder::{cannot_write, write_atomically, write_file_atomically};
 use fthost::run::lr_find::Range;
-use fthost::run::open::TrainedModel;
-use fthost::run::predict::Format;
+use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
+use fthost::run::trained::model::TrainedModel;
+use fthost::run::trained::predict::Format;
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, RangeArguments, RunArguments, UseArguments, overrides};
+use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, UseArguments};
+use output::say;
+use values::overrides;
 
 /// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
 const LOG_VARIABLE: &str = "FTHOST_LOG";
@@ -35,7 +41,8 @@ pub(crate) fn main(started: Instant) -> ExitCode {
         Err(error) => return errors::wrong_arguments(&error),
     };
     let json = arguments.json;
-    match log_to_stderr(arguments.verbose).and_then(|()| dispatch(arguments, started)) {
+    let begun = log_to_stderr(arguments.verbose).and_then(|()| fthost::kernels::from_environment());
+    match begun.and_then(|()| dispatch(arguments, started)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             errors::print(&error, json);
@@ -55,17 +62,18 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::LrFind { run, range } => lr_find(&run, &range, json),
         Command::Eval { run, data, episodes: Some(episodes), seed, of, with } => {
             let (task, result) =
-                with.open(&run)?.few_shot(of.task.as_deref(), &data, episodes as usize, seed, !json)?;
+                with.open_for(&run, &of, &data)?.few_shot(of.task.as_deref(), &data, episodes as usize, seed, !json)?;
             match json {
                 true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
                 false => say(&result.to_text(&task)),
             }
         }
         Command::Eval { run, data, episodes: None, of, with, .. } => {
-            let (task, result) = with.open(&run)?.evaluate(of.task.as_deref(), &data, !json)?;
+            let model = with.open_for(&run, &of, &data)?;
+            let (task, result) = model.evaluate(of.task.as_deref(), &data, !json)?;
             match json {
                 true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
-                false => say(result.to_text(&task).trim_end()),
+                false => say(&wrapped(result.to_text(&task, "what --json prints").trim_end())),
             }
         }
         Command::Predict { run, input, out, format, of, with } => {
@@ -74,21 +82,21 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
                 (None, true) => Format::Jsonl,
                 (None, false) => Format::of(out.as_ref().unwrap_or(&input)),
             };
-            let model = with.open(&run)?;
+            let model = with.open_for(&run, &of, &input)?;
             predict(out.as_deref(), |out| model.predict(of.task.as_deref(), &input, format, out))
         }
         Command::Compare(arguments) => {
             let comparison = fthost::compare::execute(&arguments.options(json)?)?;
             match json {
                 true => say(&serde_json::to_string(&comparison).unwrap_or_default()),
-                false => say(comparison.to_text().trim_end()),
+                false => say(&wrapped(comparison.to_text().trim_end())),
             }
         }
         Command::Auto(arguments) => {
             let trail = fthost::auto::execute(&arguments.options(json)?)?;
             match json {
                 true => say(&serde_json::to_string(&trail).unwrap_or_default()),
-                false => say(trail.to_text().trim_end()),
+                false => say(&wrapped(trail.to_text().trim_end())),
             }
         }
         Command::Merge { run, folder, with } => {
@@ -104,7 +112,20 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
 impl UseArguments {
     fn open(&self, run: &Path) -> Result<TrainedModel> {
         let sets = overrides(&self.sets, None, None)?;
-        TrainedModel::open(run, &self.plugins, &sets, self.device)
+        run::trained::open(run, &self.plugins, &sets, self.device)
+    }
+
+    /// Opens a run for a file of examples, of which the arguments may say whether its first row is a header.
+    fn open_for(&self, run: &Path, of: &TaskArgument, file: &Path) -> Result<TrainedModel> {
+        if of.header.is_some() && !may_have_header(file) {
+            return Err(Error::usage(format!("--header does nothing for {}", file.display()))
+                .with_help("leave it out: a .tsv or .csv file may have a header, and no other"));
+        }
+        let mut model = self.open(run)?;
+        if let Some(header) = of.header {
+            model.set_header(header);
+        }
+        Ok(model)
     }
 }
 
@@ -122,7 +143,7 @@ fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
     let plan = run::plan(file, &arguments.plugins, arguments.device)?;
     match json {
         true => say(&serde_json::to_string(&plan).unwrap_or_default()),
-        false => say(plan.to_text().trim_end()),
+        false => say(&wrapped(plan.to_text().trim_end())),
     }
 }
 
@@ -136,7 +157,7 @@ fn lr_find(arguments: &RunArguments, range: &RangeArguments, json: bool) -> Resu
     let shown = !json && !arguments.quiet;
     let curve = run::lr_find::lr_find(file, &arguments.plugins, arguments.device, range, shown)?;
     if let Some(page) = page {
-        write_atomically(page, curve.to_page(&arguments.run_file_name()).as_bytes())?;
+        write_atomically(page, run::lr_find::page::page(&arguments.run_file_name(), &curve).as_bytes())?;
     }
     match (json, page) {
         (true, _) => say(&serde_json::to_string(&curve).unwrap_or_default()),
@@ -211,14 +232,4 @@ fn log_to_stderr(verbose: u8) -> Result<()> {
         .with_ansi(errors::colour(&io::stderr()))
         .init();
     Ok(())
-}
-
-/// Writes a line to standard output. A reader that has left, as `head` does, is no error.
-fn say(text: &str) -> Result<()> {
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("cannot write to standard output")(error))
-        }
-        _ => Ok(()),
-    }
 }

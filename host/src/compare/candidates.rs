@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::plugin::{Search, note};
 use crate::run::DeviceChoice;
 use crate::run::file::{Offer, RunFile, split_argument};
-use crate::run::identity::Identity;
-use crate::run::result::PluginUsed;
+use crate::run::state::identity::Identity;
+use crate::run::state::identity::PluginUsed;
 use crate::{Error, Result};
 
 /// One of those that are compared.
@@ -18,10 +18,6 @@ use crate::{Error, Result};
 pub struct Candidate {
     /// What it is called, and its folder: the strategy's name, or the run file's.
     pub name: String,
-    /// The name of the task that is compared: its run file's first.
-    pub task: String,
-    /// The metric that its run file monitors.
-    pub monitor: Option<String>,
     /// Its run file, and the plugin that the command line names. What a run itself checks, weights and data, is left out.
     pub identity: Identity,
 }
@@ -29,7 +25,6 @@ pub struct Candidate {
 impl Candidate {
     /// A run file as it is, under a name.
     pub(crate) fn of_file(file: &RunFile, name: String, plugins: Vec<PluginUsed>, device: DeviceChoice) -> Self {
-        let task = &file.tasks[0];
         let identity = Identity {
             fthost: env!("CARGO_PKG_VERSION").into(),
             run_file: file.to_toml(),
@@ -37,21 +32,17 @@ impl Candidate {
             model: String::new(),
             files: BTreeMap::new(),
             device: device.to_string(),
+            kernels: String::new(),
         };
-        Self { name, task: task.name.clone(), monitor: file.train.monitor.clone(), identity }
+        Self { name, identity }
     }
 
-    /// The same candidate, where there is something to compare on.
-    fn tested(self, file: &RunFile) -> Result<Self> {
-        let task = &file.tasks[0];
-        if task.test.is_none() {
-            return Err(Error::usage(format!(
-                "{}: there is nothing to compare on: the task {} has no test data",
-                self.name, task.name
-            ))
-            .with_help("give the task test = \"FILE\""));
-        }
-        Ok(self)
+    /// Its run file.
+    ///
+    /// # Errors
+    /// Where it does not read.
+    pub(crate) fn file(&self) -> Result<RunFile> {
+        RunFile::parse(&self.identity.run_file, Path::new(&format!("{}.toml", self.name)), &[])
     }
 
     /// The run file with the strategy of a plugin. The plugin's note is read and none of its code runs: a plugin that would take
@@ -86,7 +77,7 @@ impl Candidate {
 }
 
 /// A plugin as its file is now.
-pub(super) fn used(path: &Path) -> Result<PluginUsed> {
+fn used(path: &Path) -> Result<PluginUsed> {
     let checked = note::check(path)?;
     let path = std::path::absolute(path).map_err(Error::io(format!("cannot find {}", path.display())))?;
     Ok(PluginUsed {
@@ -112,9 +103,9 @@ pub fn candidates(
             .iter()
             .map(|(path, file)| {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                Candidate::of_file(file, name, Vec::new(), device).tested(file)
+                Candidate::of_file(file, name, Vec::new(), device)
             })
-            .collect::<Result<Vec<_>>>()?,
+            .collect::<Vec<_>>(),
         (2.., _) => {
             return Err(Error::usage("several run files are compared as they are, without --plugin").with_help(
                 "name one run file and several plugins, or several run files with their strategies in them",
@@ -124,10 +115,7 @@ pub fn candidates(
             return Err(Error::usage("a comparison needs two candidates at least")
                 .with_help("fthost compare RUN.toml --plugin FILE --plugin FILE, or fthost compare A.toml B.toml"));
         }
-        _ => {
-            let of_plugin = |argument: &String| Candidate::of_plugin(base, argument, device)?.tested(base);
-            plugins.iter().map(of_plugin).collect::<Result<Vec<_>>>()?
-        }
+        _ => plugins.iter().map(|plugin| Candidate::of_plugin(base, plugin, device)).collect::<Result<Vec<_>>>()?,
     };
     number(&mut found);
     Ok(found)
@@ -179,10 +167,5 @@ mod tests {
         check(0, &[], "needs two candidates");
         check(2, &["x", "y"], "without --plugin");
         check(0, &["/nowhere/libx.so", "y"], "/nowhere/libx.so");
-        let text = "[model]\npath = \"demo\"\n[[task]]\nhead = { plugin = \"h\" }\ntrain = \"demo\"\n";
-        let file = RunFile::parse(text, Path::new("a.toml"), &[]).unwrap();
-        let candidate = Candidate::of_file(&file, "a".into(), Vec::new(), DeviceChoice::Cpu);
-        let error = candidate.tested(&file).unwrap_err();
-        assert!(error.to_string().contains("the task task has no test data"), "{error}");
     }
 }

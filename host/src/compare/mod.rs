@@ -3,6 +3,7 @@
 //! [`execute`] reads top to bottom as a comparison goes: the folder, the runs, the statistics, what is left.
 
 mod candidates;
+mod metric;
 mod page;
 mod result;
 mod runs;
@@ -19,22 +20,20 @@ use serde::{Deserialize, Serialize};
 pub(crate) use candidates::number;
 pub use candidates::{Candidate, candidates};
 pub use result::{CandidateResult, Comparison, PairResult, Paired, RunResult};
+pub(crate) use runs::PluginsNow;
 
 use crate::processes::{Job, Runner, has_result};
 use crate::report::metrics::higher_is_better;
 use crate::report::numbers::duration;
-use crate::run::folder::{claim, lock, write_atomically, write_json};
-use crate::run::interrupt::Interrupt;
+use crate::run::state::folder::{claim, lock, write_atomically, write_json};
+use crate::run::train::interrupt::Interrupt;
 use crate::run::{DeviceChoice, resume_arguments};
 use crate::{Error, Result};
-use runs::{Left, check_plugins, run_folder};
-use sample::{Metric, Sample};
-use statistics::{Outlook, Pair, mean, variance};
+use metric::{ACCURACY, Metric, Subject};
+use runs::{Left, run_folder};
+use sample::{Pair, Sample, mean};
+use statistics::{Outlook, variance};
 
-/// The metric of classes that is compared where nothing else is asked for.
-const ACCURACY: &str = "accuracy";
-/// A corrected p below this is not chance.
-const SIGNIFICANT: f64 = 0.05;
 /// Seeds where their number is not named.
 const SEEDS: u64 = 5;
 /// What a comparison is, beside its runs.
@@ -49,7 +48,7 @@ pub struct Options {
     pub candidates: Vec<Candidate>,
     /// How many seeds, from 0 on.
     pub seeds: Option<u64>,
-    /// The metric.
+    /// The metric, of a task: METRIC or TASK.METRIC.
     pub metric: Option<String>,
     /// The comparison's folder, where the user named one.
     pub out: Option<PathBuf>,
@@ -76,32 +75,32 @@ struct Record {
 /// # Errors
 /// Where the folder is another comparison's, the user stops it, or fewer than two candidates have results.
 pub fn execute(options: &Options) -> Result<Comparison> {
-    options.metric.as_deref().map_or(Ok(()), Metric::exists)?;
-    let (folder, record) = open(options)?;
+    let (folder, record, subject) = open(options)?;
     let _lock = lock(&folder)?;
     for candidate in &record.candidates {
         write_atomically(&folder.join(&candidate.name).join("run.toml"), candidate.identity.run_file.as_bytes())?;
     }
     write_json(&folder.join(RECORD), &record)?;
 
-    let errors = run_all(options, &folder, &record)?;
-    let comparison = compare(&folder, &record, &errors)?;
+    let (left, errors) = run_all(options, &folder, &record, &subject)?;
+    let comparison = compare(&folder, &record, &subject, &left, &errors)?;
     write_json(&folder.join("comparison.json"), &comparison)?;
     write_atomically(&folder.join("comparison.html"), page::page(&comparison).as_bytes())?;
     Ok(comparison)
 }
 
 /// The folder with what it holds: a new one, or that of a comparison that goes on.
-fn open(options: &Options) -> Result<(PathBuf, Record)> {
+fn open(options: &Options) -> Result<(PathBuf, Record, Subject)> {
     let seeds = options.seeds;
     let Some(folder) = options.out.as_ref().filter(|_| options.resume) else {
         if let Some(path) = options.out.as_deref().filter(|path| path.exists()) {
             return Err(Error::usage(format!("{} exists already", path.display()))
                 .with_help("go on with the comparison in it by --resume, or name another folder by --out"));
         }
-        let folder = claim(options.out.as_deref(), &options.default_folder)?;
         let (candidates, metric) = (options.candidates.clone(), options.metric.clone());
-        return Ok((folder, Record { seeds: seeds.unwrap_or(SEEDS), metric, candidates }));
+        let subject = Subject::of(&candidates, metric.as_deref())?;
+        let folder = claim(options.out.as_deref(), &options.default_folder)?;
+        return Ok((folder, Record { seeds: seeds.unwrap_or(SEEDS), metric, candidates }, subject));
     };
     let path = folder.join(RECORD);
     let no_comparison = |error: &dyn std::fmt::Display| {
@@ -121,7 +120,16 @@ fn open(options: &Options) -> Result<(PathBuf, Record)> {
         .with_help("go on with what it began with, or begin a new comparison in another folder"));
     }
     let metric = options.metric.clone().or(begun.metric);
-    Ok((folder.clone(), Record { seeds: seeds.unwrap_or(begun.seeds), metric, candidates: now }))
+    let subject = Subject::of(&now, metric.as_deref())?;
+    // A result that is there tells whether it has such a metric, before the folder says that it is compared.
+    let mut runs = now
+        .iter()
+        .zip(&subject.tasks)
+        .flat_map(|(candidate, task)| (0..begun.seeds).map(move |seed| (run_folder(folder, candidate, seed), task)));
+    if let Some((run, task)) = runs.find(|(run, _)| has_result(run)) {
+        Metric::choose(subject.metric.as_deref(), &Left::read(&run, task)?)?;
+    }
+    Ok((folder.clone(), Record { seeds: seeds.unwrap_or(begun.seeds), metric, candidates: now }, subject))
 }
 
 /// The candidates of what goes on: those that are named, or without any those that it began with, as their plugins are now.
@@ -150,8 +158,17 @@ pub(crate) fn differences(begun: &[Candidate], now: &[Candidate]) -> Vec<String>
 /// Errors of runs, by candidate and seed.
 type Errors = BTreeMap<(usize, u64), String>;
 
-/// Runs every candidate with every seed. Seed by seed, so that a comparison that is stopped has as much of each.
-fn run_all(options: &Options, folder: &Path, record: &Record) -> Result<Errors> {
+/// Runs every candidate with every seed. Seed by seed, so that a comparison that is stopped has as much of each. Gives what the runs
+/// left, `[candidates][seeds]`.
+///
+/// # Errors
+/// Beside what a run cannot help: the first run that ends has no such metric, and no other would.
+fn run_all(
+    options: &Options,
+    folder: &Path,
+    record: &Record,
+    subject: &Subject,
+) -> Result<(Vec<Vec<Option<Left>>>, Errors)> {
     let interrupt = Interrupt::listen()?;
     let runner = Runner { program: &options.program, device: options.device, interrupt: &interrupt };
     let runs = record.seeds as usize * record.candidates.len();
@@ -161,6 +178,8 @@ fn run_all(options: &Options, folder: &Path, record: &Record) -> Result<Errors> 
         }
     };
     let (mut errors, mut number, mut worked, mut seconds) = (Errors::new(), 0, 0, 0.0);
+    let mut all: Vec<Vec<Option<Left>>> = vec![Vec::new(); record.candidates.len()];
+    let mut plugins_now = PluginsNow::default();
     for seed in 0..record.seeds {
         for (place, candidate) in record.candidates.iter().enumerate() {
             let left = if worked > 0 {
@@ -170,9 +189,16 @@ fn run_all(options: &Options, folder: &Path, record: &Record) -> Result<Errors> 
             };
             number += 1;
             let run = run_folder(folder, candidate, seed);
+            let read = || {
+                let left = Left::read(&run, &subject.tasks[place])?;
+                Metric::choose(subject.metric.as_deref(), &left)?;
+                Ok::<_, Error>(left)
+            };
             if has_result(&run) {
-                check_plugins(&run)?;
+                let left = read()?;
+                plugins_now.check(&run, &left.plugins)?;
                 say(&format!("run {number} of {runs}: {}, seed {seed}: has its result", candidate.name));
+                all[place].push(Some(left));
                 continue;
             }
             say(&format!("run {number} of {runs}: {}, seed {seed}{left}", candidate.name));
@@ -186,26 +212,29 @@ fn run_all(options: &Options, folder: &Path, record: &Record) -> Result<Errors> 
                 return Err(Error::Interrupted { message, help: Some(go_on) });
             }
             (worked, seconds) = (worked + 1, seconds + began.elapsed().as_secs_f64());
-            if let Err(error) = outcome {
-                say(&format!("{}, seed {seed} failed: {error}", candidate.name));
-                errors.insert((place, seed), error);
-            }
+            let left = match outcome {
+                Ok(()) => Some(read()?),
+                Err(error) => {
+                    say(&format!("{}, seed {seed} failed: {error}", candidate.name));
+                    errors.insert((place, seed), error);
+                    None
+                }
+            };
+            all[place].push(left);
         }
     }
-    Ok(errors)
+    Ok((all, errors))
 }
 
 /// The statistics of all runs that have a result.
-fn compare(folder: &Path, record: &Record, errors: &Errors) -> Result<Comparison> {
-    let mut left: Vec<Vec<Option<Left>>> = Vec::new();
-    for (place, candidate) in record.candidates.iter().enumerate() {
-        let of_seed = |seed: u64| match errors.contains_key(&(place, seed)) {
-            true => Ok(None),
-            false => Left::read(&run_folder(folder, candidate, seed), &candidate.task).map(Some),
-        };
-        left.push((0..record.seeds).map(of_seed).collect::<Result<_>>()?);
-    }
-    let (metric, sample) = Sample::read(&record.candidates, record.metric.as_deref(), &left)?;
+fn compare(
+    folder: &Path,
+    record: &Record,
+    subject: &Subject,
+    left: &[Vec<Option<Left>>],
+    errors: &Errors,
+) -> Result<Comparison> {
+    let (metric, sample) = Sample::read(&record.candidates, subject.metric.as_deref(), left)?;
     let scores = sample.scores();
     let pairs = sample.pairs();
     let candidates: Vec<CandidateResult> = record
@@ -219,7 +248,8 @@ fn compare(folder: &Path, record: &Record, errors: &Errors) -> Result<Comparison
                 value: Some(scores[place][seed as usize]).filter(|value| value.is_finite()),
                 error: errors.get(&(place, seed)).cloned(),
             };
-            CandidateResult::of(candidate, (0..record.seeds).map(run).collect(), &left[place])
+            let task = subject.tasks[place].clone();
+            CandidateResult::of(candidate, task, (0..record.seeds).map(run).collect(), &left[place])
         })
         .collect();
     if pairs.is_empty() {
@@ -233,8 +263,8 @@ fn compare(folder: &Path, record: &Record, errors: &Errors) -> Result<Comparison
         seeds: (0..record.seeds).collect(),
         examples: sample.items(),
         paired: Paired {
-            order: same_in_each_seed(&left, |left| &left.pairing.order),
-            head: same_in_each_seed(&left, |left| &left.pairing.head),
+            order: same_in_each_seed(left, |left| &left.pairing.order),
+            head: same_in_each_seed(left, |left| &left.pairing.head),
         },
         pairs: pair_results(&metric, &sample, &pairs, record),
         metric,
@@ -253,11 +283,12 @@ fn same_in_each_seed(left: &[Vec<Option<Left>>], of: impl Fn(&Left) -> &String) 
 }
 
 impl CandidateResult {
-    fn of(candidate: &Candidate, runs: Vec<RunResult>, left: &[Option<Left>]) -> Self {
+    fn of(candidate: &Candidate, task: String, runs: Vec<RunResult>, left: &[Option<Left>]) -> Self {
         let done: Vec<&Left> = left.iter().flatten().collect();
         let values: Vec<f64> = runs.iter().filter(|run| run.error.is_none()).filter_map(|run| run.value).collect();
         Self {
             name: candidate.name.clone(),
+            task,
             mean: mean(&values),
             spread: (values.len() > 1).then(|| variance(&values).sqrt()),
             trainable: done.first().map(|left| left.trainable),
@@ -270,9 +301,10 @@ impl CandidateResult {
 
 fn pair_results(metric: &str, sample: &Sample, pairs: &[Pair], record: &Record) -> Vec<PairResult> {
     let differences = statistics::bootstrap(sample, pairs);
-    let (test, test_of): (_, fn(&Sample, &Pair) -> f64) = match metric {
-        ACCURACY => ("mcnemar", statistics::mcnemar),
-        _ => ("randomization", statistics::randomization),
+    // McNemar's test takes items for independent of each other, and tokens of one example are not.
+    let (test, test_of): (_, fn(&Sample, &Pair) -> f64) = match metric == ACCURACY && sample.has_one_row_each() {
+        true => ("mcnemar", statistics::mcnemar),
+        false => ("randomization", statistics::randomization),
     };
     let p: Vec<f64> = pairs.iter().map(|pair| test_of(sample, pair)).collect();
     let p_holm = statistics::holm(&p);

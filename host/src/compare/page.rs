@@ -22,10 +22,10 @@ pub(super) fn page(comparison: &Comparison) -> String {
             }
             @for failed in comparison.candidates.iter().filter_map(CandidateResult::failures) { p.note { (failed) } }
         }
-        section { h2 { "Candidates" } (table(&comparison.candidate_rows())) }
+        section { h2 { "Candidates" } (table(&comparison.candidate_rows(str::to_owned))) }
         section {
             h2 { "Pairs" }
-            (table(&comparison.pair_rows()))
+            (table(&comparison.pair_rows(str::to_owned)))
             p.note { "As for what is paired: " (comparison.paired_text()) ". " (Comparison::METHOD) }
         }
         @if !charts.is_empty() {
@@ -63,21 +63,21 @@ fn runs(comparison: &Comparison) -> Markup {
 
 /// Training loss and validation of every candidate.
 fn charts(comparison: &Comparison) -> Vec<Chart> {
-    let curves: Vec<(&str, Vec<Curves>)> = comparison
+    let curves: Vec<(&CandidateResult, Vec<Curves>)> = comparison
         .candidates
         .iter()
         .map(|candidate| {
             let done = candidate.runs.iter().filter(|run| run.error.is_none());
-            (candidate.name.as_str(), done.map(|run| logged(&run.folder)).collect())
+            (candidate, done.map(|run| logged(&run.folder)).collect())
         })
         .collect();
-    let losses = curves.iter().map(|(name, runs)| {
+    let losses = curves.iter().map(|(candidate, runs)| {
         let mean = mean(runs.iter().flat_map(|curves| curves.loss.values()));
-        (*name, smoothed(&mean, span(mean.len())))
+        (candidate.name.as_str(), smoothed(&mean, span(mean.len())))
     });
-    let validation = curves.iter().map(|(name, runs)| {
-        let of_run = |curves: &'_ Curves| curves.validation.values().next()?.get(&comparison.metric).cloned();
-        (*name, mean(runs.iter().filter_map(of_run).collect::<Vec<_>>().iter()))
+    let validation = curves.iter().map(|(candidate, runs)| {
+        let of_run = |curves: &'_ Curves| curves.validation.get(&candidate.task)?.get(&comparison.metric).cloned();
+        (candidate.name.as_str(), mean(runs.iter().filter_map(of_run).collect::<Vec<_>>().iter()))
     });
     let losses: Vec<(&str, Points)> = losses.filter(|(_, points)| !points.is_empty()).collect();
     let validation: Vec<(&str, Points)> = validation.filter(|(_, points)| !points.is_empty()).collect();
@@ -117,6 +117,7 @@ fn mean<'a>(curves: impl Iterator<Item = &'a Points>) -> Points {
 mod tests {
     use super::*;
     use crate::compare::result::{PairResult, Paired, RunResult};
+    use crate::report::text::wrapped;
 
     #[test]
     fn curves_are_averaged_where_they_have_the_step() {
@@ -129,6 +130,7 @@ mod tests {
         const NAME: &str = "<script>a</script>";
         let candidate = |name: &str, error: Option<&str>| CandidateResult {
             name: name.into(),
+            task: "task".into(),
             runs: vec![RunResult {
                 seed: 0,
                 folder: format!("c/{name}/seed-0").into(),
@@ -179,5 +181,16 @@ mod tests {
             assert!(text.contains(said), "{said} is missing");
         }
         assert!(!text.contains("<script") && !text.contains("NaN"), "{text}");
+
+        // On a terminal the longest names do not make lines that nobody reads.
+        let mut comparison = comparison;
+        let long = |name: &str| format!("{name}-{}", "x".repeat(150));
+        comparison.candidates.iter_mut().for_each(|candidate| candidate.name = long(&candidate.name));
+        for pair in &mut comparison.pairs {
+            (pair.a, pair.b) = (long(&pair.a), long(&pair.b));
+            pair.verdict = format!("{} and {}: not resolved with these seeds", pair.a, pair.b);
+        }
+        let text = wrapped(&comparison.to_text());
+        assert!(text.lines().all(|line| line.chars().count() <= 200), "{text}");
     }
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::verdict::amount;
-use super::{ACCURACY, SIGNIFICANT};
+use super::metric::ACCURACY;
 use crate::report::numbers::{bytes, count, duration, significant};
 use crate::report::table::Table;
+use crate::report::text::{NAME, shortened};
 
 /// A comparison. Its fields are promised to scripts: new ones may come, none goes. What is no number is null.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +44,8 @@ pub struct Paired {
 pub struct CandidateResult {
     /// Its name.
     pub name: String,
+    /// The task that is compared.
+    pub task: String,
     /// Its runs, one a seed.
     pub runs: Vec<RunResult>,
     /// The metric's mean over the runs that have a result.
@@ -84,7 +86,7 @@ pub struct PairResult {
     pub difference: f64,
     /// The difference's 95 % interval.
     pub interval: (f64, f64),
-    /// `mcnemar` for accuracy, `randomization` for other metrics.
+    /// `mcnemar` for accuracy, `randomization` for other metrics and where an example has several tokens.
     pub test: &'static str,
     /// The test's p.
     pub p: f64,
@@ -113,15 +115,15 @@ impl CandidateResult {
 }
 
 impl Comparison {
-    /// The candidates' table, row by row, its header first.
-    pub(super) fn candidate_rows(&self) -> Vec<[String; 7]> {
+    /// The candidates' table, row by row, its header first; `name` writes a candidate's.
+    pub(super) fn candidate_rows(&self, name: fn(&str) -> String) -> Vec<[String; 7]> {
         let mut rows =
             vec![["candidate", "runs", &self.metric, "spread", "trainable", "training", "memory"].map(str::to_owned)];
         for candidate in &self.candidates {
             let done = candidate.done();
             let known = |text: String| if done > 0 { text } else { "-".to_owned() };
             rows.push([
-                candidate.name.clone(),
+                name(&candidate.name),
                 format!("{done} of {}", candidate.runs.len()),
                 known(four(candidate.mean)),
                 candidate.spread.map_or_else(|| "-".to_owned(), four),
@@ -133,8 +135,8 @@ impl Comparison {
         rows
     }
 
-    /// The pairs' table, row by row, its header first.
-    pub(super) fn pair_rows(&self) -> Vec<[String; 5]> {
+    /// The pairs' table, row by row, its header first; `name` writes a candidate's.
+    pub(super) fn pair_rows(&self, name: fn(&str) -> String) -> Vec<[String; 5]> {
         let test =
             self.pairs.first().map_or("p", |pair| if pair.test == "mcnemar" { "McNemar p" } else { "randomization p" });
         let unit = if self.metric == ACCURACY { "difference in points" } else { "difference" };
@@ -142,7 +144,7 @@ impl Comparison {
         for pair in &self.pairs {
             let amount = |value| amount(&self.metric, value);
             rows.push([
-                format!("{} - {}", pair.a, pair.b),
+                format!("{} - {}", name(&pair.a), name(&pair.b)),
                 amount(pair.difference),
                 format!("{} to {}", amount(pair.interval.0), amount(pair.interval.1)),
                 significant(pair.p),
@@ -172,13 +174,14 @@ impl Comparison {
 
     /// The comparison as a person reads it.
     pub fn to_text(&self) -> String {
+        let short = |name: &str| shortened(name, NAME).into_owned();
         let mut text = format!("{}\n\n", self.headline());
         let mut table = Table::new().numbers_from(1);
-        self.candidate_rows().iter().for_each(|row| table.cells(row.iter().map(String::as_str)));
+        self.candidate_rows(short).iter().for_each(|row| table.cells(row.iter().map(String::as_str)));
         text += &table.to_text();
         if !self.pairs.is_empty() {
             let mut table = Table::new().numbers_from(1);
-            self.pair_rows().iter().for_each(|row| table.cells(row.iter().map(String::as_str)));
+            self.pair_rows(short).iter().for_each(|row| table.cells(row.iter().map(String::as_str)));
             text += &format!("\n{}\n", table.to_text());
         }
         self.pairs.iter().for_each(|pair| text += &format!("{}\n", pair.verdict));
@@ -192,7 +195,7 @@ impl Comparison {
     pub(super) const METHOD: &'static str = "Spread is the standard deviation over seeds. Intervals are Student's t around a \
         bootstrap over test examples and seeds, the same draws for both of a pair. The test counts, for each test example, which of \
         the two was right with more seeds (McNemar, exact), or exchanges their predictions at random where the metric is not \
-        accuracy. A pair is resolved where its interval leaves zero out and its p, corrected over all pairs by Holm's method, is \
+        accuracy. All tokens of an example are drawn, or exchanged, together. A pair is resolved where its interval leaves zero out and its p, corrected over all pairs by Holm's method, is \
         below 0.05.";
 }
 
@@ -201,4 +204,11 @@ fn four(value: f64) -> String {
     if (0.001..1e4).contains(&value.abs()) || value == 0.0 { format!("{value:.4}") } else { significant(value) }
 }
 
+/// How a metric's difference reads: accuracy in points of percent, other metrics as they are.
+pub(super) fn amount(metric: &str, value: f64) -> String {
+    if metric == ACCURACY { format!("{:.2}", 100.0 * value) } else { significant(value) }
+}
+
+/// A corrected p below this is not chance.
+pub(super) const SIGNIFICANT: f64 = 0.05;
 const _: () = assert!(SIGNIFICANT == 0.05, "the texts above say so");

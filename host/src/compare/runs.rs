@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use fthost_plugin_api::PredictionKind;
 use serde::Deserialize;
 
-use super::candidates::{Candidate, used};
-use crate::run::predictions::{self, Row};
-use crate::run::proof::Pairing;
-use crate::run::result::{self, PluginUsed};
+use super::candidates::Candidate;
+use crate::plugin::note;
+use crate::run::results::predictions::{self, Row};
+use crate::run::results::proof::Pairing;
+use crate::run::results::result;
+use crate::run::state::identity::PluginUsed;
 use crate::{Error, Result};
 
 /// A result that a run has left.
@@ -20,7 +22,13 @@ pub(super) struct Left {
     pub(super) trainable: usize,
     pub(super) pairing: Pairing,
     pub(super) kind: PredictionKind,
+    /// The classes of the training examples.
+    pub(super) labels: Vec<String>,
+    /// The metrics that the run has, by their names.
+    pub(super) metrics: Vec<String>,
     pub(super) predictions: Vec<Row>,
+    /// The plugins that took part.
+    pub(super) plugins: Vec<PluginUsed>,
 }
 
 /// The run folder of a candidate and a seed.
@@ -28,30 +36,41 @@ pub(super) fn run_folder(comparison: &Path, candidate: &Candidate, seed: u64) ->
     comparison.join(&candidate.name).join(format!("seed-{seed}"))
 }
 
-/// Refuses the result of a run whose plugins are no longer what they were, heads and schedules among them: runs of a comparison
-/// differ in what is compared and in nothing else.
-///
-/// # Errors
-/// Where a plugin's file has changed or is gone, or the result does not read.
-pub(super) fn check_plugins(folder: &Path) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Plugins {
-        plugins: Vec<PluginUsed>,
-    }
-    let Plugins { plugins } = result::read(folder)?;
-    for then in &plugins {
-        if used(Path::new(&then.path))?.sha256 != then.sha256 {
-            let message = format!(
-                "{} has a result of plugin {}, and {} has changed since",
-                folder.display(),
-                then.name,
-                then.path
-            );
-            return Err(Error::usage(message)
-                .with_help("remove that run's folder to make it again, or begin a new comparison in another folder"));
+/// Plugins as their files are now, each read once.
+#[derive(Debug, Default)]
+pub(crate) struct PluginsNow {
+    /// SHA-256 by file.
+    seen: BTreeMap<String, String>,
+}
+
+impl PluginsNow {
+    /// Refuses the result of a run whose plugins are no longer what they were, heads and schedules among them: runs beside each other
+    /// differ in what is compared and in nothing else.
+    ///
+    /// # Errors
+    /// Where a plugin's file has changed or is gone.
+    pub(crate) fn check(&mut self, folder: &Path, plugins: &[PluginUsed]) -> Result<()> {
+        for then in plugins {
+            let now = match self.seen.get(&then.path) {
+                Some(now) => now,
+                None => {
+                    let now = note::check(Path::new(&then.path))?.sha256;
+                    self.seen.entry(then.path.clone()).or_insert(now)
+                }
+            };
+            if *now != then.sha256 {
+                let message = format!(
+                    "{} has a result of plugin {}, and {} has changed since",
+                    folder.display(),
+                    then.name,
+                    then.path
+                );
+                return Err(Error::usage(message)
+                    .with_help("remove that run's folder to make it again, or begin anew in another folder"));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The parts of `result.json` that are needed.
@@ -61,6 +80,7 @@ struct Json {
     train: JsonTrain,
     parameters: JsonParameters,
     proof: JsonProof,
+    plugins: Vec<PluginUsed>,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +88,10 @@ struct JsonTask {
     /// Only predictions of classes can be confused.
     #[serde(default)]
     confusion: Vec<Vec<u64>>,
+    #[serde(default)]
+    labels: Vec<String>,
+    /// What is no number is null.
+    metrics: BTreeMap<String, Option<f64>>,
 }
 
 #[derive(Deserialize)]
@@ -92,15 +116,18 @@ impl Left {
     /// # Errors
     /// Where something is missing or does not read.
     pub(super) fn read(folder: &Path, task: &str) -> Result<Self> {
-        let json: Json = result::read(folder)?;
+        let mut json: Json = result::read(folder)?;
         let result =
-            json.tasks.get(task).ok_or_else(|| result::unreadable(folder, &format!("it has no task {task}")))?;
+            json.tasks.remove(task).ok_or_else(|| result::unreadable(folder, &format!("it has no task {task}")))?;
         Ok(Self {
             seconds: json.train.seconds,
             peak_rss_bytes: json.train.peak_rss_bytes,
             trainable: json.parameters.trainable,
             pairing: json.proof.pairing,
             kind: if result.confusion.is_empty() { PredictionKind::Values } else { PredictionKind::Classes },
+            plugins: json.plugins,
+            labels: result.labels,
+            metrics: result.metrics.into_keys().collect(),
             predictions: predictions::read(&folder.join(predictions::FILE), task)?,
         })
     }

@@ -1,122 +1,37 @@
 //! What all runs of a comparison predict, and the metric of any part of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use fthost_plugin_api::PredictionKind;
 
-use super::ACCURACY;
 use super::candidates::Candidate;
+use super::metric::Metric;
 use super::runs::Left;
-use super::statistics::{Pair, mean};
-use crate::report::metrics::{self, Score};
+use crate::report::entities::Tags;
+use crate::run::results::predictions::Row;
 use crate::{Error, Result};
 
-/// The metric of values that is compared where nothing else is asked for.
-const SQUARED_ERROR: &str = "mse";
-
-/// The metric that is compared.
+/// Two candidates by their places, and the places of the seeds that both have.
 #[derive(Clone, Debug)]
-pub(super) enum Metric {
-    /// Of classes, of which there are so many.
-    Classes { name: String, classes: usize },
-    /// Of values.
-    Values(Score),
+pub(super) struct Pair {
+    pub(super) a: usize,
+    pub(super) b: usize,
+    pub(super) seeds: Vec<usize>,
 }
 
-/// Names of the metrics that predictions of a kind tell. The loss is the head's own: predictions do not.
-fn names(kind: PredictionKind) -> Vec<String> {
-    let mut names = metrics::names(kind);
-    names.retain(|name| name != "loss");
-    names
-}
-
-impl Metric {
-    /// Whether any predictions have a metric of this name; asked before runs are made, when their kind is not known yet.
-    ///
-    /// # Errors
-    /// Where none have.
-    pub(super) fn exists(name: &str) -> Result<()> {
-        let known = [PredictionKind::Classes, PredictionKind::Values].map(names).concat();
-        if known.iter().any(|known| known == name) {
-            return Ok(());
-        }
-        Err(Error::usage(format!("there is no metric {name:?} to compare by"))
-            .with_help(format!("metrics are {}", known.join(", "))))
-    }
-
-    /// The metric that the user asks for, the one that the run file monitors, or the usual one of the kind of predictions; with its
-    /// name.
-    fn choose(
-        wanted: Option<&str>,
-        monitored: Option<&str>,
-        kind: PredictionKind,
-        classes: usize,
-    ) -> Result<(String, Self)> {
-        let known = names(kind);
-        let named = |name: &str| match kind {
-            PredictionKind::Classes => {
-                known.iter().any(|known| known == name).then(|| Self::Classes { name: name.to_owned(), classes })
-            }
-            PredictionKind::Values => metrics::value_score(name).map(Self::Values),
-        };
-        let usual = match kind {
-            PredictionKind::Classes => ACCURACY,
-            PredictionKind::Values => SQUARED_ERROR,
-        };
-        let names = match wanted {
-            Some(wanted) => vec![wanted],
-            None => monitored.into_iter().chain([usual]).collect(),
-        };
-        let found = names.iter().find_map(|name| Some(((*name).to_owned(), named(name)?)));
-        found.ok_or_else(|| {
-            Error::usage(format!("there is no metric {:?} of these predictions", names.join(" or ")))
-                .with_help(format!("their metrics are {}", known.join(", ")))
-        })
-    }
-
-    /// Its value. Classes are whole numbers.
-    fn of(&self, targets: &[f64], predictions: &[f64]) -> f64 {
-        match self {
-            Self::Values(score) => score(targets, predictions),
-            Self::Classes { name, .. } if name == ACCURACY => {
-                let right = targets.iter().zip(predictions).filter(|(target, predicted)| target == predicted).count();
-                right as f64 / targets.len() as f64
-            }
-            Self::Classes { name, classes } => {
-                let whole = |values: &[f64]| values.iter().map(|&class| class as u32).collect::<Vec<_>>();
-                let all = metrics::classes(&whole(targets), &whole(predictions), *classes).to_map();
-                all.get(name).copied().unwrap_or(f64::NAN)
-            }
-        }
-    }
-}
-
-/// Targets and predictions as numbers.
-struct Numbers {
-    kind: PredictionKind,
-    /// Metrics do not depend on which class has which number: each has that of its first appearance.
-    classes: BTreeMap<String, usize>,
-}
-
-impl Numbers {
-    fn of(&mut self, text: &str) -> f64 {
-        match self.kind {
-            PredictionKind::Values => text.parse().unwrap_or(f64::NAN),
-            PredictionKind::Classes => {
-                let next = self.classes.len();
-                *self.classes.entry(text.to_owned()).or_insert(next) as f64
-            }
-        }
-    }
-}
-
-/// Predictions of every candidate with every seed on the same items.
+/// Predictions of every candidate with every seed on the same test examples.
+///
+/// An example has one row, or one for each of its tokens or entities: those depend on each other, so that examples are drawn and
+/// exchanged, never rows.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
     pub(super) metric: Metric,
-    /// `[items]`
+    /// Of each example its rows.
+    pub(super) examples: Vec<Range<usize>>,
+    /// `[rows]`
     pub(super) targets: Vec<f64>,
-    /// `[candidates][seeds][items]`; nothing where the run has no result.
+    /// `[candidates][seeds][rows]`; nothing where the run has no result.
     pub(super) predictions: Vec<Vec<Option<Vec<f64>>>>,
 }
 
@@ -132,14 +47,12 @@ impl Sample {
     ) -> Result<(String, Self)> {
         let Some(first) = left.iter().flatten().flatten().next() else {
             let predictions = left.iter().map(|runs| vec![None; runs.len()]).collect();
-            return Ok((
-                String::new(),
-                Self { metric: Metric::Values(|_, _| f64::NAN), targets: Vec::new(), predictions },
-            ));
+            let metric = Metric::Values(|_, _| f64::NAN);
+            return Ok((String::new(), Self { metric, examples: Vec::new(), targets: Vec::new(), predictions }));
         };
         let same = |run: &Left| {
-            let targets = |run: &Left| run.predictions.iter().map(|row| row.target.clone()).collect::<Vec<_>>();
-            run.kind == first.kind && targets(run) == targets(first)
+            let truth = |row: &Row| (row.example, row.target.clone());
+            run.kind == first.kind && run.predictions.iter().map(truth).eq(first.predictions.iter().map(truth))
         };
         for (candidate, runs) in candidates.iter().zip(left) {
             if !runs.iter().flatten().all(same) {
@@ -152,20 +65,59 @@ impl Sample {
                 ));
             }
         }
-        let mut numbers = Numbers { kind: first.kind, classes: BTreeMap::new() };
+        let mut numbers = Numbers::of_run(first);
         let targets = first.predictions.iter().map(|row| numbers.of(&row.target)).collect();
         let mut predictions = Vec::new();
         for runs in left {
             let mut of_run = |run: &Left| run.predictions.iter().map(|row| numbers.of(&row.prediction)).collect();
             predictions.push(runs.iter().map(|run| run.as_ref().map(&mut of_run)).collect());
         }
-        let monitored = candidates.first().and_then(|candidate| candidate.monitor.as_deref());
-        let (name, metric) = Metric::choose(metric, monitored, first.kind, numbers.classes.len())?;
-        Ok((name, Self { metric, targets, predictions }))
+        let (name, mut metric) = Metric::choose(metric, first)?;
+        if let Metric::Classes { classes, .. } = &mut metric {
+            *classes = numbers.classes.len();
+        }
+        let sample = Self { metric, examples: examples(&first.predictions), targets, predictions };
+        Ok((name, if let Metric::Entities { .. } = sample.metric { sample.of_entities(&numbers)? } else { sample }))
     }
 
+    /// The same with a row for each entity that the truth or any run has, in the place of one for each token.
+    fn of_entities(self, numbers: &Numbers) -> Result<Self> {
+        let tags =
+            Tags::of(&numbers.names()).ok_or_else(|| Error::run("the labels of the predictions spell no entities"))?;
+        let classes = |rows: &[f64]| rows.iter().map(|&class| class as u32).collect::<Vec<_>>();
+        let truth = classes(&self.targets);
+        let runs: Vec<Vec<Option<Vec<u32>>>> =
+            self.predictions.iter().map(|runs| runs.iter().map(|run| run.as_deref().map(classes)).collect()).collect();
+        let (mut examples, mut targets) = (Vec::new(), Vec::new());
+        let mut predictions: Vec<Vec<Option<Vec<f64>>>> = self
+            .predictions
+            .iter()
+            .map(|runs| runs.iter().map(|run| run.as_ref().map(|_| Vec::new())).collect())
+            .collect();
+        for tokens in self.examples {
+            let there = tags.entities(&truth[tokens.clone()]);
+            let of_run = |run: &Option<Vec<u32>>| run.as_ref().map(|run| tags.entities(&run[tokens.clone()]));
+            let found: Vec<Vec<_>> = runs.iter().map(|runs| runs.iter().map(of_run).collect()).collect();
+            let all: BTreeSet<_> = found.iter().flatten().flatten().flatten().chain(&there).collect();
+            examples.push(targets.len()..targets.len() + all.len());
+            targets.extend(all.iter().map(|entity| f64::from(there.contains(entity))));
+            for (rows, found) in predictions.iter_mut().flatten().zip(found.iter().flatten()) {
+                if let (Some(rows), Some(found)) = (rows, found) {
+                    rows.extend(all.iter().map(|entity| f64::from(found.contains(entity))));
+                }
+            }
+        }
+        Ok(Self { metric: self.metric, examples, targets, predictions })
+    }
+
+    /// How many examples there are.
     pub(super) fn items(&self) -> usize {
-        self.targets.len()
+        self.examples.len()
+    }
+
+    /// Whether every example has one row.
+    pub(super) fn has_one_row_each(&self) -> bool {
+        self.examples.iter().all(|rows| rows.len() == 1)
     }
 
     /// The pairs of candidates that have seeds in common.
@@ -188,12 +140,13 @@ impl Sample {
         self.each(|predictions| self.metric.of(&self.targets, predictions))
     }
 
-    /// The metric of each run on some of the items, each as often as it is named.
+    /// The metric of each run on some of the examples, each as often as it is named.
     pub(super) fn scores_of(&self, items: &[usize]) -> Vec<Vec<f64>> {
-        let targets: Vec<f64> = items.iter().map(|&item| self.targets[item]).collect();
-        let mut chosen = vec![0.0; items.len()];
+        let rows: Vec<usize> = items.iter().flat_map(|&item| self.examples[item].clone()).collect();
+        let targets: Vec<f64> = rows.iter().map(|&row| self.targets[row]).collect();
+        let mut chosen = vec![0.0; rows.len()];
         let mut score = |predictions: &[f64]| {
-            chosen.iter_mut().zip(items).for_each(|(chosen, &item)| *chosen = predictions[item]);
+            chosen.iter_mut().zip(&rows).for_each(|(chosen, &row)| *chosen = predictions[row]);
             self.metric.of(&targets, &chosen)
         };
         self.each(&mut score)
@@ -204,9 +157,10 @@ impl Sample {
         self.predictions.iter().map(|runs| runs.iter().map(&mut of_run).collect()).collect()
     }
 
-    /// Whether a run is right on an item.
+    /// Whether a run is right on an example of one row.
     pub(super) fn is_right(&self, candidate: usize, seed: usize, item: usize) -> bool {
-        self.predictions[candidate][seed].as_ref().is_some_and(|run| run[item] == self.targets[item])
+        let row = self.examples[item].start;
+        self.predictions[candidate][seed].as_ref().is_some_and(|run| run[row] == self.targets[row])
     }
 
     /// Whether two candidates predict the same, with every common seed.
@@ -214,11 +168,14 @@ impl Sample {
         pair.seeds.iter().all(|&seed| self.predictions[pair.a][seed] == self.predictions[pair.b][seed])
     }
 
-    /// The pair's difference where the two have exchanged their predictions on some items.
+    /// The pair's difference where the two have exchanged their predictions on some examples.
     pub(super) fn exchanged(&self, pair: &Pair, exchanges: impl Fn(usize) -> bool) -> f64 {
-        let exchanges: Vec<bool> = (0..self.items()).map(exchanges).collect();
+        let mut exchanged = vec![false; self.targets.len()];
+        for (item, rows) in self.examples.iter().enumerate() {
+            exchanged[rows.clone()].fill(exchanges(item));
+        }
         let mixed = |plain: &[f64], other: &[f64]| -> Vec<f64> {
-            let chosen = exchanges.iter().zip(plain.iter().zip(other));
+            let chosen = exchanged.iter().zip(plain.iter().zip(other));
             chosen.map(|(&exchanged, (&plain, &other))| if exchanged { other } else { plain }).collect()
         };
         let differences = pair.seeds.iter().filter_map(|&seed| {
@@ -227,4 +184,48 @@ impl Sample {
         });
         mean(&differences.collect::<Vec<_>>())
     }
+}
+
+/// Of each example its rows, which follow each other.
+fn examples(rows: &[Row]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let of_one = rows.chunk_by(|a, b| a.example == b.example).map(|rows| {
+        end += rows.len();
+        end - rows.len()..end
+    });
+    of_one.collect()
+}
+
+/// Targets and predictions as numbers.
+struct Numbers {
+    kind: PredictionKind,
+    /// Those of the first run's training, then others as they appear: the metrics do not depend on which class has which number.
+    classes: BTreeMap<String, usize>,
+}
+
+impl Numbers {
+    fn of_run(run: &Left) -> Self {
+        Self { kind: run.kind, classes: run.labels.iter().cloned().zip(0..).collect() }
+    }
+
+    fn of(&mut self, text: &str) -> f64 {
+        match self.kind {
+            PredictionKind::Values => text.parse().unwrap_or(f64::NAN),
+            PredictionKind::Classes => {
+                let next = self.classes.len();
+                *self.classes.entry(text.to_owned()).or_insert(next) as f64
+            }
+        }
+    }
+
+    /// The classes' names by their numbers.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<(&usize, &String)> = self.classes.iter().map(|(name, number)| (number, name)).collect();
+        names.sort_unstable();
+        names.into_iter().map(|(_, name)| name.clone()).collect()
+    }
+}
+
+pub(super) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }

@@ -5,19 +5,22 @@
 //!
 //! - [`bootstrap`]: items and seeds are drawn again, the same ones for both candidates (the pigeonhole bootstrap: Owen 2007,
 //!   "The pigeonhole bootstrap", arXiv:1106.2125 for any number of factors). Of k seeds k - 1 are drawn, which makes the variance
-//!   over seeds unbiased (Rao and Wu 1988, "Resampling inference with complex survey data").
+//!   over seeds unbiased (Rao and Wu 1988, "Resampling inference with complex survey data"). An item is a test example with all its
+//!   tokens: these depend on each other, so that examples are drawn whole (Field and Welsh 2007, "Bootstrapping clustered data").
 //! - [`Difference`]: its interval is the difference plus and minus Student's t times the bootstrap's standard error, with degrees of
 //!   freedom by Satterthwaite (1946). Percentiles of so few seeds are too narrow: with three seeds that differ much, a 95 %
 //!   percentile interval holds the truth in 75 % of cases, and this one in 94 % (`tests/reference/make_statistics.py coverage`).
 //! - [`mcnemar`]: exact (McNemar 1947; Dietterich 1998, "Approximate statistical tests for comparing supervised classification
-//!   learning algorithms"). [`randomization`] does for any metric what it does for accuracy (Noreen 1989; Yeh 2000).
+//!   learning algorithms"). [`randomization`] does for any metric what it does for accuracy (Noreen 1989), and for any number of tokens
+//!   in an example, whose predictions are exchanged together (Yeh 2000, "More accurate tests for the statistical significance of
+//!   result differences", over sentences).
 //! - [`holm`]: Holm (1979), over all pairs.
 
 use fthost_autograd::random::Stream;
 use rayon::prelude::*;
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, StudentsT};
 
-use super::sample::Sample;
+use super::sample::{Pair, Sample, mean};
 
 /// Draws of the bootstrap, and of the randomization test.
 pub(super) const DRAWS: u64 = 10_000;
@@ -25,14 +28,6 @@ pub(super) const DRAWS: u64 = 10_000;
 const COVERAGE: f64 = 0.95;
 /// The most seeds that are advised.
 const MOST_SEEDS: usize = 100;
-
-/// Two candidates by their places, and the places of the seeds that both have.
-#[derive(Clone, Debug)]
-pub(super) struct Pair {
-    pub(super) a: usize,
-    pub(super) b: usize,
-    pub(super) seeds: Vec<usize>,
-}
 
 /// The difference of a pair's metric, first minus second, and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -243,10 +238,6 @@ pub(super) fn holm(p: &[f64]) -> Vec<f64> {
         corrected[i] = least;
     }
     corrected
-}
-
-pub(super) fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Sample variance; zero of one value.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::compare::sample::Metric;
+use crate::compare::metric::Metric;
 use crate::report::metrics::value_score;
 
 fn reference() -> Value {
@@ -21,7 +21,22 @@ fn accuracy(a: &[Vec<u8>], b: &[Vec<u8>]) -> (Sample, Pair) {
         right.iter().map(|run| Some(run.iter().map(|&right| f64::from(right)).collect::<Vec<_>>())).collect::<Vec<_>>()
     };
     let metric = Metric::Classes { name: "accuracy".into(), classes: 2 };
-    let sample = Sample { metric, targets: vec![1.0; a[0].len()], predictions: vec![runs(a), runs(b)] };
+    of_rows(metric, &vec![1; a[0].len()], vec![1.0; a[0].len()], vec![runs(a), runs(b)])
+}
+
+/// Two candidates on examples of so many rows.
+fn of_rows(
+    metric: Metric,
+    rows: &[usize],
+    targets: Vec<f64>,
+    predictions: Vec<Vec<Option<Vec<f64>>>>,
+) -> (Sample, Pair) {
+    let mut end = 0;
+    let of_one = |&rows: &usize| {
+        end += rows;
+        end - rows..end
+    };
+    let sample = Sample { metric, examples: rows.iter().map(of_one).collect(), targets, predictions };
     let pair = sample.pairs().remove(0);
     (sample, pair)
 }
@@ -147,10 +162,36 @@ fn randomization_finds_for_any_metric_what_mcnemar_finds_for_accuracy() {
     let predictions = vec![noisy(1.0), noisy(4.0)];
     for (metric, sign) in [("mse", -1.0), ("spearman", 1.0)] {
         let metric = Metric::Values(value_score(metric).unwrap());
-        let sample = Sample { metric, targets: targets.clone(), predictions: predictions.clone() };
-        let pair = sample.pairs().remove(0);
+        let (sample, pair) = of_rows(metric, &[1; 60], targets.clone(), predictions.clone());
         assert!(randomization(&sample, &pair) < 0.01);
         let found = bootstrap(&sample, &[pair])[0];
         assert!(found.is_clear() && found.value * sign > 0.0, "{found:?}");
+    }
+}
+
+/// Examples of several tokens, against every draw and every exchange of examples that there is, enumerated.
+#[test]
+fn tokens_of_one_example_are_drawn_and_exchanged_together() {
+    for case in reference()["clustered"].as_array().unwrap() {
+        let numbers = |key: &str| serde_json::from_value::<Vec<Vec<f64>>>(case[key].clone()).unwrap();
+        let number = |key: &str| case[key].as_f64().unwrap();
+        let rows: Vec<usize> = serde_json::from_value(case["rows"].clone()).unwrap();
+        let metric = match case["metric"].as_str().unwrap() {
+            "accuracy" => Metric::Classes { name: "accuracy".into(), classes: 2 },
+            name => Metric::Entities { name: name.into() },
+        };
+        let runs = |key: &str| numbers(key).into_iter().map(Some).collect::<Vec<_>>();
+        let targets = numbers("targets").remove(0);
+        let (sample, pair) = of_rows(metric, &rows, targets, vec![runs("a"), runs("b")]);
+        assert!(!sample.has_one_row_each());
+        let found = bootstrap(&sample, std::slice::from_ref(&pair))[0];
+        close(found.value, number("difference"), 1e-12);
+        let expected: [f64; 2] = serde_json::from_value(case["interval"].clone()).unwrap();
+        let length = expected[1] - expected[0];
+        let ends = [found.interval.0, found.interval.1];
+        ends.iter().zip(expected).for_each(|(end, expected)| assert!((end - expected).abs() < 0.03 * length, "{case}"));
+        // Three standard errors of so many exchanges.
+        let (p, expected) = (randomization(&sample, &pair), number("p"));
+        assert!((p - expected).abs() < 3.0 * (expected * (1.0 - expected) / DRAWS as f64).sqrt() + 1e-4, "{p}: {case}");
     }
 }

@@ -1,15 +1,10 @@
 //! What a pair's numbers come to, in words.
 
-use super::result::PairResult;
+use super::metric::ACCURACY;
+use super::result::{PairResult, SIGNIFICANT, amount};
 use super::statistics::{Difference, Outlook};
-use super::{ACCURACY, SIGNIFICANT};
 use crate::report::metrics::higher_is_better;
-use crate::report::numbers::{count, significant};
-
-/// How a metric's difference reads: accuracy in points of percent, other metrics as they are.
-pub(super) fn amount(metric: &str, value: f64) -> String {
-    if metric == ACCURACY { format!("{:.2}", 100.0 * value) } else { significant(value) }
-}
+use crate::report::numbers::count;
 
 /// Whether the two differ beyond chance: both the interval and the corrected test say so.
 pub(super) fn resolved(difference: &Difference, p_holm: f64) -> bool {

@@ -29,9 +29,14 @@ pub(super) struct Limits {
 impl Limits {
     /// 64 MB, and the folder that `FTHOST_CACHE` names, or else the system's temporary folder.
     pub(super) fn from_environment() -> Self {
-        let named = std::env::var_os(FOLDER).filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        Self { memory: IN_MEMORY, folder: named.unwrap_or_else(std::env::temp_dir) }
+        Self { memory: IN_MEMORY, folder: cache_folder() }
     }
+}
+
+/// The folder that `FTHOST_CACHE` names, or else the system's temporary folder.
+pub(crate) fn cache_folder() -> PathBuf {
+    let named = std::env::var_os(FOLDER).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    named.unwrap_or_else(std::env::temp_dir)
 }
 
 /// Bytes that are complete.

@@ -70,6 +70,11 @@ impl Totals {
             self.labels[number] += 1;
         }
     }
+
+    /// Examples whose label has this number.
+    pub(super) fn with_label(&self, number: u32) -> u64 {
+        self.labels.get(number as usize).copied().unwrap_or(0)
+    }
 }
 
 impl Dataset {

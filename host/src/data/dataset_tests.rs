@@ -7,7 +7,7 @@ use miette::Diagnostic;
 use super::super::fixtures::{DIGITS, TEXT, load_digits, load_file};
 use super::super::images::Part;
 use super::super::load::{BLOCK, Source, load};
-use super::super::table::Columns;
+use super::super::row::Columns;
 use super::super::text::Tokenizer;
 use super::super::text::tests::write_tokenizer;
 use super::*;
@@ -67,7 +67,7 @@ fn rows_are_packed_in_the_order_asked_for() {
 fn classes_are_sorted_as_text_or_as_whole_numbers() {
     let check = |labels: &[&str], expected: &[&str]| {
         let content: String = labels.iter().map(|label| format!("a\t{label}\n")).collect();
-        assert_eq!(load_text(&content, None, TEXT).unwrap().labels(), expected);
+        assert_eq!(load_text(&format!("text\tlabel\n{content}"), None, TEXT).unwrap().labels(), expected);
     };
     check(&["pos", "neg", "pos"], &["neg", "pos"]);
     check(&["b", "B", "é", "a"], &["B", "a", "b", "é"]);
@@ -92,6 +92,34 @@ fn test_data_take_the_classes_of_the_training_data() {
     let mut data = load_text("a\t2.5\n", Some(&["1", "2"].map(String::from)), TEXT).unwrap();
     data.set_targets(TargetKind::Value).unwrap();
     assert_eq!(data.targets(&[0], &Device::Cpu).unwrap().to_vec1::<f32>().unwrap(), [2.5]);
+}
+
+/// Nothing but its label tells a header of unknown words.
+#[test]
+fn a_first_row_whose_label_is_no_others_is_in_doubt() {
+    let doubt = ["a.tsv:1: the first row may be a header or an example", "its label `gusto` is that of no other row"];
+    check_error(load_text("frase\tgusto\na\tpos\nb\tneg\nc\tpos\n", None, TEXT), &doubt);
+    check_error(load_text("frase\tgusto\na\t1.5\nb\t2.5\n", None, TEXT), &doubt);
+    check_error(load_text("frase\tgusto\na\tpos\n", Some(&["neg".into(), "pos".into()]), TEXT), &doubt);
+    // An example: its label is another row's, a number, or a class of the training data.
+    for content in ["a\tpos\nb\tneg\nc\tpos\n", "a\t1\nb\t2\nc\t2\n", "a\t1.5\nb\t2.5\n", "a\t1\nb\t1.0\n"] {
+        load_text(content, None, TEXT).unwrap();
+    }
+    load_text("a\tpos\nb\tneg\n", Some(&["neg".into(), "pos".into()]), TEXT).unwrap();
+}
+
+/// Whatever file says it how.
+#[test]
+fn numbers_are_the_same_classes_in_all_files() {
+    let data = load_text("a\t1\nb\t1.0\nc\t0\n", None, TEXT).unwrap();
+    assert_eq!((data.labels().join(" "), data.class_counts()), ("0 1".into(), vec![1, 2]));
+    let rows =
+        "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"a\", \"label\": 1.0}\n{\"text\": \"a\", \"label\": \"1\"}";
+    let mut test = load_file(("a.jsonl", rows.as_bytes()), Some(data.labels()), TEXT, 0).unwrap();
+    test.set_targets(TargetKind::Class).unwrap();
+    assert_eq!(test.class_counts(), [0, 3]);
+    let words = "{\"text\": [\"a\", \"b\"], \"label\": [1, 1.0]}";
+    assert_eq!(load_file(("a.jsonl", words.as_bytes()), None, TEXT, 0).unwrap().labels(), ["1"]);
 }
 
 #[test]
@@ -124,6 +152,7 @@ fn a_tokenizer_must_fit_the_model_and_the_text() {
         path: &path,
         part: Part::Train,
         columns: &columns,
+        header: None,
         labels: None,
         modality: TEXT,
         device: &Device::Cpu,
@@ -170,8 +199,15 @@ fn data_and_model_must_fit() {
     let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
     let columns = Columns::default();
     let path = Path::new("demo");
-    let source =
-        Source { path, part: Part::Train, columns: &columns, labels: None, modality: TEXT, device: &Device::Cpu };
+    let source = Source {
+        path,
+        part: Part::Train,
+        columns: &columns,
+        header: None,
+        labels: None,
+        modality: TEXT,
+        device: &Device::Cpu,
+    };
     check_error(load(&source, Some(&tokenizer)), &["the data `demo` are images, and the model reads text"]);
 }
 

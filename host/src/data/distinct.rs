@@ -1,9 +1,12 @@
 //! The distinct labels of a file. Each has a number, by which the rows' records name it.
+//!
+//! Labels that are one number are one label, however they are written: a file's 1 may be another's 1.0 and a third's "1".
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::table::shortened;
+use super::row::shortened;
 use crate::{Error, Result};
 
 /// The number of a label that came when there were too many: it can still be a value, but no class.
@@ -17,7 +20,7 @@ const MOST_BYTES: usize = 8 << 20;
 /// The distinct labels of a file.
 #[derive(Debug, Default)]
 pub(super) struct Distinct {
-    /// Each label as written, with its number. Numbers follow the order in which labels occur first.
+    /// Each label by its [`name`], with its number. Numbers follow the order in which labels occur first.
     numbers: BTreeMap<String, u32>,
     /// By number the line where the label occurs first; no line where there is no file.
     lines: Vec<Option<u64>>,
@@ -48,21 +51,27 @@ impl Distinct {
         if value.is_nan() && self.no_value.is_none() {
             self.no_value = Some(Occurrence { label: label.clone(), line });
         }
-        let number = match self.numbers.get(&label) {
+        let name = name(&label);
+        let number = match self.numbers.get(name.as_ref()) {
             Some(&number) => number,
-            None if self.numbers.len() == MOST || self.bytes + label.len() > MOST_BYTES => {
+            None if self.numbers.len() == MOST || self.bytes + name.len() > MOST_BYTES => {
                 self.unnumbered.get_or_insert(Occurrence { label, line });
                 UNNUMBERED
             }
             None => {
                 let number = self.lines.len() as u32;
-                self.bytes += label.len();
+                self.bytes += name.len();
                 self.lines.push(line);
-                self.numbers.insert(label, number);
+                self.numbers.insert(name.into_owned(), number);
                 number
             }
         };
         (number, value)
+    }
+
+    /// The number of a label, where a row has it.
+    pub(super) fn number(&self, label: &str) -> Option<u32> {
+        self.numbers.get(name(label).as_ref()).copied()
     }
 
     /// Whether every label has a number.
@@ -85,7 +94,8 @@ impl Distinct {
     ///
     /// A label that `names` has not, with the first line that has it; more labels than there can be classes.
     pub(super) fn classes(&self, path: &Path, names: &[String]) -> Result<Vec<u32>> {
-        let known: BTreeMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
+        // What a run or a folder of another program calls its classes need not be written as here.
+        let known: BTreeMap<Cow<'_, str>, u32> = names.iter().map(|known| name(known)).zip(0..).collect();
         let mut classes = vec![None; self.numbers.len()];
         for (label, &number) in &self.numbers {
             classes[number as usize] = known.get(label.as_str()).copied();
@@ -111,7 +121,7 @@ impl Distinct {
 
     /// The line where a label occurs first.
     pub(super) fn line(&self, label: &str) -> Option<u64> {
-        self.lines[*self.numbers.get(label)? as usize]
+        self.lines[self.number(label)? as usize]
     }
 
     /// Whether all labels are values; the error has the first line whose label is none.
@@ -122,6 +132,38 @@ impl Distinct {
             format!("the label `{}` is no number", shortened(&row.label)),
             "the task's head predicts values: every label must be a number such as 3.5".into(),
         ))
+    }
+}
+
+/// A label as classes are told apart: a number in its shortest form, 1 for 1.0 and 1e0, any other text as it is. What begins with a
+/// zero as no number does, 007, is a text.
+pub(super) fn name(label: &str) -> Cow<'_, str> {
+    let unsigned = label.strip_prefix(['-', '+']).unwrap_or(label);
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (decimal, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((decimal, exponent)) => (decimal, Some(exponent)),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, "0"));
+    let is_number = digits(whole) && digits(fraction) && (whole == "0" || !whole.starts_with('0'));
+    if !is_number {
+        return Cow::Borrowed(label);
+    }
+    let short = match exponent {
+        None => match fraction.trim_end_matches('0') {
+            "" => whole.to_owned(),
+            fraction => format!("{whole}.{fraction}"),
+        },
+        Some(_) => match unsigned.parse::<f64>() {
+            Ok(value) if value.is_finite() => value.to_string(),
+            _ => return Cow::Borrowed(label),
+        },
+    };
+    let sign = if label.starts_with('-') && short != "0" { "-" } else { "" };
+    if label.strip_prefix(sign) == Some(short.as_str()) {
+        Cow::Borrowed(label)
+    } else {
+        Cow::Owned(format!("{sign}{short}"))
     }
 }
 
@@ -153,6 +195,39 @@ mod tests {
         assert_eq!(distinct.classes(Path::new("x"), &distinct.names()).unwrap(), [2, 0, 1]);
         let error = distinct.classes(Path::new("x"), &["b".into()]).unwrap_err();
         assert!(error.to_string().starts_with("x:2: the label `2` does not occur"), "{error}");
+    }
+
+    #[test]
+    fn a_number_is_one_label_however_it_is_written() {
+        for (label, expected) in [
+            ("1", "1"),
+            ("1.0", "1"),
+            ("1.000", "1"),
+            ("+1", "1"),
+            ("1e0", "1"),
+            ("10E-1", "1"),
+            ("-1.50", "-1.5"),
+            ("-0.0", "0"),
+            ("0.50", "0.5"),
+            ("1e3", "1000"),
+            ("100", "100"),
+            ("12345678901234567890.0", "12345678901234567890"),
+        ] {
+            assert_eq!(name(label), expected, "{label}");
+        }
+        for text in [
+            "", "-", "a", "007", "01.0", "1.", ".5", "1.0.0", "1e", "1e999", "0x1", "1 0", "e5", "B-1.0", "nan", "True",
+        ] {
+            assert_eq!(name(text), text);
+        }
+        let mut distinct = Distinct::default();
+        let labels = ["1", "0.0", "1.0", "x", "0"].into_iter().zip(1..);
+        let numbers: Vec<u32> = labels.map(|(label, line)| distinct.add(label.into(), Some(line)).0).collect();
+        assert_eq!(numbers, [0, 1, 0, 2, 1]);
+        assert_eq!(distinct.names(), ["0", "1", "x"]);
+        // Names of a folder that another program wrote.
+        assert_eq!(distinct.classes(Path::new("x"), &["x".into(), "1.0".into(), "0".into()]).unwrap(), [1, 2, 0]);
+        assert_eq!((distinct.number("1.00"), distinct.number("2")), (Some(0), None));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::images;
-use crate::plugin::note::hexadecimal;
+use crate::report::numbers::hexadecimal;
 use crate::{Error, Result};
 
 /// SHA-256 of a file's contents, or of an embedded data set's images, in hexadecimal. The file is read piece by piece.

@@ -9,7 +9,7 @@ use super::bytes::Limits;
 use super::dataset::Dataset;
 use super::images::Part;
 use super::load::{Source, load, load_within};
-use super::table::Columns;
+use super::row::Columns;
 use super::text::Tokenizer;
 use super::text::tests::write_tokenizer;
 use crate::Result;
@@ -31,7 +31,15 @@ pub(super) fn load_file(
     std::fs::write(&path, content).unwrap();
     let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
     let columns = Columns::default();
-    let source = Source { path: &path, part: Part::Train, columns: &columns, labels, modality, device: &Device::Cpu };
+    let source = Source {
+        path: &path,
+        part: Part::Train,
+        columns: &columns,
+        header: None,
+        labels,
+        modality,
+        device: &Device::Cpu,
+    };
     load_within(&source, Some(&tokenizer), Limits { memory, folder: folder.path().to_owned() })
 }
 
@@ -42,7 +50,14 @@ pub(super) fn load_text(content: &str, labels: Option<&[String]>, memory: usize)
 
 pub(super) fn load_digits(name: &str, part: Part, modality: Modality) -> Result<Dataset> {
     let columns = Columns::default();
-    let source =
-        Source { path: Path::new(name), part, columns: &columns, labels: None, modality, device: &Device::Cpu };
+    let source = Source {
+        path: Path::new(name),
+        part,
+        columns: &columns,
+        header: None,
+        labels: None,
+        modality,
+        device: &Device::Cpu,
+    };
     load(&source, None)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::lines::Lines;
-use super::table::{Columns, Labels, Row, data_error, list, no_label, word_row};
+use super::row::{Columns, Labels, Row, data_error, list, no_label, word_row};
 use crate::{Error, Result};
 
 /// The rows of a JSONL file.

@@ -1,15 +1,15 @@
-//! Lines of a text file, and CSV rows, which may go on over several.
+//! Lines of a text file.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::table::data_error;
+use super::row::data_error;
 use crate::{Error, Result};
 
-/// Bytes that a line, or a cell of several lines, may have. A file whose line ends are missing, or a quote that is
+/// Bytes that a line, or a CSV row of several lines, may have. A file whose line ends are missing, or a quote that is
 /// never closed, must not fill the memory.
-const LONGEST: usize = 64 << 20;
+pub(super) const LONGEST: usize = 64 << 20;
 
 /// Lines without their ends and without the mark that may open a UTF-8 file.
 #[derive(Debug)]
@@ -36,16 +36,8 @@ impl Lines {
         Ok(None)
     }
 
-    /// The next line, blank or not.
-    fn next_any_line(&mut self, path: &Path) -> Result<Option<&str>> {
-        if self.read(path)? { self.text(path).map(Some) } else { Ok(None) }
-    }
-
     fn text(&self, path: &Path) -> Result<&str> {
-        std::str::from_utf8(&self.buffer).map_err(|_| {
-            data_error(path, Some(self.number), "this line is not valid UTF-8")
-                .with_help("convert the file, for instance by: iconv -f latin1 -t utf-8 old > new")
-        })
+        std::str::from_utf8(&self.buffer).map_err(|_| not_utf8(path, self.number))
     }
 
     /// Reads a line into the buffer, without its end; false at the end of the file.
@@ -75,54 +67,10 @@ impl Lines {
     }
 }
 
-/// The cells of a CSV row, which goes on over line ends inside quotes. They become `\n`.
-pub(super) fn csv_cells(lines: &mut Lines, path: &Path) -> Result<Option<(u64, Vec<String>)>> {
-    let Some((start, mut text)) = lines.next_line(path)? else { return Ok(None) };
-    let (mut cells, mut cell, mut quoted) = (Vec::new(), String::new(), false);
-    loop {
-        let mut line = text.chars().peekable();
-        let mut cell_start = !quoted;
-        while let Some(c) = line.next() {
-            match c {
-                '"' if quoted && line.next_if_eq(&'"').is_some() => cell.push('"'),
-                '"' if quoted => {
-                    quoted = false;
-                    if line.peek().is_some_and(|&next| next != ',') {
-                        return Err(data_error(path, Some(start), "a quoted cell goes on after its closing quote")
-                            .with_help(QUOTES));
-                    }
-                }
-                '"' if cell_start => quoted = true,
-                ',' if !quoted => {
-                    cells.push(std::mem::take(&mut cell));
-                    cell_start = true;
-                    continue;
-                }
-                c => cell.push(c),
-            }
-            cell_start = false;
-        }
-        if !quoted {
-            cells.push(cell);
-            return Ok(Some((start, cells)));
-        }
-        cell.push('\n');
-        if cell.len() > lines.longest {
-            let message = format!("a quoted cell that begins in this row is longer than {} MB", lines.longest >> 20);
-            return Err(data_error(path, Some(start), message).with_help(QUOTES));
-        }
-        text = match lines.next_any_line(path)? {
-            Some(text) => text,
-            None => {
-                let message = "a quote that opens in this row is never closed";
-                return Err(data_error(path, Some(start), message).with_help(QUOTES));
-            }
-        };
-    }
+pub(super) fn not_utf8(path: &Path, line: u64) -> Error {
+    data_error(path, Some(line), "this line is not valid UTF-8")
+        .with_help("convert the file, for instance by: iconv -f latin1 -t utf-8 old > new")
 }
-
-const QUOTES: &str =
-    "write a quote inside a quoted cell twice, or save the file as .tsv, where quotes are ordinary characters";
 
 #[cfg(test)]
 mod tests {
@@ -139,8 +87,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_or_a_cell_without_end_is_an_error() {
-        let path = Path::new("a.csv");
+    fn a_line_without_end_is_an_error() {
+        let path = Path::new("a.tsv");
         let long = "x".repeat((1 << 20) - 1);
         let mut fits = lines(&format!("{long}\n{long}"));
         assert_eq!(fits.next_line(path).unwrap(), Some((1, long.as_str())));
@@ -148,11 +96,6 @@ mod tests {
         let mut too_long = lines(&format!("a\n{long}xx\n"));
         too_long.next_line(path).unwrap();
         let error = too_long.next_line(path).unwrap_err();
-        assert_eq!(error.to_string(), "a.csv:2: this line is longer than 1 MB");
-
-        let mut open_quote = lines(&format!("a,1\n\"b,2\n{}", "c,3\n".repeat(1 << 19)));
-        csv_cells(&mut open_quote, path).unwrap();
-        let error = csv_cells(&mut open_quote, path).unwrap_err();
-        assert_eq!(error.to_string(), "a.csv:2: a quoted cell that begins in this row is longer than 1 MB");
+        assert_eq!(error.to_string(), "a.tsv:2: this line is longer than 1 MB");
     }
 }

@@ -8,11 +8,12 @@ use fthost_models::Modality;
 
 use super::bytes::Limits;
 use super::dataset::{Dataset, Targets, Totals};
-use super::distinct::{Distinct, UNNUMBERED};
+use super::distinct::{self, Distinct, UNNUMBERED};
 use super::images::{self, Images, Part};
+use super::row::{Columns, Labels, Row, Words, data_error, shortened};
 use super::selection::Selection;
 use super::store::{NewRow, Store, StoreWriter, UNCOUNTED};
-use super::table::{Columns, Labels, Row, Rows, Words, data_error};
+use super::table::Rows;
 use super::text::{Tokenizer, Tokens};
 use crate::{Error, Result};
 
@@ -25,6 +26,8 @@ pub struct Source<'a> {
     pub part: Part,
     /// Which columns of a file.
     pub columns: &'a Columns,
+    /// Whether the first row of a TSV or CSV file is a header, where it is said.
+    pub header: Option<bool>,
     /// The classes of the training data in index order, for test data. `None` for training data: the classes are then
     /// what its labels name.
     pub labels: Option<&'a [String]>,
@@ -89,7 +92,8 @@ pub fn unlabelled<'a>(
     };
     refuse_images(source.path)?;
     let path = source.path;
-    let mut file = Rows::open(path, source.columns, Labels::Unread)?;
+    check_unread_header(source)?;
+    let mut file = Rows::open(path, source.columns, source.header, Labels::Unread)?;
     Ok(Box::new(std::iter::from_fn(move || {
         let mut read = || {
             let block = next_block(&mut file)?;
@@ -226,13 +230,59 @@ const BLOCK_UNIT: usize = 256;
 fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Result<Examples> {
     refuse_images(source.path)?;
     let mut writer = Writer::new(vocabulary, limits);
-    let mut file = Rows::open(source.path, source.columns, Labels::Read)?;
+    let mut file = Rows::open(source.path, source.columns, source.header, Labels::Read)?;
     loop {
         let block = next_block(&mut file)?;
         if block.is_empty() {
-            return writer.finish();
+            break;
         }
         writer.push_rows(source.path, block, tokenizer)?;
+    }
+    if let Some(first) = file.first() {
+        let count = |label: &str| writer.distinct.number(label).map_or(0, |number| writer.totals.with_label(number));
+        first.check_label(source.path, count, |label| source.knows(label))?;
+    }
+    writer.finish()
+}
+
+/// The first examples of a file, for a look at what a model makes of them.
+///
+/// # Errors
+///
+/// As [`load`], but for what is wrong with later rows.
+pub fn first_examples(source: &Source<'_>, tokenizer: Option<&Tokenizer>, number: usize) -> Result<Dataset> {
+    let (Modality::Text { vocabulary, .. }, Some(tokenizer)) = (source.modality, tokenizer) else {
+        return load(source, tokenizer);
+    };
+    refuse_images(source.path)?;
+    let rows = Rows::open(source.path, source.columns, source.header, Labels::Read)?;
+    let mut writer = Writer::new(vocabulary, Limits::from_environment());
+    writer.push_rows(source.path, rows.take(number).collect::<Result<_>>()?, tokenizer)?;
+    Ok(writer.finish()?.into_dataset(source.path, None))
+}
+
+impl Source<'_> {
+    /// Whether the training data have a label.
+    fn knows(&self, label: &str) -> bool {
+        self.labels.into_iter().flatten().any(|known| distinct::name(known) == distinct::name(label))
+    }
+}
+
+/// Refuses a file that is read without its labels, and has some that say that its first row is a header: the second row's is one of
+/// the training data, or a number where the first's is none.
+fn check_unread_header(source: &Source<'_>) -> Result<()> {
+    if source.header.is_some() {
+        return Ok(());
+    }
+    let Ok(mut file) = Rows::open(source.path, source.columns, None, Labels::Read) else { return Ok(()) };
+    let (Some(Ok(first)), Some(Ok(second))) = (file.next(), file.next()) else { return Ok(()) };
+    let like_training = |label: &str| source.knows(label) || label.parse::<f32>().is_ok_and(f32::is_finite);
+    match file.first() {
+        Some(row) if !row.is_header && !like_training(&first.label) && like_training(&second.label) => {
+            Err(row
+                .in_doubt(source.path, &format!("its label `{}` is none that training saw", shortened(&first.label))))
+        }
+        _ => Ok(()),
     }
 }
 

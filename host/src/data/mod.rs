@@ -5,6 +5,7 @@
 //! examples come when.
 
 mod bytes;
+mod csv;
 pub mod dataset;
 mod distinct;
 pub mod episodes;
@@ -12,12 +13,14 @@ mod fingerprint;
 #[cfg(test)]
 mod fixtures;
 mod guard;
+mod header;
 mod images;
 mod jsonl;
 mod lines;
 mod load;
 mod parquet;
 pub mod permutation;
+pub mod row;
 pub mod sampler;
 mod selection;
 mod split;
@@ -25,13 +28,16 @@ mod store;
 pub mod table;
 pub mod text;
 
+pub(crate) use bytes::cache_folder;
 pub use dataset::Dataset;
 pub use episodes::Episodes;
 pub use fingerprint::fingerprint;
 pub use images::Part;
-pub use load::{Source, load, unlabelled};
+pub use load::{Source, first_examples, load, unlabelled};
 pub use permutation::Permutation;
+pub use row::Columns;
 pub use sampler::{Sampler, Shuffled, split_micro_batches};
 pub use store::UNCOUNTED;
-pub use table::Columns;
+pub use table::may_have_header;
 pub use text::Tokenizer;
+pub use text::settings::FILE as TOKENIZER_SETTINGS;

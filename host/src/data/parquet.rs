@@ -13,7 +13,7 @@ use ::parquet::record::reader::RowIter;
 use ::parquet::schema::types::{Type, TypePtr};
 
 use super::guard;
-use super::table::{Columns, Labels, Row, data_error, list, no_label, shortened, word_row};
+use super::row::{Columns, Labels, Row, data_error, list, no_label, shortened, word_row};
 use crate::{Error, Result};
 
 /// The rows of a Parquet file.

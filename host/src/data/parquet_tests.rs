@@ -7,7 +7,8 @@ use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use miette::Diagnostic;
 
-use super::super::table::{Rows, Words};
+use super::super::row::Words;
+use super::super::table::Rows;
 use super::*;
 
 /// The values of a column; `None` is null.
@@ -64,7 +65,7 @@ fn read(content: &[u8], columns: &Columns) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
     std::fs::write(&path, content).unwrap();
-    Rows::open(&path, columns, Labels::Read)?.collect()
+    Rows::open(&path, columns, None, Labels::Read)?.collect()
 }
 
 /// Rows as `line text|pair label`.

@@ -8,92 +8,22 @@
 //!
 //! In JSONL and Parquet the text may be a list of words, and the label then a list of as many labels.
 //!
-//! A TSV or CSV file has a header if its first row names the wanted columns (`text` and `label`, unless [`Columns`] says
-//! otherwise); without a header, column 1 is the text and column 2 the label. A column `text_pair` is read where there is one.
-//! Blank lines are skipped. Labels are trimmed and must not be empty; texts are left as they are and may be empty.
+//! A TSV or CSV file has a header if its first row names the wanted columns (`text` and `label` in any letter case, unless
+//! [`Columns`] says otherwise); without a header, column 1 is the text and column 2 the label. A first row that may be a header or
+//! an example is refused until the run file says which ([`header`](super::header)). A column `text_pair` is read where there is one.
+//! Each row has as many cells as the first. Blank lines are skipped. Labels are trimmed and must not be empty; texts are left as
+//! they are and may be empty.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::csv::CsvRows;
+use super::header::{First, Places, first_row};
 use super::jsonl::JsonRows;
-use super::lines::{Lines, csv_cells};
+use super::lines::Lines;
 use super::parquet::ParquetRows;
+use super::row::{Columns, Labels, Row, data_error, no_label};
 use crate::{Error, Result};
-
-/// Which columns are read: names, or numbers from 1 as strings where the file has no header.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Columns {
-    /// The text; `text` by default.
-    pub text: Option<String>,
-    /// The second text of a pair; `text_pair` by default, where there is such a column.
-    pub text_pair: Option<String>,
-    /// The label, or the value to predict; `label` by default.
-    pub label: Option<String>,
-}
-
-impl Columns {
-    /// The text's column.
-    pub(super) fn text(&self) -> &str {
-        self.text.as_deref().unwrap_or("text")
-    }
-
-    /// The second text's column.
-    pub(super) fn text_pair(&self) -> &str {
-        self.text_pair.as_deref().unwrap_or("text_pair")
-    }
-
-    /// The label's column.
-    pub(super) fn label(&self) -> &str {
-        self.label.as_deref().unwrap_or("label")
-    }
-
-    /// The columns as they stand in a run file.
-    fn given(&self) -> impl Iterator<Item = &str> {
-        [&self.text, &self.text_pair, &self.label].into_iter().flatten().map(String::as_str)
-    }
-}
-
-/// One example as it stands in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The line it begins on, or in Parquet its number, from 1.
-    pub line: u64,
-    /// The text; may be empty.
-    pub text: String,
-    /// The second text of a pair.
-    pub pair: Option<String>,
-    /// The label or value, trimmed, never empty; empty where labels are not read.
-    pub label: String,
-    /// The words, where the text is a list of them; `text` and `label` are empty then.
-    pub words: Option<Words>,
-}
-
-impl Row {
-    /// Bytes of its text.
-    pub(super) fn bytes(&self) -> usize {
-        let words = self.words.as_ref().map_or(0, |row| row.words.iter().map(String::len).sum());
-        self.text.len() + self.pair.as_ref().map_or(0, String::len) + words
-    }
-}
-
-/// A text that comes as words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Words {
-    /// The words, at least one.
-    pub words: Vec<String>,
-    /// The label of each word, trimmed, never empty; none where labels are not read.
-    pub labels: Vec<String>,
-}
-
-/// Whether rows need a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Labels {
-    /// Every row has one.
-    Read,
-    /// There may be none, and where there is one it is not looked at.
-    Unread,
-}
 
 const FORMATS: &str = "known are .tsv (cells between tabs, no quoting), .csv, .jsonl and .parquet";
 
@@ -103,31 +33,35 @@ pub struct Rows {
     cells: Cells,
     path: PathBuf,
     columns: Columns,
+    header: Option<bool>,
     labels: Labels,
-    places: Option<Places>,
+    /// The first row of a TSV or CSV file, and how many cells it has.
+    first: Option<(First, usize)>,
     rows: u64,
     failed: bool,
 }
 
-/// Where the wanted cells stand in a row of a TSV or CSV file, from 0.
-#[derive(Clone, Copy, Debug)]
-struct Places {
-    text: usize,
-    pair: Option<usize>,
-    label: Option<usize>,
+/// Whether a file's name is that of a table without names of its own, whose first row may be a header.
+pub fn may_have_header(path: &Path) -> bool {
+    matches!(extension(path).as_str(), "tsv" | "csv")
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
 #[derive(Debug)]
 enum Cells {
     Tsv(Lines),
-    Csv(Lines),
+    Csv(Box<CsvRows>),
     Jsonl(JsonRows),
     Parquet(ParquetRows),
 }
 
 impl Rows {
-    /// Opens a file; its extension tells the format. Errors where it is missing, a folder, or of an unknown format.
-    pub fn open(path: &Path, columns: &Columns, labels: Labels) -> Result<Self> {
+    /// Opens a file; its extension tells the format. `header` says whether the first row of a TSV or CSV file is one, where it is
+    /// said. Errors where the file is missing, a folder, or of an unknown format.
+    pub fn open(path: &Path, columns: &Columns, header: Option<bool>, labels: Labels) -> Result<Self> {
         let wrong = |message: String, help: &str| data_error(path, None, message).with_help(help);
         let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => wrong(
@@ -139,15 +73,14 @@ impl Rows {
         if metadata.is_dir() {
             return Err(wrong("is a folder, not a file".into(), &format!("name one file in it; {FORMATS}")));
         }
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let open = || {
             File::open(path).map_err(|error| {
                 wrong(format!("cannot be read: {error}"), "check the permissions of the file and its folders")
             })
         };
-        let cells = match extension.as_str() {
+        let cells = match extension(path).as_str() {
             "tsv" => Cells::Tsv(Lines::new(open()?)),
-            "csv" => Cells::Csv(Lines::new(open()?)),
+            "csv" => Cells::Csv(Box::new(CsvRows::new(open()?))),
             "jsonl" | "ndjson" => Cells::Jsonl(JsonRows::new(open()?, columns, labels)),
             "parquet" => Cells::Parquet(ParquetRows::open(open()?, path, columns, labels)?),
             "" => return Err(wrong("has no extension, so its format is not known".into(), FORMATS)),
@@ -157,8 +90,9 @@ impl Rows {
             cells,
             path: path.to_owned(),
             columns: columns.clone(),
+            header,
             labels,
-            places: None,
+            first: None,
             rows: 0,
             failed: false,
         })
@@ -168,17 +102,26 @@ impl Rows {
         let path = &self.path;
         let cells = match &mut self.cells {
             Cells::Tsv(lines) => tsv_cells(lines, path)?,
-            Cells::Csv(lines) => csv_cells(lines, path)?,
+            Cells::Csv(rows) => rows.next_row(path)?,
             Cells::Jsonl(rows) => return rows.next_row(path, &self.columns),
             Cells::Parquet(rows) => return rows.next_row(path, &self.columns),
         };
         let Some((line, cells)) = cells else { return Ok(None) };
-        if let Some(places) = self.places {
-            return table_row(path, line, &cells, places).map(Some);
+        if let Some((first, width)) = &self.first {
+            if cells.len() != *width {
+                return Err(uneven(path, line, cells.len(), *width));
+            }
+            return table_row(path, line, &cells, first.places).map(Some);
         }
-        let (places, header) = find_places(path, line, &cells, &self.columns, self.labels)?;
-        self.places = Some(places);
-        if header { self.next_row() } else { table_row(path, line, &cells, places).map(Some) }
+        let first = first_row(path, line, &cells, &self.columns, self.header, self.labels)?;
+        let (places, is_header) = (first.places, first.is_header);
+        self.first = Some((first, cells.len()));
+        if is_header { self.next_row() } else { table_row(path, line, &cells, places).map(Some) }
+    }
+
+    /// The first row of a TSV or CSV file, once it was read.
+    pub(super) fn first(&self) -> Option<&First> {
+        self.first.as_ref().map(|(first, _)| first)
     }
 }
 
@@ -191,7 +134,7 @@ impl Iterator for Rows {
         }
         let row = match self.next_row() {
             Ok(None) if self.rows == 0 => {
-                let what = if self.places.is_some() { "has a header but no rows" } else { "is empty" };
+                let what = if self.first.is_some() { "has a header but no rows" } else { "is empty" };
                 let needed = if self.labels == Labels::Read { "a text and a label" } else { "a text" };
                 Err(data_error(&self.path, None, what).with_help(format!("it needs at least one row with {needed}")))
             }
@@ -203,116 +146,45 @@ impl Iterator for Rows {
     }
 }
 
-pub(super) fn data_error(path: &Path, line: Option<u64>, message: impl Into<String>) -> Error {
-    Error::Data { file: path.to_owned(), line, message: message.into(), help: None }
-}
-
-pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
 /// The cells of the next row that is not blank, and its line.
 fn tsv_cells(lines: &mut Lines, path: &Path) -> Result<Option<(u64, Vec<String>)>> {
     let row = lines.next_line(path)?;
     Ok(row.map(|(line, text)| (line, text.split('\t').map(str::to_owned).collect())))
 }
 
-/// Where the wanted columns stand, and whether the first row is a header.
-fn find_places(path: &Path, line: u64, first: &[String], columns: &Columns, labels: Labels) -> Result<(Places, bool)> {
-    let find = |name: &str| first.iter().position(|cell| cell.trim() == name);
-    let number = |name: &str| name.parse::<usize>().ok().filter(|&number| number > 0);
-    let (text, label) = (find(columns.text()), find(columns.label()));
-    let read = labels == Labels::Read;
-    if let Some(text) = text.filter(|_| label.is_some() || !read) {
-        let pair = find(columns.text_pair());
-        return match (&columns.text_pair, pair) {
-            (Some(name), None) => Err(missing(path, line, name, first)),
-            _ => Ok((Places { text, pair, label: label.filter(|_| read) }, true)),
-        };
-    }
-    if columns.given().next().is_some() && columns.given().all(|name| number(name).is_some()) {
-        let place = |name: &Option<String>, default: usize| name.as_deref().and_then(number).unwrap_or(default) - 1;
-        let pair = columns.text_pair.as_deref().and_then(number).map(|number| number - 1);
-        return Ok((
-            Places { text: place(&columns.text, 1), pair, label: read.then(|| place(&columns.label, 2)) },
-            false,
-        ));
-    }
-    if columns.given().next().is_none() && text.is_none() && label.is_none() {
-        return Ok((Places { text: 0, pair: None, label: read.then_some(1) }, false));
-    }
-    // It looks like a header, or must be one, and a column is not there.
-    Err(missing(path, line, if text.is_none() { columns.text() } else { columns.label() }, first))
+/// A row that has more or fewer cells than the first: what stands in its cells is not what should.
+fn uneven(path: &Path, line: u64, has: usize, width: usize) -> Error {
+    let tabs = extension(path) == "tsv";
+    let help = match (has > width, tabs) {
+        (true, true) => {
+            "a tab inside a text ends its cell: write a space for it, or save the file as .csv with the text in quotes"
+        }
+        (true, false) => "put a text that has a comma in quotes, \"good, but long\", or save the file as .tsv",
+        (false, true) => "are the cells separated by tabs, and is the row on one line?",
+        (false, false) => "are the cells separated by commas, and is a text of several lines in quotes?",
+    };
+    data_error(path, Some(line), format!("this row has {}, and the first row has {width}", cells(has))).with_help(help)
 }
 
-fn missing(path: &Path, line: u64, name: &str, first: &[String]) -> Error {
-    let there = list(first.iter().take(20).map(|cell| shortened(cell.trim())));
-    data_error(path, Some(line), format!("there is no column `{name}`; the first row has {there}"))
-        .with_help("name the columns in the run file: columns = { text = \"...\", label = \"...\" }; in a file without a header, by number: columns = { text = \"1\", label = \"2\" }")
+fn cells(number: usize) -> String {
+    format!("{number} cell{}", if number == 1 { "" } else { "s" })
 }
 
-/// The beginning of a cell, for messages.
-pub(super) fn shortened(cell: &str) -> &str {
-    match cell.char_indices().nth(40) {
-        Some((end, _)) => &cell[..end],
-        None => cell,
-    }
-}
-
-fn table_row(path: &Path, line: u64, cells: &[String], places: Places) -> Result<Row> {
+fn table_row(path: &Path, line: u64, row: &[String], places: Places) -> Result<Row> {
     let cell = |place: usize, what: &str| {
-        cells.get(place).ok_or_else(|| {
-            let has = if cells.len() == 1 { "1 column".into() } else { format!("{} columns", cells.len()) };
-            data_error(path, Some(line), format!("this row has {has}; the {what} should stand in column {}", place + 1))
+        row.get(place).ok_or_else(|| {
+            let message = format!("this row has {}; the {what} should stand in column {}", cells(row.len()), place + 1);
+            data_error(path, Some(line), message)
                 .with_help("are the cells separated as the file's extension says: by tabs in .tsv, by commas in .csv?")
         })
     };
     let text = cell(places.text, "text")?.clone();
     let pair = places.pair.map(|place| cell(place, "second text").cloned()).transpose()?;
-    let label = places.label.map(|label| cell(label, "label").map(|cell| cell.trim().to_owned())).transpose()?;
+    let label = places.label.map(|place| cell(place, "label").map(|cell| cell.trim().to_owned())).transpose()?;
     if label.as_ref().is_some_and(String::is_empty) {
         return Err(no_label(path, line));
     }
     Ok(Row { line, text, pair, label: label.unwrap_or_default(), words: None })
-}
-
-/// A row of words; without labels where they are not read.
-///
-/// # Errors
-/// No word, a word without a label, another number of labels than of words, or a second text.
-pub(super) fn word_row(
-    path: &Path,
-    line: u64,
-    columns: &Columns,
-    words: Vec<String>,
-    labels: Option<Vec<String>>,
-) -> Result<Row> {
-    let wrong = |message: String, help: &str| Err(data_error(path, Some(line), message).with_help(help));
-    if columns.text_pair.is_some() {
-        return wrong(
-            "this row is a list of words, and those have no second text".into(),
-            "take text_pair out of columns in the run file",
-        );
-    }
-    if words.is_empty() {
-        return wrong("this row has no word".into(), "give it one, or remove the row");
-    }
-    if let Some(labels) = &labels {
-        if labels.len() != words.len() {
-            let message =
-                format!("`{}` has {}, and `{}` has {}", columns.text(), words.len(), columns.label(), labels.len());
-            return wrong(message, "each word has one label: both lists must be as long");
-        }
-        if let Some(place) = labels.iter().position(String::is_empty) {
-            return wrong(format!("word {} of this row has no label", place + 1), "give it one, or remove the row");
-        }
-    }
-    let words = Some(Words { words, labels: labels.unwrap_or_default() });
-    Ok(Row { line, text: String::new(), pair: None, label: String::new(), words })
-}
-
-pub(super) fn no_label(path: &Path, line: u64) -> Error {
-    data_error(path, Some(line), "this row has no label").with_help("give it one, or remove the row")
 }
 
 #[cfg(test)]

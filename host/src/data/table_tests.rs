@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use miette::Diagnostic;
 
+use super::super::row::Words;
 use super::*;
 
 fn columns(text: &str, pair: &str, label: &str) -> Columns {
@@ -9,10 +10,14 @@ fn columns(text: &str, pair: &str, label: &str) -> Columns {
 }
 
 fn read(name: &str, content: &[u8], columns: &Columns) -> Result<Vec<Row>> {
+    read_as(name, content, columns, None, Labels::Read)
+}
+
+fn read_as(name: &str, content: &[u8], columns: &Columns, header: Option<bool>, labels: Labels) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
-    Rows::open(&path, columns, Labels::Read)?.collect()
+    Rows::open(&path, columns, header, labels)?.collect()
 }
 
 /// Rows as `line text|pair label`.
@@ -44,14 +49,15 @@ fn tsv() {
     check("a.tsv", "id\tlabel\ttext\n7\tyes\tgood\n", &none, &["2 good yes"]);
     check("a.tsv", "\u{feff}text\tlabel\r\ngood\t1\r\n\r\nbad\t 0 \r\n", &none, &["2 good 1", "4 bad 0"]);
     check("a.tsv", "a \"stray quote\t1\n\"another\t0\n", &none, &["1 a \"stray quote 1", "2 \"another 0"]);
-    check("a.tsv", "\t1\nb\t0\textra\n", &none, &["1  1", "2 b 0"]);
+    check("a.tsv", "\t1\nb\t0\n", &none, &["1  1", "2 b 0"]);
+    check("a.tsv", "Text\tLABEL\ngood\t1", &none, &["2 good 1"]);
+    check("a.tsv", "TEXT\ttext\tlabel\na\tb\t1", &none, &["2 b 1"]);
     check("a.TSV", "a\t1\n", &none, &["1 a 1"]);
     check("a.tsv", "text\ttext_pair\tlabel\na\tb\t4.5\n", &none, &["2 a|b 4.5"]);
     check("a.tsv", "text\ttext_pair\tscore\na\tb\t4.5\n", &columns("", "", "score"), &["2 a|b 4.5"]);
     check("a.tsv", "q1\tq2\ty\na\tb\t1\n", &columns("q1", "q2", "y"), &["2 a|b 1"]);
     check("a.tsv", "x\ta\tb\tl\n", &columns("2", "3", "4"), &["1 a|b l"]);
     check("a.tsv", "x\ta\n", &columns("2", "", "1"), &["1 a x"]);
-    check("a.tsv", "text\tlabel\n", &columns("1", "", "2"), &["1 text label"]);
 }
 
 #[test]
@@ -89,9 +95,9 @@ fn what_is_wrong_is_said_with_its_line() {
         "a.tsv",
         b"a\t1\nb\n",
         &none,
-        ":2: this row has 1 column; the label should stand in column 2 (are the cells separated",
+        ":2: this row has 1 cell, and the first row has 2 (are the cells separated",
     );
-    check_error("a.csv", b"a\t1\n", &none, ":1: this row has 1 column; the label should stand in column 2");
+    check_error("a.csv", b"a\t1\n", &none, ":1: this row has 1 cell; the label should stand in column 2");
     check_error("a.tsv", b"a\t1\nb\t \n", &none, ":2: this row has no label (give it one");
     check_error("a.tsv", b"a\t1\nb\xff\t0\n", &none, ":2: this line is not valid UTF-8 (convert");
     check_error(
@@ -117,7 +123,7 @@ fn what_is_wrong_is_said_with_its_line() {
         "a.tsv",
         b"a\t1\n",
         &columns("1", "3", "2"),
-        ":1: this row has 2 columns; the second text should stand in column 3",
+        ":1: this row has 2 cells; the second text should stand in column 3",
     );
     check_error(
         "a.csv",
@@ -151,11 +157,122 @@ fn what_is_wrong_is_said_with_its_line() {
     check_error("data", b"a", &none, ": has no extension");
 }
 
+/// A comma too many makes another label of what follows it, and no row is read so.
+#[test]
+fn every_row_has_as_many_cells_as_the_first() {
+    let none = Columns::default();
+    let named = columns("t", "", "l");
+    let numbers = columns("2", "", "3");
+    let check = |separator: &str, head: &str, row: &str, columns: &Columns, expected: &str| {
+        let name = if separator == "," { "a.csv" } else { "a.tsv" };
+        let content = format!("{head}\n{row}\n").replace(',', separator);
+        for labels in [Labels::Read, Labels::Unread] {
+            let error = read_as(name, content.as_bytes(), columns, None, labels).unwrap_err().to_string();
+            assert!(error.contains(expected), "{content:?} {labels:?}: {error}");
+        }
+    };
+    for separator in [",", "\t"] {
+        for (head, columns) in [("text,label", &none), ("good,1", &none), ("t,l", &named)] {
+            check(separator, head, "long, but good,1", columns, ":2: this row has 3 cells, and the first row has 2");
+            check(separator, head, "good,1,", columns, ":2: this row has 3 cells, and the first row has 2");
+            check(separator, head, "good", columns, ":2: this row has 1 cell, and the first row has 2");
+        }
+        for head in ["id,t,l", "7,good,1"] {
+            let columns = if head == "7,good,1" { &numbers } else { &named };
+            check(separator, head, "8,long, but good,1", columns, ":2: this row has 4 cells, and the first row has 3");
+            check(separator, head, "8,good", columns, ":2: this row has 2 cells, and the first row has 3");
+        }
+        // Nothing says which of three cells is the text.
+        check(
+            separator,
+            "long, but good,1",
+            "bad,0",
+            &none,
+            ":1: this row has 3 cells, and nothing says which is the text",
+        );
+    }
+    let one_column = read_as("a.csv", b"good\nlong, but good\n", &none, None, Labels::Unread).unwrap_err();
+    assert!(one_column.to_string().ends_with(":2: this row has 2 cells, and the first row has 1"), "{one_column}");
+    check_error(
+        "a.csv",
+        b"a,1\nb, but c,0\n",
+        &none,
+        ":2: this row has 3 cells, and the first row has 2 (put a text that has a comma in quotes",
+    );
+}
+
+#[test]
+fn a_first_row_of_names_is_no_example_in_silence() {
+    let none = Columns::default();
+    let in_doubt = |name: &str, content: &str, columns: &Columns, labels: Labels| {
+        let error = read_as(name, content.as_bytes(), columns, None, labels).unwrap_err();
+        assert!(error.to_string().contains("the first row may be a header or an example"), "{content:?}: {error}");
+        let help = error.help().unwrap().to_string();
+        assert!(
+            ["as a header: ", "as an example: ", "header = true", "--header"].iter().all(|part| help.contains(part))
+        );
+    };
+    for head in ["sentence,sentiment", "Review,Class", "Review Text,target", "\"sentence\",\"sentiment\"", "0,1"] {
+        in_doubt("a.csv", &format!("{head}\ngood,1\n"), &none, Labels::Read);
+        in_doubt("a.csv", &format!("{head}\ngood,1\n"), &columns("1", "", "2"), Labels::Read);
+        in_doubt("a.csv", &format!("{head}\ngood,1\n"), &none, Labels::Unread);
+    }
+    in_doubt("a.tsv", "\"sentence\"\t\"sentiment\"\ngood\t1\n", &none, Labels::Read);
+    for head in ["sentence", "Review", "comment_text"] {
+        in_doubt("a.csv", &format!("{head}\ngood\n"), &none, Labels::Unread);
+    }
+    // Both are said by the run file.
+    let said = |header: bool, columns: &Columns, content: &str| {
+        let rows = read_as("a.csv", content.as_bytes(), columns, Some(header), Labels::Read)?;
+        Ok::<_, Error>(
+            rows.into_iter().map(|row| format!("{} {} {}", row.line, row.text, row.label)).collect::<Vec<_>>(),
+        )
+    };
+    let content = "sentence,sentiment\ngood,1\n";
+    for columns in [&none, &columns("1", "", "2")] {
+        assert_eq!(said(true, columns, content).unwrap(), ["2 good 1"]);
+        assert_eq!(said(false, columns, content).unwrap(), ["1 sentence sentiment", "2 good 1"]);
+    }
+    assert_eq!(said(false, &none, "text,label\ngood,1\n").unwrap(), ["1 text label", "2 good 1"]);
+    assert_eq!(said(true, &none, "sentence,label\ngood,1\n").unwrap(), ["2 good 1"]);
+    assert_eq!(said(true, &columns("b", "", "c"), "a,b,c\n7,good,1\n").unwrap(), ["2 good 1"]);
+    for (header, columns, content, expected) in [
+        (true, &none, "a,b,c\n7,good,1\n", "this row has 3 cells, and nothing says which is the text"),
+        (true, &none, "id,sentence,label\n7,good,1\n", "there is no column `text`"),
+        (false, &columns("t", "", "l"), "t,l\ngood,1\n", "columns are named `t`, `l`, and header = false"),
+    ] {
+        let error = said(header, columns, content).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    check_error("a.csv", b"text,text,label\na,b,1\n", &none, ":1: columns 1 and 2 are both named `text`");
+    check_error("a.csv", b"Text,TEXT,label\na,b,1\n", &none, ":1: columns 1 and 2 are both named `TEXT`");
+}
+
+/// Semicolons or tabs in a .csv, commas in a .tsv.
+#[test]
+fn another_separator_is_named() {
+    let none = Columns::default();
+    for (name, content, separator) in [
+        ("a.csv", "text;label\ngood;1\n", "';'"),
+        ("a.csv", "sentence\tlabel\ngood\t1\n", "'\\t'"),
+        ("a.tsv", "text,label\ngood,1\n", "','"),
+    ] {
+        for labels in [Labels::Read, Labels::Unread] {
+            let error = read_as(name, content.as_bytes(), &none, None, labels).unwrap_err().to_string();
+            assert!(error.contains(&format!("{separator} seems to separate its cells")), "{error}");
+        }
+        let named = columns("text", "", "label");
+        let error = read_as(name, content.as_bytes(), &named, None, Labels::Read).unwrap_err().to_string();
+        assert!(error.contains("seems to separate its cells"), "{error}");
+    }
+    check_error("a.csv", b"good;1\nbad;0\n", &none, ":1: this row has 1 cell; the label should stand in column 2");
+}
+
 #[test]
 fn folders_and_missing_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let check = |name: &str, expected: &str| {
-        let error = Rows::open(&folder.path().join(name), &Columns::default(), Labels::Read).unwrap_err();
+        let error = Rows::open(&folder.path().join(name), &Columns::default(), None, Labels::Read).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.help().is_some());
     };
@@ -168,7 +285,7 @@ proptest::proptest! {
     /// Whatever a CSV writer writes is read back.
     #[test]
     fn csv_is_read_back(rows in proptest::collection::vec(("[ -~\\n\"]{0,12}", "[a-z\",\\n]{0,5}[a-z]"), 1..20)) {
-        let mut writer = csv::Writer::from_writer(Vec::new());
+        let mut writer = ::csv::Writer::from_writer(Vec::new());
         for (text, label) in &rows {
             writer.write_record([text, label]).unwrap();
         }
@@ -195,7 +312,7 @@ fn without_labels_the_same_files_and_files_of_texts_alone_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
-        let rows: Vec<Row> = Rows::open(&path, columns, Labels::Unread).unwrap().collect::<Result<_>>().unwrap();
+        let rows: Vec<Row> = Rows::open(&path, columns, None, Labels::Unread).unwrap().collect::<Result<_>>().unwrap();
         assert!(rows.iter().all(|row| row.label.is_empty()));
         let show =
             |row: Row| format!("{} {}{}", row.line, row.text, row.pair.map(|p| format!("|{p}")).unwrap_or_default());

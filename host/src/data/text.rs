@@ -1,5 +1,6 @@
-//! Texts to token ids, by the model's tokenizer.json.
+//! Texts to token ids, by the model's tokenizer.json and what tokenizer_config.json says beside it.
 
+pub(crate) mod settings;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -8,8 +9,9 @@ use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
 
 use super::guard::guarded;
-use super::table::shortened;
+use super::row::{data_error, shortened};
 use crate::{Error, Result};
+use settings::Settings;
 
 /// Tokens beyond the longest length that are made of a text that has more: where its beginning ends, tokens may differ
 /// from those of the whole text.
@@ -23,6 +25,10 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     max_tokens: usize,
+    /// The side where texts are cut.
+    side: TruncationDirection,
+    /// Whether the texts of a pair are told apart.
+    token_types: bool,
 }
 
 /// What a text became.
@@ -40,7 +46,10 @@ pub struct Tokens {
 
 impl Tokenizer {
     /// Reads a tokenizer.json. Texts become at most `max_tokens` tokens, special ones included; of a pair the longer
-    /// text is cut first. Errors where the file is missing or broken, or where `max_tokens` leaves no room for a text.
+    /// text is cut first. What tokenizer_config.json says beside it is done as Transformers' AutoTokenizer does it.
+    ///
+    /// # Errors
+    /// Where a file is missing or broken, or says what is not understood, or where the longest length leaves no room for a text.
     pub fn load(path: &Path, max_tokens: usize) -> Result<Self> {
         let wrong = |message: String, help: String| Error::Data {
             file: path.to_owned(),
@@ -66,7 +75,16 @@ impl Tokenizer {
         })?;
         let mut inner =
             parse(&bytes).map_err(|error| wrong(format!("is no tokenizer that can be read: {error}"), save.clone()))?;
+        let settings = Settings::read(folder)?;
+        settings.apply(&mut inner)?;
+        let (side, token_types) = (settings.side(&inner)?, settings.token_types()?);
         let special = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
+        let longest = settings.longest()?.unwrap_or(usize::MAX);
+        if longest <= special {
+            let message =
+                format!("model_max_length is {longest}, and the tokenizer alone adds up to {special} special tokens");
+            return Err(data_error(settings.file(), None, message).with_help("raise it, or take it out"));
+        }
         if max_tokens <= special {
             return Err(Error::Usage {
                 message: format!(
@@ -75,14 +93,16 @@ impl Tokenizer {
                 help: Some("raise max_tokens".into()),
             });
         }
+        let max_tokens = max_tokens.min(longest);
         inner
             .with_padding(None)
             .with_truncation(Some(TruncationParams {
                 max_length: max_tokens.saturating_add(MARGIN),
+                direction: side,
                 ..TruncationParams::default()
             }))
             .map_err(|error| wrong(error.to_string(), "raise max_tokens".into()))?;
-        Ok(Self { inner, path: path.to_owned(), max_tokens })
+        Ok(Self { inner, path: path.to_owned(), max_tokens, side, token_types })
     }
 
     /// The file it was read from.
@@ -104,9 +124,14 @@ impl Tokenizer {
 
     /// Token ids of a text without special tokens, as many as the longest length at most.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = guarded(|| self.encode_beginning(text));
+        let encoding = guarded(|| self.encode_kept(text));
         let encoding = encoding.unwrap_or_else(|| Err(self.failed(text, &DAMAGED.into())))?;
         Ok(encoding.get_ids()[..encoding.len().min(self.max_tokens)].to_vec())
+    }
+
+    /// The segment of each token.
+    fn types(&self, encoding: &Encoding) -> Vec<u32> {
+        if self.token_types { encoding.get_type_ids().to_vec() } else { vec![0; encoding.len()] }
     }
 
     fn failed(&self, text: &str, error: &tokenizers::Error) -> Error {
@@ -123,19 +148,19 @@ impl Tokenizer {
     }
 
     fn encode_pair(&self, text: &str, pair: Option<&str>) -> Result<Tokens> {
-        let mut first = self.encode_beginning(text)?;
-        let mut second = pair.map(|pair| self.encode_beginning(pair)).transpose()?;
+        let mut first = self.encode_kept(text)?;
+        let mut second = pair.map(|pair| self.encode_kept(pair)).transpose()?;
         let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair.is_some()));
         let lengths = (first.len(), second.as_ref().map_or(0, Encoding::len));
         let kept = cut_longest(lengths, self.max_tokens.saturating_sub(special));
-        keep(&mut first, kept.0);
+        keep(&mut first, kept.0, self.side);
         if let Some(second) = &mut second {
-            keep(second, kept.1);
+            keep(second, kept.1, self.side);
         }
         let encoding = self.inner.post_process(first, second, true).map_err(|error| self.failed(text, &error))?;
         Ok(Tokens {
             ids: encoding.get_ids().to_vec(),
-            types: encoding.get_type_ids().to_vec(),
+            types: self.types(&encoding),
             truncated: kept != lengths,
             begins: Vec::new(),
         })
@@ -143,13 +168,13 @@ impl Tokenizer {
 
     /// Tokens of a text without special tokens: all, or where there are more, some beyond the longest length.
     ///
-    /// Of a long text only the beginning is looked at: the tokenizer keeps some hundred bytes for each byte of its
-    /// text. Tokens depend on what stands near them, so the margin makes up for the end of the beginning.
-    fn encode_beginning(&self, text: &str) -> Result<Encoding> {
+    /// Of a long text only the beginning is looked at, or the end where beginnings are cut off: the tokenizer keeps some hundred
+    /// bytes for each byte of its text. Tokens depend on what stands near them, so the margin makes up for the cut.
+    fn encode_kept(&self, text: &str) -> Result<Encoding> {
         let wanted = self.max_tokens.saturating_add(MARGIN);
         let mut bytes = wanted.saturating_mul(BYTES_PER_TOKEN);
         loop {
-            let part = beginning(text, bytes);
+            let part = part(text, bytes, self.side);
             let mut encoding = self.inner.encode_fast(part, false).map_err(|error| self.failed(text, &error))?;
             encoding.take_overflowing();
             if part.len() == text.len() || encoding.len() >= wanted {
@@ -168,6 +193,25 @@ fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, tokenizers::Error> {
     // The crate panics on some files that are cut off.
     serde_json::from_slice::<serde::de::IgnoredAny>(bytes)?;
     guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).unwrap_or_else(|| Err(DAMAGED.into()))
+}
+
+/// At most so many bytes of a text: those that are kept where it is cut on this side.
+fn part(text: &str, bytes: usize, side: TruncationDirection) -> &str {
+    match side {
+        TruncationDirection::Right => beginning(text, bytes),
+        TruncationDirection::Left => end(text, bytes),
+    }
+}
+
+/// The last bytes of a text, at most so many, and whole words where it has spaces.
+fn end(text: &str, bytes: usize) -> &str {
+    if text.len() <= bytes {
+        return text;
+    }
+    let begin = text.len() - bytes;
+    let begin = (begin..=text.len()).find(|&begin| text.is_char_boundary(begin)).unwrap_or(text.len());
+    let begin = text[begin..].find(char::is_whitespace).map_or(begin, |space| begin + space);
+    &text[begin..]
 }
 
 /// At most so many bytes of a text, and whole words where it has spaces.
@@ -193,9 +237,9 @@ fn cut_longest((first, second): (usize, usize), room: usize) -> (usize, usize) {
     }
 }
 
-/// Cuts an encoding to its first tokens.
-fn keep(encoding: &mut Encoding, tokens: usize) {
-    encoding.truncate(tokens, 0, TruncationDirection::Right);
+/// Cuts an encoding to so many tokens, on this side.
+fn keep(encoding: &mut Encoding, tokens: usize, side: TruncationDirection) {
+    encoding.truncate(tokens, 0, side);
     // What was cut off would be combined with what is cut off from a second text.
     encoding.take_overflowing();
 }
@@ -262,9 +306,11 @@ pub(super) mod tests {
         let mut theirs = tokenizers::Tokenizer::from_file(&path).unwrap();
         theirs.with_padding(None).with_truncation(None).unwrap();
         let text = |words: usize| (0..words).map(|i| ["a ", "b ", "c ", "d "][i % 4]).collect::<String>();
-        for max_tokens in [4, 5, 8, 9] {
+        for (max_tokens, side) in [4, 5, 8, 9].into_iter().flat_map(|most| [(most, "left"), (most, "right")]) {
+            std::fs::write(folder.path().join(settings::FILE), format!("{{\"truncation_side\": \"{side}\"}}")).unwrap();
             let ours = Tokenizer::load(&path, max_tokens).unwrap();
-            let truncation = TruncationParams { max_length: max_tokens - 3, ..TruncationParams::default() };
+            let direction = if side == "left" { TruncationDirection::Left } else { TruncationDirection::Right };
+            let truncation = TruncationParams { max_length: max_tokens - 3, direction, ..TruncationParams::default() };
             for (a, b) in (0..12).flat_map(|a| (0..12).map(move |b| (a, b))) {
                 let (first, second) = (text(a), text(b));
                 let encode = |text: &str| theirs.encode(text, false).unwrap();
@@ -312,6 +358,15 @@ pub(super) mod tests {
         for (tokens, (ids, truncated)) in encoded.iter().zip(expected) {
             assert_eq!((tokens.ids.as_slice(), tokens.truncated), (ids, truncated));
         }
+        // Cut on the left, no more than its end.
+        std::fs::write(folder.path().join(settings::FILE), "{\"truncation_side\": \"left\"}").unwrap();
+        let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 8).unwrap();
+        let early = "a b c d a b c d ".to_owned() + &"x".repeat(100_000);
+        let encoded = tokenizer.encode(&[(&words, None), (&words, Some(&words)), (&early, None)]).unwrap();
+        let expected: [&[u32]; 3] = [&[1, 5, 6, 3, 4, 5, 6, 2], &[1, 5, 6, 2, 4, 5, 6, 2], &[1, 6, 3, 4, 5, 6, 0, 2]];
+        for (tokens, ids) in encoded.iter().zip(expected) {
+            assert_eq!((tokens.ids.as_slice(), tokens.truncated), (ids, true));
+        }
         assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     }
 
@@ -321,6 +376,12 @@ pub(super) mod tests {
         check("one two", 7, "one two");
         check("one two", 6, "one");
         check("one two", 2, "on");
+        check("ééé", 3, "é");
+        check("é", 1, "");
+        let check = |text, bytes, expected| assert_eq!(end(text, bytes), expected);
+        check("one two", 7, "one two");
+        check("one two", 5, " two");
+        check("one two", 2, "wo");
         check("ééé", 3, "é");
         check("é", 1, "");
     }

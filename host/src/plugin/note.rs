@@ -15,6 +15,7 @@ use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
 use sha2::{Digest, Sha256};
 
 use super::bridge::ops;
+use crate::report::numbers::hexadecimal;
 use crate::{Error, Result};
 
 /// Comma- or colon-separated SHA-256 digests; where it is set, only files with one of them are opened.
@@ -263,15 +264,6 @@ fn check_note(text: &[u8]) -> Result<PluginNote, Refusal> {
         );
     }
     Ok(note)
-}
-
-/// Bytes as lower-case hexadecimal.
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -5,29 +5,109 @@
 //! write to, leaves nothing behind, and cannot change. It stays open, as does the library: nothing could say when the last
 //! pointer into it is gone.
 
-use std::ffi::c_void;
+use std::collections::HashMap;
+use std::fmt;
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use abi_stable::library::{AbiHeaderRef, ROOT_MODULE_LOADER_NAME_WITH_NUL};
 use abi_stable::std_types::{RResult, RStr};
+use fthost_plugin_api::abi::borrow::collect_text;
+use fthost_plugin_api::abi::draft::about::{ABOUT_DRAFT, AboutDraft};
+use fthost_plugin_api::abi::growth::Theirs;
 use fthost_plugin_api::abi::root::{Root_Ref, WANT_V1};
-use fthost_plugin_api::abi::tables::{ABI_MAJOR, ENTRY_V1, EntryV1, OK, PluginApi};
+use fthost_plugin_api::abi::tables::{ABI_MAJOR, ENTRY_V1, EntryV1, OK, PluginApi, Str};
+use fthost_plugin_api::field;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use super::bridge::{host_api::HOST_API, session};
+use super::note;
+use super::opened::Plugin;
 use crate::{Error, Result};
+
+/// Plugins of this process by the SHA-256 of their files: one content is opened once.
+static OPENED: Mutex<Option<HashMap<String, Plugin>>> = Mutex::new(None);
+
+impl Plugin {
+    /// Opens a file. The same content gives the same plugin, wherever it lies.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or why the plugin refused, in one sentence.
+    pub fn open(path: &Path) -> Result<Self> {
+        let checked = note::check(path)?;
+        // Held while opening, so that two threads do not open one content twice.
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = opened.get_or_insert_default();
+        if let Some(plugin) = opened.get(&checked.sha256) {
+            return Ok(plugin.clone());
+        }
+        let api = open(path, &checked.bytes)?;
+        let plugin = Self::describe(path.to_owned(), checked.sha256.clone(), api)?;
+        opened.insert(checked.sha256, plugin.clone());
+        Ok(plugin)
+    }
+
+    /// The methods that are linked into this program, `None` where there are none.
+    ///
+    /// # Errors
+    /// Where two of them have one name.
+    pub fn built_in() -> Result<Option<Self>> {
+        let wrong = |text: &dyn fmt::Display| Error::plugin(format!("the built-in methods cannot be used: {text}"));
+        let api = fthost_plugin_api::builtin(&HOST_API).map_err(|error| wrong(&error))?;
+        check_major(api).map_err(|text| wrong(&text))?;
+        let plugin = Self::describe(PathBuf::from("built-in"), String::new(), api)?;
+        Ok(Some(plugin).filter(|plugin| !plugin.info().methods.is_empty()))
+    }
+
+    pub(super) fn describe(path: PathBuf, sha256: String, api: Theirs<'static, PluginApi>) -> Result<Self> {
+        let wrong = |text: String| Error::plugin(format!("{} cannot say what it holds: {text}", path.display()));
+        let _ = session::take_reported();
+        let describe = api.need(field!(PluginApi, describe)).map_err(|error| wrong(error.to_string()))?;
+        // SAFETY: the plugin's own function, with a sink that lives for the call.
+        let (status, text) = collect_text(|sink| unsafe { describe(sink) });
+        if status != OK {
+            return Err(wrong(session::take_reported().unwrap_or_else(|| format!("status {status}"))));
+        }
+        let info = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        Ok(Self::new(path, sha256, info, api))
+    }
+
+    /// What a person should know of it, where it has the draft by which plugins say that.
+    ///
+    /// # Errors
+    /// Where it fails to say it.
+    pub fn about(&self) -> Result<Option<String>> {
+        let Some(get_extension) = self.api().get(field!(PluginApi, get_extension)) else { return Ok(None) };
+        // SAFETY: the plugin's own function; under this name it gives an `AboutDraft` that lives as long as the process, or null.
+        let about = unsafe { get_extension(Str::new(ABOUT_DRAFT)).cast::<AboutDraft>() };
+        if about.is_null() {
+            return Ok(None);
+        }
+        let wrong = |text: String| Error::plugin(format!("{} fails to say what it is: {text}", self.path().display()));
+        // SAFETY: as above.
+        let text = unsafe { Theirs::new(about) }.and_then(|about| about.need(field!(AboutDraft, text)));
+        let text = text.map_err(|error| wrong(error.to_string()))?;
+        let _ = session::take_reported();
+        // SAFETY: the plugin's own function, with a sink that lives for the call.
+        let (status, said) = collect_text(|sink| unsafe { text(sink) });
+        if status != OK {
+            return Err(wrong(session::take_reported().unwrap_or_else(|| format!("status {status}"))));
+        }
+        Ok(Some(said).filter(|said| !said.is_empty()))
+    }
+}
 
 /// Opens a library from its bytes and connects it. The table lives as long as the process.
 ///
 /// # Errors
 /// The loader's or the plugin's own words, the file named.
-pub(super) fn open(path: &Path, bytes: &[u8]) -> Result<&'static PluginApi> {
+fn open(path: &Path, bytes: &[u8]) -> Result<Theirs<'static, PluginApi>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let file = sealed_copy(&name, bytes).map_err(Error::io(format!("cannot copy the plugin {}", path.display())))?;
     let file = ManuallyDrop::new(file);
@@ -77,7 +157,7 @@ fn source_text(error: &dyn std::error::Error) -> String {
 }
 
 /// Comes in by the abi_stable root where there is one, else by the C entry.
-fn connect(library: &Library) -> Result<&'static PluginApi, String> {
+fn connect(library: &Library) -> Result<Theirs<'static, PluginApi>, String> {
     // SAFETY: under this name abi_stable puts a static whose address is the header; libloading reads it as such.
     let root = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
     let api = match root {
@@ -85,8 +165,8 @@ fn connect(library: &Library) -> Result<&'static PluginApi, String> {
         Err(_) => connect_c(library)?,
     };
     // SAFETY: a plugin gives a table that lives as long as the process, or null.
-    let api = unsafe { api.as_ref() }.ok_or("it gave no table")?;
-    check_table(api)?;
+    let api = unsafe { Theirs::new(api) }.map_err(|error| error.to_string())?;
+    check_major(api)?;
     Ok(api)
 }
 
@@ -113,14 +193,8 @@ fn connect_c(library: &Library) -> Result<*const PluginApi, String> {
     Err(session::take_reported().unwrap_or_else(|| format!("its entry gave status {status} and no reason")))
 }
 
-/// That the table is of this major and has what minor 0 had.
-pub(super) fn check_table(api: &PluginApi) -> Result<(), String> {
-    let least = std::mem::offset_of!(PluginApi, get_extension) + size_of::<*const c_void>();
-    if api.abi_major != ABI_MAJOR {
-        return Err(format!("its table is of ABI {}, this host's of {ABI_MAJOR}", api.abi_major));
-    }
-    if (api.struct_size as usize) < least {
-        return Err(format!("its table has {} bytes where ABI {ABI_MAJOR}.0 has {least}", api.struct_size));
-    }
-    Ok(())
+/// That the table is of this major.
+fn check_major(api: Theirs<'static, PluginApi>) -> Result<(), String> {
+    let major = api.get(field!(PluginApi, abi_major));
+    if major == ABI_MAJOR { Ok(()) } else { Err(format!("its table is of ABI {major}, this host's of {ABI_MAJOR}")) }
 }

@@ -2,7 +2,7 @@
 
 use fthost_plugin_api::abi::borrow::collect_text;
 use fthost_plugin_api::abi::tables::{OK, PluginApi, Str};
-use fthost_plugin_api::{MethodInfo, MethodKind, has_field};
+use fthost_plugin_api::{MethodInfo, MethodKind, field};
 use serde_json::Value;
 
 use super::bridge::session::take_reported;
@@ -16,9 +16,7 @@ impl Plugin {
     /// What the plugin does not support, in its words.
     pub fn options_from_peft(&self, name: &str, config: &Value) -> Result<Value> {
         let wrong = |text: String| Error::plugin(format!("the strategy {name} cannot open this folder: {text}"));
-        let api = self.api();
-        let function = if has_field!(api, PluginApi, options_from_peft) { api.options_from_peft } else { None };
-        let Some(function) = function else {
+        let Some(function) = self.api().get(field!(PluginApi, options_from_peft)) else {
             return Err(wrong(format!("{} opens none", self.path().display())));
         };
         let _ = take_reported();

@@ -1,25 +1,30 @@
 //! The classification report and the confusion matrix, as scikit-learn prints and counts them.
 
-use super::metrics::{self, Scores};
-use super::table::Table;
+use std::cmp::Reverse;
 
-/// Counts of examples by true class (row) and predicted class (column), `[classes, classes]`. The targets and predictions are
-/// below `classes`.
-pub fn confusion_matrix(targets: &[u32], predictions: &[u32], classes: usize) -> Vec<Vec<u64>> {
-    let mut counts = vec![vec![0; classes]; classes];
-    for (&target, &prediction) in targets.iter().zip(predictions) {
-        counts[target as usize][prediction as usize] += 1;
-    }
-    counts
-}
+use super::metrics::{self, ClassMetrics, Scores};
+use super::numbers::count;
+use super::table::Table;
+use super::text::{LINE, shortened};
+
+/// Classes whose report and confusion matrix a terminal still shows.
+const MOST_CLASSES: usize = 20;
+/// Characters of a class's name on it: two of them stand in a line.
+const CLASS: usize = 60;
+/// Confusions that it shows of more.
+const MOST_CONFUSED: usize = 20;
 
 /// Precision, recall, F1 and support of every class that occurs, accuracy and averages: to the character what
 /// `sklearn.metrics.classification_report(y, p, digits=4, zero_division=0)` prints.
-pub fn report(targets: &[u32], predictions: &[u32], labels: &[String]) -> String {
+pub fn report(confusion: &[Vec<u64>], labels: &[String]) -> String {
+    let metrics = metrics::of_confusion(confusion);
+    let scores = labels.iter().zip(&metrics.classes);
+    rows_and_averages(scores.filter_map(|(label, scores)| Some((label.as_str(), (*scores)?))).collect(), &metrics)
+}
+
+/// Rows of a report, and below them accuracy and averages.
+fn rows_and_averages(rows: Vec<(&str, Scores)>, metrics: &ClassMetrics) -> String {
     const AVERAGE: &str = "weighted avg";
-    let metrics = metrics::classes(targets, predictions, labels.len());
-    let rows: Vec<(&str, Scores)> =
-        labels.iter().zip(&metrics.classes).filter_map(|(label, scores)| Some((label.as_str(), (*scores)?))).collect();
     let width = rows.iter().map(|(label, _)| label.chars().count()).fold(AVERAGE.len(), usize::max);
     let line = |label: &str, Scores { precision, recall, f1, support }: &Scores| {
         format!("{label:>width$}  {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}\n")
@@ -29,14 +34,55 @@ pub fn report(targets: &[u32], predictions: &[u32], labels: &[String]) -> String
     for (label, scores) in &rows {
         text += &line(label, scores);
     }
-    text += &format!("\n{:>width$}  {:>9} {:>9} {:>9.4} {:>9}\n", "accuracy", "", "", metrics.accuracy, targets.len());
+    let total = metrics.macro_average.support;
+    let gap = if rows.is_empty() { "" } else { "\n" };
+    text += &format!("{gap}{:>width$}  {:>9} {:>9} {:>9.4} {total:>9}\n", "accuracy", "", "", metrics.accuracy);
     text += &line("macro avg", &metrics.macro_average);
     text += &line(AVERAGE, &metrics.weighted_average);
     text
 }
 
+/// Report and confusion matrix as a terminal can show them: of many classes the averages and what is confused most. `whole` says where
+/// all of it is.
+pub fn terminal_text(confusion: &[Vec<u64>], labels: &[String], whole: &str) -> String {
+    let names: Vec<String> = labels.iter().map(|label| shortened(label, CLASS).into_owned()).collect();
+    if names.len() <= MOST_CLASSES {
+        let matrix = confusion_text(confusion, &names);
+        if matrix.lines().all(|line| line.chars().count() <= LINE) {
+            return format!("{}\n{matrix}", report(confusion, &names));
+        }
+    }
+    let report = match names.len() <= MOST_CLASSES {
+        true => report(confusion, &names),
+        false => rows_and_averages(Vec::new(), &metrics::of_confusion(confusion)),
+    };
+    let (confused, shown) = (confused(confusion), MOST_CONFUSED);
+    let mut table = Table::new().numbers_from(2);
+    table.row(["true", "predicted", "examples"]);
+    for &(n, class, predicted) in confused.iter().take(shown) {
+        table.row([&names[class], &names[predicted], &count(n as usize)]);
+    }
+    let most = match confused.len() {
+        0 => "no class is taken for another\n".to_owned(),
+        all if all > shown => format!("{}the {shown} most frequent of {} confusions\n", table.to_text(), count(all)),
+        _ => table.to_text(),
+    };
+    format!("{report}\n{most}all {} classes are in {whole}\n", count(names.len()))
+}
+
+/// Pairs of classes of which one is predicted for the other, the most frequent first: how often, the true class, the predicted one.
+pub fn confused(counts: &[Vec<u64>]) -> Vec<(u64, usize, usize)> {
+    let mut pairs = Vec::new();
+    for (class, row) in counts.iter().enumerate() {
+        let wrong = row.iter().enumerate().filter(|&(predicted, &n)| predicted != class && n > 0);
+        pairs.extend(wrong.map(|(predicted, &n)| (n, class, predicted)));
+    }
+    pairs.sort_by_key(|&(n, class, predicted)| (Reverse(n), class, predicted));
+    pairs
+}
+
 /// A confusion matrix for people: true classes by row, predicted ones by column.
-pub fn confusion_text(counts: &[Vec<u64>], labels: &[String]) -> String {
+fn confusion_text(counts: &[Vec<u64>], labels: &[String]) -> String {
     let mut table = Table::new().numbers_from(1);
     table.cells(std::iter::once("true \\ predicted").chain(labels.iter().map(String::as_str)));
     for (label, row) in labels.iter().zip(counts) {
@@ -49,6 +95,7 @@ pub fn confusion_text(counts: &[Vec<u64>], labels: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::super::metrics::confusion_matrix;
     use super::*;
 
     fn check(file: &str) {
@@ -61,9 +108,9 @@ mod tests {
             strings(key).iter().map(class).collect::<Vec<_>>()
         };
         let (targets, predictions) = (classes("true"), classes("predicted"));
-        assert_eq!(report(&targets, &predictions, &labels), reference["report"].as_str().unwrap());
         let confusion: Vec<Vec<u64>> = serde_json::from_value(reference["confusion"].clone()).unwrap();
         assert_eq!(confusion_matrix(&targets, &predictions, labels.len()), confusion);
+        assert_eq!(report(&confusion, &labels), reference["report"].as_str().unwrap());
     }
 
     #[test]
@@ -75,7 +122,7 @@ mod tests {
     #[test]
     fn classes_that_do_not_occur_are_left_out_of_the_report() {
         let labels = ["no", "rare", "yes"].map(String::from);
-        let text = report(&[0, 2, 2], &[0, 2, 0], &labels);
+        let text = report(&confusion_matrix(&[0, 2, 2], &[0, 2, 0], 3), &labels);
         assert!(!text.contains("rare"), "{text}");
         assert!(text.contains("   macro avg     0.7500    0.7500    0.6667         3\n"), "{text}");
     }
@@ -85,5 +132,50 @@ mod tests {
         let labels = ["no", "yes"].map(String::from);
         let text = confusion_text(&confusion_matrix(&[0, 1, 1, 1], &[0, 1, 1, 0], 2), &labels);
         assert_eq!(text, "true \\ predicted  no  yes\nno                 1    0\nyes                1    2\n");
+    }
+
+    /// Classes with these names, each taken `wrong` times for the next one.
+    fn shown(names: &[String], wrong: &[u64]) -> String {
+        let mut counts = vec![vec![0; names.len()]; names.len()];
+        for (class, wrong) in wrong.iter().enumerate() {
+            counts[class][class] = 5;
+            counts[class][(class + 1) % names.len()] += wrong;
+        }
+        let text = terminal_text(&counts, names, "report.html");
+        assert!(text.lines().all(|line| line.chars().count() <= LINE), "{text}");
+        text
+    }
+
+    #[test]
+    fn of_few_classes_everything_is_shown() {
+        let names: Vec<String> = (0..20).map(|class| format!("c{class}")).collect();
+        let text = shown(&names, &[1; 20]);
+        assert!(text.contains("true \\ predicted  c0") && text.contains("\n         c19  "), "{text}");
+        assert!(!text.contains("report.html"), "{text}");
+    }
+
+    #[test]
+    fn of_many_classes_the_averages_and_the_most_frequent_confusions_are_shown() {
+        let names: Vec<String> =
+            (0..77).map(|class| format!("{}_{class}", "balance_not_updated_after".repeat(9))).collect();
+        let text = shown(&names, &(0..77).collect::<Vec<_>>());
+        let rows: Vec<&str> = text.lines().collect();
+        assert!(
+            rows[0].contains("precision") && rows[2].contains("accuracy") && rows[4].contains("weighted avg"),
+            "{text}"
+        );
+        assert!(rows[7].contains("_76") && rows[7].ends_with("76"), "{text}");
+        assert_eq!(rows.len(), 4 + 2 + 1 + 20 + 2, "{text}");
+        assert!(text.ends_with("the 20 most frequent of 76 confusions\nall 77 classes are in report.html\n"), "{text}");
+        assert!(shown(&names, &[0; 77]).contains("no class is taken for another"));
+    }
+
+    #[test]
+    fn a_matrix_whose_names_are_too_long_is_shown_as_its_confusions() {
+        let names: Vec<String> = (0..9).map(|class| format!("{}\n{class}", "a very long name ".repeat(9))).collect();
+        let text = shown(&names, &[1, 0, 4, 0, 0, 0, 0, 0, 0]);
+        assert!(!text.contains('\\') && text.contains("weighted avg"), "{text}");
+        assert_eq!(text.lines().filter(|line| line.ends_with(" 4")).count(), 1, "{text}");
+        assert!(text.ends_with("all 9 classes are in report.html\n"), "{text}");
     }
 }

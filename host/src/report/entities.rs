@@ -41,8 +41,8 @@ impl Tag {
     }
 }
 
-/// An entity: where it begins and ends, and its type.
-type Entity<'a> = (usize, usize, &'a str);
+/// An entity: its first word, its last word, and its type.
+pub type Entity<'a> = (usize, usize, &'a str);
 
 impl Tags {
     /// `None` where the classes' names are none of IOB2, or no entity begins in any.
@@ -64,16 +64,11 @@ impl Tags {
             right += of_predictions.iter().filter(|entity| of_targets.binary_search(entity).is_ok()).count() as u64;
             start += length;
         }
-        Scores {
-            precision: ratio(right, predicted),
-            recall: ratio(right, actual),
-            f1: ratio(2 * right, actual + predicted),
-            support: actual,
-        }
+        scores(right, actual, predicted)
     }
 
     /// The entities of one text, in order.
-    fn entities(&self, classes: &[u32]) -> Vec<Entity<'_>> {
+    pub fn entities(&self, classes: &[u32]) -> Vec<Entity<'_>> {
         let mut found: Vec<Entity<'_>> = Vec::new();
         let mut last = None;
         for (place, &class) in classes.iter().enumerate() {
@@ -87,6 +82,16 @@ impl Tags {
             last = tag.kind();
         }
         found
+    }
+}
+
+/// Of entities that are both true and predicted, that are true, and that are predicted.
+pub fn scores(right: u64, actual: u64, predicted: u64) -> Scores {
+    Scores {
+        precision: ratio(right, predicted),
+        recall: ratio(right, actual),
+        f1: ratio(2 * right, actual + predicted),
+        support: actual,
     }
 }
 

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use fthost_plugin_api::PredictionKind;
 
-use super::classification::confusion_matrix;
-
 /// Whether a greater value of a metric is a better one: not so for losses and errors.
 pub fn higher_is_better(metric: &str) -> bool {
     !["loss", "mse", "mae"].contains(&metric)
@@ -52,7 +50,11 @@ pub struct ClassMetrics {
 
 /// Metrics of predicted classes against true ones, each below `classes`.
 pub fn classes(targets: &[u32], predictions: &[u32], classes: usize) -> ClassMetrics {
-    let confusion = confusion_matrix(targets, predictions, classes);
+    of_confusion(&confusion_matrix(targets, predictions, classes))
+}
+
+/// The same of how often each class (row) was predicted as each (column).
+pub fn of_confusion(confusion: &[Vec<u64>]) -> ClassMetrics {
     let actual: Vec<u64> = confusion.iter().map(|row| row.iter().sum()).collect();
     let predicted: Vec<u64> = (0..confusion.len()).map(|class| confusion.iter().map(|row| row[class]).sum()).collect();
     let right: Vec<u64> = (0..confusion.len()).map(|class| confusion[class][class]).collect();
@@ -77,6 +79,16 @@ pub fn classes(targets: &[u32], predictions: &[u32], classes: usize) -> ClassMet
         matthews: matthews(&right, &actual, &predicted),
         classes: by_class,
     }
+}
+
+/// Counts of examples by true class (row) and predicted class (column), `[classes, classes]`. The targets and predictions are
+/// below `classes`.
+pub fn confusion_matrix(targets: &[u32], predictions: &[u32], classes: usize) -> Vec<Vec<u64>> {
+    let mut counts = vec![vec![0; classes]; classes];
+    for (&target, &prediction) in targets.iter().zip(predictions) {
+        counts[target as usize][prediction as usize] += 1;
+    }
+    counts
 }
 
 /// A share; zero of nothing.

@@ -16,8 +16,8 @@ const SMOOTHING: f64 = 0.95;
 /// What one optimizer step came to.
 #[derive(Clone, Copy, Debug)]
 pub struct StepReport {
-    /// Mean loss of the batch.
-    pub loss: f64,
+    /// Mean loss of the batch; `None` where no example counts in it.
+    pub loss: Option<f64>,
     /// Learning rate.
     pub lr: f64,
     /// Examples of the batch.
@@ -96,8 +96,10 @@ struct Smoothed {
 
 impl Smoothed {
     fn add(&mut self, report: &StepReport) {
-        self.loss = SMOOTHING * self.loss + (1.0 - SMOOTHING) * report.loss;
-        self.weight = SMOOTHING * self.weight + (1.0 - SMOOTHING);
+        if let Some(loss) = report.loss {
+            self.loss = SMOOTHING * self.loss + (1.0 - SMOOTHING) * loss;
+            self.weight = SMOOTHING * self.weight + (1.0 - SMOOTHING);
+        }
         self.samples += report.samples;
         self.tokens += report.tokens;
     }
@@ -207,7 +209,7 @@ mod tests {
         let mut state = Smoothed::default();
         let mut check = |losses: &[f64], expected: &str| {
             for &loss in losses {
-                state.add(&StepReport { loss, lr: 0.0, samples: 2, tokens: 2 });
+                state.add(&StepReport { loss: Some(loss), lr: 0.0, samples: 2, tokens: 2 });
             }
             let text = state.to_text(5e-4, Duration::from_secs(1));
             assert!(text.starts_with(&format!("loss {expected}  lr 5.00e-4  ")), "{text}");
@@ -221,7 +223,7 @@ mod tests {
     fn speed_is_in_tokens_where_there_are_any() {
         let check = |samples, tokens, expected| {
             let mut state = Smoothed::default();
-            state.add(&StepReport { loss: 1.0, lr: 1.0, samples, tokens });
+            state.add(&StepReport { loss: Some(1.0), lr: 1.0, samples, tokens });
             assert!(state.to_text(1.0, Duration::from_secs(2)).ends_with(expected));
         };
         check(16, 16, " 8.00 samples/s");

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use fthost_autograd::Gradients;
 use fthost_autograd::optim::{Optimizer, StepSettings};
-use serde::Serialize;
 
-use super::evaluate::evaluate_rows;
-use super::peak_rss_bytes;
+use super::machine::peak_rss_bytes;
+use super::pass::Pass;
+use super::results::evaluate::evaluate_rows;
 use super::setup::Setup;
-use super::step::{DropoutKey, Pass};
-use super::task::Task;
+use super::setup::plan::Estimate;
+use super::setup::task::Task;
+use super::train::gradients::DropoutKey;
 use crate::Result;
 
 /// Batches that are measured, after one that warms up.
@@ -18,58 +19,37 @@ const BATCHES: usize = 6;
 /// Test examples that are measured.
 const EXAMPLES: usize = 256;
 
-/// Time and memory of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Estimate {
-    /// Seconds of the training loop.
-    pub train_seconds: f64,
-    /// Seconds of the evaluations on test and validation examples.
-    pub evaluation_seconds: f64,
-    /// Peak resident memory in bytes.
-    pub peak_rss_bytes: u64,
-    /// Batches that were measured.
-    pub batches: usize,
-}
-
-impl Estimate {
-    /// Measures. The time of a batch is taken as proportional to its tokens.
-    pub(super) fn measure(setup: &Setup) -> Result<Self> {
-        let settings = &setup.file.train;
-        let mut optimizer = Optimizer::new(settings.optimizer.algorithm());
-        let (mut train_seconds, mut evaluation_seconds, mut batches) = (0.0, 0.0, 0);
-        for (i, task) in setup.tasks.iter().enumerate() {
-            let pass = |data| Pass {
-                model: &setup.model,
-                head: &task.head,
-                spec: &task.spec,
-                data,
-                precision: setup.precision,
-            };
-            let speed = Speed::measure(setup, task, &pass(&task.train), &mut optimizer)?;
-            batches += speed.batches;
-            let (mut passes, mut steps, mut validations) = (0.0, 0.0, 0.0);
-            for phase in setup.phases.iter().filter(|phase| phase.tasks().any(|task| task == i)) {
-                passes += phase.passes(i);
-                steps += phase.passes(i) * task.sampler(settings, settings.accumulate).batches() as f64;
-                let epochs = (phase.steps() as f64 / phase.steps_per_epoch() as f64).ceil();
-                validations += settings.evaluate_steps.map_or(epochs, |every| (phase.steps() / every) as f64);
-            }
-            train_seconds += speed.per_token * task.train.total_tokens() as f64 * passes + speed.per_update * steps;
-            // In sequence all are tested after each.
-            let before = if settings.evaluate_before { 1.0 } else { 0.0 };
-            let tests = setup.phases.len() as f64;
-            for (data, times) in [(&task.test, before + tests), (&task.validation, validations)] {
-                let Some(data) = data else { continue };
-                let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();
-                let began = Instant::now();
-                evaluate_rows(&pass(data), &rows, &|_| {})?;
-                evaluation_seconds += began.elapsed().as_secs_f64() * data.len() as f64 / rows.len() as f64 * times;
-            }
+/// Measures a run that is set up. The time of a batch is taken as proportional to its tokens.
+pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
+    let settings = &setup.file.train;
+    let mut optimizer = Optimizer::new(settings.optimizer.algorithm());
+    let (mut train_seconds, mut evaluation_seconds, mut batches) = (0.0, 0.0, 0);
+    for (i, task) in setup.tasks.iter().enumerate() {
+        let pass =
+            |data| Pass { model: &setup.model, head: &task.head, spec: &task.spec, data, precision: setup.precision };
+        let speed = Speed::measure(setup, task, &pass(&task.train), &mut optimizer)?;
+        batches += speed.batches;
+        let (mut passes, mut steps, mut validations) = (0.0, 0.0, 0.0);
+        for phase in setup.phases.iter().filter(|phase| phase.tasks().any(|task| task == i)) {
+            passes += phase.passes(i);
+            steps += phase.passes(i) * task.sampler(settings, settings.accumulate).batches() as f64;
+            validations += phase.evaluations(settings.evaluate_steps) as f64;
         }
-        // As a checkpoint takes it.
-        drop(optimizer.state()?);
-        Ok(Self { train_seconds, evaluation_seconds, peak_rss_bytes: peak_rss_bytes(), batches })
+        train_seconds += speed.per_token * task.train.total_tokens() as f64 * passes + speed.per_update * steps;
+        // In sequence all are tested after each.
+        let before = if settings.evaluate_before { 1.0 } else { 0.0 };
+        let tests = setup.phases.len() as f64;
+        for (data, times) in [(&task.test, before + tests), (&task.validation, validations)] {
+            let Some(data) = data else { continue };
+            let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();
+            let began = Instant::now();
+            evaluate_rows(&pass(data), &rows, &|_| {})?;
+            evaluation_seconds += began.elapsed().as_secs_f64() * data.len() as f64 / rows.len() as f64 * times;
+        }
     }
+    // As a checkpoint takes it.
+    drop(optimizer.state()?);
+    Ok(Estimate { train_seconds, evaluation_seconds, peak_rss_bytes: peak_rss_bytes(), batches })
 }
 
 /// How fast a task trains.
@@ -114,7 +94,7 @@ fn update_nothing(setup: &Setup, mut gradients: Gradients, optimizer: &mut Optim
     for parameter in setup.model.trainable() {
         let parameter = &parameter.parameter;
         let Some(gradient) = gradients.get(parameter) else { continue };
-        let gradient = gradient.to_dense(parameter.tensor().dims())?;
+        let gradient = gradient.to_dense(parameter.dims())?;
         optimizer.step(
             parameter,
             &gradient,

@@ -2,68 +2,51 @@
 //!
 //! [`execute`] reads top to bottom as a run goes.
 
-pub mod checkpoint;
-pub mod demo;
 pub mod estimate;
-pub mod evaluate;
-pub mod events;
-pub mod examples;
-pub mod export;
 pub mod file;
-pub mod folder;
-pub mod identity;
-pub mod inputs;
-pub mod interrupt;
-pub mod keys;
-pub mod learner;
 pub mod lr_find;
-pub mod open;
-pub mod phase;
-pub mod plain;
-pub mod plan;
-pub mod predict;
-pub mod predictions;
-pub mod proof;
-pub mod reference;
-pub mod result;
-mod setup;
-pub mod snapshot;
-pub mod step;
-mod task;
+pub mod machine;
+pub mod pass;
+pub mod results;
+pub mod setup;
+pub mod state;
 pub mod train;
-pub mod watch;
+pub mod trained;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use fthost_autograd::{Device, optim};
+use fthost_autograd::optim;
 
 use crate::data::Dataset;
-use crate::error::plain;
+use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
-use crate::report::page;
 use crate::report::progress::{EvaluationProgress, TrainProgress};
+use crate::report::text::wrapped;
 use crate::{Error, Result};
-use checkpoint::Checkpoints;
-use estimate::Estimate;
-use evaluate::Evaluation;
-use events::Line;
 use file::RunFile;
-use folder::RunFolder;
-use identity::Identity;
-use interrupt::Interrupt;
-use learner::Learner;
-use plain::Trained as TrainedHead;
-use plan::Plan;
-use proof::{Pairing, Proof};
-use reference::Reference;
-use result::{Parameters, Summary, TaskResult};
-use setup::Setup;
-use snapshot::{After, Header, TrainState};
-use task::Task;
+pub use machine::DeviceChoice;
+use machine::peak_rss_bytes;
+use results::evaluate::{self, Evaluation};
+use results::plain::Trained as TrainedHead;
+use results::proof::{Pairing, Proof};
+use results::result::{self, Parameters, Summary, TaskResult};
+use results::{export, inputs, keys, page, predictions};
+use setup::plan::Plan;
+use setup::start::Checksums;
+use setup::task::Task;
+use setup::{Setup, model as base};
+use state::checkpoint::{self, Checkpoints};
+use state::folder::RunFolder;
+use state::identity::Identity;
+use state::log::Line;
+use state::snapshot::{self, After, Header, TrainState};
 use train::Trainer;
+use train::interrupt::Interrupt;
+use train::reference::Reference;
+use train::step::Learner;
 
 /// What to run, and how to report.
 #[derive(Clone, Debug)]
@@ -82,44 +65,6 @@ pub struct Options {
     pub output: Output,
     /// When the process began.
     pub started: Instant,
-}
-
-/// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The processor.
-    Cpu,
-    /// The CUDA device with this number.
-    Cuda(usize),
-}
-
-impl std::fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
-}
-
-impl DeviceChoice {
-    /// Opens the device.
-    pub fn open(self) -> Result<Device> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => Device::new_cuda(number).map_err(|e| {
-                let help = if cfg!(feature = "cuda") {
-                    "check the driver with nvidia-smi, or use --device cpu"
-                } else {
-                    "this fthost was built without CUDA: build it with --features cuda, or use --device cpu"
-                };
-                Error::Usage {
-                    message: format!("device cuda:{number} cannot be used: {}", plain(&e)),
-                    help: Some(help.into()),
-                }
-            }),
-        }
-    }
 }
 
 /// Who reads what is printed.
@@ -143,14 +88,14 @@ impl Output {
     #[allow(clippy::print_stdout, reason = "what a run prints on standard output is printed here")]
     fn say(self, text: &str) {
         if self.says_progress() {
-            println!("{text}");
+            println!("{}", wrapped(text));
         }
     }
 
     #[allow(clippy::print_stdout, reason = "what a run prints on standard output is printed here")]
     fn conclude(self, summary: &Summary, text: &str) {
         match self {
-            Self::Human { .. } => println!("{text}"),
+            Self::Human { .. } => println!("{}", wrapped(text)),
             Self::Json => println!("{}", serde_json::to_string(summary).unwrap_or_default()),
         }
     }
@@ -193,10 +138,18 @@ impl Begun<'_> {
     fn finish(self, folder: &mut RunFolder) -> Result<Summary> {
         let Self { setup, identity, plan, checkpoints, resume, device, output, started } = self;
         let Setup { file, mut model, mut tasks, phases, mut strategies, mut regularizers, mut scheduler, .. } = setup;
-        let precision = setup.precision;
+        let (precision, model_device) = (setup.precision, model.device.clone());
 
         let interrupt = Interrupt::listen()?;
         let pairing = Pairing::of(&model, &phases)?;
+        let pretrained = || {
+            let again = base::load_model(&file, model_device.clone())?;
+            if Checksums::of_base(&again)? == setup.checksums {
+                return Ok(again);
+            }
+            Err(Error::run(format!("the weights in {} have changed since the run began", file.model.name()))
+                .with_help("put them back as they were, and go on with --resume"))
+        };
         let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
         let evaluate_all = |trainer: &Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
             let tests =
@@ -228,6 +181,7 @@ impl Begun<'_> {
             phases: &phases,
             checkpoints,
             identity: &identity,
+            pretrained: &pretrained,
             interrupt: &interrupt,
             started,
         };
@@ -277,7 +231,7 @@ impl Begun<'_> {
         }
         folder.flush()?;
 
-        let tasks = trainer.learner.tasks.iter().map(|task| TrainedHead {
+        let heads = trainer.learner.tasks.iter().map(|task| TrainedHead {
             name: &task.name,
             labels: task.train.labels(),
             head: &task.head,
@@ -288,14 +242,18 @@ impl Begun<'_> {
             base: &file.model.name(),
             adapter_config: adapter_config(trainer.strategies)?,
             adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
-            tasks: &tasks.collect::<Vec<_>>(),
+            tasks: &heads.collect::<Vec<_>>(),
         }
         .write(folder.path())?;
+        let info = trainer.learner.model.model.info().clone();
         let whole = saved.format.is_whole();
         if whole && !file.model.is_demo() {
-            inputs::copy(&file.model.path, &saved.path, trainer.learner.model.model.info())?;
+            inputs::copy(&file.model.path, &saved.path, &info)?;
         }
-        let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), whole)?;
+        let only = trainer.learner.tasks.len() == 1;
+        let named = |name: &str| if only { keys::reopened(&info, name) } else { name.to_owned() };
+        let named = whole.then_some(&named as &dyn Fn(&str) -> String);
+        let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), named)?;
         checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
 
         state.trained.peak_rss_bytes = peak_rss_bytes();
@@ -331,7 +289,7 @@ impl Begun<'_> {
             plan,
         };
         let page = page::page(&summary, &folder.logged()?);
-        folder.write("report.html", page.as_bytes())?;
+        folder.write(result::PAGE, page.as_bytes())?;
         folder.write_json(result::FILE, &summary)?;
         output.conclude(&summary, &summary.to_text());
         Ok(summary)
@@ -357,9 +315,10 @@ fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: Device
 
 /// The plan of a run, with time and memory measured on this machine. Nothing is trained and nothing written.
 pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Plan> {
-    let setup = setup::set_up(file, plugins, device)?;
+    let mut setup = setup::set_up(file, plugins, device)?;
+    setup.tell_beginning()?;
     let mut plan = setup.plan();
-    plan.estimate = Some(Estimate::measure(&setup)?);
+    plan.estimate = Some(estimate::measure(&setup)?);
     Ok(plan)
 }
 
@@ -378,14 +337,21 @@ fn resume_from(
     folder: &mut RunFolder,
 ) -> Result<TrainState> {
     let found = checkpoints.newest::<Header>()?;
-    let differences = found.header.identity.differences(identity);
-    if !differences.is_empty() {
+    let then = &found.header.identity;
+    let differences = then.differences(identity);
+    let of_kernels = then.kernels != identity.kernels;
+    // Who names the kernels knows that they are others.
+    let by_name = of_kernels && differences.len() == 1 && kernels::are_named();
+    if by_name {
+        tracing::warn!("{}: the last bits will not be those of a run that goes through", differences.join("\n"));
+    } else if !differences.is_empty() {
+        let way_on = if of_kernels { format!("\n{}", kernels::way_on(&then.kernels)) } else { String::new() };
         return Err(Error::usage(format!(
             "{} belongs to another run:\n{}",
             found.path.display(),
             differences.join("\n")
         ))
-        .with_help("resume with what the run began with, or begin a new run in another folder"));
+        .with_help(format!("resume with what the run began with, or begin a new run in another folder{way_on}")));
     }
     trainer.parts().restore(&found.header, &found.tensors)?;
     folder.rewind(found.header.log_position, found.header.state.trained.steps + 1)?;
@@ -412,15 +378,4 @@ fn adapter_config(strategies: &[StrategyInstance]) -> Result<Option<serde_json::
         known.extend(strategy.adapter_config()?);
     }
     Ok(if known.len() == 1 { known.pop() } else { None })
-}
-
-/// The process's peak resident memory: `VmHWM` of Linux's /proc/self/status; 0 where there is none.
-fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB"))
-        .and_then(|kib| kib.trim().parse::<u64>().ok())
-        .map_or(0, |kib| kib * 1024)
 }

@@ -60,12 +60,13 @@ impl Sum {
         self.gradient.to_dense(&self.shape)
     }
 
-    pub(crate) fn add(mut self, other: Self) -> Result<Self> {
+    /// The sum of both; a large one by all threads of the pool where `parallel` says so. The bits are the same either way.
+    pub(crate) fn add(mut self, other: Self, parallel: bool) -> Result<Self> {
         match (&mut self.gradient, other.gradient) {
             (Gradient::Dense(mine), Gradient::Dense(theirs)) => {
                 let sum = match (self.owned, other.owned) {
-                    (true, _) => optim::add_reusing(mine.clone(), &theirs)?,
-                    (false, true) => optim::add_reusing(theirs, mine)?,
+                    (true, _) => optim::add_reusing(mine.clone(), &theirs, parallel)?,
+                    (false, true) => optim::add_reusing(theirs, mine, parallel)?,
                     (false, false) => optim::sum(mine, &theirs)?,
                 };
                 Ok(self.owned(sum))
@@ -81,7 +82,7 @@ impl Sum {
                 }
                 Ok(self.owned(dense))
             }
-            (Gradient::Rows(_), dense @ Gradient::Dense(_)) => Self { gradient: dense, ..other }.add(self),
+            (Gradient::Rows(_), dense @ Gradient::Dense(_)) => Self { gradient: dense, ..other }.add(self, parallel),
         }
     }
 
@@ -154,11 +155,13 @@ impl Gradients {
 
     /// Adds another pass's gradients. The order of calls decides the last bits, so callers keep it fixed.
     ///
-    /// Sums grow in place: a tensor that was cloned out of these gradients before the call may change.
-    pub fn accumulate(&mut self, other: Self) -> Result<()> {
+    /// Sums grow in place: a tensor that was cloned out of these gradients before the call may change. `parallel` splits large ones over
+    /// the threads of the pool, with the same bits; a thread of the pool may meanwhile begin any other work of it, so one that is at
+    /// a part of such work itself sums alone.
+    pub fn accumulate(&mut self, other: Self, parallel: bool) -> Result<()> {
         for (id, (parameter, gradient)) in other.parameters {
             let sum = match self.parameters.remove(&id) {
-                Some((_, mine)) => mine.add(gradient)?,
+                Some((_, mine)) => mine.add(gradient, parallel)?,
                 None => gradient,
             };
             self.parameters.insert(id, (parameter, sum));
@@ -170,7 +173,7 @@ impl Gradients {
     pub fn add(&mut self, parameter: &Parameter, gradient: Tensor) -> Result<()> {
         let mut other = Self::default();
         other.insert_parameter(parameter.clone(), Sum::dense(gradient));
-        self.accumulate(other)
+        self.accumulate(other, true)
     }
 
     /// Makes every gradient dense, so that it can be scaled and measured.

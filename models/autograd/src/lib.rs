@@ -11,24 +11,29 @@
 //! Every op has one meaning, runs on any candle device and float type through a composite of candle ops, and may have a
 //! faster form for `f32` on the CPU (`kernels`), tested against the composite.
 
+mod activation;
 pub mod check;
 mod gradients;
 mod kernels;
 mod layout;
+mod node;
 mod ops;
 pub mod optim;
 mod parameter;
+mod philox;
 pub mod random;
 mod slices;
 mod tape;
 mod value;
 
+pub use activation::Activation;
 pub use candle_core::{DType, Device, Error, Result, Tensor};
 pub use gradients::{Gradient, Gradients};
+pub use kernels::Instructions;
 pub use layout::Layout;
-pub use ops::Activation;
-pub use parameter::Parameter;
-pub use tape::{Dropout, NodeId, Tape, TapeOptions, Vjp};
+pub use node::NodeId;
+pub use parameter::{Parameter, Reading, Source};
+pub use tape::{Dropout, Tape, TapeOptions, Vjp};
 pub use value::Value;
 
 /// The float type of matrix products. Master weights, reductions, norms, softmax and losses stay in `f32`.

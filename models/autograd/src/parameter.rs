@@ -1,15 +1,35 @@
 //! Parameters: named tensors that outlive a step, shared by all tapes.
+//!
+//! What trains is an `f32` tensor that is updated in place. What is frozen may be *at rest*: its values stay in the file that they
+//! came from, products read its packed form, and a tensor of it is made only for whoever asks.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use candle_core::{Result, Tensor};
+use candle_core::op::BackpropOp;
+use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
 
-use crate::kernels::gemm::{PackKey, Packed};
+use crate::kernels::gemm::Packed;
+use crate::{Precision, slices};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Where the values of a parameter at rest are read whenever they are asked for.
+pub trait Source: fmt::Debug + Send + Sync {
+    /// Copies the elements from `start` on, as many as `into` holds.
+    fn read(&self, start: usize, into: &mut [f32]);
+}
+
+/// What layers do with a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// They multiply with it, `[out, in]`.
+    Products,
+    /// They take single rows.
+    Rows,
+}
 
 /// A named tensor that may train. Clones share it.
 #[derive(Clone)]
@@ -18,20 +38,55 @@ pub struct Parameter(Arc<Inner>);
 struct Inner {
     id: u64,
     name: String,
-    tensor: Tensor,
+    dims: Vec<usize>,
+    dtype: DType,
+    reading: Reading,
+    values: RwLock<Values>,
     trainable: AtomicBool,
     version: AtomicU64,
-    packed: Mutex<HashMap<PackKey, (u64, Arc<Packed>)>>,
+    packed: Mutex<HashMap<Precision, (u64, Arc<Packed>)>>,
     derived: Mutex<Option<(Vec<u64>, Tensor)>>,
+}
+
+/// Where a parameter's values are.
+enum Values {
+    Held(Tensor),
+    AtRest(Arc<dyn Source>),
 }
 
 impl Parameter {
     /// A parameter over `tensor`, which must be contiguous and not shared with another parameter: it is updated in place.
     pub fn new(name: impl Into<String>, tensor: Tensor, trainable: bool) -> Self {
+        let (dims, dtype) = (tensor.dims().to_vec(), tensor.dtype());
+        Self::with_values(name.into(), dims, dtype, Reading::Products, Values::Held(tensor.detach()), trainable)
+    }
+
+    /// A parameter at rest, `f32` on the CPU. It stays so until it trains or is set.
+    pub fn at_rest(
+        name: impl Into<String>,
+        dims: &[usize],
+        source: Arc<dyn Source>,
+        reading: Reading,
+        trainable: bool,
+    ) -> Self {
+        Self::with_values(name.into(), dims.to_vec(), DType::F32, reading, Values::AtRest(source), trainable)
+    }
+
+    fn with_values(
+        name: String,
+        dims: Vec<usize>,
+        dtype: DType,
+        reading: Reading,
+        values: Values,
+        trainable: bool,
+    ) -> Self {
         Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            name: name.into(),
-            tensor: tensor.detach(),
+            name,
+            dims,
+            dtype,
+            reading,
+            values: RwLock::new(values),
             trainable: AtomicBool::new(trainable),
             version: AtomicU64::new(0),
             packed: Mutex::new(HashMap::new()),
@@ -49,14 +104,55 @@ impl Parameter {
         &self.0.name
     }
 
-    /// Its current value. Updated in place between steps.
-    pub fn tensor(&self) -> &Tensor {
-        &self.0.tensor
+    /// Its dimensions.
+    pub fn dims(&self) -> &[usize] {
+        &self.0.dims
+    }
+
+    /// Its element type.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
     }
 
     /// Number of elements.
     pub fn elem_count(&self) -> usize {
-        self.0.tensor.elem_count()
+        self.0.dims.iter().product()
+    }
+
+    /// Its current value. What trains is updated in place between steps; of what is at rest each call makes a tensor that is not kept.
+    pub fn tensor(&self) -> Tensor {
+        match &*self.0.values.read().unwrap_or_else(PoisonError::into_inner) {
+            Values::Held(tensor) => tensor.clone(),
+            Values::AtRest(source) => self.tensor_of(source.as_ref()),
+        }
+    }
+
+    /// The tensor that holds its values from now on.
+    pub(crate) fn held(&self) -> Tensor {
+        if let Values::Held(tensor) = &*self.0.values.read().unwrap_or_else(PoisonError::into_inner) {
+            return tensor.clone();
+        }
+        let mut values = self.0.values.write().unwrap_or_else(PoisonError::into_inner);
+        let tensor = match &*values {
+            Values::Held(tensor) => return tensor.clone(),
+            Values::AtRest(source) => self.tensor_of(source.as_ref()),
+        };
+        *values = Values::Held(tensor.clone());
+        tensor
+    }
+
+    fn tensor_of(&self, source: &dyn Source) -> Tensor {
+        let mut elements = vec![0f32; self.elem_count()];
+        source.read(0, &mut elements);
+        Tensor::from_storage(Storage::Cpu(CpuStorage::F32(elements)), self.dims(), BackpropOp::none(), false)
+    }
+
+    /// Where its values are read, if it is at rest.
+    pub(crate) fn source(&self) -> Option<Arc<dyn Source>> {
+        match &*self.0.values.read().unwrap_or_else(PoisonError::into_inner) {
+            Values::Held(_) => None,
+            Values::AtRest(source) => Some(source.clone()),
+        }
     }
 
     /// Whether tapes record gradients for it.
@@ -81,38 +177,114 @@ impl Parameter {
 
     /// Copies `value` over the current one, in place. Errors where the shapes differ.
     pub fn set(&self, value: &Tensor) -> Result<()> {
-        if value.dims() != self.tensor().dims() {
+        if value.dims() != self.dims() {
             candle_core::bail!(
                 "parameter {} has shape {:?}, the new value {:?}",
                 self.name(),
-                self.tensor().dims(),
+                self.dims(),
                 value.dims()
             );
         }
-        crate::optim::copy_in_place(self.tensor(), value)?;
+        crate::optim::copy_in_place(&self.held(), value)?;
         self.mark_changed();
         Ok(())
     }
 
-    /// The packed form of this parameter's current version, made by `pack` the first time: once for a frozen weight, once per
-    /// step for one that trains.
-    pub(crate) fn packed(&self, key: PackKey, pack: impl FnOnce() -> Result<Packed>) -> Result<Arc<Packed>> {
+    /// Goes over all values, in order, a few rows at a time.
+    pub fn each_value(&self, mut see: impl FnMut(&[f32])) -> Result<()> {
+        self.each_rows(|_, rows| see(rows))
+    }
+
+    /// Goes over all values as [`each_value`](Self::each_value) does, and on the way packs a matrix at rest that layers multiply with
+    /// for products in `precision`.
+    pub fn prepare(&self, precision: Precision, mut see: impl FnMut(&[f32])) -> Result<()> {
+        let [out, width] = *self.dims() else { return self.each_value(see) };
+        if !self.packs() {
+            return self.each_value(see);
+        }
+        let mut packed = Packed::new(out, width, precision, None);
+        self.each_rows(|_, rows| {
+            see(rows);
+            packed.push(rows);
+        })?;
+        lock(&self.0.packed).insert(precision, (self.version(), Arc::new(packed)));
+        Ok(())
+    }
+
+    /// As [`prepare`](Self::prepare), where nobody wants to see the values: what is not packed is not read.
+    pub fn pack(&self, precision: Precision) -> Result<()> {
+        if self.packs() { self.prepare(precision, |_| {}) } else { Ok(()) }
+    }
+
+    /// Whether it is a matrix at rest that layers multiply with.
+    fn packs(&self) -> bool {
+        self.0.reading == Reading::Products && self.dims().len() == 2 && self.source().is_some()
+    }
+
+    /// Goes over all values as [`each_value`](Self::each_value) does. Whether every packed form that products read is what they give.
+    pub fn verify(&self, mut see: impl FnMut(&[f32])) -> Result<bool> {
         let version = self.version();
-        let mut cache = self.0.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, packed)) = cache.get(&key)
+        let packed: Vec<Arc<Packed>> =
+            lock(&self.0.packed).values().filter(|(at, _)| *at == version).map(|(_, packed)| packed.clone()).collect();
+        let mut holds = true;
+        self.each_rows(|piece, rows| {
+            see(rows);
+            holds &= packed.iter().all(|packed| packed.holds(piece, rows));
+        })?;
+        Ok(holds)
+    }
+
+    /// Calls `f` with the number and the elements of each piece of [`Packed::ROWS`] rows.
+    fn each_rows(&self, mut f: impl FnMut(usize, &[f32])) -> Result<()> {
+        let width = self.dims().last().copied().unwrap_or(1);
+        let piece = (Packed::ROWS * width).max(1);
+        if let Some(source) = self.source() {
+            let (count, mut buffer) = (self.elem_count(), Vec::new());
+            for (i, start) in (0..count).step_by(piece).enumerate() {
+                buffer.resize(piece.min(count - start), 0.0);
+                source.read(start, &mut buffer);
+                f(i, &buffer);
+            }
+            return Ok(());
+        }
+        let tensor = self.tensor();
+        let mut all = |elements: &[f32]| elements.chunks(piece).enumerate().for_each(|(i, rows)| f(i, rows));
+        match slices::read([&tensor], |[elements]| all(elements)) {
+            Some(()) => Ok(()),
+            None => {
+                all(&tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?);
+                Ok(())
+            }
+        }
+    }
+
+    /// The packed form of this matrix's current version, made the first time: once for a frozen weight, once per step for one that
+    /// trains. `None` where it is not `f32` on the CPU.
+    pub(crate) fn packed(&self, precision: Precision) -> Result<Option<Arc<Packed>>> {
+        let [out, width] = *self.dims() else { return Ok(None) };
+        let version = self.version();
+        let mut cache = lock(&self.0.packed);
+        if let Some((at, packed)) = cache.get(&precision)
             && *at == version
         {
-            return Ok(packed.clone());
+            return Ok(Some(packed.clone()));
         }
-        let packed = Arc::new(pack()?);
-        cache.insert(key, (version, packed.clone()));
-        Ok(packed)
+        if self.source().is_none() && !slices::is_f32_slice(&self.tensor()) {
+            return Ok(None);
+        }
+        // The memory of the last version's is used again.
+        let old = cache.remove(&precision).and_then(|(_, old)| Arc::into_inner(old));
+        let mut packed = Packed::new(out, width, precision, old);
+        self.each_rows(|_, rows| packed.push(rows))?;
+        let packed = Arc::new(packed);
+        cache.insert(precision, (version, packed.clone()));
+        Ok(Some(packed))
     }
 
     /// A tensor that follows from this parameter and others, made by `make` where `key`, which tells their versions, is not the
     /// last one. Other threads wait for it, so `make` must not wait for them.
     pub(crate) fn derived(&self, key: Vec<u64>, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        let mut last = self.0.derived.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.0.derived);
         if let Some((known, tensor)) = &*last
             && *known == key
         {
@@ -124,8 +296,12 @@ impl Parameter {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl fmt::Debug for Parameter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Parameter({} {:?})", self.name(), self.tensor().dims())
+        write!(f, "Parameter({} {:?})", self.name(), self.dims())
     }
 }

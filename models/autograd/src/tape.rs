@@ -6,11 +6,7 @@ use std::collections::HashMap;
 use candle_core::{Result, Tensor};
 
 use crate::gradients::Sum;
-use crate::{Gradient, Gradients, Layout, Parameter, Precision, Value};
-
-/// Index of a node of one tape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(usize);
+use crate::{Gradient, Gradients, Layout, NodeId, Parameter, Precision, Value};
 
 /// Where a training pass draws its dropout masks from. Numbers are counted per example, so that masks depend neither on the
 /// split into micro-batches nor on the number of threads.
@@ -33,8 +29,8 @@ pub struct TapeOptions {
     pub dropout: Option<Dropout>,
     /// `false` records nothing (evaluation).
     pub recording: bool,
-    /// Split big matrix products over the threads of the pool. Off where micro-batches already fill the cores. The bits are
-    /// the same either way.
+    /// Split big matrix products and sums over the threads of the pool. Off where micro-batches already fill the cores. The bits
+    /// are the same either way.
     pub parallel_ops: bool,
 }
 
@@ -110,6 +106,7 @@ impl Tape {
         if !self.options.recording || !parameter.trainable() {
             return Value::of_parameter(parameter, None);
         }
+        parameter.held(); // what trains is no longer at rest
         let mut known = self.parameters.borrow_mut();
         let node = *known.entry(parameter.id()).or_insert_with(|| {
             self.push(Node { inputs: Vec::new(), backward: None, parameter: Some(parameter.clone()) })
@@ -156,11 +153,12 @@ impl Tape {
 
     /// Gradients of several values, each with the gradient that reaches it from outside. Consumes the tape.
     pub fn backward_from(self, seeds: Vec<(Value, Tensor)>) -> Result<Gradients> {
+        let parallel = self.options.parallel_ops;
         let nodes = self.nodes.into_inner();
         let mut slots: Vec<Option<Sum>> = (0..nodes.len()).map(|_| None).collect();
         for (value, gradient) in seeds {
             if let Some(NodeId(i)) = value.node() {
-                add_to(&mut slots[i], Sum::dense(gradient))?;
+                add_to(&mut slots[i], Sum::dense(gradient), parallel)?;
             }
         }
         let mut gradients = Gradients::default();
@@ -173,7 +171,9 @@ impl Tape {
             }
             let tensor = sum.into_dense()?;
             match node.backward {
-                Some(backward) => backward(tensor, &mut Vjp { inputs: &node.inputs, slots: &mut slots })?,
+                Some(backward) => {
+                    backward(tensor, &mut Vjp { inputs: &node.inputs, slots: &mut slots, parallel })?;
+                }
                 None => gradients.insert_variable(NodeId(i), tensor),
             }
         }
@@ -185,6 +185,7 @@ impl Tape {
 pub struct Vjp<'a> {
     inputs: &'a [Option<NodeId>],
     slots: &'a mut [Option<Sum>],
+    parallel: bool,
 }
 
 impl Vjp<'_> {
@@ -205,15 +206,15 @@ impl Vjp<'_> {
 
     fn put(&mut self, i: usize, gradient: Sum) -> Result<()> {
         match self.inputs.get(i) {
-            Some(Some(NodeId(slot))) => add_to(&mut self.slots[*slot], gradient),
+            Some(Some(NodeId(slot))) => add_to(&mut self.slots[*slot], gradient, self.parallel),
             _ => Ok(()),
         }
     }
 }
 
-fn add_to(slot: &mut Option<Sum>, gradient: Sum) -> Result<()> {
+fn add_to(slot: &mut Option<Sum>, gradient: Sum, parallel: bool) -> Result<()> {
     *slot = Some(match slot.take() {
-        Some(mine) => mine.add(gradient)?,
+        Some(mine) => mine.add(gradient, parallel)?,
         None => gradient,
     });
     Ok(())

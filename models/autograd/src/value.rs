@@ -1,44 +1,58 @@
 //! Values that flow through a tape.
 
-use candle_core::{DType, Tensor};
+use std::sync::OnceLock;
+
+use candle_core::{DType, Result, Tensor};
 
 use crate::{NodeId, Parameter};
 
 /// A candle tensor and, if something trainable lies below it, its node on the tape.
 #[derive(Clone, Debug)]
 pub struct Value {
-    tensor: Tensor,
+    content: Content,
     node: Option<NodeId>,
-    parameter: Option<Parameter>,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Tensor(Tensor),
+    /// A parameter, and its tensor once it was asked for: a parameter at rest has none of its own.
+    Parameter(Parameter, OnceLock<Tensor>),
 }
 
 impl Value {
     /// A value that needs no gradient.
     pub fn constant(tensor: Tensor) -> Self {
-        Self { tensor, node: None, parameter: None }
+        Self { content: Content::Tensor(tensor), node: None }
     }
 
     pub(crate) fn recorded(tensor: Tensor, node: NodeId) -> Self {
-        Self { tensor, node: Some(node), parameter: None }
+        Self { content: Content::Tensor(tensor), node: Some(node) }
     }
 
     pub(crate) fn of_parameter(parameter: &Parameter, node: Option<NodeId>) -> Self {
-        Self { tensor: parameter.tensor().clone(), node, parameter: Some(parameter.clone()) }
+        Self { content: Content::Parameter(parameter.clone(), OnceLock::new()), node }
     }
 
-    /// The tensor.
+    /// The tensor. That of a parameter at rest is made the first time and goes with this value.
     pub fn tensor(&self) -> &Tensor {
-        &self.tensor
+        match &self.content {
+            Content::Tensor(tensor) => tensor,
+            Content::Parameter(parameter, tensor) => tensor.get_or_init(|| parameter.tensor()),
+        }
     }
 
     /// The tensor, by move: lets an op reuse its memory.
     pub fn into_tensor(self) -> Tensor {
-        self.tensor
+        match self.content {
+            Content::Tensor(tensor) => tensor,
+            Content::Parameter(parameter, tensor) => tensor.into_inner().unwrap_or_else(|| parameter.tensor()),
+        }
     }
 
     /// The same tensor, cut off from the tape.
     pub fn detach(&self) -> Self {
-        Self::constant(self.tensor.clone())
+        Self::constant(self.tensor().clone())
     }
 
     /// The node that its gradient flows to.
@@ -46,9 +60,12 @@ impl Value {
         self.node
     }
 
-    /// The parameter that this value *is*, so that an op finds its packed forms.
+    /// The parameter that this value *is*, so that an op finds its packed form, or single rows of it.
     pub fn parameter(&self) -> Option<&Parameter> {
-        self.parameter.as_ref()
+        match &self.content {
+            Content::Tensor(_) => None,
+            Content::Parameter(parameter, _) => Some(parameter),
+        }
     }
 
     /// Whether a gradient will be computed for it.
@@ -58,11 +75,25 @@ impl Value {
 
     /// Its dimensions.
     pub fn dims(&self) -> &[usize] {
-        self.tensor.dims()
+        match &self.content {
+            Content::Tensor(tensor) => tensor.dims(),
+            Content::Parameter(parameter, _) => parameter.dims(),
+        }
+    }
+
+    /// The dimensions of a matrix; an error where it is none.
+    pub fn dims2(&self) -> Result<(usize, usize)> {
+        match *self.dims() {
+            [rows, columns] => Ok((rows, columns)),
+            ref other => candle_core::bail!("a matrix is due, got {other:?}"),
+        }
     }
 
     /// Its element type.
     pub fn dtype(&self) -> DType {
-        self.tensor.dtype()
+        match &self.content {
+            Content::Tensor(tensor) => tensor.dtype(),
+            Content::Parameter(parameter, _) => parameter.dtype(),
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The bottom of the encoder: from token ids or pixels to hidden states.
 
+use std::ops::Range;
+
 use fthost_autograd::{Layout, Parameter, Result, Tape, Tensor, Value};
 
 use super::config::{Config, InputConfig};
@@ -108,7 +110,16 @@ impl Embeddings {
 impl TextEmbeddings {
     /// The longest sequence.
     pub(crate) fn max_tokens(&self) -> usize {
-        self.positions.tensor().dims()[0] - self.first_position
+        self.positions.dims()[0] - self.first_position
+    }
+
+    /// The longest sequence beside the prompts and prefixes of a pass: what they take is seen on a sequence of one token.
+    pub(crate) fn longest_sequence(&self, pass: Pass<'_>) -> Result<usize> {
+        let one = Layout::from_lengths([1]);
+        let words = pass.tape.embedding(&pass.tape.parameter(&self.words), &[0])?; // [1, width]
+        let Prompted { prompts, .. } = Prompted::new(pass, self.site, words, &one)?;
+        let rows = prompts.iter().map(|prompt| prompt.rows.dims().first().copied().unwrap_or(0)).sum::<usize>();
+        Ok(self.max_tokens().saturating_sub(rows + pass.position_shift()))
     }
 
     fn forward(&self, pass: Pass<'_>, text: &TextInput) -> Result<Embedded> {
@@ -122,7 +133,7 @@ impl TextEmbeddings {
         let shift = pass.position_shift();
         let start = self.first_position + shift;
         let longest = layout.ranges().map(|range| range.len()).max().unwrap_or(0);
-        let rows = self.positions.tensor().dims()[0];
+        let rows = self.positions.dims()[0];
         if start + longest > rows {
             let moved = if shift > 0 { format!(", moved up by {shift} for prefixes,") } else { String::new() };
             candle_core::bail!(
@@ -135,8 +146,11 @@ impl TextEmbeddings {
         let positions = tape.embedding(&tape.parameter(&self.positions), &ids)?; // [tokens, width]
         let sum = match &self.types {
             Some(types) => {
+                // RoBERTa's models have one row, and no second text to tell by it.
+                let last = types.tensor().dims()[0] as u32 - 1;
+                let own = |range: Range<usize>| text.types[range].iter().map(move |&of| if last == 0 { 0 } else { of });
                 let ids: Vec<u32> = (text.layout.ranges())
-                    .flat_map(|range| std::iter::repeat_n(0, *prompt).chain(text.types[range].iter().copied()))
+                    .flat_map(|range| std::iter::repeat_n(0, *prompt).chain(own(range)))
                     .collect();
                 tape.add(value, &tape.embedding(&tape.parameter(types), &ids)?)?
             }
@@ -156,14 +170,17 @@ impl TextEmbeddings {
             candle_core::bail!("sequence {i} is empty; even an empty text has its special tokens");
         }
         let within = |ids: &[u32], table: &Parameter, what: &str| match ids.iter().max() {
-            Some(&max) if max as usize >= table.tensor().dims()[0] => {
-                let rows = table.tensor().dims()[0];
+            Some(&max) if max as usize >= table.dims()[0] => {
+                let rows = table.dims()[0];
                 candle_core::bail!("{what} {max} is outside {}, which has {rows} rows", table.name())
             }
             _ => Ok(()),
         };
         within(&text.ids, &self.words, "token id")?;
-        self.types.as_ref().map_or(Ok(()), |types| within(&text.types, types, "token type"))
+        match &self.types {
+            Some(types) if types.tensor().dims()[0] > 1 => within(&text.types, types, "token type"),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -12,9 +12,10 @@ use super::embeddings::{Embedded, Embeddings, WORD_EMBEDDINGS};
 use crate::builder::{Builder, Origin};
 use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
-use crate::weights::Weights;
+use crate::merge::Folded;
 use crate::{
-    BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
+    BaseParameter, Features, FileState, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead,
+    Site,
 };
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.
@@ -35,9 +36,7 @@ pub struct Encoder {
     pub(super) stored_shapes: Vec<Vec<usize>>,
     /// config.json.
     pub(super) config: serde_json::Value,
-    /// The checkpoint, and the names of its tensors that are no part of the encoder.
-    pub(super) checkpoint: Option<(Weights, Vec<String>)>,
-    pub(super) device: Device,
+    files: Vec<FileState>,
 }
 
 impl fmt::Debug for Encoder {
@@ -71,7 +70,7 @@ impl Encoder {
             Some(_) | None => None,
         };
 
-        let Builder { sites, parameters, stored_shapes, used, .. } = builder;
+        let Builder { sites, parameters, stored_shapes, .. } = builder;
         // The last group is the heads' own, also where the model itself has nothing above its blocks.
         let groups = config.layers + 2;
         Ok(Self {
@@ -86,15 +85,17 @@ impl Encoder {
             parameters,
             stored_shapes,
             config: json,
-            checkpoint: match origin {
-                Origin::Checkpoint(weights) => {
-                    let extra = weights.names().filter(|name| !used.contains(*name)).map(str::to_owned).collect();
-                    Some((weights, extra))
-                }
-                Origin::New { .. } => None,
+            files: match &origin {
+                Origin::Checkpoint(weights) => weights.files(),
+                Origin::New { .. } => Vec::new(),
             },
-            device: device.clone(),
         })
+    }
+
+    /// A parameter of a site's module: `weight`.
+    fn parameter_of(&self, site: &Site, name: &str) -> Option<&Parameter> {
+        let path = format!("{}.{name}", site.path);
+        self.parameters.iter().map(|base| &base.parameter).find(|parameter| parameter.name() == path)
     }
 
     /// The rows of the last block that are read, `None` for all.
@@ -140,47 +141,51 @@ impl Model for Encoder {
         &self.parameters
     }
 
+    fn files(&self) -> &[FileState] {
+        &self.files
+    }
+
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {
         self.hooks.set(&self.sites, path, hook)
     }
 
-    fn merge_hooks(&mut self) -> Result<()> {
+    fn merge_hooks(&mut self, input: &Input) -> Result<()> {
         let tape = Tape::evaluation();
-        let mut merged: Vec<(Parameter, Value)> = Vec::new();
+        let pass = Pass::new(&tape, &self.hooks);
+        let mut folded = Vec::with_capacity(self.sites.len());
         for (i, site) in self.sites.iter().enumerate() {
             if self.hooks.beside_weights(i) {
                 candle_core::bail!("what is added at {} is no change of a weight", site.path);
             }
-            let find = |name: &str| {
-                let path = format!("{}.{name}", site.path);
-                self.parameters.iter().map(|base| &base.parameter).find(|parameter| parameter.name() == path)
-            };
-            let (weight, bias) = (find("weight"), find("bias"));
-            let mut folded = [weight, bias].map(|parameter| parameter.map(|parameter| tape.parameter(parameter)));
-            for hook in Pass::new(&tape, &self.hooks).linear_hooks(i) {
-                let [Some(weight), bias] = &mut folded else { candle_core::bail!("{} has no weight", site.path) };
-                match hook.merge(&tape, weight)? {
-                    Some(merged) => *weight = merged,
-                    None => candle_core::bail!("what is added at {} cannot be folded into its weight", site.path),
+            folded.push(match pass.linear_hooks(i) {
+                [] => None,
+                hooks => {
+                    let Some(weight) = self.parameter_of(site, "weight") else {
+                        candle_core::bail!("{} has no weight", site.path)
+                    };
+                    let bias = self.parameter_of(site, "bias").map(|bias| tape.parameter(bias));
+                    Some(Folded::new(&tape, &site.path, hooks, tape.parameter(weight), bias)?)
                 }
-                if let Some(bias) = bias
-                    && let Some(merged) = hook.merge_bias(&tape, bias)?
-                {
-                    *bias = merged;
-                }
-            }
-            let changed =
-                [weight, bias].into_iter().zip(folded).filter_map(|(parameter, value)| Some((parameter?, value?)));
-            merged.extend(changed.map(|(parameter, value)| (parameter.clone(), value)));
+            });
         }
-        for (parameter, value) in merged {
-            // What no hook has changed is still the parameter itself.
-            if value.parameter().is_none() {
-                parameter.set(value.tensor())?;
+        self.forward_pass(pass.checking(&folded), input, Read::Pooled)?;
+        for (site, folded) in self.sites.iter().zip(folded) {
+            let Some(Folded { weight, bias, .. }) = folded else { continue };
+            for (name, value) in [("weight", Some(weight)), ("bias", bias)] {
+                // What no hook has changed is still the parameter itself.
+                if let (Some(parameter), Some(value)) = (self.parameter_of(site, name), value)
+                    && value.parameter().is_none()
+                {
+                    parameter.set(value.tensor())?;
+                }
             }
         }
         self.clear_hooks();
         Ok(())
+    }
+
+    fn hooked(&self, path: &str) -> bool {
+        self.sites.iter().position(|site| site.path == path).is_some_and(|site| self.hooks.any(site))
     }
 
     fn clear_hooks(&mut self) {
@@ -198,8 +203,25 @@ impl Model for Encoder {
         read == Read::Pooled || !self.pooler.as_ref().is_some_and(of_pooler)
     }
 
+    fn longest_sequence(&self) -> Result<Option<usize>> {
+        match &self.embeddings {
+            Embeddings::Text(embeddings) => {
+                let tape = Tape::evaluation();
+                embeddings.longest_sequence(Pass::new(&tape, &self.hooks)).map(Some)
+            }
+            Embeddings::Images(_) => Ok(None),
+        }
+    }
+
     fn forward(&self, tape: &Tape, input: &Input, read: Read) -> Result<Features> {
-        let pass = Pass::new(tape, &self.hooks);
+        self.forward_pass(Pass::new(tape, &self.hooks), input, read)
+    }
+}
+
+impl Encoder {
+    /// Features of a micro-batch by the layers' hooks.
+    fn forward_pass(&self, pass: Pass<'_>, input: &Input, read: Read) -> Result<Features> {
+        let tape = pass.tape;
         let embedded = self.embeddings.forward(pass, input)?;
         let rows = self.rows(&embedded, read)?;
         let layout = &embedded.layout;

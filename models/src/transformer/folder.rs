@@ -63,19 +63,6 @@ impl Encoder {
         &self.config
     }
 
-    /// The names of the checkpoint's tensors that are no part of the encoder: heads, mostly. As in the file, sorted.
-    pub fn extra_tensors(&self) -> &[String] {
-        self.checkpoint.as_ref().map_or(&[], |(_, names)| names)
-    }
-
-    /// One of [`extra_tensors`](Self::extra_tensors), as `f32`.
-    pub fn extra_tensor(&self, name: &str) -> Result<Tensor, LoadError> {
-        match &self.checkpoint {
-            Some((weights, _)) => weights.tensor(name, &self.device),
-            None => Err(LoadError::MissingTensor { file: SINGLE_FILE.into(), tensor: name.into(), closest: None }),
-        }
-    }
-
     /// Writes config.json and model.safetensors so that Transformers' class for the head loads them.
     ///
     /// Hooks are not written: merge them first. Files that are there are replaced at once, so a folder can be written over the one
@@ -86,7 +73,7 @@ impl Encoder {
         let mut stored = BTreeMap::new();
         for (base, shape) in self.parameters().iter().zip(&self.stored_shapes) {
             let name = format!("{prefix}{}", base.parameter.name());
-            stored.insert(name, (bytes(base.parameter.tensor())?, shape.clone()));
+            stored.insert(name, (bytes(&base.parameter.tensor())?, shape.clone()));
         }
         for (name, tensor) in head.tensors {
             stored.insert(name.clone(), (bytes(tensor)?, tensor.dims().to_vec()));

@@ -26,6 +26,20 @@ impl Str {
     }
 }
 
+impl<T> Clone for Slice<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Slice<T> {}
+
+impl<T> Clone for SliceMut<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for SliceMut<T> {}
+
 impl<T> Slice<T> {
     /// Borrows a slice; valid as long as `items` is.
     pub const fn new(items: &[T]) -> Self {

@@ -1,13 +1,16 @@
 //! The way in, shared by the C entry, the abi_stable root and statically linked methods.
 
-use std::{collections::BTreeSet, ffi::c_void, mem::offset_of, ptr, sync::OnceLock};
+use std::{collections::BTreeSet, ffi::c_void, ptr, sync::OnceLock};
 
 use super::{
-    failure, host, log,
+    draft::about::{ABOUT_DRAFT, AboutDraft},
+    failure,
+    growth::{Grows, Theirs},
+    host, log,
     tables::{ABI_MAJOR, ABI_MINOR, HostApi, Instance, PluginApi, Status, Str, TextSink},
 };
 use crate::{
-    Error, Result,
+    Error, Result, field,
     info::{MethodKind, PluginInfo},
     registry::{self, MethodEntry},
 };
@@ -22,46 +25,46 @@ pub struct Identity {
     pub version: &'static str,
     /// SPDX expression.
     pub license: &'static str,
+    /// What a person should know of it; empty for nothing.
+    pub about: &'static str,
 }
 
 static BUILT_IN: Identity =
-    Identity { name: "built-in", version: env!("CARGO_PKG_VERSION"), license: env!("CARGO_PKG_LICENSE") };
+    Identity { name: "built-in", version: env!("CARGO_PKG_VERSION"), license: env!("CARGO_PKG_LICENSE"), about: "" };
 
 static IDENTITY: OnceLock<&'static Identity> = OnceLock::new();
 
 static API: PluginApi = PluginApi {
-    struct_size: size_of::<PluginApi>() as u32,
     abi_major: ABI_MAJOR,
     abi_minor: ABI_MINOR,
-    reserved: 0,
-    describe,
-    create,
-    get_extension,
+    describe: Some(describe),
+    create: Some(create),
+    get_extension: Some(get_extension),
     options_from_peft: Some(options_from_peft),
+    ..PluginApi::EMPTY
 };
 
-/// What every host of this major has: all up to the last field of minor 0.
-const MINOR_0_SIZE: usize = offset_of!(HostApi, get_extension) + size_of::<usize>();
+static ABOUT: AboutDraft = AboutDraft { text: Some(about), ..AboutDraft::EMPTY };
 
 /// The methods that are linked into this binary, for a host that was built with them.
 ///
 /// # Errors
 /// Where the host's table is not of this major, or two methods of one kind share a name.
-pub fn builtin(host: &'static HostApi) -> Result<&'static PluginApi> {
-    take_host(host)?;
+pub fn builtin(host: &'static HostApi) -> Result<Theirs<'static, PluginApi>> {
+    // SAFETY: a table that says its own size.
+    take_host(unsafe { Theirs::new(host) }.map_err(old_host)?)?;
     check_names()?;
     let _ = IDENTITY.set(&BUILT_IN);
-    Ok(&API)
+    Ok(Theirs::ours(&API))
 }
 
 /// Takes the host's table and gives the plugin's.
 ///
 /// # Safety
-/// `host` is null or points to a `HostApi` that lives as long as the process.
+/// `host` is null or points to a `HostApi`, of the length that it says, that lives as long as the process.
 pub(crate) unsafe fn connect(host: *const HostApi, identity: &'static Identity) -> Result<&'static PluginApi> {
     // SAFETY: the caller's promise.
-    let host = unsafe { host.as_ref() }.ok_or_else(|| Error::new("the host passed no table"))?;
-    take_host(host)?;
+    take_host(unsafe { Theirs::new(host) }.map_err(old_host)?)?;
     check_names()?;
     let _ = IDENTITY.set(identity);
     log::forward();
@@ -86,17 +89,15 @@ pub unsafe fn c_entry(host: *const HostApi, out: *mut *const PluginApi, identity
     })
 }
 
-fn take_host(host: &'static HostApi) -> Result<()> {
-    if host.abi_major != ABI_MAJOR {
+fn old_host(error: Error) -> Error {
+    error.context("the host's table cannot be used (update the host)")
+}
+
+fn take_host(host: Theirs<'static, HostApi>) -> Result<()> {
+    let major = host.get(field!(HostApi, abi_major));
+    if major != ABI_MAJOR {
         return Err(Error::new(format!(
-            "the host speaks plugin ABI {}, this plugin {ABI_MAJOR}: rebuild the plugin with the host's fthost-plugin-api",
-            host.abi_major
-        )));
-    }
-    if (host.struct_size as usize) < MINOR_0_SIZE {
-        return Err(Error::new(format!(
-            "the host's table has {} bytes where plugin ABI {ABI_MAJOR}.0 has {MINOR_0_SIZE}: update the host",
-            host.struct_size
+            "the host speaks plugin ABI {major}, this plugin {ABI_MAJOR}: rebuild the plugin with the host's fthost-plugin-api"
         )));
     }
     host::install(host);
@@ -169,6 +170,19 @@ fn method(kind: u32, name: &str) -> Result<&'static MethodEntry> {
     })
 }
 
-unsafe extern "C" fn get_extension(_: Str) -> *const c_void {
-    ptr::null()
+unsafe extern "C" fn get_extension(name: Str) -> *const c_void {
+    let about = IDENTITY.get().is_some_and(|identity| !identity.about.is_empty());
+    // SAFETY: the host lends the text for this call.
+    match unsafe { name.as_str() } {
+        Ok(ABOUT_DRAFT) if about => (&raw const ABOUT).cast(),
+        _ => ptr::null(),
+    }
+}
+
+unsafe extern "C" fn about(sink: TextSink) -> Status {
+    failure::guard(|| {
+        // SAFETY: the sink belongs to this call.
+        unsafe { sink.put(IDENTITY.get().map_or("", |identity| identity.about)) };
+        Ok(())
+    })
 }

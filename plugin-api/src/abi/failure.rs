@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     cell::{Cell, RefCell},
+    ffi::c_void,
     fmt,
     panic::{self, AssertUnwindSafe, Location},
     sync::{
@@ -129,6 +130,21 @@ impl<T> Guarded<T> {
             *self.poisoned.get_mut() = true;
         }
         report(outcome)
+    }
+}
+
+/// Frees the box of an instance or of a hook.
+///
+/// # Safety
+/// `data` came from `Box::into_raw` of a `Guarded<T>` and is not used again.
+pub(super) unsafe extern "C" fn free<T>(data: *mut c_void) {
+    let outcome = catch(|| {
+        // SAFETY: the caller's promise.
+        drop(unsafe { Box::from_raw(data.cast::<Guarded<T>>()) });
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        tracing::error!("while an instance was dropped: {failure}");
     }
 }
 

@@ -3,12 +3,13 @@
 use std::ffi::c_void;
 
 use super::{
-    failure::Guarded,
+    calls::HookCall,
+    failure::{Guarded, free, guard},
+    growth::{Grows, Theirs},
     host,
-    tables::{HookCall, HookVtable, Status, hook_kind},
-    vtables::{free, give_optional},
+    tables::{HookVtable, Status, hook_kind},
 };
-use crate::{AttentionHook, BlockHook, EmbeddingHook, Error, LinearHook, Result, Tensor};
+use crate::{AttentionHook, BlockHook, EmbeddingHook, Error, LinearHook, Result, Tensor, field};
 
 /// One call with its slices as the host lent them.
 struct Frame<'a> {
@@ -30,7 +31,7 @@ impl Frame<'_> {
             return Err(self.misfit("outputs", N, self.outputs.len()));
         }
         for (place, result) in self.outputs.iter_mut().zip(results) {
-            *place = give_optional(result)?;
+            *place = result.map_or(Ok(0), Tensor::give)?;
         }
         Ok(())
     }
@@ -45,14 +46,18 @@ impl Frame<'_> {
 /// # Safety
 /// `data` is the box that [`install`] made for an `H`; `call` points to a call of this moment.
 unsafe fn run<H>(data: *const c_void, call: *const HookCall, body: impl FnOnce(&H, Frame<'_>) -> Result<()>) -> Status {
+    // SAFETY: the caller's promise.
+    let call = match unsafe { Theirs::new(call) } {
+        Ok(call) => call,
+        Err(error) => return guard(|| Err(error)),
+    };
     // SAFETY: the caller's promise; the slices are lent for the call, and the results are this call's alone.
     let (hook, frame) = unsafe {
-        let call = &*call;
         let frame = Frame {
-            inputs: call.inputs.as_slice(),
-            offsets: call.offsets.as_slice(),
-            outputs: call.outputs.as_mut_slice(),
-            flags: call.flags.as_mut_slice(),
+            inputs: call.get(field!(HookCall, inputs)).as_slice(),
+            offsets: call.get(field!(HookCall, offsets)).as_slice(),
+            outputs: call.get(field!(HookCall, outputs)).as_mut_slice(),
+            flags: call.get(field!(HookCall, flags)).as_mut_slice(),
         };
         (&*data.cast::<Guarded<H>>(), frame)
     };
@@ -67,16 +72,7 @@ type Forward = unsafe extern "C" fn(*const c_void, *const HookCall) -> Status;
 
 /// What every kind of hook has.
 const fn vtable<H>(forward: Forward) -> HookVtable {
-    HookVtable {
-        struct_size: size_of::<HookVtable>() as u32,
-        reserved: 0,
-        drop: free::<H>,
-        forward,
-        merge: None,
-        input: None,
-        position_shift: None,
-        merge_bias: None,
-    }
+    HookVtable { drop: Some(free::<H>), forward: Some(forward), ..HookVtable::EMPTY }
 }
 
 pub(crate) fn linear<H: LinearHook>(site: &str, hook: H) -> Result<()> {

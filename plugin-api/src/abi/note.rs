@@ -112,7 +112,12 @@ pub const fn first_line(text: &str) -> &str {
     while end < text.len() && text.as_bytes()[end] != b'\n' {
         end += 1;
     }
-    text.split_at(end).0.trim_ascii()
+    // What `text.split_at(end)` gives; not const in Rust 1.85.
+    let (line, _) = text.as_bytes().split_at(end);
+    match std::str::from_utf8(line) {
+        Ok(line) => line.trim_ascii(),
+        Err(_) => "",
+    }
 }
 
 /// JSON under construction at compile time: counts all, keeps the first `LEN` bytes. So `Json<0>` measures.

@@ -1,21 +1,33 @@
 //! The wire: `repr(C)` tables of functions. Append-only.
 //!
 //! Rules, for two years and more:
-//! - A table's first field is its size in bytes as its maker knew it; a reader asks [`has_field!`](crate::has_field) before it uses a field that came
-//!   after minor 0. Fields are appended, never moved, changed or removed.
+//! - Every table and every [call](super::calls) begins with its size in bytes as its maker knew it. [`minor_0`] has the sizes of minor 0:
+//!   less is refused, more is not looked at. A field that came later is read only where the size reaches it; `growth` does it for Rust.
+//!   Fields are appended, never moved, changed or removed, and none ends in padding, in which an appended field would be taken for known.
+//! - A function may be null, and is then one that its maker does not offer. Where the other side cannot do without, it says so by name.
 //! - Only integers, `f64`, borrowed [`Str`] and [`Slice`], `u64` handles and opaque pointers cross. Nothing allocated on one
 //!   side is freed on the other: text goes through a [`TextSink`] of the side that wants it.
 //! - Every function returns a [`Status`]; on anything but [`OK`] the reason was handed over by `set_error` (plugin to
 //!   host) or waits in `last_error` (host to plugin).
 //! - No function unwinds into the other side.
 //! - What is named (ops, model calls, hook kinds) is data: a new name breaks nobody.
+//! - Beside each function stands the thread that it is called on. Calls nest only as a call into the host says. While a call into an
+//!   instance or a hook is under way, the same thread does not enter that instance or hook again, whatever ops the call runs: an op
+//!   never waits for other work of the run. So a lock may be held across an op.
+//! - [`Str`], [`Slice`], [`SliceMut`], [`TextSink`], [`Instance`] and [`BaseVtable`] never change.
 
 use std::ffi::c_void;
+
+use super::calls::{Evaluation, Group, HeadCall, HookCall, LogRecord, OpCall, Progress, Rate};
 
 /// Changes when a plugin must be rebuilt. It shall not.
 pub const ABI_MAJOR: u32 = 1;
 /// Counts what was appended.
+#[cfg(not(feature = "longer-tables"))]
 pub const ABI_MINOR: u32 = 0;
+/// Counts what was appended: a minor of tests alone.
+#[cfg(feature = "longer-tables")]
+pub const ABI_MINOR: u32 = 1;
 
 /// 0 is success; see [`OK`], [`FAILED`], [`PANICKED`].
 pub type Status = i32;
@@ -64,17 +76,40 @@ pub struct TextSink {
     pub write: unsafe extern "C" fn(ctx: *mut c_void, text: Str),
 }
 
-/// One op call. Which inputs, integers and floats an op takes stands in the op's documentation.
-#[repr(C)]
-pub struct OpCall {
-    /// Tensor and parameter handles; 0 stands for an absent optional one.
-    pub inputs: Slice<u64>,
-    /// Integer attributes.
-    pub ints: Slice<i64>,
-    /// Float attributes.
-    pub floats: Slice<f64>,
-    /// Handles of the results, owned by the caller: release each.
-    pub outputs: SliceMut<u64>,
+/// Bytes of the tables and calls at minor 0, on 64-bit machines: the least that is accepted, for ever.
+pub mod minor_0 {
+    /// Of `HostApi`.
+    pub const HOST_API: u32 = 120;
+    /// Of `PluginApi`.
+    pub const PLUGIN_API: u32 = 48;
+    /// Of `BaseVtable`.
+    pub const BASE_VTABLE: u32 = 40;
+    /// Of `StrategyVtable`.
+    pub const STRATEGY_VTABLE: u32 = 72;
+    /// Of `SchedulerVtable`.
+    pub const SCHEDULER_VTABLE: u32 = 56;
+    /// Of `RegularizerVtable`.
+    pub const REGULARIZER_VTABLE: u32 = 72;
+    /// Of `TaskHeadVtable`.
+    pub const TASK_HEAD_VTABLE: u32 = 80;
+    /// Of `HookVtable`.
+    pub const HOOK_VTABLE: u32 = 56;
+    /// Of `OpCall`.
+    pub const OP_CALL: u32 = 72;
+    /// Of `LogRecord`.
+    pub const LOG_RECORD: u32 = 64;
+    /// Of `HookCall`.
+    pub const HOOK_CALL: u32 = 72;
+    /// Of `HeadCall`.
+    pub const HEAD_CALL: u32 = 96;
+    /// Of `Progress`.
+    pub const PROGRESS: u32 = 32;
+    /// Of `Group`.
+    pub const GROUP: u32 = 56;
+    /// Of `Rate`.
+    pub const RATE: u32 = 24;
+    /// Of `Evaluation`.
+    pub const EVALUATION: u32 = 48;
 }
 
 /// Element types of tensors.
@@ -129,21 +164,6 @@ pub mod hook_kind {
     pub const ATTENTION: u32 = 4;
 }
 
-/// A log event on its way to the host's `tracing`.
-#[repr(C)]
-pub struct LogRecord {
-    /// 1 error, 2 warn, 3 info, 4 debug, 5 trace.
-    pub level: u32,
-    /// 0 event, 1 span entered, 2 span left.
-    pub what: u32,
-    /// Module path.
-    pub target: Str,
-    /// The message, or the span's name.
-    pub message: Str,
-    /// A JSON object of the other fields.
-    pub fields: Str,
-}
-
 /// What the host offers. Valid as long as the process.
 ///
 /// Handles: a tensor handle is valid within the call into the plugin that it was made in or given to; a parameter handle
@@ -160,41 +180,48 @@ pub struct HostApi {
     pub reserved: u32,
 
     /// Says why the status about to be returned is not OK. `[any thread]`
-    pub set_error: unsafe extern "C" fn(status: Status, message: Str),
+    pub set_error: Option<unsafe extern "C" fn(status: Status, message: Str)>,
     /// Writes why the last host call on this thread failed. `[any thread]`
-    pub last_error: unsafe extern "C" fn(sink: TextSink),
+    pub last_error: Option<unsafe extern "C" fn(sink: TextSink)>,
     /// Logs. `[any thread]`
-    pub log: unsafe extern "C" fn(record: *const LogRecord),
+    pub log: Option<unsafe extern "C" fn(record: *const LogRecord)>,
 
     /// Finds an op by name and version, `"linear@1"`. `[any thread]`
-    pub resolve_op: unsafe extern "C" fn(name: Str, op: *mut u32) -> Status,
+    pub resolve_op: Option<unsafe extern "C" fn(name: Str, op: *mut u32) -> Status>,
     /// Runs an op and records it. `[any thread]`, within a call into the plugin
-    pub call_op: unsafe extern "C" fn(op: u32, call: *const OpCall) -> Status,
+    pub call_op: Option<unsafe extern "C" fn(op: u32, call: *const OpCall) -> Status>,
     /// Makes a tensor on the run's device from host memory; `dtype` is [`dtype::F32`], `F64`, `U32` or `U8` and says what `data` points to.
-    pub tensor_new: unsafe extern "C" fn(dtype: u32, data: *const c_void, shape: Slice<u64>, out: *mut u64) -> Status,
+    pub tensor_new:
+        Option<unsafe extern "C" fn(dtype: u32, data: *const c_void, shape: Slice<u64>, out: *mut u64) -> Status>,
     /// Element type and rank; writes up to `dims.len` dimensions.
     pub tensor_info:
-        unsafe extern "C" fn(tensor: u64, dtype: *mut u32, rank: *mut usize, dims: SliceMut<u64>) -> Status,
+        Option<unsafe extern "C" fn(tensor: u64, dtype: *mut u32, rank: *mut usize, dims: SliceMut<u64>) -> Status>,
     /// Copies a tensor's elements, row-major, to host memory of `bytes` bytes, in its own element type.
-    pub tensor_read: unsafe extern "C" fn(tensor: u64, data: *mut c_void, bytes: usize) -> Status,
+    pub tensor_read: Option<unsafe extern "C" fn(tensor: u64, data: *mut c_void, bytes: usize) -> Status>,
     /// Gives an owned handle back.
-    pub tensor_release: unsafe extern "C" fn(tensor: u64) -> Status,
+    pub tensor_release: Option<unsafe extern "C" fn(tensor: u64) -> Status>,
 
     /// A named, versioned call about the model with JSON in and out; the list stands in [`model_call`]. `[run thread]`
-    pub model_call: unsafe extern "C" fn(method: Str, params: Str, reply: TextSink) -> Status,
+    pub model_call: Option<unsafe extern "C" fn(method: Str, params: Str, reply: TextSink) -> Status>,
     /// Sets a hook at a site. The host owns `data` from here, also when the call fails. `[run thread]`, in attach
-    pub hook: unsafe extern "C" fn(site: Str, kind: u32, data: *mut c_void, vtable: *const HookVtable) -> Status,
+    pub hook:
+        Option<unsafe extern "C" fn(site: Str, kind: u32, data: *mut c_void, vtable: *const HookVtable) -> Status>,
     /// Calls `visit` with the gradient of every trainable parameter, one example (and label) at a time, on the calling
     /// thread; `labels` by [`fisher_labels`], `limit` examples at most, 0 for all. `gradient` is borrowed for the visit; the
     /// weights of one example add up to 1. A status of `visit` other than OK ends the walk and is returned. `[run thread]`
-    pub example_gradients: unsafe extern "C" fn(
-        labels: u32,
-        limit: u64,
-        ctx: *mut c_void,
-        visit: unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status,
-    ) -> Status,
-    /// A table of experimental functions (`"ft.something/1"`), or null.
-    pub get_extension: unsafe extern "C" fn(name: Str) -> *const c_void,
+    pub example_gradients: Option<
+        unsafe extern "C" fn(
+            labels: u32,
+            limit: u64,
+            ctx: *mut c_void,
+            visit: unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status,
+        ) -> Status,
+    >,
+    /// A table of experimental functions (`"ft.something.draft/1"`), or null; [`draft`](super::draft) says which there are. `[any thread]`
+    pub get_extension: Option<unsafe extern "C" fn(name: Str) -> *const c_void>,
+    /// What a minor of tests appends.
+    #[cfg(feature = "longer-tables")]
+    pub later: super::calls::Appended,
 }
 
 /// Names for [`HostApi::model_call`]. Parameters and replies are JSON.
@@ -219,6 +246,8 @@ pub mod model_call {
     pub const SET_PARAMS: &str = "set_params@1";
     /// `{"handle", "tensor"}` to null: the parameter takes the tensor's values, which have its shape.
     pub const SET_VALUE: &str = "set_value@1";
+    /// `{}` to `[handle]`: the parameters that train now, whoever declared them.
+    pub const TRAINABLE: &str = "trainable@1";
 }
 
 /// Functions of a hook.
@@ -228,10 +257,10 @@ pub struct HookVtable {
     pub struct_size: u32,
     /// 0.
     pub reserved: u32,
-    /// Frees the hook. `[run thread]`
-    pub drop: unsafe extern "C" fn(data: *mut c_void),
+    /// Frees the hook. Null where nothing is to be freed. `[run thread]`
+    pub drop: Option<unsafe extern "C" fn(data: *mut c_void)>,
     /// The hook's forward, by [`hook_kind`]. `[any thread]`
-    pub forward: unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status,
+    pub forward: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
     /// Linear hooks: `[weight]` to `[merged weight or 0]`. Null in other kinds. `[run thread]`
     pub merge: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
     /// Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
@@ -241,22 +270,12 @@ pub struct HookVtable {
     /// Attention hooks that shift the positions of a text's tokens: by how many. Null in other kinds. `[run thread]`, once, while
     /// the hook is set
     pub position_shift: Option<unsafe extern "C" fn(data: *const c_void, out: *mut u64) -> Status>,
+    /// What a minor of tests appends.
+    #[cfg(feature = "longer-tables")]
+    pub later: super::calls::Appended,
 }
 
-/// One call of a hook.
-#[repr(C)]
-pub struct HookCall {
-    /// Borrowed handles.
-    pub inputs: Slice<u64>,
-    /// Sequence offsets, `sequences + 1` entries; empty where a hook needs none.
-    pub offsets: Slice<u32>,
-    /// Results, 0 when called; the handles written here pass to the host. An input may be handed back as it is.
-    pub outputs: SliceMut<u64>,
-    /// Result flags, 0 when called.
-    pub flags: SliceMut<i64>,
-}
-
-/// An instance that a plugin made.
+/// An instance that a plugin made. Frozen.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Instance {
@@ -278,14 +297,17 @@ pub struct PluginApi {
     /// 0.
     pub reserved: u32,
     /// Writes [`PluginInfo`](crate::PluginInfo) as JSON. `[any thread]`
-    pub describe: unsafe extern "C" fn(sink: TextSink) -> Status,
+    pub describe: Option<unsafe extern "C" fn(sink: TextSink) -> Status>,
     /// Makes an instance of a method from JSON options that fit its schema. `[run thread]`
-    pub create: unsafe extern "C" fn(kind: u32, name: Str, config: Str, out: *mut Instance) -> Status,
-    /// A table of experimental functions, or null.
-    pub get_extension: unsafe extern "C" fn(name: Str) -> *const c_void,
+    pub create: Option<unsafe extern "C" fn(kind: u32, name: Str, config: Str, out: *mut Instance) -> Status>,
+    /// A table of experimental functions, or null. `[any thread]`
+    pub get_extension: Option<unsafe extern "C" fn(name: Str) -> *const c_void>,
     /// `Strategy::options_from_peft` of the strategy `name`: the fields of an `adapter_config.json` in, options out, both JSON; null
     /// where no strategy opens folders of PEFT. `[run thread]`
     pub options_from_peft: Option<unsafe extern "C" fn(name: Str, config: Str, sink: TextSink) -> Status>,
+    /// What a minor of tests appends.
+    #[cfg(feature = "longer-tables")]
+    pub later: super::calls::Appended,
 }
 
 /// The part that the vtables of all four traits begin with. Frozen: a field appended here would move all that stand after
@@ -298,14 +320,14 @@ pub struct BaseVtable {
     pub struct_size: u32,
     /// 0.
     pub reserved: u32,
-    /// Frees the instance. `[run thread]`
-    pub drop: unsafe extern "C" fn(data: *mut c_void),
-    /// Writes the state. `[run thread]`
-    pub save: unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status,
-    /// Takes a state back. `[run thread]`
-    pub load: unsafe extern "C" fn(data: *mut c_void, state: Str) -> Status,
-    /// Hears an [`Event`](crate::Event) as JSON. `[run thread]`
-    pub event: unsafe extern "C" fn(data: *mut c_void, event: Str) -> Status,
+    /// Frees the instance. Null where nothing is to be freed. `[run thread]`
+    pub drop: Option<unsafe extern "C" fn(data: *mut c_void)>,
+    /// Writes the state. Null where there is none. `[run thread]`
+    pub save: Option<unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status>,
+    /// Takes a state back. Null where there is none. `[run thread]`
+    pub load: Option<unsafe extern "C" fn(data: *mut c_void, state: Str) -> Status>,
+    /// Hears an [`Event`](crate::Event) as JSON. Null where it listens to none. `[run thread]`
+    pub event: Option<unsafe extern "C" fn(data: *mut c_void, event: Str) -> Status>,
 }
 
 /// A [`Strategy`](crate::Strategy).
@@ -314,13 +336,17 @@ pub struct StrategyVtable {
     /// Common part.
     pub base: BaseVtable,
     /// `Strategy::attach`. `[run thread]`
-    pub attach: unsafe extern "C" fn(data: *mut c_void) -> Status,
-    /// `Strategy::adapter_config`: writes JSON, `null` for none. `[run thread]`
-    pub adapter_config: unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status,
-    /// `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host. `[run thread]`
-    pub adapter_tensors: unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status,
-    /// `Strategy::starts_at_base`: writes 0 or 1. `[run thread]`, after attach
-    pub starts_at_base: unsafe extern "C" fn(data: *const c_void, out: *mut u32) -> Status,
+    pub attach: Option<unsafe extern "C" fn(data: *mut c_void) -> Status>,
+    /// `Strategy::adapter_config`: writes JSON, `null` for none. Null for none. `[run thread]`
+    pub adapter_config: Option<unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status>,
+    /// `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host. Null for none.
+    /// `[run thread]`
+    pub adapter_tensors: Option<unsafe extern "C" fn(data: *const c_void, sink: TextSink) -> Status>,
+    /// `Strategy::starts_at_base`: writes 0 or 1. Null for 0. `[run thread]`, after attach
+    pub starts_at_base: Option<unsafe extern "C" fn(data: *const c_void, out: *mut u32) -> Status>,
+    /// What a minor of tests appends.
+    #[cfg(feature = "longer-tables")]
+    pub later: super::calls::Appended,
 }
 
 /// A [`Scheduler`](crate::Scheduler).
@@ -329,14 +355,21 @@ pub struct SchedulerVtable {
     /// Common part.
     pub base: BaseVtable,
     /// `Scheduler::rate`. `[run thread]`
-    pub rate: unsafe extern "C" fn(
-        data: *const c_void,
-        progress: *const crate::Progress,
-        group: *const crate::Group,
-        out: *mut crate::Rate,
-    ) -> Status,
-    /// `Scheduler::on_evaluation`. `[run thread]`
-    pub on_evaluation: unsafe extern "C" fn(data: *mut c_void, progress: *const crate::Progress, value: f64) -> Status,
+    pub rate: Option<
+        unsafe extern "C" fn(
+            data: *const c_void,
+            progress: *const Progress,
+            group: *const Group,
+            out: *mut Rate,
+        ) -> Status,
+    >,
+    /// `Scheduler::on_evaluation`. Null where it listens to none. `[run thread]`
+    pub on_evaluation: Option<
+        unsafe extern "C" fn(data: *mut c_void, progress: *const Progress, evaluation: *const Evaluation) -> Status,
+    >,
+    /// What a minor of tests appends.
+    #[cfg(feature = "longer-tables")]
+    pub later: super::calls::Appended,
 }
 
 /// A [`Regularizer`](crate::Regularizer).
@@ -344,32 +377,18 @@ pub struct SchedulerVtable {
 pub struct RegularizerVtable {
     /// Common part.
     pub base: BaseVtable,
-    /// `Regularizer::attach`. `[run thread]`
-    pub attach: unsafe extern "C" fn(data: *mut c_void) -> Status,
-    /// `Regularizer::penalty`: a scalar's handle, or 0. `[run thread]`
-    pub penalty: unsafe extern "C" fn(data: *const c_void, out: *mut u64) -> Status,
-    /// `Regularizer::needs_reference`: 0 or 1. `[run thread]`
-    pub needs_reference: unsafe extern "C" fn(data: *const c_void) -> u32,
-    /// `Regularizer::output_penalty`: a scalar's handle, or 0. `[any thread]`
-    pub output_penalty:
-        unsafe extern "C" fn(data: *const c_void, outputs: u64, reference: u64, out: *mut u64) -> Status,
-}
-
-/// One call of a head.
-#[repr(C)]
-pub struct HeadCall {
-    /// forward: features. loss, predict, fit: outputs. Borrowed.
-    pub tensor: u64,
-    /// loss, fit: the targets, borrowed; 0 otherwise.
-    pub targets: u64,
-    /// forward: sequence offsets; empty otherwise.
-    pub offsets: Slice<u32>,
-    /// loss in episodes: 1 for support rows; empty otherwise.
-    pub support: Slice<u8>,
-    /// The result, which passes to the host; not in fit.
-    pub output: *mut u64,
-    /// loss: the weight the sum is divided by.
-    pub weight: *mut f64,
+    /// `Regularizer::attach`. Null where it need not see the model. `[run thread]`
+    pub attach: Option<unsafe extern "C" fn(data: *mut c_void) -> Status>,
+    /// `Regularizer::penalty`: a scalar's handle, or 0. Null for none. `[run thread]`
+    pub penalty: Option<unsafe extern "C" fn(data: *const c_void, out: *mut u64) -> Status>,
+    /// `Regularizer::needs_reference`: writes 0 or 1. Null for 0. `[run thread]`
+    pub needs_reference: Option<unsafe extern "C" fn(data: *const c_void, out: *mut u32) -> Status>,
+    /// `Regularizer::output_penalty`: a scalar's handle, or 0; the call's tensors are the outputs, its targets the reference. Null for
+    /// none. `[any thread]`
+    pub output_penalty: Option<unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status>,
+    /// What a minor of tests appends.
+    #[cfg(feature = "longer-tables")]
+    pub later: super::calls::Appended,
 }
 
 /// A [`TaskHead`](crate::TaskHead).
@@ -378,15 +397,18 @@ pub struct TaskHeadVtable {
     /// Common part.
     pub base: BaseVtable,
     /// `TaskHead::attach`: [`TaskInfo`](crate::TaskInfo) JSON in, [`HeadSpec`](crate::HeadSpec) JSON out. `[run thread]`
-    pub attach: unsafe extern "C" fn(data: *mut c_void, task: Str, spec: TextSink) -> Status,
+    pub attach: Option<unsafe extern "C" fn(data: *mut c_void, task: Str, spec: TextSink) -> Status>,
     /// `TaskHead::forward`. `[any thread]`
-    pub forward: unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status,
+    pub forward: Option<unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status>,
     /// `TaskHead::loss`. `[any thread]`
-    pub loss: unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status,
+    pub loss: Option<unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status>,
     /// `TaskHead::predict`. `[any thread]`
-    pub predict: unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status,
-    /// `TaskHead::fit`. `[run thread]`
-    pub fit: unsafe extern "C" fn(data: *mut c_void, call: *const HeadCall) -> Status,
+    pub predict: Option<unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status>,
+    /// `TaskHead::fit`. Null where it takes nothing from examples. `[run thread]`
+    pub fit: Option<unsafe extern "C" fn(data: *mut c_void, call: *const HeadCall) -> Status>,
+    /// What a minor of tests appends.
+    #[cfg(feature = "longer-tables")]
+    pub later: super::calls::Appended,
 }
 
 /// The C entry of a plugin, `fthost_plugin_entry_v1`: takes the host's table, gives the plugin's.

@@ -9,10 +9,14 @@ use serde_json::{Value, json};
 
 use super::{
     borrow::collect_text,
+    calls,
+    calls::{Evaluation, HeadCall, HookCall, LogRecord, OpCall},
+    draft::about::ABOUT_DRAFT,
+    growth::{Field, Grows, Theirs},
     note::{MethodFacts, PluginFacts, first_line},
     tables::*,
 };
-use crate::{prelude::*, *};
+use crate::{MethodKind, MethodNote, PluginInfo, PluginNote, builtin, field, prelude::*};
 
 thread_local! {
     static ERRORS: RefCell<Vec<(Status, String)>> = const { RefCell::new(Vec::new()) };
@@ -36,9 +40,10 @@ mod host {
         unsafe { sink.put("device") };
     }
     pub(super) unsafe extern "C" fn log(record: *const LogRecord) {
-        let record = unsafe { &*record };
-        let (message, fields) = unsafe { (record.message.as_str().unwrap(), record.fields.as_str().unwrap()) };
-        LOGS.with_borrow_mut(|logs| logs.push((record.level, message.into(), fields.into())));
+        let record = unsafe { Theirs::new(record) }.unwrap();
+        let text = |field: Field<LogRecord, Str>| unsafe { record.get(field).as_str() }.unwrap().to_owned();
+        let (message, fields) = (text(field!(LogRecord, message)), text(field!(LogRecord, fields)));
+        LOGS.with_borrow_mut(|logs| logs.push((record.get(field!(LogRecord, level)), message, fields)));
     }
     pub(super) unsafe extern "C" fn resolve_op(_: Str, _: *mut u32) -> Status {
         FAILED
@@ -67,7 +72,7 @@ mod host {
         FAILED
     }
     pub(super) unsafe extern "C" fn hook(_: Str, _: u32, data: *mut c_void, vtable: *const HookVtable) -> Status {
-        unsafe { ((*vtable).drop)(data) };
+        unsafe { Theirs::new(vtable).unwrap().need(field!(HookVtable, drop)).unwrap()(data) };
         OK
     }
     pub(super) unsafe extern "C" fn example_gradients(
@@ -84,23 +89,22 @@ mod host {
 }
 
 static HOST: HostApi = HostApi {
-    struct_size: size_of::<HostApi>() as u32,
     abi_major: ABI_MAJOR,
     abi_minor: ABI_MINOR,
-    reserved: 0,
-    set_error: host::set_error,
-    last_error: host::last_error,
-    log: host::log,
-    resolve_op: host::resolve_op,
-    call_op: host::call_op,
-    tensor_new: host::tensor_new,
-    tensor_info: host::tensor_info,
-    tensor_read: host::tensor_read,
-    tensor_release: host::tensor_release,
-    model_call: host::model_call,
-    hook: host::hook,
-    example_gradients: host::example_gradients,
-    get_extension: host::get_extension,
+    set_error: Some(host::set_error),
+    last_error: Some(host::last_error),
+    log: Some(host::log),
+    resolve_op: Some(host::resolve_op),
+    call_op: Some(host::call_op),
+    tensor_new: Some(host::tensor_new),
+    tensor_info: Some(host::tensor_info),
+    tensor_read: Some(host::tensor_read),
+    tensor_release: Some(host::tensor_release),
+    model_call: Some(host::model_call),
+    hook: Some(host::hook),
+    example_gradients: Some(host::example_gradients),
+    get_extension: Some(host::get_extension),
+    ..HostApi::EMPTY
 };
 
 /// A strategy that fails as it is told.
@@ -158,7 +162,7 @@ impl Scheduler for Half {
         Ok(Self)
     }
 
-    fn rate(&self, _: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, _: &Progress, group: &Group<'_>) -> Result<Rate> {
         Ok(group.scaled(0.5))
     }
 }
@@ -178,7 +182,8 @@ impl Made {
     fn new(kind: u32, name: &str, config: &str) -> Result<Self, (Status, String)> {
         let api = builtin(&HOST).unwrap();
         let mut instance = Instance { data: ptr::null_mut(), vtable: ptr::null() };
-        match unsafe { (api.create)(kind, Str::new(name), Str::new(config), &raw mut instance) } {
+        let create = api.need(field!(PluginApi, create)).unwrap();
+        match unsafe { create(kind, Str::new(name), Str::new(config), &raw mut instance) } {
             OK => Ok(Self(instance)),
             _ => Err(last_error()),
         }
@@ -188,18 +193,23 @@ impl Made {
         Self::new(kind::STRATEGY, "failing", &json!({ "mode": mode }).to_string()).unwrap()
     }
 
-    fn strategy(&self) -> &StrategyVtable {
-        unsafe { &*self.0.vtable.cast() }
+    fn table<T: Grows>(&self) -> Theirs<'static, T> {
+        unsafe { Theirs::new(self.0.vtable.cast()) }.unwrap()
+    }
+
+    fn base(&self) -> Theirs<'static, BaseVtable> {
+        self.table()
     }
 
     fn attach(&self) -> Status {
-        unsafe { (self.strategy().attach)(self.0.data) }
+        let attach = self.table().need(field!(StrategyVtable, attach)).unwrap();
+        unsafe { attach(self.0.data) }
     }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        unsafe { ((*self.0.vtable.cast::<BaseVtable>()).drop)(self.0.data) }
+        unsafe { self.base().need(field!(BaseVtable, drop)).unwrap()(self.0.data) }
     }
 }
 
@@ -245,10 +255,12 @@ fn a_panic_in_a_visitor_crosses_the_host_as_a_status() {
 #[test]
 fn state_goes_out_and_in() {
     let made = Made::failing("error");
-    let (status, state) = collect_text(|sink| unsafe { (made.strategy().base.save)(made.0.data, sink) });
+    let (status, state) =
+        collect_text(|sink| unsafe { made.base().need(field!(BaseVtable, save)).unwrap()(made.0.data, sink) });
     assert_eq!((status, state.as_str()), (OK, r#"{"json":{"mode":"error"},"tensors":{}}"#));
     let other = Made::failing("");
-    assert_eq!(unsafe { (other.strategy().base.load)(other.0.data, Str::new(&state)) }, OK);
+    let load = other.base().need(field!(BaseVtable, load)).unwrap();
+    assert_eq!(unsafe { load(other.0.data, Str::new(&state)) }, OK);
     assert_eq!(other.attach(), FAILED);
 }
 
@@ -256,7 +268,8 @@ fn state_goes_out_and_in() {
 fn events_of_newer_hosts_are_passed_over() {
     let made = Made::failing("");
     for event in [json!({ "event": "epoch_begin", "epoch": 0, "epochs": 2 }), json!({ "event": "full_moon" })] {
-        assert_eq!(unsafe { (made.strategy().base.event)(made.0.data, Str::new(&event.to_string())) }, OK, "{event}");
+        let hear = made.base().need(field!(BaseVtable, event)).unwrap();
+        assert_eq!(unsafe { hear(made.0.data, Str::new(&event.to_string())) }, OK, "{event}");
     }
 }
 
@@ -275,18 +288,138 @@ fn create_says_what_is_wrong() {
 #[test]
 fn a_scheduler_answers() {
     let made = Made::new(kind::SCHEDULER, "half", "{}").unwrap();
-    let vtable: &SchedulerVtable = unsafe { &*made.0.vtable.cast() };
-    assert_eq!(vtable.base.struct_size as usize, size_of::<SchedulerVtable>());
-    let progress = Progress { step: 0, total_steps: 1, steps_per_epoch: 1 };
-    let (group, mut rate) = (Group { lr: 3.0, momentum: 0.9 }, Rate { lr: 0.0, momentum: 0.0 });
-    assert_eq!(unsafe { (vtable.rate)(made.0.data, &raw const progress, &raw const group, &raw mut rate) }, OK);
-    assert_eq!(rate, Rate { lr: 1.5, momentum: 0.9 });
+    let table = made.table::<SchedulerVtable>();
+    assert_eq!(table.size(), size_of::<SchedulerVtable>());
+    let progress = calls::Progress { total_steps: 1, steps_per_epoch: 1, ..calls::Progress::EMPTY };
+    let group = calls::Group { lr: 3.0, momentum: 0.9, ..calls::Group::EMPTY };
+    // Behind it lies what is none of its: a plugin that is newer than the host writes no further than the size says.
+    #[repr(C)]
+    struct Place {
+        rate: calls::Rate,
+        beyond: [u64; 4],
+    }
+    let mut place = Place { rate: calls::Rate::EMPTY, beyond: [7; 4] };
+    place.rate.struct_size = minor_0::RATE;
+    let rate = table.need(field!(SchedulerVtable, rate)).unwrap();
+    let out = &raw mut place;
+    let status = unsafe { rate(made.0.data, &raw const progress, &raw const group, out.cast()) };
+    assert_eq!((status, place.rate.lr, place.rate.momentum, place.beyond), (OK, 1.5, 0.9, [7; 4]));
+    #[cfg(feature = "longer-tables")]
+    assert_eq!(place.rate.later.number, calls::Appended::NUMBER, "what there is no room for stays as it was");
+
+    place.rate.struct_size = minor_0::RATE - 8;
+    let out = &raw mut place;
+    assert_eq!(unsafe { rate(made.0.data, &raw const progress, &raw const group, out.cast()) }, FAILED);
+    assert_eq!(last_error().1, "its Rate has 16 bytes where plugin ABI 1.0 has 24");
+    assert_eq!(unsafe { rate(made.0.data, ptr::null(), &raw const group, out.cast()) }, FAILED);
+    assert_eq!(last_error().1, "there is no Progress");
+}
+
+/// Bytes with a table of minor 0 at their beginning, and behind it what would be taken for functions and sizes if it were read.
+fn followed_by_rubbish<T: Grows>() -> Vec<u64> {
+    let mut words = vec![0x5a5a_5a5a_5a5a_5a5a; size_of::<T>() / 8 + 8];
+    words[0] = T::MINOR_0 as u64;
+    words
+}
+
+#[test]
+fn nothing_is_read_behind_a_table_of_minor_0() {
+    fn check<T: Grows>() {
+        let words = followed_by_rubbish::<T>();
+        let theirs = unsafe { Theirs::<T>::new(words.as_ptr().cast()) }.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(theirs.size(), T::MINOR_0);
+        // A longer one, of a newer side, is taken too; a shorter one is not.
+        let shorter = [T::MINOR_0 as u64 - 1, 0];
+        let error = unsafe { Theirs::<T>::new(shorter.as_ptr().cast()) }.map(drop).unwrap_err().to_string();
+        assert_eq!(error, format!("its {} has {} bytes where plugin ABI 1.0 has {}", T::NAME, shorter[0], T::MINOR_0));
+    }
+    check::<HostApi>();
+    check::<PluginApi>();
+    check::<StrategyVtable>();
+    check::<SchedulerVtable>();
+    check::<RegularizerVtable>();
+    check::<TaskHeadVtable>();
+    check::<HookVtable>();
+    check::<OpCall>();
+    check::<LogRecord>();
+    check::<HookCall>();
+    check::<HeadCall>();
+    check::<calls::Progress>();
+    check::<calls::Group>();
+    check::<calls::Rate>();
+    check::<Evaluation>();
+}
+
+#[cfg(feature = "longer-tables")]
+#[test]
+fn what_came_later_is_absent_or_refused_by_name() {
+    use crate::later;
+    let words = followed_by_rubbish::<HostApi>();
+    let old = unsafe { Theirs::<HostApi>::new(words.as_ptr().cast()) }.unwrap();
+    assert!(old.later(later!(HostApi, later)).is_none());
+    assert!(old.later(later!(HostApi, later.number)).is_none());
+    let error = old.need_later(later!(HostApi, later.call)).map(drop).unwrap_err().to_string();
+    assert_eq!(error, "its HostApi is older than `later.call`");
+    let new = Theirs::ours(&HOST);
+    assert_eq!(new.later(later!(HostApi, later.number)), Some(calls::Appended::NUMBER));
+    assert_eq!(unsafe { new.need_later(later!(HostApi, later.call)).unwrap()() }, calls::Appended::NUMBER);
+}
+
+/// The places of all fields at minor 0, as every plugin and every host of this major has them.
+#[test]
+fn fields_stand_where_they_stood() {
+    macro_rules! places {
+        ($($type:ty { $($field:ident $at:literal),+ })+) => {
+            $($(assert_eq!(std::mem::offset_of!($type, $field), $at, concat!(stringify!($type), ".", stringify!($field)));)+)+
+        };
+    }
+    places! {
+        HostApi {
+            struct_size 0, abi_major 4, abi_minor 8, reserved 12, set_error 16, last_error 24, log 32, resolve_op 40, call_op 48,
+            tensor_new 56, tensor_info 64, tensor_read 72, tensor_release 80, model_call 88, hook 96, example_gradients 104,
+            get_extension 112
+        }
+        PluginApi {
+            struct_size 0, abi_major 4, abi_minor 8, reserved 12, describe 16, create 24, get_extension 32, options_from_peft 40
+        }
+        BaseVtable { struct_size 0, reserved 4, drop 8, save 16, load 24, event 32 }
+        StrategyVtable { base 0, attach 40, adapter_config 48, adapter_tensors 56, starts_at_base 64 }
+        SchedulerVtable { base 0, rate 40, on_evaluation 48 }
+        RegularizerVtable { base 0, attach 40, penalty 48, needs_reference 56, output_penalty 64 }
+        TaskHeadVtable { base 0, attach 40, forward 48, loss 56, predict 64, fit 72 }
+        HookVtable {
+            struct_size 0, reserved 4, drop 8, forward 16, merge 24, input 32, merge_bias 40, position_shift 48
+        }
+        OpCall { struct_size 0, reserved 4, inputs 8, ints 24, floats 40, outputs 56 }
+        LogRecord { struct_size 0, level 4, what 8, reserved 12, target 16, message 32, fields 48 }
+        HookCall { struct_size 0, reserved 4, inputs 8, offsets 24, outputs 40, flags 56 }
+        HeadCall { struct_size 0, reserved 4, tensors 8, offsets 24, targets 40, support 56, outputs 72, weight 88 }
+        calls::Progress { struct_size 0, reserved 4, step 8, total_steps 16, steps_per_epoch 24 }
+        calls::Group { struct_size 0, number 4, name 8, stream 24, lr 40, momentum 48 }
+        calls::Rate { struct_size 0, reserved 4, lr 8, momentum 16 }
+        Evaluation { struct_size 0, higher_is_better 4, value 8, metric 16, task 32 }
+        Instance { data 0, vtable 8 }
+        Str { ptr 0, len 8 }
+        TextSink { ctx 0, write 8 }
+    }
+}
+
+#[test]
+fn there_is_no_draft_that_nobody_named() {
+    let get_extension = builtin(&HOST).unwrap().need(field!(PluginApi, get_extension)).unwrap();
+    for name in [ABOUT_DRAFT, "ft.about.draft/0", "ft.moon.draft/1", ""] {
+        assert!(
+            unsafe { get_extension(Str::new(name)) }.is_null(),
+            "{name}: built-in methods say nothing of themselves"
+        );
+    }
+    assert!(crate::draft::Run::of_host().is_none(), "this host offers none");
 }
 
 #[test]
 fn describe_lists_methods_with_schema_and_defaults() {
     let api = builtin(&HOST).unwrap();
-    let (status, text) = collect_text(|sink| unsafe { (api.describe)(sink) });
+    let (status, text) = collect_text(|sink| unsafe { api.need(field!(PluginApi, describe)).unwrap()(sink) });
     assert_eq!(status, OK);
     let info: PluginInfo = serde_json::from_str(&text).unwrap();
     let names: Vec<_> = info.methods.iter().map(|method| (method.kind, method.name.as_str())).collect();

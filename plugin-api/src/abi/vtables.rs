@@ -1,20 +1,24 @@
 //! From the author's four traits to the tables of functions that the host calls.
 
+#![allow(clippy::needless_update, reason = "a later minor appends fields")]
+
 use std::{collections::BTreeMap, ffi::c_void};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    failure::{Guarded, catch},
+    calls::{self, HeadCall},
+    failure::{Guarded, free},
+    growth::{Grows, Place, Theirs},
     tables::{
-        BaseVtable, HeadCall, Instance, RegularizerVtable, SchedulerVtable, Status, Str, StrategyVtable,
-        TaskHeadVtable, TextSink,
+        BaseVtable, Instance, RegularizerVtable, SchedulerVtable, Slice, Status, Str, StrategyVtable, TaskHeadVtable,
+        TextSink,
     },
 };
 use crate::{
-    Error, Event, Features, Group, Model, Progress, Rate, Regularizer, Result, SavedState, Scheduler, Strategy,
-    TaskHead, TaskTargets, Tensor,
+    Error, Evaluation, Event, Features, Group, Model, Progress, Regularizer, Result, SavedState, Scheduler, Strategy,
+    TaskHead, TaskTargets, Tensor, field,
 };
 
 /// An instance for the host, and the vtable of its kind. Where the functions below say "this instance", `data` is the
@@ -39,21 +43,6 @@ unsafe fn call<T>(data: *const c_void, body: impl FnOnce(&T) -> Result<()>) -> S
 unsafe fn call_mut<T>(data: *mut c_void, body: impl FnOnce(&mut T) -> Result<()>) -> Status {
     // SAFETY: the caller's promise.
     unsafe { &mut *data.cast::<Guarded<T>>() }.call_mut(body)
-}
-
-/// Frees what [`instance`] or a hook's box made.
-///
-/// # Safety
-/// `data` came from `Box::into_raw` of a `Guarded<T>` and is not used again.
-pub(super) unsafe extern "C" fn free<T>(data: *mut c_void) {
-    let outcome = catch(|| {
-        // SAFETY: the caller's promise.
-        drop(unsafe { Box::from_raw(data.cast::<Guarded<T>>()) });
-        Ok(())
-    });
-    if let Err(failure) = outcome {
-        tracing::error!("while an instance was dropped: {failure}");
-    }
 }
 
 /// What the four traits have in common.
@@ -109,11 +98,11 @@ const fn base<M: Method>(struct_size: usize) -> BaseVtable {
     }
     BaseVtable {
         struct_size: struct_size as u32,
-        reserved: 0,
-        drop: free::<M>,
-        save: save::<M>,
-        load: load::<M>,
-        event: event::<M>,
+        drop: Some(free::<M>),
+        save: Some(save::<M>),
+        load: Some(load::<M>),
+        event: Some(event::<M>),
+        ..BaseVtable::EMPTY
     }
 }
 
@@ -170,13 +159,57 @@ pub(crate) fn strategy<S: Strategy>(strategy: S) -> Instance {
         const {
             &StrategyVtable {
                 base: base::<AsStrategy<S>>(size_of::<StrategyVtable>()),
-                attach: attach::<S>,
-                adapter_config: adapter_config::<S>,
-                adapter_tensors: adapter_tensors::<S>,
-                starts_at_base: starts_at_base::<S>,
+                attach: Some(attach::<S>),
+                adapter_config: Some(adapter_config::<S>),
+                adapter_tensors: Some(adapter_tensors::<S>),
+                starts_at_base: Some(starts_at_base::<S>),
+                ..StrategyVtable::EMPTY
             }
         },
     )
+}
+
+/// # Safety
+/// As [`Theirs::new`].
+unsafe fn read_progress(progress: *const calls::Progress) -> Result<Progress> {
+    // SAFETY: the caller's promise.
+    let progress = unsafe { Theirs::new(progress) }?;
+    Ok(Progress {
+        step: progress.get(field!(calls::Progress, step)),
+        total_steps: progress.get(field!(calls::Progress, total_steps)),
+        steps_per_epoch: progress.get(field!(calls::Progress, steps_per_epoch)),
+    })
+}
+
+/// # Safety
+/// As [`Theirs::new`], and its texts are lent for `'a`.
+unsafe fn read_group<'a>(group: *const calls::Group) -> Result<Group<'a>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let group = Theirs::new(group)?;
+        Ok(Group {
+            name: group.get(field!(calls::Group, name)).as_str()?,
+            number: group.get(field!(calls::Group, number)) as usize,
+            stream: group.get(field!(calls::Group, stream)).as_str()?,
+            lr: group.get(field!(calls::Group, lr)),
+            momentum: group.get(field!(calls::Group, momentum)),
+        })
+    }
+}
+
+/// # Safety
+/// As [`Theirs::new`], and its texts are lent for `'a`.
+unsafe fn read_evaluation<'a>(evaluation: *const calls::Evaluation) -> Result<Evaluation<'a>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let evaluation = Theirs::new(evaluation)?;
+        Ok(Evaluation {
+            value: evaluation.get(field!(calls::Evaluation, value)),
+            metric: evaluation.get(field!(calls::Evaluation, metric)).as_str()?,
+            higher_is_better: evaluation.get(field!(calls::Evaluation, higher_is_better)) != 0,
+            task: evaluation.get(field!(calls::Evaluation, task)).as_str()?,
+        })
+    }
 }
 
 struct AsScheduler<S>(S);
@@ -196,33 +229,45 @@ impl<S: Scheduler> Method for AsScheduler<S> {
 pub(crate) fn scheduler<S: Scheduler>(scheduler: S) -> Instance {
     unsafe extern "C" fn rate<S: Scheduler>(
         data: *const c_void,
-        progress: *const Progress,
-        group: *const Group,
-        out: *mut Rate,
+        progress: *const calls::Progress,
+        group: *const calls::Group,
+        out: *mut calls::Rate,
     ) -> Status {
-        // SAFETY: the host passes this instance, lends both structs for this call, and `out` may be written.
-        unsafe {
-            call(data, |method: &AsScheduler<S>| {
-                out.write(method.0.rate(&*progress, &*group)?);
-                Ok(())
-            })
-        }
+        let body = |method: &AsScheduler<S>| {
+            // SAFETY: the host lends all three for this call, and the last may be written.
+            let (progress, group, mut out) =
+                unsafe { (read_progress(progress)?, read_group(group)?, Place::new(out)?) };
+            let rate = method.0.rate(&progress, &group)?;
+            out.set(field!(calls::Rate, lr), rate.lr);
+            out.set(field!(calls::Rate, momentum), rate.momentum);
+            #[cfg(feature = "longer-tables")]
+            out.set_later(crate::later!(calls::Rate, later), calls::Appended::MINE);
+            Ok(())
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { call(data, body) }
     }
     unsafe extern "C" fn on_evaluation<S: Scheduler>(
         data: *mut c_void,
-        progress: *const Progress,
-        value: f64,
+        progress: *const calls::Progress,
+        evaluation: *const calls::Evaluation,
     ) -> Status {
-        // SAFETY: the host passes this instance and lends the struct for this call.
-        unsafe { call_mut(data, |method: &mut AsScheduler<S>| method.0.on_evaluation(&*progress, value)) }
+        let body = |method: &mut AsScheduler<S>| {
+            // SAFETY: the host lends both for this call.
+            let (progress, evaluation) = unsafe { (read_progress(progress)?, read_evaluation(evaluation)?) };
+            method.0.on_evaluation(&progress, &evaluation)
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { call_mut(data, body) }
     }
     instance(
         AsScheduler(scheduler),
         const {
             &SchedulerVtable {
                 base: base::<AsScheduler<S>>(size_of::<SchedulerVtable>()),
-                rate: rate::<S>,
-                on_evaluation: on_evaluation::<S>,
+                rate: Some(rate::<S>),
+                on_evaluation: Some(on_evaluation::<S>),
+                ..SchedulerVtable::EMPTY
             }
         },
     )
@@ -256,29 +301,21 @@ pub(crate) fn regularizer<R: Regularizer>(regularizer: R) -> Instance {
             })
         }
     }
-    unsafe extern "C" fn needs_reference<R: Regularizer>(data: *const c_void) -> u32 {
-        let mut needs = false;
-        // A failure was reported; without a reference the run then stops at the next call to the poisoned instance.
-        // SAFETY: the host passes this instance.
-        let _ = unsafe {
-            call(data, |method: &AsRegularizer<R>| {
-                needs = method.0.needs_reference();
-                Ok(())
-            })
-        };
-        u32::from(needs)
-    }
-    unsafe extern "C" fn output_penalty<R: Regularizer>(
-        data: *const c_void,
-        outputs: u64,
-        reference: u64,
-        out: *mut u64,
-    ) -> Status {
+    unsafe extern "C" fn needs_reference<R: Regularizer>(data: *const c_void, out: *mut u32) -> Status {
         let body = |method: &AsRegularizer<R>| {
-            let penalty = method.0.output_penalty(&Tensor::borrowed(outputs), &Tensor::borrowed(reference))?;
-            // SAFETY: `out` may be written.
-            unsafe { out.write(give_optional(penalty)?) };
+            // SAFETY: `out` is the host's place for the result.
+            unsafe { out.write(u32::from(method.0.needs_reference())) };
             Ok(())
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { call(data, body) }
+    }
+    unsafe extern "C" fn output_penalty<R: Regularizer>(data: *const c_void, head_call: *const HeadCall) -> Status {
+        let body = |method: &AsRegularizer<R>| {
+            // SAFETY: the host lends the call for this call.
+            let mut call = unsafe { Frame::of(head_call) }?;
+            let penalty = method.0.output_penalty(&call.tensor()?, &call.target()?)?;
+            call.give([penalty])
         };
         // SAFETY: the host passes this instance.
         unsafe { call(data, body) }
@@ -288,10 +325,11 @@ pub(crate) fn regularizer<R: Regularizer>(regularizer: R) -> Instance {
         const {
             &RegularizerVtable {
                 base: base::<AsRegularizer<R>>(size_of::<RegularizerVtable>()),
-                attach: attach::<R>,
-                penalty: penalty::<R>,
-                needs_reference: needs_reference::<R>,
-                output_penalty: output_penalty::<R>,
+                attach: Some(attach::<R>),
+                penalty: Some(penalty::<R>),
+                needs_reference: Some(needs_reference::<R>),
+                output_penalty: Some(output_penalty::<R>),
+                ..RegularizerVtable::EMPTY
             }
         },
     )
@@ -303,8 +341,65 @@ fn give_all(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, u64>> 
 }
 
 /// The handle of a tensor that passes to the host, 0 for none.
-pub(super) fn give_optional(tensor: Option<Tensor>) -> Result<u64> {
+fn give_optional(tensor: Option<Tensor>) -> Result<u64> {
     tensor.map_or(Ok(0), Tensor::give)
+}
+
+/// A call of a head with its slices as the host lent them.
+struct Frame<'a> {
+    tensors: &'a [u64],
+    offsets: &'a [Slice<u32>],
+    targets: &'a [u64],
+    support: &'a [u8],
+    outputs: &'a mut [u64],
+    weight: *mut f64,
+}
+
+impl Frame<'_> {
+    /// # Safety
+    /// As [`Theirs::new`], and what its fields point to is lent for the call and this call's alone.
+    unsafe fn of(call: *const HeadCall) -> Result<Self> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let call = Theirs::new(call)?;
+            Ok(Self {
+                tensors: call.get(field!(HeadCall, tensors)).as_slice(),
+                offsets: call.get(field!(HeadCall, offsets)).as_slice(),
+                targets: call.get(field!(HeadCall, targets)).as_slice(),
+                support: call.get(field!(HeadCall, support)).as_slice(),
+                outputs: call.get(field!(HeadCall, outputs)).as_mut_slice(),
+                weight: call.get(field!(HeadCall, weight)),
+            })
+        }
+    }
+
+    /// The one tensor of a call about outputs.
+    fn tensor(&self) -> Result<Tensor> {
+        one(self.tensors, "tensors")
+    }
+
+    fn target(&self) -> Result<Tensor> {
+        one(self.targets, "targets")
+    }
+
+    /// Hands results over, as far as there is room; the host owns them from here.
+    fn give<const N: usize>(&mut self, results: [Option<Tensor>; N]) -> Result<()> {
+        if self.outputs.len() < N {
+            let room = self.outputs.len();
+            return Err(Error::new(format!("the host made room for {room} results of {N}")));
+        }
+        for (place, result) in self.outputs.iter_mut().zip(results) {
+            *place = give_optional(result)?;
+        }
+        Ok(())
+    }
+}
+
+fn one(handles: &[u64], what: &str) -> Result<Tensor> {
+    match handles {
+        [handle] => Ok(Tensor::borrowed(*handle)),
+        handles => Err(Error::new(format!("the host passed {} {what}, and this call takes one", handles.len()))),
+    }
 }
 
 struct AsHead<H>(H);
@@ -336,36 +431,40 @@ pub(crate) fn task_head<H: TaskHead>(head: H) -> Instance {
         unsafe { call_mut(data, body) }
     }
     /// # Safety
-    /// `data` is this instance, and `call` points to a call of this moment, whose results may be written.
+    /// `data` is this instance, and `head_call` points to a call of this moment, whose results may be written.
     unsafe fn run<H: TaskHead>(
         data: *const c_void,
         head_call: *const HeadCall,
-        body: impl FnOnce(&H, &Tensor, &HeadCall) -> Result<Tensor>,
+        body: impl FnOnce(&H, &mut Frame<'_>) -> Result<Tensor>,
     ) -> Status {
         // SAFETY: the caller's promise.
         unsafe {
             call(data, |method: &AsHead<H>| {
-                let head_call = &*head_call;
-                let result = body(&method.0, &Tensor::borrowed(head_call.tensor), head_call)?;
-                head_call.output.write(result.give()?);
-                Ok(())
+                let mut frame = Frame::of(head_call)?;
+                let result = body(&method.0, &mut frame)?;
+                frame.give([Some(result)])
             })
         }
     }
     unsafe extern "C" fn forward<H: TaskHead>(data: *const c_void, call: *const HeadCall) -> Status {
-        let body = |head: &H, tensor: &Tensor, call: &HeadCall| {
+        let body = |head: &H, call: &mut Frame<'_>| {
+            let tensors: Vec<Tensor> = call.tensors.iter().map(|&tensor| Tensor::borrowed(tensor)).collect();
             // SAFETY: the host lends the offsets for this call.
-            head.forward(&Features { tensor, offsets: unsafe { call.offsets.as_slice() } })
+            let offsets = |at: usize| call.offsets.get(at).map_or(&[][..], |offsets| unsafe { offsets.as_slice() });
+            let features = tensors.iter().enumerate().map(|(at, tensor)| Features { tensor, offsets: offsets(at) });
+            head.forward_streams(&features.collect::<Vec<_>>())
         };
         // SAFETY: the host passes this instance and its call.
         unsafe { run(data, call, body) }
     }
     unsafe extern "C" fn loss<H: TaskHead>(data: *const c_void, call: *const HeadCall) -> Status {
-        let body = |head: &H, outputs: &Tensor, call: &HeadCall| {
-            // SAFETY: the host lends the flags for this call.
-            let support = unsafe { call.support.as_slice() };
-            let loss = head.loss(outputs, &TaskTargets { tensor: &Tensor::borrowed(call.targets), support })?;
-            // SAFETY: in a loss call the weight may be written.
+        let body = |head: &H, call: &mut Frame<'_>| {
+            let targets = TaskTargets { tensor: &call.target()?, support: call.support };
+            let loss = head.loss(&call.tensor()?, &targets)?;
+            if call.weight.is_null() {
+                return Err(Error::new("the host left no place for the loss's weight"));
+            }
+            // SAFETY: not null, and in a loss call the weight may be written.
             unsafe { call.weight.write(loss.weight) };
             Ok(loss.sum)
         };
@@ -374,27 +473,28 @@ pub(crate) fn task_head<H: TaskHead>(head: H) -> Instance {
     }
     unsafe extern "C" fn predict<H: TaskHead>(data: *const c_void, call: *const HeadCall) -> Status {
         // SAFETY: the host passes this instance and its call.
-        unsafe { run(data, call, |head: &H, outputs, _| head.predict(outputs)) }
+        unsafe { run(data, call, |head: &H, call| head.predict(&call.tensor()?)) }
     }
     unsafe extern "C" fn fit<H: TaskHead>(data: *mut c_void, call: *const HeadCall) -> Status {
-        // SAFETY: the host passes this instance and its call.
-        unsafe {
-            call_mut(data, |method: &mut AsHead<H>| {
-                let call = &*call;
-                method.0.fit(&Tensor::borrowed(call.tensor), &Tensor::borrowed(call.targets), &mut Model::new())
-            })
-        }
+        let body = |method: &mut AsHead<H>| {
+            // SAFETY: the host lends the call for this call.
+            let call = unsafe { Frame::of(call) }?;
+            method.0.fit(&call.tensor()?, &call.target()?, &mut Model::new())
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { call_mut(data, body) }
     }
     instance(
         AsHead(head),
         const {
             &TaskHeadVtable {
                 base: base::<AsHead<H>>(size_of::<TaskHeadVtable>()),
-                attach: attach::<H>,
-                forward: forward::<H>,
-                loss: loss::<H>,
-                predict: predict::<H>,
-                fit: fit::<H>,
+                attach: Some(attach::<H>),
+                forward: Some(forward::<H>),
+                loss: Some(loss::<H>),
+                predict: Some(predict::<H>),
+                fit: Some(fit::<H>),
+                ..TaskHeadVtable::EMPTY
             }
         },
     )

@@ -198,6 +198,12 @@ impl Model {
         Ok(host::model_call::<Parameters>(model_call::DESCRIBE, &json!({}))?.parameters)
     }
 
+    /// The handles of the parameters that train now. Little is said, so it is quick: where the answer is the same as at the last
+    /// step, [`parameters`](Self::parameters) need not be asked again.
+    pub fn trainable_handles(&self) -> Result<Vec<u64>> {
+        host::model_call(model_call::TRAINABLE, &json!({}))
+    }
+
     /// The parameters that train now.
     pub fn trainable_params(&self) -> Result<Vec<Param>> {
         Ok(self.parameters()?.into_iter().filter(|param| param.trainable).map(Param::from).collect())

@@ -91,13 +91,7 @@ impl TaskHead for Classification {
             dropout: self.config.dropout.unwrap_or(task.dropout),
             class_weights: self.config.class_weights.resolve(&task.class_counts, classes)?,
         });
-        Ok(HeadSpec {
-            features: FeatureKind::Pooled,
-            targets: TargetKind::Class,
-            scope: LossScope::Example,
-            sampling: Sampling::Shuffled,
-            predictions: PredictionKind::Classes,
-        })
+        Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {

@@ -23,7 +23,8 @@ impl Scheduler for Constant {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
+        self.0.warmup.fits(progress)?;
         Ok(group.scaled(self.0.warmup.factor(progress, |_| 1.0)))
     }
 }
@@ -43,7 +44,7 @@ mod tests {
     fn factor(warmup: f64, step: u64) -> f64 {
         let schedule = Constant::new(from_value(json!({ "warmup": warmup })).unwrap()).unwrap();
         let progress = Progress { step, total_steps: 40, steps_per_epoch: 10 };
-        schedule.rate(&progress, &Group { lr: 2.0, momentum: 0.9 }).unwrap().lr / 2.0
+        schedule.rate(&progress, &Group::new(2.0, 0.9)).unwrap().lr / 2.0
     }
 
     #[test]

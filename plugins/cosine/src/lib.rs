@@ -80,8 +80,9 @@ impl Scheduler for Cosine {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let CosineConfig { warmup, cycles, min } = self.0;
+        warmup.fits(progress)?;
         Ok(group.scaled(warmup.factor(progress, |done| wave(cycles, done, min))))
     }
 }
@@ -120,6 +121,9 @@ impl Scheduler for Restarts {
         if growth < 1.0 {
             return Err(Error::new(format!("growth is {growth}: give at least 1, with which all cycles are as long")));
         }
+        if cycles == 1 && growth != 1.0 {
+            return Err(Error::new("growth does nothing with one cycle: give more cycles, or leave growth out"));
+        }
         let length: f64 = (0..cycles).map(|cycle| growth.powf(f64::from(cycle))).sum();
         if !length.is_finite() {
             return Err(Error::new(format!(
@@ -129,8 +133,16 @@ impl Scheduler for Restarts {
         Ok(Self { config, length })
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
-        let RestartsConfig { warmup, min, .. } = self.config;
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
+        let RestartsConfig { warmup, min, cycles, .. } = self.config;
+        warmup.fits(progress)?;
+        let steps = progress.total_steps.saturating_sub(warmup.steps(progress.total_steps));
+        if cycles > 1 && (steps as f64) < self.length {
+            return Err(Error::new(format!(
+                "cycles is {cycles}, and the {steps} steps of the run do not hold them: the first would be shorter than a step; give \
+                 fewer"
+            )));
+        }
         Ok(group.scaled(warmup.factor(progress, |done| wave(0.5, self.done_of_cycle(done), min))))
     }
 }
@@ -152,9 +164,7 @@ mod tests {
     fn rates<S: Scheduler>(options: Value, total_steps: u64) -> Vec<Rate> {
         let schedule = S::new(from_value(options).unwrap()).unwrap();
         let progress = |step| Progress { step, total_steps, steps_per_epoch: 10 };
-        (0..total_steps)
-            .map(|step| schedule.rate(&progress(step), &Group { lr: 1.0, momentum: 0.9 }).unwrap())
-            .collect()
+        (0..total_steps).map(|step| schedule.rate(&progress(step), &Group::new(1.0, 0.9)).unwrap()).collect()
     }
 
     /// Learning rates of a run at rate 1 against the numbers that `tests/reference/schedules.json` got from torch.

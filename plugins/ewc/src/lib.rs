@@ -2,7 +2,7 @@
 //!
 //! penalty = lambda / 2 sum_k sum_i F_k,i (theta_i - theta*_k,i)^2 over the tasks k that are over, theta*_k being the parameters at
 //! the end of task k and F_k the diagonal of its Fisher information: the mean over examples of the squared gradient of
-//! -log p(label), one example at a time, so it does not depend on the batch size. The online form (Schwarz et al. 2018,
+//! -log p(label), one example at a time, so it depends neither on the batch size nor on the loss's class weights and smoothing. The online form (Schwarz et al. 2018,
 //! arXiv:1805.06370) keeps one term however many the tasks: F = gamma F_before + F_k and theta* of the last task, with
 //! penalty lambda / 2 gamma F (theta - theta*)^2. It is added to the mean loss of each step. The first task has no penalty. Heads are
 //! left out: each serves its own task. As GMvandeVen's continual-learning.
@@ -86,7 +86,7 @@ impl Ewc {
             *sum = sum.mul_scalar(1.0 / examples as f64)?;
             if !sum.sum()?.to_scalar()?.is_finite() {
                 return Err(Error::new(format!(
-                    "the Fisher information of {name} is not finite: has training diverged, or a class the weight 0?"
+                    "the Fisher information of {name} is not finite: has training diverged?"
                 )));
             }
         }

@@ -33,8 +33,16 @@ impl Scheduler for Exponential {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let ExponentialConfig { warmup, gamma, unit } = self.0;
+        warmup.fits(progress)?;
+        if unit.passed_in_all(progress) == 0 {
+            let unit = unit.name();
+            return Err(Error::new(format!(
+                "unit is {unit:?} and the run ends before the first is over, so gamma would do nothing: give unit = \"steps\" with a \
+                 gamma nearer to 1, or train longer"
+            )));
+        }
         Ok(group.scaled(warmup.factor(progress, |_| 1.0) * gamma.powf(unit.passed(progress) as f64)))
     }
 }
@@ -60,7 +68,7 @@ mod tests {
         assert_eq!(expected.len(), 40);
         for (step, expected) in expected.iter().enumerate() {
             let progress = Progress { step: step as u64, total_steps: 40, steps_per_epoch };
-            let rate = schedule.rate(&progress, &Group { lr: 1.0, momentum: 0.9 }).unwrap();
+            let rate = schedule.rate(&progress, &Group::new(1.0, 0.9)).unwrap();
             let rise = if progress.step < warmup { step as f64 / warmup as f64 } else { 1.0 };
             let expected = expected[0].as_f64().unwrap() * rise;
             assert!((rate.lr - expected).abs() < 1e-12, "{reference}, step {step}: {rate:?}, not {expected}");

@@ -23,6 +23,8 @@ struct Freezing {
     /// What trains in some stage.
     members: Vec<Member>,
     rates_set: bool,
+    /// Whether it is known that a further stage comes.
+    comes: bool,
 }
 
 struct Member {
@@ -39,7 +41,7 @@ impl Strategy for Freezing {
     fn new(config: FreezingConfig) -> Result<Self> {
         config.check()?;
         let stage = config.stage(0);
-        Ok(Self { config, stage, applied: None, members: Vec::new(), rates_set: false })
+        Ok(Self { config, stage, applied: None, members: Vec::new(), rates_set: false, comes: false })
     }
 
     fn attach(&mut self, model: &mut Model) -> Result<()> {
@@ -77,6 +79,9 @@ impl Strategy for Freezing {
             self.set_rates(model)?;
             self.rates_set = true;
         }
+        if !self.comes {
+            self.comes = self.config.comes(event)?;
+        }
         self.hear(event);
         self.apply(model)
     }
@@ -90,6 +95,7 @@ impl Strategy for Freezing {
         let (stage, rates_set) = (state.json["stage"].as_u64(), state.json["rates_set"].as_bool());
         self.stage = stage.ok_or_else(|| Error::new("the saved state has no stage: start the run afresh"))? as usize;
         self.rates_set = rates_set.unwrap_or_default();
+        self.comes = true;
         self.applied = None;
         Ok(())
     }

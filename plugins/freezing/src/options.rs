@@ -131,6 +131,26 @@ impl FreezingConfig {
         }
     }
 
+    /// Whether this event tells that a further stage comes. An event that tells nothing of the run's length is none.
+    ///
+    /// # Errors
+    /// Where none would come.
+    pub(crate) fn comes(&self, event: &Event) -> Result<bool> {
+        let Some(Unfreeze { every: Every { epochs, steps }, .. }) = self.unfreeze else { return Ok(true) };
+        let (every, all, unit) = match (event, epochs, steps) {
+            (Event::EpochBegin { epochs: all, .. }, Some(every), _) => (every, *all, "epochs"),
+            (Event::StepBegin { total_steps, .. }, _, Some(every)) => (every, *total_steps, "steps"),
+            _ => return Ok(false),
+        };
+        if every < all {
+            return Ok(true);
+        }
+        Err(Error::new(format!(
+            "unfreeze.every is {every} {unit} and there are {all}, so nothing would ever thaw: give less, train longer, or leave \
+             unfreeze out"
+        )))
+    }
+
     /// The stage once so many epochs or steps have passed: parameters up to this depth train.
     pub(crate) fn stage(&self, passed: u64) -> usize {
         let top = match self.top {

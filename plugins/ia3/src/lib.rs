@@ -12,7 +12,7 @@ use fthost_plugin_api::prelude::*;
 struct Ia3Config {
     /// Linear layers that get a vector: a regular expression over whole paths, or a list of paths or their ends.
     targets: Targets,
-    /// Those of them whose input is multiplied, not their output. A list holds names that `targets` holds too.
+    /// Those of them whose input is multiplied, not their output. A list holds names that `targets` holds too, or their ends.
     feedforward: Targets,
     /// Layers that get none although `targets` names them.
     exclude: Option<Targets>,
@@ -35,9 +35,13 @@ impl Strategy for Ia3 {
     const PEFT_TYPE: Option<&'static str> = Some("IA3");
 
     fn new(config: Ia3Config) -> Result<Self> {
-        if let (Targets::Names(targets), Targets::Names(feedforward)) = (&config.targets, &config.feedforward)
-            && let Some(name) = feedforward.iter().find(|name| !targets.contains(name))
-        {
+        let unknown = match (&config.targets, &config.feedforward) {
+            (Targets::Names(targets), Targets::Names(feedforward)) => {
+                feedforward.iter().find(|name| !targets.iter().any(|path| path.ends_with(name.as_str())))
+            }
+            _ => None,
+        };
+        if let Some(name) = unknown {
             return Err(Error::new(format!(
                 "feedforward names `{name}`, which targets does not: add it to targets, or take it out of feedforward"
             )));
@@ -73,10 +77,17 @@ impl Strategy for Ia3 {
     }
 
     fn options_from_peft(config: &mut PeftConfig) -> Result<Value> {
-        config.skip(&["init_ia3_weights"]);
+        // PEFT sets the second back at a linear layer, whose weight is [out, in] whatever it says.
+        config.skip(&["init_ia3_weights", "fan_in_fan_out"]);
+        let targets = config.take::<Targets>("target_modules")?;
+        let mut feedforward = config.take::<Targets>("feedforward_modules")?.unwrap_or(Targets::Names(Vec::new()));
+        if let (Some(Targets::Names(targets)), Targets::Names(names)) = (&targets, &mut feedforward) {
+            // Of layers that get nothing it says nothing.
+            names.retain(|name| targets.iter().any(|path| path.ends_with(name.as_str())));
+        }
         Ok(json!({
-            "targets": config.take::<Targets>("target_modules")?,
-            "feedforward": config.take::<Targets>("feedforward_modules")?.unwrap_or(Targets::Names(Vec::new())),
+            "targets": targets,
+            "feedforward": feedforward,
             "exclude": config.take::<Targets>("exclude_modules")?,
         }))
     }
@@ -93,9 +104,10 @@ impl Strategy for Ia3 {
     }
 }
 
-/// As PEFT: an entry matches the end of a path, here also within a name.
+/// As PEFT: an entry matches the end of a path, here also within a name. One that begins with the architecture's prefix is longer.
 fn is_feedforward(path: &str, entries: &[String]) -> bool {
-    entries.iter().any(|entry| path.ends_with(entry.as_str()))
+    let prefixed = |entry: &str| entry.strip_suffix(path).is_some_and(|prefix| prefix.ends_with('.'));
+    entries.iter().any(|entry| path.ends_with(entry.as_str()) || prefixed(entry))
 }
 
 /// y = l * (W x + b)
@@ -164,6 +176,8 @@ mod tests {
         check(key, &["output.dense"], false);
         check(key, &[], false);
         check(key, &["ey"], true);
+        check(inner, &["bert.encoder.layer.0.output.dense"], true);
+        check(inner, &["encoder.layer.1.output.dense"], false);
     }
 
     #[test]
@@ -171,6 +185,7 @@ mod tests {
         assert!(ia3(json!({})).is_ok());
         assert!(ia3(json!({ "targets": ["key"], "feedforward": [] })).is_ok());
         assert!(ia3(json!({ "targets": "encoder.*", "feedforward": ["output.dense"] })).is_ok());
+        assert!(ia3(json!({ "targets": ["encoder.layer.0.output.dense"], "feedforward": ["output.dense"] })).is_ok());
         let error = ia3(json!({ "targets": ["key"] })).err().unwrap().to_string();
         assert!(error.contains("`output.dense`") && error.contains("add it to targets"), "{error}");
     }

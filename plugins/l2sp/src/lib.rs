@@ -33,11 +33,18 @@ struct L2sp {
     /// What trains now: the pretrained model's parameters, and the new ones.
     pretrained: Vec<Param>,
     new: Vec<Param>,
+    /// The handles of both, as the host lists them.
+    handles: Vec<u64>,
 }
 
 impl L2sp {
     /// Learns what trains now. What has just been thawed still has its w0.
     fn follow(&mut self, model: &Model) -> Result<()> {
+        let handles = model.trainable_handles()?;
+        if handles == self.handles {
+            return Ok(());
+        }
+        self.handles = handles;
         (self.pretrained, self.new) = (Vec::new(), Vec::new());
         for info in model.parameters()?.into_iter().filter(|info| info.trainable) {
             let base = info.base;
@@ -63,7 +70,7 @@ impl Regularizer for L2sp {
         if config.alpha == 0.0 && config.beta == 0.0 {
             return Err(Error::new("alpha and beta are 0, so nothing is penalised: give one, or leave l2sp out"));
         }
-        Ok(Self { config, start: BTreeMap::new(), pretrained: Vec::new(), new: Vec::new() })
+        Ok(Self { config, start: BTreeMap::new(), pretrained: Vec::new(), new: Vec::new(), handles: Vec::new() })
     }
 
     fn attach(&mut self, model: &mut Model) -> Result<()> {
@@ -107,9 +114,8 @@ impl Regularizer for L2sp {
 
     fn load(&mut self, state: SavedState) -> Result<()> {
         for (name, start) in state.tensors {
-            if let Some(param) = self.pretrained.iter().find(|param| param.name() == name)
-                && param.shape() != start.shape()?
-            {
+            let known = self.pretrained.iter().find(|param| param.name() == name);
+            if let Some(param) = known.filter(|param| start.shape().is_ok_and(|shape| param.shape() != shape)) {
                 return Err(Error::new(format!(
                     "the state has {name} as {:?}, and the model as {:?}: it is of another model",
                     start.shape()?,

@@ -23,7 +23,8 @@ impl Scheduler for Linear {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
+        self.0.warmup.fits(progress)?;
         Ok(group.scaled(self.0.warmup.factor(progress, |done| (1.0 - done).max(0.0))))
     }
 }
@@ -48,7 +49,7 @@ mod tests {
         assert!(expected.len() >= 40);
         for (step, expected) in expected.iter().take(40).enumerate() {
             let progress = Progress { step: step as u64, total_steps: 40, steps_per_epoch: 10 };
-            let rate = schedule.rate(&progress, &Group { lr: 1.0, momentum: 0.9 }).unwrap();
+            let rate = schedule.rate(&progress, &Group::new(1.0, 0.9)).unwrap();
             assert!((rate.lr - expected[0].as_f64().unwrap()).abs() < 1e-12, "{reference}, step {step}: {rate:?}");
             assert_eq!(rate.momentum, 0.9);
         }

@@ -33,11 +33,13 @@ impl LinearHook for LowRank {
 /// DoRA: y = g * (W + s B A) x + b, with g = m / norm of the rows of W + s B A.
 ///
 /// Written as what is added to y = W x + b, so that g = 1 and B = 0 change nothing, to the bit: (g - 1) * W x + s (g * B) A x. As in PEFT's
-/// tuners/lora/dora.py, dropout changes the x of both.
+/// tuners/lora/dora.py, dropout changes the x of both. W is the layer's own weight, whatever other methods make of y before.
 pub(crate) struct Dora {
     pub(crate) update: LowRank,
     pub(crate) magnitude: Param,    // [out]
+    pub(crate) weight: Param,       // [out, in], the layer's own
     pub(crate) bias: Option<Param>, // [out], the layer's own
+    pub(crate) first: bool,         // whether y is W x + b, as no hook stands before this one
 }
 
 impl Dora {
@@ -70,13 +72,15 @@ impl LinearHook for Dora {
             return self.add(&y, &x, &x.linear(weight, None)?, &g);
         }
         match &self.bias {
+            _ if !self.first => self.add(&y, x, &x.linear(weight, None)?, &g),
             Some(bias) => self.add(&y, x, &y.sub(bias)?, &g),
             None => self.add(&y, x, &y, &g),
         }
     }
 
     fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
-        let g = self.factor(weight)?;
-        self.update.add_to(weight)?.mul(&self.column(&g)?).map(Some) // [out, in]
+        let own = self.weight.tensor();
+        let adapted = self.update.add_to(&own)?.mul(&self.column(&self.factor(&own)?)?)?; // [out, in]
+        weight.sub(&own)?.add(&adapted).map(Some)
     }
 }

@@ -35,10 +35,10 @@ impl Lora {
         if !self.config.use_dora {
             return model.hook_linear(site, update);
         }
-        let weight = model.base_param(&format!("{}.weight", site.path))?.tensor();
-        let norms = weight.low_rank_norm(&update.a, &update.b, update.scale)?; // of W itself: B is zero
+        let weight = model.base_param(&format!("{}.weight", site.path))?;
+        let norms = weight.tensor().low_rank_norm(&update.a, &update.b, update.scale)?; // of W itself: B is zero
         let magnitude = model.param(site, "lora_magnitude_vector", [site.out_features], Init::copy_of(&norms))?;
-        model.hook_linear(site, Dora { update, magnitude, bias })
+        model.hook_linear(site, Dora { update, magnitude, weight, bias, first: !site.hooked })
     }
 
     /// Thaws the biases that `bias` names. `own`: those of the adapted layers.
@@ -101,7 +101,8 @@ export_plugin! {
     ops = [
         "low_rank@1", "dropout@1", "matmul@1", "affine@1", "add@1", "low_rank_norm@1", "clamp_min@1", "div@1", "mul@1",
         "reshape@1", "sub@1", "linear@1",
-    ]
+    ],
+    about = "LoRA (Hu et al. 2021, arXiv:2106.09685), rsLoRA (arXiv:2312.03732), DoRA (arXiv:2402.09353) as PEFT computes them"
 }
 
 #[cfg(test)]

@@ -38,8 +38,12 @@ pub(crate) fn from_options(config: &LoraConfig, layers: &[(String, Size)]) -> Va
 /// The options that compute what PEFT computes.
 pub(crate) fn to_options(config: &mut PeftConfig) -> Result<Value> {
     check_init(config.take("init_lora_weights")?)?;
+    // How the update started.
+    config.skip(&["corda_config", "eva_config", "loftq_config", "lora_ga_config"]);
     // Sizes of what other fields switch on; those fields are refused where they do.
-    config.skip(&["eva_config", "megatron_core", "qalora_group_size"]);
+    config.skip(&["megatron_core", "qalora_group_size"]);
+    // PEFT sets it back at a linear layer, whose weight is [out, in] whatever it says.
+    config.skip(&["fan_in_fan_out"]);
     let rslora = config.take("use_rslora")? == Some(true);
     let targets = config.take::<Targets>("target_modules")?;
     let targets = targets.ok_or_else(|| Error::new("adapter_config.json names no target_modules"))?;
@@ -61,7 +65,7 @@ pub(crate) fn to_options(config: &mut PeftConfig) -> Result<Value> {
 fn check_init(init: Option<Value>) -> Result<()> {
     match init {
         None | Some(Value::Bool(_)) => Ok(()),
-        Some(Value::String(name)) if ["gaussian", "eva", "orthogonal"].contains(&name.as_str()) => Ok(()),
+        Some(Value::String(name)) if ["gaussian", "eva", "orthogonal", "mica"].contains(&name.as_str()) => Ok(()),
         Some(other) => Err(Error::new(format!(
             "adapter_config.json says init_lora_weights = {other}, which changes the base weights: save it with PEFT's \
              path_initial_model_for_weight_conversion"

@@ -116,6 +116,12 @@ impl Scheduler for OneCycle {
                 )));
             }
         }
+        let usual = OneCycleConfig::default();
+        if !config.cycle_momentum && (base_momentum, max_momentum) != (usual.base_momentum, usual.max_momentum) {
+            return Err(Error::new(
+                "base_momentum and max_momentum do nothing without cycle_momentum: set cycle_momentum = true, or leave them out",
+            ));
+        }
         if !(0.0 <= base_momentum && base_momentum <= max_momentum && max_momentum < 1.0) {
             return Err(Error::new(format!(
                 "base_momentum is {base_momentum} and max_momentum {max_momentum}: give two numbers from 0 to below 1, the \
@@ -125,7 +131,7 @@ impl Scheduler for OneCycle {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let (points, step) = (self.points(progress.total_steps), progress.step as f64);
         let last = points.len() - 1;
         let next = (1..last).find(|&i| step <= points[i].step).unwrap_or(last);
@@ -155,7 +161,7 @@ mod tests {
     fn rates(options: &Value, lr: f64, total_steps: u64) -> Vec<Rate> {
         let schedule = OneCycle::new(from_value(options.clone()).unwrap()).unwrap();
         let progress = |step| Progress { step, total_steps, steps_per_epoch: 10 };
-        (0..total_steps).map(|step| schedule.rate(&progress(step), &Group { lr, momentum: 0.9 }).unwrap()).collect()
+        (0..total_steps).map(|step| schedule.rate(&progress(step), &Group::new(lr, 0.9)).unwrap()).collect()
     }
 
     fn close(found: f64, expected: f64) -> bool {

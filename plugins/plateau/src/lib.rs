@@ -2,7 +2,7 @@
 //!
 //! eta(t) = eta min(1, t / w) f^k, not below `min_lr`, with w warm-up steps. k counts the falls: one comes with the evaluation
 //! that makes more than `patience` in a row that are no better than the best by `threshold`; those of the `cooldown` after a
-//! fall do not count. As torch's `ReduceLROnPlateau`, which has no warm-up. At step 0 the rate is 0 with a warm-up and eta
+//! fall do not count. Which way is better is the monitored metric's matter, and the host says it with each evaluation. As torch's `ReduceLROnPlateau`, which has no warm-up. At step 0 the rate is 0 with a warm-up and eta
 //! without.
 
 use std::cell::Cell;
@@ -15,8 +15,9 @@ use fthost_plugin_api::tracing;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PlateauConfig {
-    /// Where the monitored value should go: "min" for a loss, "max" for an accuracy.
-    mode: Mode,
+    /// Where the monitored value should go, "min" or "max"; without it, where the metric is better. The other way is refused.
+    #[serde(default)]
+    mode: Option<Mode>,
     /// Factor of the rate at each fall.
     #[serde(default = "factor")]
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
@@ -54,7 +55,7 @@ fn threshold() -> f64 {
     1e-4
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Mode {
     Min,
@@ -73,9 +74,9 @@ enum ThresholdMode {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
-    /// The best value, by its bits: a float that goes through JSON may come back with another last digit, and JSON has no
+    /// The best value so far, by its bits: a float that goes through JSON may come back with another last digit, and JSON has no
     /// infinity.
-    best: u64,
+    best: Option<u64>,
     /// Evaluations so far.
     heard: u64,
     /// Evaluations in a row without an improvement.
@@ -97,10 +98,22 @@ struct Plateau {
 const LEAST_FALL: f64 = 1e-8;
 
 impl Plateau {
+    /// Where the value should go.
+    fn direction(&self, evaluation: &Evaluation<'_>) -> Result<Mode> {
+        let (better, other) = if evaluation.higher_is_better { (Mode::Max, "higher") } else { (Mode::Min, "lower") };
+        match self.config.mode {
+            Some(mode) if mode != better => Err(Error::new(format!(
+                "mode is {mode:?}, but a {other} {} is better, so the rate would fall as the model learns: leave mode out",
+                evaluation.metric
+            ))),
+            _ => Ok(better),
+        }
+    }
+
     /// Is the value better than the best one? One that is no number never is.
-    fn improves(&self, value: f64) -> bool {
-        let PlateauConfig { mode, threshold, threshold_mode, .. } = self.config;
-        let best = f64::from_bits(self.state.best);
+    fn improves(&self, value: f64, mode: Mode) -> bool {
+        let PlateauConfig { threshold, threshold_mode, .. } = self.config;
+        let Some(best) = self.state.best.map(f64::from_bits) else { return !value.is_nan() };
         match (mode, threshold_mode) {
             (Mode::Min, ThresholdMode::Rel) => value < best * (1.0 - threshold),
             (Mode::Min, ThresholdMode::Abs) => value < best - threshold,
@@ -142,15 +155,12 @@ impl Scheduler for Plateau {
         if config.min_lr < 0.0 {
             return Err(Error::new(format!("min_lr is {}: give 0 or more", config.min_lr)));
         }
-        let worst = match config.mode {
-            Mode::Min => f64::INFINITY,
-            Mode::Max => f64::NEG_INFINITY,
-        };
-        let state = State { best: worst.to_bits(), heard: 0, bad: 0, cooldown: 0, falls: 0 };
+        let state = State { best: None, heard: 0, bad: 0, cooldown: 0, falls: 0 };
         Ok(Self { config, state, warned: Cell::new(false) })
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
+        self.config.warmup.fits(progress)?;
         if self.state.heard == 0 && progress.fraction() >= 0.5 && !self.warned.replace(true) {
             tracing::warn!(
                 "plateau has heard no evaluation in half of the run, so its rate has not fallen: give the task validation \
@@ -161,10 +171,11 @@ impl Scheduler for Plateau {
         Ok(Rate { lr, momentum: group.momentum })
     }
 
-    fn on_evaluation(&mut self, _progress: &Progress, value: f64) -> Result<()> {
+    fn on_evaluation(&mut self, _progress: &Progress, evaluation: &Evaluation<'_>) -> Result<()> {
+        let mode = self.direction(evaluation)?;
         self.state.heard += 1;
-        if self.improves(value) {
-            self.state.best = value.to_bits();
+        if self.improves(evaluation.value, mode) {
+            self.state.best = Some(evaluation.value.to_bits());
             self.state.bad = 0;
         } else {
             self.state.bad += 1;
@@ -203,7 +214,13 @@ mod tests {
     use super::*;
     use fthost_plugin_api::serde_json::from_str;
 
-    const GROUP: Group = Group { lr: 1.0, momentum: 0.9 };
+    const GROUP: Group<'static> = Group::new(1.0, 0.9);
+
+    /// An evaluation of a metric that is better the higher, or the lower, it is.
+    fn heard(value: f64, higher_is_better: bool) -> Evaluation<'static> {
+        let metric = if higher_is_better { "accuracy" } else { "loss" };
+        Evaluation { value, metric, higher_is_better, task: "" }
+    }
 
     fn plateau(options: &Value) -> Plateau {
         Plateau::new(from_value(options.clone()).unwrap()).unwrap()
@@ -215,7 +232,7 @@ mod tests {
 
     /// A run with an evaluation after each step at rate 1, against the numbers that `tests/reference/schedules.json` got from
     /// torch; once as it is, and once from a checkpoint at every step.
-    fn check(options: Value, reference: &str) {
+    fn check(higher_is_better: bool, options: Value, reference: &str) {
         let all: Value = from_str(include_str!("../../../tests/reference/schedules.json")).unwrap();
         let (mut whole, mut resumed) = (plateau(&options), plateau(&options));
         for (step, expected) in all[reference].as_array().unwrap().iter().enumerate() {
@@ -225,8 +242,8 @@ mod tests {
             assert_eq!(rate.momentum, momentum);
             assert_eq!(rate, resumed.rate(&at(step), &GROUP).unwrap(), "{reference}, step {step}");
 
-            whole.on_evaluation(&at(step), value).unwrap();
-            resumed.on_evaluation(&at(step), value).unwrap();
+            whole.on_evaluation(&at(step), &heard(value, higher_is_better)).unwrap();
+            resumed.on_evaluation(&at(step), &heard(value, higher_is_better)).unwrap();
             resumed = through_a_checkpoint(&options, &resumed);
         }
         assert!(whole.state.falls > 0, "{reference} shows nothing");
@@ -242,26 +259,27 @@ mod tests {
 
     #[test]
     fn as_torch() {
-        check(json!({ "mode": "min", "patience": 2, "factor": 0.5 }), "plateau_min");
+        check(false, json!({ "mode": "min", "patience": 2, "factor": 0.5 }), "plateau_min");
         check(
-            json!({ "mode": "min", "patience": 1, "threshold": 0.02, "threshold_mode": "abs", "cooldown": 3 }),
+            false,
+            json!({ "patience": 1, "threshold": 0.02, "threshold_mode": "abs", "cooldown": 3 }),
             "plateau_min_abs_cooldown3",
         );
-        check(json!({ "mode": "max", "patience": 3, "factor": 0.5, "min_lr": 0.2 }), "plateau_max_floor0.2");
-        check(json!({ "mode": "max", "patience": 2, "threshold": 0.01, "threshold_mode": "abs" }), "plateau_max_abs");
-        check(json!({ "mode": "min", "patience": 0 }), "plateau_flat");
+        check(true, json!({ "mode": "max", "patience": 3, "factor": 0.5, "min_lr": 0.2 }), "plateau_max_floor0.2");
+        check(true, json!({ "patience": 2, "threshold": 0.01, "threshold_mode": "abs" }), "plateau_max_abs");
+        check(false, json!({ "patience": 0 }), "plateau_flat");
     }
 
     #[test]
     fn a_checkpoint_keeps_every_digit() {
-        let options = json!({ "mode": "max" });
+        let options = json!({});
         let mut schedule = through_a_checkpoint(&options, &plateau(&options)); // before the first evaluation
         let mut value = 1.0;
         for step in 0..1000 {
             value *= 1.0 + 1.0 / 997.0;
-            schedule.on_evaluation(&at(step), value).unwrap();
+            schedule.on_evaluation(&at(step), &heard(value, true)).unwrap();
             schedule = through_a_checkpoint(&options, &schedule);
-            assert_eq!(f64::from_bits(schedule.state.best), value);
+            assert_eq!(schedule.state.best.map(f64::from_bits), Some(value));
         }
     }
 
@@ -270,7 +288,7 @@ mod tests {
         let mut schedule = plateau(&json!({ "mode": "min", "patience": 0, "factor": 0.5, "warmup": 4 }));
         assert_eq!([0, 1, 4].map(|step| schedule.rate(&at(step), &GROUP).unwrap().lr), [0.0, 0.25, 1.0]);
         for _ in 0..2 {
-            schedule.on_evaluation(&at(2), 1.0).unwrap();
+            schedule.on_evaluation(&at(2), &heard(1.0, false)).unwrap();
         }
         assert_eq!([2, 4].map(|step| schedule.rate(&at(step), &GROUP).unwrap().lr), [0.25, 0.5]);
     }
@@ -279,9 +297,25 @@ mod tests {
     fn a_value_that_is_no_number_is_no_improvement() {
         let mut schedule = plateau(&json!({ "mode": "min", "patience": 1, "factor": 0.5 }));
         for value in [1.0, f64::NAN, f64::NAN, 0.5] {
-            schedule.on_evaluation(&at(0), value).unwrap();
+            schedule.on_evaluation(&at(0), &heard(value, false)).unwrap();
         }
-        assert_eq!((schedule.state.falls, f64::from_bits(schedule.state.best)), (1, 0.5));
+        assert_eq!((schedule.state.falls, schedule.state.best.map(f64::from_bits)), (1, Some(0.5)));
+    }
+
+    #[test]
+    fn goes_where_the_metric_is_better() {
+        for (higher_is_better, better, worse) in [(true, 0.9, 0.1), (false, 0.1, 0.9)] {
+            let mut schedule = plateau(&json!({ "patience": 0 }));
+            for value in [0.5, better] {
+                schedule.on_evaluation(&at(0), &heard(value, higher_is_better)).unwrap();
+            }
+            assert_eq!(schedule.state.falls, 0, "{better} is better");
+            schedule.on_evaluation(&at(0), &heard(worse, higher_is_better)).unwrap();
+            assert_eq!(schedule.state.falls, 1, "{worse} is worse");
+        }
+        let mut schedule = plateau(&json!({ "mode": "min" }));
+        let error = schedule.on_evaluation(&at(0), &heard(0.5, true)).unwrap_err().to_string();
+        assert!(error.contains("a higher accuracy is better"), "{error}");
     }
 
     #[test]
@@ -294,7 +328,6 @@ mod tests {
     #[test]
     fn refuses_what_does_not_fall() {
         for options in [
-            json!({}),
             json!({ "mode": "mean" }),
             json!({ "mode": "min", "factor": 1 }),
             json!({ "mode": "min", "factor": 0 }),

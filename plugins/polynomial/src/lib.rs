@@ -45,8 +45,9 @@ impl Scheduler for Polynomial {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let PolynomialConfig { warmup, power, end } = self.0;
+        warmup.fits(progress)?;
         let left = |done: f64| (1.0 - done).max(0.0);
         Ok(group.scaled(warmup.factor(progress, |done| end + (1.0 - end) * left(done).powf(power))))
     }
@@ -72,7 +73,7 @@ mod tests {
         assert_eq!(expected.len(), 40);
         for (step, expected) in expected.iter().enumerate() {
             let progress = Progress { step: step as u64, total_steps: 40, steps_per_epoch: 10 };
-            let rate = schedule.rate(&progress, &Group { lr: 1.0, momentum: 0.9 }).unwrap();
+            let rate = schedule.rate(&progress, &Group::new(1.0, 0.9)).unwrap();
             assert!((rate.lr - expected[0].as_f64().unwrap()).abs() < 1e-12, "{reference}, step {step}: {rate:?}");
             assert_eq!(rate.momentum, 0.9);
         }

@@ -188,11 +188,9 @@ impl TaskHead for Prototypical {
         self.layers = Some(Layers { hidden, prototypes });
         let PrototypicalConfig { ways, shots, queries, support, .. } = self.config;
         Ok(HeadSpec {
-            features: FeatureKind::Pooled,
-            targets: TargetKind::Class,
             scope: LossScope::Batch,
             sampling: Sampling::Episodes { ways, shots, queries, support },
-            predictions: PredictionKind::Classes,
+            ..HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes)
         })
     }
 

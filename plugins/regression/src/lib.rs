@@ -100,13 +100,7 @@ impl TaskHead for Regression {
             bias: model.head_param(&format!("{layer}.bias"), [1], Init::Zeros)?,
             dropout: self.config.dropout.unwrap_or(task.dropout),
         });
-        Ok(HeadSpec {
-            features: FeatureKind::Pooled,
-            targets: TargetKind::Value,
-            scope: LossScope::Example,
-            sampling: Sampling::Shuffled,
-            predictions: PredictionKind::Values,
-        })
+        Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Value, PredictionKind::Values))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {

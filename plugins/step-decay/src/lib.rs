@@ -54,6 +54,16 @@ fn check(warmup: Warmup, gamma: f64) -> Result<()> {
     if gamma > 0.0 { Ok(()) } else { Err(Error::new(format!("gamma is {gamma}, and must be above 0, such as 0.1"))) }
 }
 
+/// A fall that would never come.
+fn too_late(option: &str, value: u64, unit: TimeUnit, progress: &Progress) -> Error {
+    let Progress { total_steps, steps_per_epoch, .. } = *progress;
+    let unit = unit.name();
+    Error::new(format!(
+        "{option} is {value} {unit}, and the run's last step is before that ({total_steps} steps, {steps_per_epoch} an epoch), so the \
+         rate would not fall: give less, or train longer"
+    ))
+}
+
 /// The rate after so many falls.
 fn fallen(group: &Group, progress: &Progress, warmup: Warmup, gamma: f64, falls: u64) -> Rate {
     group.scaled(warmup.factor(progress, |_| 1.0) * gamma.powf(falls as f64))
@@ -72,8 +82,12 @@ impl Scheduler for Step {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let StepConfig { warmup, step_size, unit, gamma } = self.0;
+        warmup.fits(progress)?;
+        if step_size > unit.passed_in_all(progress) {
+            return Err(too_late("step_size", step_size, unit, progress));
+        }
         Ok(fallen(group, progress, warmup, gamma, unit.passed(progress) / step_size))
     }
 }
@@ -96,8 +110,12 @@ impl Scheduler for MultiStep {
         Ok(Self(config))
     }
 
-    fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         let MultiStepConfig { warmup, ref milestones, unit, gamma } = self.0;
+        warmup.fits(progress)?;
+        if let Some(late) = milestones.iter().find(|&&milestone| milestone > unit.passed_in_all(progress)) {
+            return Err(too_late("one of the milestones", *late, unit, progress));
+        }
         let passed = unit.passed(progress);
         let falls = milestones.iter().filter(|&&milestone| milestone <= passed).count();
         Ok(fallen(group, progress, warmup, gamma, falls as u64))
@@ -127,7 +145,7 @@ mod tests {
         assert_eq!(expected.len(), 40);
         for (step, expected) in expected.iter().enumerate() {
             let progress = Progress { step: step as u64, total_steps: 40, steps_per_epoch };
-            let rate = schedule.rate(&progress, &Group { lr: 1.0, momentum: 0.9 }).unwrap();
+            let rate = schedule.rate(&progress, &Group::new(1.0, 0.9)).unwrap();
             let rise = if progress.step < warmup { step as f64 / warmup as f64 } else { 1.0 };
             let expected = expected[0].as_f64().unwrap() * rise;
             assert!((rate.lr - expected).abs() < 1e-12, "{reference}, step {step}: {rate:?}, not {expected}");
@@ -156,7 +174,7 @@ mod tests {
     fn a_milestone_that_stands_twice_counts_twice() {
         let schedule = MultiStep::new(from_value(json!({ "milestones": [1, 1], "gamma": 0.5 })).unwrap()).unwrap();
         let progress = Progress { step: 10, total_steps: 40, steps_per_epoch: 10 };
-        assert_eq!(schedule.rate(&progress, &Group { lr: 2.0, momentum: 0.9 }).unwrap().lr, 0.5);
+        assert_eq!(schedule.rate(&progress, &Group::new(2.0, 0.9)).unwrap().lr, 0.5);
     }
 
     #[test]

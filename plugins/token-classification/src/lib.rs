@@ -79,13 +79,7 @@ impl TaskHead for TokenClassification {
             dropout: self.config.dropout.unwrap_or(task.dropout),
             class_weights: self.config.class_weights.resolve(&task.class_counts, classes)?,
         });
-        Ok(HeadSpec {
-            features: FeatureKind::Sequence,
-            targets: TargetKind::TokenClass,
-            scope: LossScope::Example,
-            sampling: Sampling::Shuffled,
-            predictions: PredictionKind::Classes,
-        })
+        Ok(HeadSpec::new(FeatureKind::Sequence, TargetKind::TokenClass, PredictionKind::Classes))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {

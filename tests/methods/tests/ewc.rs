@@ -4,8 +4,8 @@
 use fthost::adapted::AdaptedModel;
 use fthost::data::{self, Columns, Dataset, Part, Source, Tokenizer};
 use fthost::plugin::{HeadInstance, Plugin, RegularizerInstance, State, Stateful};
-use fthost::run::examples::TaskExamples;
-use fthost::run::step::Pass;
+use fthost::run::pass::Pass;
+use fthost::run::train::example_gradients::TaskExamples;
 use fthost_autograd::{Device, Precision, Tape, Tensor};
 use fthost_plugin_api::{Event, HeadSpec, TargetKind, TaskInfo};
 use serde_json::{Value, json};
@@ -31,6 +31,11 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
+        Self::with_head(&json!({}))
+    }
+
+    /// With these options of the head.
+    fn with_head(options: &Value) -> Self {
         let mut model = tiny_bert();
         let info = model.model.info();
         let task = TaskInfo {
@@ -45,13 +50,14 @@ impl Run {
             path: &reference::path("fisher.tsv"),
             part: Part::Train,
             columns: &Columns::default(),
+            header: None,
             labels: None,
             modality: info.modality,
             device: &Device::Cpu,
         };
         let tokenizer = Tokenizer::load(&reference::path("tiny/bert/tokenizer.json"), 24).unwrap();
         let data = data::load(&source, Some(&tokenizer)).unwrap();
-        let (head, spec) = attach_head("classification", &json!({}), &task, &mut model);
+        let (head, spec) = attach_head("classification", options, &task, &mut model);
         let run = Self { plugin: plugin("ewc"), model, head, spec, data };
         for (name, values) in numbers()["head"].as_object().unwrap() {
             run.set(name, &floats(values));
@@ -61,7 +67,7 @@ impl Run {
 
     fn set(&self, name: &str, to: &[f32]) {
         let parameter = parameter(&self.model, name);
-        parameter.set(&Tensor::from_slice(to, parameter.tensor().dims(), &Device::Cpu).unwrap()).unwrap();
+        parameter.set(&Tensor::from_slice(to, parameter.dims(), &Device::Cpu).unwrap()).unwrap();
     }
 
     fn ewc(&mut self, options: Value) -> RegularizerInstance {
@@ -100,10 +106,10 @@ impl Run {
             batch.gradients.scale(1.0 / batch.weight).unwrap();
             let tape = Tape::recording();
             if let Some(penalty) = ewc.and_then(|ewc| ewc.penalty(&tape).unwrap()) {
-                batch.gradients.accumulate(tape.backward(&penalty).unwrap()).unwrap();
+                batch.gradients.accumulate(tape.backward(&penalty).unwrap(), true).unwrap();
             }
             for (parameter, gradient) in batch.gradients.iter() {
-                let step = gradient.to_dense(parameter.tensor().dims()).unwrap().affine(-0.05, 0.0).unwrap();
+                let step = gradient.to_dense(parameter.dims()).unwrap().affine(-0.05, 0.0).unwrap();
                 parameter.set(&(parameter.tensor() + step).unwrap()).unwrap();
             }
         }
@@ -132,12 +138,16 @@ fn penalty(ewc: &RegularizerInstance, run: &Run, name: &str) -> (f32, Vec<f32>) 
 
 #[test]
 fn the_fisher_information_is_the_references() {
-    let mut run = Run::new();
-    for labels in ["empirical", "exact"] {
-        let state = run.fisher(json!({ "labels": labels, "examples": 0 }), 0);
-        for (name, expected) in numbers()[labels].as_object().unwrap() {
-            let off = difference(&tensor(&state, &format!("fisher.0.{name}")), &floats(expected));
-            assert!(off < 1e-5, "{labels}, {name}: off by {off}");
+    // It is of -log p(label), whatever the loss weighs and smooths.
+    let weighted = json!({ "class_weights": [0.0, 3.0, 0.5], "label_smoothing": 0.2 });
+    for head in [json!({}), weighted] {
+        let mut run = Run::with_head(&head);
+        for labels in ["empirical", "exact"] {
+            let state = run.fisher(json!({ "labels": labels, "examples": 0 }), 0);
+            for (name, expected) in numbers()[labels].as_object().unwrap() {
+                let off = difference(&tensor(&state, &format!("fisher.0.{name}")), &floats(expected));
+                assert!(off < 1e-5, "{head}, {labels}, {name}: off by {off}");
+            }
         }
     }
 }

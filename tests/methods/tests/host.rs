@@ -50,6 +50,6 @@ pub(crate) fn shift(model: &AdaptedModel, name: &str, by: f64) {
 /// The gradient of a parameter, element by element.
 #[track_caller]
 pub(crate) fn gradient(gradients: &Gradients, parameter: &Parameter) -> Vec<f32> {
-    let gradient = gradients.get(parameter).unwrap().to_dense(parameter.tensor().dims()).unwrap();
+    let gradient = gradients.get(parameter).unwrap().to_dense(parameter.dims()).unwrap();
     gradient.flatten_all().unwrap().to_vec1().unwrap()
 }

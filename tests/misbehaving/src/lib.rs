@@ -1,6 +1,11 @@
 //! A strategy that fails where and how its options say, so that tests can see the host contain it.
 
+use std::cell::RefCell;
+use std::sync::Mutex;
+
+use fthost_plugin_api::draft::Run;
 use fthost_plugin_api::prelude::*;
+use fthost_plugin_api::tracing;
 
 /// Where and how to fail.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -38,6 +43,12 @@ enum Way {
     Nan,
     /// Declares a parameter that no forward pass reads.
     Unused,
+    /// Doubles outputs, and says that a weight three times as large does the same.
+    Merge,
+    /// Nothing wrong: holds what a second call on its thread would find held, and a lock, while ops run.
+    Hold,
+    /// Nothing wrong: says what the host's draft says of the run.
+    Draft,
 }
 
 impl Misbehaviour {
@@ -69,26 +80,55 @@ impl Strategy for Misbehaving {
             model.shared_param("unused", [3], Init::Ones)?;
         }
         for site in model.linears(&Targets::from(["query"]))? {
-            model.hook_linear(&site, Hook(self.0))?;
+            model.hook_linear(&site, Hook { how: self.0, lock: Mutex::new(()) })?;
         }
         Ok(())
     }
 
     fn on_event(&mut self, event: &Event, _model: &mut Model) -> Result<()> {
         // Not at once: a run that breaks off in its second step has logged the first one.
-        if matches!(event, Event::StepEnd { step: 1, .. }) { self.0.act(Place::Event) } else { Ok(()) }
+        if !matches!(event, Event::StepEnd { step: 1, .. }) {
+            return Ok(());
+        }
+        if self.0.how == Way::Draft {
+            let run = Run::of_host().ok_or_else(|| Error::new("this host has no draft of a run"))?;
+            tracing::info!("step {} of the run with seed {}", run.step()?, run.seed()?);
+        }
+        self.0.act(Place::Event)
     }
 }
 
-struct Hook(Misbehaviour);
+struct Hook {
+    how: Misbehaviour,
+    lock: Mutex<()>,
+}
+
+thread_local! {
+    static HELD: RefCell<()> = const { RefCell::new(()) };
+}
 
 impl LinearHook for Hook {
     fn forward(&self, _x: &Tensor, y: Tensor, _weight: &Tensor) -> Result<Tensor> {
-        self.0.act(Place::Forward)?;
-        match self.0.how {
+        self.how.act(Place::Forward)?;
+        match self.how.how {
             Way::Shape => y.t(),
             Way::Nan => y.mul_scalar(f64::NAN),
+            Way::Merge => y.mul_scalar(2.0),
+            Way::Hold => HELD.with_borrow_mut(|()| {
+                let _held = self.lock.lock().map_err(Error::new)?;
+                for _ in 0..20 {
+                    y.softmax()?; // an op that a host may split over threads
+                }
+                Ok(y)
+            }),
             _ => Ok(y),
+        }
+    }
+
+    fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        match self.how.how {
+            Way::Merge => weight.mul_scalar(3.0).map(Some),
+            _ => Ok(None),
         }
     }
 }

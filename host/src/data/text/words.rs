@@ -4,11 +4,11 @@
 //! do not count.
 
 use rayon::prelude::*;
-use tokenizers::{Encoding, PostProcessor, PreTokenizerWrapper};
+use tokenizers::{Encoding, PostProcessor, PreTokenizerWrapper, TruncationDirection};
 
 use super::super::guard::guarded;
 use super::super::store::UNCOUNTED;
-use super::{BYTES_PER_TOKEN, DAMAGED, MARGIN, Tokenizer, Tokens, beginning, keep};
+use super::{BYTES_PER_TOKEN, DAMAGED, MARGIN, Tokenizer, Tokens, keep, part};
 use crate::Result;
 
 impl Tokenizer {
@@ -24,43 +24,48 @@ impl Tokenizer {
     }
 
     fn encode_each(&self, words: &[String]) -> Result<Tokens> {
-        let mut encoding = self.encode_first(words)?;
+        let (mut encoding, first) = self.encode_some(words)?;
         let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
         let tokens = encoding.len();
         let kept = tokens.min(self.max_tokens.saturating_sub(special));
-        keep(&mut encoding, kept);
+        keep(&mut encoding, kept, self.side);
         let encoding =
             self.inner.post_process(encoding, None, true).map_err(|error| self.failed(&words.join(" "), &error))?;
         let mut last = None;
         let begins = encoding.get_word_ids().iter().map(|&word| {
             let begins = word.filter(|_| word != last);
             last = word;
-            begins.unwrap_or(UNCOUNTED)
+            begins.map_or(UNCOUNTED, |word| word + first)
         });
         Ok(Tokens {
             begins: begins.collect(),
             ids: encoding.get_ids().to_vec(),
-            types: encoding.get_type_ids().to_vec(),
+            types: self.types(&encoding),
             truncated: kept < tokens,
         })
     }
 
-    /// Tokens of the words without special tokens: of all, or of as many as the longest length can need.
-    fn encode_first(&self, words: &[String]) -> Result<Encoding> {
+    /// Tokens of the words without special tokens: of all, or of as many, from the side that is kept, as the longest length can
+    /// need; and the place of the first of these words.
+    fn encode_some(&self, words: &[String]) -> Result<(Encoding, u32)> {
         let wanted = self.max_tokens.saturating_add(MARGIN);
         let space = if self.needs_spaces() { " " } else { "" };
         let mut looked_at = wanted;
         loop {
-            let part = words.iter().take(looked_at);
-            let part: Vec<String> = part
-                .map(|word| format!("{space}{}", beginning(word, wanted.saturating_mul(BYTES_PER_TOKEN))))
-                .collect();
-            let all = part.len() == words.len();
-            let encoded = self.inner.encode(part, false); // the fast way does not tell words
+            let some = match self.side {
+                TruncationDirection::Right => &words[..looked_at.min(words.len())],
+                TruncationDirection::Left => &words[words.len().saturating_sub(looked_at)..],
+            };
+            let all = some.len() == words.len();
+            let first = if self.side == TruncationDirection::Left { words.len() - some.len() } else { 0 };
+            let bytes = wanted.saturating_mul(BYTES_PER_TOKEN);
+            let some: Vec<String> =
+                some.iter().map(|word| format!("{space}{}", part(word, bytes, self.side))).collect();
+            let encoded = self.inner.encode(some, false); // the fast way does not tell words
             let mut encoding = encoded.map_err(|error| self.failed(&words.join(" "), &error))?;
             encoding.take_overflowing();
             if all || encoding.len() >= wanted {
-                return Ok(encoding);
+                return Ok((encoding, first as u32));
             }
             looked_at = looked_at.saturating_mul(2);
         }
@@ -118,6 +123,23 @@ mod tests {
         assert_eq!(tokens.ids, [1, 3, 4, 4, 4, 4, 4, 2]);
         assert_eq!(tokens.begins, [NONE, 1000, 1001, NONE, NONE, NONE, NONE, NONE]);
         assert!(tokens.truncated);
+    }
+
+    /// A word of which the first tokens are cut off is marked at the first that is left, as Transformers' word_ids have it.
+    #[test]
+    fn words_are_cut_on_the_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_tokenizer(folder.path(), true);
+        std::fs::write(folder.path().join(super::super::settings::FILE), "{\"truncation_side\": \"left\"}").unwrap();
+        let check = |words: &[String], ids: &[u32], begins: &[u32]| {
+            let tokens = Tokenizer::load(&path, 5).unwrap().encode_words(&[words]).unwrap().remove(0);
+            assert_eq!((tokens.ids.as_slice(), tokens.begins.as_slice()), (ids, begins));
+        };
+        check(&words("a|b"), &[1, 3, 4, 2], &[NONE, 0, 1, NONE]);
+        check(&words("a|b c d|a"), &[1, 5, 6, 3, 2], &[NONE, 1, NONE, 2, NONE]);
+        let mut many = vec!["a".to_owned(); 100_000];
+        many.extend(words("b|c d"));
+        check(&many, &[1, 4, 5, 6, 2], &[NONE, 100_000, 100_001, NONE, NONE]);
     }
 
     /// RoBERTa's: a word inside of a sentence begins with the space before it.

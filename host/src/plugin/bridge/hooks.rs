@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use fthost_autograd::{Layout, Tape, Value};
 use fthost_models::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Prefix, Prompt};
-use fthost_plugin_api::abi::tables::{HookCall, HookVtable, Slice, SliceMut, Status, hook_kind};
+use fthost_plugin_api::abi::calls::HookCall;
+use fthost_plugin_api::abi::growth::{Grows, Theirs};
+use fthost_plugin_api::abi::tables::{HookVtable, Slice, SliceMut, Status, hook_kind};
+use fthost_plugin_api::field;
 
-use super::handles::RunHandles;
 use super::session::{self, Caller, Scope, check};
+use crate::handles::RunHandles;
 
 /// A hook of a plugin at one site.
 pub(super) struct Bridge {
@@ -16,7 +19,8 @@ pub(super) struct Bridge {
     run: Option<Arc<RunHandles>>,
     site: String,
     data: *mut c_void,
-    vtable: &'static HookVtable,
+    vtable: Theirs<'static, HookVtable>,
+    forward: Function,
     /// By how many positions an attention hook shifts the tokens of a text.
     position_shift: usize,
 }
@@ -29,8 +33,10 @@ unsafe impl Sync for Bridge {}
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // SAFETY: the host owns `data`, nobody uses it any more, and the vtable was made for it.
-        unsafe { (self.vtable.drop)(self.data) }
+        if let Some(drop) = self.vtable.get(field!(HookVtable, drop)) {
+            // SAFETY: the host owns `data`, nobody uses it any more, and the vtable was made for it.
+            unsafe { drop(self.data) }
+        }
     }
 }
 
@@ -38,9 +44,10 @@ type Function = unsafe extern "C" fn(*const c_void, *const HookCall) -> Status;
 
 impl Bridge {
     /// Takes a hook over. Dropping the bridge frees it.
-    pub(super) fn new(site: &str, data: *mut c_void, vtable: &'static HookVtable) -> Result<Self, String> {
+    pub(super) fn new(site: &str, data: *mut c_void, vtable: Theirs<'static, HookVtable>) -> Result<Self, String> {
         let (caller, run) = session::who()?;
-        Ok(Self { caller, run, site: site.to_owned(), data, vtable, position_shift: 0 })
+        let forward = vtable.need(field!(HookVtable, forward)).map_err(|error| error.to_string())?;
+        Ok(Self { caller, run, site: site.to_owned(), data, vtable, forward, position_shift: 0 })
     }
 
     /// The hook under its kind's name in the model.
@@ -56,7 +63,7 @@ impl Bridge {
     }
 
     fn asked_position_shift(&self) -> crate::Result<usize> {
-        let Some(function) = self.vtable.position_shift else { return Ok(0) };
+        let Some(function) = self.vtable.get(field!(HookVtable, position_shift)) else { return Ok(0) };
         let mut shift = 0;
         self.caller.call(&format_args!("position_shift at {}", self.site), Scope::default(), |_| {
             // SAFETY: `data` fits the vtable, and the result may be written.
@@ -84,6 +91,7 @@ impl Bridge {
                 offsets: Slice::new(layout.map_or(&[], Layout::offsets)),
                 outputs: SliceMut::new(&mut outputs),
                 flags: SliceMut::new(flags),
+                ..HookCall::EMPTY
             };
             // SAFETY: `data` fits the vtable, the call and its slices live for the call, and the results are its alone.
             check(unsafe { function(self.data, &raw const call) })?;
@@ -113,7 +121,7 @@ impl Bridge {
 
 impl LinearHook for Bridge {
     fn input(&self, tape: &Tape, x: &Value) -> fthost_autograd::Result<Option<Value>> {
-        let Some(function) = self.vtable.input else { return Ok(None) };
+        let Some(function) = self.vtable.get(field!(HookVtable, input)) else { return Ok(None) };
         let [input] = self.call("input hook", function, tape, [x.clone()], None, &mut [])?;
         input.map(|input| self.required(Some(input), x.dims())).transpose()
     }
@@ -121,18 +129,18 @@ impl LinearHook for Bridge {
     fn forward(&self, tape: &Tape, x: &Value, y: Value, weight: &Value) -> fthost_autograd::Result<Value> {
         let like = y.dims().to_vec();
         let inputs = [x.clone(), y, weight.clone()];
-        let [output] = self.call("linear hook", self.vtable.forward, tape, inputs, None, &mut [])?;
+        let [output] = self.call("linear hook", self.forward, tape, inputs, None, &mut [])?;
         self.required(output, &like)
     }
 
     fn merge(&self, tape: &Tape, weight: &Value) -> fthost_autograd::Result<Option<Value>> {
-        let Some(function) = self.vtable.merge else { return Ok(None) };
+        let Some(function) = self.vtable.get(field!(HookVtable, merge)) else { return Ok(None) };
         let [merged] = self.call("merge", function, tape, [weight.clone()], None, &mut [])?;
         merged.map(|merged| self.required(Some(merged), weight.dims())).transpose()
     }
 
     fn merge_bias(&self, tape: &Tape, bias: &Value) -> fthost_autograd::Result<Option<Value>> {
-        let Some(function) = self.vtable.merge_bias else { return Ok(None) };
+        let Some(function) = self.vtable.get(field!(HookVtable, merge_bias)) else { return Ok(None) };
         let [merged] = self.call("merge of the bias", function, tape, [bias.clone()], None, &mut [])?;
         merged.map(|merged| self.required(Some(merged), bias.dims())).transpose()
     }
@@ -141,7 +149,7 @@ impl LinearHook for Bridge {
 impl BlockHook for Bridge {
     fn forward(&self, tape: &Tape, x: Value, residual: &Value) -> fthost_autograd::Result<Value> {
         let like = x.dims().to_vec();
-        let [output] = self.call("block hook", self.vtable.forward, tape, [x, residual.clone()], None, &mut [])?;
+        let [output] = self.call("block hook", self.forward, tape, [x, residual.clone()], None, &mut [])?;
         self.required(output, &like)
     }
 }
@@ -156,7 +164,7 @@ impl EmbeddingHook for Bridge {
         let like = embeddings.dims().to_vec();
         let mut flags = [0];
         let [output, prompt] =
-            self.call("embedding hook", self.vtable.forward, tape, [embeddings], Some(layout), &mut flags)?;
+            self.call("embedding hook", self.forward, tape, [embeddings], Some(layout), &mut flags)?;
         let prompt = prompt.map(|rows| Prompt { rows, pool_first_token: flags[0] != 0 });
         Ok((self.required(output, &like)?, prompt))
     }
@@ -172,7 +180,7 @@ impl AttentionHook for Bridge {
     ) -> fthost_autograd::Result<(Value, Value, Option<Prefix>)> {
         let like = keys.dims().to_vec();
         let [keys, values, prefix_keys, prefix_values] =
-            self.call("attention hook", self.vtable.forward, tape, [keys, values], Some(layout), &mut [])?;
+            self.call("attention hook", self.forward, tape, [keys, values], Some(layout), &mut [])?;
         let prefix = match (prefix_keys, prefix_values) {
             (Some(keys), Some(values)) => Some(Prefix { keys, values }),
             (None, None) => None,

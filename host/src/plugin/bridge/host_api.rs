@@ -8,10 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fthost_autograd::{DType, Tensor};
 use fthost_plugin_api::FisherLabels;
+use fthost_plugin_api::abi::calls::{LogRecord, OpCall};
+use fthost_plugin_api::abi::draft::run::{RUN_DRAFT, RunDraft};
+use fthost_plugin_api::abi::growth::{Grows, Theirs};
 use fthost_plugin_api::abi::tables::{
-    ABI_MAJOR, ABI_MINOR, FAILED, HookVtable, HostApi, LogRecord, OK, OpCall, Slice, SliceMut, Status, Str, TextSink,
-    dtype, fisher_labels,
+    ABI_MAJOR, ABI_MINOR, FAILED, HookVtable, HostApi, OK, Slice, SliceMut, Status, Str, TextSink, dtype, fisher_labels,
 };
+use fthost_plugin_api::field;
 
 use super::hooks::Bridge;
 use super::session::{self, Declares};
@@ -20,24 +23,25 @@ use crate::Error;
 
 /// What plugins get when they are connected.
 pub(in crate::plugin) static HOST_API: HostApi = HostApi {
-    struct_size: size_of::<HostApi>() as u32,
     abi_major: ABI_MAJOR,
     abi_minor: ABI_MINOR,
-    reserved: 0,
-    set_error,
-    last_error,
-    log,
-    resolve_op,
-    call_op,
-    tensor_new,
-    tensor_info,
-    tensor_read,
-    tensor_release,
-    model_call,
-    hook,
-    example_gradients,
-    get_extension,
+    set_error: Some(set_error),
+    last_error: Some(last_error),
+    log: Some(log),
+    resolve_op: Some(resolve_op),
+    call_op: Some(call_op),
+    tensor_new: Some(tensor_new),
+    tensor_info: Some(tensor_info),
+    tensor_read: Some(tensor_read),
+    tensor_release: Some(tensor_release),
+    model_call: Some(model_call),
+    hook: Some(hook),
+    example_gradients: Some(example_gradients),
+    get_extension: Some(get_extension),
+    ..HostApi::EMPTY
 };
+
+static RUN: RunDraft = RunDraft { seed: Some(run_seed), step: Some(run_step), ..RunDraft::EMPTY };
 
 /// Runs a function's body: an error, or a panic of ours, becomes a status, and its text waits for `last_error`.
 fn guard(body: impl FnOnce() -> Result<(), String>) -> Status {
@@ -68,6 +72,15 @@ fn panic_text(payload: &(dyn Any + Send)) -> &str {
 unsafe fn text<'a>(text: Str) -> Result<&'a str, String> {
     // SAFETY: the caller's promise.
     unsafe { text.as_str() }.map_err(|error| error.to_string())
+}
+
+/// A table or call that a plugin passes.
+///
+/// # Safety
+/// As [`Theirs::new`].
+unsafe fn theirs<'a, T: Grows>(at: *const T) -> Result<Theirs<'a, T>, String> {
+    // SAFETY: the caller's promise.
+    unsafe { Theirs::new(at) }.map_err(|error| error.to_string())
 }
 
 unsafe extern "C" fn set_error(_: Status, message: Str) {
@@ -101,8 +114,13 @@ unsafe extern "C" fn call_op(op: u32, call: *const OpCall) -> Status {
     guard(|| {
         // SAFETY: the plugin lends the call and its slices, and lets us write the outputs.
         let (inputs, ints, floats, outputs) = unsafe {
-            let call = &*call;
-            (call.inputs.as_slice(), call.ints.as_slice(), call.floats.as_slice(), call.outputs.as_mut_slice())
+            let call = theirs(call)?;
+            (
+                call.get(field!(OpCall, inputs)).as_slice(),
+                call.get(field!(OpCall, ints)).as_slice(),
+                call.get(field!(OpCall, floats)).as_slice(),
+                call.get(field!(OpCall, outputs)).as_mut_slice(),
+            )
         };
         session::run_op(inputs, outputs, |tape, values| ops::run(op, tape, values, ints, floats))
     })
@@ -192,15 +210,17 @@ unsafe extern "C" fn model_call(method: Str, params: Str, reply: TextSink) -> St
 unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *const HookVtable) -> Status {
     guard(|| {
         // SAFETY: the plugin passes a table that lives as long as the process, or null.
-        let Some(vtable) = (unsafe { vtable.as_ref() }) else { return Err("the hook has no table".to_owned()) };
+        let vtable = unsafe { theirs(vtable) }.map_err(|text| format!("the hook cannot be set: {text}"))?;
         // SAFETY: the plugin lends the text for this call.
         let site = unsafe { text(site) }.unwrap_or_default();
         // The hook is ours from here, also when something below fails.
         let bridge = match Bridge::new(site, data, vtable) {
             Ok(bridge) => bridge,
             Err(error) => {
-                // SAFETY: nobody else owns `data`, and the vtable was made for it.
-                unsafe { (vtable.drop)(data) };
+                if let Some(drop) = vtable.get(field!(HookVtable, drop)) {
+                    // SAFETY: nobody else owns `data`, and the vtable was made for it.
+                    unsafe { drop(data) };
+                }
                 return Err(error);
             }
         };
@@ -249,8 +269,22 @@ unsafe extern "C" fn example_gradients(
     })
 }
 
-unsafe extern "C" fn get_extension(_: Str) -> *const c_void {
-    std::ptr::null()
+unsafe extern "C" fn get_extension(name: Str) -> *const c_void {
+    // SAFETY: the plugin lends the text for this call.
+    match unsafe { text(name) } {
+        Ok(RUN_DRAFT) => (&raw const RUN).cast(),
+        _ => std::ptr::null(),
+    }
+}
+
+unsafe extern "C" fn run_seed(out: *mut u64) -> Status {
+    // SAFETY: `out` is the plugin's place for the result.
+    guard(|| session::run().map(|run| unsafe { out.write(run.seed()) }))
+}
+
+unsafe extern "C" fn run_step(out: *mut u64) -> Status {
+    // SAFETY: `out` is the plugin's place for the result.
+    guard(|| session::run().map(|run| unsafe { out.write(run.step()) }))
 }
 
 thread_local! {
@@ -262,8 +296,15 @@ unsafe extern "C" fn log(record: *const LogRecord) {
     guard(|| {
         // SAFETY: the plugin lends the record and its texts for this call.
         let (level, what, target, message, fields) = unsafe {
-            let record = &*record;
-            (record.level, record.what, text(record.target)?, text(record.message)?, text(record.fields)?)
+            let record = theirs(record)?;
+            let read = |field| text(record.get(field));
+            (
+                record.get(field!(LogRecord, level)),
+                record.get(field!(LogRecord, what)),
+                read(field!(LogRecord, target))?,
+                read(field!(LogRecord, message))?,
+                read(field!(LogRecord, fields))?,
+            )
         };
         let fields = Some(fields).filter(|fields| !fields.is_empty() && *fields != "{}");
         // `tracing` wants level and target at compile time, so plugins share a target and name their own in a field.

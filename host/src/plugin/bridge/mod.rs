@@ -1,10 +1,9 @@
 //! The bridge: from the tables of the plugin boundary to the engine and the model.
 //!
-//! [`session`] is the call that is under way, [`handles`] are the numbers by which plugins name tensors and parameters, [`ops`] and
+//! [`session`] is the call that is under way, [`ops`] and
 //! [`model_calls`] are what plugins ask for, [`targets`] are PEFT's matching rules, [`hooks`] stand in the model for a plugin's hooks,
 //! and [`host_api`] is the table of functions itself.
 
-pub(in crate::plugin) mod handles;
 pub(in crate::plugin) mod hooks;
 pub(in crate::plugin) mod host_api;
 mod model_calls;

@@ -2,7 +2,7 @@
 
 use crate::error::plain;
 use fthost_autograd::random::Stream;
-use fthost_autograd::{DType, Device, Parameter, Tensor};
+use fthost_autograd::{DType, Device, Parameter, Tape, Tensor};
 use fthost_models::{Modality, Site, SiteKind};
 use fthost_plugin_api as api;
 use fthost_plugin_api::abi::tables::model_call;
@@ -43,6 +43,11 @@ pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
             let params: Params = read(method, params)?;
             session::with_model_mut(|model, declares| reply(&named(model, declares, &params)?))
         }
+        model_call::TRAINABLE => session::with_model(|model, _| {
+            let all = model.parameters.iter().enumerate();
+            let training = all.filter(|(_, of)| of.parameter.trainable());
+            reply(&training.map(|(i, _)| model.handles().handle(i)).collect::<Vec<_>>())
+        }),
         model_call::SET_PARAMS => {
             let params: SetParams = read(method, params)?;
             let indices = params.handles.iter().map(|handle| Ok(session::parameter(*handle)?.0));
@@ -95,12 +100,12 @@ fn describe(model: &AdaptedModel) -> Description {
             Modality::Text { vocabulary, .. } => Some(vocabulary),
             Modality::Images { .. } => None,
         },
-        sites: model.model.sites().iter().map(site_for_plugin).collect(),
+        sites: model.model.sites().iter().map(|site| site_for_plugin(model, site)).collect(),
         parameters: (0..model.parameters.len()).map(|i| info_of(model, i)).collect(),
     }
 }
 
-fn site_for_plugin(site: &Site) -> api::Site {
+fn site_for_plugin(model: &AdaptedModel, site: &Site) -> api::Site {
     api::Site {
         path: site.path.clone(),
         kind: match site.kind {
@@ -114,6 +119,7 @@ fn site_for_plugin(site: &Site) -> api::Site {
         in_features: site.in_features,
         out_features: site.out_features,
         group: site.group,
+        hooked: model.model.hooked(&site.path),
     }
 }
 
@@ -121,7 +127,7 @@ fn info_of(model: &AdaptedModel, index: usize) -> api::ParamInfo {
     let of = &model.parameters[index];
     api::ParamInfo {
         path: of.parameter.name().to_owned(),
-        shape: of.parameter.tensor().dims().to_vec(),
+        shape: of.parameter.dims().to_vec(),
         trainable: of.parameter.trainable(),
         group: of.group,
         base: of.owner == Owner::Base,
@@ -147,8 +153,8 @@ struct Sites {
 }
 
 fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Result<Vec<api::Site>, String> {
-    let all: Vec<api::Site> =
-        model.model.sites().iter().map(site_for_plugin).filter(|site| site.kind == params.kind).collect();
+    let all = model.model.sites().iter().map(|site| site_for_plugin(model, site));
+    let all: Vec<api::Site> = all.filter(|site| site.kind == params.kind).collect();
     let candidates: Vec<Candidate<'_>> =
         all.iter().map(|site| Candidate { path: &site.path, by_module: false }).collect();
     let what = match params.kind {
@@ -248,7 +254,7 @@ fn set_params(model: &mut AdaptedModel, indices: &[usize], params: &SetParams) -
             of.parameter.set_trainable(trainable);
         }
         of.lr_factor = params.lr_factor.unwrap_or(of.lr_factor);
-        of.decay = params.decay.unwrap_or(of.decay);
+        of.decay_said = params.decay.or(of.decay_said);
     }
     Ok(indices.len())
 }
@@ -314,13 +320,16 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
     let tensor = initial(model, &name, &params.shape, &params.init)
         .map_err(|error| format!("cannot make the parameter {name} {:?}: {error}", params.shape))?;
     let index = model.parameters.len();
+    let decay = params.shape.len() > 1;
     model.parameters.push(ModelParameter {
         parameter: Parameter::new(name, tensor, true),
         owner,
         in_model: params.owner.is_some(),
         group,
         lr_factor: 1.0,
-        decay: params.decay,
+        decay,
+        // What is said of a vector or a matrix as of all such is no word on this one.
+        decay_said: Some(params.decay).filter(|said| *said != decay),
     });
     Ok(model.handles().handle(index))
 }
@@ -359,7 +368,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
             }
             let mut ids = stream.permutation(vocabulary);
             ids.truncate(rows);
-            gather(&table, ids)
+            gather(table, &ids)
         }
         api::Init::TextRows { text } => {
             let (table, rows) = embedding_rows(model, shape)?;
@@ -369,7 +378,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
             if tokens.is_empty() {
                 return Err(format!("the text {text:?} has no tokens"));
             }
-            gather(&table, tokens.iter().copied().cycle().take(rows).collect())
+            gather(table, &tokens.iter().copied().cycle().take(rows).collect::<Vec<_>>())
         }
         api::Init::Copy { tensor } => copy(*tensor, shape),
         other => return Err(format!("this host does not know the init {other:?}; update fthost")),
@@ -378,7 +387,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
 }
 
 /// The word embeddings `[vocabulary, width]` and how many of their rows make `shape`.
-fn embedding_rows(model: &AdaptedModel, shape: &[usize]) -> Result<(Tensor, usize), String> {
+fn embedding_rows<'a>(model: &'a AdaptedModel, shape: &[usize]) -> Result<(&'a Parameter, usize), String> {
     let info = model.model.info();
     let path = info.word_embeddings.as_ref().ok_or_else(|| format!("{} has no word embeddings", info.model_type))?;
     let table = model
@@ -387,8 +396,8 @@ fn embedding_rows(model: &AdaptedModel, shape: &[usize]) -> Result<(Tensor, usiz
         .map(|p| &p.parameter)
         .find(|p| p.name().strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest == ".weight"))
         .ok_or_else(|| format!("the word embeddings {path} are no parameter of the model"))?;
-    match (table.tensor().dims(), shape) {
-        ([_, width], [rows, columns]) if width == columns => Ok((table.tensor().clone(), *rows)),
+    match (table.dims(), shape) {
+        ([_, width], [rows, columns]) if width == columns => Ok((table, *rows)),
         (table, _) => Err(format!("rows of the word embeddings {table:?} do not have this shape")),
     }
 }
@@ -404,8 +413,7 @@ fn copy(handle: u64, shape: &[usize]) -> fthost_autograd::Result<Tensor> {
 }
 
 /// A copy of some rows, on the CPU.
-fn gather(table: &Tensor, ids: Vec<u32>) -> fthost_autograd::Result<Tensor> {
-    let n = ids.len();
-    let ids = Tensor::from_vec(ids, n, table.device())?;
-    table.index_select(&ids, 0)?.to_device(&Device::Cpu)
+fn gather(table: &Parameter, ids: &[u32]) -> fthost_autograd::Result<Tensor> {
+    let tape = Tape::evaluation();
+    tape.embedding(&tape.parameter(table), ids)?.into_tensor().to_device(&Device::Cpu)
 }

@@ -14,8 +14,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use fthost_autograd::{Device, Parameter, Tape, Tensor, Value};
 use fthost_plugin_api::abi::tables::{OK, PANICKED, Status};
 
-use super::handles::{Handle, Invalid, RunHandles, Slots, THREADS};
 use crate::adapted::AdaptedModel;
+use crate::handles::{Handle, Invalid, RunHandles, Slots, THREADS};
 use crate::plugin::{ExampleGradients, Plugin};
 use crate::{Error, Result};
 
@@ -499,6 +499,11 @@ pub(super) fn who() -> Result<(Arc<Caller>, Option<Arc<RunHandles>>), String> {
     let (caller, run) = innermost(|frame| (frame.caller, frame.run))?;
     // SAFETY: the innermost frame is alive, and so is what it points to.
     Ok(unsafe { ((*caller).clone(), run.map(|run| (*run).clone())) })
+}
+
+/// The run of the innermost session.
+pub(super) fn run() -> Result<Arc<RunHandles>, String> {
+    who()?.1.ok_or_else(|| "there is no run before `attach`".to_owned())
 }
 
 /// The number and parameter of a handle.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use fthost_autograd::{Layout, Tape, Tensor, Value};
-use fthost_plugin_api::abi::tables::{HeadCall, Slice, Status, Str, TaskHeadVtable};
-use fthost_plugin_api::{HeadSpec, TaskInfo};
+use fthost_autograd::{DType, Layout, Tape, Tensor, Value};
+use fthost_plugin_api::abi::calls::HeadCall;
+use fthost_plugin_api::abi::growth::{Field, Grows};
+use fthost_plugin_api::abi::tables::{Slice, SliceMut, Status, Str, TaskHeadVtable};
+use fthost_plugin_api::{HeadSpec, TaskInfo, field};
 
 use super::{Instance, State, Stateful, json_answer, json_text};
 use crate::Result;
@@ -32,29 +34,60 @@ impl HeadInstance {
         self.0.run = Some(Arc::clone(model.handles()));
         let prefix = if model.tasks > 1 { format!("{}.", task.name) } else { String::new() };
         let declares = Declares::Head { task: index, prefix };
+        let stream = model.stream();
         self.0.call("attach", Scope { model: Some(model), declares, ..Scope::default() }, |_| {
+            let attach = self.0.need(field!(TaskHeadVtable, attach))?;
             let task = json_text(task)?;
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.
-            json_answer(|sink| unsafe { (self.0.vtable.attach)(self.0.data, Str::new(&task), sink) })
+            let spec = json_answer(|sink| unsafe { attach(self.0.data, Str::new(&task), sink) })?;
+            of_this_model(spec, stream).map_err(Failure::Answer)
         })
     }
 
     /// From features to outputs. `layout` is that of `[tokens, width]` features.
     pub fn forward(&self, tape: &Tape, features: &Value, layout: &Layout) -> Result<Value> {
+        self.forward_streams(tape, &[(features, layout)])
+    }
+
+    /// From the features of several streams to outputs, in the order that its spec names them.
+    pub fn forward_streams(&self, tape: &Tape, features: &[(&Value, &Layout)]) -> Result<Value> {
         self.run("forward", tape, |session| {
-            let call = Arguments { offsets: layout.offsets(), ..Arguments::new(session.lend(features.clone())) };
-            self.raw(session, self.0.vtable.forward, &call).map(|(outputs, _)| outputs)
+            let tensors: Vec<u64> = features.iter().map(|(value, _)| session.lend((*value).clone())).collect();
+            let offsets: Vec<Slice<u32>> = features.iter().map(|(_, layout)| Slice::new(layout.offsets())).collect();
+            let mut output = [0];
+            let call = HeadCall {
+                tensors: Slice::new(&tensors),
+                offsets: Slice::new(&offsets),
+                outputs: SliceMut::new(&mut output),
+                ..HeadCall::EMPTY
+            };
+            self.raw(field!(TaskHeadVtable, forward), &call)?;
+            session.take(output[0])
         })
     }
 
     /// The sum of the loss terms and the sum of their weights. `support` marks the support rows of an episode.
     pub fn loss(&self, tape: &Tape, outputs: &Value, targets: &Tensor, support: &[u8]) -> Result<(Value, f64)> {
         self.run("loss", tape, |session| {
-            let (outputs, targets) = (session.lend(outputs.clone()), session.lend(Value::constant(targets.clone())));
-            let call = Arguments { targets, support, ..Arguments::new(outputs) };
-            let (sum, weight) = self.raw(session, self.0.vtable.loss, &call)?;
+            let outputs = [session.lend(outputs.clone())];
+            let targets = [session.lend(Value::constant(targets.clone()))];
+            let (mut results, mut weight) = ([0, 0], 0.0);
+            let call = HeadCall {
+                tensors: Slice::new(&outputs),
+                targets: Slice::new(&targets),
+                support: Slice::new(support),
+                outputs: SliceMut::new(&mut results),
+                weight: &raw mut weight,
+                ..HeadCall::EMPTY
+            };
+            self.raw(field!(TaskHeadVtable, loss), &call)?;
+            let [sum, weight_tensor] = results;
+            let sum = session.take(sum)?;
             if sum.tensor().elem_count() != 1 {
                 return Err(Failure::Answer(format!("a loss must be a scalar, and this has shape {:?}", sum.dims())));
+            }
+            if let Some(tensor) = session.take_optional(weight_tensor)? {
+                weight = number(&tensor)?;
             }
             if !(weight.is_finite() && weight >= 0.0) {
                 return Err(Failure::Answer(format!(
@@ -67,20 +100,29 @@ impl HeadInstance {
 
     /// Lets it take what it predicts by from the outputs of training examples and their targets.
     pub fn fit(&mut self, model: &mut AdaptedModel, outputs: &Tensor, targets: &Tensor) -> Result<()> {
+        let Some(fit) = self.0.vtable.get(field!(TaskHeadVtable, fit)) else { return Ok(()) };
         self.0.call("fit", Scope { model: Some(model), ..Scope::default() }, |session| {
-            let lend = |tensor: &Tensor| session.lend(Value::constant(tensor.clone()));
-            let with = Arguments { targets: lend(targets), ..Arguments::new(lend(outputs)) };
-            let call = with.call(std::ptr::null_mut(), std::ptr::null_mut());
-            // SAFETY: the plugin's own function on its own instance; the call lives for it.
-            check(unsafe { (self.0.vtable.fit)(self.0.data, &raw const call) })
+            let lend = |tensor: &Tensor| [session.lend(Value::constant(tensor.clone()))];
+            let (outputs, targets) = (lend(outputs), lend(targets));
+            let call = HeadCall { tensors: Slice::new(&outputs), targets: Slice::new(&targets), ..HeadCall::EMPTY };
+            // SAFETY: the plugin's own function on its own instance; the call and its slices live for it.
+            check(unsafe { fit(self.0.data, &raw const call) })
         })
     }
 
     /// From outputs to probabilities or values.
     pub fn predict(&self, tape: &Tape, outputs: &Value) -> Result<Tensor> {
+        self.predictions(tape, outputs).map(Value::into_tensor)
+    }
+
+    /// As [`predict`](Self::predict), recorded on the tape.
+    pub fn predictions(&self, tape: &Tape, outputs: &Value) -> Result<Value> {
         self.run("predict", tape, |session| {
-            let call = Arguments::new(session.lend(outputs.clone()));
-            self.raw(session, self.0.vtable.predict, &call).map(|(prediction, _)| prediction.into_tensor())
+            let (outputs, mut prediction) = ([session.lend(outputs.clone())], [0]);
+            let call =
+                HeadCall { tensors: Slice::new(&outputs), outputs: SliceMut::new(&mut prediction), ..HeadCall::EMPTY };
+            self.raw(field!(TaskHeadVtable, predict), &call)?;
+            session.take(prediction[0])
         })
     }
 
@@ -88,14 +130,35 @@ impl HeadInstance {
         self.0.call(what, Scope { tape: Some(tape), ..Scope::default() }, body)
     }
 
-    fn raw(&self, session: &Session, function: Function, with: &Arguments<'_>) -> Result<(Value, f64), Failure> {
-        let (mut output, mut weight) = (0, 0.0);
-        let call = with.call(&raw mut output, &raw mut weight);
+    fn raw(&self, function: Field<TaskHeadVtable, Option<Function>>, call: &HeadCall) -> Result<(), Failure> {
+        let function = self.0.need(function)?;
         // SAFETY: the plugin's own function on its own instance; the call and its slices live for the call, and its results may
         // be written.
-        check(unsafe { function(self.0.data, &raw const call) })?;
-        Ok((session.take(output)?, weight))
+        check(unsafe { function(self.0.data, call) })
     }
+}
+
+/// What a head declared, of a model with this one stream.
+fn of_this_model(mut spec: HeadSpec, stream: &str) -> Result<HeadSpec, String> {
+    if let Some(other) = spec.streams.iter().find(|read| read.stream != stream) {
+        return Err(format!("it reads the stream {:?}, and this model has {stream:?} alone", other.stream));
+    }
+    match spec.streams.as_slice() {
+        [] => {}
+        [one] => spec.features = one.features,
+        _ => return Err(format!("it reads the stream {stream:?} twice")),
+    }
+    Ok(spec)
+}
+
+/// A weight as a number.
+fn number(tensor: &Value) -> Result<f64, Failure> {
+    let wrong = |text: String| Failure::Answer(format!("the weight of the loss must be a scalar, and {text}"));
+    if tensor.tensor().elem_count() != 1 {
+        return Err(wrong(format!("this has shape {:?}", tensor.dims())));
+    }
+    let number = tensor.tensor().to_dtype(DType::F64).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f64>());
+    number.map(|numbers| numbers[0]).map_err(|error| wrong(error.to_string()))
 }
 
 impl Stateful for HeadInstance {
@@ -105,31 +168,5 @@ impl Stateful for HeadInstance {
 
     fn load(&mut self, state: &State) -> Result<()> {
         self.0.load(state)
-    }
-}
-
-/// What one call of a head takes.
-struct Arguments<'a> {
-    tensor: u64,
-    targets: u64,
-    offsets: &'a [u32],
-    support: &'a [u8],
-}
-
-impl Arguments<'_> {
-    fn new(tensor: u64) -> Self {
-        Self { tensor, targets: 0, offsets: &[], support: &[] }
-    }
-
-    /// As it crosses; valid as long as `self`.
-    fn call(&self, output: *mut u64, weight: *mut f64) -> HeadCall {
-        HeadCall {
-            tensor: self.tensor,
-            targets: self.targets,
-            offsets: Slice::new(self.offsets),
-            support: Slice::new(self.support),
-            output,
-            weight,
-        }
     }
 }

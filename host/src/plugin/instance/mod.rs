@@ -11,9 +11,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use fthost_autograd::{Tensor, Value};
-use fthost_plugin_api::MethodKind;
 use fthost_plugin_api::abi::borrow::collect_text;
-use fthost_plugin_api::abi::tables::{self, BaseVtable, Status, Str, TextSink};
+use fthost_plugin_api::abi::growth::{Field, Grows, Theirs};
+use fthost_plugin_api::abi::tables::{self, BaseVtable, PluginApi, Status, Str, TextSink};
+use fthost_plugin_api::{Event, MethodKind, field};
 use serde::{Deserialize, Serialize};
 
 pub use self::head::HeadInstance;
@@ -21,9 +22,9 @@ pub use self::regularizer::RegularizerInstance;
 pub use self::scheduler::SchedulerInstance;
 pub use self::strategy::StrategyInstance;
 use super::Plugin;
-use super::bridge::handles::RunHandles;
 use super::bridge::session::{Caller, Failure, Scope, Session, check};
 use crate::Result;
+use crate::handles::RunHandles;
 
 /// What an instance needs, beyond its parameters, to go on in another process.
 #[derive(Clone, Debug, Default)]
@@ -60,17 +61,17 @@ struct WireState {
 }
 
 /// An instance of a method whose functions stand in a `V`.
-struct Instance<V: 'static> {
+struct Instance<V: Vtable> {
     caller: Arc<Caller>,
     data: *mut c_void,
-    vtable: &'static V,
+    vtable: Theirs<'static, V>,
     /// The run it was attached to.
     run: Option<Arc<RunHandles>>,
 }
 
 // SAFETY: the API has all four traits be Send, and heads and regularizers, some of whose functions take `&self` on several threads, be
 // Sync too: `forward`, `loss` and `predict`; `output_penalty`. The other calls take `&mut self` or come on the run's thread, which is what `[run thread]` asks.
-unsafe impl<V> Send for Instance<V> {}
+unsafe impl<V: Vtable> Send for Instance<V> {}
 // SAFETY: as above.
 unsafe impl Sync for Instance<tables::TaskHeadVtable> {}
 // SAFETY: as above.
@@ -80,7 +81,7 @@ unsafe impl Sync for Instance<tables::RegularizerVtable> {}
 ///
 /// # Safety
 /// The type is `repr(C)`, its first field is a [`BaseVtable`], and a plugin's `create` gives it for this kind.
-unsafe trait Vtable: 'static {
+unsafe trait Vtable: Grows + 'static {
     const KIND: MethodKind;
 }
 
@@ -101,20 +102,22 @@ unsafe impl Vtable for tables::TaskHeadVtable {
     const KIND: MethodKind = MethodKind::TaskHead;
 }
 
-impl<V> fmt::Debug for Instance<V> {
+impl<V: Vtable> fmt::Debug for Instance<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.caller)
     }
 }
 
-impl<V> Drop for Instance<V> {
+impl<V: Vtable> Drop for Instance<V> {
     fn drop(&mut self) {
         // What a panic left half done is not touched again, not even to free it.
         if self.caller.poisoned() {
             return;
         }
-        // SAFETY: every vtable begins with the common part, and nobody uses the instance any more.
-        unsafe { ((*std::ptr::from_ref(self.vtable).cast::<BaseVtable>()).drop)(self.data) }
+        if let Some(drop) = self.base().get(field!(BaseVtable, drop)) {
+            // SAFETY: the plugin's own function, and nobody uses the instance any more.
+            unsafe { drop(self.data) }
+        }
     }
 }
 
@@ -125,27 +128,46 @@ impl<V: Vtable> Instance<V> {
         let caller = Caller::new(plugin.clone(), name);
         let config = config.to_string();
         let instance = caller.call(&"its options", Scope::default(), |_| {
+            let create = needed(plugin.api(), field!(PluginApi, create))?;
             let mut instance = tables::Instance { data: std::ptr::null_mut(), vtable: std::ptr::null() };
             // SAFETY: the plugin's own function; the texts live for the call, and `instance` may be written.
-            let status =
-                unsafe { (plugin.api().create)(V::KIND.code(), Str::new(name), Str::new(&config), &raw mut instance) };
-            check(status)?;
-            // SAFETY: the plugin gives a table that lives as long as the process, or null; its first field is its size.
-            let size = unsafe { instance.vtable.cast::<u32>().as_ref() };
-            match size {
-                Some(size) if *size as usize >= size_of::<V>() => Ok(instance),
-                Some(size) => Err(Failure::Answer(format!("its table has {size} bytes, not {}", size_of::<V>()))),
-                None => Err(Failure::Answer("it gave no table".to_owned())),
-            }
+            check(unsafe { create(V::KIND.code(), Str::new(name), Str::new(&config), &raw mut instance) })?;
+            // SAFETY: the plugin gives a table of this kind, by the promise of [`Vtable`], that lives as long as the process, or null.
+            let vtable = unsafe { Theirs::new(instance.vtable.cast::<V>()) };
+            Ok((instance.data, vtable.map_err(|error| Failure::Answer(error.to_string()))?))
         })?;
-        // SAFETY: not null and big enough, checked above, and of this type by the promise of [`Vtable`].
-        let vtable = unsafe { &*instance.vtable.cast::<V>() };
-        Ok(Self { caller, data: instance.data, vtable, run: None })
+        let (data, vtable) = instance;
+        Ok(Self { caller, data, vtable, run: None })
+    }
+}
+
+/// A function that a call cannot do without.
+fn needed<T: Grows, F: Copy>(table: Theirs<'static, T>, field: Field<T, Option<F>>) -> Result<F, Failure> {
+    table.need(field).map_err(|error| Failure::Answer(error.to_string()))
+}
+
+impl<V: Vtable> Instance<V> {
+    fn base(&self) -> Theirs<'static, BaseVtable> {
+        // SAFETY: every vtable begins with the common part.
+        unsafe { self.vtable.prefix() }
     }
 
-    fn base(&self) -> &'static BaseVtable {
-        // SAFETY: every vtable begins with the common part.
-        unsafe { &*std::ptr::from_ref(self.vtable).cast::<BaseVtable>() }
+    /// A function of its table that there must be.
+    fn need<F: Copy>(&self, field: Field<V, Option<F>>) -> Result<F, Failure> {
+        needed(self.vtable, field)
+    }
+
+    /// Tells it what happened, where it listens.
+    fn event<'a>(&'a mut self, event: &Event, scope: Scope<'a>) -> Result<()> {
+        if let (Event::StepBegin { step, .. }, Some(run)) = (event, &self.run) {
+            run.begin_step(*step);
+        }
+        let Some(hear) = self.base().get(field!(BaseVtable, event)) else { return Ok(()) };
+        self.call("an event", scope, |_| {
+            let text = json_text(event)?;
+            // SAFETY: the plugin's own function on its own instance; the text lives for the call.
+            check(unsafe { hear(self.data, Str::new(&text)) })
+        })
     }
 
     /// One call with what outlives it: the run's parameters, where the instance is attached.
@@ -159,21 +181,23 @@ impl<V: Vtable> Instance<V> {
     }
 
     fn save(&self) -> Result<State> {
+        let Some(save) = self.base().get(field!(BaseVtable, save)) else { return Ok(State::default()) };
         self.call("save", Scope::default(), |session| {
             // SAFETY: the plugin's own function on its own instance.
-            let state: WireState = json_answer(|sink| unsafe { (self.base().save)(self.data, sink) })?;
+            let state: WireState = json_answer(|sink| unsafe { save(self.data, sink) })?;
             Ok(State { json: state.json, tensors: take_all(session, state.tensors)? })
         })
     }
 
     fn load(&mut self, state: &State) -> Result<()> {
+        let Some(load) = self.base().get(field!(BaseVtable, load)) else { return Ok(()) };
         self.call("load", Scope::default(), |session| {
             let lend =
                 |(name, tensor): (&String, &Tensor)| (name.clone(), session.hand_over(Value::constant(tensor.clone())));
             let state = WireState { json: state.json.clone(), tensors: state.tensors.iter().map(lend).collect() };
             let text = json_text(&state)?;
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.
-            check(unsafe { (self.base().load)(self.data, Str::new(&text)) })
+            check(unsafe { load(self.data, Str::new(&text)) })
         })
     }
 }

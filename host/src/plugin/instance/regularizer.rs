@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use fthost_autograd::{Tape, Value};
-use fthost_plugin_api::Event;
-use fthost_plugin_api::abi::tables::{RegularizerVtable, Str};
+use fthost_plugin_api::abi::calls::HeadCall;
+use fthost_plugin_api::abi::growth::Grows;
+use fthost_plugin_api::abi::tables::{RegularizerVtable, Slice, SliceMut};
+use fthost_plugin_api::{Event, field};
 
-use super::{Instance, State, Stateful, json_text};
+use super::{Instance, State, Stateful};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::bridge::session::{Failure, Scope, Session, check};
@@ -28,37 +30,54 @@ impl RegularizerInstance {
     /// Shows it the model, after all strategies and heads have attached.
     pub fn attach(&mut self, model: &mut AdaptedModel) -> Result<()> {
         self.0.run = Some(Arc::clone(model.handles()));
+        let Some(attach) = self.0.vtable.get(field!(RegularizerVtable, attach)) else { return Ok(()) };
         let scope = Scope { model: Some(model), ..Scope::default() };
         // SAFETY: the plugin's own function on its own instance.
-        self.0.call("attach", scope, |_| check(unsafe { (self.0.vtable.attach)(self.0.data) }))
+        self.0.call("attach", scope, |_| check(unsafe { attach(self.0.data) }))
     }
 
     /// The penalty on parameters, a scalar, where there is one now.
     pub fn penalty(&self, tape: &Tape) -> Result<Option<Value>> {
+        let Some(penalty) = self.0.vtable.get(field!(RegularizerVtable, penalty)) else { return Ok(None) };
         self.0.call("penalty", Scope { tape: Some(tape), ..Scope::default() }, |session| {
             let mut handle = 0;
             // SAFETY: the plugin's own function on its own instance; `handle` may be written.
-            check(unsafe { (self.0.vtable.penalty)(self.0.data, &raw mut handle) })?;
+            check(unsafe { penalty(self.0.data, &raw mut handle) })?;
             scalar(session, handle)
         })
     }
 
     /// Whether it holds what the heads of earlier tasks say.
     pub fn needs_reference(&self) -> Result<bool> {
+        let Some(needs_reference) = self.0.vtable.get(field!(RegularizerVtable, needs_reference)) else {
+            return Ok(false);
+        };
         self.0.call("needs_reference", Scope::default(), |_| {
-            // SAFETY: the plugin's own function on its own instance.
-            Ok(unsafe { (self.0.vtable.needs_reference)(self.0.data) } != 0)
+            let mut answer = 0;
+            // SAFETY: the plugin's own function on its own instance; `answer` may be written.
+            check(unsafe { needs_reference(self.0.data, &raw mut answer) })?;
+            Ok(answer != 0)
         })
     }
 
     /// The penalty on a micro-batch's outputs, a scalar summed over its rows.
     pub fn output_penalty(&self, tape: &Tape, outputs: &Value, reference: &Value) -> Result<Option<Value>> {
+        let Some(output_penalty) = self.0.vtable.get(field!(RegularizerVtable, output_penalty)) else {
+            return Ok(None);
+        };
         self.0.call("output_penalty", Scope { tape: Some(tape), ..Scope::default() }, |session| {
-            let (outputs, reference) = (session.lend(outputs.clone()), session.lend(reference.clone()));
-            let mut handle = 0;
-            // SAFETY: the plugin's own function on its own instance; `handle` may be written.
-            check(unsafe { (self.0.vtable.output_penalty)(self.0.data, outputs, reference, &raw mut handle) })?;
-            scalar(session, handle)
+            let (outputs, reference) = ([session.lend(outputs.clone())], [session.lend(reference.clone())]);
+            let mut result = [0];
+            let call = HeadCall {
+                tensors: Slice::new(&outputs),
+                targets: Slice::new(&reference),
+                outputs: SliceMut::new(&mut result),
+                ..HeadCall::EMPTY
+            };
+            // SAFETY: the plugin's own function on its own instance; the call and its slices live for the call, and its result may be
+            // written.
+            check(unsafe { output_penalty(self.0.data, &raw const call) })?;
+            scalar(session, result[0])
         })
     }
 
@@ -71,11 +90,7 @@ impl RegularizerInstance {
     ) -> Result<()> {
         let gradients = gradients.map(|gradients| gradients as &mut dyn ExampleGradients);
         let scope = Scope { model: Some(model), gradients, ..Scope::default() };
-        self.0.call("an event", scope, |_| {
-            let text = json_text(event)?;
-            // SAFETY: the plugin's own function on its own instance; the text lives for the call.
-            check(unsafe { (self.0.vtable.base.event)(self.0.data, Str::new(&text)) })
-        })
+        self.0.event(event, scope)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Calls on a scheduler.
 
-use fthost_plugin_api::abi::tables::SchedulerVtable;
-use fthost_plugin_api::{Group, Progress, Rate};
+use fthost_plugin_api::abi::calls;
+use fthost_plugin_api::abi::growth::Grows;
+use fthost_plugin_api::abi::tables::{SchedulerVtable, Str};
+use fthost_plugin_api::{Evaluation, Group, Progress, Rate, field};
 
 use super::{Instance, State, Stateful};
 use crate::Result;
@@ -25,11 +27,15 @@ impl SchedulerInstance {
     ///
     /// # Errors
     /// The plugin's own, or where the rate is negative or not finite.
-    pub fn rate(&self, progress: &Progress, group: &Group) -> Result<Rate> {
+    pub fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         self.0.call("rate", Scope::default(), |_| {
-            let mut rate = Rate { lr: f64::NAN, momentum: f64::NAN };
+            let function = self.0.need(field!(SchedulerVtable, rate))?;
+            let (now, of) = (wire_progress(progress), wire_group(group));
+            // What a schedule need not know is set; a rate that it does not write is none.
+            let mut rate = calls::Rate { lr: f64::NAN, momentum: group.momentum, ..calls::Rate::EMPTY };
             // SAFETY: the plugin's own function on its own instance; the structs live for the call, and `rate` may be written.
-            check(unsafe { (self.0.vtable.rate)(self.0.data, progress, group, &raw mut rate) })?;
+            check(unsafe { function(self.0.data, &raw const now, &raw const of, &raw mut rate) })?;
+            let rate = Rate { lr: rate.lr, momentum: rate.momentum };
             let usable = rate.lr.is_finite() && rate.lr >= 0.0 && rate.momentum.is_finite();
             let wrong = || {
                 format!("step {} would have learning rate {} and momentum {}", progress.step, rate.lr, rate.momentum)
@@ -38,13 +44,34 @@ impl SchedulerInstance {
         })
     }
 
-    /// Tells it an evaluation's monitored value.
-    pub fn on_evaluation(&mut self, progress: &Progress, value: f64) -> Result<()> {
+    /// Tells it of an evaluation, where it listens.
+    pub fn on_evaluation(&mut self, progress: &Progress, evaluation: &Evaluation<'_>) -> Result<()> {
+        let Some(hear) = self.0.vtable.get(field!(SchedulerVtable, on_evaluation)) else { return Ok(()) };
         self.0.call("on_evaluation", Scope::default(), |_| {
-            // SAFETY: the plugin's own function on its own instance; the struct lives for the call.
-            check(unsafe { (self.0.vtable.on_evaluation)(self.0.data, progress, value) })
+            let now = wire_progress(progress);
+            let evaluation = calls::Evaluation {
+                value: evaluation.value,
+                metric: Str::new(evaluation.metric),
+                higher_is_better: u32::from(evaluation.higher_is_better),
+                task: Str::new(evaluation.task),
+                ..calls::Evaluation::EMPTY
+            };
+            // SAFETY: the plugin's own function on its own instance; the structs live for the call.
+            check(unsafe { hear(self.0.data, &raw const now, &raw const evaluation) })
         })
     }
+}
+
+fn wire_progress(progress: &Progress) -> calls::Progress {
+    let &Progress { step, total_steps, steps_per_epoch } = progress;
+    calls::Progress { step, total_steps, steps_per_epoch, ..calls::Progress::EMPTY }
+}
+
+/// Valid as long as the group's names.
+fn wire_group(group: &Group<'_>) -> calls::Group {
+    let &Group { name, number, stream, lr, momentum } = group;
+    let (name, number, stream) = (Str::new(name), number as u32, Str::new(stream));
+    calls::Group { number, name, stream, lr, momentum, ..calls::Group::EMPTY }
 }
 
 impl Stateful for SchedulerInstance {

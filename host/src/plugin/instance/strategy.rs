@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fthost_autograd::Tensor;
-use fthost_plugin_api::Event;
-use fthost_plugin_api::abi::tables::{Str, StrategyVtable};
+use fthost_plugin_api::abi::tables::StrategyVtable;
+use fthost_plugin_api::{Event, field};
 
-use super::{Instance, State, Stateful, json_answer, json_text, take_all};
+use super::{Instance, State, Stateful, json_answer, take_all};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::Plugin;
@@ -30,16 +30,20 @@ impl StrategyInstance {
     pub fn attach(&mut self, model: &mut AdaptedModel, index: usize) -> Result<()> {
         self.0.run = Some(Arc::clone(model.handles()));
         let scope = Scope { model: Some(model), declares: Declares::Strategy(index), ..Scope::default() };
-        // SAFETY: the plugin's own function on its own instance.
-        self.0.call("attach", scope, |_| check(unsafe { (self.0.vtable.attach)(self.0.data) }))
+        self.0.call("attach", scope, |_| {
+            let attach = self.0.need(field!(StrategyVtable, attach))?;
+            // SAFETY: the plugin's own function on its own instance.
+            check(unsafe { attach(self.0.data) })
+        })
     }
 
     /// Whether it says that the model with it attached still computes what the base model does.
     pub fn starts_at_base(&self) -> Result<bool> {
+        let Some(starts_at_base) = self.0.vtable.get(field!(StrategyVtable, starts_at_base)) else { return Ok(false) };
         self.0.call("starts_at_base", Scope::default(), |_| {
             let mut answer = 0;
             // SAFETY: the plugin's own function on its own instance; `answer` may be written.
-            check(unsafe { (self.0.vtable.starts_at_base)(self.0.data, &raw mut answer) })?;
+            check(unsafe { starts_at_base(self.0.data, &raw mut answer) })?;
             Ok(answer != 0)
         })
     }
@@ -47,26 +51,24 @@ impl StrategyInstance {
     /// Tells it what happened; it may freeze and thaw.
     pub fn event(&mut self, event: &Event, model: &mut AdaptedModel, _index: usize) -> Result<()> {
         let scope = Scope { model: Some(model), ..Scope::default() };
-        self.0.call("an event", scope, |_| {
-            let text = json_text(event)?;
-            // SAFETY: the plugin's own function on its own instance; the text lives for the call.
-            check(unsafe { (self.0.vtable.base.event)(self.0.data, Str::new(&text)) })
-        })
+        self.0.event(event, scope)
     }
 
     /// The fields of PEFT's `adapter_config.json`, where PEFT knows the method.
     pub fn adapter_config(&self) -> Result<Option<serde_json::Value>> {
+        let Some(adapter_config) = self.0.vtable.get(field!(StrategyVtable, adapter_config)) else { return Ok(None) };
         self.0.call("adapter_config", Scope::default(), |_| {
             // SAFETY: the plugin's own function on its own instance.
-            json_answer(|sink| unsafe { (self.0.vtable.adapter_config)(self.0.data, sink) })
+            json_answer(|sink| unsafe { adapter_config(self.0.data, sink) })
         })
     }
 
     /// What is saved in PEFT's form for its parameters, where it is not they themselves.
     pub fn adapter_tensors(&self) -> Result<Option<BTreeMap<String, Tensor>>> {
+        let Some(adapter_tensors) = self.0.vtable.get(field!(StrategyVtable, adapter_tensors)) else { return Ok(None) };
         self.0.call("adapter_tensors", Scope::default(), |session| {
             // SAFETY: the plugin's own function on its own instance.
-            let handles: Option<_> = json_answer(|sink| unsafe { (self.0.vtable.adapter_tensors)(self.0.data, sink) })?;
+            let handles: Option<_> = json_answer(|sink| unsafe { adapter_tensors(self.0.data, sink) })?;
             handles.map(|handles| take_all(session, handles)).transpose()
         })
     }

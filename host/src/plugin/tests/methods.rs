@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use fthost_plugin_api::{LossScope, prelude::*};
+use fthost_plugin_api::prelude::*;
 
 /// A method that does what its option says.
 #[derive(Deserialize, JsonSchema, Default)]
@@ -143,13 +143,7 @@ impl TaskHead for Classes {
     fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
         let shape = [task.labels.len(), task.width];
         self.0 = Some(model.head_param("classifier.weight", shape, Init::kaiming_uniform(task.width))?);
-        Ok(HeadSpec {
-            features: FeatureKind::Pooled,
-            targets: TargetKind::Class,
-            scope: LossScope::Example,
-            sampling: Sampling::Shuffled,
-            predictions: PredictionKind::Classes,
-        })
+        Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
@@ -176,7 +170,7 @@ impl Scheduler for Half {
         Ok(Self(config))
     }
 
-    fn rate(&self, _: &Progress, group: &Group) -> Result<Rate> {
+    fn rate(&self, _: &Progress, group: &Group<'_>) -> Result<Rate> {
         let lr = if self.0.what == "nan" { f64::NAN } else { group.lr / 2.0 };
         Ok(Rate { lr, momentum: group.momentum })
     }

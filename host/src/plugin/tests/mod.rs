@@ -1,10 +1,12 @@
 //! Whole calls in one process: methods that are linked into the test, on a model of one layer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use fthost_autograd::{Device, Layout, Tape, Value};
+use fthost_autograd::optim::{Method, Optimizer};
+use fthost_autograd::{Device, Layout, Parameter, Tape, Tensor, Value};
 use fthost_models::{
     BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
     SiteKind,
@@ -13,9 +15,12 @@ use fthost_plugin_api::{Event, Group, Progress, Rate, TargetKind, TaskInfo};
 use serde_json::json;
 
 use super::*;
-use crate::adapted::Owner;
+use crate::adapted::{AdaptedModel, Owner};
+use crate::run::state::snapshot::Parts;
+use crate::{Error, Result};
 
 mod methods;
+mod tables;
 
 /// y = x W^T with W the identity, hooked at `layer.0.dense`.
 struct OneLayer {
@@ -76,7 +81,10 @@ impl Model for OneLayer {
         }
         Ok(())
     }
-    fn merge_hooks(&mut self) -> fthost_autograd::Result<()> {
+    fn hooked(&self, _: &str) -> bool {
+        !self.hooks.lock().unwrap().is_empty()
+    }
+    fn merge_hooks(&mut self, _: &Input) -> fthost_autograd::Result<()> {
         candle_core::bail!("not needed here")
     }
     fn clear_hooks(&mut self) {
@@ -176,9 +184,83 @@ fn parameters_change_whoever_declared_them() {
     let mut strategy = shift("tune").unwrap();
     strategy.attach(&mut model, 0).unwrap();
     strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, 0).unwrap();
-    let found: Vec<_> = model.parameters.iter().map(|p| (p.parameter.trainable(), p.lr_factor, p.decay)).collect();
+    let found: Vec<_> =
+        model.parameters.iter().map(|p| (p.parameter.trainable(), p.lr_factor, p.decays(false))).collect();
     let (base, shift, prompt) = ((false, 1.0, true), (false, 0.5, true), (true, 1.0, true));
     assert_eq!(found, [base, base, shift, prompt]);
+}
+
+/// A strategy in its place.
+fn plugins(strategy: &mut StrategyInstance) -> Vec<(String, &mut dyn Stateful)> {
+    vec![("strategy.0".to_owned(), strategy)]
+}
+
+/// Tensors as a file gives them back: parameters change in place.
+fn written(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    tensors.into_iter().map(|(name, tensor)| (name, tensor.copy().unwrap())).collect()
+}
+
+/// What an event changes after the best evaluation is as it was then: values, flags, rates and states.
+#[test]
+fn the_best_model_is_put_back_with_all_that_makes_it() {
+    let mut model = model();
+    let mut strategy = shift("tune").unwrap();
+    strategy.attach(&mut model, 0).unwrap();
+    let mut optimizer = Optimizer::new(Method::ADAMW);
+    let value = |model: &AdaptedModel, at: usize| {
+        model.parameters[at].parameter.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let flags = |model: &AdaptedModel| {
+        let flags = model.parameters.iter().map(|p| (p.parameter.trainable(), p.lr_factor, p.decay_said));
+        flags.collect::<Vec<_>>()
+    };
+    let (before, values) = (flags(&model), (0..4).map(|i| value(&model, i)).collect::<Vec<_>>());
+    let parts = Parts { model: &mut model, plugins: plugins(&mut strategy), optimizer: &mut optimizer };
+    let (best, tensors) = parts.changed().unwrap();
+    let tensors = written(tensors);
+    assert!(tensors.keys().all(|name| !name.contains("dense.weight")), "the base model is not in it: {tensors:?}");
+
+    // Since then the strategy has changed rates and flags, a base parameter was thawed and trained, another one set.
+    strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, 0).unwrap();
+    assert_ne!(flags(&model), before);
+    let tuned = Parts { model: &mut model, plugins: plugins(&mut strategy), optimizer: &mut optimizer };
+    let (tuned, tuned_tensors) = tuned.changed().unwrap();
+    let tuned_tensors = written(tuned_tensors);
+    model.parameters[0].parameter.set_trainable(true);
+    for p in &model.parameters {
+        p.parameter.set(&p.parameter.tensor().affine(2.0, 1.0).unwrap()).unwrap();
+    }
+    let pretrained = || Ok(self::model());
+    let mut parts = Parts { model: &mut model, plugins: plugins(&mut strategy), optimizer: &mut optimizer };
+    parts.restore_best(&best, &tensors, &pretrained).unwrap();
+    assert_eq!(flags(&model), before);
+    assert_eq!((0..4).map(|i| value(&model, i)).collect::<Vec<_>>(), values);
+    assert_eq!(
+        strategy.save().unwrap().json,
+        json!({ "what": "{\"what\":\"tune\"} [3, 4]" }),
+        "it took its state back"
+    );
+
+    // What events have said of decay goes with a checkpoint, too.
+    let mut parts = Parts { model: &mut model, plugins: plugins(&mut strategy), optimizer: &mut optimizer };
+    parts.restore_best(&tuned, &tuned_tensors, &pretrained).unwrap();
+    assert_eq!(model.parameters[2].decay_said, Some(true));
+    assert!(model.parameters[2].decays(false) && !model.parameters[2].parameter.trainable());
+}
+
+#[test]
+fn a_plugins_word_on_decay_holds_whatever_the_run_file_says() {
+    let mut model = model();
+    shift("").unwrap().attach(&mut model, 0).unwrap();
+    let decays = |model: &AdaptedModel| {
+        let shift = model.parameters.iter().find(|p| p.parameter.name().ends_with("shift")).unwrap();
+        (shift.decays(false), shift.decays(true))
+    };
+    assert_eq!(decays(&model), (false, true), "a vector decays where the run file wants it");
+    for said in [false, true] {
+        model.parameters.iter_mut().for_each(|p| p.decay_said = Some(said));
+        assert_eq!(decays(&model), (said, said));
+    }
 }
 
 #[test]
@@ -336,7 +418,7 @@ fn a_head_gives_a_loss() {
 #[test]
 fn a_scheduler_gives_rates() {
     let progress = Progress { step: 3, total_steps: 10, steps_per_epoch: 5 };
-    let group = Group { lr: 0.5, momentum: 0.9 };
+    let group = Group::new(0.5, 0.9);
     let create = |what: &str| SchedulerInstance::create(&plugin(), "test-half", &json!({ "what": what })).unwrap();
     assert_eq!(create("").rate(&progress, &group).unwrap(), Rate { lr: 0.25, momentum: 0.9 });
     let text = message(create("nan").rate(&progress, &group));

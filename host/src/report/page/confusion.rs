@@ -2,18 +2,29 @@
 
 use maud::{Markup, html};
 
+use crate::report::classification::confused;
 use crate::report::numbers::{count, percent};
 
-/// Classes of which the whole matrix can still be read; of more, only what is confused most is shown.
+/// Classes of which the matrix can still be read with shares; of more, all that is confused is listed first.
 const READABLE: usize = 24;
-/// Pairs of classes that are shown then.
-const PAIRS: usize = 25;
+/// Classes of which there is still a matrix: more would be megabytes of zeros.
+const MATRIX: usize = 150;
+/// Pairs of classes that are listed.
+const PAIRS: usize = 5_000;
 
 /// Counts by true class (row) and predicted class (column), each with its share of the row.
-pub(super) fn matrix(counts: &[Vec<u64>], labels: &[String]) -> Markup {
+pub(crate) fn matrix(counts: &[Vec<u64>], labels: &[String]) -> Markup {
     if counts.len() > READABLE {
-        return most_confused(counts, labels);
+        return html! {
+            (most_confused(counts, labels))
+            @if counts.len() <= MATRIX { (whole(counts, labels, &|n, _, right| short_cell(n, right))) }
+        };
     }
+    whole(counts, labels, &cell)
+}
+
+/// The whole matrix, made of such cells.
+fn whole(counts: &[Vec<u64>], labels: &[String], cell: &dyn Fn(u64, &[u64], bool) -> Markup) -> Markup {
     html! {
         h3 { "Confusion matrix" }
         div.scroll {
@@ -55,24 +66,27 @@ fn cell(n: u64, row: &[u64], right: bool) -> Markup {
     }
 }
 
-/// The pairs of classes that are confused most often.
-fn most_confused(counts: &[Vec<u64>], labels: &[String]) -> Markup {
-    let mut pairs = Vec::new();
-    for (class, row) in counts.iter().enumerate() {
-        let wrong = row.iter().enumerate().filter(|&(predicted, &n)| predicted != class && n > 0);
-        pairs.extend(wrong.map(|(predicted, &n)| (n, class, predicted)));
+/// A cell without its share; empty where nothing is counted.
+fn short_cell(n: u64, right: bool) -> Markup {
+    match n {
+        0 => html! { td.none {} },
+        _ => html! { td.(if right { "right" } else { "wrong" }) { (count(n as usize)) } },
     }
-    let confused = pairs.len();
-    pairs.sort_by_key(|&(n, class, predicted)| (std::cmp::Reverse(n), class, predicted));
+}
+
+/// The pairs of classes that are confused, those most often first.
+fn most_confused(counts: &[Vec<u64>], labels: &[String]) -> Markup {
+    let mut pairs = confused(counts);
+    let all = pairs.len();
     pairs.truncate(PAIRS);
     html! {
         h3 { "Most confused classes" }
         p.note {
-            "The whole confusion matrix of " (count(counts.len())) " classes is in result.json. "
-            (count(confused)) " pairs of classes are confused at least once."
+            (count(all)) " pairs of the " (count(counts.len())) " classes are confused at least once."
+            @if all > PAIRS { " The first " (count(PAIRS)) " are listed; the whole matrix is in result.json." }
         }
         @if !pairs.is_empty() {
-            table.rows {
+            div.scroll.tall { table.rows {
                 thead {
                     tr { th { "true" } th { "predicted" } th.number { "examples" } th.number { "of the true class" } }
                 }
@@ -86,7 +100,7 @@ fn most_confused(counts: &[Vec<u64>], labels: &[String]) -> Markup {
                         }
                     }
                 }
-            }
+            } }
         }
     }
 }
@@ -130,5 +144,17 @@ mod tests {
         assert!(text.contains(row), "{text}");
         assert!(text.find("class 8<").unwrap() < text.find("class 900<").unwrap());
         assert!(text.len() < 2_000);
+    }
+
+    #[test]
+    fn of_more_classes_than_can_be_read_all_is_still_there() {
+        let mut counts = vec![vec![0; 77]; 77];
+        (0..77).for_each(|class| counts[class][class] = 50);
+        (0..40).for_each(|class| counts[class][class + 1] = 3);
+        let text = matrix(&counts, &[]).into_string();
+        assert_eq!(text.matches("<td class=\"number\">3</td>").count(), 40, "every pair is listed");
+        assert_eq!(text.matches("<td class=\"right\">50</td>").count(), 77, "{text}");
+        assert_eq!(text.matches("<td class=\"wrong\">3</td>").count(), 40, "{text}");
+        assert!(text.len() < 250_000, "{}", text.len());
     }
 }

@@ -32,6 +32,8 @@ impl Curves {
         for line in lines {
             let Some(step) = line["step"].as_f64() else { continue };
             match line["event"].as_str() {
+                // A loss over nothing is no point of the curve.
+                Some("step") if line["left_out"] == "no weight" => {}
                 Some("step") => {
                     let task = line["task"].as_str().unwrap_or_default();
                     add(curves.loss.entry(task.to_owned()).or_default(), step, line.get("loss"));
@@ -53,7 +55,7 @@ impl Curves {
     }
 
     /// A chart of each curve that there is, the loss first; wide where that fills the page's two columns.
-    pub(super) fn charts(&self) -> Vec<Chart> {
+    pub(crate) fn charts(&self) -> Vec<Chart> {
         let steps = |title: &str, points: &Points| Chart::new(title, "step").y_scale(scale(points));
         let mut charts = Vec::new();
         let validation_loss = self.validation(|metric, _| metric == "loss");

@@ -202,6 +202,14 @@ impl Node {
         }
     }
 
+    /// A table's entries.
+    pub(super) fn entries(&self) -> Option<&[Entry]> {
+        match &self.value {
+            Value::Table(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
     /// As JSON. Numbers that are not finite become null; the schema check refuses them where they are given.
     pub(super) fn to_json(&self) -> Json {
         match &self.value {

@@ -5,11 +5,14 @@
 //! options of methods are checked later, by [`RunFile::check_method`], when their plugins are open. Each error points at a
 //! place in the file or in the argument that is to blame.
 
+mod acts;
 mod choose;
 mod document;
+mod effect;
 mod overrides;
 mod schema;
 mod tables;
+mod unnamed;
 mod words;
 mod write;
 
@@ -32,13 +35,13 @@ pub use tables::{
 use crate::{Error, Result};
 use document::{Document, Node, Value};
 use schema::Checker;
-use tables::{Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys, ValidationKey};
-
-/// How a run file names the embedded model, and the embedded data set for it.
-const DEMO: &str = "demo";
+use tables::{DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys, ValidationKey};
 
 /// Names of embedded data sets: these are no paths.
 const EMBEDDED_DATA: [&str; 2] = [DEMO, "demo-pretrain"];
+
+/// Passes over the training examples where a run file names neither epochs nor steps.
+const EPOCHS: u64 = 3;
 
 /// What runs where no run file is named.
 const DEMO_TEXT: &str = include_str!("../../../assets/demo.toml");
@@ -110,7 +113,7 @@ impl RunFile {
     pub fn parse(text: &str, path: &Path, overrides: &[Override]) -> Result<Self> {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let folder = path.parent().unwrap_or(Path::new(""));
-        Self::resolve(Document::parse(&path.display().to_string(), text)?, folder, &stem, overrides)
+        Self::resolve(Document::parse(&path.display().to_string(), text)?, folder, &stem, overrides)?.where_all_acts()
     }
 
     /// The embedded demo.
@@ -118,14 +121,15 @@ impl RunFile {
     /// # Errors
     /// Where anything in the overrides is wrong.
     pub fn demo(overrides: &[Override]) -> Result<Self> {
-        Self::resolve(Document::parse("the embedded demo", DEMO_TEXT)?, Path::new(""), DEMO, overrides)
+        Self::resolve(Document::parse("the embedded demo", DEMO_TEXT)?, Path::new(""), DEMO, overrides)?
+            .where_all_acts()
     }
 
     fn resolve(mut document: Document, folder: &Path, name: &str, overrides: &[Override]) -> Result<Self> {
         for set in overrides {
             set.apply(&mut document)?;
         }
-        let unnamed = choose::take_unnamed(&mut document);
+        let unnamed = unnamed::take_unnamed(&mut document);
         let schema = schema_for!(Keys).to_value();
         let checker = Checker { document: &document, root: &schema, method: None };
         checker
@@ -149,8 +153,8 @@ impl RunFile {
         let regularizers = regularizer.into_iter().enumerate();
         let path = absolute(folder, &model.path, &[DEMO])?;
         let tasks = tasks(&document, folder, task)?;
-        watched_by_something(&document, &tasks)?;
-        mixed_by_something(&document, &tasks, &train)?;
+        acts::watched_by_something(&document, &tasks)?;
+        acts::mixed_by_something(&document, &tasks, &train)?;
         Ok(Self {
             model: ModelTable { path, init: model.init },
             tasks,
@@ -253,6 +257,18 @@ impl RunFile {
             return error;
         }
         self.place(&format!("{}.plugin", method.path), error, &format!("this {}", self.kind_of(method)))
+    }
+
+    /// An error of a method's plugin, at the option that it names first; at the method where it names none.
+    pub fn at_option(&self, method: &Method, error: Error) -> Error {
+        let said = error.to_string();
+        let place = |name: &str| said.split(|c: char| !c.is_alphanumeric() && c != '_').position(|word| word == name);
+        let options = self.document.find(&method.path).and_then(Node::entries).unwrap_or_default();
+        let named = options.iter().filter(|entry| entry.key != "plugin");
+        match named.filter_map(|entry| Some((place(&entry.key)?, &entry.key))).min() {
+            Some((_, option)) => self.place(&format!("{}.{option}", method.path), error, "this option"),
+            None => self.at_method(method, error),
+        }
     }
 
     /// An error about a key of a task, at the key.
@@ -377,68 +393,17 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
                 text_pair: task.columns.text_pair,
                 label: task.columns.label,
             },
+            header: task.header,
             max_tokens: task.max_tokens,
             weight: task.weight.unwrap_or(1.0),
         });
+        acts::header_of_something(document, i, &tasks[i])?;
     }
     Ok(tasks)
 }
 
-/// Refuses options about validation where there is nothing to validate on: they would silently do nothing.
-fn watched_by_something(document: &Document, tasks: &[TaskTable]) -> Result<()> {
-    if tasks.iter().any(|task| task.validation.is_some()) {
-        return Ok(());
-    }
-    for key in ["evaluate_steps", "monitor", "patience", "min_delta"] {
-        let path = format!("train.{key}");
-        if let Some(node) = document.find(&path) {
-            let help = "give the task validation = \"FILE\", or a share of its training examples: validation = 0.1";
-            let message = format!("{path} needs validation examples, and there are none");
-            return Err(document.error(node.at, message, "nothing to watch", Some(help.into())));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses options about several tasks where they would silently do nothing.
-fn mixed_by_something(document: &Document, tasks: &[TaskTable], train: &TrainKeys) -> Result<()> {
-    let refuse = |path: &str, why: &str| match document.find(path) {
-        None => Ok(()),
-        Some(node) => {
-            let help = format!("leave it out; {why}");
-            Err(document.error(node.at, format!("{path} does nothing here"), "does nothing", Some(help)))
-        }
-    };
-    if tasks.len() == 1 {
-        refuse("train.tasks", "there is one task")?;
-    }
-    if tasks.len() == 1 || train.tasks == TaskOrder::Sequence {
-        let why = "it is for several tasks that train jointly";
-        refuse("train.sampling", why)?;
-        return (0..tasks.len()).try_for_each(|i| refuse(&format!("task[{i}].weight"), why));
-    }
-    Ok(())
-}
-
 fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
-    // An option that the optimizer does not have would silently do nothing.
-    let (name, others): (&str, &[&str]) = match keys.optimizer {
-        OptimizerName::Adamw => ("adamw", &["momentum", "nesterov"]),
-        OptimizerName::Adam => ("adam", &["momentum", "nesterov"]),
-        OptimizerName::Sgd => ("sgd", &["betas", "eps"]),
-    };
-    for key in others {
-        let path = format!("train.{key}");
-        if let Some(node) = document.find(&path) {
-            let message = format!("{path} does nothing with the optimizer {name}");
-            return Err(document.error(
-                node.at,
-                message,
-                "no option of this optimizer",
-                Some(format!("leave {key} out, or choose train.optimizer")),
-            ));
-        }
-    }
+    acts::of_the_optimizer(document, keys.optimizer)?;
     let betas = keys.betas.unwrap_or([0.9, 0.999]);
     if let Some(i) = betas.iter().position(|beta| !(0.0..1.0).contains(beta)) {
         let path = format!("train.betas[{i}]");
@@ -463,7 +428,7 @@ fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
         OptimizerName::Sgd => (Optimizer::Sgd { momentum, nesterov }, 0.0),
     };
     Ok(TrainTable {
-        epochs: keys.epochs,
+        epochs: keys.epochs.or(if keys.steps.is_some() { None } else { Some(EPOCHS) }),
         steps: keys.steps,
         tasks: keys.tasks,
         sampling: keys.sampling,

@@ -11,6 +11,9 @@ use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+/// How a run file names the embedded model, and the embedded data set for it.
+pub(super) const DEMO: &str = "demo";
+
 /// Everything that a run file may hold.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +85,8 @@ pub(super) struct TaskKeys {
     /// which columns are read: { text = "...", text_pair = "...", label = "..." }
     #[serde(default)]
     pub(super) columns: ColumnKeys,
+    /// whether the first row of a .tsv or .csv file names its columns; without it a first row that may be both is an error
+    pub(super) header: Option<bool>,
     /// longest text in tokens; longer ones are cut
     #[schemars(range(min = 1))]
     #[serde(default = "max_tokens")]
@@ -105,7 +110,7 @@ pub(super) enum ValidationKey {
 #[schemars(inline)]
 pub(super) struct Share(#[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))] pub(super) f64);
 
-fn max_tokens() -> usize {
+pub(super) fn max_tokens() -> usize {
     128
 }
 
@@ -143,10 +148,10 @@ pub(super) struct RegularizerKeys {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TrainKeys {
-    /// passes over the training examples
+    /// passes over the training examples: 3, or where steps are given as many as they take
     #[schemars(range(min = 1))]
-    pub(super) epochs: u64,
-    /// most optimizer steps to take, where that is less than the epochs take; of each task, where they train in sequence
+    pub(super) epochs: Option<u64>,
+    /// optimizer steps to take, or fewer where epochs are given too and end before; of each task, where they train in sequence
     #[schemars(range(min = 1))]
     pub(super) steps: Option<u64>,
     /// whether several tasks train jointly, each step on a batch of one of them, or in sequence
@@ -196,14 +201,14 @@ pub(super) struct TrainKeys {
     /// optimizer steps between evaluations on the validation examples; without it at the end of each epoch
     #[schemars(range(min = 1))]
     pub(super) evaluate_steps: Option<u64>,
-    /// metric on the validation examples by which the best model is kept; accuracy for classes, loss for values and for joint
+    /// metric on the validation examples; the model that is best by it is kept. Accuracy for classes, loss for values and for joint
     /// tasks. Of one of several tasks: TASK.METRIC
     #[schemars(length(min = 1))]
     pub(super) monitor: Option<String>,
-    /// evaluations without a better one after which training stops
+    /// evaluations without a better one, by more than min_delta, after which training stops
     #[schemars(range(min = 1))]
     pub(super) patience: Option<u64>,
-    /// by how much the monitored metric must be better to count
+    /// by how much the monitored metric must be better for patience to begin anew; the best model is the best seen, whatever it is
     #[schemars(range(min = 0))]
     pub(super) min_delta: f64,
     /// optimizer steps between checkpoints; one is also written at the end of each epoch
@@ -220,7 +225,7 @@ pub(super) struct TrainKeys {
 impl Default for TrainKeys {
     fn default() -> Self {
         Self {
-            epochs: 3,
+            epochs: None,
             steps: None,
             tasks: TaskOrder::Joint,
             sampling: Sampling::Proportional,
@@ -304,7 +309,7 @@ pub struct ModelTable {
 impl ModelTable {
     /// Is it the embedded model?
     pub fn is_demo(&self) -> bool {
-        self.path.as_os_str() == super::DEMO
+        self.path.as_os_str() == DEMO
     }
 
     /// Does it begin with random weights?
@@ -333,6 +338,8 @@ pub struct TaskTable {
     pub validation: Option<Validation>,
     /// Which columns are read.
     pub columns: crate::data::Columns,
+    /// Whether the first row of a TSV or CSV file names its columns, where it is said.
+    pub header: Option<bool>,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
     /// What its loss is multiplied with, above 0; 1 where tasks do not train jointly.
@@ -371,9 +378,9 @@ pub struct RegularizerTable {
 /// `[train]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainTable {
-    /// Passes over the training examples, at least 1.
-    pub epochs: u64,
-    /// Most optimizer steps to take; of each task, where they train in sequence.
+    /// Passes over the training examples, at least 1; `None`: as many as the steps take.
+    pub epochs: Option<u64>,
+    /// Most optimizer steps to take; of each task, where they train in sequence. There are epochs or steps.
     pub steps: Option<u64>,
     /// How several tasks train.
     pub tasks: TaskOrder,
@@ -407,9 +414,9 @@ pub struct TrainTable {
     pub evaluate_steps: Option<u64>,
     /// The metric by which the best model is kept, where the run file names one.
     pub monitor: Option<String>,
-    /// Evaluations without a better one after which training stops.
+    /// Evaluations without a better one, by more than `min_delta`, after which training stops.
     pub patience: Option<u64>,
-    /// By how much the monitored metric must be better to count.
+    /// By how much the monitored metric must be better for patience to begin anew.
     pub min_delta: f64,
     /// Optimizer steps between checkpoints, besides those at the ends of epochs.
     pub checkpoint_steps: Option<u64>,

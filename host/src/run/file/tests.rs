@@ -65,7 +65,7 @@ fn defaults_are_filled_in() {
     assert_eq!(file.tasks[0].head.config, json!({ "label_smoothing": 0.1 }));
     assert_eq!(file.schedule, Method { plugin: "constant".into(), config: json!({}), path: "schedule".into() });
     assert_eq!(file.strategies[0].path, "strategy[0]");
-    assert_eq!((file.train.epochs, file.train.batch_size, file.train.lr), (3, 16, 5e-4));
+    assert_eq!((file.train.epochs, file.train.batch_size, file.train.lr), (Some(3), 16, 5e-4));
     assert_eq!(file.train.optimizer, Optimizer::AdamW { betas: [0.9, 0.999], eps: 1e-8 });
     assert_eq!((file.train.weight_decay, file.train.momentum()), (0.01, 0.9));
     assert_eq!(file.run_folder(), Path::new("runs/sst2"));
@@ -409,4 +409,48 @@ fn plugins_that_choose_nothing() {
     cases.add("choose_unknown", bad(&[], &[], &["libadapter.so#pfeifer"]));
     cases.add("choose_options_only", bad(&[], &["strategy.rank=2"], &["libcosine.so"]));
     assert_snapshot!(cases.0);
+}
+
+#[test]
+fn keys_that_would_do_nothing_are_refused_at_their_line() {
+    let check = |text: &str, line: usize, expected: &str| {
+        let said = bad(text);
+        assert!(said.contains(expected), "{text}: no {expected:?} in {said}");
+        assert!(said.contains(&format!("sst2.toml:{line}:")), "{text}: not line {line} in {said}");
+    };
+    let train = |lines: &str| format!("{GOOD}[train]\n{lines}\n");
+    check(&train("evaluate_before = true"), 14, "train.evaluate_before does nothing here");
+    check(&train("lr = 1\nweight_decay = 0\ndecay_biases_and_norms = true"), 16, "there is no weight decay");
+    check(&train("optimizer = \"sgd\"\ndecay_biases_and_norms = true"), 15, "there is no weight decay");
+    let watched = |lines: &str| train(lines).replace("train = ", "validation = 0.2\ntrain = ");
+    check(&watched("min_delta = 0.1"), 15, "set train.patience");
+    check(&watched("min_delta = 0.1").replace("min_delta", "patience = 2\nmin_dleta"), 16, "unknown key");
+    parse(&watched("patience = 2\nmin_delta = 0.1"), &[]).unwrap();
+
+    // The embedded model.
+    let demo = GOOD.replace("minilm", "demo");
+    check(&demo.replace("\"demo\"", "\"demo\"\ninit = \"random\""), 3, "model.init does nothing here");
+    check(&demo.replace("train = ", "max_tokens = 64\ntrain = "), 7, "the embedded model reads images");
+    check(&demo.replace("train = ", "columns = { text = \"a\" }\ntrain = "), 7, "the embedded model reads images");
+
+    // A monitored task that nothing watches, and one that nothing monitors.
+    let other = "[[task]]\nname = \"other\"\nhead = { plugin = \"c\" }\ntrain = \"b\"\n";
+    let two = |lines: &str, more: &str| {
+        format!("{}{other}{more}[train]\n{lines}\n", GOOD.replace("train = ", "validation = 0.2\ntrain = "))
+    };
+    parse(&two("monitor = \"sentiment.accuracy\"", "validation = 0.2\n"), &[]).unwrap();
+    check(&two("monitor = \"other.accuracy\"", ""), 19, "other, which has no validation examples");
+    let sequence = "tasks = \"sequence\"\nmonitor = \"sentiment.accuracy\"";
+    parse(&two(sequence, ""), &[]).unwrap();
+    check(&two(sequence, "validation = 0.2\n"), 21, "the validation examples of other would do nothing");
+}
+
+#[test]
+fn a_run_folders_own_copy_is_read_whatever_an_earlier_version_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    let text = format!("{GOOD}[train]\nmin_delta = 0.1\n").replace("train = ", "validation = 0.2\ntrain = ");
+    std::fs::write(&path, &text).unwrap();
+    assert!(RunFile::load(&path, &[]).is_err());
+    assert_eq!(RunFile::reopen(&path, &[]).unwrap().train.min_delta, 0.1);
 }

@@ -25,6 +25,7 @@ impl RunFile {
                     },
                 ),
                 ("columns", value(&task.columns)),
+                ("header", value(task.header)),
                 ("max_tokens", value(task.max_tokens)),
                 // Otherwise it would be refused when the file is read again.
                 ("weight", self.joint().then(|| value(task.weight)).flatten()),
@@ -47,7 +48,6 @@ impl RunFile {
     fn train_keys(&self) -> Vec<Key<'static>> {
         let train = &self.train;
         let several = self.tasks.len() > 1;
-        let watched = self.tasks.iter().any(|task| task.validation.is_some());
         let (name, own) = match train.optimizer {
             Optimizer::AdamW { betas, eps } => ("adamw", [("betas", value(betas)), ("eps", value(eps))]),
             Optimizer::Adam { betas, eps } => ("adam", [("betas", value(betas)), ("eps", value(eps))]),
@@ -78,8 +78,8 @@ impl RunFile {
             ("evaluate_steps", value(train.evaluate_steps)),
             ("monitor", value(&train.monitor)),
             ("patience", value(train.patience)),
-            // Without validation examples it would be refused when the file is read again.
-            ("min_delta", watched.then(|| value(train.min_delta)).flatten()),
+            // Without patience it would be refused when the file is read again.
+            ("min_delta", train.patience.and_then(|_| value(train.min_delta))),
             ("checkpoint_steps", value(train.checkpoint_steps)),
             ("keep_checkpoints", value(train.keep_checkpoints)),
             ("threads", value(train.threads)),

@@ -1,47 +1,42 @@
 //! Products with a weight, on tensors. Each gives `None` where a tensor is not contiguous `f32` on the CPU.
 
-use std::sync::Arc;
-
 use candle_core::{Result, Tensor};
 
-use super::gemm::{Form, PackKey, Packed, PackedView, Product, Strided, scratch_len};
+use super::gemm::{Direction, PackedView, Product, Strided, scratch_len};
 use super::scratch;
 use crate::slices::{is_f32_slice, read};
-use crate::{Activation, Parameter, Precision};
+use crate::{Activation, Precision, Value};
 
 /// A weight `[out, in]`, and how to multiply with it.
 #[derive(Clone, Copy)]
 pub(crate) struct Weight<'a> {
-    pub(crate) tensor: &'a Tensor,
-    /// Where the weight is a parameter: it keeps the packed forms.
-    pub(crate) parameter: Option<&'a Parameter>,
+    /// Where it is a parameter, that keeps the packed form.
+    pub(crate) value: &'a Value,
     pub(crate) precision: Precision,
     pub(crate) parallel: bool,
 }
 
 impl Weight<'_> {
     fn dims(&self) -> Result<(usize, usize)> {
-        self.tensor.dims2()
+        self.value.dims2()
     }
 
-    /// Runs `f` with a packed form of the weight, whose elements are `data`.
-    fn packed<R>(&self, data: &[f32], form: Form, f: impl FnOnce(PackedView<'_>) -> R) -> Result<R> {
-        let (out, width) = self.dims()?;
-        let rows = Strided::rows(data, width);
-        let (b, k, n) = match form {
-            Form::Forward => (rows.transposed(), width, out),
-            Form::Backward => (rows, out, width),
-        };
-        match self.parameter {
-            Some(parameter) => {
-                let key = PackKey { form, precision: self.precision };
-                let packed: Arc<Packed> = parameter.packed(key, || Ok(Packed::new(b, k, n, self.precision)))?;
-                Ok(f(packed.view()))
-            }
-            None => Ok(scratch::with(scratch_len(k, n, self.precision), |lanes| {
-                f(PackedView::pack(b, k, n, self.precision, lanes))
-            })),
+    /// Runs `f` with the weight as B of a product.
+    fn packed<R>(&self, direction: Direction, f: impl FnOnce(PackedView<'_>) -> R) -> Result<Option<R>> {
+        if let Some(parameter) = self.value.parameter() {
+            return Ok(parameter.packed(self.precision)?.map(|packed| f(packed.view(direction))));
         }
+        let (out, width) = self.dims()?;
+        Ok(read([self.value.tensor()], |[data]| {
+            let rows = Strided::rows(data, width);
+            let (b, k, n) = match direction {
+                Direction::Forward => (rows.transposed(), width, out),
+                Direction::Backward => (rows, out, width),
+            };
+            scratch::with(scratch_len(k, n, self.precision), |lanes| {
+                f(PackedView::pack(b, k, n, self.precision, lanes))
+            })
+        }))
     }
 }
 
@@ -56,8 +51,8 @@ pub(crate) fn forward(
     let (out, width) = weight.dims()?;
     let m = x.elem_count().checked_div(width).unwrap_or(0);
     let slope = slope && activation != Activation::Identity;
-    let result = read([x, weight.tensor, bias.unwrap_or(x)], |[x, w, b]| {
-        weight.packed(w, Form::Forward, |packed| {
+    let result = read([x, bias.unwrap_or(x)], |[x, b]| {
+        weight.packed(Direction::Forward, |packed| {
             let product = Product {
                 bias: bias.map(|_| b),
                 activation,
@@ -72,8 +67,7 @@ pub(crate) fn forward(
             }
         })
     });
-    let Some(result) = result else { return Ok(None) };
-    let (y, slope) = result?;
+    let Some((y, slope)) = result.transpose()?.flatten() else { return Ok(None) };
     let tensor = |data| Tensor::from_vec(data, (m, out), x.device());
     Ok(Some((tensor(y)?, slope.map(tensor).transpose()?)))
 }
@@ -81,27 +75,25 @@ pub(crate) fn forward(
 /// `y + scale x W^T`, `x` `[rows, in]`, `y` `[rows, out]`.
 pub(crate) fn add_scaled(weight: Weight<'_>, x: &Tensor, scale: f64, y: &Tensor) -> Result<Option<Tensor>> {
     let (m, width) = x.dims2()?;
-    let result = read([x, weight.tensor, y], |[x, w, y]| {
-        weight.packed(w, Form::Forward, |packed| {
+    let result = read([x, y], |[x, y]| {
+        weight.packed(Direction::Forward, |packed| {
             let product = Product::new(m, Strided::rows(x, width), packed);
             Product { alpha: scale as f32, addend: Some(y), parallel: weight.parallel, ..product }.compute()
         })
     });
-    let Some(result) = result else { return Ok(None) };
-    Ok(Some(Tensor::from_vec(result?, y.dims(), y.device())?))
+    result.transpose()?.flatten().map(|sum| Tensor::from_vec(sum, y.dims(), y.device())).transpose()
 }
 
 /// `g W`, `g` `[rows, out]`.
 pub(crate) fn input_gradient(weight: Weight<'_>, g: &Tensor) -> Result<Option<Tensor>> {
     let (out, width) = weight.dims()?;
     let m = g.elem_count().checked_div(out).unwrap_or(0);
-    let result = read([g, weight.tensor], |[g, w]| {
-        weight.packed(w, Form::Backward, |packed| {
+    let result = read([g], |[g]| {
+        weight.packed(Direction::Backward, |packed| {
             Product { parallel: weight.parallel, ..Product::new(m, Strided::rows(g, out), packed) }.compute()
         })
     });
-    let Some(result) = result else { return Ok(None) };
-    Ok(Some(Tensor::from_vec(result?, (m, width), g.device())?))
+    result.transpose()?.flatten().map(|dx| Tensor::from_vec(dx, (m, width), g.device())).transpose()
 }
 
 /// `scale g^T x`, `g` `[rows, out]`, `x` `[rows, in]`; gives `[out, in]`.

@@ -1,22 +1,24 @@
 //! Loops for `f32` on the CPU: the fast forms of the ops, each tested against its composite of candle ops.
 //!
 //! Kernels run on the calling thread unless an argument says otherwise: batch-parallel training gives each thread its own
-//! micro-batch. What the processor offers is found at run time; a result's bits depend on the processor, never on how work
+//! micro-batch. What the processor offers is found at run time ([`Instructions`]); a result's bits depend on that, never on how work
 //! was split. `unsafe` code lives here and nowhere else in the crate.
 #![allow(unsafe_code)]
 
 pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
+mod instructions;
 pub(crate) mod linear;
 pub(crate) mod math;
 pub(crate) mod norm;
 pub(crate) mod philox;
 mod scratch;
 
-/// The vector instructions that kernels are written for.
+pub use self::instructions::Instructions;
+
+/// The vectors that plain loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) enum Isa {
     /// 16 lanes (avx512f, bw, dq, vl).
     Avx512,
@@ -26,28 +28,14 @@ pub(crate) enum Isa {
     Portable,
 }
 
-/// The best that this processor has.
+/// The vectors that kernels use in this process.
 #[inline]
 pub(crate) fn isa() -> Isa {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::sync::OnceLock;
-        static ISA: OnceLock<Isa> = OnceLock::new();
-        *ISA.get_or_init(|| {
-            let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            let wide = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl");
-            match (fma, wide) {
-                (true, true) => Isa::Avx512,
-                (true, false) => Isa::Avx2,
-                _ => Isa::Portable,
-            }
-        })
+    match Instructions::in_use() {
+        Instructions::Portable => Isa::Portable,
+        Instructions::Avx2 => Isa::Avx2,
+        Instructions::Avx512 | Instructions::Avx512Bf16 => Isa::Avx512,
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    Isa::Portable
 }
 
 /// Whether plain loops have a fused multiply-add on this target.
@@ -71,7 +59,7 @@ macro_rules! multiversion {
                     $body::<true $(, $generic)?>($($arg),*)
                 }
                 match $crate::kernels::isa() {
-                    // SAFETY: `isa` names only what was detected on this processor.
+                    // SAFETY: `isa` names only what this processor has: nothing else can be chosen.
                     $crate::kernels::Isa::Avx512 => return unsafe { avx512 $(::<$generic>)? ($($arg),*) },
                     // SAFETY: as above.
                     $crate::kernels::Isa::Avx2 => return unsafe { avx2 $(::<$generic>)? ($($arg),*) },

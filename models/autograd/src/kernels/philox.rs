@@ -1,7 +1,7 @@
 //! Philox in lanes, for masks.
 
 use super::multiversion;
-use crate::random::{Philox, philox4x32_10};
+use crate::philox::{Philox, philox4x32_10};
 
 const LANES: usize = 16;
 

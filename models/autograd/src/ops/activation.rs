@@ -3,27 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use crate::kernels::elementwise;
-use crate::{Tape, Value, slices};
-
-/// A pointwise nonlinearity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// max(x, 0), with derivative 0 at 0.
-    Relu,
-    /// x Phi(x), with the exact normal distribution function (Hendrycks and Gimpel 2016); `gelu` in Transformers.
-    Gelu,
-    /// The tanh approximation of GELU; `gelu_new` and `gelu_pytorch_tanh` in Transformers.
-    GeluTanh,
-    /// Hyperbolic tangent.
-    Tanh,
-    /// 1 / (1 + exp(-x)).
-    Sigmoid,
-    /// x sigmoid(x); also called swish.
-    Silu,
-    /// x.
-    #[default]
-    Identity,
-}
+use crate::{Activation, Tape, Value, slices};
 
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 const CUBIC: f64 = 0.044_715;

@@ -1,15 +1,20 @@
 //! Gathers of rows: embeddings, the rows that a head reads, and rows put before every sequence.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
-use crate::{Layout, Tape, Value, slices};
+use crate::{Layout, Parameter, Tape, Value, slices};
+
+fn within(ids: &[u32], n: usize) -> Result<()> {
+    match ids.iter().find(|id| **id as usize >= n) {
+        Some(id) => candle_core::bail!("row {id} was asked for of a tensor of {n} rows"),
+        None => Ok(()),
+    }
+}
 
 /// Rows of a contiguous `[n, width]` tensor.
 fn gather(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let (n, width) = table.dims2()?;
-    if let Some(id) = ids.iter().find(|id| **id as usize >= n) {
-        candle_core::bail!("row {id} was asked for of a tensor of {n} rows");
-    }
+    within(ids, n)?;
     let copied = slices::read([table], |[table]| {
         let mut out = Vec::with_capacity(ids.len() * width);
         for id in ids {
@@ -26,7 +31,19 @@ fn gather(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
 impl Tape {
     /// Rows `ids` of `table` `[rows, width]`; gives `[ids, width]`. The table's gradient stays a list of rows.
     pub fn embedding(&self, table: &Value, ids: &[u32]) -> Result<Value> {
-        let rows = gather(table.tensor(), ids)?;
+        let rows = match table.parameter().and_then(Parameter::source) {
+            // Of a table at rest these rows alone are read.
+            Some(source) => {
+                let (n, width) = table.dims2()?;
+                within(ids, n)?;
+                let mut rows = vec![0f32; ids.len() * width];
+                for (id, row) in ids.iter().zip(rows.chunks_exact_mut(width.max(1))) {
+                    source.read(*id as usize * width, row);
+                }
+                Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)?
+            }
+            None => gather(table.tensor(), ids)?,
+        };
         let (ids, shape) = (ids.to_vec(), table.dims().to_vec());
         // Only leaves can take row gradients: a computed table gets a dense one.
         let leaf = table.parameter().is_some();
@@ -124,10 +141,10 @@ fn scatter(g: &Tensor, rows: &[u32], shape: &[usize]) -> Result<Tensor> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     use super::*;
-    use crate::{Gradient, Parameter, check};
+    use crate::{Gradient, check};
 
     fn counting(dims: (usize, usize), dtype: DType) -> Tensor {
         let n = (dims.0 * dims.1) as u32;

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use crate::kernels::elementwise;
 use crate::kernels::linear::{self as fast, Weight};
-use crate::{Activation, Parameter, Precision, Tape, Value, slices};
+use crate::{Activation, Precision, Tape, Value, slices};
 
 /// `[.., n]` as contiguous rows `[rows, n]`.
 fn rows(x: &Tensor) -> Result<Tensor> {
@@ -37,29 +37,22 @@ fn product(a: &Tensor, b: &Tensor, precision: Precision) -> Result<Tensor> {
 
 /// One weight as the products of a step see it.
 struct Product {
-    weight: Tensor,               // [out, in]
-    parameter: Option<Parameter>, // where the weight is one: its packed forms are kept
+    weight: Value, // [out, in]
     precision: Precision,
     parallel: bool,
 }
 
 impl Product {
     fn new(tape: &Tape, weight: &Value) -> Result<Self> {
-        Ok(Self {
-            weight: weight.tensor().contiguous()?,
-            parameter: weight.parameter().cloned(),
-            precision: tape.options().precision,
-            parallel: tape.options().parallel_ops,
-        })
+        let weight = match weight.parameter() {
+            Some(_) => weight.clone(),
+            None => Value::constant(weight.tensor().contiguous()?),
+        };
+        Ok(Self { weight, precision: tape.options().precision, parallel: tape.options().parallel_ops })
     }
 
     fn fast(&self) -> Weight<'_> {
-        Weight {
-            tensor: &self.weight,
-            parameter: self.parameter.as_ref(),
-            precision: self.precision,
-            parallel: self.parallel,
-        }
+        Weight { value: &self.weight, precision: self.precision, parallel: self.parallel }
     }
 
     /// `activation(x W^T + b)`, and what its backward pass needs if `slope` asks for it.
@@ -73,7 +66,7 @@ impl Product {
         if let Some((y, derivative)) = fast::forward(self.fast(), x, bias, activation, slope)? {
             return Ok((y, derivative.map_or(Slope::One, Slope::Derivative)));
         }
-        let mut y = product(x, &self.weight.t()?, self.precision)?;
+        let mut y = product(x, &self.weight.tensor().t()?, self.precision)?;
         if let Some(bias) = bias {
             y = y.broadcast_add(bias)?;
         }
@@ -87,7 +80,7 @@ impl Product {
     fn input_gradient(&self, g: &Tensor) -> Result<Tensor> {
         match fast::input_gradient(self.fast(), g)? {
             Some(dx) => Ok(dx),
-            None => product(g, &self.weight, self.precision),
+            None => product(g, self.weight.tensor(), self.precision),
         }
     }
 
@@ -137,7 +130,7 @@ impl Tape {
         bias: Option<&Value>,
         activation: Activation,
     ) -> Result<Value> {
-        let (out, width) = weight.tensor().dims2()?;
+        let (out, width) = weight.dims2()?;
         if x.dims().last() != Some(&width) {
             candle_core::bail!(
                 "a linear map takes [.., {width}] by its weight {:?}, got {:?}",
@@ -178,8 +171,8 @@ impl Tape {
 
     /// `y + scale (x A^T) B^T`: `y` `[.., out]`, `x` `[.., in]`, `a` `[rank, in]`, `b` `[out, rank]`.
     pub fn low_rank(&self, y: Value, x: &Value, a: &Value, b: &Value, scale: f64) -> Result<Value> {
-        let (rank, width) = a.tensor().dims2()?;
-        let (out, columns) = b.tensor().dims2()?;
+        let (rank, width) = a.dims2()?;
+        let (out, columns) = b.dims2()?;
         if rank != columns || x.dims().last() != Some(&width) || y.dims() != with_last(x.dims(), out) {
             candle_core::bail!(
                 "a low-rank update takes y [.., out], x [.., in], a [rank, in], b [out, rank]; got {:?}, {:?}, {:?}, {:?}",
@@ -195,7 +188,7 @@ impl Tape {
         let (h, _) = down.forward(&x_rows, None, Activation::Identity, false)?; // [tokens, rank]
         let sum = match fast::add_scaled(up.fast(), &h, scale, &y_rows)? {
             Some(sum) => sum,
-            None => (&y_rows + product(&h, &up.weight.t()?, up.precision)?.affine(scale, 0.0)?)?,
+            None => (&y_rows + product(&h, &up.weight.tensor().t()?, up.precision)?.affine(scale, 0.0)?)?,
         };
         let sum = sum.reshape(y.dims())?;
         let x_dims = x.dims().to_vec();
@@ -272,7 +265,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{TapeOptions, check};
+    use crate::{Parameter, TapeOptions, check};
 
     fn random(seed: u64, dims: &[usize], dtype: DType) -> Tensor {
         let mut data = vec![0f32; dims.iter().product()];

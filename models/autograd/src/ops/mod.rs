@@ -14,5 +14,3 @@ mod norm;
 mod reduce;
 mod row_norm;
 mod shape;
-
-pub use activation::Activation;

@@ -11,8 +11,7 @@ impl Tape {
     ///
     /// Where all three are parameters it is computed once for each of their versions, not for each micro-batch.
     pub fn low_rank_norm(&self, weight: &Value, a: &Value, b: &Value, scale: f64) -> Result<Value> {
-        let ((out, width), (rank, a_width), (b_out, columns)) =
-            (weight.tensor().dims2()?, a.tensor().dims2()?, b.tensor().dims2()?);
+        let ((out, width), (rank, a_width), (b_out, columns)) = (weight.dims2()?, a.dims2()?, b.dims2()?);
         if rank != columns || width != a_width || out != b_out {
             candle_core::bail!(
                 "the norms of a low-rank update take weight [out, in], a [rank, in], b [out, rank]; got {:?}, {:?}, {:?}",

@@ -53,14 +53,14 @@ pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// `a + b`, written over `a`, which nothing else may hold. Where `a` cannot be written to so, the sum is a new tensor.
-pub fn add_reusing(a: Tensor, b: &Tensor) -> Result<Tensor> {
+/// `a + b`, written over `a`, which nothing else may hold. Where `a` cannot be written to so, the sum is a new tensor. `parallel` splits
+/// a large one over the threads of the pool.
+pub fn add_reusing(a: Tensor, b: &Tensor, parallel: bool) -> Result<Tensor> {
     if a.dims() != b.dims() {
         candle_core::bail!("cannot add shape {:?} to shape {:?} in place", b.dims(), a.dims());
     }
-    let add = |a: &mut [f32], b: &[f32]| {
-        slices::each_chunk_with(a, b, |a, b| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
-    };
+    let sum = |a: &mut [f32], b: &[f32]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    let add = |a: &mut [f32], b: &[f32]| if parallel { slices::each_chunk_with(a, b, sum) } else { sum(a, b) };
     // Views cover part of their memory, and two parts of the same one cannot be locked at once: those are added elsewhere.
     if slices::is_f32_slice(&a) && b.dtype() == DType::F32 && slices::update(&a, &b.contiguous()?, add)? {
         return Ok(a);

@@ -112,7 +112,7 @@ impl Optimizer {
     ///
     /// Errors where shapes differ, or where another parameter of this name was stepped before.
     pub fn step(&mut self, parameter: &Parameter, gradient: &Tensor, settings: &StepSettings) -> Result<()> {
-        let tensor = parameter.tensor();
+        let tensor = &parameter.held();
         if gradient.dims() != tensor.dims() {
             candle_core::bail!(
                 "parameter {} has shape {:?}, its gradient {:?}",

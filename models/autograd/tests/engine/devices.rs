@@ -200,7 +200,7 @@ fn optimizers_on_every_device() {
                 let settings = StepSettings { lr: 0.01, momentum: 0.9, weight_decay: 0.1 };
                 optimizer.step(&parameter, &gradient, &settings).unwrap();
             }
-            flat(parameter.tensor())
+            flat(&parameter.tensor())
         };
         let expected = trained(&Device::Cpu);
         for device in devices() {

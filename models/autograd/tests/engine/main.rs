@@ -1,6 +1,7 @@
 //! The engine seen from outside: ops against finite differences and torch, the laws of tapes, optimizers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod at_rest;
 mod devices;
 mod dropout;
 mod loss;

@@ -45,7 +45,7 @@ fn trajectories_are_torchs() {
                 }
                 for (i, parameter) in parameters.iter().enumerate() {
                     let expected = numbers(&reference["after_step"][name][t as usize][i]);
-                    assert_close(&flat(parameter.tensor()), &expected, 2e-6);
+                    assert_close(&flat(&parameter.tensor()), &expected, 2e-6);
                 }
             }
             assert_eq!((optimizer.steps("a"), optimizer.steps("b"), optimizer.steps("c")), (20, 10, 0));
@@ -67,7 +67,7 @@ fn slices_and_tensors_agree() {
                 let settings = StepSettings { lr: 0.01, momentum: 0.8 + 0.05 * f64::from(step), weight_decay: 0.1 };
                 optimizer.step(&parameter, &gradient, &settings).unwrap();
             }
-            flat(parameter.tensor())
+            flat(&parameter.tensor())
         });
         // Where the penalty cancels the gradient, Adam blows its rounding up: a few elements may be far, the mean may not.
         let errors: Vec<f64> = fast.iter().zip(&slow).map(|(f, s)| (f - s).abs()).collect();
@@ -90,11 +90,11 @@ fn a_resumed_optimizer_goes_on_to_the_bit() {
         (0..3).for_each(|t| first.step(&interrupted, &gradient(t), &settings).unwrap());
         let state = first.state().unwrap();
         let resumed = parameter();
-        resumed.set(interrupted.tensor()).unwrap();
+        resumed.set(&interrupted.tensor()).unwrap();
         let mut second = Optimizer::new(method);
         second.load(&state).unwrap();
         (3..6).for_each(|t| second.step(&resumed, &gradient(t), &settings).unwrap());
-        assert_eq!(flat(whole.tensor()), flat(resumed.tensor()));
+        assert_eq!(flat(&whole.tensor()), flat(&resumed.tensor()));
         assert_eq!(second.steps("layer.weight"), 6);
     }
 }
@@ -149,7 +149,7 @@ fn parameters(lengths: &[usize]) -> Vec<Parameter> {
 }
 
 fn all(gradients: &Gradients) -> Vec<f64> {
-    gradients.iter().flat_map(|(p, g)| flat(&g.to_dense(p.tensor().dims()).unwrap())).collect()
+    gradients.iter().flat_map(|(p, g)| flat(&g.to_dense(p.dims()).unwrap())).collect()
 }
 
 #[test]
@@ -200,5 +200,5 @@ fn training_converges() {
         let settings = StepSettings { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
         optimizer.step(&w, gradient, &settings).unwrap();
     }
-    assert_close(&flat(w.tensor()), &[3.0], 1e-2);
+    assert_close(&flat(&w.tensor()), &[3.0], 1e-2);
 }

@@ -136,8 +136,8 @@ fn gradients_accumulate_and_scale_without_touching_others() {
     };
     let (mut sum, first) = (pass(1.0), pass(2.0));
     let Some(Gradient::Dense(before)) = sum.get(&a).cloned() else { panic!("expected a dense gradient") };
-    sum.accumulate(first).unwrap();
-    sum.accumulate(pass(4.0)).unwrap();
+    sum.accumulate(first, true).unwrap();
+    sum.accumulate(pass(4.0), false).unwrap();
     sum.scale(0.5).unwrap();
     sum.add(&a, Tensor::new(&[1f32, -1.0], &Device::Cpu).unwrap()).unwrap();
     assert_eq!(dense(sum.get(&a)), [4.5, 2.5]);

@@ -6,7 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-use crate::kernels::{Isa, isa};
+use crate::kernels::{Instructions, Isa, isa};
 
 /// Columns of a panel of B.
 pub(super) const PANEL: usize = 32;
@@ -269,15 +269,11 @@ pub(super) fn f32_family() -> &'static Family {
 
 /// The kernels for pairs of bf16, where the processor has them.
 pub(super) fn bf16_family() -> Option<&'static Family> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::sync::OnceLock;
-        static HAS: OnceLock<bool> = OnceLock::new();
-        if isa() == Isa::Avx512 && *HAS.get_or_init(|| is_x86_feature_detected!("avx512bf16")) {
-            return Some(&x86::BF16_512);
-        }
+    match Instructions::in_use() {
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512Bf16 => Some(&x86::BF16_512),
+        _ => None,
     }
-    None
 }
 
 /// Every family of float lanes, and of pairs, that this processor can run.

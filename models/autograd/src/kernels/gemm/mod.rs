@@ -12,12 +12,14 @@
 
 mod micro;
 mod pack;
+mod rest;
 
 use rayon::prelude::*;
 
 use self::micro::{Family, Kernel, Lanes, MAX_ROWS, PANEL, Tile};
-pub(crate) use self::pack::{Form, PackKey, Packed, PackedView, Strided, scratch_len};
 use self::pack::{Format, blocks, convert_left};
+pub(crate) use self::pack::{PackedView, Strided, scratch_len};
+pub(crate) use self::rest::{Direction, Packed};
 use super::{elementwise, scratch};
 use crate::Activation;
 
@@ -99,8 +101,10 @@ impl<'a> Product<'a> {
         assert!(self.a.holds(m, k), "an operand of {m} by {k} does not fit its {} elements", self.a.data.len());
         assert!(self.bias.is_none_or(|bias| bias.len() == n) && self.addend.is_none_or(|addend| addend.len() == m * n));
         let target = Shared(target);
-        let split = self.parallel && m * n * k >= PARALLEL && m > TASK_ROWS;
-        let step = if split { TASK_ROWS } else { ROWS };
+        // A panel that is made for each task should serve many rows.
+        let rows = if self.b.panel_scratch() == 0 { TASK_ROWS } else { 2 * TASK_ROWS };
+        let split = self.parallel && m * n * k >= PARALLEL && m > rows;
+        let step = if split { rows } else { ROWS };
         let block = |i: usize| {
             let rows = i * step..m.min((i + 1) * step);
             // SAFETY: blocks write disjoint rows.
@@ -137,13 +141,26 @@ impl<'a> Product<'a> {
     /// # Safety
     /// As for `run_with`; `a` begins with the first of the rows.
     unsafe fn tiles(&self, family: &Family, rows: std::ops::Range<usize>, a: Lanes, target: Target) {
+        // SAFETY: by the same contract.
+        scratch::with(self.b.panel_scratch(), |scratch| unsafe { self.tiles_with(family, rows, a, target, scratch) });
+    }
+
+    /// # Safety
+    /// As for `tiles`.
+    unsafe fn tiles_with(
+        &self,
+        family: &Family,
+        rows: std::ops::Range<usize>,
+        a: Lanes,
+        target: Target,
+        scratch: &mut [f32],
+    ) {
         let n = self.b.n;
-        let wide = n.next_multiple_of(PANEL);
         let lanes = self.b.format.lanes(self.b.k);
         for block in blocks(lanes) {
             let (first, last) = (block.start == 0, block.end == lanes);
             for panel in (0..n).step_by(PANEL) {
-                let b = self.b.lanes[block.start * wide + panel * block.len()..].as_ptr();
+                let b = self.b.panel(panel, &block, scratch).as_ptr();
                 for start in rows.clone().step_by(family.rows) {
                     let height = family.rows.min(rows.end - start);
                     let offset = (start - rows.start) * a.row + block.start * a.column;
@@ -277,6 +294,11 @@ mod tests {
         (0..m * n).map(|ij| (0..k).map(|p| at(a, ij / n, p) * at(b, p, ij % n)).sum()).collect()
     }
 
+    /// Room for a packed B.
+    fn room(k: usize, n: usize, precision: Precision) -> Vec<f32> {
+        vec![f32::NAN; scratch_len(k, n, precision)]
+    }
+
     fn greatest_error(c: &[f32], exact: &[f64]) -> f64 {
         c.iter().zip(exact).map(|(c, exact)| (f64::from(*c) - exact).abs()).fold(0.0, f64::max)
     }
@@ -295,8 +317,8 @@ mod tests {
             let (floats, pairs) = micro::runnable();
             let kinds = floats.into_iter().map(|f| (f, Format::F32, 1e-6)).chain(pairs.into_iter().map(|f| (f, Format::Pairs, 8e-3)));
             for (family, format, tolerance) in kinds {
-                let packed = Packed::with_format(b, k, n, format);
-                let product = Product::new(m, a, packed.view());
+                let mut room = vec![f32::NAN; pack::packed_len(k, n, format)];
+                let product = Product::new(m, a, PackedView::pack_as(b, k, n, format, &mut room));
                 let mut c = vec![f32::NAN; m * n];
                 // SAFETY: c has m by n elements, and the family can run.
                 unsafe { product.run_with(family, Target { c: c.as_mut_ptr(), row: n, slope: None }) };
@@ -315,9 +337,10 @@ mod tests {
         let addend = random(3, m * n);
         let bias = random(4, n);
         for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
-            let packed = Packed::new(b, k, n, precision);
+            let mut room = room(k, n, precision);
+            let packed = PackedView::pack(b, k, n, precision, &mut room);
             let product =
-                Product { alpha: 0.5, addend: Some(&addend), bias: Some(&bias), ..Product::new(m, a, packed.view()) };
+                Product { alpha: 0.5, addend: Some(&addend), bias: Some(&bias), ..Product::new(m, a, packed) };
             let expected: Vec<f64> = exact
                 .iter()
                 .enumerate()
@@ -331,19 +354,26 @@ mod tests {
     #[test]
     fn nothing_is_written_beside_the_target() {
         let (a, b) = (random(1, 30), random(2, 30));
-        let packed = Packed::new(Strided::rows(&b, 5), 6, 5, Precision::F32);
+        let mut room = room(6, 5, Precision::F32);
+        let packed = PackedView::pack(Strided::rows(&b, 5), 6, 5, Precision::F32, &mut room);
         let mut c = vec![7.0; 5 * 9];
-        Product::new(5, Strided::rows(&a, 6), packed.view()).store(&mut c, 9);
+        Product::new(5, Strided::rows(&a, 6), packed).store(&mut c, 9);
         assert!(c.chunks(9).all(|row| row[..5].iter().all(|x| *x != 7.0) && row[5..].iter().all(|x| *x == 7.0)));
     }
 
     #[test]
     fn empty_products() {
-        let packed = Packed::new(Strided::rows(&[], 3), 0, 3, Precision::F32);
+        let packed = PackedView::pack(Strided::rows(&[], 3), 0, 3, Precision::F32, &mut []);
         let bias = [1.0, 2.0, 3.0];
-        let product = Product { bias: Some(&bias), ..Product::new(2, Strided::rows(&[], 0), packed.view()) };
+        let product = Product { bias: Some(&bias), ..Product::new(2, Strided::rows(&[], 0), packed) };
         assert_eq!(product.compute(), [1., 2., 3., 1., 2., 3.]);
-        let packed = Packed::new(Strided::rows(&[], 0), 3, 0, Precision::F32);
-        assert!(Product::new(2, Strided::rows(&[0.0; 6], 3), packed.view()).compute().is_empty());
+        let packed = PackedView::pack(Strided::rows(&[], 0), 3, 0, Precision::F32, &mut []);
+        assert!(Product::new(2, Strided::rows(&[0.0; 6], 3), packed).compute().is_empty());
+        // A weight at rest without inputs, and one without outputs.
+        let weight = Packed::new(3, 0, Precision::F32, None);
+        let product =
+            Product { bias: Some(&bias), ..Product::new(2, Strided::rows(&[], 0), weight.view(Direction::Forward)) };
+        assert_eq!(product.compute(), [1., 2., 3., 1., 2., 3.]);
+        assert!(Product::new(2, Strided::rows(&[0.0; 6], 3), weight.view(Direction::Backward)).compute().is_empty());
     }
 }

@@ -1,30 +1,14 @@
 //! Operands as the micro-kernels read them.
 
+use std::ops::Range;
+
 use super::micro::PANEL;
+use super::rest::{Direction, Packed, TILE};
 use crate::Precision;
 use crate::kernels::multiversion;
-use crate::kernels::scratch::{LANES, Line, lanes, lanes_mut};
 
 /// Greatest number of lanes along k in one block: a panel of B then fits the first cache, a block of A the second.
 const BLOCK: usize = 384;
-
-/// Which form of a weight `[out, in]` is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Form {
-    /// `W^T`, for `x W^T`.
-    Forward,
-    /// `W`, for `g W`.
-    Backward,
-}
-
-/// Names a packed form of a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct PackKey {
-    /// The product it is for.
-    pub(crate) form: Form,
-    /// The products' float type.
-    pub(crate) precision: Precision,
-}
 
 /// What stands in a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,49 +125,59 @@ multiversion! {
     fn interleave(low: &[f32], high: &[f32], out: &mut [f32]) = interleave_body
 }
 
-/// B, `k` by `n`, in panels of 32 columns, lane after lane along k; block after block of k, each with all its panels. Columns
-/// beyond `n` are zero.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    k: usize,
-    n: usize,
-    format: Format,
-    lines: Vec<Line>,
-}
-
-impl Packed {
-    /// Packs `b`, `k` by `n`, to be kept.
-    pub(crate) fn new(b: Strided<'_>, k: usize, n: usize, precision: Precision) -> Self {
-        Self::with_format(b, k, n, Format::of(precision))
-    }
-
-    pub(super) fn with_format(b: Strided<'_>, k: usize, n: usize, format: Format) -> Self {
-        let mut packed = Self { k, n, format, lines: vec![Line::ZERO; packed_len(k, n, format).div_ceil(LANES)] };
-        pack(b, k, n, format, lanes_mut(&mut packed.lines));
-        packed
-    }
-
-    /// As an operand.
-    pub(crate) fn view(&self) -> PackedView<'_> {
-        PackedView { k: self.k, n: self.n, format: self.format, lanes: lanes(&self.lines) }
-    }
-}
-
-/// A packed B, wherever it is kept.
+/// B of a product, `k` by `n`, in panels of 32 columns, lane after lane along k. Columns beyond `n` count as zero.
 #[derive(Clone, Copy)]
 pub(crate) struct PackedView<'a> {
     pub(super) k: usize,
     pub(super) n: usize,
     pub(super) format: Format,
-    pub(super) lanes: &'a [f32],
+    panels: Panels<'a>,
+}
+
+/// Where a packed B lies.
+#[derive(Clone, Copy)]
+enum Panels<'a> {
+    /// Block after block of k, each with all its panels.
+    Ready(&'a [f32]),
+    /// In a weight at rest.
+    AtRest(&'a Packed, Direction),
 }
 
 impl<'a> PackedView<'a> {
     /// Packs `b` into scratch.
     pub(crate) fn pack(b: Strided<'_>, k: usize, n: usize, precision: Precision, scratch: &'a mut [f32]) -> Self {
-        let format = Format::of(precision);
+        Self::pack_as(b, k, n, Format::of(precision), scratch)
+    }
+
+    pub(super) fn pack_as(b: Strided<'_>, k: usize, n: usize, format: Format, scratch: &'a mut [f32]) -> Self {
         pack(b, k, n, format, scratch);
-        Self { k, n, format, lanes: scratch }
+        Self { k, n, format, panels: Panels::Ready(scratch) }
+    }
+
+    pub(super) fn at_rest(weight: &'a Packed, direction: Direction) -> Self {
+        let (k, n) = weight.operand(direction);
+        Self { k, n, format: weight.format(), panels: Panels::AtRest(weight, direction) }
+    }
+
+    /// Floats of scratch that [`panel`](Self::panel) works in: none where all panels lie ready.
+    pub(super) fn panel_scratch(&self) -> usize {
+        match self.panels {
+            Panels::AtRest(weight, direction) if !weight.lies_ready(direction) => (BLOCK + TILE) * PANEL,
+            _ => 0,
+        }
+    }
+
+    /// The lanes `block` of the panel that begins with column `column`.
+    pub(super) fn panel<'s>(&self, column: usize, block: &Range<usize>, scratch: &'s mut [f32]) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        match self.panels {
+            Panels::Ready(lanes) => {
+                &lanes[block.start * self.n.next_multiple_of(PANEL) + column * block.len()..][..block.len() * PANEL]
+            }
+            Panels::AtRest(weight, direction) => weight.panel(direction, column / PANEL, block, scratch),
+        }
     }
 }
 
@@ -192,12 +186,12 @@ pub(crate) fn scratch_len(k: usize, n: usize, precision: Precision) -> usize {
     packed_len(k, n, Format::of(precision))
 }
 
-fn packed_len(k: usize, n: usize, format: Format) -> usize {
+pub(super) fn packed_len(k: usize, n: usize, format: Format) -> usize {
     format.lanes(k) * n.next_multiple_of(PANEL)
 }
 
 /// The blocks along k, in lanes: nearly equal, and a function of the length alone.
-pub(super) fn blocks(lanes: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(super) fn blocks(lanes: usize) -> impl Iterator<Item = Range<usize>> {
     let count = lanes.div_ceil(BLOCK).max(1);
     let size = lanes.div_ceil(count).next_multiple_of(8).max(8);
     (0..lanes.max(1)).step_by(size).map(move |start| start..(start + size).min(lanes))
@@ -220,14 +214,7 @@ fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut [f32]) {
 }
 
 /// A panel of a B whose rows are contiguous.
-fn pack_rows(
-    b: Strided<'_>,
-    k: usize,
-    block: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
-    format: Format,
-    panel: &mut [f32],
-) {
+fn pack_rows(b: Strided<'_>, k: usize, block: Range<usize>, columns: Range<usize>, format: Format, panel: &mut [f32]) {
     const ZEROS: [f32; PANEL] = [0.0; PANEL];
     let row = |k: usize| &b.data[k * b.row + columns.start..][..columns.len()];
     for (lane, out) in block.zip(panel.chunks_exact_mut(PANEL)) {
@@ -242,11 +229,11 @@ fn pack_rows(
 }
 
 /// A panel of a B whose columns are contiguous, or neither.
-fn pack_columns(
+pub(super) fn pack_columns(
     b: Strided<'_>,
     k: usize,
-    block: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+    block: Range<usize>,
+    columns: Range<usize>,
     format: Format,
     panel: &mut [f32],
 ) {
@@ -287,7 +274,7 @@ fn pack_columns(
 /// A's rows as lanes in `out`, in A's own order: along k where its rows are contiguous, else along the rows. Gives the strides.
 pub(super) fn convert_left(
     a: Strided<'_>,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     k: usize,
     format: Format,
     out: &mut [f32],

@@ -1,0 +1,220 @@
+//! What is compared: a task of each candidate, and the metric.
+
+use fthost_plugin_api::PredictionKind;
+
+use super::candidates::Candidate;
+use super::runs::Left;
+use crate::report::entities;
+use crate::report::metrics::{self, Score};
+use crate::run::file::RunFile;
+use crate::{Error, Result};
+
+/// The metric of classes that is compared where nothing else is asked for.
+pub(super) const ACCURACY: &str = "accuracy";
+/// The metric of values that is compared where nothing else is asked for.
+const SQUARED_ERROR: &str = "mse";
+/// The head's own: predictions do not tell it.
+const LOSS: &str = "loss";
+
+/// What is compared of the candidates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Subject {
+    /// The task of each candidate.
+    pub(super) tasks: Vec<String>,
+    /// The metric's name; `None` for the usual one of the kind of predictions.
+    pub(super) metric: Option<String>,
+}
+
+impl Subject {
+    /// What the user asks for, METRIC or TASK.METRIC, or what the run files monitor.
+    ///
+    /// # Errors
+    /// Where the run files monitor different metrics, nothing says which of several tasks is meant, the task has no test examples, or
+    /// predictions cannot tell the metric.
+    pub(super) fn of(candidates: &[Candidate], wanted: Option<&str>) -> Result<Self> {
+        let (mut tasks, mut named) = (Vec::new(), Vec::new());
+        for candidate in candidates {
+            let file = candidate.file()?;
+            let said = wanted.or(file.train.monitor.as_deref());
+            let (task, metric) = match said.and_then(|said| said.split_once('.')) {
+                Some((task, metric)) => (Some(task), Some(metric)),
+                None => (None, said),
+            };
+            tasks.push(tested_task(&candidate.name, &file, task)?);
+            named.push(metric.map(str::to_owned));
+        }
+        if named.windows(2).any(|two| two[0] != two[1]) {
+            let said = |(candidate, metric): (&Candidate, &Option<String>)| {
+                format!("{} {}", candidate.name, metric.as_deref().unwrap_or("none"))
+            };
+            let each: Vec<String> = candidates.iter().zip(&named).map(said).collect();
+            return Err(Error::usage(format!("the run files monitor different metrics: {}", each.join(", ")))
+                .with_help("say which they are compared by: --metric NAME"));
+        }
+        let metric = named.into_iter().next().flatten();
+        metric.as_deref().map_or(Ok(()), |metric| told_by_predictions(metric, wanted.is_none()))?;
+        Ok(Self { tasks, metric })
+    }
+}
+
+/// The task of a run file that is compared: the one that is named, or the only one with test examples.
+fn tested_task(candidate: &str, file: &RunFile, named: Option<&str>) -> Result<String> {
+    let tested: Vec<&str> =
+        file.tasks.iter().filter(|task| task.test.is_some()).map(|task| task.name.as_str()).collect();
+    let known = tested.join(", ");
+    match (named, tested.as_slice()) {
+        (Some(named), tested) if tested.contains(&named) => Ok(named.to_owned()),
+        (Some(named), _) => Err(Error::usage(format!("{candidate}: there is no task {named:?} with test data"))
+            .with_help(format!("tasks with test data: {}", if known.is_empty() { "none" } else { &known }))),
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, []) => {
+            let tasks: Vec<&str> = file.tasks.iter().map(|task| task.name.as_str()).collect();
+            let of = if tasks.len() == 1 { "the task" } else { "none of the tasks" };
+            let has = if tasks.len() == 1 { "has no test data" } else { "has test data" };
+            let message = format!("{candidate}: there is nothing to compare on: {of} {} {has}", tasks.join(", "));
+            Err(Error::usage(message).with_help("give the task test = \"FILE\""))
+        }
+        (None, [first, ..]) => Err(Error::usage(format!(
+            "{candidate}: several tasks have test data, and nothing says which is compared: {known}"
+        ))
+        .with_help(format!("name the task with the metric: --metric {first}.accuracy"))),
+    }
+}
+
+/// Whether predictions of any kind tell a metric of this name; asked before runs are made, when their kind is not known yet. `monitored`:
+/// the run files name it, not the user.
+fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
+    let mut known = [PredictionKind::Classes, PredictionKind::Values].map(metrics::names).concat();
+    known.extend(entities::NAMES.map(str::to_owned));
+    known.retain(|name| name != LOSS);
+    if known.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let why = if name == LOSS { ": it is the head's own, and predictions do not tell it" } else { "" };
+    let known = known.join(", ");
+    let help = match monitored {
+        true => format!("the run files have train.monitor = {name:?}: name another by --metric, of {known}"),
+        false => format!("metrics are {known}"),
+    };
+    Err(Error::usage(format!("there is no metric {name:?} to compare by{why}")).with_help(help))
+}
+
+/// The metric that is compared.
+#[derive(Clone, Debug)]
+pub(super) enum Metric {
+    /// Of classes, of which there are so many.
+    Classes { name: String, classes: usize },
+    /// Of values.
+    Values(Score),
+    /// Of entities: targets and predictions say of each whether it is there, 1 or 0.
+    Entities { name: String },
+}
+
+impl Metric {
+    /// The metric that is asked for, or the usual one of the kind of predictions, with its name.
+    ///
+    /// # Errors
+    /// Where a run's result has no such metric that its predictions tell.
+    pub(super) fn choose(wanted: Option<&str>, of: &Left) -> Result<(String, Self)> {
+        let usual = match of.kind {
+            PredictionKind::Classes => ACCURACY,
+            PredictionKind::Values => SQUARED_ERROR,
+        };
+        let name = wanted.unwrap_or(usual);
+        let known: Vec<&str> = of.metrics.iter().map(String::as_str).filter(|metric| *metric != LOSS).collect();
+        let found = known.contains(&name).then(|| match of.kind {
+            PredictionKind::Values => metrics::value_score(name).map(Self::Values),
+            PredictionKind::Classes if entities::NAMES.contains(&name) => {
+                Some(Self::Entities { name: name.to_owned() })
+            }
+            PredictionKind::Classes => Some(Self::Classes { name: name.to_owned(), classes: of.labels.len() }),
+        });
+        let found = found.flatten().map(|metric| (name.to_owned(), metric));
+        found.ok_or_else(|| {
+            Error::usage(format!("there is no metric {name:?} of these predictions"))
+                .with_help(format!("their metrics are {}", known.join(", ")))
+        })
+    }
+
+    /// Its value. Classes are whole numbers.
+    pub(super) fn of(&self, targets: &[f64], predictions: &[f64]) -> f64 {
+        let named =
+            |all: std::collections::BTreeMap<String, f64>, name: &str| all.get(name).copied().unwrap_or(f64::NAN);
+        match self {
+            Self::Values(score) => score(targets, predictions),
+            Self::Classes { name, .. } if name == ACCURACY => {
+                let right = targets.iter().zip(predictions).filter(|(target, predicted)| target == predicted).count();
+                right as f64 / targets.len() as f64
+            }
+            Self::Classes { name, classes } => {
+                let whole = |values: &[f64]| values.iter().map(|&class| class as u32).collect::<Vec<_>>();
+                named(metrics::classes(&whole(targets), &whole(predictions), *classes).to_map(), name)
+            }
+            Self::Entities { name } => {
+                let there = |values: &[f64]| values.iter().filter(|&&there| there == 1.0).count() as u64;
+                let right = targets.iter().zip(predictions).filter(|&(&target, &found)| target + found == 2.0).count();
+                named(entities::to_map(&entities::scores(right as u64, there(targets), there(predictions))), name)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::run::DeviceChoice;
+
+    /// Candidates `a`, `b`, ... of run files with these tasks and monitors.
+    fn candidates(files: &[(&[&str], &str)]) -> Vec<Candidate> {
+        let of = |(name, (tasks, monitor)): (char, &(&[&str], &str))| {
+            let task = |task: &&str| {
+                let (name, test) =
+                    task.strip_suffix(" untested").map_or((*task, "test = \"t.tsv\"\n"), |name| (name, ""));
+                format!(
+                    "[[task]]\nname = \"{name}\"\nhead = {{ plugin = \"h\" }}\ntrain = \"a.tsv\"\nvalidation = 0.2\n{test}"
+                )
+            };
+            let tasks: String = tasks.iter().map(task).collect();
+            let monitor = if monitor.is_empty() { String::new() } else { format!("monitor = \"{monitor}\"\n") };
+            let text = format!("[model]\npath = \"m\"\n{tasks}[train]\n{monitor}");
+            let file = RunFile::parse(&text, Path::new("a.toml"), &[]).unwrap();
+            Candidate::of_file(&file, name.into(), Vec::new(), DeviceChoice::Cpu)
+        };
+        ('a'..).zip(files).map(of).collect()
+    }
+
+    #[test]
+    fn what_the_run_files_monitor_is_compared() {
+        let check = |files: &[(&[&str], &str)], wanted: Option<&str>, tasks: &[&str], metric: Option<&str>| {
+            let found = Subject::of(&candidates(files), wanted).unwrap();
+            let tasks = tasks.iter().map(|&task| task.to_owned()).collect();
+            assert_eq!(found, Subject { tasks, metric: metric.map(str::to_owned) }, "{files:?} {wanted:?}");
+        };
+        check(&[(&["x"], ""), (&["y"], "")], None, &["x", "y"], None);
+        check(&[(&["x"], "macro_f1"), (&["y"], "macro_f1")], None, &["x", "y"], Some("macro_f1"));
+        check(&[(&["x"], "macro_f1"), (&["x"], "loss")], Some("entity_f1"), &["x", "x"], Some("entity_f1"));
+        check(&[(&["x", "y"], "y.spearman"), (&["y"], "spearman")], None, &["y", "y"], Some("spearman"));
+        check(&[(&["x", "y"], ""), (&["x", "y"], "y.mae")], Some("x.matthews"), &["x", "x"], Some("matthews"));
+        check(&[(&["x untested", "y"], ""), (&["y"], "")], None, &["y", "y"], None);
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_refused_by_its_name() {
+        let check = |files: &[(&[&str], &str)], wanted: Option<&str>, expected: &str| {
+            let error = Subject::of(&candidates(files), wanted).unwrap_err();
+            assert!(format!("{error} {:?}", error).contains(expected), "{files:?} {wanted:?}: {error:?}");
+        };
+        let plain: (&[&str], &str) = (&["x"], "");
+        check(&[plain, plain], Some("loss"), "there is no metric \"loss\" to compare by: it is the head's own");
+        check(&[(&["x"], "loss"), (&["x"], "loss")], None, "train.monitor = \\\"loss\\\"");
+        check(&[plain, plain], Some("x.f1"), "there is no metric \"f1\"");
+        check(&[(&["x"], "accuracy"), (&["x"], "macro_f1")], None, "different metrics: a accuracy, b macro_f1");
+        check(&[plain, (&["x"], "accuracy")], None, "different metrics: a none, b accuracy");
+        check(&[(&["x", "y"], "accuracy"), plain], None, "a: several tasks have test data, and nothing says which");
+        check(&[(&["x", "y"], ""), plain], Some("z.accuracy"), "a: there is no task \"z\" with test data");
+        check(&[(&["x", "y untested"], ""), plain], Some("y.accuracy"), "no task \"y\" with test data");
+        check(&[(&["x untested"], ""), plain], None, "the task x has no test data");
+    }
+}

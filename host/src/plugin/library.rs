@@ -1,0 +1,111 @@
+//! The plugins of a run, and the methods that a run file names.
+
+use std::path::{Path, PathBuf};
+
+use fthost_plugin_api::{MethodInfo, MethodKind, MethodNote};
+
+use super::note;
+use super::opened::Plugin;
+use super::search::{Search, did_you_mean};
+use crate::{Error, Result};
+
+/// The plugins of a run.
+#[derive(Debug)]
+pub struct Library {
+    pub(super) search: Search,
+    pub(super) plugins: Vec<Plugin>,
+}
+
+impl Library {
+    /// Knows what is linked into this program, and looks for more by `search`.
+    pub fn new(search: Search) -> Self {
+        let built_in = Plugin::built_in().unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            None
+        });
+        Self { search, plugins: built_in.into_iter().collect() }
+    }
+
+    /// The plugins so far, in the order of opening.
+    pub fn plugins(&self) -> &[Plugin] {
+        &self.plugins
+    }
+
+    /// Opens a plugin by path or name.
+    ///
+    /// # Errors
+    /// Where there is none, or it cannot be used.
+    pub fn open(&mut self, value: &str) -> Result<Plugin> {
+        let path = self.search.find(value)?;
+        self.open_file(&path)
+    }
+
+    pub(super) fn open_file(&mut self, path: &Path) -> Result<Plugin> {
+        let plugin = Plugin::open(path)?;
+        if !self.plugins.iter().any(|known| known.is(&plugin)) {
+            self.plugins.push(plugin.clone());
+        }
+        Ok(plugin)
+    }
+
+    /// The plugin that has a method: one that is open, else `lib<name>.so` by the search rule, else a library in the searched folders
+    /// whose notes name it.
+    ///
+    /// # Errors
+    /// Where there is none: what it may have been meant to be, and where was looked.
+    pub fn find(&mut self, kind: MethodKind, name: &str) -> Result<(Plugin, MethodInfo)> {
+        let known = self.plugins.iter().find(|plugin| plugin.has(kind, name)).cloned();
+        let plugin = match known {
+            Some(plugin) => plugin,
+            None => self.open_file(&self.file_of(kind, name)?)?,
+        };
+        let method = plugin.method(kind, name)?.clone();
+        Ok((plugin, method))
+    }
+
+    /// The file of a method that no open plugin has: `lib<name>.so` by the search rule, else a library in the searched folders whose
+    /// notes name it. It is not opened.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn file_of(&self, kind: MethodKind, name: &str) -> Result<PathBuf> {
+        let found = self.search.look_up(name).or_else(|| self.noted(kind, name));
+        found.ok_or_else(|| self.unknown(kind, name))
+    }
+
+    /// Names of the methods of a kind in the open plugins and in the searched folders, sorted.
+    pub fn known_names(&self, kind: MethodKind) -> Vec<String> {
+        let open = self.plugins.iter().flat_map(|plugin| &plugin.info().methods);
+        let open = open.filter(|method| method.kind == kind).map(|method| method.name.clone());
+        let mut names: Vec<String> = open
+            .chain(self.notes().map(|(_, note)| note).filter(|note| note.kind == kind).map(|note| note.name))
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The first library in the searched folders whose notes name a method.
+    fn noted(&self, kind: MethodKind, name: &str) -> Option<PathBuf> {
+        self.notes().find(|(_, note)| note.kind == kind && note.name == name).map(|(path, _)| path)
+    }
+
+    /// All methods that the notes in the searched folders name. Runs no code of theirs.
+    pub(super) fn notes(&self) -> impl Iterator<Item = (PathBuf, MethodNote)> {
+        self.search.libraries().into_iter().flat_map(|path| {
+            let methods =
+                std::fs::read(&path).ok().and_then(|bytes| Some(note::read(&bytes).ok()?.1)).unwrap_or_default();
+            methods.into_iter().map(move |method| (path.clone(), method))
+        })
+    }
+
+    fn unknown(&self, kind: MethodKind, name: &str) -> Error {
+        let known = self.known_names(kind);
+        let guess = did_you_mean(name, known.iter().map(String::as_str));
+        let guess = guess.map(|guess| format!("did you mean {guess:?}? ")).unwrap_or_default();
+        let known =
+            if known.is_empty() { format!("no {kind} is known") } else { format!("known: {}", known.join(", ")) };
+        Error::plugin(format!("there is no {kind} {name:?}"))
+            .with_help(format!("{guess}{known}; {}", self.search.report()))
+    }
+}

@@ -1,0 +1,75 @@
+//! Lines that fit a terminal.
+
+use std::borrow::Cow;
+
+/// Characters of a line on a terminal, where it can be broken.
+pub const LINE: usize = 160;
+/// Characters of a name in a line: a candidate's, a task's, a pattern.
+pub const NAME: usize = 40;
+
+/// A name of at most so many characters, its middle left out where it is longer: names that differ often differ at their ends.
+pub fn shortened(name: &str, most: usize) -> Cow<'_, str> {
+    // A class may be named by any text; a line break in it is none of the table's.
+    let name = match name.contains(char::is_control) {
+        true => Cow::Owned(name.replace(char::is_control, " ")),
+        false => Cow::Borrowed(name),
+    };
+    let length = name.chars().count();
+    if length <= most {
+        return name;
+    }
+    let end = most.saturating_sub(1) / 2;
+    let begin = most.saturating_sub(1) - end;
+    let first: String = name.chars().take(begin).collect();
+    let last: String = name.chars().skip(length - end).collect();
+    Cow::Owned(format!("{first}…{last}"))
+}
+
+/// The text with longer lines broken at spaces. A word that is longer by itself, such as a path, stays whole.
+pub fn wrapped(text: &str) -> String {
+    let lines = text.split('\n').map(|line| {
+        if line.chars().count() <= LINE {
+            return line.to_owned();
+        }
+        let indent = line.len() - line.trim_start().len();
+        let mut broken = line[..indent].to_owned();
+        let mut length = indent;
+        for (i, word) in line[indent..].split(' ').enumerate() {
+            let more = word.chars().count();
+            if i > 0 && length + 1 + more > LINE {
+                broken += &format!("\n{}    ", &line[..indent]);
+                length = indent + 4;
+            } else if i > 0 {
+                broken.push(' ');
+                length += 1;
+            }
+            broken += word;
+            length += more;
+        }
+        broken
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(shortened("größer", 6), "größer");
+        assert_eq!(shortened("banking_lr_1e-3", 9), "bank…1e-3");
+        assert_eq!(shortened("banking_lr_1e-3", 8), "bank…e-3");
+        assert_eq!(shortened("a\nb\tc", 5), "a b c");
+    }
+
+    #[test]
+    fn long_lines_are_broken_at_spaces() {
+        let word = "x".repeat(50);
+        let line = format!("  {word} {word} {word} {word}");
+        assert_eq!(wrapped(&line), format!("  {word} {word} {word}\n      {word}"));
+        assert_eq!(wrapped("a\n\nb  c\n"), "a\n\nb  c\n");
+        let path = format!("saved in /{}", "x".repeat(300));
+        assert!(wrapped(&path).ends_with(&"x".repeat(300)), "a word stays whole");
+    }
+}

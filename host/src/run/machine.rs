@@ -1,0 +1,55 @@
+//! The machine: where a run computes, and the memory that its process took.
+
+use fthost_autograd::Device;
+
+use crate::error::plain;
+use crate::{Error, Result};
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The processor.
+    Cpu,
+    /// The CUDA device with this number.
+    Cuda(usize),
+}
+
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Opens the device.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(number) => Device::new_cuda(number).map_err(|e| {
+                let help = if cfg!(feature = "cuda") {
+                    "check the driver with nvidia-smi, or use --device cpu"
+                } else {
+                    "this fthost was built without CUDA: build it with --features cuda, or use --device cpu"
+                };
+                Error::Usage {
+                    message: format!("device cuda:{number} cannot be used: {}", plain(&e)),
+                    help: Some(help.into()),
+                }
+            }),
+        }
+    }
+}
+
+/// The process's peak resident memory: `VmHWM` of Linux's /proc/self/status; 0 where there is none.
+pub fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|kib| kib.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
+}

@@ -1,0 +1,80 @@
+//! How PEFT's files name the parameters of a model.
+
+use fthost_models::{ModelInfo, SiteKind};
+
+use crate::adapted::{AdaptedModel, ModelParameter, Owner};
+
+/// What stands before every path of a model that PEFT added something inside of.
+pub const TUNED: &str = "base_model.model.";
+/// What stands before the paths of a model that PEFT added nothing inside of, as with prompts and prefixes.
+pub const WRAPPED: &str = "base_model.";
+
+/// The names of one model's parameters.
+pub struct Keys<'a> {
+    info: &'a ModelInfo,
+    /// The layers that PEFT wraps, because something is declared beside them: it moves their own parameters one level down.
+    layers: Vec<&'a str>,
+}
+
+impl<'a> Keys<'a> {
+    /// PEFT's names.
+    pub fn of(model: &'a AdaptedModel) -> Self {
+        let declared = || model.parameters.iter().filter(|p| p.in_model && matches!(p.owner, Owner::Strategy(_)));
+        let below = |name: &str, path: &str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        let sites = model.model.sites().iter().filter(|site| matches!(site.kind, SiteKind::Linear | SiteKind::Conv));
+        let paths = sites.map(|site| site.path.as_str());
+        let layers = paths.filter(|path| declared().any(|p| below(p.parameter.name(), path))).collect();
+        Self { info: model.model.info(), layers }
+    }
+
+    /// The names of fthost's own form, which are the same but that nothing is moved down.
+    pub fn plain(model: &'a AdaptedModel) -> Self {
+        Self { info: model.model.info(), layers: Vec::new() }
+    }
+
+    /// A parameter's name below the root, [`TUNED`] or [`WRAPPED`]; that of one that belongs to no place of the model has no root.
+    pub fn path(&self, p: &ModelParameter) -> String {
+        let name = p.parameter.name();
+        match name.rsplit_once('.') {
+            Some((layer, tensor)) if p.owner == Owner::Base && self.layers.contains(&layer) => {
+                format!("{}{layer}.base_layer.{tensor}", self.info.prefix)
+            }
+            _ => self.plain_path(p),
+        }
+    }
+
+    /// [`path`](Self::path) in a model that nothing wraps.
+    pub fn plain_path(&self, p: &ModelParameter) -> String {
+        let name = p.parameter.name();
+        match p.owner {
+            Owner::Head(_) => head_path(self.info, name),
+            Owner::Strategy(_) if !p.in_model => name.to_owned(),
+            Owner::Strategy(_) | Owner::Base => format!("{}{name}", self.info.prefix),
+        }
+    }
+}
+
+/// The name that a parameter of the only task's head has once the whole model that a run saves is opened again: a layer that the head
+/// brought in place of the model's pooler is the model's own then.
+pub fn reopened(info: &ModelInfo, name: &str) -> String {
+    let path = head_path(info, name);
+    let brought = info.head.hidden.as_ref().is_some_and(|(hidden, _)| hidden.starts_with(&info.prefix));
+    if brought { path.strip_prefix(&info.prefix).unwrap_or(&path).to_owned() } else { name.to_owned() }
+}
+
+/// Hugging Face's path of a head's parameter: a head with two layers calls them `dense` and `out_proj`, one with a single layer
+/// `classifier`, whatever the architecture calls them. Where its own head has two, one with a single layer stands in its token
+/// classification, under that name.
+pub fn head_path(info: &ModelInfo, name: &str) -> String {
+    let (module, tensor) = name.rsplit_once('.').unwrap_or(("", name));
+    let (task, module) = match module.rsplit_once('.') {
+        Some((task, module)) => (format!("{task}."), module),
+        None => (String::new(), module),
+    };
+    let module = match (module, &info.head.hidden) {
+        ("dense", Some((dense, _))) => dense.as_str(),
+        ("out_proj", _) | ("classifier", None) => info.head.output.as_str(),
+        (other, _) => other,
+    };
+    format!("{task}{module}.{tensor}")
+}

@@ -1,0 +1,11 @@
+//! What a run comes to: evaluation, proof, `result.json` and its page, and what is saved to be used elsewhere.
+
+pub mod evaluate;
+pub mod export;
+pub mod inputs;
+pub mod keys;
+pub mod page;
+pub mod plain;
+pub mod predictions;
+pub mod proof;
+pub mod result;

@@ -1,0 +1,234 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use serde_json::json;
+
+use super::*;
+use crate::adapted::PatternMatch;
+use crate::report::metrics;
+use crate::run::results::evaluate::{Evaluation, Outcome};
+use crate::run::results::export::{Exported, Format};
+use crate::run::results::proof::{Pairing, Proof};
+use crate::run::results::result::Parameters;
+use crate::run::setup::plan::{Memory, Share};
+use crate::run::setup::start::{Frozen, Start};
+use crate::run::state::snapshot::Trained;
+
+/// A run that trained a classifier of `labels`, everything named `name`.
+fn summary(name: &str, labels: &[&str]) -> Summary {
+    let classes = labels.len() as u32;
+    let pairs: Vec<(u32, u32)> = (0..classes)
+        .flat_map(|class| (0..classes).map(move |predicted| (class, predicted)))
+        .flat_map(|(class, predicted)| {
+            let n = if class == predicted { 180 - 14 * class } else { (class * 5 + predicted * 3) % 7 };
+            std::iter::repeat_n((class, predicted), n as usize)
+        })
+        .collect();
+    let targets: Vec<u32> = pairs.iter().map(|pair| pair.0).collect();
+    let evaluation = |loss: f64, predictions: Vec<u32>| Evaluation {
+        loss: Some(loss),
+        outcome: Outcome::Classes {
+            metrics: metrics::classes(&targets, &predictions, labels.len()),
+            targets: targets.clone(),
+            predictions,
+            entities: None,
+            counted: None,
+        },
+    };
+    let before = evaluation(2.3071, vec![0; targets.len()]);
+    let after = evaluation(0.2832, pairs.iter().map(|pair| pair.1).collect());
+    let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+    let result = TaskResult::new(&labels, Vec::new(), before.metrics(), None, Some(&after));
+    let plugin = |plugin: &str, hash: &str| PluginUsed {
+        name: format!("{plugin}{name}"),
+        version: "0.1.0".into(),
+        path: format!("target/release/lib{plugin}{name}.so"),
+        sha256: hash.repeat(16),
+    };
+    let share = |owner: &str, tensors, elements| Share { owner: owner.to_owned(), tensors, elements };
+    Summary {
+        watch: None,
+        sequence: Vec::new(),
+        folder: format!("runs/sentiment{name}").into(),
+        tasks: [(format!("sentiment{name}"), result)].into(),
+        train: Trained {
+            seconds: 216.4,
+            steps: 1200,
+            skipped_steps: 0,
+            empty_steps: 0,
+            samples: 38_400,
+            tokens: 1_013_760,
+            loss: 0.1713,
+            peak_rss_bytes: 412_000_000,
+            first_step_seconds: 0.83,
+            parameters_with_gradient: 1.0,
+        },
+        proof: Proof {
+            start: Start { claimed: true, equals_base: true, examples: 8, max_difference: 0.0 },
+            parameters_with_gradient: 1.0,
+            frozen: Frozen { tensors: 101, elements: 22_713_216, unchanged: true },
+            pairing: Pairing { order: "0d".into(), head: "4e".into() },
+        },
+        parameters: Parameters { trainable: 148_614, total: 22_861_830 },
+        plugins: vec![plugin("lora", "3fa9"), plugin("cosine", "c01d"), plugin("classification", "77be")],
+        seed: 42,
+        device: "cpu".into(),
+        precision: "f32".into(),
+        saved: Exported { format: Format::Peft, path: format!("runs/sentiment{name}/adapter").into(), own_heads: None },
+        plan: Plan {
+            model: "bert".into(),
+            matches: ["query", "value", r"encoder\.layer\.[0-5]\..*"]
+                .map(|pattern| PatternMatch { strategy: 0, pattern: format!("{pattern}{name}"), matched: 12 })
+                .into(),
+            trainable: vec![share("lora", 24, 110_592), share("head of sentiment", 4, 38_022)],
+            trainable_parameters: 148_614,
+            total_parameters: 22_861_830,
+            examples: 12_800,
+            tokens: 337_920,
+            episodes: Vec::new(),
+            truncated: 7,
+            steps_per_epoch: 400,
+            steps: 1200,
+            memory: Memory { weights: 180_000_000, training: 2_377_824, activations: 140_000_000, data: 2_703_360 },
+            estimate: None,
+        },
+    }
+}
+
+/// The lines of a run that learns, with noise that is the same each time.
+fn lines(steps: u64) -> Vec<Value> {
+    let mut noise = 1u64;
+    let mut random = move || {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (noise >> 11) as f64 / (1u64 << 53) as f64 - 0.5
+    };
+    let mut lines = vec![
+        json!({"event": "evaluation", "step": 0, "task": "sentiment", "when": "before", "metrics": {"loss": 2.3}}),
+    ];
+    for step in 1..=steps {
+        let part = step as f64 / steps as f64;
+        let lr =
+            2e-4 * if part < 0.1 { part / 0.1 } else { 0.5 + 0.5 * ((part - 0.1) / 0.9 * std::f64::consts::PI).cos() };
+        let loss = 0.15 + 2.1 * (-7.0 * part).exp() + random() * (0.12 + 0.5 * (-4.0 * part).exp());
+        let norm = 0.6 + 2.0 * (-5.0 * part).exp() + random() * 0.5 + if step == steps * 2 / 3 { 6.0 } else { 0.0 };
+        lines.push(json!({
+            "event": "step", "step": step, "epoch": 1, "loss": loss.abs(), "lr": lr, "gradient_norm": norm.abs(),
+            "samples": 32, "tokens": 845, "seconds": step as f64 * 0.18,
+        }));
+        if step % (steps / 12).max(1) == 0 {
+            let accuracy = 0.94 - 0.8 * (-6.0 * part).exp();
+            lines.push(json!({
+                "event": "evaluation", "step": step, "task": "sentiment", "when": "validation",
+                "metrics": {
+                    "accuracy": accuracy,
+                    "macro_f1": accuracy - 0.02 + 0.01 * random(),
+                    "loss": 0.2 + 2.0 * (-6.0 * part).exp(),
+                },
+            }));
+        }
+    }
+    lines
+}
+
+/// Leaves a page to be looked at where `FTHOST_PAGES` names a folder.
+fn leave(name: &str, text: &str) {
+    if let Some(folder) = std::env::var_os("FTHOST_PAGES") {
+        std::fs::write(std::path::Path::new(&folder).join(name), text).unwrap();
+    }
+}
+
+const EMOTIONS: [&str; 6] = ["anger", "fear", "joy", "love", "sadness", "surprise"];
+
+#[test]
+fn a_page_says_what_a_run_came_to() {
+    let text = page(&summary("", &EMOTIONS), &lines(1200));
+    leave("page.html", &text);
+    for said in [
+        "<title>sentiment · fthost</title>",
+        "<strong>90.06 %</strong><span class=\"more\">20.39 % before training</span>",
+        "3 min 36 s",
+        "4,685",
+        "412 MB",
+        "148,614 of 22,861,830 parameters",
+        "Training loss",
+        "</i>validation</span>",
+        "Learning rate",
+        "Gradient norm",
+        "Classification report",
+        "Confusion matrix",
+        "encoder\\.layer\\.[0-5]\\..*",
+        "head of sentiment",
+        "7 texts cut",
+        &"77be".repeat(16),
+        "runs/sentiment/adapter",
+        "<dd>42</dd>",
+    ] {
+        assert!(text.contains(said), "{said} is missing");
+    }
+    assert_eq!(text.matches("<svg").count(), 4);
+}
+
+#[test]
+fn a_page_loads_nothing() {
+    let text = page(&summary("", &EMOTIONS), &lines(100));
+    for loads in ["http:", "https:", "src=", "href=", "url(", "@import", "<script", "<link"] {
+        assert!(!text.contains(loads), "{loads}");
+    }
+}
+
+#[test]
+fn names_are_text_and_never_markup() {
+    const NAME: &str = "</style></title><script>alert(\"&'</script>";
+    let text = page(
+        &summary(NAME, &["a", NAME, "<b>", "\" onload=\"x"]),
+        &[
+            json!({"event": "evaluation", "step": 1, "task": NAME, "when": "validation", "metrics": {NAME: 0.5}}),
+            json!({"event": "evaluation", "step": 1, "task": "other", "when": "validation", "metrics": {NAME: 0.5}}),
+        ],
+    );
+    assert!(text.contains("&lt;script&gt;alert(&quot;&amp;'&lt;/script&gt;"), "{text}");
+    assert!(!text.contains("<script") && !text.contains("<b>\"") && !text.contains("\" onload"), "{text}");
+    assert_eq!(
+        (text.matches("</style>").count(), text.matches("</title>").count()),
+        (1, 1 + text.matches("<g class=\"spot\">").count())
+    );
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_said_and_break_nothing() {
+    let mut summary = summary("", &["no", "yes"]);
+    for result in summary.tasks.values_mut() {
+        result.metrics = [("pearson", f64::NAN), ("loss", f64::INFINITY)].map(|(k, v)| (k.to_owned(), v)).into();
+        result.before = [("pearson", 0.5), ("loss", f64::NEG_INFINITY)].map(|(k, v)| (k.to_owned(), v)).into();
+        result.report = None;
+        result.confusion.clear();
+    }
+    summary.train = Trained { loss: f64::NAN, ..Trained::default() };
+    summary.parameters = Parameters { trainable: 0, total: 0 };
+    summary.plan.trainable_parameters = 0;
+    summary.plan.memory = Memory { weights: 0, training: 0, activations: 0, data: 0 };
+    let lines: Vec<Value> = (1..10)
+        .map(|step| json!({"event": "step", "step": step, "loss": f64::NAN, "lr": 1e308, "gradient_norm": -1e308}))
+        .collect();
+    let text = page(&summary, &lines);
+    assert!(text.contains("not a number") && text.contains("∞"), "{text}");
+    assert!(!text.contains("NaN") && !text.contains("inf\"") && !text.contains("inf "), "{text}");
+}
+
+#[test]
+fn a_run_without_tests_plugins_or_steps_has_a_page() {
+    let mut summary = summary("", &[]);
+    summary.tasks = [("t".to_owned(), TaskResult::default())].into();
+    summary.plugins.clear();
+    summary.plan.matches.clear();
+    summary.folder = "/".into();
+    let text = page(&summary, &[]);
+    assert!(text.contains("<h1>/</h1>") && text.contains("The task has no test data."), "{text}");
+    assert!(!text.contains("<svg"), "{text}");
+}
+
+#[test]
+fn the_page_of_a_long_run_stays_small() {
+    let text = page(&summary("", &EMOTIONS), &lines(100_000));
+    leave("long.html", &text);
+    assert!(text.len() < 300_000, "{} bytes", text.len());
+}

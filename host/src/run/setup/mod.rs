@@ -1,0 +1,216 @@
+//! From a run file to everything that a run needs: plugins opened, model and data loaded, strategies and heads attached.
+
+pub mod demo;
+mod digests;
+pub mod methods;
+pub mod model;
+pub mod phase;
+pub mod plan;
+mod reach;
+pub mod start;
+pub mod task;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use fthost_autograd::Precision;
+use fthost_models::Read;
+use fthost_plugin_api::{Event, MethodKind, Sampling, TargetKind};
+
+use crate::adapted::{AdaptedModel, Owner};
+use crate::data::{self, Dataset};
+use crate::kernels;
+use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
+use crate::run::file::{RegularizerTable, RunFile, Validation};
+use crate::run::machine::DeviceChoice;
+use crate::run::pass::read_of;
+use crate::run::state::identity::{Identity, PluginUsed};
+use crate::run::state::snapshot;
+use crate::{Error, Result};
+use methods::{attach_strategies, open_methods};
+use model::{load_model, tokenizer_file};
+use phase::Phase;
+use plan::{Plan, Schedule};
+use start::{Checksums, Start};
+use task::{Task, TaskData};
+
+/// Everything that a training needs.
+pub(in crate::run) struct Setup {
+    /// The run file, with the strategies that the command line's plugins chose.
+    pub(in crate::run) file: RunFile,
+    pub(in crate::run) library: Library,
+    pub(in crate::run) model: AdaptedModel,
+    pub(in crate::run) tasks: Vec<Task>,
+    pub(in crate::run) phases: Vec<Phase>,
+    pub(in crate::run) strategies: Vec<StrategyInstance>,
+    pub(in crate::run) regularizers: Vec<RegularizerInstance>,
+    pub(in crate::run) scheduler: SchedulerInstance,
+    pub(in crate::run) precision: Precision,
+    /// How the model with its strategies starts.
+    pub(in crate::run) start: Start,
+    /// Of the base parameters as they were loaded.
+    pub(in crate::run) checksums: Checksums,
+}
+
+pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
+    // Plugins first: a wrong option must not wait for a model to load.
+    let (file, mut library) = open_methods(file, plugins)?;
+    let mut model = load_model(&file, device.open()?)?;
+    let precision: Precision = file.train.precision.into();
+    // Prompts shorten what fits: texts are read once strategies have attached. What the base model makes of the first is kept.
+    let first = |model: &AdaptedModel| task::first_examples(&file, &file.tasks[0], model, start::EXAMPLES);
+    // Reading a tokenizer takes one core: the others pack meanwhile.
+    let (checksums, examples) = rayon::join(|| Checksums::prepare(&model, precision), || first(&model));
+    let (checksums, examples) = (checksums?, examples?);
+    let mut base = start::features(&model, &examples, precision)?;
+    let strategies = attach_strategies(&file, &mut library, &mut model)?;
+    let mut claims = Vec::new();
+    for (method, strategy) in file.strategies.iter().zip(&strategies) {
+        claims.push((method.plugin.clone(), strategy.starts_at_base()?));
+    }
+    let fitting = first(&model)?;
+    if fitting.total_tokens() < examples.total_tokens() {
+        base = start::features(&load_model(&file, model.device.clone())?, &fitting, precision)?;
+    }
+    let start = Start::compare(&base, &start::features(&model, &fitting, precision)?, &claims)?;
+
+    let data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
+    let mut tasks = Vec::new();
+    for (i, data) in data.into_iter().enumerate() {
+        tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
+    }
+    freeze_unread(&model, &tasks);
+    let samplers: Vec<_> = tasks.iter().map(|task| task.sampler(&file.train, file.train.accumulate)).collect();
+    let phases = Phase::all(&file.train, &samplers);
+    let regularizers = attach_regularizers(&file, &tasks, &mut library, &mut model)?;
+    let schedule = &file.schedule;
+    let scheduler = SchedulerInstance::create(
+        &library.find(MethodKind::Scheduler, &schedule.plugin)?.0,
+        &schedule.plugin,
+        &schedule.config,
+    )
+    .map_err(|error| file.at_method(schedule, error))?;
+    reach::check(&file, &tasks, &phases, &scheduler)?;
+    Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
+}
+
+/// What no head's features pass cannot learn: a pooler, where heads read every token.
+fn freeze_unread(model: &AdaptedModel, tasks: &[Task]) {
+    let base = model.trainable().filter(|p| p.owner == Owner::Base);
+    let reads: Vec<Read> = tasks.iter().map(|task| read_of(task.spec.features)).collect();
+    let unread = base.filter(|p| !reads.iter().any(|&read| model.model.passes(read, p.parameter.name())));
+    unread.for_each(|p| p.parameter.set_trainable(false));
+}
+
+fn attach_regularizers(
+    file: &RunFile,
+    tasks: &[Task],
+    library: &mut Library,
+    model: &mut AdaptedModel,
+) -> Result<Vec<RegularizerInstance>> {
+    let mut regularizers = Vec::new();
+    for RegularizerTable { method, state } in &file.regularizers {
+        let plugin = library.find(MethodKind::Regularizer, &method.plugin)?.0;
+        let regularizer = RegularizerInstance::create(&plugin, &method.plugin, &method.config);
+        let mut regularizer = regularizer.map_err(|error| file.at_method(method, error))?;
+        regularizer.attach(model).map_err(|error| file.at_method(method, error))?;
+        if regularizer.needs_reference()? && (file.tasks.len() == 1 || file.joint()) {
+            let error = Error::plugin(format!(
+                "the regularizer {} holds what the heads of earlier tasks say, and no task comes before another",
+                method.plugin
+            ));
+            let help = "give several [[task]] and train.tasks = \"sequence\", or choose another regularizer";
+            return Err(file.at_method(method, error.with_help(help)));
+        }
+        let unfit = tasks.iter().find_map(|task| match (task.spec.targets, task.spec.sampling) {
+            (TargetKind::TokenClass, _) => Some((task, "says something of each token")),
+            (_, Sampling::Episodes { .. }) => Some((task, "gives embeddings")),
+            _ => None,
+        });
+        if let (true, Some((task, says))) = (regularizer.needs_reference()?, unfit) {
+            let error = Error::plugin(format!(
+                "the regularizer {} holds what a head says of each example, and that of the task {} {says}",
+                method.plugin, task.name
+            ));
+            return Err(file.at_method(method, error.with_help("choose another regularizer")));
+        }
+        if let Some(folder) = state {
+            snapshot::load_earlier(folder, &method.plugin, &mut regularizer).map_err(|error| {
+                let at = format!("{}.state", method.path);
+                file.error_at(&at, error.to_string(), "of this run", None)
+            })?;
+        }
+        regularizers.push(regularizer);
+    }
+    Ok(regularizers)
+}
+
+impl Setup {
+    /// Tells the strategies what a run begins with: what they refuse then, a plan says too.
+    pub(super) fn tell_beginning(&mut self) -> Result<()> {
+        let Self { file, model, tasks, phases, strategies, .. } = self;
+        let Some(phase) = phases.first() else { return Ok(()) };
+        let task = phase.tasks().next().map(|task| tasks[task].name.clone()).unwrap_or_default();
+        let events = [
+            Event::TaskBegin { task },
+            Event::EpochBegin { epoch: 0, epochs: phase.epochs() },
+            Event::StepBegin { step: 0, total_steps: phase.steps() },
+        ];
+        for event in &events {
+            for (i, (strategy, method)) in strategies.iter_mut().zip(&file.strategies).enumerate() {
+                strategy.event(event, model, i).map_err(|error| file.at_option(method, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the run will do.
+    pub(in crate::run) fn plan(&self) -> Plan {
+        let settings = &self.file.train;
+        let schedule = Schedule {
+            strategies: self.file.strategies.iter().map(|method| method.plugin.clone()).collect(),
+            tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
+            steps_per_epoch: self.phases.iter().map(Phase::steps_per_epoch).sum(),
+            steps: self.phases.iter().map(Phase::steps).sum(),
+            batch_size: self.tasks.iter().map(|task| task.pass_size(settings)).max().unwrap_or_default(),
+            episodes: self
+                .tasks
+                .iter()
+                .filter_map(|task| Some((task.name.clone(), task.episodes.as_ref()?.shape)))
+                .collect(),
+            moments: settings.optimizer.moments(),
+            threads: rayon::current_num_threads(),
+        };
+        let data: Vec<&Dataset> = self.tasks.iter().map(|task| &task.train).collect();
+        Plan::new(&self.model, &data, &schedule)
+    }
+
+    /// What the run's numbers follow from.
+    pub(in crate::run) fn identity(&self, device: DeviceChoice) -> Result<Identity> {
+        let mut paths: Vec<PathBuf> = tokenizer_file(&self.file, &self.model).into_iter().collect();
+        let settings = paths.iter().map(|path| path.with_file_name(data::TOKENIZER_SETTINGS));
+        paths.extend(settings.filter(|path| path.is_file()).collect::<Vec<_>>());
+        let earlier = self.file.regularizers.iter().filter_map(|table| table.state.as_deref());
+        paths.extend(earlier.map(|folder| folder.join(snapshot::FINAL)));
+        for task in &self.file.tasks {
+            paths.push(task.train.clone());
+            paths.extend(task.test.clone());
+            if let Some(Validation::File(path)) = &task.validation {
+                paths.push(path.clone());
+            }
+        }
+        let mut files = BTreeMap::new();
+        for path in paths {
+            files.insert(path.display().to_string(), data::fingerprint(&path)?);
+        }
+        Ok(Identity {
+            fthost: env!("CARGO_PKG_VERSION").into(),
+            run_file: self.file.to_toml(),
+            plugins: self.library.plugins().iter().map(PluginUsed::from).collect(),
+            model: self.checksums.digest(),
+            files,
+            device: device.to_string(),
+            kernels: if device == DeviceChoice::Cpu { kernels::of(self.precision) } else { String::new() },
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! The pretrained model that the run file names, and its tokenizer.
+
+use std::path::PathBuf;
+
+use fthost_autograd::Device;
+use fthost_models::{Encoder, Modality};
+
+use super::demo;
+use crate::adapted::AdaptedModel;
+use crate::data::Tokenizer;
+use crate::run::file::{RunFile, TaskTable};
+use crate::{Error, Result};
+
+/// The model that the run file names, nothing attached.
+pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<AdaptedModel> {
+    if !file.model.is_demo() && !file.model.path.is_dir() {
+        let message = format!("there is no folder {}", file.model.path.display());
+        let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
+        return Err(file.error_at("model.path", message, "named here", Some(help.into())));
+    }
+    let encoder = if file.model.is_demo() {
+        Encoder::from_parts(demo::CONFIG, demo::WEIGHTS, &device)?
+    } else if file.model.random() {
+        let path = file.model.path.join("config.json");
+        let config = std::fs::read_to_string(&path).map_err(Error::io(format!("cannot read {}", path.display())))?;
+        Encoder::random(&config, file.train.seed, &device)?
+    } else {
+        Encoder::open(&file.model.path, &device)?
+    };
+    let mut model = AdaptedModel::new(Box::new(encoder), device, file.train.seed);
+    model.tasks = file.tasks.len();
+    if let Some(path) = tokenizer_file(file, &model) {
+        // Read when a plugin asks: few do.
+        model.tokenize = Some(Box::new(move |text| Tokenizer::load(&path, usize::MAX)?.ids(text)));
+    }
+    Ok(model)
+}
+
+/// The tokenizer of a model that reads text.
+pub(in crate::run) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Option<PathBuf> {
+    let text = matches!(model.model.info().modality, Modality::Text { .. });
+    text.then(|| file.model.path.join("tokenizer.json"))
+}
+
+/// The tokenizer with a task's longest text, which leaves room for the prompts of the strategies that have attached.
+pub(in crate::run) fn tokenizer(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<Tokenizer>> {
+    match (model.model.info().modality, tokenizer_file(file, model)) {
+        (Modality::Text { max_tokens, .. }, Some(path)) => {
+            let room = model.model.longest_sequence()?.unwrap_or(max_tokens);
+            let tokenizer = Tokenizer::load(&path, task.max_tokens.min(room));
+            tokenizer.map(Some).map_err(|error| match error {
+                Error::Usage { .. } if room < task.max_tokens.min(max_tokens) => {
+                    let taken = max_tokens - room;
+                    let message = format!(
+                        "prompts and prefixes take {taken} of the model's {max_tokens} positions, which leaves no room for a text"
+                    );
+                    Error::usage(message).with_help("give these strategies fewer tokens")
+                }
+                error => file.at_task(task, "max_tokens", error),
+            })
+        }
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,54 @@
+//! Lines of `metrics.jsonl` and of `--json`: what a machine reads of a run.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// Why a step was left out in which no example counts in the loss.
+pub const NO_WEIGHT: &str = "no weight";
+
+/// One line.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Line<'a> {
+    /// An optimizer step is over.
+    Step {
+        /// Counted from 1.
+        step: u64,
+        /// The task that the batch is of, where there are several.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        task: Option<&'a str>,
+        /// Counted from 1, in the phase.
+        epoch: u64,
+        /// Mean loss of the batch, penalties left out.
+        loss: f64,
+        /// Regularizers' penalties.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        penalty: Option<f64>,
+        /// Learning rate of a group with factor 1.
+        lr: f64,
+        /// Global norm of the gradients before clipping.
+        gradient_norm: f64,
+        /// Examples of the batch.
+        samples: usize,
+        /// Tokens of the batch.
+        tokens: usize,
+        /// Seconds since the first step began.
+        seconds: f64,
+        /// Why the step changed no parameter, where it did not: `overflow` of the gradients in `f16`, or [`NO_WEIGHT`], where no example
+        /// counts in the loss, which is 0 then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        left_out: Option<&'static str>,
+    },
+    /// An evaluation is over.
+    Evaluation {
+        /// Steps taken so far.
+        step: u64,
+        /// The task.
+        task: &'a str,
+        /// `before` or `after` training, `validation`, or `after TASK` where tasks train in sequence.
+        when: &'a str,
+        /// Names and values.
+        metrics: &'a BTreeMap<String, f64>,
+    },
+}

@@ -1,0 +1,215 @@
+//! The gradients of one batch: micro-batches over the cores.
+//!
+//! Each thread takes micro-batches one after the other through the whole network, forward and backward, on a tape of its
+//! own; what is summed is only the gradients of what trains. The split and the order of summing depend on the batch alone,
+//! so the bits are the same at any number of threads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use fthost_autograd::{Dropout, Gradients, Tape, TapeOptions};
+use fthost_plugin_api::LossScope;
+
+use super::reference::Holding;
+use crate::cores;
+use crate::data::split_micro_batches;
+use crate::run::pass::{Pass, episode_shape, read_of, scalar};
+use crate::{Error, Result};
+
+/// What one batch gave.
+#[derive(Debug, Default)]
+pub struct BatchGradients {
+    /// Gradients of the *sum* of the batch's loss terms; divide by `weight`.
+    pub gradients: Gradients,
+    /// The sum of the loss terms.
+    pub loss: f64,
+    /// The sum of the penalties on what earlier heads say, over the examples.
+    pub penalty: f64,
+    /// The sum of the terms' weights.
+    pub weight: f64,
+}
+
+impl BatchGradients {
+    /// Adds another batch's. The order of calls decides the last bits; `parallel` is that of [`Gradients::accumulate`].
+    pub fn add(&mut self, other: Self, parallel: bool) -> Result<()> {
+        self.gradients.accumulate(other.gradients, parallel)?;
+        self.loss += other.loss;
+        self.penalty += other.penalty;
+        self.weight += other.weight;
+        Ok(())
+    }
+}
+
+/// Where a training pass draws its dropout masks from.
+#[derive(Clone, Copy, Debug)]
+pub struct DropoutKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// The optimizer step.
+    pub step: u64,
+    /// The place of the batch's first example among those of the step.
+    pub first: u64,
+}
+
+impl Pass<'_> {
+    /// Loss and gradients of the examples `rows` of one batch, with penalties on what earlier heads say of them. `dropout` is `None`
+    /// where the run switched it off.
+    pub fn gradients(
+        &self,
+        rows: &[u32],
+        dropout: Option<DropoutKey>,
+        loss_scale: f64,
+        holding: Option<&Holding<'_>>,
+    ) -> Result<BatchGradients> {
+        let lengths: Vec<usize> = rows.iter().map(|&row| self.data.tokens(row)).collect::<Result<_>>()?;
+        let on_cpu = self.model.device.is_cpu();
+        // A loss over the whole batch, and a device with parallelism of its own, take the batch in one piece.
+        let whole = self.spec.scope == LossScope::Batch || !on_cpu;
+        let micro_batches =
+            if whole { vec![(0..rows.len()).collect::<Vec<_>>()] } else { split_micro_batches(&lengths) };
+
+        let parallel_ops = micro_batches.len() == 1;
+        let one = |places: &[usize]| -> Result<BatchGradients> {
+            let tape = Tape::new(TapeOptions {
+                precision: self.precision,
+                recording: true,
+                parallel_ops,
+                dropout: dropout.map(|key| Dropout {
+                    seed: key.seed,
+                    step: key.step,
+                    examples: places.iter().map(|&place| key.first + place as u64).collect(),
+                }),
+            });
+            let rows: Vec<u32> = places.iter().map(|&place| rows[place]).collect();
+            let read = read_of(self.spec.features);
+            let features = self.features(&tape, &rows, read)?;
+            let outputs = self.head_outputs(&tape, &features)?;
+            let targets = self.data.targets(&rows, &self.model.device)?;
+            let support: Vec<u8> = match episode_shape(self.spec) {
+                Some(shape) => places.iter().map(|&place| u8::from(shape.supports(place))).collect(),
+                None => Vec::new(),
+            };
+            let (sum, weight) = self.head.loss(&tape, &outputs, &targets, &support)?;
+            let loss = scalar(&sum)?;
+            let held = match holding {
+                Some(holding) => holding
+                    .penalty(&tape, self.model, &rows, &features, read, |read| self.features(&tape, &rows, read))?,
+                None => None,
+            };
+            let penalty = held.as_ref().map_or(Ok(0.0), scalar)?;
+            let factor = loss_scale * holding.map_or(1.0, |holding| holding.factor);
+            let mut seeds = Vec::new();
+            for (value, factor) in std::iter::once((sum, loss_scale)).chain(held.map(|held| (held, factor))) {
+                let seed = value.tensor().ones_like()?.affine(factor, 0.0)?;
+                seeds.push((value, seed));
+            }
+            Ok(BatchGradients { gradients: tape.backward_from(seeds)?, loss, penalty, weight })
+        };
+        if micro_batches.len() == 1 {
+            return one(&micro_batches[0]);
+        }
+
+        let next = AtomicUsize::new(0);
+        let sum = OrderedSum::default();
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        cores::on_each(micro_batches.len(), || {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(places) = micro_batches.get(i) else { break };
+                let add = |total: &mut BatchGradients, part| total.add(part, false);
+                let outcome = one(places).and_then(|part| sum.add(i, part, add));
+                if let Err(error) = outcome {
+                    lock(&failure).get_or_insert(error);
+                    next.store(micro_batches.len(), Ordering::Relaxed);
+                    break;
+                }
+            }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        Ok(sum.into_total())
+    }
+}
+
+/// Adds parts in the order of their numbers, whichever is ready first.
+///
+/// The lock guards the parts and is never held while one is added: a thread of the pool that waits for work of the pool may take up
+/// another task that adds here.
+struct OrderedSum<T>(Mutex<Parts<T>>);
+
+struct Parts<T> {
+    /// The sum of the parts before `next`; away while a thread adds to it.
+    total: Option<T>,
+    next: usize,
+    waiting: BTreeMap<usize, T>,
+}
+
+impl<T: Default> Default for OrderedSum<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Parts { total: Some(T::default()), next: 0, waiting: BTreeMap::new() }))
+    }
+}
+
+impl<T: Default> OrderedSum<T> {
+    /// Adds this part, or leaves it to who is adding those before it; then those that have waited for it.
+    fn add(&self, number: usize, part: T, add: impl Fn(&mut T, T) -> Result<()>) -> Result<()> {
+        let mut parts = lock(&self.0);
+        parts.waiting.insert(number, part);
+        loop {
+            let Some(mut total) = parts.total.take() else { return Ok(()) };
+            let next = parts.next;
+            let Some(part) = parts.waiting.remove(&next) else {
+                parts.total = Some(total);
+                return Ok(());
+            };
+            drop(parts);
+            add(&mut total, part)?;
+            parts = lock(&self.0);
+            parts.total = Some(total);
+            parts.next += 1;
+        }
+    }
+
+    fn into_total(self) -> T {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).total.unwrap_or_default()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_adds_may_take_up_another_part() {
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            // The only thread takes up the other parts, the last first, in the midst of adding this one.
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+            let sum = OrderedSum::<Vec<usize>>::default();
+            let add = |total: &mut Vec<usize>, part: Vec<usize>| {
+                while rayon::yield_now() == Some(rayon::Yield::Executed) {}
+                total.extend(part);
+                Ok(())
+            };
+            pool.scope(|scope| {
+                for i in (0..4).rev() {
+                    let (sum, add) = (&sum, &add);
+                    scope.spawn(move |_| sum.add(i, vec![i], add).unwrap());
+                }
+            });
+            ended.send(sum.into_total()).unwrap();
+        });
+        let found = end.recv_timeout(Duration::from_secs(30)).expect("a thread waits for itself");
+        assert_eq!(found, [0, 1, 2, 3]);
+    }
+}

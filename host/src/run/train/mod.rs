@@ -1,0 +1,380 @@
+//! The training loop, from the first step to the last.
+
+pub mod example_gradients;
+pub mod gradients;
+pub mod interrupt;
+pub mod reference;
+pub mod step;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use fthost_autograd::optim;
+use fthost_plugin_api::{Evaluation, Event, Progress};
+
+use crate::adapted::AdaptedModel;
+use crate::plugin::{State, Stateful, StrategyInstance};
+use crate::report::metrics::higher_is_better;
+use crate::report::progress::{StepReport, TrainProgress};
+use crate::run::results::evaluate::evaluate;
+use crate::run::setup::phase::{Batch, Phase};
+use crate::run::setup::task::Task;
+use crate::run::state::checkpoint::{Checkpoints, Found};
+use crate::run::state::folder::RunFolder;
+use crate::run::state::identity::Identity;
+use crate::run::state::log::Line;
+use crate::run::state::snapshot::{self, After, Parts, TrainState};
+use crate::run::state::watch::Watch;
+use crate::{Error, Result};
+use example_gradients::TaskExamples;
+use interrupt::Interrupt;
+use reference::Reference;
+use step::{Learner, Step, Update};
+use watch::Mean;
+
+/// Everything that takes part in the training.
+pub struct Trainer<'a> {
+    /// What learns.
+    pub learner: Learner<'a>,
+    /// The strategies, in order.
+    pub strategies: &'a mut [StrategyInstance],
+    /// The schedule's state before the first step: each phase begins with it.
+    pub fresh_schedule: State,
+    /// What trains one after the other.
+    pub phases: &'a [Phase],
+    /// Where checkpoints go.
+    pub checkpoints: &'a Checkpoints,
+    /// What the run's numbers follow from.
+    pub identity: &'a Identity,
+    /// The pretrained model, read again.
+    pub pretrained: &'a dyn Fn() -> Result<AdaptedModel>,
+    /// Whether the user wants to stop.
+    pub interrupt: &'a Interrupt,
+    /// When the process began, for the time to the first step.
+    pub started: Instant,
+}
+
+impl Trainer<'_> {
+    /// Trains from where `state` stands to the end, phase after phase. Every step is logged to the run folder.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where the user stops it, with a checkpoint written; whatever else ends it.
+    pub fn train(
+        &mut self,
+        mut state: TrainState,
+        folder: &mut RunFolder,
+        progress: &TrainProgress,
+    ) -> Result<TrainState> {
+        let mut watch = Stopwatch::start(state.trained.seconds);
+        while let Some(phase) = self.phases.get(state.phase.number) {
+            if state.phase_steps() == 0 {
+                self.begin(phase, &mut state, folder.path())?;
+            } else if let Some(task) = self.held_in(phase)? {
+                self.learner.reference = Reference::read(folder.path(), task, self.learner.tasks)?;
+            }
+            self.run(phase, &mut state, &mut watch, folder, progress)?;
+            watch.pause(|| self.end(phase, &mut state, folder, progress))?;
+        }
+        folder.flush()?;
+        state.trained.seconds = watch.seconds();
+        Ok(state)
+    }
+
+    /// A phase begins: optimizer and schedule begin anew, as they would in a run of its own.
+    fn begin(&mut self, phase: &Phase, state: &mut TrainState, run: &Path) -> Result<()> {
+        if state.phase.number > 0 {
+            *self.learner.optimizer = optim::Optimizer::new(self.learner.optimizer.method());
+            self.learner.scheduler.load(&self.fresh_schedule)?;
+        }
+        state.watch = watch::of_phase(phase, self.learner.tasks, self.learner.settings);
+        if let Some(task) = self.held_in(phase)? {
+            let pass = |earlier: usize| self.learner.pass(earlier, &self.learner.tasks[task].train);
+            self.learner.reference = Reference::record(run, task, self.learner.tasks, pass)?;
+        }
+        phase
+            .tasks()
+            .try_for_each(|task| self.tell(&Event::TaskBegin { task: self.learner.tasks[task].name.clone() }, task))
+    }
+
+    /// The task of a phase after the first, where a regularizer holds what earlier heads say of its examples.
+    fn held_in(&self, phase: &Phase) -> Result<Option<usize>> {
+        for regularizer in self.learner.regularizers.iter() {
+            if self.phases.len() > 1 && regularizer.needs_reference()? {
+                return Ok(phase.tasks().next().filter(|&task| task > 0));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A phase is over: its best model is put back, everyone is told, and where further tasks follow in sequence, all are tested.
+    fn end(
+        &mut self,
+        phase: &Phase,
+        state: &mut TrainState,
+        folder: &mut RunFolder,
+        progress: &TrainProgress,
+    ) -> Result<()> {
+        let step = state.trained.steps;
+        // Also where the last step was the best: since then everyone has heard of its evaluation, and may have changed something.
+        if let Some(best) = state.watch.as_ref().and_then(|watch| watch.best) {
+            let Found { header, tensors, .. } = self.checkpoints.best(best.step)?;
+            let pretrained = self.pretrained;
+            self.parts().restore_best(&header, &tensors, pretrained)?;
+        }
+        // Of all tasks, because what the others' heads predict by has changed with the encoder. Nothing moves from here to their tests.
+        (0..self.learner.tasks.len()).try_for_each(|task| self.learner.fit(task))?;
+        phase
+            .tasks()
+            .try_for_each(|task| self.tell(&Event::TaskEnd { task: self.learner.tasks[task].name.clone() }, task))?;
+        // What the last phase comes to is the run's own result.
+        if state.phase.number + 1 < self.phases.len() {
+            let ended = phase.tasks().next().map_or("", |task| self.learner.tasks[task].name.as_str());
+            let mut after = After { task: ended.to_owned(), metrics: BTreeMap::new() };
+            for (i, task) in self.learner.tasks.iter().enumerate() {
+                let Some(test) = &task.test else { continue };
+                progress.say(&format!("testing {} after {ended}", task.name));
+                let metrics = evaluate(&self.learner.pass(i, test), &|_| {})?.metrics();
+                folder.log(&Line::Evaluation {
+                    step,
+                    task: &task.name,
+                    when: &format!("after {ended}"),
+                    metrics: &metrics,
+                })?;
+                after.metrics.insert(task.name.clone(), metrics);
+            }
+            state.sequence.push(after);
+        }
+        state.end_phase();
+        Ok(())
+    }
+
+    /// The steps of a phase, from where it stands to its end, or until the monitored metric has not been better for too long.
+    fn run(
+        &mut self,
+        phase: &Phase,
+        state: &mut TrainState,
+        watch: &mut Stopwatch,
+        folder: &mut RunFolder,
+        progress: &TrainProgress,
+    ) -> Result<()> {
+        let (steps_per_epoch, total_steps) = (phase.steps_per_epoch(), phase.steps());
+        let epochs = phase.epochs();
+        let last_phase = state.phase.number + 1 == self.phases.len();
+        let mut batches = None;
+        while state.phase_steps() < total_steps && !state.watch.as_ref().is_some_and(Watch::stops) {
+            let step = state.phase_steps();
+            let (epoch, place) = (step / steps_per_epoch, step % steps_per_epoch);
+            if place == 0 {
+                state.epoch_loss = (0.0, 0);
+                self.tell_all(phase, &Event::EpochBegin { epoch, epochs })?;
+            }
+            let rest = batches.get_or_insert_with(|| phase.epoch_from(epoch, place));
+            let Some(batch) = rest.next() else { return Err(Error::run("an epoch has fewer batches than it should")) };
+
+            self.tell_all(phase, &Event::StepBegin { step, total_steps })?;
+            let now = Progress { step, total_steps, steps_per_epoch };
+            let Step { loss, penalty, gradient_norm, lr, update } = self.learner.step(&batch, &now, state)?;
+            if update == Update::NotFinite {
+                return Err(self.not_finite(state.trained.steps, loss, gradient_norm));
+            }
+            if update == Update::Empty && state.trained.empty_steps == 0 {
+                tracing::warn!(
+                    "step {}: no example of the batch counts in the loss, so there is nothing to learn; such steps are left out",
+                    state.trained.steps + 1
+                );
+            }
+            let Batch { task, rows, .. } = &batch;
+            let data = &self.learner.tasks[*task].train;
+            let tokens = rows.iter().map(|&row| data.tokens(row)).sum::<Result<usize>>()?;
+            state.trained.steps += 1;
+            state.trained.skipped_steps += u64::from(update == Update::Skipped);
+            state.trained.empty_steps += u64::from(update == Update::Empty);
+            state.trained.samples += rows.len() as u64;
+            state.trained.tokens += tokens as u64;
+            if update == Update::Taken {
+                state.epoch_loss = (state.epoch_loss.0 + loss, state.epoch_loss.1 + 1);
+            }
+            if state.trained.steps == 1 {
+                state.trained.first_step_seconds = self.started.elapsed().as_secs_f64();
+            }
+            self.tell_all(phase, &Event::StepEnd { step, total_steps, loss })?;
+            folder.log(&Line::Step {
+                step: state.trained.steps,
+                task: (self.learner.tasks.len() > 1).then_some(self.learner.tasks[*task].name.as_str()),
+                epoch: epoch + 1,
+                loss,
+                penalty,
+                lr,
+                gradient_norm,
+                samples: rows.len(),
+                tokens,
+                seconds: watch.seconds(),
+                left_out: update.left_out(),
+            })?;
+            let loss = (update != Update::Empty).then_some(loss);
+            progress.step(&StepReport { loss, lr, samples: rows.len(), tokens });
+
+            let phase_ends = step + 1 == total_steps;
+            let epoch_ends = place + 1 == steps_per_epoch || phase_ends;
+            if epoch_ends {
+                self.tell_all(phase, &Event::EpochEnd { epoch, epochs })?;
+                batches = None;
+            }
+            if self.learner.settings.evaluate_steps.map_or(epoch_ends, |every| (step + 1).is_multiple_of(every)) {
+                watch.pause(|| self.validate(phase, state, &now, folder, progress))?;
+            }
+            let due = self.learner.settings.checkpoint_steps.is_some_and(|every| (step + 1).is_multiple_of(every));
+            let interrupted = self.interrupt.came();
+            if due || epoch_ends || interrupted {
+                state.trained.seconds = watch.seconds();
+                state.trained.loss = state.epoch_loss.0 / state.epoch_loss.1.max(1) as f64;
+                self.write_checkpoint(state, folder)?;
+            }
+            if interrupted && !(phase_ends && last_phase) {
+                let all: u64 = self.phases.iter().map(Phase::steps).sum();
+                return Err(interrupted_after(state.trained.steps, all));
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluates the validation examples of the phase's tasks, tells everyone, and keeps the best model.
+    fn validate(
+        &mut self,
+        phase: &Phase,
+        state: &mut TrainState,
+        now: &Progress,
+        folder: &mut RunFolder,
+        progress: &TrainProgress,
+    ) -> Result<()> {
+        let Some(watch) = &mut state.watch else { return Ok(()) };
+        let step = state.trained.steps;
+        let (mut seen, mut found) = (Mean::default(), Vec::new());
+        for i in phase.tasks() {
+            if self.learner.tasks[i].validation.is_some() {
+                self.learner.fit(i)?;
+            }
+            let task = &self.learner.tasks[i];
+            let Some(data) = &task.validation else { continue };
+            let metrics = evaluate(&self.learner.pass(i, data), &|_| {})?.metrics();
+            folder.log(&Line::Evaluation { step, task: &task.name, when: "validation", metrics: &metrics })?;
+            if let Some(metric) = &task.monitor {
+                let value = metrics.get(metric).ok_or_else(|| not_measured(&task.name, metric))?;
+                seen.add(*value, task.weight);
+            }
+            found.push((i, metrics));
+        }
+        let value = seen.value();
+        let task = if let [(i, _)] = found.as_slice() { self.learner.tasks[*i].name.as_str() } else { "" };
+        let (metric, higher_is_better) = (watch.metric.as_str(), higher_is_better(&watch.metric));
+        self.learner.scheduler.on_evaluation(now, &Evaluation { value, metric, higher_is_better, task })?;
+        let better = watch.see(step, value);
+        if better {
+            let (changed, tensors) = self.parts().changed()?;
+            self.checkpoints.write_best(step, &changed, &tensors)?;
+        }
+        let losses = found.iter().map(|(i, metrics)| {
+            let loss = metrics.get("loss").map_or("none".to_owned(), |loss| format!("{loss:.4}"));
+            if found.len() == 1 { format!("loss {loss}") } else { format!("{} {loss}", self.learner.tasks[*i].name) }
+        });
+        let losses = losses.collect::<Vec<_>>().join(", ");
+        let remark = if better { ", the best so far" } else { "" };
+        progress.say(&format!("step {step}: validation {} {value:.4}, {losses}{remark}", watch.metric));
+        for (i, metrics) in found {
+            self.tell(&Event::Evaluation { step, task: self.learner.tasks[i].name.clone(), metrics }, i)?;
+        }
+        Ok(())
+    }
+
+    fn write_checkpoint(&mut self, state: &TrainState, folder: &mut RunFolder) -> Result<()> {
+        let position = folder.log_position()?;
+        let identity = self.identity.clone();
+        let (header, tensors) = self.parts().capture(identity, state.clone(), position)?;
+        self.checkpoints.write(state.trained.steps, &header, &tensors)?;
+        Ok(())
+    }
+
+    /// All that changes while it trains.
+    pub fn parts(&mut self) -> Parts<'_> {
+        let mut plugins: Vec<(String, &mut dyn Stateful)> = Vec::new();
+        for (i, strategy) in self.strategies.iter_mut().enumerate() {
+            plugins.push((snapshot::strategy_place(i), strategy));
+        }
+        for (i, regularizer) in self.learner.regularizers.iter_mut().enumerate() {
+            plugins.push((snapshot::regularizer_place(i), regularizer));
+        }
+        plugins.push((snapshot::SCHEDULE_PLACE.into(), self.learner.scheduler));
+        for task in self.learner.tasks.iter_mut() {
+            plugins.push((snapshot::head_place(&task.name), &mut task.head));
+        }
+        Parts { model: self.learner.model, plugins, optimizer: self.learner.optimizer }
+    }
+
+    /// Tells everyone what happened to a phase.
+    fn tell_all(&mut self, phase: &Phase, event: &Event) -> Result<()> {
+        let task = phase.tasks().next().unwrap_or_default();
+        self.tell(event, task)
+    }
+
+    /// Tells everyone what happened to a task.
+    fn tell(&mut self, event: &Event, task: usize) -> Result<()> {
+        for (i, strategy) in self.strategies.iter_mut().enumerate() {
+            strategy.event(event, self.learner.model, i)?;
+        }
+        for regularizer in self.learner.regularizers.iter_mut() {
+            let Task { head, spec, train, .. } = &self.learner.tasks[task];
+            let mut examples = TaskExamples { head, spec, data: train, seed: self.learner.settings.seed };
+            regularizer.event(event, self.learner.model, Some(&mut examples))?;
+        }
+        Ok(())
+    }
+
+    fn not_finite(&self, step: u64, loss: f64, gradient_norm: f64) -> Error {
+        let what = match loss.is_finite() {
+            true => format!("the gradients have the norm {gradient_norm}"),
+            false => format!("the loss is {loss}"),
+        };
+        let kept = match self.checkpoints.latest() {
+            Some(path) => format!("; the last checkpoint is {}", path.display()),
+            None => String::new(),
+        };
+        Error::run(format!("{what} at step {}", step + 1))
+            .with_help(format!("lower train.lr, or set train.clip_norm = 1.0{kept}"))
+    }
+}
+
+/// A metric of validation examples that there is none of: the loss, where it is a mean over nothing.
+fn not_measured(task: &str, metric: &str) -> Error {
+    Error::run(format!("no validation example of the task {task} counts in its loss, so there is no {metric} to watch"))
+        .with_help("give their classes weights above 0, or watch another metric by train.monitor")
+}
+
+fn interrupted_after(step: u64, steps: u64) -> Error {
+    Error::Interrupted { message: format!("stopped after step {step} of {steps}; a checkpoint is written"), help: None }
+}
+
+/// Seconds of training, those of earlier processes included and pauses left out.
+struct Stopwatch {
+    before: f64,
+    began: Instant,
+    paused: f64,
+}
+
+impl Stopwatch {
+    fn start(before: f64) -> Self {
+        Self { before, began: Instant::now(), paused: 0.0 }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before + self.began.elapsed().as_secs_f64() - self.paused
+    }
+
+    fn pause<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        self.paused += began.elapsed().as_secs_f64();
+        result
+    }
+}

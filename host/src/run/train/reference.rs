@@ -1,0 +1,117 @@
+//! What the heads of earlier tasks say of a task's examples before it trains, for regularizers that hold it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fthost_autograd::{Device, Tape, Tensor, Value};
+use fthost_models::{Features, Read};
+
+use crate::adapted::AdaptedModel;
+use crate::plugin::RegularizerInstance;
+use crate::run::pass::{Pass, read_of};
+use crate::run::results::evaluate;
+use crate::run::setup::task::Task;
+use crate::run::state::checkpoint::{self, CHECKPOINTS};
+use crate::{Error, Result};
+
+/// The outputs of earlier tasks' heads on the training examples of one task.
+#[derive(Debug, Default)]
+pub struct Reference {
+    /// By the place of the earlier task, `[examples, ...]` on the CPU.
+    outputs: BTreeMap<usize, Tensor>,
+}
+
+impl Reference {
+    /// Records them, without dropout, and keeps them in the run folder for a resumed run.
+    ///
+    /// # Errors
+    /// Where they cannot be computed or written.
+    pub fn record<'a>(run: &Path, task: usize, tasks: &[Task], pass: impl Fn(usize) -> Pass<'a>) -> Result<Self> {
+        let mut outputs = BTreeMap::new();
+        for earlier in 0..task {
+            let pass = pass(earlier);
+            let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
+            outputs.insert(earlier, evaluate::outputs(&pass, &rows)?.to_device(&Device::Cpu)?);
+        }
+        let named = outputs.iter().map(|(earlier, tensor)| (tasks[*earlier].name.clone(), tensor.clone())).collect();
+        checkpoint::write(&file(run, &tasks[task].name), &(), &named)?;
+        Ok(Self { outputs })
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty()
+    }
+
+    /// Reads what a run that is resumed has recorded.
+    ///
+    /// # Errors
+    /// Where it is missing or damaged.
+    pub fn read(run: &Path, task: usize, tasks: &[Task]) -> Result<Self> {
+        let found = checkpoint::open::<()>(&file(run, &tasks[task].name))?;
+        let of = |earlier: usize| {
+            let name = &tasks[earlier].name;
+            let tensor = found.tensors.get(name).cloned();
+            let tensor = tensor.ok_or_else(|| Error::run(format!("{} lacks {name}", found.path.display())))?;
+            Ok((earlier, tensor))
+        };
+        (0..task).map(of).collect::<Result<_>>().map(|outputs| Self { outputs })
+    }
+}
+
+fn file(run: &Path, task: &str) -> PathBuf {
+    run.join(CHECKPOINTS).join(format!("reference-{task}.safetensors"))
+}
+
+/// Regularizers, and the outputs that they hold.
+pub struct Holding<'a> {
+    /// The regularizers that want outputs.
+    pub regularizers: Vec<&'a RegularizerInstance>,
+    /// All tasks.
+    pub tasks: &'a [Task],
+    /// What earlier heads said.
+    pub reference: &'a Reference,
+    /// What the gradients of its penalties are multiplied by, beside those of the loss.
+    pub factor: f64,
+}
+
+impl Holding<'_> {
+    /// The penalties on what the earlier heads now say of the examples `rows`, whose features for the present head are given; a scalar
+    /// summed over the rows. `None` where there is none.
+    ///
+    /// # Errors
+    /// Where a head or a regularizer fails.
+    pub fn penalty(
+        &self,
+        tape: &Tape,
+        model: &AdaptedModel,
+        rows: &[u32],
+        features: &Features,
+        read: Read,
+        again: impl Fn(Read) -> Result<Features>,
+    ) -> Result<Option<Value>> {
+        let rows = Tensor::new(rows, &Device::Cpu)?;
+        let mut sum: Option<Value> = None;
+        for (&earlier, outputs) in &self.reference.outputs {
+            let Task { head, spec, .. } = &self.tasks[earlier];
+            let other;
+            let features = if read_of(spec.features) == read {
+                features
+            } else {
+                other = again(read_of(spec.features))?;
+                &other
+            };
+            tape.set_layout(features.layout.clone());
+            let now = head.forward(tape, &features.value, &features.layout)?;
+            let then = Value::constant(outputs.index_select(&rows, 0)?.to_device(&model.device)?);
+            for regularizer in &self.regularizers {
+                let Some(penalty) = regularizer.output_penalty(tape, &now, &then)? else { continue };
+                sum = Some(match sum {
+                    Some(sum) => tape.add(&sum, &penalty)?,
+                    None => penalty,
+                });
+            }
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,268 @@
+//! One optimizer step: the gradients of a batch, penalties, clipping, the update.
+
+use std::collections::BTreeMap;
+
+use fthost_autograd::optim::{self, LossScaler};
+use fthost_autograd::{Gradients, Precision, Tape, Tensor};
+use fthost_plugin_api::{Group, Progress, Rate, Sampling};
+
+use super::gradients::{BatchGradients, DropoutKey};
+use super::reference::{Holding, Reference};
+use crate::adapted::{AdaptedModel, Owner};
+use crate::data::Dataset;
+use crate::plugin::{RegularizerInstance, SchedulerInstance};
+use crate::run::file::TrainTable;
+use crate::run::pass::{Pass, read_of, scalar};
+use crate::run::results::evaluate;
+use crate::run::setup::phase::Batch;
+use crate::run::setup::task::Task;
+use crate::run::state::log::NO_WEIGHT;
+use crate::run::state::snapshot::TrainState;
+use crate::{Error, Result};
+
+/// What learns from batches.
+pub struct Learner<'a> {
+    /// `[train]` of the run file.
+    pub settings: &'a TrainTable,
+    /// The model with its hooks.
+    pub model: &'a mut AdaptedModel,
+    /// The regularizers, in order.
+    pub regularizers: &'a mut [RegularizerInstance],
+    /// The schedule.
+    pub scheduler: &'a mut SchedulerInstance,
+    /// A learning rate in the schedule's place.
+    pub fixed_lr: Option<f64>,
+    /// The optimizer.
+    pub optimizer: &'a mut optim::Optimizer,
+    /// The tasks, in the order of the run file.
+    pub tasks: &'a mut [Task],
+    /// What the heads of earlier phases said of the present one's examples, where a regularizer wants to hold it.
+    pub reference: Reference,
+    /// Float type of matrix products.
+    pub precision: Precision,
+}
+
+/// What one optimizer step came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Mean loss, penalties left out.
+    pub loss: f64,
+    /// Penalties of regularizers, where there are any.
+    pub penalty: Option<f64>,
+    /// Global norm of the gradients before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate of parameters with factor 1.
+    pub lr: f64,
+    /// Whether parameters were updated.
+    pub update: Update,
+}
+
+/// Whether a step updated parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// They were.
+    Taken,
+    /// Gradients overflowed in `f16`; the loss scale is lower now.
+    Skipped,
+    /// No example of the batch counts in the loss, so there was nothing to learn.
+    Empty,
+    /// The loss or a gradient is not finite: training cannot go on.
+    NotFinite,
+}
+
+impl Update {
+    /// Why no parameter was updated, as the log says it.
+    pub fn left_out(self) -> Option<&'static str> {
+        match self {
+            Self::Taken | Self::NotFinite => None,
+            Self::Skipped => Some("overflow"),
+            Self::Empty => Some(NO_WEIGHT),
+        }
+    }
+}
+
+impl Learner<'_> {
+    /// One optimizer step: gradients of a batch, penalties, clipping, update.
+    ///
+    /// # Errors
+    /// A trainable parameter that the task's first batch does not reach; whatever else fails.
+    pub fn step(&mut self, batch: &Batch, now: &Progress, state: &mut TrainState) -> Result<Step> {
+        let mut scaler = state.scaler();
+        let scale = scaler.map_or(1.0, |scaler| scaler.scale());
+        let step = state.trained.steps;
+        let BatchGradients { mut gradients, loss, penalty: held, weight } = self.gradients(batch, step, scale)?;
+        // Before penalties, which reach every parameter whether the loss does or not.
+        if batch.first {
+            state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(batch.task, &gradients)?;
+        }
+        let base = self.rate(now, self.model.model.info().groups.saturating_sub(1), 1.0)?;
+        // A mean over nothing is no number. Penalties, momentum and decay alone would only take away from what was learned.
+        if weight == 0.0 {
+            return Ok(Step { loss: 0.0, penalty: None, gradient_norm: 0.0, lr: base.lr, update: Update::Empty });
+        }
+        let loss = loss / weight;
+        gradients.scale(self.tasks[batch.task].weight / (weight * scale))?;
+        let held = (!self.reference.is_empty()).then_some(held / batch.rows.len() as f64);
+        let penalty = match (self.add_penalties(&mut gradients)?, held) {
+            (Some(penalty), Some(held)) => Some(penalty + held),
+            (penalty, held) => penalty.or(held),
+        };
+        gradients.densify()?;
+        let gradient_norm = self.clip(&mut gradients)?;
+        let finite = gradient_norm.is_finite() && (loss + penalty.unwrap_or(0.0)).is_finite();
+        if let Some(scaler) = &mut scaler {
+            scaler.update(finite);
+            state.loss_scale = Some((scaler.scale(), scaler.steady()));
+        }
+        // Below 1, scaling makes gradients smaller than they are: what overflows then is no matter of the float type.
+        let scaled = scaler.is_some_and(|scaler: LossScaler| scaler.scale() >= 1.0);
+        let update = match (finite, scaled) {
+            (true, _) => Update::Taken,
+            (false, true) => Update::Skipped,
+            (false, false) => Update::NotFinite,
+        };
+        if update == Update::Taken {
+            self.update(&gradients, now)?;
+        }
+        Ok(Step { loss, penalty, gradient_norm, lr: base.lr, update })
+    }
+
+    /// Gradients of the sum of the examples' loss terms, and of what regularizers hold of the same examples.
+    fn gradients(&self, batch: &Batch, step: u64, loss_scale: f64) -> Result<BatchGradients> {
+        if self.reference.is_empty() {
+            return self.sum(batch, step, loss_scale, None);
+        }
+        let mut regularizers = Vec::new();
+        for regularizer in self.regularizers.iter() {
+            if regularizer.needs_reference()? {
+                regularizers.push(regularizer);
+            }
+        }
+        // The loss is divided by the examples' weights and multiplied by the task's, a penalty is divided by the examples. Both
+        // grow in one sum, so the penalty's part is multiplied by what makes up for that.
+        let (rows, task) = (batch.rows.len() as f64, self.tasks[batch.task].weight);
+        let sum = |weight: f64| {
+            let (tasks, reference, regularizers) = (&*self.tasks, &self.reference, regularizers.clone());
+            let holding = Holding { regularizers, tasks, reference, factor: weight / (rows * task) };
+            self.sum(batch, step, loss_scale, Some(&holding))
+        };
+        let found = sum(rows)?;
+        // Weights other than 1 are known only now: the same again with their sum.
+        if found.weight == rows || found.weight == 0.0 { Ok(found) } else { sum(found.weight) }
+    }
+
+    /// The gradients of a batch, pass by pass.
+    fn sum(&self, batch: &Batch, step: u64, loss_scale: f64, holding: Option<&Holding<'_>>) -> Result<BatchGradients> {
+        let pass = self.pass(batch.task, &self.tasks[batch.task].train);
+        let mut sum = BatchGradients::default();
+        let size = self.tasks[batch.task].pass_size(self.settings);
+        for (i, rows) in batch.rows.chunks(size).enumerate() {
+            let first = (i * size) as u64;
+            let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step, first });
+            sum.add(pass.gradients(rows, dropout, loss_scale, holding)?, true)?;
+        }
+        Ok(sum)
+    }
+
+    /// A pass over a data set of a task.
+    pub fn pass<'b>(&'b self, task: usize, data: &'b Dataset) -> Pass<'b> {
+        let Task { head, spec, .. } = &self.tasks[task];
+        Pass { model: self.model, head, spec, data, precision: self.precision }
+    }
+
+    /// Lets a task's head take what it predicts by from training examples, where it learns by episodes: before each evaluation.
+    pub fn fit(&mut self, task: usize) -> Result<()> {
+        let Task { episodes, spec, train, .. } = &self.tasks[task];
+        let (Some(episodes), Sampling::Episodes { support, .. }) = (episodes, spec.sampling) else { return Ok(()) };
+        let rows = episodes.sample(support as usize);
+        let outputs = evaluate::outputs(&self.pass(task, train), &rows)?;
+        let targets = train.targets(&rows, &self.model.device)?;
+        self.tasks[task].head.fit(self.model, &outputs, &targets)
+    }
+
+    /// Adds the gradients of the regularizers' penalties; their sum, if there was any.
+    fn add_penalties(&self, gradients: &mut Gradients) -> Result<Option<f64>> {
+        let mut sum = None;
+        for regularizer in self.regularizers.iter() {
+            let tape = Tape::recording();
+            if let Some(penalty) = regularizer.penalty(&tape)? {
+                *sum.get_or_insert(0.0) += scalar(&penalty)?;
+                gradients.accumulate(tape.backward(&penalty)?, true)?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// No silent no-op: a parameter that was declared to train and is not reached by the loss is an error.
+    /// Heads of other tasks are not reached by this one's, and what stands above the features that its head reads is not either.
+    fn every_parameter_has_a_gradient(&self, task: usize, gradients: &Gradients) -> Result<f64> {
+        let read = read_of(self.tasks[task].spec.features);
+        let left_out: Vec<&str> = self
+            .model
+            .trainable()
+            .filter(|p| p.owner != Owner::Base || self.model.model.passes(read, p.parameter.name()))
+            .filter(|p| !matches!(p.owner, Owner::Head(other) if other != task))
+            .filter(|p| gradients.get(&p.parameter).is_none())
+            .map(|p| p.parameter.name())
+            .collect();
+        if left_out.is_empty() {
+            return Ok(1.0);
+        }
+        let named = left_out.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+        let more = if left_out.len() > 5 { format!(" and {} more", left_out.len() - 5) } else { String::new() };
+        Err(Error::Run {
+            message: format!("after the first step no gradient has reached these trainable parameters: {named}{more}"),
+            help: Some(
+                "the loss does not depend on them: freeze them, or choose targets that the task's features pass".into(),
+            ),
+        })
+    }
+
+    /// Clips where the run file asks for it. The global norm before clipping.
+    fn clip(&self, gradients: &mut Gradients) -> Result<f64> {
+        let norm = gradients.norm()?;
+        if let Some(limit) = self.settings.clip_value {
+            optim::clip_value(gradients, limit)?;
+        }
+        if let Some(limit) = self.settings.clip_norm {
+            optim::clip_norm(gradients, limit)?;
+        }
+        Ok(norm)
+    }
+
+    /// Rate and momentum of a block group's parameters with a learning-rate factor.
+    fn rate(&self, now: &Progress, group: usize, factor: f64) -> Result<Rate> {
+        let momentum = self.settings.momentum();
+        if let Some(lr) = self.fixed_lr {
+            return Ok(Rate { lr: lr * factor, momentum });
+        }
+        let (name, stream) = self.model.group_name(group);
+        let group = Group { name: &name, number: group, stream, lr: self.settings.lr * factor, momentum };
+        self.scheduler.rate(now, &group)
+    }
+
+    /// Updates every parameter with a gradient.
+    fn update(&mut self, gradients: &Gradients, now: &Progress) -> Result<()> {
+        let mut rates: BTreeMap<(usize, u64), Rate> = BTreeMap::new();
+        for parameter in self.model.trainable() {
+            let Some(gradient) = gradients.get(&parameter.parameter) else { continue };
+            let of = (parameter.group, parameter.lr_factor.to_bits());
+            let rate = match rates.get(&of) {
+                Some(rate) => *rate,
+                None => *rates.entry(of).or_insert(self.rate(now, parameter.group, parameter.lr_factor)?),
+            };
+            let gradient: Tensor = gradient.to_dense(parameter.parameter.dims())?;
+            let decays = parameter.decays(self.settings.decay_biases_and_norms);
+            self.optimizer.step(
+                &parameter.parameter,
+                &gradient,
+                &optim::StepSettings {
+                    lr: rate.lr,
+                    momentum: rate.momentum,
+                    weight_decay: if decays { self.settings.weight_decay } else { 0.0 },
+                },
+            )?;
+        }
+        Ok(())
+    }
+}

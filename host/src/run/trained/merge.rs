@@ -1,0 +1,91 @@
+//! A run that has ended as a plain Hugging Face folder: what its strategies added is folded into the weights.
+
+use std::path::Path;
+
+use fthost_autograd::{Device, Layout, Tensor};
+use fthost_models::{Input, Modality, TextInput};
+
+use super::model::{TrainedModel, TrainedTask};
+use crate::data;
+use crate::run::results::export::{Exported, write_model};
+use crate::run::results::inputs;
+use crate::run::results::plain::Trained;
+use crate::{Error, Result};
+
+/// Examples that folded layers are tried on.
+const EXAMPLES: usize = 8;
+
+impl TrainedModel {
+    /// Folds what the strategies added into the weights, and writes a plain Hugging Face folder, which must not exist.
+    ///
+    /// # Errors
+    /// Where a method cannot be folded into weights, a folded layer gives something else than the run's, or the folder exists.
+    pub fn merge(mut self, folder: &Path) -> Result<Exported> {
+        if folder.exists() {
+            return Err(Error::usage(format!("{} exists already", folder.display()))
+                .with_help("name a folder that does not exist: nothing is overwritten"));
+        }
+        let input = self.tried_on()?;
+        self.model.model.merge_hooks(&input).map_err(|error| {
+            Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
+                .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
+        })?;
+        self.write_merged(folder).map_err(|error| {
+            // Half a folder looks like a whole one, and would be in the way. Why it is half says more than that it stays.
+            let _ = std::fs::remove_dir_all(folder);
+            let folder = folder.display();
+            error.with_help(format!("nothing is left of {folder}; name a folder on a disk with more space"))
+        })
+    }
+
+    fn write_merged(&self, folder: &Path) -> Result<Exported> {
+        let heads =
+            self.tasks.iter().map(|TrainedTask { name, labels, head, spec, .. }| Trained { name, labels, head, spec });
+        let saved = write_model(&self.model, &heads.collect::<Vec<_>>(), folder)?;
+        if let Some(base) = &self.base {
+            inputs::copy(base, folder, self.model.model.info())?;
+        }
+        Ok(saved)
+    }
+
+    /// The first examples that the run trained on, where they still can be read; else some that are made up, which tell layers apart
+    /// as well, since a folded layer is a matter of numbers and not of what they mean. A run folder holds no text of its data,
+    /// so that an adapter can be given away.
+    fn tried_on(&self) -> Result<Input> {
+        for task in &self.tasks {
+            match self.trained_on(task) {
+                Ok(Some(input)) => return Ok(input),
+                Ok(None) => {}
+                Err(error) => tracing::info!("the merged layers are not tried on the training examples: {error}"),
+            }
+        }
+        made_up(self.model.model.info().modality, &self.model.device)
+    }
+
+    /// The first training examples of a task.
+    fn trained_on(&self, task: &TrainedTask) -> Result<Option<Input>> {
+        let Some(path) = &task.train else { return Ok(None) };
+        let source = self.source(task, path);
+        let Some(block) = data::unlabelled(&source, task.tokenizer.as_ref())?.next().transpose()? else {
+            return Ok(None);
+        };
+        let rows: Vec<u32> = (0..block.len().min(EXAMPLES) as u32).collect();
+        if rows.is_empty() { Ok(None) } else { block.input(&rows).map(Some) }
+    }
+}
+
+/// Examples of a model's own vocabulary or pixels that spread over their range.
+fn made_up(modality: Modality, device: &Device) -> Result<Input> {
+    Ok(match modality {
+        Modality::Text { max_tokens, vocabulary } => {
+            let layout = Layout::from_lengths((1..=EXAMPLES).map(|i| (3 * i).min(max_tokens)));
+            let ids = (0..layout.tokens()).map(|i| (i * 7919 % vocabulary) as u32).collect();
+            Input::Text(TextInput { ids, types: vec![0; layout.tokens()], layout })
+        }
+        Modality::Images { channels, size, .. } => {
+            let shape = (EXAMPLES, channels, size, size);
+            let pixels: Vec<f32> = (0..EXAMPLES * channels * size * size).map(|i| (0.7 * i as f32).sin()).collect();
+            Input::Images(Tensor::from_vec(pixels, shape, device)?)
+        }
+    })
+}

@@ -1,0 +1,148 @@
+//! The model of a run that has ended, or of a folder that PEFT or Transformers saved: it evaluates, predicts, and is merged into a plain folder.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use fthost_autograd::Precision;
+use fthost_plugin_api::{HeadSpec, TargetKind};
+
+use super::predict::{Format, WordWriter, Writer};
+use crate::adapted::AdaptedModel;
+use crate::data::{self, Columns, Dataset, Part, Tokenizer};
+use crate::plugin::{HeadInstance, StrategyInstance};
+use crate::report::progress::EvaluationProgress;
+use crate::run::pass::Pass;
+use crate::run::results::evaluate::{Evaluation, evaluate, predict, predict_words};
+use crate::run::results::result::TaskResult;
+use crate::{Error, Result};
+
+/// The model of a run that has ended, as it was saved.
+pub struct TrainedModel {
+    pub(super) model: AdaptedModel,
+    /// Kept because their hooks stand in the model.
+    pub(super) _strategies: Vec<StrategyInstance>,
+    pub(super) tasks: Vec<TrainedTask>,
+    pub(super) precision: Precision,
+    /// The folder that the model was loaded from; none for the embedded one.
+    pub(super) base: Option<PathBuf>,
+}
+
+/// A task of a run that has ended.
+pub(super) struct TrainedTask {
+    pub(super) name: String,
+    pub(super) columns: Columns,
+    pub(super) header: Option<bool>,
+    pub(super) head: HeadInstance,
+    pub(super) spec: HeadSpec,
+    pub(super) labels: Vec<String>,
+    /// Whether data may name classes by their numbers instead.
+    pub(super) numbered: bool,
+    pub(super) tokenizer: Option<Tokenizer>,
+    /// What it trained on, where that is known.
+    pub(super) train: Option<PathBuf>,
+}
+
+impl TrainedModel {
+    /// Says whether the first row of a TSV or CSV file is a header, in place of the run file.
+    pub fn set_header(&mut self, header: bool) {
+        self.tasks.iter_mut().for_each(|task| task.header = Some(header));
+    }
+
+    /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
+    /// its result.
+    ///
+    /// # Errors
+    /// Where there is no such task, or the file cannot be read, or has a label that training never saw.
+    pub fn evaluate(&self, task: Option<&str>, path: &Path, shown: bool) -> Result<(String, TaskResult)> {
+        let task = self.task(task)?;
+        let mut data = data::load(&self.source(task, path), task.tokenizer.as_ref())?;
+        if task.numbered {
+            data.set_named_or_numbered_targets(task.spec.targets)?;
+        } else {
+            data.set_targets(task.spec.targets)?;
+        }
+        let progress = EvaluationProgress::new(shown, "evaluating", data.len());
+        let evaluation: Evaluation = evaluate(&self.pass(task, &data), &|examples| progress.advance(examples))?;
+        Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, Some(&evaluation))))
+    }
+
+    /// Writes what the model predicts for each example of a file, labelled or not, while it reads it.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate), and where `out` takes no more: what stands before is written.
+    pub fn predict(&self, task: Option<&str>, path: &Path, format: Format, out: &mut dyn Write) -> Result<()> {
+        let task = self.task(task)?;
+        let source = self.source(task, path);
+        let blocks = data::unlabelled(&source, task.tokenizer.as_ref())?;
+        if task.spec.targets == TargetKind::TokenClass {
+            return self.predict_words(task, blocks, WordWriter::new(out, format, &task.labels)?);
+        }
+        let mut writer = Writer::new(out, format, task.spec.predictions, &task.labels)?;
+        let mut number = 0;
+        for block in blocks {
+            let block = block?;
+            block.check_kind(task.spec.targets)?;
+            for (row, prediction) in (0..).zip(predict(&self.pass(task, &block))?) {
+                number += 1;
+                writer.write(block.place(row)?.1.unwrap_or(number), &prediction)?;
+            }
+        }
+        writer.finish()
+    }
+
+    /// Writes the classes of the words of each example.
+    fn predict_words(
+        &self,
+        task: &TrainedTask,
+        blocks: impl Iterator<Item = Result<Dataset>>,
+        mut writer: WordWriter<'_>,
+    ) -> Result<()> {
+        for block in blocks {
+            let block = block?;
+            block.check_kind(task.spec.targets)?;
+            for (row, classes) in (0..).zip(predict_words(&self.pass(task, &block))?) {
+                writer.write(block.place(row)?.1, &classes)?;
+            }
+        }
+        writer.finish()
+    }
+
+    fn task(&self, name: Option<&str>) -> Result<&TrainedTask> {
+        self.place(name).map(|place| &self.tasks[place])
+    }
+
+    /// The place of a task; its name may be left out where there is one.
+    pub(super) fn place(&self, name: Option<&str>) -> Result<usize> {
+        let found = match (name, self.tasks.len()) {
+            (None, 1) => Some(0),
+            (Some(name), _) => self.tasks.iter().position(|task| task.name == name),
+            (None, _) => None,
+        };
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.tasks.iter().map(|task| task.name.as_str()).collect();
+            let message = match name {
+                Some(name) => format!("the run has no task {name:?}"),
+                None => format!("the run has {} tasks", names.len()),
+            };
+            Error::usage(message).with_help(format!("say which by --task: {}", names.join(", ")))
+        })
+    }
+
+    /// A file for a task.
+    pub(super) fn source<'a>(&'a self, task: &'a TrainedTask, path: &'a Path) -> data::Source<'a> {
+        data::Source {
+            path,
+            part: Part::Test,
+            columns: &task.columns,
+            header: task.header,
+            labels: Some(&task.labels),
+            modality: self.model.model.info().modality,
+            device: &self.model.device,
+        }
+    }
+
+    pub(super) fn pass<'a>(&'a self, task: &'a TrainedTask, data: &'a Dataset) -> Pass<'a> {
+        Pass { model: &self.model, head: &task.head, spec: &task.spec, data, precision: self.precision }
+    }
+}

@@ -1,0 +1,194 @@
+//! A folder that PEFT saved, opened as a run that has ended.
+//!
+//! `adapter_config.json` says what was added to the model, and a strategy that says it serves its `peft_type` turns that into options of its
+//! own; `adapter_model.safetensors` holds what was trained, the head too. From both a run file is made, in which the command line
+//! can set values as in any other; every tensor must then have a place, and every parameter that was added a tensor.
+
+mod layers;
+mod restore;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fthost_autograd::Device;
+use fthost_models::{Model, ModelInfo, Weights};
+use fthost_plugin_api::MethodKind;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::head;
+use super::model::TrainedModel;
+use crate::plugin::{Library, Search};
+use crate::run::file::{Override, RunFile, split_argument};
+use crate::run::machine::DeviceChoice;
+use crate::run::results::keys::{TUNED, WRAPPED};
+use crate::run::setup::{methods, model as base};
+use crate::{Error, Result};
+
+/// What makes a folder one of PEFT's.
+pub(super) const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// The form of the weights that is not read.
+const PICKLED: &str = "adapter_model.bin";
+
+/// Fields that say where an adapter belongs and not what it computes.
+const ABOUT: [&str; 6] =
+    ["auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"];
+
+/// Parts of names under which PEFT, where it saves all biases, saves those of the head once more, and those of the head that it replaced.
+const TWICE: [&str; 2] = [".modules_to_save.", ".original_module."];
+
+/// Opens a folder that has an `adapter_config.json`.
+///
+/// # Errors
+/// Where no plugin serves its kind of adapter, the adapter asks for what the plugin does not support, the base model is not here or
+/// another one, or the folder holds no head.
+pub(super) fn open(
+    folder: &Path,
+    plugins: &[String],
+    overrides: &[Override],
+    device: DeviceChoice,
+) -> Result<TrainedModel> {
+    let adapter = Adapter::read(folder)?;
+    let mut library = Library::new(Search::from_environment());
+    for plugin in plugins {
+        library.open(split_argument(plugin).0)?;
+    }
+    // Which layers the fields name is seen in the base model, which the run file names.
+    let named = adapter.run_file(&mut library, None, overrides)?;
+    let base = base_config(&named)?;
+    let mut model = base::load_model(&named, device.open()?)?;
+    let mut file = adapter.run_file(&mut library, Some(model.model.as_ref()), overrides)?;
+    let outputs = adapter.outputs(model.model.info())?;
+    let found = head::find(folder, &base, outputs, adapter.per_token)?;
+    found.choose(&mut file, &mut library)?;
+    let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
+    found.open(&file, &mut library, model, strategies, |model| adapter.restore(model))
+}
+
+/// What stands in the folder.
+struct Adapter<'a> {
+    folder: &'a Path,
+    peft_type: String,
+    base: String,
+    /// Whether its head gives a class for each token.
+    per_token: bool,
+    /// The fields that the strategy answers for, and those that say which layers it adapts.
+    config: Map<String, Value>,
+    /// `modules_to_save`: ends of the names of modules that are saved whole.
+    saved: Vec<String>,
+    weights: Weights,
+    /// Names of the tensors in the file, by their paths below the root.
+    names: BTreeMap<String, String>,
+}
+
+impl<'a> Adapter<'a> {
+    fn read(folder: &'a Path) -> Result<Self> {
+        let mut config: Map<String, Value> = read(&folder.join(CONFIG))?;
+        let Some(Value::String(peft_type)) = config.remove("peft_type") else {
+            return Err(Error::usage(format!("{} names no peft_type: PEFT knows no such adapter", at(folder, CONFIG)))
+                .with_help("open the run folder that left it"));
+        };
+        let per_token = match config.get("task_type") {
+            None | Some(Value::Null) => false,
+            Some(task) if task == "SEQ_CLS" => false,
+            Some(task) if task == "TOKEN_CLS" => true,
+            Some(task) => {
+                return Err(Error::usage(format!(
+                    "{} has task_type {task}, and only SEQ_CLS and TOKEN_CLS open here",
+                    at(folder, CONFIG)
+                )));
+            }
+        };
+        let base = config.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+        config.retain(|field, _| !ABOUT.contains(&field.as_str()));
+        let saved = layers::take::<Vec<String>>(&mut config, "modules_to_save")?.unwrap_or_default();
+
+        let bytes = std::fs::read(folder.join(WEIGHTS)).map_err(|error| {
+            let help = match folder.join(PICKLED).is_file() {
+                true => {
+                    format!("{PICKLED} is saved anew by PEFT: model.save_pretrained(FOLDER, safe_serialization=True)")
+                }
+                false => format!("PEFT writes it beside {CONFIG}: save the adapter again"),
+            };
+            Error::usage(format!("cannot read {}: {error}", at(folder, WEIGHTS))).with_help(help)
+        })?;
+        let weights = Weights::from_bytes(&at(folder, WEIGHTS), bytes)?;
+        let below = |name: &str| {
+            let path = [TUNED, WRAPPED].iter().find_map(|root| name.strip_prefix(root));
+            (path.unwrap_or(name).to_owned(), name.to_owned())
+        };
+        let twice = |name: &&str| TWICE.iter().any(|part| name.contains(part));
+        let names = weights.names().filter(|name| !twice(name)).map(below).collect();
+        Ok(Self { folder, peft_type, base, per_token, config, saved, weights, names })
+    }
+
+    /// The run file that would have led to this folder; without the base model it lacks the strategy's options.
+    fn run_file(&self, library: &mut Library, base: Option<&dyn Model>, overrides: &[Override]) -> Result<RunFile> {
+        let (plugin, method) = library.serving(MethodKind::Strategy, &self.peft_type)?;
+        let mut strategy = Map::from_iter([("plugin".to_owned(), json!(method.name))]);
+        if let Some(base) = base {
+            let mut config = self.config.clone();
+            // What older versions of PEFT added inside of a module that is saved whole stands in the file beside the layers' own tensors.
+            let wrapped =
+                |name: &&String| self.names.keys().any(|path| within(path, name) && path.contains(".base_layer."));
+            let saved: Vec<&str> = self.saved.iter().filter(|name| !wrapped(name)).map(String::as_str).collect();
+            layers::resolve(&mut config, &saved, base.info(), base.sites())?;
+            let options = plugin.options_from_peft(&method.name, &config.into())?;
+            let options = options.as_object().cloned().unwrap_or_default();
+            // TOML has no null: an option without a value is left out.
+            strategy.extend(options.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        let tables = json!({
+            "model": { "path": self.base },
+            "task": [head::task(self.folder)],
+            "strategy": [strategy],
+        });
+        let text = toml::to_string(&tables)
+            .map_err(|error| Error::usage(format!("{} cannot be a run file: {error}", at(self.folder, CONFIG))))?;
+        // Named as a file of the working directory, from which paths on the command line start.
+        RunFile::parse(&text, Path::new(CONFIG), overrides)
+    }
+
+    /// Outputs of the head: rows of its last layer.
+    fn outputs(&self, info: &ModelInfo) -> Result<usize> {
+        let weight = format!("{}.weight", head::last_layer(info, self.per_token));
+        let Some(name) = self.names.get(&weight) else {
+            let module = weight.split('.').next().unwrap_or_default();
+            return Err(Error::usage(format!("{} holds no head: it has no {weight}", at(self.folder, WEIGHTS)))
+                .with_help(format!(
+                    "train with task_type=\"{}\" or modules_to_save=[{module:?}]: PEFT then saves the head",
+                    if self.per_token { "TOKEN_CLS" } else { "SEQ_CLS" }
+                )));
+        };
+        Ok(self.weights.tensor(name, &Device::Cpu)?.dims()[0])
+    }
+}
+
+/// A JSON file.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let wrong = |what: &dyn std::fmt::Display| Error::usage(format!("cannot read {}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    serde_json::from_str(&text).map_err(|error| wrong(&error))
+}
+
+/// Whether a path leads through a module whose own path ends with a name, as PEFT compares them.
+fn within(path: &str, name: &str) -> bool {
+    path.match_indices('.').any(|(end, _)| path[..end].ends_with(name))
+}
+
+fn at(folder: &Path, file: &str) -> String {
+    folder.join(file).display().to_string()
+}
+
+/// The base model's config.json; null for the embedded model.
+///
+/// # Errors
+/// Where the base model is not on this machine.
+fn base_config(file: &RunFile) -> Result<Value> {
+    if file.model.is_demo() {
+        return Ok(Value::Null);
+    }
+    read(&file.model.path.join("config.json"))
+        .map_err(|error| error.with_help("say where the base model of this adapter is: --set model.path=FOLDER"))
+}

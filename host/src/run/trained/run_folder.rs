@@ -1,0 +1,104 @@
+//! A folder that a run has left, opened again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::model::{TrainedModel, TrainedTask};
+use crate::run::file::{ModelInit, Override, RunFile};
+use crate::run::machine::DeviceChoice;
+use crate::run::results::{export, result};
+use crate::run::setup::{methods, model as base};
+use crate::run::state::checkpoint;
+use crate::run::state::folder::RunFolder;
+use crate::run::state::identity::PluginUsed;
+use crate::run::state::snapshot::{self, Header};
+use crate::{Error, Result};
+
+/// The part of `result.json` that is needed.
+#[derive(Deserialize)]
+struct Left {
+    plugins: Vec<PluginUsed>,
+    tasks: BTreeMap<String, LeftTask>,
+}
+
+#[derive(Deserialize)]
+struct LeftTask {
+    #[serde(default)]
+    labels: Vec<String>,
+    #[serde(default)]
+    class_counts: Vec<u64>,
+}
+
+/// Opens it.
+///
+/// # Errors
+/// Where it is none of a run that has ended, or something that it needs is gone.
+pub(super) fn open(
+    folder: &Path,
+    plugins: &[String],
+    overrides: &[Override],
+    device: DeviceChoice,
+) -> Result<TrainedModel> {
+    let mut file = RunFile::reopen(&RunFolder::run_file(folder)?, overrides)?;
+    let mut left: Left = read_json(&folder.join(result::FILE), folder)?;
+    let recorded = left.plugins.iter().map(|plugin| plugin.path.clone());
+    let recorded: Vec<String> = recorded.filter(|path| Path::new(path).is_file()).collect();
+    let plugins = if plugins.is_empty() { recorded.as_slice() } else { plugins };
+    let whole = folder.join(export::MODEL);
+    if whole.is_dir() {
+        file.model.path = whole;
+        file.model.init = ModelInit::Pretrained;
+    }
+    let (file, mut library) = methods::open_methods(file, plugins)?;
+    let mut model = base::load_model(&file, device.open()?)?;
+    let mut strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
+    let mut tasks = Vec::new();
+    for (i, task) in file.tasks.iter().enumerate() {
+        let LeftTask { labels, class_counts } = left
+            .tasks
+            .remove(&task.name)
+            .ok_or_else(|| Error::usage(format!("{} has no result of the task {}", folder.display(), task.name)))?;
+        let (head, spec) = methods::attach_head(&file, i, &mut library, &mut model, labels.clone(), class_counts)?;
+        let tokenizer = base::tokenizer(&file, task, &model)?;
+        tasks.push(TrainedTask {
+            name: task.name.clone(),
+            columns: task.columns.clone(),
+            header: task.header,
+            head,
+            spec,
+            labels,
+            numbered: false,
+            tokenizer,
+            train: Some(task.train.clone()),
+        });
+    }
+
+    let path = folder.join(snapshot::FINAL);
+    let found = checkpoint::open::<Header>(&path).map_err(|error| error.with_help(written_again(folder)))?;
+    snapshot::restore_parameters(&model, &found.tensors)?;
+    for (i, strategy) in strategies.iter_mut().enumerate() {
+        found.header.restore_plugin(&snapshot::strategy_place(i), strategy, &found.tensors)?;
+    }
+    for task in &mut tasks {
+        found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
+    }
+    let (precision, base) = (file.train.precision.into(), super::base_of(&file));
+    Ok(TrainedModel { model, _strategies: strategies, tasks, precision, base })
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, folder: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::usage(format!("{} holds no run that has ended: {}: {error}", folder.display(), path.display()))
+            .with_help(format!("let it end: fthost --resume --out {}", folder.display()))
+    })?;
+    serde_json::from_str(&text).map_err(|error| {
+        Error::usage(format!("{} does not read: {error}", path.display())).with_help(written_again(folder))
+    })
+}
+
+/// What helps where a run's result is damaged.
+fn written_again(folder: &Path) -> String {
+    format!("its last checkpoint gives the same again: fthost --resume --out {}", folder.display())
+}

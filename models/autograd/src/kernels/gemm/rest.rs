@@ -1,0 +1,375 @@
+//! Weights at rest: packed once, for the product with them and for that with their transpose.
+//!
+//! A weight `[out, in]` lies in panels of 32 outputs, lane after lane along the inputs. As B of `x W^T` it is read where it lies, or
+//! widened where the processor has no products of bf16. For `g W` a panel of B is turned around, tile by tile, when its block is
+//! due. Either serves all rows of A at once, so it costs a few per cent of the product; a second copy would double the memory.
+
+use std::ops::Range;
+
+use super::micro::PANEL;
+use super::pack::{Format, PackedView, Strided, pack_columns};
+use crate::Precision;
+use crate::kernels::multiversion;
+use crate::kernels::scratch::{self, LANES, Line, lanes, lanes_mut};
+
+/// Lanes and columns of a tile that is turned around at once.
+pub(super) const TILE: usize = 8;
+
+/// Which product with a weight `[out, in]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// `x W^T`
+    Forward,
+    /// `g W`
+    Backward,
+}
+
+/// What a weight is kept as. Quantised blocks will stand beside these: what they take is a way to fill a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A float in each lane.
+    Float,
+    /// Two bf16 in each lane, neighbours along the inputs.
+    Bf16,
+}
+
+/// A weight `[out, in]` at rest.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    out: usize,
+    width: usize,
+    /// What the kernels of its products read.
+    format: Format,
+    /// Panel after panel, each of `lanes` times 32; lanes and columns beyond the weight's own are zero.
+    lines: Vec<Line>,
+}
+
+impl Packed {
+    /// Rows of a weight that make a panel.
+    pub(crate) const ROWS: usize = PANEL;
+
+    /// A weight `[out, width]` for products in `precision`, its rows still to come. Memory of `old`, which is no longer needed, is
+    /// used again.
+    pub(crate) fn new(out: usize, width: usize, precision: Precision, old: Option<Self>) -> Self {
+        Self::with_format(out, width, Format::of(precision), old)
+    }
+
+    pub(super) fn with_format(out: usize, width: usize, format: Format, old: Option<Self>) -> Self {
+        let mut lines = old.map_or_else(Vec::new, |old| old.lines);
+        lines.clear();
+        let mut packed = Self { out, width, format, lines };
+        packed.lines.reserve_exact(out.div_ceil(PANEL) * packed.panel_lines());
+        packed
+    }
+
+    fn form(&self) -> Form {
+        match self.format {
+            Format::F32 | Format::RoundedF16 => Form::Float,
+            Format::RoundedBf16 | Format::Pairs => Form::Bf16,
+        }
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Lanes of a panel.
+    fn lanes(&self) -> usize {
+        let lanes = match self.form() {
+            Form::Float => self.width,
+            Form::Bf16 => self.width.div_ceil(2),
+        };
+        lanes.next_multiple_of(TILE)
+    }
+
+    fn panel_lines(&self) -> usize {
+        self.lanes() * PANEL / LANES
+    }
+
+    /// Appends a panel: the weight's next [`ROWS`](Self::ROWS) rows, or what is left of them.
+    pub(crate) fn push(&mut self, rows: &[f32]) {
+        let start = self.lines.len();
+        self.lines.resize(start + self.panel_lines(), Line::ZERO);
+        let (width, format) = (self.width, self.kept_format());
+        fill(rows, width, format, lanes_mut(&mut self.lines[start..]));
+    }
+
+    /// Whether the panel of this number holds these rows, to the bit.
+    pub(crate) fn holds(&self, panel: usize, rows: &[f32]) -> bool {
+        let size = self.panel_lines();
+        let Some(kept) = self.lines.get(panel * size..(panel + 1) * size) else { return false };
+        scratch::with(size * LANES, |packed| {
+            packed.fill(0.0);
+            fill(rows, self.width, self.kept_format(), packed);
+            lanes(kept).iter().zip(packed).all(|(kept, packed)| kept.to_bits() == packed.to_bits())
+        })
+    }
+
+    /// How it is packed.
+    fn kept_format(&self) -> Format {
+        match self.form() {
+            Form::Float => self.format,
+            Form::Bf16 => Format::Pairs,
+        }
+    }
+
+    /// As B of a product.
+    pub(crate) fn view(&self, direction: Direction) -> PackedView<'_> {
+        PackedView::at_rest(self, direction)
+    }
+
+    /// The dimensions k and n of B.
+    pub(super) fn operand(&self, direction: Direction) -> (usize, usize) {
+        match direction {
+            Direction::Forward => (self.width, self.out),
+            Direction::Backward => (self.out, self.width),
+        }
+    }
+
+    /// Whether kernels read the panels where they lie.
+    pub(super) fn lies_ready(&self, direction: Direction) -> bool {
+        direction == Direction::Forward && self.kept_format() == self.format
+    }
+
+    /// The lanes `block` of B's panel of this number, by way of scratch where they do not lie ready.
+    pub(super) fn panel<'s>(
+        &'s self,
+        direction: Direction,
+        panel: usize,
+        block: &Range<usize>,
+        scratch: &'s mut [f32],
+    ) -> &'s [f32] {
+        let kept = Kept { lanes: lanes(&self.lines), stride: self.lanes() * PANEL };
+        match direction {
+            Direction::Forward => {
+                let start = panel * kept.stride;
+                if self.lies_ready(direction) {
+                    return &kept.lanes[start + block.start * PANEL..start + block.end * PANEL];
+                }
+                // Blocks begin at even elements, so at whole pairs.
+                let pairs = block.start / 2..block.end.div_ceil(2);
+                widen(&kept.lanes[start + pairs.start * PANEL..start + pairs.end * PANEL], scratch);
+            }
+            Direction::Backward => turn(kept, self.format, panel, block, scratch),
+        }
+        &scratch[..block.len() * PANEL]
+    }
+}
+
+/// Packs the rows of a panel.
+fn fill(rows: &[f32], width: usize, format: Format, panel: &mut [f32]) {
+    let columns = rows.len().checked_div(width).unwrap_or(0);
+    let lanes = format.lanes(width);
+    pack_columns(
+        Strided::rows(rows, width).transposed(),
+        width,
+        0..lanes,
+        0..columns,
+        format,
+        &mut panel[..lanes * PANEL],
+    );
+}
+
+/// All panels of a weight.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    lanes: &'a [f32],
+    /// From one panel to the next.
+    stride: usize,
+}
+
+#[inline(always)]
+fn low(pair: f32) -> f32 {
+    f32::from_bits(pair.to_bits() << 16)
+}
+
+#[inline(always)]
+fn high(pair: f32) -> f32 {
+    f32::from_bits(pair.to_bits() & 0xFFFF_0000)
+}
+
+#[inline(always)]
+fn widen_body<const FMA: bool>(pairs: &[f32], out: &mut [f32]) {
+    for (pairs, out) in pairs.as_chunks::<PANEL>().0.iter().zip(out.as_chunks_mut::<{ 2 * PANEL }>().0) {
+        let (first, second) = out.split_at_mut(PANEL);
+        first.iter_mut().zip(pairs).for_each(|(x, pair)| *x = low(*pair));
+        second.iter_mut().zip(pairs).for_each(|(x, pair)| *x = high(*pair));
+    }
+}
+
+multiversion! {
+    /// Lanes of pairs as twice as many of floats.
+    fn widen(pairs: &[f32], out: &mut [f32]) = widen_body
+}
+
+#[inline(always)]
+fn turn_body<const FMA: bool>(kept: Kept<'_>, format: Format, panel: usize, block: &Range<usize>, out: &mut [f32]) {
+    // Inputs of a kept lane, and outputs of a lane of B.
+    let (inputs, outputs) = match format {
+        Format::F32 | Format::RoundedF16 => (1, 1),
+        Format::RoundedBf16 => (2, 1),
+        Format::Pairs => (2, 2),
+    };
+    let first = panel * PANEL / inputs; // kept lane
+    let beyond = kept.stride / PANEL;
+    for start in (block.start * outputs..block.end * outputs).step_by(TILE) {
+        let from = &kept.lanes[start / PANEL * kept.stride + start % PANEL..];
+        let rows = &mut out[(start / outputs - block.start) * PANEL..][..TILE / outputs * PANEL];
+        for (i, lane) in (first..first + PANEL / inputs).step_by(TILE).enumerate() {
+            let tile = match lane < beyond {
+                true => turned::<FMA>(&from[lane * PANEL..]),
+                false => [[0.0; TILE]; TILE],
+            };
+            match format {
+                Format::F32 | Format::RoundedF16 => {
+                    for (row, tile) in rows.as_chunks_mut::<PANEL>().0.iter_mut().zip(&tile) {
+                        row[i * TILE..][..TILE].copy_from_slice(tile);
+                    }
+                }
+                Format::RoundedBf16 => {
+                    for (row, tile) in rows.as_chunks_mut::<PANEL>().0.iter_mut().zip(&tile) {
+                        let row = row[2 * i * TILE..][..2 * TILE].as_chunks_mut::<2>().0;
+                        row.iter_mut().zip(tile).for_each(|(pair, x)| *pair = [low(*x), high(*x)]);
+                    }
+                }
+                Format::Pairs => {
+                    let tile = tile.as_chunks::<2>().0;
+                    for (row, [even, odd]) in rows.as_chunks_mut::<PANEL>().0.iter_mut().zip(tile) {
+                        let row = row[2 * i * TILE..][..2 * TILE].as_chunks_mut::<2>().0;
+                        for ((pair, a), b) in row.iter_mut().zip(even).zip(odd) {
+                            let (a, b) = (a.to_bits(), b.to_bits());
+                            *pair = [a & 0xFFFF | b << 16, a >> 16 | b & 0xFFFF_0000].map(f32::from_bits);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// The lanes `block` of a panel of `W`, from panels of `W^T`.
+    fn turn(kept: Kept<'_>, format: Format, panel: usize, block: &Range<usize>, out: &mut [f32]) = turn_body
+}
+
+/// Eight columns of eight lanes, column by column.
+#[inline(always)]
+fn turned<const FMA: bool>(from: &[f32]) -> [[f32; TILE]; TILE] {
+    assert!(from.len() >= (TILE - 1) * PANEL + TILE);
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        // SAFETY: eight floats stand at each of eight lanes, and only a version that was compiled with avx2 comes here: on this
+        // target none has a fused multiply-add without.
+        return unsafe { turned_avx(from.as_ptr()) };
+    }
+    let mut tile = [[0.0; TILE]; TILE];
+    for (i, lane) in from.chunks(PANEL).take(TILE).enumerate() {
+        for (column, x) in tile.iter_mut().zip(lane) {
+            column[i] = *x;
+        }
+    }
+    tile
+}
+
+/// # Safety
+/// The processor has avx, and eight floats stand at each of eight lanes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+#[inline]
+unsafe fn turned_avx(from: *const f32) -> [[f32; TILE]; TILE] {
+    use std::arch::x86_64::*;
+    // SAFETY: by contract.
+    let lane = |i: usize| unsafe { _mm256_loadu_ps(from.add(i * PANEL)) };
+    let pair = |i: usize| {
+        let (a, b) = (lane(i), lane(i + 1));
+        [_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)]
+    };
+    // Columns 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four lanes.
+    let four = |i: usize| {
+        let ([a, b], [c, d]) = (pair(i), pair(i + 2));
+        [
+            _mm256_shuffle_ps::<0b0100_0100>(a, c),
+            _mm256_shuffle_ps::<0b1110_1110>(a, c),
+            _mm256_shuffle_ps::<0b0100_0100>(b, d),
+            _mm256_shuffle_ps::<0b1110_1110>(b, d),
+        ]
+    };
+    let (upper, lower) = (four(0), four(4));
+    let mut tile = [[0.0; TILE]; TILE];
+    for (j, (upper, lower)) in upper.into_iter().zip(lower).enumerate() {
+        // SAFETY: a row of the tile is eight floats.
+        unsafe {
+            _mm256_storeu_ps(tile[j].as_mut_ptr(), _mm256_permute2f128_ps::<0x20>(upper, lower));
+            _mm256_storeu_ps(tile[j + 4].as_mut_ptr(), _mm256_permute2f128_ps::<0x31>(upper, lower));
+        }
+    }
+    tile
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::pack::packed_len;
+    use super::*;
+
+    fn random(len: usize) -> Vec<f32> {
+        let mut data = vec![0.0; len];
+        crate::random::Stream::keyed(1, &[len as u64]).fill_uniform(&mut data, -1.0, 1.0);
+        data
+    }
+
+    fn packed(weight: &[f32], width: usize, format: Format, old: Option<Packed>) -> Packed {
+        let mut packed = Packed::with_format(weight.len() / width, width, format, old);
+        weight.chunks(width * Packed::ROWS).for_each(|rows| packed.push(rows));
+        packed
+    }
+
+    const FORMATS: [Format; 4] = [Format::F32, Format::RoundedF16, Format::RoundedBf16, Format::Pairs];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Block by block and panel by panel what a copy for that product alone would hold.
+        #[test]
+        fn one_packing_serves_both_products(out in 1usize..900, width in 1usize..900, format in 0usize..4) {
+            let (weight, format) = (random(out * width), FORMATS[format]);
+            let rows = Strided::rows(&weight, width);
+            let kept = packed(&weight, width, format, None);
+            for (direction, b) in [(Direction::Forward, rows.transposed()), (Direction::Backward, rows)] {
+                let view = kept.view(direction);
+                let (k, n) = (view.k, view.n);
+                let mut scratch = vec![f32::NAN; packed_len(k, n, format)];
+                let alone = PackedView::pack_as(b, k, n, format, &mut scratch);
+                let mut scratch = vec![f32::NAN; view.panel_scratch()];
+                for block in super::super::blocks(format.lanes(k)) {
+                    for column in (0..n).step_by(PANEL) {
+                        let expected = alone.panel(column, &block, &mut []).chunks(PANEL);
+                        let found = view.panel(column, &block, &mut scratch).chunks(PANEL);
+                        let columns = PANEL.min(n - column);
+                        for (expected, found) in expected.zip(found) {
+                            let bits = |lane: &[f32]| lane[..columns].iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                            prop_assert_eq!(bits(expected), bits(found), "{:?} {:?} {:?}", direction, block, column);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_rows_are_told_apart() {
+        let (width, rows) = (50, 40);
+        for format in FORMATS {
+            let mut weight = random(rows * width);
+            // Memory of another weight is used again.
+            let kept = packed(&weight, width, format, Some(packed(&random(7000), 70, format, None)));
+            let same = |weight: &[f32]| {
+                weight.chunks(width * Packed::ROWS).enumerate().all(|(panel, rows)| kept.holds(panel, rows))
+            };
+            assert!(same(&weight));
+            weight[39 * width + 49] += 0.25;
+            assert!(!same(&weight));
+        }
+    }
+}

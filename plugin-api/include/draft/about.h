@@ -1,0 +1,29 @@
+/* A draft: an extension that is tried and not promised; see plugin-api/src/abi/draft/mod.rs. Generated from about.rs there. */
+#ifndef FTHOST_DRAFT_ABOUT_H
+#define FTHOST_DRAFT_ABOUT_H
+
+#include "../fthost_plugin.h"
+
+
+
+#define FT_DRAFT_ABOUT "ft.about.draft/1"
+
+/*
+ What a plugin says of itself.
+ */
+typedef struct {
+  /*
+   Bytes of this table.
+   */
+  uint32_t struct_size;
+  /*
+   0.
+   */
+  uint32_t reserved;
+  /*
+   Writes the text: a paper, a home page, whom to ask. `[any thread]`
+   */
+  FtStatus (*text)(FtTextSink sink);
+} FtAboutDraft;
+
+#endif /* FTHOST_DRAFT_ABOUT_H */

@@ -1,0 +1,33 @@
+/* A draft: an extension that is tried and not promised; see plugin-api/src/abi/draft/mod.rs. Generated from run.rs there. */
+#ifndef FTHOST_DRAFT_RUN_H
+#define FTHOST_DRAFT_RUN_H
+
+#include "../fthost_plugin.h"
+
+
+
+#define FT_DRAFT_RUN "ft.run.draft/1"
+
+/*
+ The run of the call that is under way on this thread. Outside of one, and before `attach`, its functions fail.
+ */
+typedef struct {
+  /*
+   Bytes of this table.
+   */
+  uint32_t struct_size;
+  /*
+   0.
+   */
+  uint32_t reserved;
+  /*
+   Writes the run's seed. `[any thread]`
+   */
+  FtStatus (*seed)(uint64_t *out);
+  /*
+   Writes the optimizer step, counted from 0 in its phase; 0 before the first. `[any thread]`
+   */
+  FtStatus (*step)(uint64_t *out);
+} FtRunDraft;
+
+#endif /* FTHOST_DRAFT_RUN_H */

@@ -1,0 +1,1 @@
+//! Nothing: the plugins are this package's examples, the sources of some of `plugins/` under other names.
