@@ -346,13 +346,14 @@ mod tests {
             stored.read(start, &mut piece);
             assert_eq!((piece[0], piece[1]), (start as f32, start as f32 + 1.0));
         }
-        assert!(resident(&file) < 1 << 10, "read in pieces: {} KB stay", resident(&file));
+        // Pages around the last piece may be mapped with it: how many is the kernel's matter.
+        let most = (RESIDENT + AROUND) >> 10;
+        assert!(resident(&file) <= most, "read in pieces: {} KB stay", resident(&file));
         let mut row = vec![0f32; WIDTH];
         for i in (0..ROWS).rev() {
             stored.read(i * WIDTH, &mut row);
             assert_eq!(row[0], (i * WIDTH) as f32);
         }
-        let most = (RESIDENT + AROUND) >> 10;
         assert!(resident(&file) <= most, "read row by row: {} KB stay", resident(&file));
     }
 }

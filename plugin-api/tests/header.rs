@@ -171,6 +171,7 @@ fn generate(root: &Path) -> String {
     let mut header = Vec::new();
     cbindgen::Builder::new()
         .with_config(config)
+        .with_src(root.join("src/abi/lent.rs"))
         .with_src(root.join("src/abi/tables.rs"))
         .with_src(root.join("src/abi/calls.rs"))
         .generate()

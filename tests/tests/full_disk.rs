@@ -72,7 +72,9 @@ fn a_model_that_does_not_fit_on_the_disk_leaves_nothing() {
         return skipped("no disk can be mounted in a namespace (unshare --map-root-user --mount)");
     }
     let workdir = long_workdir(LORA);
-    workdir.fthost(["run.toml", "--out", "run", "--set", "train.epochs=1"]).succeeded();
+    workdir
+        .fthost(["run.toml", "--out", "run", "--set", "train.epochs=1", "--set", "train.checkpoint_steps=2"])
+        .succeeded();
     let error = on_one_line(&on_a_small_disk(&workdir, "16k", &["merge", "run", "disk/merged"]).failed(1));
     assert_eq!(
         error,

@@ -43,7 +43,7 @@ fn panic_in_new() {
     insta::assert_snapshot!(failure("new", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:57:44:
+      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:59:44:
       | lost the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -76,7 +76,7 @@ fn panic_in_attach() {
     insta::assert_snapshot!(failure("attach", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:57:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:59:44: lost
       | the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -102,7 +102,7 @@ fn panic_in_an_event() {
     insta::assert_snapshot!(failure("event", "panic", 1), @"
     plugin
 
-      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:57:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:59:44: lost
       | the left phalange
     ");
 }
@@ -123,7 +123,7 @@ fn panic_in_forward() {
     engine
 
       x plugin misbehaving (libmisbehaving.so) panicked in its linear hook at
-      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:57:44: lost the left phalange
+      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:59:44: lost the left phalange
     ");
 }
 
@@ -186,8 +186,6 @@ fn a_hook_is_not_entered_again_while_it_holds_a_lock() {
 fn a_plugin_learns_seed_and_step_from_the_hosts_draft() {
     let workdir = text_workdir();
     workdir.write("run.toml", beside_lora("draft"));
-    let mut command = workdir.command(["--config", "run.toml", "--out", "run", "--set", "train.seed=41"]);
-    command.env("RUST_LOG", "plugin=info");
-    let said = workdir.run(command).succeeded();
+    let said = workdir.fthost(["--config", "run.toml", "--out", "run", "--set", "train.seed=41"]).succeeded();
     assert!(said.stderr.contains("step 1 of the run with seed 41"), "{}", said.stderr);
 }

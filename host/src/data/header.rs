@@ -11,70 +11,11 @@ use crate::{Error, Result};
 /// What to do where a row may be both.
 const SAY: &str = "say which in the task of the run file, header = true or header = false; where a run or adapter is used, by --header";
 /// Words that name columns. Of a name in parts, as `review_text`, one is enough.
-const NAMES: &[&str] = &[
-    "abstract",
-    "answer",
-    "body",
-    "category",
-    "categories",
-    "class",
-    "classes",
-    "comment",
-    "content",
-    "context",
-    "description",
-    "doc",
-    "document",
-    "emotion",
-    "gold",
-    "headline",
-    "hypothesis",
-    "id",
-    "idx",
-    "index",
-    "input",
-    "intent",
-    "label",
-    "labels",
-    "message",
-    "outcome",
-    "output",
-    "pair",
-    "paragraph",
-    "passage",
-    "phrase",
-    "polarity",
-    "premise",
-    "prompt",
-    "query",
-    "question",
-    "rating",
-    "response",
-    "result",
-    "review",
-    "reviews",
-    "score",
-    "sentence",
-    "sentences",
-    "sentiment",
-    "similarity",
-    "stars",
-    "summary",
-    "tag",
-    "tags",
-    "target",
-    "targets",
-    "text",
-    "texts",
-    "title",
-    "tokens",
-    "topic",
-    "tweet",
-    "utterance",
-    "value",
-    "words",
-    "y",
-];
+const NAMES: &str = "abstract answer body category categories class classes comment content context description doc document \
+    emotion gold headline hypothesis id idx index input intent label labels message outcome output pair paragraph \
+    passage phrase polarity premise prompt query question rating response result review reviews score sentence \
+    sentences sentiment similarity stars summary tag tags target targets text texts title tokens topic tweet \
+    utterance value words y";
 
 /// Where the wanted cells stand in a row, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,7 +224,7 @@ fn separated_otherwise(path: &Path, line: u64, cell: &str, separator: char) -> E
 fn names_a_column(cell: &str) -> bool {
     let known = |part: &str| {
         let part = part.trim_end_matches(|c: char| c.is_ascii_digit()).to_lowercase();
-        NAMES.contains(&part.as_str())
+        NAMES.split(' ').any(|name| name == part)
     };
     let mut words = cell.trim().trim_matches('"').split_whitespace().peekable();
     words.peek().is_some() && words.all(|word| word.split(['_', '-', '.']).any(known))

@@ -30,10 +30,11 @@ use file::RunFile;
 pub use machine::DeviceChoice;
 use machine::peak_rss_bytes;
 use results::evaluate::{self, Evaluation};
+use results::export::{self, Exported};
 use results::plain::Trained as TrainedHead;
 use results::proof::{Pairing, Proof};
 use results::result::{self, Parameters, Summary, TaskResult};
-use results::{export, inputs, keys, page, predictions};
+use results::{inputs, keys, page, predictions};
 use setup::plan::Plan;
 use setup::start::Checksums;
 use setup::task::Task;
@@ -151,19 +152,6 @@ impl Begun<'_> {
                 .with_help("put them back as they were, and go on with --resume"))
         };
         let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
-        let evaluate_all = |trainer: &Trainer<'_>, when: &str| -> Result<Vec<(String, Evaluation)>> {
-            let tests =
-                trainer.learner.tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
-            let one = |(i, task, test): (usize, &Task, &Dataset)| {
-                let of = if trainer.learner.tasks.len() > 1 { format!(" {}", task.name) } else { String::new() };
-                let progress =
-                    EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), test.len());
-                let evaluation =
-                    evaluate::evaluate(&trainer.learner.pass(i, test), &|examples| progress.advance(examples))?;
-                Ok((task.name.clone(), evaluation))
-            };
-            tests.map(one).collect()
-        };
         let mut trainer = Trainer {
             fresh_schedule: scheduler.save()?,
             learner: Learner {
@@ -185,89 +173,31 @@ impl Begun<'_> {
             interrupt: &interrupt,
             started,
         };
-        let state = if resume {
-            resume_from(checkpoints, &identity, &mut trainer, folder)?
-        } else {
-            folder.write("run.toml", identity.run_file.as_bytes())?;
-            let mut state = TrainState::begin(precision);
-            if file.train.evaluate_before {
-                (0..trainer.learner.tasks.len()).try_for_each(|task| trainer.learner.fit(task))?;
-                for (name, evaluation) in evaluate_all(&trainer, "before training")? {
-                    let metrics = evaluation.metrics();
-                    folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics: &metrics })?;
-                    state.before.insert(name, metrics);
-                }
-            }
-            state
+        let state = match resume {
+            true => resume_from(checkpoints, &identity, &mut trainer, folder)?,
+            false => begin(&mut trainer, folder, output)?,
         };
         let progress = TrainProgress::new(output.says_progress(), state.trained.steps, plan.steps);
         let outcome = trainer.train(state, folder, &progress);
         progress.finish();
         let mut state = outcome?;
 
-        let after = evaluate_all(&trainer, "after training")?;
-        if phases.len() > 1 {
-            let ended = trainer.learner.tasks.last().map(|task| task.name.clone()).unwrap_or_default();
-            let (step, when) = (state.trained.steps, format!("after {ended}"));
-            let mut last = After { task: ended, metrics: BTreeMap::new() };
-            for (name, evaluation) in &after {
-                let metrics = evaluation.metrics();
-                folder.log(&Line::Evaluation { step, task: name, when: &when, metrics: &metrics })?;
-                last.metrics.insert(name.clone(), metrics);
-            }
-            state.sequence.push(last);
-        }
+        let after = test(&trainer, output, "after training")?;
+        log_tests(&trainer, &mut state, &after, folder)?;
         let after: BTreeMap<String, Evaluation> = after.into_iter().collect();
-        let best = state.watched.last().and_then(|watch| watch.as_ref()?.best);
-        let step = best.map_or(state.trained.steps, |best| best.step);
-        for (name, evaluation) in &after {
-            folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: &evaluation.metrics() })?;
-        }
-        if !after.is_empty() {
-            let tasks = trainer.learner.tasks.iter();
-            let tested = tasks.filter_map(|task| Some((task, after.get(&task.name)?)));
-            let rows = tested.flat_map(|(task, after)| predictions::rows(&task.name, task.train.labels(), after));
-            folder.write(predictions::FILE, &predictions::to_csv(&rows.collect::<Vec<_>>())?)?;
-        }
-        folder.flush()?;
-
-        let heads = trainer.learner.tasks.iter().map(|task| TrainedHead {
-            name: &task.name,
-            labels: task.train.labels(),
-            head: &task.head,
-            spec: &task.spec,
-        });
-        let saved = export::Saved {
-            model: trainer.learner.model,
-            base: &file.model.name(),
-            adapter_config: adapter_config(trainer.strategies)?,
-            adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
-            tasks: &heads.collect::<Vec<_>>(),
-        }
-        .write(folder.path())?;
-        let info = trainer.learner.model.model.info().clone();
-        let whole = saved.format.is_whole();
-        if whole && !file.model.is_demo() {
-            inputs::copy(&file.model.path, &saved.path, &info)?;
-        }
-        let only = trainer.learner.tasks.len() == 1;
-        let named = |name: &str| if only { keys::reopened(&info, name) } else { name.to_owned() };
-        let named = whole.then_some(&named as &dyn Fn(&str) -> String);
-        let (header, tensors) = trainer.parts().capture_final(identity.clone(), state.clone(), named)?;
-        checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
+        let saved = save(&mut trainer, &file, &state, &after, folder)?;
 
         state.trained.peak_rss_bytes = peak_rss_bytes();
         let TrainState { trained, mut watched, mut before, sequence, .. } = state;
         // A phase of one task is that task's; what joint tasks are watched by is the run's.
         let watch = if file.joint() { watched.pop().flatten() } else { None };
         let mut watched = watched.into_iter();
-        let mut results = BTreeMap::new();
-        for task in trainer.learner.tasks.iter() {
+        let result = |task: &Task| {
             let before = before.remove(&task.name).unwrap_or_default();
             let (labels, counts) = (task.train.labels(), task.train.class_counts());
             let result = TaskResult::new(labels, counts, before, watched.next().flatten(), after.get(&task.name));
-            results.insert(task.name.clone(), result);
-        }
+            (task.name.clone(), result)
+        };
         let summary = Summary {
             folder: folder.path().to_owned(),
             parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
@@ -282,7 +212,7 @@ impl Begun<'_> {
                 pairing,
             },
             train: trained,
-            tasks: results,
+            tasks: trainer.learner.tasks.iter().map(result).collect(),
             watch,
             sequence,
             saved,
@@ -294,6 +224,103 @@ impl Begun<'_> {
         output.conclude(&summary, &summary.to_text());
         Ok(summary)
     }
+}
+
+/// The state before the first step, the test examples evaluated where the run file asks for it.
+fn begin(trainer: &mut Trainer<'_>, folder: &mut RunFolder, output: Output) -> Result<TrainState> {
+    folder.write("run.toml", trainer.identity.run_file.as_bytes())?;
+    let mut state = TrainState::begin(trainer.learner.precision);
+    if trainer.learner.settings.evaluate_before {
+        (0..trainer.learner.tasks.len()).try_for_each(|task| trainer.learner.fit(task))?;
+        for (name, evaluation) in test(trainer, output, "before training")? {
+            let metrics = evaluation.metrics();
+            folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics: &metrics })?;
+            state.before.insert(name, metrics);
+        }
+    }
+    Ok(state)
+}
+
+/// Evaluates the test examples of each task that has some, in the order of the run file.
+fn test(trainer: &Trainer<'_>, output: Output, when: &str) -> Result<Vec<(String, Evaluation)>> {
+    let Learner { tasks, .. } = &trainer.learner;
+    let tests = tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
+    let one = |(i, task, test): (usize, &Task, &Dataset)| {
+        let of = if tasks.len() > 1 { format!(" {}", task.name) } else { String::new() };
+        let progress = EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), test.len());
+        let evaluation = evaluate::evaluate(&trainer.learner.pass(i, test), &|examples| progress.advance(examples))?;
+        Ok((task.name.clone(), evaluation))
+    };
+    tests.map(one).collect()
+}
+
+/// Logs what the tests after training gave, as what the last of several phases came to and as the run's own.
+fn log_tests(
+    trainer: &Trainer<'_>,
+    state: &mut TrainState,
+    after: &[(String, Evaluation)],
+    folder: &mut RunFolder,
+) -> Result<()> {
+    if trainer.phases.len() > 1 {
+        let ended = trainer.learner.tasks.last().map(|task| task.name.clone()).unwrap_or_default();
+        let (step, when) = (state.trained.steps, format!("after {ended}"));
+        let mut last = After { task: ended, metrics: BTreeMap::new() };
+        for (name, evaluation) in after {
+            let metrics = evaluation.metrics();
+            folder.log(&Line::Evaluation { step, task: name, when: &when, metrics: &metrics })?;
+            last.metrics.insert(name.clone(), metrics);
+        }
+        state.sequence.push(last);
+    }
+    let best = state.watched.last().and_then(|watch| watch.as_ref()?.best);
+    let step = best.map_or(state.trained.steps, |best| best.step);
+    let by_name: BTreeMap<&String, &Evaluation> = after.iter().map(|(name, evaluation)| (name, evaluation)).collect();
+    for (name, evaluation) in by_name {
+        folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: &evaluation.metrics() })?;
+    }
+    folder.flush()
+}
+
+/// Saves the predictions, the adapter or the whole model, and what opens the run again.
+fn save(
+    trainer: &mut Trainer<'_>,
+    file: &RunFile,
+    state: &TrainState,
+    after: &BTreeMap<String, Evaluation>,
+    folder: &RunFolder,
+) -> Result<Exported> {
+    let tasks: &[Task] = trainer.learner.tasks;
+    if !after.is_empty() {
+        let tested = tasks.iter().filter_map(|task| Some((task, after.get(&task.name)?)));
+        let rows = tested.flat_map(|(task, after)| predictions::rows(&task.name, task.train.labels(), after));
+        folder.write(predictions::FILE, &predictions::to_csv(&rows.collect::<Vec<_>>())?)?;
+    }
+    let heads = tasks.iter().map(|task| TrainedHead {
+        name: &task.name,
+        labels: task.train.labels(),
+        head: &task.head,
+        spec: &task.spec,
+    });
+    let saved = export::Saved {
+        model: trainer.learner.model,
+        base: &file.model.name(),
+        adapter_config: adapter_config(trainer.strategies)?,
+        adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
+        tasks: &heads.collect::<Vec<_>>(),
+    }
+    .write(folder.path())?;
+    let info = trainer.learner.model.model.info().clone();
+    let whole = saved.format.is_whole();
+    if whole && !file.model.is_demo() {
+        inputs::copy(&file.model.path, &saved.path, &info)?;
+    }
+    let only = tasks.len() == 1;
+    let named = |name: &str| if only { keys::reopened(&info, name) } else { name.to_owned() };
+    let named = whole.then_some(&named as &dyn Fn(&str) -> String);
+    let identity = trainer.identity.clone();
+    let (header, tensors) = trainer.parts().capture_final(identity, state.clone(), named)?;
+    checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
+    Ok(saved)
 }
 
 /// Says of a run that was stopped, or that the disk has stopped, how it goes on.

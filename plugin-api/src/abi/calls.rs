@@ -3,7 +3,7 @@
 //! Each begins with its size as its maker knew it. One that the callee writes ([`Rate`]) is the caller's memory: the size says how far
 //! it may be written, and what is not written stays as the caller set it.
 
-use super::tables::{Slice, SliceMut, Str};
+use super::lent::{Slice, SliceMut, Str};
 
 /// One op call. Which inputs, integers and floats an op takes stands in the op's documentation.
 #[repr(C)]

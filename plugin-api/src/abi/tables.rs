@@ -19,6 +19,7 @@
 use std::ffi::c_void;
 
 use super::calls::{Evaluation, Group, HeadCall, HookCall, LogRecord, OpCall, Progress, Rate};
+pub use super::lent::{Slice, SliceMut, Str, TextSink};
 
 /// Changes when a plugin must be rebuilt. It shall not.
 pub const ABI_MAJOR: u32 = 1;
@@ -37,44 +38,6 @@ pub const OK: Status = 0;
 pub const FAILED: Status = 1;
 /// The plugin panicked; the instance must not be called again except to drop it.
 pub const PANICKED: Status = 2;
-
-/// UTF-8 text, borrowed for the call.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Str {
-    /// Start; may dangle where `len` is 0.
-    pub ptr: *const u8,
-    /// Bytes.
-    pub len: usize,
-}
-
-/// A slice, borrowed for the call.
-#[repr(C)]
-pub struct Slice<T> {
-    /// Start; may dangle where `len` is 0.
-    pub ptr: *const T,
-    /// Elements.
-    pub len: usize,
-}
-
-/// A slice that the callee writes, borrowed for the call.
-#[repr(C)]
-pub struct SliceMut<T> {
-    /// Start; may dangle where `len` is 0.
-    pub ptr: *mut T,
-    /// Elements.
-    pub len: usize,
-}
-
-/// Where the callee writes text, in one or several pieces.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct TextSink {
-    /// The caller's own.
-    pub ctx: *mut c_void,
-    /// Appends a piece.
-    pub write: unsafe extern "C" fn(ctx: *mut c_void, text: Str),
-}
 
 /// Bytes of the tables and calls at minor 0, on 64-bit machines: the least that is accepted, for ever.
 pub mod minor_0 {

@@ -9,6 +9,7 @@
 //! N(0, 0.02) and biases at zero, as in Transformers, so at step 0 all classes are about equally likely.
 
 use fthost_plugin_api::prelude::*;
+use fthost_plugin_api::{CrossEntropy, HeadLayers, HeadShape, check_shares};
 
 /// Options of the classification head.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -35,22 +36,12 @@ impl Default for ClassificationConfig {
 
 struct Classification {
     config: ClassificationConfig,
-    layers: Option<Layers>,
-}
-
-/// What `attach` makes.
-struct Layers {
-    /// The architecture's extra layer: `[width, width]`, `[width]` and its activation.
-    hidden: Option<(Param, Param, String)>,
-    weight: Param, // [classes, width]
-    bias: Param,   // [classes]
-    dropout: f64,
-    class_weights: Option<Vec<f32>>,
+    attached: Option<(HeadLayers, CrossEntropy)>,
 }
 
 impl Classification {
-    fn layers(&self) -> Result<&Layers> {
-        self.layers.as_ref().ok_or_else(|| Error::new("the head is used before it was attached"))
+    fn attached(&self) -> Result<&(HeadLayers, CrossEntropy)> {
+        self.attached.as_ref().ok_or_else(|| Error::new("the head is used before it was attached"))
     }
 }
 
@@ -59,56 +50,31 @@ impl TaskHead for Classification {
     const PROBLEM_TYPE: Option<&'static str> = Some(problem_type::SINGLE_LABEL);
 
     fn new(config: ClassificationConfig) -> Result<Self> {
-        for (option, value) in [("dropout", config.dropout.unwrap_or(0.0)), ("label_smoothing", config.label_smoothing)]
-        {
-            if !(0.0..1.0).contains(&value) {
-                return Err(Error::new(format!("{option} is {value}, and must be at least 0 and below 1")));
-            }
-        }
-        Ok(Self { config, layers: None })
+        check_shares([("dropout", config.dropout.unwrap_or(0.0)), ("label_smoothing", config.label_smoothing)])?;
+        Ok(Self { config, attached: None })
     }
 
     fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
-        let (width, classes) = (task.width, task.labels.len());
-        if classes < 2 {
-            let only = task.labels.first().map_or_else(|| "no class".into(), |label| format!("no class but `{label}`"));
-            return Err(Error::new(format!("task `{}` has {only}, and a classifier needs two", task.name)));
-        }
-        let normal = || Init::Normal { mean: 0.0, std: self.config.init_std };
-        let hidden = match &task.hidden_activation {
-            Some(activation) => Some((
-                model.head_param("dense.weight", [width, width], normal())?,
-                model.head_param("dense.bias", [width], Init::Zeros)?,
-                activation.clone(),
-            )),
-            None => None,
-        };
-        let layer = if hidden.is_some() { "out_proj" } else { "classifier" };
-        self.layers = Some(Layers {
-            hidden,
-            weight: model.head_param(&format!("{layer}.weight"), [classes, width], normal())?,
-            bias: model.head_param(&format!("{layer}.bias"), [classes], Init::Zeros)?,
+        let classes = task.classes()?;
+        let shape = HeadShape {
+            width: task.width,
+            outputs: classes,
+            hidden: task.hidden_activation.as_deref(),
+            init_std: self.config.init_std,
             dropout: self.config.dropout.unwrap_or(task.dropout),
-            class_weights: self.config.class_weights.resolve(&task.class_counts, classes)?,
-        });
+        };
+        let weights = self.config.class_weights.resolve(&task.class_counts, classes)?;
+        let loss = CrossEntropy { weights, label_smoothing: self.config.label_smoothing };
+        self.attached = Some((shape.declare(model)?, loss));
         Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
-        let Layers { hidden, weight, bias, dropout, .. } = self.layers()?;
-        let Some((dense, dense_bias, activation)) = hidden else {
-            return features.tensor.dropout(*dropout)?.linear(weight, Some(bias)); // [examples, classes]
-        };
-        let hidden = features.tensor.linear(dense, Some(dense_bias))?.activation(activation)?; // [examples, width]
-        hidden.dropout(*dropout)?.linear(weight, Some(bias)) // [examples, classes]
+        self.attached()?.0.forward(features.tensor) // [examples, classes]
     }
 
     fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
-        let weights = self.layers()?.class_weights.as_ref();
-        let weights = weights.map(|weights| Tensor::from_slice(weights, [weights.len()])).transpose()?; // [classes]
-        let weights = weights.as_ref().map(|weights| weights as &dyn Operand);
-        let (sum, weight) = outputs.cross_entropy(targets.tensor, weights, self.config.label_smoothing)?;
-        Ok(Loss { sum, weight: weight.to_scalar()? })
+        self.attached()?.1.loss(outputs, targets)
     }
 
     fn predict(&self, outputs: &Tensor) -> Result<Tensor> {

@@ -7,6 +7,7 @@
 //! y = w act(V h + c) + b. Matrices start N(0, 0.02) and biases at zero, so at step 0 all predictions are near center.
 
 use fthost_plugin_api::prelude::*;
+use fthost_plugin_api::{HeadLayers, HeadShape, check_shares};
 
 /// Options of the regression head.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -46,16 +47,7 @@ enum LossKind {
 
 struct Regression {
     config: RegressionConfig,
-    layers: Option<Layers>,
-}
-
-/// What `attach` makes.
-struct Layers {
-    /// The architecture's extra layer: `[width, width]`, `[width]` and its activation.
-    hidden: Option<(Param, Param, String)>,
-    weight: Param, // [1, width]
-    bias: Param,   // [1]
-    dropout: f64,
+    layers: Option<HeadLayers>,
 }
 
 impl TaskHead for Regression {
@@ -76,42 +68,25 @@ impl TaskHead for Regression {
         if delta.is_some_and(|delta| delta <= 0.0) {
             return Err(Error::new("delta must be above 0: below it errors count by their squares"));
         }
-        if config.dropout.is_some_and(|dropout| !(0.0..1.0).contains(&dropout)) {
-            return Err(Error::new("dropout must be at least 0 and below 1"));
-        }
+        check_shares([("dropout", config.dropout.unwrap_or(0.0))])?;
         Ok(Self { config, layers: None })
     }
 
     fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
-        let width = task.width;
-        let normal = || Init::Normal { mean: 0.0, std: self.config.init_std };
-        let hidden = match &task.hidden_activation {
-            Some(activation) => Some((
-                model.head_param("dense.weight", [width, width], normal())?,
-                model.head_param("dense.bias", [width], Init::Zeros)?,
-                activation.clone(),
-            )),
-            None => None,
-        };
-        let layer = if hidden.is_some() { "out_proj" } else { "classifier" };
-        self.layers = Some(Layers {
-            hidden,
-            weight: model.head_param(&format!("{layer}.weight"), [1, width], normal())?,
-            bias: model.head_param(&format!("{layer}.bias"), [1], Init::Zeros)?,
+        let shape = HeadShape {
+            width: task.width,
+            outputs: 1,
+            hidden: task.hidden_activation.as_deref(),
+            init_std: self.config.init_std,
             dropout: self.config.dropout.unwrap_or(task.dropout),
-        });
+        };
+        self.layers = Some(shape.declare(model)?);
         Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Value, PredictionKind::Values))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
         let layers = self.layers.as_ref().ok_or_else(|| Error::new("the head is used before it was attached"))?;
-        let hidden = match &layers.hidden {
-            Some((weight, bias, activation)) => {
-                &features.tensor.linear(weight, Some(bias))?.activation(activation)? // [examples, width]
-            }
-            None => features.tensor,
-        };
-        let values = hidden.dropout(layers.dropout)?.linear(&layers.weight, Some(&layers.bias))?; // [examples, 1]
+        let values = layers.forward(features.tensor)?; // [examples, 1]
         values.sum_dim(-1, false) // [examples]
     }
 

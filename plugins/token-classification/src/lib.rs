@@ -9,6 +9,7 @@
 //! without a pooler, for every architecture. W starts N(0, 0.02) and b at zero, so at step 0 all classes are about equally likely.
 
 use fthost_plugin_api::prelude::*;
+use fthost_plugin_api::{CrossEntropy, HeadLayers, HeadShape, check_shares};
 
 /// Options of the token classification head.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -35,20 +36,12 @@ impl Default for TokenClassificationConfig {
 
 struct TokenClassification {
     config: TokenClassificationConfig,
-    layer: Option<Layer>,
-}
-
-/// What `attach` makes.
-struct Layer {
-    weight: Param, // [classes, width]
-    bias: Param,   // [classes]
-    dropout: f64,
-    class_weights: Option<Vec<f32>>,
+    attached: Option<(HeadLayers, CrossEntropy)>,
 }
 
 impl TokenClassification {
-    fn layer(&self) -> Result<&Layer> {
-        self.layer.as_ref().ok_or_else(|| Error::new("the head is used before it was attached"))
+    fn attached(&self) -> Result<&(HeadLayers, CrossEntropy)> {
+        self.attached.as_ref().ok_or_else(|| Error::new("the head is used before it was attached"))
     }
 }
 
@@ -57,42 +50,31 @@ impl TaskHead for TokenClassification {
     const PROBLEM_TYPE: Option<&'static str> = Some(problem_type::TOKENS);
 
     fn new(config: TokenClassificationConfig) -> Result<Self> {
-        for (option, value) in [("dropout", config.dropout.unwrap_or(0.0)), ("label_smoothing", config.label_smoothing)]
-        {
-            if !(0.0..1.0).contains(&value) {
-                return Err(Error::new(format!("{option} is {value}, and must be at least 0 and below 1")));
-            }
-        }
-        Ok(Self { config, layer: None })
+        check_shares([("dropout", config.dropout.unwrap_or(0.0)), ("label_smoothing", config.label_smoothing)])?;
+        Ok(Self { config, attached: None })
     }
 
     fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
-        let (width, classes) = (task.width, task.labels.len());
-        if classes < 2 {
-            let only = task.labels.first().map_or_else(|| "no class".into(), |label| format!("no class but `{label}`"));
-            return Err(Error::new(format!("task `{}` has {only}, and a classifier needs two", task.name)));
-        }
-        let normal = Init::Normal { mean: 0.0, std: self.config.init_std };
-        self.layer = Some(Layer {
-            weight: model.head_param("classifier.weight", [classes, width], normal)?,
-            bias: model.head_param("classifier.bias", [classes], Init::Zeros)?,
+        let classes = task.classes()?;
+        let shape = HeadShape {
+            width: task.width,
+            outputs: classes,
+            hidden: None,
+            init_std: self.config.init_std,
             dropout: self.config.dropout.unwrap_or(task.dropout),
-            class_weights: self.config.class_weights.resolve(&task.class_counts, classes)?,
-        });
+        };
+        let weights = self.config.class_weights.resolve(&task.class_counts, classes)?;
+        let loss = CrossEntropy { weights, label_smoothing: self.config.label_smoothing };
+        self.attached = Some((shape.declare(model)?, loss));
         Ok(HeadSpec::new(FeatureKind::Sequence, TargetKind::TokenClass, PredictionKind::Classes))
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
-        let Layer { weight, bias, dropout, .. } = self.layer()?;
-        features.tensor.dropout(*dropout)?.linear(weight, Some(bias)) // [tokens, classes]
+        self.attached()?.0.forward(features.tensor) // [tokens, classes]
     }
 
     fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
-        let weights = self.layer()?.class_weights.as_ref();
-        let weights = weights.map(|weights| Tensor::from_slice(weights, [weights.len()])).transpose()?; // [classes]
-        let weights = weights.as_ref().map(|weights| weights as &dyn Operand);
-        let (sum, weight) = outputs.cross_entropy(targets.tensor, weights, self.config.label_smoothing)?;
-        Ok(Loss { sum, weight: weight.to_scalar()? })
+        self.attached()?.1.loss(outputs, targets)
     }
 
     fn predict(&self, outputs: &Tensor) -> Result<Tensor> {

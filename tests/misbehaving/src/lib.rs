@@ -92,7 +92,7 @@ impl Strategy for Misbehaving {
         }
         if self.0.how == Way::Draft {
             let run = Run::of_host().ok_or_else(|| Error::new("this host has no draft of a run"))?;
-            tracing::info!("step {} of the run with seed {}", run.step()?, run.seed()?);
+            tracing::warn!("step {} of the run with seed {}", run.step()?, run.seed()?);
         }
         self.0.act(Place::Event)
     }

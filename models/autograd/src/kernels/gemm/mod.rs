@@ -13,13 +13,15 @@
 mod micro;
 mod pack;
 mod rest;
+mod view;
 
 use rayon::prelude::*;
 
 use self::micro::{Family, Kernel, Lanes, MAX_ROWS, PANEL, Tile};
 use self::pack::{Format, blocks, convert_left};
-pub(crate) use self::pack::{PackedView, Strided, scratch_len};
+pub(crate) use self::pack::{Strided, scratch_len};
 pub(crate) use self::rest::{Direction, Packed};
+pub(crate) use self::view::PackedView;
 use super::{elementwise, scratch};
 use crate::Activation;
 

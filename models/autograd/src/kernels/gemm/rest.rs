@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::micro::PANEL;
-use super::pack::{Format, PackedView, Strided, pack_columns};
+use super::pack::{Format, Strided, pack_columns};
 use crate::Precision;
 use crate::kernels::multiversion;
 use crate::kernels::scratch::{self, LANES, Line, lanes, lanes_mut};
@@ -111,11 +111,6 @@ impl Packed {
             Form::Float => self.format,
             Form::Bf16 => Format::Pairs,
         }
-    }
-
-    /// As B of a product.
-    pub(crate) fn view(&self, direction: Direction) -> PackedView<'_> {
-        PackedView::at_rest(self, direction)
     }
 
     /// The dimensions k and n of B.
@@ -311,6 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::pack::packed_len;
+    use super::super::view::PackedView;
     use super::*;
 
     fn random(len: usize) -> Vec<f32> {
