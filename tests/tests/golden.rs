@@ -43,11 +43,11 @@ fn golden(minor: &str) -> PathBuf {
     root().join("tests/golden").join(minor)
 }
 
-/// Name and SHA-256 of what a run has used.
-fn used(run: &Path) -> BTreeMap<String, String> {
+/// Names and files of what a run has used.
+fn used(run: &Path) -> BTreeMap<String, PathBuf> {
     let plugins = result_json(run)["plugins"].as_array().unwrap().clone();
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-    plugins.iter().map(|plugin| (text(&plugin["name"]), text(&plugin["sha256"]))).collect()
+    plugins.iter().map(|plugin| (text(&plugin["name"]), text(&plugin["path"]).into())).collect()
 }
 
 /// Runs a host with the plugins of one folder alone.
@@ -66,7 +66,9 @@ fn trains(host: &Path, plugins: &Path, names: [&str; 4]) {
     let workdir = Workdir::new();
     run_with(&workdir, host, plugins, RUN).succeeded();
     let folder = workdir.path().join("run");
-    assert_eq!(used(&folder).into_keys().collect::<Vec<_>>(), names);
+    let used = used(&folder);
+    assert!(used.values().all(|path| path.starts_with(plugins)), "{used:?}: not of {}", plugins.display());
+    assert_eq!(used.into_keys().collect::<Vec<_>>(), names);
     let digits = &result_json(&folder)["tasks"]["digits"];
     let (before, after) = (&digits["before"]["accuracy"], &digits["metrics"]["accuracy"]);
     assert!(after.as_f64().unwrap() > before.as_f64().unwrap() + 0.2, "{before} before, {after} after");
@@ -79,7 +81,7 @@ fn schedules_in_c(host: &Path, plugins: &Path) {
     let text = RUN.replace("\"cosine\"", "\"c_constant\"\nfactor = 0.5").replace("epochs = 3", "steps = 3");
     run_with(&workdir, host, plugins, &text).succeeded();
     let folder = workdir.path().join("run");
-    assert!(used(&folder).contains_key("c_constant"));
+    assert!(used(&folder)["c_constant"].starts_with(plugins));
     for step in steps(&folder) {
         assert_eq!(step["lr"], 0.0025, "{step}");
     }
@@ -119,7 +121,14 @@ fn later() -> &'static (PathBuf, PathBuf) {
         command.args(["--features", "fthost/longer-tables,fthost-longer-plugins/longer-tables"]);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        (folder.join("fthost-longer"), folder.join("examples"))
+        // Under the names by which a host looks for methods first.
+        let plugins = folder.join("later-plugins");
+        fs::create_dir_all(&plugins).unwrap();
+        for method in ["classification", "cosine", "l2sp", "lora"] {
+            let built = folder.join(format!("examples/lib{method}_longer.so"));
+            fs::copy(built, plugins.join(format!("lib{method}.so"))).unwrap();
+        }
+        (folder.join("fthost-longer"), plugins)
     })
 }
 

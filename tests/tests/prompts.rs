@@ -83,7 +83,10 @@ fn a_prefix_takes_positions() {
     for (strategy, taken) in [
         ("plugin = \"prefix\"\ntokens = 22", 22),
         ("plugin = \"prompt\"\ntokens = 30", 24),
-        ("plugin = \"prompt\"\ntokens = 10\n[[strategy]]\nplugin = \"prefix\"\ntokens = 12", 22),
+        (
+            "plugin = \"prompt\"\ntokens = 10\n[[strategy]]\nplugin = \"prefix\"\ntokens = 12\nprojection = true\nhidden = 8",
+            22,
+        ),
     ] {
         workdir.write("run.toml", RUN.replace(LORA, strategy));
         let error = on_one_line(&workdir.fthost(["--config", "run.toml", "--out", "run"]).failed(2));

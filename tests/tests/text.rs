@@ -170,6 +170,7 @@ fn of_many_classes_no_line_of_the_terminal_is_long() {
     let workdir = text_workdir();
     let class = |i: usize| format!("balance not updated after transfer {} number {i}", "of money ".repeat(i % 5));
     let rows: String = (0..77).map(|i| format!("the film was {}\t{}\n", ["good", "bad"][i % 2], class(i))).collect();
+    let rows = format!("text\tlabel\n{rows}");
     ["train.tsv", "test.tsv"].iter().for_each(|file| drop(workdir.write(file, &rows)));
     let run = workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded().stdout;
     let eval = workdir.fthost(["eval", "run", "test.tsv"]).succeeded().stdout;
@@ -247,6 +248,12 @@ fn peft_reads_ia3_and_computes_the_same() {
     peft_agrees(&python, &workdir.path().join("model"), &workdir, "sentiment", &workdir.path().join("test.tsv"));
 }
 
+/// The losses of the 16 steps of [`sst2_on_a_real_bert`], as they were when this was written; PEFT agrees with where they lead.
+const SST2_LOSSES: [f64; 16] = [
+    0.6856, 0.6844, 0.6921, 0.6793, 0.6903, 0.6875, 0.6812, 0.6462, 0.6814, 0.6614, 0.6055, 0.7100, 0.6701, 0.6290,
+    0.6830, 0.6418,
+];
+
 #[test]
 fn sst2_on_a_real_bert() {
     let data = data().join("sst2");
@@ -271,10 +278,13 @@ fn sst2_on_a_real_bert() {
     assert_eq!(result["parameters"]["trainable"], 12 * 8 * (384 + 384) + 2 * 384 + 2);
     let losses =
         steps(&workdir.path().join("run")).iter().map(|step| step["loss"].as_f64().unwrap()).collect::<Vec<_>>();
-    assert!(losses.iter().all(|loss| (0.2..1.5).contains(loss)), "{losses:?}");
+    let close = |found: f64, expected: f64| (found - expected).abs() < 1e-3; // kernels round in their own ways
+    assert_eq!(losses.len(), SST2_LOSSES.len());
+    assert!(losses.iter().zip(SST2_LOSSES).all(|(&loss, expected)| close(loss, expected)), "{losses:?}");
     let (before, after) = (&result["tasks"]["sentiment"]["before"], &result["tasks"]["sentiment"]["metrics"]);
-    assert!((before["loss"].as_f64().unwrap() - 0.69).abs() < 0.1, "an untrained head knows nothing: {before}");
-    assert!(after["loss"].as_f64().unwrap().is_finite(), "{after}");
+    for (metrics, expected) in [(before, 0.6929), (after, 0.7503)] {
+        assert!(close(metrics["loss"].as_f64().unwrap(), expected), "{expected} expected: {metrics}");
+    }
     let epoch = |i: usize| losses[4 * i..][..4].iter().sum::<f64>() / 4.0;
     assert!(epoch(3) < epoch(0) - 0.02, "64 sentences can be learned: {losses:?}");
 
