@@ -14,7 +14,9 @@ mod weights;
 
 pub use error::LoadError;
 pub use fthost_autograd as autograd;
-pub use model::{BaseParameter, Features, HeadStyle, Input, Modality, Model, ModelInfo, Read, SavedHead, TextInput};
+pub use model::{
+    Answer, BaseParameter, Features, HeadStyle, Input, Modality, Model, ModelInfo, Read, SavedHead, TextInput,
+};
 pub use site::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind};
-pub use transformer::Encoder;
+pub use transformer::{Encoder, activation};
 pub use weights::{FileState, Weights};

@@ -52,7 +52,9 @@ pub struct Features {
 pub struct HeadStyle {
     /// Path of the last linear layer: `classifier`, or RoBERTa's `classifier.out_proj`.
     pub output: String,
-    /// Path and activation of the dense layer before it, where there is one: `("classifier.dense", "tanh")`.
+    /// Path and activation of the dense layer before it, where there is one: `("classifier.dense", "tanh")`, or
+    /// `("bert.pooler.dense", "tanh")` where a checkpoint lacks the pooler of its architecture. Transformers makes a new one there,
+    /// so it is trained and saved with the head.
     pub hidden: Option<(String, String)>,
     /// Dropout before the last layer, in thousandths (the config's number times 1000, rounded).
     pub dropout_permille: u32,
@@ -114,15 +116,27 @@ pub struct BaseParameter {
     pub group: usize,
 }
 
-/// A classification head that is saved with a model. There may be none: nothing in it then.
+/// The head that is saved with a model. There may be none: nothing in it then.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SavedHead<'a> {
     /// Its tensors by their full names (`classifier.weight`).
     pub tensors: &'a [(String, Tensor)],
-    /// Names of its classes.
-    pub labels: &'a [String],
-    /// Whether it gives a class for each token, not for each sequence.
-    pub per_token: bool,
+    /// What it says of an input.
+    pub answer: Answer<'a>,
+}
+
+/// What a saved head says of an input: which of Transformers' classes opens the folder, and what its config.json says of the head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// Nothing that one of these classes computes: the folder opens as an encoder.
+    #[default]
+    None,
+    /// One of these classes.
+    Class(&'a [String]),
+    /// A real value.
+    Value,
+    /// One of these classes for each token.
+    TokenClass(&'a [String]),
 }
 
 /// A pretrained encoder with named sites.
@@ -158,7 +172,7 @@ pub trait Model: Send + Sync {
     /// Removes every hook: the base model again.
     fn clear_hooks(&mut self);
 
-    /// Writes config.json and model.safetensors so that Transformers' classification class loads them. Hooks are not written.
+    /// Writes config.json and model.safetensors so that Transformers' class for the head loads them. Hooks are not written.
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError>;
 
     /// Whether features of a kind depend on a parameter of the model: a pooler's stand above what is read of each token.

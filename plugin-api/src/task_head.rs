@@ -10,6 +10,8 @@ pub mod problem_type {
     pub const SINGLE_LABEL: &str = "single_label_classification";
     /// One real value.
     pub const REGRESSION: &str = "regression";
+    /// One class of several for each token; Transformers has a class of its own for it, and no name among its problems.
+    pub const TOKENS: &str = "token_classification";
 }
 
 /// Which features of the encoder a head reads.

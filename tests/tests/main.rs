@@ -26,6 +26,7 @@
 //! | `reach` | options that a run of its length never comes to |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
+//! | `saved` | every head's saved folders on many bases: what Transformers, PEFT and fthost itself compute with them |
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `tasks` | several tasks: joint, in sequence, used after the run |
 //! | `text` | text runs, and that PEFT reads what they save |
@@ -59,6 +60,7 @@ mod prompts;
 mod reach;
 mod refused;
 mod resume;
+mod saved;
 mod strategies;
 mod tasks;
 mod text;

@@ -100,10 +100,10 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             }
         }
         Command::Merge { run, folder, with } => {
-            let path = with.open(&run)?.merge(&folder)?;
+            let saved = with.open(&run)?.merge(&folder)?;
             match json {
-                true => say(&serde_json::json!({ "path": path }).to_string()),
-                false => say(&format!("model (Hugging Face) saved in {}", path.display())),
+                true => say(&serde_json::to_string(&saved).unwrap_or_default()),
+                false => say(&saved.to_string()),
             }
         }
     }

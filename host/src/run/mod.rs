@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fthost_autograd::optim;
-use fthost_plugin_api::TargetKind;
 
 use crate::data::Dataset;
 use crate::kernels;
@@ -32,15 +31,16 @@ pub use machine::DeviceChoice;
 use machine::peak_rss_bytes;
 use results::evaluate::{self, Evaluation};
 use results::export::{self, Exported};
+use results::plain::Trained as TrainedHead;
 use results::proof::{Pairing, Proof};
 use results::result::{self, Parameters, Summary, TaskResult};
-use results::{page, predictions};
+use results::{inputs, keys, page, predictions};
 use setup::plan::Plan;
 use setup::start::Checksums;
 use setup::task::Task;
 use setup::{Setup, model as base};
 use state::checkpoint::{self, Checkpoints};
-use state::folder::{RunFolder, copy_beside};
+use state::folder::RunFolder;
 use state::identity::Identity;
 use state::log::Line;
 use state::snapshot::{self, After, Header, TrainState};
@@ -295,21 +295,30 @@ fn save(
         let rows = tested.flat_map(|(task, after)| predictions::rows(&task.name, task.train.labels(), after));
         folder.write(predictions::FILE, &predictions::to_csv(&rows.collect::<Vec<_>>())?)?;
     }
+    let heads = tasks.iter().map(|task| TrainedHead {
+        name: &task.name,
+        labels: task.train.labels(),
+        head: &task.head,
+        spec: &task.spec,
+    });
     let saved = export::Saved {
         model: trainer.learner.model,
         base: &file.model.name(),
         adapter_config: adapter_config(trainer.strategies)?,
         adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
-        labels: &tasks.iter().map(|task| (task.name.clone(), task.train.labels().to_vec())).collect(),
-        per_token: tasks.iter().any(|task| task.spec.targets == TargetKind::TokenClass),
+        tasks: &heads.collect::<Vec<_>>(),
     }
     .write(folder.path())?;
-    let whole = saved.format == export::WHOLE;
-    if let Some(tokenizer) = base::tokenizer_file(file, trainer.learner.model).filter(|_| whole) {
-        copy_beside(&tokenizer, &saved.path)?;
+    let info = trainer.learner.model.model.info().clone();
+    let whole = saved.format.is_whole();
+    if whole && !file.model.is_demo() {
+        inputs::copy(&file.model.path, &saved.path, &info)?;
     }
+    let only = tasks.len() == 1;
+    let named = |name: &str| if only { keys::reopened(&info, name) } else { name.to_owned() };
+    let named = whole.then_some(&named as &dyn Fn(&str) -> String);
     let identity = trainer.identity.clone();
-    let (header, tensors) = trainer.parts().capture_final(identity, state.clone(), whole)?;
+    let (header, tensors) = trainer.parts().capture_final(identity, state.clone(), named)?;
     checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
     Ok(saved)
 }

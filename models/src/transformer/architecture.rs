@@ -17,7 +17,7 @@ pub(crate) struct Architecture {
     pub(crate) pre_norm: bool,
     /// Norm above the last block.
     pub(crate) final_norm: Option<&'static str>,
-    /// Dense layer over the first row, with tanh. Optional in the files.
+    /// Dense layer over the first row, with tanh. A file that lacks it leaves it to the head.
     pub(crate) pooler: Option<&'static str>,
     /// Whether hidden dropout also follows the dense layer of attention.
     pub(crate) attention_output_dropout: bool,
@@ -149,8 +149,8 @@ impl Architecture {
     }
 }
 
-/// Hugging Face's name of an activation.
-pub(crate) fn activation(name: &str) -> Option<Activation> {
+/// The activation of a name of Hugging Face's.
+pub fn activation(name: &str) -> Option<Activation> {
     Some(match name {
         "gelu" | "gelu_python" => Activation::Gelu,
         "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Activation::GeluTanh,

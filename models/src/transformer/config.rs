@@ -75,6 +75,8 @@ struct BertConfig {
     #[serde(default = "init_std")]
     initializer_range: f64,
     position_embedding_type: Option<String>,
+    #[serde(default)]
+    is_decoder: bool,
 }
 
 #[derive(Deserialize)]
@@ -171,6 +173,10 @@ impl Config {
     fn from_bert(architecture: &'static Architecture, file: &Path, config: BertConfig) -> Result<Self, LoadError> {
         if let Some(kind) = config.position_embedding_type.filter(|kind| kind != "absolute") {
             return Err(setting(file, "position_embedding_type", kind, "is not supported; only \"absolute\" is"));
+        }
+        if config.is_decoder {
+            let why = "makes attention causal, which is not supported; a model that reads both ways says false";
+            return Err(setting(file, "is_decoder", true, why));
         }
         // RoBERTa's own padding token, where the file does not say.
         let padding = config.pad_token_id.unwrap_or(1);

@@ -66,18 +66,15 @@ impl Encoder {
         let final_norm = architecture.final_norm.map(|path| builder.layer_norm(path, width, config.eps)).transpose()?;
         let pooler = match architecture.pooler {
             Some(path) if builder.has(&format!("{path}.weight")) => Some(builder.linear(path, width, width, true)?),
-            Some(path) => {
-                tracing::warn!("the checkpoint has no {path}: pooled features are the first token's hidden state");
-                None
-            }
-            None => None,
+            // Pooled features are the first token's hidden state then, and the head brings the layer.
+            Some(_) | None => None,
         };
 
         let Builder { sites, parameters, stored_shapes, .. } = builder;
         // The last group is the heads' own, also where the model itself has nothing above its blocks.
         let groups = config.layers + 2;
         Ok(Self {
-            info: info(config, &embeddings, groups),
+            info: info(config, &embeddings, pooler.is_some(), groups),
             embeddings,
             hidden_dropout: config.hidden_dropout,
             blocks,
@@ -253,8 +250,10 @@ impl Encoder {
     }
 }
 
-fn info(config: &Config, embeddings: &Embeddings, groups: usize) -> ModelInfo {
+fn info(config: &Config, embeddings: &Embeddings, pools: bool, groups: usize) -> ModelInfo {
     let architecture = config.architecture;
+    let new_pooler =
+        architecture.pooler.filter(|_| !pools).map(|path| (format!("{}{path}", architecture.prefix), "tanh".into()));
     let modality = match (config.input, embeddings) {
         (InputConfig::Text { vocabulary, .. }, Embeddings::Text(text)) => {
             Modality::Text { max_tokens: text.max_tokens(), vocabulary }
@@ -276,7 +275,7 @@ fn info(config: &Config, embeddings: &Embeddings, groups: usize) -> ModelInfo {
         modality,
         head: HeadStyle {
             output: architecture.head.into(),
-            hidden: architecture.head_hidden.map(|(path, activation)| (path.into(), activation.into())),
+            hidden: new_pooler.or(architecture.head_hidden.map(|(path, activation)| (path.into(), activation.into()))),
             dropout_permille: (config.head_dropout * 1000.0).round() as u32,
         },
     }

@@ -12,9 +12,28 @@ use super::config::Config;
 use super::encoder::Encoder;
 use crate::builder::Origin;
 use crate::weights::{SINGLE_FILE, Weights};
-use crate::{LoadError, Model, SavedHead};
+use crate::{Answer, LoadError, Model, SavedHead};
 
 const CONFIG_FILE: &str = "config.json";
+
+/// What config.json says of a head, of how the weights are kept and of where they came from: true of the folder that was loaded, not
+/// of one that is saved.
+const OF_ANOTHER_FOLDER: [&str; 14] = [
+    "_name_or_path",
+    "_num_labels",
+    "architectures",
+    "auto_map",
+    "custom_pipelines",
+    "dtype",
+    "finetuning_task",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "quantization_config",
+    "task_specific_params",
+    "torch_dtype",
+];
 
 impl Encoder {
     /// Loads a folder: config.json, and model.safetensors or its shards.
@@ -44,7 +63,7 @@ impl Encoder {
         &self.config
     }
 
-    /// Writes config.json and model.safetensors so that Transformers' classification class loads them.
+    /// Writes config.json and model.safetensors so that Transformers' class for the head loads them.
     ///
     /// Hooks are not written: merge them first. Files that are there are replaced at once, so a folder can be written over the one
     /// that the model was loaded from.
@@ -75,16 +94,25 @@ impl Encoder {
     }
 
     fn saved_config(&self, head: &SavedHead<'_>) -> Json {
-        let SavedHead { labels, per_token, .. } = head;
         let mut config = self.config.clone();
         let Json::Object(entries) = &mut config else { return config };
+        entries.retain(|key, _| !OF_ANOTHER_FOLDER.contains(&key.as_str()));
+        let value = [VALUE.to_owned()];
         let class = &self.info().classification_class;
-        let class = if *per_token { class.replace("Sequence", "Token") } else { class.clone() };
+        let family = class.split_once("For").map_or(class.as_str(), |(family, _)| family);
+        let (class, problem, labels) = match head.answer {
+            Answer::None => (format!("{family}Model"), None, &[][..]),
+            Answer::Class(labels) => (class.clone(), Some("single_label_classification"), labels),
+            Answer::Value => (class.clone(), Some("regression"), &value[..]),
+            Answer::TokenClass(labels) => (format!("{family}ForTokenClassification"), None, labels),
+        };
         entries.insert("architectures".into(), json!([class]));
-        // Newer and older versions of Transformers read the float type under these names.
-        entries.remove("torch_dtype");
         entries.insert("dtype".into(), json!("float32"));
+        if let Some(problem) = problem {
+            entries.insert("problem_type".into(), json!(problem));
+        }
         if !labels.is_empty() {
+            // Their number is that of the output's rows: Transformers reads it nowhere else.
             let by_id: serde_json::Map<_, _> =
                 labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label))).collect();
             let by_label: serde_json::Map<_, _> =
@@ -95,6 +123,9 @@ impl Encoder {
         config
     }
 }
+
+/// What Transformers calls the only output of a head for values.
+const VALUE: &str = "LABEL_0";
 
 fn parse(file: &Path, text: &str) -> Result<Json, LoadError> {
     serde_json::from_str(text).map_err(|source| LoadError::Config { file: file.into(), source })

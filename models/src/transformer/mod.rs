@@ -7,4 +7,5 @@ mod embeddings;
 mod encoder;
 mod folder;
 
+pub use architecture::activation;
 pub use encoder::Encoder;

@@ -47,6 +47,7 @@ impl TokenClassification {
 
 impl TaskHead for TokenClassification {
     type Config = TokenClassificationConfig;
+    const PROBLEM_TYPE: Option<&'static str> = Some(problem_type::TOKENS);
 
     fn new(config: TokenClassificationConfig) -> Result<Self> {
         check_shares([("dropout", config.dropout.unwrap_or(0.0)), ("label_smoothing", config.label_smoothing)])?;

@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::{DType, Tensor};
-use fthost_models::{ModelInfo, SavedHead};
+use fthost_models::{Answer, ModelInfo, SavedHead};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
-use super::keys::{Keys, TUNED, WRAPPED, head_path};
-use crate::adapted::{AdaptedModel, ModelParameter, Owner};
+use super::keys::{Keys, TUNED, WRAPPED};
+use super::plain::{SavedHeads, Trained};
+use crate::adapted::{AdaptedModel, Owner};
 use crate::run::state::folder::write_atomically;
 use crate::{Error, Result};
 
 /// The folder of a whole model within a run folder.
 pub const MODEL: &str = "model";
-/// The form of a whole model.
-pub const WHOLE: &str = "huggingface";
 
 /// What is saved beside the weights.
 pub struct Saved<'a> {
@@ -28,22 +27,59 @@ pub struct Saved<'a> {
     pub adapter_config: Option<Value>,
     /// What PEFT's form holds in place of each strategy's parameters, in order, where it is not they themselves.
     pub adapter_tensors: Vec<Option<BTreeMap<String, Tensor>>>,
-    /// By task, class names in index order; empty for real values.
-    pub labels: &'a Labels,
-    /// Whether a head gives a class for each token.
-    pub per_token: bool,
+    /// The tasks, in order.
+    pub tasks: &'a [Trained<'a>],
 }
-
-/// Class names in index order, by task; empty for real values.
-pub type Labels = BTreeMap<String, Vec<String>>;
 
 /// Where the results are, and in what form.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Exported {
-    /// `peft` (loads in Python's PEFT), `fthost` (the same layout for a method that PEFT does not know), or `huggingface`.
-    pub format: &'static str,
+    /// What opens it.
+    pub format: Format,
     /// The folder.
     pub path: PathBuf,
+    /// Why no class of Transformers' opens the heads, where none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own_heads: Option<String>,
+}
+
+/// What opens a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// An adapter that loads in Python's PEFT.
+    Peft,
+    /// The same layout for what PEFT does not know.
+    Fthost,
+    /// A whole model that Transformers opens with its head.
+    Huggingface,
+    /// A whole model that Transformers opens without its heads, which are fthost's own.
+    Encoder,
+}
+
+impl Format {
+    /// Whether it is a whole model.
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Huggingface | Self::Encoder)
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Peft => "adapter (PEFT)",
+            Self::Fthost => "adapter (fthost)",
+            Self::Huggingface => "model (Hugging Face)",
+            Self::Encoder => "encoder (Hugging Face) with heads of fthost's own",
+        })
+    }
+}
+
+impl std::fmt::Display for Exported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} saved in {}", self.format, self.path.display())?;
+        self.own_heads.iter().try_for_each(|why| write!(f, "; no class of Transformers' has its heads: {why}"))
+    }
 }
 
 impl Saved<'_> {
@@ -54,40 +90,40 @@ impl Saved<'_> {
             || self.model.model.sites().iter().any(|site| self.model.model.hooked(&site.path));
         let base_trained = self.model.parameters.iter().any(|p| p.owner == Owner::Base && p.trained());
         if base_trained && !adds {
-            write_model(self.model, self.labels, self.per_token, &run.join(MODEL))
+            write_model(self.model, self.tasks, &run.join(MODEL))
         } else {
             self.write_adapter(&run.join("adapter"))
         }
     }
 
     fn write_adapter(&self, folder: &Path) -> Result<Exported> {
-        let info = self.model.model.info();
-        write_safetensors(&folder.join("adapter_model.safetensors"), &self.adapter())?;
+        let heads = SavedHeads::of(self.model, self.tasks)?;
+        // PEFT knows models that Transformers knows.
+        let fields = self.adapter_config.as_ref().filter(|_| heads.own.is_none());
+        write_safetensors(&folder.join("adapter_model.safetensors"), &self.adapter(&heads, fields.is_some()))?;
 
-        let heads: Vec<String> = head_modules(info, &heads(self.model));
+        let per_token = matches!(heads.answer, Answer::TokenClass(_));
         let mut config = json!({
             "base_model_name_or_path": self.base,
-            "task_type": if self.per_token { "TOKEN_CLS" } else { "SEQ_CLS" },
+            "task_type": if per_token { "TOKEN_CLS" } else { "SEQ_CLS" },
             "inference_mode": true,
-            "modules_to_save": heads,
+            "modules_to_save": head_modules(self.model.model.info(), &heads),
         });
-        // PEFT knows models of one task.
-        let format = match self.adapter_config.as_ref().filter(|_| self.labels.len() == 1) {
+        let format = match fields {
             Some(fields) => {
                 merge(&mut config, fields);
-                "peft"
+                Format::Peft
             }
-            None => "fthost",
+            None => Format::Fthost,
         };
         write_json(&folder.join("adapter_config.json"), &config)?;
-        write_labels(self.labels, folder)?;
-        Ok(Exported { format, path: folder.to_owned() })
+        write_labels(self.tasks, folder)?;
+        Ok(Exported { format, path: folder.to_owned(), own_heads: heads.own })
     }
 
-    /// The adapter's tensors by their names in PEFT's files.
-    fn adapter(&self) -> BTreeMap<String, Tensor> {
-        // In fthost's own form all parameters stand as they are.
-        let peft = self.adapter_config.is_some() && self.labels.len() == 1;
+    /// The adapter's tensors by their names in PEFT's files, or where it is none of PEFT's in fthost's own form: all parameters as they
+    /// stand.
+    fn adapter(&self, heads: &SavedHeads<'_>, peft: bool) -> BTreeMap<String, Tensor> {
         let given: &[_] = if peft { &self.adapter_tensors } else { &[] };
         let keys = if peft { Keys::of(self.model) } else { Keys::plain(self.model) };
         let mut tensors: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
@@ -101,49 +137,35 @@ impl Saved<'_> {
         // PEFT wraps the model once more where it adds something inside of it, which prompts and prefixes do not.
         let outside = !tensors.is_empty() && !tensors.keys().any(|key| key.starts_with(TUNED));
         let root = if outside { WRAPPED } else { TUNED };
-        for p in &self.model.parameters {
-            if matches!(p.owner, Owner::Head(_)) || (p.owner == Owner::Base && p.trained()) {
-                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor());
-            }
-        }
+        let base = self.model.parameters.iter().filter(|p| p.owner == Owner::Base && p.trained());
+        let base = base.map(|p| (keys.path(p), p.parameter.tensor()));
+        tensors.extend(base.chain(heads.tensors.clone()).map(|(path, tensor)| (format!("{root}{path}"), tensor)));
         tensors
     }
 }
 
-/// Writes a whole model with its heads, of which one may give a class for each token: a Hugging Face folder.
-pub fn write_model(model: &AdaptedModel, labels: &Labels, per_token: bool, folder: &Path) -> Result<Exported> {
-    let info = model.model.info();
-    let head: Vec<(String, Tensor)> =
-        heads(model).iter().map(|p| (head_path(info, p.parameter.name()), p.parameter.tensor())).collect();
-    let labelled = only(labels).map_or(&[][..], Vec::as_slice);
-    model.model.save_folder(folder, &SavedHead { tensors: &head, labels: labelled, per_token })?;
-    write_labels(labels, folder)?;
-    Ok(Exported { format: WHOLE, path: folder.to_owned() })
+/// Writes a whole model with its heads: a Hugging Face folder.
+pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], folder: &Path) -> Result<Exported> {
+    let SavedHeads { tensors, answer, own } = SavedHeads::of(model, tasks)?;
+    model.model.save_folder(folder, &SavedHead { tensors: &tensors, answer })?;
+    write_labels(tasks, folder)?;
+    let format = if own.is_none() { Format::Huggingface } else { Format::Encoder };
+    Ok(Exported { format, path: folder.to_owned(), own_heads: own })
 }
 
-fn heads(model: &AdaptedModel) -> Vec<&ModelParameter> {
-    model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))).collect()
+/// Class names in index order, empty for real values: a list where there is one task, else lists by task.
+fn write_labels(tasks: &[Trained<'_>], folder: &Path) -> Result<()> {
+    let labels = match tasks {
+        [task] => json!(task.labels),
+        tasks => json!(tasks.iter().map(|task| (task.name, task.labels)).collect::<BTreeMap<_, _>>()),
+    };
+    write_json(&folder.join("labels.json"), &labels)
 }
 
-/// A list where there is one task, else lists by task.
-fn write_labels(labels: &Labels, folder: &Path) -> Result<()> {
-    write_json(&folder.join("labels.json"), &only(labels).map_or_else(|| json!(labels), |labels| json!(labels)))
-}
-
-/// The labels of the only task.
-fn only(labels: &Labels) -> Option<&Vec<String>> {
-    labels.values().next().filter(|_| labels.len() == 1)
-}
-
-/// The modules that hold a head, as PEFT's `modules_to_save` lists them: first parts of the paths.
-fn head_modules(info: &ModelInfo, heads: &[&ModelParameter]) -> Vec<String> {
-    let mut modules: Vec<String> = heads
-        .iter()
-        .map(|p| {
-            let path = head_path(info, p.parameter.name());
-            path.split('.').next().unwrap_or_default().to_owned()
-        })
-        .collect();
+/// The modules that hold a head, as PEFT's `modules_to_save` lists them: first parts of the paths, in the encoder or beside it.
+fn head_modules(info: &ModelInfo, heads: &SavedHeads<'_>) -> Vec<String> {
+    let paths = heads.tensors.iter().map(|(path, _)| path.strip_prefix(&info.prefix).unwrap_or(path));
+    let mut modules: Vec<String> = paths.map(|path| path.split('.').next().unwrap_or_default().to_owned()).collect();
     modules.sort();
     modules.dedup();
     modules

@@ -54,6 +54,14 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// The name that a parameter of the only task's head has once the whole model that a run saves is opened again: a layer that the head
+/// brought in place of the model's pooler is the model's own then.
+pub fn reopened(info: &ModelInfo, name: &str) -> String {
+    let path = head_path(info, name);
+    let brought = info.head.hidden.as_ref().is_some_and(|(hidden, _)| hidden.starts_with(&info.prefix));
+    if brought { path.strip_prefix(&info.prefix).unwrap_or(&path).to_owned() } else { name.to_owned() }
+}
+
 /// Hugging Face's path of a head's parameter: a head with two layers calls them `dense` and `out_proj`, one with a single layer
 /// `classifier`, whatever the architecture calls them. Where its own head has two, one with a single layer stands in its token
 /// classification, under that name.

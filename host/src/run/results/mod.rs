@@ -2,8 +2,10 @@
 
 pub mod evaluate;
 pub mod export;
+pub mod inputs;
 pub mod keys;
 pub mod page;
+pub mod plain;
 pub mod predictions;
 pub mod proof;
 pub mod result;

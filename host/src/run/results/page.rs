@@ -248,17 +248,12 @@ fn plugins(plugins: &[PluginUsed]) -> Markup {
 
 fn facts(summary: &Summary) -> Markup {
     let train = &summary.train;
-    let form = match summary.saved.format {
-        "peft" => "adapter (PEFT)",
-        "huggingface" => "model (Hugging Face)",
-        _ => "adapter (fthost)",
-    };
     html! {
         section {
             h2 { "Run" }
             dl {
                 dt { "Run folder" } dd { code { (summary.folder.display()) } }
-                dt { "Saved " (form) } dd { code { (summary.saved.path.display()) } }
+                dt { "Saved " (summary.saved.format) } dd { code { (summary.saved.path.display()) } }
                 dt { "Seed" } dd { (summary.seed) }
                 dt { "Device" } dd { (summary.device) }
                 dt { "Precision" } dd { (summary.precision) }

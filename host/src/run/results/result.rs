@@ -202,12 +202,7 @@ impl Summary {
             peak_rss_bytes / 1_000_000
         );
         text += &format!("{}\n", self.proof.to_text());
-        let form = match self.saved.format {
-            "peft" => "adapter (PEFT)",
-            "huggingface" => "model (Hugging Face)",
-            _ => "adapter (fthost)",
-        };
-        text += &format!("{form} saved in {}", self.saved.path.display());
+        text += &self.saved.to_string();
         text
     }
 }

@@ -227,12 +227,6 @@ pub fn write_file_atomically(path: &Path, write: impl FnOnce(&Path) -> Result<()
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed())
 }
 
-/// Copies a file into a folder, whole or not at all.
-pub fn copy_beside(file: &Path, folder: &Path) -> Result<()> {
-    let path = folder.join(file.file_name().unwrap_or_default());
-    write_file_atomically(&path, |copy| std::fs::copy(file, copy).map(drop).map_err(cannot_write(&path)))
-}
-
 /// The error where a file cannot be written.
 pub fn cannot_write(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     Error::io(format!("cannot write {}", path.display()))

@@ -291,18 +291,22 @@ impl Parts<'_> {
         Ok(())
     }
 
-    /// What the result needs: everything but the optimizer's state and, where they are saved as a whole model, the base
-    /// parameters.
+    /// What the result needs: everything but the optimizer's state. Where a whole model is saved, `whole` gives the other parameters'
+    /// names once that is opened again, and the base parameters are left out.
     pub fn capture_final(
         &self,
         identity: Identity,
         state: TrainState,
-        without_base: bool,
+        whole: Option<&dyn Fn(&str) -> String>,
     ) -> Result<(Header, BTreeMap<String, Tensor>)> {
         let (changed, mut tensors) = self.changed()?;
-        if without_base {
-            for base in self.model.parameters.iter().filter(|p| p.owner == Owner::Base) {
-                tensors.remove(&format!("{PARAMETER}{}", base.parameter.name()));
+        if let Some(named) = whole {
+            for p in &self.model.parameters {
+                let name = p.parameter.name();
+                let tensor = tensors.remove(&format!("{PARAMETER}{name}"));
+                if let Some(tensor) = tensor.filter(|_| p.owner != Owner::Base) {
+                    tensors.insert(format!("{PARAMETER}{}", named(name)), tensor);
+                }
             }
         }
         Ok((Header { form: FORM, identity, state, log_position: 0, changed }, tensors))

@@ -1,15 +1,15 @@
 //! A run that has ended as a plain Hugging Face folder: what its strategies added is folded into the weights.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fthost_autograd::{Device, Layout, Tensor};
 use fthost_models::{Input, Modality, TextInput};
-use fthost_plugin_api::TargetKind;
 
 use super::model::{TrainedModel, TrainedTask};
 use crate::data;
-use crate::run::results::export;
-use crate::run::state::folder::copy_beside;
+use crate::run::results::export::{Exported, write_model};
+use crate::run::results::inputs;
+use crate::run::results::plain::Trained;
 use crate::{Error, Result};
 
 /// Examples that folded layers are tried on.
@@ -20,7 +20,7 @@ impl TrainedModel {
     ///
     /// # Errors
     /// Where a method cannot be folded into weights, a folded layer gives something else than the run's, or the folder exists.
-    pub fn merge(mut self, folder: &Path) -> Result<PathBuf> {
+    pub fn merge(mut self, folder: &Path) -> Result<Exported> {
         if folder.exists() {
             return Err(Error::usage(format!("{} exists already", folder.display()))
                 .with_help("name a folder that does not exist: nothing is overwritten"));
@@ -35,16 +35,17 @@ impl TrainedModel {
             let _ = std::fs::remove_dir_all(folder);
             let folder = folder.display();
             error.with_help(format!("nothing is left of {folder}; name a folder on a disk with more space"))
-        })?;
-        Ok(folder.to_owned())
+        })
     }
 
-    fn write_merged(&self, folder: &Path) -> Result<()> {
-        let labels = self.tasks.iter().map(|task| (task.name.clone(), task.labels.clone())).collect();
-        let per_token = self.tasks.iter().any(|task| task.spec.targets == TargetKind::TokenClass);
-        export::write_model(&self.model, &labels, per_token, folder)?;
-        let tokenizer = self.tasks.iter().find_map(|task| task.tokenizer.as_ref());
-        tokenizer.map_or(Ok(()), |tokenizer| copy_beside(tokenizer.path(), folder))
+    fn write_merged(&self, folder: &Path) -> Result<Exported> {
+        let heads =
+            self.tasks.iter().map(|TrainedTask { name, labels, head, spec, .. }| Trained { name, labels, head, spec });
+        let saved = write_model(&self.model, &heads.collect::<Vec<_>>(), folder)?;
+        if let Some(base) = &self.base {
+            inputs::copy(base, folder, self.model.model.info())?;
+        }
+        Ok(saved)
     }
 
     /// The first examples that the run trained on, where they still can be read; else some that are made up, which tell layers apart

@@ -1,29 +1,39 @@
-//! A run that has ended, opened again, or a folder that PEFT saved.
+//! A run that has ended, opened again, or a folder that PEFT or Transformers saved.
 
 mod few_shot;
+mod head;
 mod merge;
 pub mod model;
 mod peft;
 pub mod predict;
 mod run_folder;
+mod whole;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Result;
-use crate::run::file::Override;
+use crate::run::file::{Override, RunFile};
 use crate::run::machine::DeviceChoice;
+use crate::run::state::folder::RunFolder;
 pub use few_shot::FewShot;
 use model::TrainedModel;
 
-/// Opens a run folder, or one that PEFT saved. `plugins` are used instead of those that the run used, where any is named;
+/// Opens a run folder, or one that PEFT or Transformers saved. `plugins` are used instead of those that the run used, where any is named;
 /// `overrides` change its run file, and paths in them start from the working directory.
 ///
 /// # Errors
-/// Where the folder is none of a run that has ended and none of PEFT's, or something that it needs is gone.
+/// Where the folder is none of these, the run has not ended, or something that it needs is gone.
 pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<TrainedModel> {
     if folder.join(peft::CONFIG).is_file() {
         peft::open(folder, plugins, overrides, device)
+    } else if folder.join(whole::CONFIG).is_file() && RunFolder::run_file(folder).is_err() {
+        whole::open(folder, plugins, overrides, device)
     } else {
         run_folder::open(folder, plugins, overrides, device)
     }
+}
+
+/// The folder of the model that a run file names; none for the embedded one.
+fn base_of(file: &RunFile) -> Option<PathBuf> {
+    (!file.model.is_demo()).then(|| file.model.path.clone())
 }

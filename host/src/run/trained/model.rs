@@ -1,4 +1,4 @@
-//! The model of a run that has ended, or of a folder that PEFT saved: it evaluates, predicts, and is merged into a plain folder.
+//! The model of a run that has ended, or of a folder that PEFT or Transformers saved: it evaluates, predicts, and is merged into a plain folder.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -24,6 +24,8 @@ pub struct TrainedModel {
     pub(super) _strategies: Vec<StrategyInstance>,
     pub(super) tasks: Vec<TrainedTask>,
     pub(super) precision: Precision,
+    /// The folder that the model was loaded from; none for the embedded one.
+    pub(super) base: Option<PathBuf>,
 }
 
 /// A task of a run that has ended.

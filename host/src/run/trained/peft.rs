@@ -12,11 +12,12 @@ use std::path::Path;
 
 use fthost_autograd::Device;
 use fthost_models::{Model, ModelInfo, Weights};
-use fthost_plugin_api::{MethodKind, problem_type};
+use fthost_plugin_api::MethodKind;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::model::{TrainedModel, TrainedTask};
+use super::head;
+use super::model::TrainedModel;
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, RunFile, split_argument};
 use crate::run::machine::DeviceChoice;
@@ -29,11 +30,6 @@ pub(super) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 /// The form of the weights that is not read.
 const PICKLED: &str = "adapter_model.bin";
-
-/// Stands for the head's plugin until the model says which head it is.
-const UNDECIDED: &str = "by problem_type";
-/// Longer than any model reads: texts are cut to what the model takes.
-const LONGEST: usize = 1 << 20;
 
 /// Fields that say where an adapter belongs and not what it computes.
 const ABOUT: [&str; 6] =
@@ -64,22 +60,10 @@ pub(super) fn open(
     let mut model = base::load_model(&named, device.open()?)?;
     let mut file = adapter.run_file(&mut library, Some(model.model.as_ref()), overrides)?;
     let outputs = adapter.outputs(model.model.info())?;
-    let task = &mut file.tasks[0];
-    if task.head.plugin == UNDECIDED {
-        task.head.plugin = library.serving(MethodKind::TaskHead, problem(&base, outputs))?.1.name;
-    }
-    check_methods(&mut file, &mut library)?;
-
+    let found = head::find(folder, &base, outputs, adapter.per_token)?;
+    found.choose(&mut file, &mut library)?;
     let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
-    let (labels, numbered) = adapter.labels(&base, outputs)?;
-    let counts = vec![0; labels.len()];
-    let (head, spec) = methods::attach_head(&file, 0, &mut library, &mut model, labels.clone(), counts)?;
-    adapter.restore(&model)?;
-    let task = &file.tasks[0];
-    let tokenizer = base::tokenizer(&file, task, &model)?;
-    let (name, columns, header) = (task.name.clone(), task.columns.clone(), task.header);
-    let task = TrainedTask { name, columns, header, head, spec, labels, numbered, tokenizer, train: None };
-    Ok(TrainedModel { model, _strategies: strategies, tasks: vec![task], precision: file.train.precision.into() })
+    found.open(&file, &mut library, model, strategies, |model| adapter.restore(model))
 }
 
 /// What stands in the folder.
@@ -87,6 +71,8 @@ struct Adapter<'a> {
     folder: &'a Path,
     peft_type: String,
     base: String,
+    /// Whether its head gives a class for each token.
+    per_token: bool,
     /// The fields that the strategy answers for, and those that say which layers it adapts.
     config: Map<String, Value>,
     /// `modules_to_save`: ends of the names of modules that are saved whole.
@@ -103,16 +89,17 @@ impl<'a> Adapter<'a> {
             return Err(Error::usage(format!("{} names no peft_type: PEFT knows no such adapter", at(folder, CONFIG)))
                 .with_help("open the run folder that left it"));
         };
-        match config.get("task_type") {
-            None | Some(Value::Null) => {}
-            Some(task) if task == "SEQ_CLS" => {}
+        let per_token = match config.get("task_type") {
+            None | Some(Value::Null) => false,
+            Some(task) if task == "SEQ_CLS" => false,
+            Some(task) if task == "TOKEN_CLS" => true,
             Some(task) => {
                 return Err(Error::usage(format!(
-                    "{} has task_type {task}, and only SEQ_CLS opens here",
+                    "{} has task_type {task}, and only SEQ_CLS and TOKEN_CLS open here",
                     at(folder, CONFIG)
                 )));
             }
-        }
+        };
         let base = config.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or("unknown").to_owned();
         config.retain(|field, _| !ABOUT.contains(&field.as_str()));
         let saved = layers::take::<Vec<String>>(&mut config, "modules_to_save")?.unwrap_or_default();
@@ -133,7 +120,7 @@ impl<'a> Adapter<'a> {
         };
         let twice = |name: &&str| TWICE.iter().any(|part| name.contains(part));
         let names = weights.names().filter(|name| !twice(name)).map(below).collect();
-        Ok(Self { folder, peft_type, base, config, saved, weights, names })
+        Ok(Self { folder, peft_type, base, per_token, config, saved, weights, names })
     }
 
     /// The run file that would have led to this folder; without the base model it lacks the strategy's options.
@@ -154,8 +141,7 @@ impl<'a> Adapter<'a> {
         }
         let tables = json!({
             "model": { "path": self.base },
-            // What it was trained on is not known, and not asked for.
-            "task": [{ "head": { "plugin": UNDECIDED }, "train": self.folder, "max_tokens": LONGEST }],
+            "task": [head::task(self.folder)],
             "strategy": [strategy],
         });
         let text = toml::to_string(&tables)
@@ -166,34 +152,21 @@ impl<'a> Adapter<'a> {
 
     /// Outputs of the head: rows of its last layer.
     fn outputs(&self, info: &ModelInfo) -> Result<usize> {
-        let weight = format!("{}.weight", info.head.output);
+        let weight = format!("{}.weight", head::last_layer(info, self.per_token));
         let Some(name) = self.names.get(&weight) else {
             let module = weight.split('.').next().unwrap_or_default();
             return Err(Error::usage(format!("{} holds no head: it has no {weight}", at(self.folder, WEIGHTS)))
                 .with_help(format!(
-                    "train with task_type=\"SEQ_CLS\" or modules_to_save=[{module:?}]: PEFT then saves the head"
+                    "train with task_type=\"{}\" or modules_to_save=[{module:?}]: PEFT then saves the head",
+                    if self.per_token { "TOKEN_CLS" } else { "SEQ_CLS" }
                 )));
         };
         Ok(self.weights.tensor(name, &Device::Cpu)?.dims()[0])
     }
-
-    /// Names of the classes, and whether labels may be their numbers instead: where the names were made by no one who saw the labels.
-    /// Those that fthost left beside the adapter, else those of the base model's config, else Transformers' own, `LABEL_0`.
-    fn labels(&self, base: &Value, outputs: usize) -> Result<(Vec<String>, bool)> {
-        let beside = self.folder.join("labels.json");
-        if beside.is_file() {
-            return Ok((read(&beside)?, false));
-        }
-        if outputs == 1 {
-            return Ok((Vec::new(), false));
-        }
-        let named = base["id2label"].as_object().filter(|names| names.len() == outputs);
-        let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
-        Ok(((0..outputs).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect(), true))
-    }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// A JSON file.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let wrong = |what: &dyn std::fmt::Display| Error::usage(format!("cannot read {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     serde_json::from_str(&text).map_err(|error| wrong(&error))
@@ -218,26 +191,4 @@ fn base_config(file: &RunFile) -> Result<Value> {
     }
     read(&file.model.path.join("config.json"))
         .map_err(|error| error.with_help("say where the base model of this adapter is: --set model.path=FOLDER"))
-}
-
-/// What Transformers takes such a head for, where its config does not say.
-fn problem(base: &Value, outputs: usize) -> &str {
-    match base["problem_type"].as_str() {
-        Some(problem) => problem,
-        None if outputs == 1 => problem_type::REGRESSION,
-        None => problem_type::SINGLE_LABEL,
-    }
-}
-
-/// Checks options and fills in defaults, as for any run file. Without its schedule, which has no part in what the model computes.
-fn check_methods(file: &mut RunFile, library: &mut Library) -> Result<()> {
-    for (method, kind) in file.methods().filter(|(_, kind)| *kind != MethodKind::Scheduler) {
-        let (_, info) = library.find(kind, &method.plugin).map_err(|error| file.plugin_not_found(method, error))?;
-        file.check_method(method, &info.config_schema)?;
-    }
-    file.fill_defaults(|kind, name| match kind {
-        MethodKind::Scheduler => None,
-        kind => Some(library.find(kind, name).ok()?.1.config_default),
-    });
-    Ok(())
 }

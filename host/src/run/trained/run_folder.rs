@@ -84,8 +84,8 @@ pub(super) fn open(
     for task in &mut tasks {
         found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
     }
-    let precision = file.train.precision.into();
-    Ok(TrainedModel { model, _strategies: strategies, tasks, precision })
+    let (precision, base) = (file.train.precision.into(), super::base_of(&file));
+    Ok(TrainedModel { model, _strategies: strategies, tasks, precision, base })
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, folder: &Path) -> Result<T> {

@@ -6,7 +6,7 @@ use super::*;
 use crate::adapted::PatternMatch;
 use crate::report::metrics;
 use crate::run::results::evaluate::{Evaluation, Outcome};
-use crate::run::results::export::Exported;
+use crate::run::results::export::{Exported, Format};
 use crate::run::results::proof::{Pairing, Proof};
 use crate::run::results::result::Parameters;
 use crate::run::setup::plan::{Memory, Share};
@@ -73,7 +73,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
         seed: 42,
         device: "cpu".into(),
         precision: "f32".into(),
-        saved: Exported { format: "peft", path: format!("runs/sentiment{name}/adapter").into() },
+        saved: Exported { format: Format::Peft, path: format!("runs/sentiment{name}/adapter").into(), own_heads: None },
         plan: Plan {
             model: "bert".into(),
             matches: ["query", "value", r"encoder\.layer\.[0-5]\..*"]

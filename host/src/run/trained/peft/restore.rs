@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fthost_models::SiteKind;
+use fthost_models::{ModelInfo, SiteKind};
 
 use super::{Adapter, CONFIG, WEIGHTS, at, within};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
@@ -29,7 +29,7 @@ impl Adapter<'_> {
             match found {
                 Some(path) => self.set(model, p, &path)?,
                 None if p.owner != Owner::Base || self.is_saved(&keys.plain_path(p)) => {
-                    return Err(self.lacks(p, &path));
+                    return Err(self.lacks(model.model.info(), p, &path));
                 }
                 None if p.parameter.trainable() => unsaved.push(path),
                 None => {}
@@ -82,9 +82,15 @@ impl Adapter<'_> {
         self.saved.iter().any(|name| within(path, name))
     }
 
-    fn lacks(&self, p: &ModelParameter, path: &str) -> Error {
+    fn lacks(&self, info: &ModelInfo, p: &ModelParameter, path: &str) -> Error {
         let help = match p.owner {
             Owner::Strategy(_) => self.other_fields(),
+            // A pooler that the base model lacks.
+            Owner::Head(_) if path.starts_with(&info.prefix) => {
+                "the base model has no such layer, so Transformers made one at random, and the adapter does not hold it: train with \
+                 modules_to_save=[\"pooler\"]"
+                    .into()
+            }
             Owner::Head(_) => {
                 "the head of such a model has it: train with task_type=\"SEQ_CLS\", and PEFT saves the head".into()
             }

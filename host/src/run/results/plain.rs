@@ -1,0 +1,187 @@
+//! Heads as they are saved: by the names of Transformers' classes, and proved to compute there what they predict here.
+//!
+//! A class of Transformers is one or two linear layers, and what it computes is known. A head that has these layers is tried beside it on
+//! random features: only where both say the same does a saved folder name that class. What a head of values does to its last layer's
+//! output, a factor and a constant, is folded into the layer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fthost_autograd::random::Stream;
+use fthost_autograd::{Activation, DType, Device, Layout, Tape, Tensor, Value};
+use fthost_models::{Answer, Modality, activation};
+use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, TargetKind};
+
+use super::keys::head_path;
+use crate::Result;
+use crate::adapted::{AdaptedModel, Owner};
+use crate::plugin::HeadInstance;
+
+/// A task whose head is saved.
+#[derive(Clone, Copy)]
+pub struct Trained<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Class names in index order; empty for real values.
+    pub labels: &'a [String],
+    /// Its head.
+    pub head: &'a HeadInstance,
+    /// What the head declared.
+    pub spec: &'a HeadSpec,
+}
+
+/// The heads of a run as they are saved.
+pub struct SavedHeads<'a> {
+    /// By their full names in Hugging Face's files; with several tasks a name begins with its task's.
+    pub tensors: Vec<(String, Tensor)>,
+    /// What a class of Transformers answers with them.
+    pub answer: Answer<'a>,
+    /// Why there is no such class, where there is none.
+    pub own: Option<String>,
+}
+
+impl<'a> SavedHeads<'a> {
+    /// Those of a run's tasks, in their order.
+    pub fn of(model: &AdaptedModel, tasks: &[Trained<'a>]) -> Result<Self> {
+        let mut heads = Self { tensors: Vec::new(), answer: Answer::None, own: None };
+        for (i, task) in tasks.iter().enumerate() {
+            let own = own(model, i, if tasks.len() > 1 { task.name } else { "" });
+            let saved = match plain(model, task, &own)? {
+                Ok((plain, answer)) => {
+                    heads.answer = answer;
+                    plain
+                }
+                Err(why) => {
+                    heads.own.get_or_insert(why);
+                    own
+                }
+            };
+            let of_task = if tasks.len() > 1 { format!("{}.", task.name) } else { String::new() };
+            heads.tensors.extend(saved.into_iter().map(|(path, tensor)| (format!("{of_task}{path}"), tensor)));
+        }
+        if tasks.len() > 1 {
+            heads.own =
+                Some(format!("it has the heads of {} tasks, and a class of Transformers' has one", tasks.len()));
+        }
+        if heads.own.is_some() {
+            heads.answer = Answer::None;
+        }
+        Ok(heads)
+    }
+}
+
+/// The parameters of a task's head by their paths in Hugging Face's files, without the task's name.
+fn own(model: &AdaptedModel, index: usize, task: &str) -> BTreeMap<String, Tensor> {
+    let of_task = model.parameters.iter().filter(|p| p.owner == Owner::Head(index));
+    let named = |p: &crate::adapted::ModelParameter| {
+        let name = p.parameter.name();
+        let name = name.strip_prefix(task).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
+        (head_path(model.model.info(), name), p.parameter.tensor())
+    };
+    of_task.map(named).collect()
+}
+
+/// The layers of a class of Transformers', by their paths.
+type Layers = BTreeMap<String, Tensor>;
+
+/// The layers of the class that computes what a head predicts, with its answer; otherwise why there is none.
+fn plain<'a>(
+    model: &AdaptedModel,
+    task: &Trained<'a>,
+    own: &Layers,
+) -> Result<std::result::Result<(Layers, Answer<'a>), String>> {
+    let Trained { name, labels, spec, .. } = *task;
+    let info = model.model.info();
+    let text = matches!(info.modality, Modality::Text { .. });
+    let answer = match (spec.features, spec.targets, spec.predictions) {
+        (FeatureKind::Pooled, _, PredictionKind::Classes) => Answer::Class(labels),
+        (FeatureKind::Pooled, _, PredictionKind::Values) => Answer::Value,
+        (FeatureKind::Sequence, TargetKind::TokenClass, PredictionKind::Classes) if text => Answer::TokenClass(labels),
+        _ => return Ok(Err(format!("the head of {name} answers as no class of Transformers does"))),
+    };
+    let (hidden, output) = match answer {
+        // One layer, whatever stands below that of the other class.
+        Answer::TokenClass(_) => (None, info.head.output.split('.').next().unwrap_or_default()),
+        _ => (info.head.hidden.as_ref(), info.head.output.as_str()),
+    };
+    let paths = hidden.map(|(path, _)| path.as_str()).into_iter().chain([output]);
+    let wanted: BTreeSet<String> = paths.flat_map(|path| [weight(path), bias(path)]).collect();
+    if !own.keys().eq(&wanted) {
+        let list = |names: Vec<&String>| names.into_iter().cloned().collect::<Vec<_>>().join(", ");
+        let (own, wanted) = (list(own.keys().collect()), list(wanted.iter().collect()));
+        return Ok(Err(format!("the head of {name} has {own}, and Transformers' class has {wanted}")));
+    }
+
+    let mut layers = own.clone();
+    if answer == Answer::Value {
+        let (factor, constant) = after_last_layer(task, &model.device)?;
+        layers.insert(weight(output), own[&weight(output)].affine(factor, 0.0)?);
+        layers.insert(bias(output), own[&bias(output)].affine(factor, constant)?);
+    }
+    let features = Value::constant(some_features(info.width, &model.device)?); // [rows, width]
+    let tape = Tape::evaluation();
+    let layout = Layout::single_rows(ROWS);
+    tape.set_layout(layout.clone());
+    let ours = task.head.predict(&tape, &task.head.forward(&tape, &features, &layout)?)?;
+    let linear = |x: &Value, path: &str| {
+        let [weight, bias] = [weight(path), bias(path)].map(|name| Value::constant(layers[&name].clone()));
+        tape.linear(x, &weight, Some(&bias))
+    };
+    let theirs = || -> fthost_autograd::Result<Value> {
+        let below = match hidden {
+            Some((path, by)) => {
+                let by = activation(by).unwrap_or(Activation::Identity);
+                tape.activation(&linear(&features, path)?, by)?
+            }
+            None => features.clone(),
+        };
+        let outputs = linear(&below, output)?; // [rows, outputs]
+        if answer == Answer::Value { Ok(outputs) } else { tape.softmax(&outputs) }
+    };
+    // Layers whose shapes do not fit together are another head's too.
+    if let Ok(theirs) = theirs()
+        && same(&ours, theirs.tensor())?
+    {
+        return Ok(Ok((layers, answer)));
+    }
+    Ok(Err(format!("the head of {name} predicts otherwise than Transformers' class does from its layers")))
+}
+
+fn weight(path: &str) -> String {
+    format!("{path}.weight")
+}
+
+fn bias(path: &str) -> String {
+    format!("{path}.bias")
+}
+
+/// The factor and the constant that a head of values puts after its last layer, if it does no more than that.
+fn after_last_layer(task: &Trained<'_>, device: &Device) -> Result<(f64, f64)> {
+    // A power of two, so that the factor is not lost beside a large constant.
+    const FAR: f32 = 1024.0;
+    let outputs = Value::constant(Tensor::new(&[0.0, FAR], device)?);
+    let values =
+        task.head.predict(&Tape::evaluation(), &outputs)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    Ok(match values.as_slice() {
+        [at_zero, far, ..] => ((far - at_zero) / f64::from(FAR), *at_zero),
+        _ => (1.0, 0.0),
+    })
+}
+
+/// Rows of features that heads are tried on.
+const ROWS: usize = 8;
+
+fn some_features(width: usize, device: &Device) -> Result<Tensor> {
+    let mut values = vec![0f32; ROWS * width];
+    Stream::new(0, "features").fill_normal(&mut values, 0.0, 1.0);
+    Ok(Tensor::from_vec(values, (ROWS, width), device)?)
+}
+
+/// Whether two predictions differ by rounding alone. Numbers that are none prove nothing, and are no reason to doubt.
+fn same(ours: &Tensor, theirs: &Tensor) -> Result<bool> {
+    let values = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let (ours, theirs) = (values(ours)?, values(theirs)?);
+    let (least, most) = ours.iter().fold((f64::MAX, f64::MIN), |(least, most), &x| (least.min(x), most.max(x)));
+    let tolerance = 1e-3 * (most - least) + 1e-5 * least.abs().max(most.abs());
+    let close = |(ours, theirs): (&f64, &f64)| !ours.is_finite() || (ours - theirs).abs() <= tolerance;
+    Ok(ours.len() == theirs.len() && ours.iter().zip(&theirs).all(close))
+}

@@ -1,0 +1,110 @@
+//! The head in a folder that Transformers, PEFT or a run saved: what it answers, and which plugin computes it.
+
+use std::path::Path;
+
+use fthost_models::ModelInfo;
+use fthost_plugin_api::{MethodKind, problem_type};
+use serde_json::{Value, json};
+
+use super::base_of;
+use super::model::{TrainedModel, TrainedTask};
+use super::peft::read;
+use crate::Result;
+use crate::adapted::AdaptedModel;
+use crate::plugin::{Library, StrategyInstance};
+use crate::run::file::RunFile;
+use crate::run::setup::{methods, model as base};
+
+/// Names of the classes beside what a run saved.
+const LABELS: &str = "labels.json";
+/// Stands for the head's plugin until the folder says which head it is.
+const UNDECIDED: &str = "by problem_type";
+/// Longer than any model reads: texts are cut to what the model takes.
+const LONGEST: usize = 1 << 20;
+
+/// A head that was found.
+pub(super) struct Found {
+    labels: Vec<String>,
+    /// Whether labels may be the classes' numbers: where the names were made by no one who saw the labels.
+    numbered: bool,
+    problem: String,
+}
+
+/// The task of the run file that would have led to the folder. What it was trained on is not known, and not asked for.
+pub(super) fn task(folder: &Path) -> Value {
+    json!({ "head": { "plugin": UNDECIDED }, "train": folder, "max_tokens": LONGEST })
+}
+
+/// The path of a head's last layer.
+pub(super) fn last_layer(info: &ModelInfo, per_token: bool) -> &str {
+    match per_token {
+        true => info.head.output.split('.').next().unwrap_or_default(),
+        false => &info.head.output,
+    }
+}
+
+/// What a head of so many outputs answers.
+///
+/// Names are those that a run left beside it, else those of a config.json that has as many, else Transformers' own, `LABEL_0`. What a
+/// run left also says what is answered; a config.json may speak of another head, that of the base model.
+pub(super) fn find(folder: &Path, config: &Value, outputs: usize, per_token: bool) -> Result<Found> {
+    let left: Option<Vec<String>> =
+        Some(folder.join(LABELS)).filter(|file| file.is_file()).map(|file| read(&file)).transpose()?;
+    let problem = match (&left, config["problem_type"].as_str()) {
+        _ if per_token => problem_type::TOKENS,
+        (Some(labels), _) if labels.is_empty() => problem_type::REGRESSION,
+        (Some(_), _) => problem_type::SINGLE_LABEL,
+        (None, Some(problem)) => problem,
+        (None, None) if outputs == 1 => problem_type::REGRESSION,
+        (None, None) => problem_type::SINGLE_LABEL,
+    };
+    let (problem, numbered) = (problem.to_owned(), left.is_none() && outputs > 1);
+    let named = config["id2label"].as_object().filter(|names| names.len() == outputs);
+    let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
+    let labels = left.unwrap_or_else(|| match problem == problem_type::REGRESSION {
+        true => Vec::new(),
+        false => (0..outputs).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect(),
+    });
+    Ok(Found { labels, numbered, problem })
+}
+
+impl Found {
+    /// Chooses the plugin, where the command line has not, and checks options and fills in defaults as for any run file. Without its
+    /// schedule, which has no part in what the model computes.
+    pub(super) fn choose(&self, file: &mut RunFile, library: &mut Library) -> Result<()> {
+        let head = &mut file.tasks[0].head.plugin;
+        if head == UNDECIDED {
+            *head = library.serving(MethodKind::TaskHead, &self.problem)?.1.name;
+        }
+        for (method, kind) in file.methods().filter(|(_, kind)| *kind != MethodKind::Scheduler) {
+            let (_, info) = library.find(kind, &method.plugin).map_err(|error| file.plugin_not_found(method, error))?;
+            file.check_method(method, &info.config_schema)?;
+        }
+        file.fill_defaults(|kind, name| match kind {
+            MethodKind::Scheduler => None,
+            kind => Some(library.find(kind, name).ok()?.1.config_default),
+        });
+        Ok(())
+    }
+
+    /// The model with this head, whose parameters have their values from `restore`.
+    pub(super) fn open(
+        self,
+        file: &RunFile,
+        library: &mut Library,
+        mut model: AdaptedModel,
+        strategies: Vec<StrategyInstance>,
+        restore: impl FnOnce(&AdaptedModel) -> Result<()>,
+    ) -> Result<TrainedModel> {
+        let Self { labels, numbered, .. } = self;
+        let counts = vec![0; labels.len()];
+        let (head, spec) = methods::attach_head(file, 0, library, &mut model, labels.clone(), counts)?;
+        restore(&model)?;
+        let task = &file.tasks[0];
+        let tokenizer = base::tokenizer(file, task, &model)?;
+        let (name, columns, header) = (task.name.clone(), task.columns.clone(), task.header);
+        let task = TrainedTask { name, columns, header, head, spec, labels, numbered, tokenizer, train: None };
+        let (precision, base) = (file.train.precision.into(), base_of(file));
+        Ok(TrainedModel { model, _strategies: strategies, tasks: vec![task], precision, base })
+    }
+}

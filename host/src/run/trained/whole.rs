@@ -1,0 +1,65 @@
+//! A whole model with its head, as Transformers or a run saved it, opened as a run that has ended.
+
+use std::path::Path;
+
+use fthost_models::Weights;
+use serde_json::{Value, json};
+
+use super::head;
+use super::model::TrainedModel;
+use super::peft::read;
+use crate::adapted::Owner;
+use crate::plugin::{Library, Search};
+use crate::run::file::{Override, RunFile, split_argument};
+use crate::run::machine::DeviceChoice;
+use crate::run::results::keys::head_path;
+use crate::run::setup::model as base;
+use crate::{Error, Result};
+
+/// What makes a folder one of a whole model.
+pub(super) const CONFIG: &str = "config.json";
+
+/// Opens a folder that has a `config.json`.
+///
+/// # Errors
+/// Where it holds no head, or no plugin computes such a head.
+pub(super) fn open(
+    folder: &Path,
+    plugins: &[String],
+    overrides: &[Override],
+    device: DeviceChoice,
+) -> Result<TrainedModel> {
+    let config: Value = read(&folder.join(CONFIG))?;
+    let class = config["architectures"][0].as_str().unwrap_or("no class");
+    let per_token = class.ends_with("ForTokenClassification");
+    if !per_token && !class.ends_with("ForSequenceClassification") && !class.ends_with("ForImageClassification") {
+        return Err(Error::usage(format!(
+            "{} holds no head that opens here: its {CONFIG} names {class}",
+            folder.display()
+        ))
+        .with_help(
+            "name the run folder, which has its heads, or a model for classification; an encoder is the model of a run",
+        ));
+    }
+    let mut library = Library::new(Search::from_environment());
+    for plugin in plugins {
+        library.open(split_argument(plugin).0)?;
+    }
+    let tables = json!({ "model": { "path": std::path::absolute(folder).unwrap_or(folder.into()) }, "task": [head::task(folder)] });
+    let text = toml::to_string(&tables)
+        .map_err(|error| Error::usage(format!("{} cannot be a run file: {error}", folder.join(CONFIG).display())))?;
+    let mut file = RunFile::parse(&text, Path::new(CONFIG), overrides)?;
+    let model = base::load_model(&file, device.open()?)?;
+    let weights = Weights::open(&file.model.path)?;
+    let output = format!("{}.weight", head::last_layer(model.model.info(), per_token));
+    let outputs = weights.tensor(&output, &model.device)?.dims()[0];
+    let found = head::find(folder, &config, outputs, per_token)?;
+    found.choose(&mut file, &mut library)?;
+    found.open(&file, &mut library, model, Vec::new(), |model| {
+        for p in model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))) {
+            let name = head_path(model.model.info(), p.parameter.name());
+            p.parameter.set(&weights.tensor_of_shape(&name, p.parameter.dims(), &model.device)?)?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,346 @@
+//! What is saved says what was trained: every head, in every form, on bases that say something else, opened by whoever receives it.
+//!
+//! Each case is one run. It is opened again by fthost itself as the run, as what it saved and, where an adapter was saved, as what `merge`
+//! makes of it; then one Python process opens all of them with Transformers and PEFT (`tests/reference/saved_check.py`).
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use fthost_tests::{Workdir, on_one_line, reference, result_json, root, skipped};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Map, Value, json};
+
+use crate::text::{LORA, python};
+
+const FULL: &str = "plugin = \"full\"";
+
+/// A head with options that are not its defaults, and its data.
+struct Head {
+    name: &'static str,
+    table: &'static str,
+    data: Data,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Data {
+    Classes,
+    Values,
+    Words,
+}
+
+static HEADS: [Head; 6] = [
+    Head { name: "plain", table: r#"{ plugin = "classification" }"#, data: Data::Classes },
+    Head {
+        name: "weighted",
+        table: r#"{ plugin = "classification", class_weights = [1.0, 3.0], label_smoothing = 0.1, dropout = 0.3, init_std = 0.5 }"#,
+        data: Data::Classes,
+    },
+    Head {
+        name: "words",
+        table: r#"{ plugin = "token-classification", class_weights = "balanced", label_smoothing = 0.1, init_std = 0.5 }"#,
+        data: Data::Words,
+    },
+    Head { name: "value", table: r#"{ plugin = "regression" }"#, data: Data::Values },
+    Head {
+        name: "scaled",
+        table: r#"{ plugin = "regression", loss = "huber", delta = 0.5, center = 300.0, scale = 20.0, init_std = 0.5 }"#,
+        data: Data::Values,
+    },
+    Head {
+        name: "prototypes",
+        table: r#"{ plugin = "prototypical", ways = 2, shots = 2, queries = 3, support = 5 }"#,
+        data: Data::Classes,
+    },
+];
+
+/// A base model: one of the tiny ones with changes to its folder.
+struct Base {
+    name: &'static str,
+    architecture: &'static str,
+    change: fn(&mut Folder),
+}
+
+static BASES: [Base; 10] = [
+    Base { name: "stale", architecture: "bert", change: stale },
+    Base { name: "bare", architecture: "bert", change: bare },
+    Base { name: "masked-lm", architecture: "bert", change: masked_lm },
+    Base { name: "cased", architecture: "bert", change: cased },
+    Base { name: "cased-alone", architecture: "bert", change: cased_alone },
+    Base { name: "pair", architecture: "bert", change: |_| {} },
+    Base { name: "half", architecture: "bert", change: half },
+    Base { name: "roberta", architecture: "roberta", change: stale },
+    Base { name: "xlm-roberta", architecture: "xlm-roberta", change: bare },
+    Base { name: "distilbert", architecture: "distilbert", change: stale },
+];
+
+/// A model folder before it is written.
+struct Folder {
+    config: Map<String, Value>,
+    tokenizer: Value,
+    tokenizer_config: Option<Value>,
+    weights: Vec<(String, Vec<usize>, Vec<f32>)>,
+    dtype: Dtype,
+    shards: usize,
+}
+
+/// A fine-tuned classifier of three labels at once, whose head must not survive.
+fn stale(folder: &mut Folder) {
+    let said = json!({
+        "problem_type": "multi_label_classification", "num_labels": 3, "finetuning_task": "mnli", "classifier_dropout": 0.2,
+        "summary_type": "first", "_name_or_path": "elsewhere", "torch_dtype": "float16",
+        "task_specific_params": { "text-classification": { "problem_type": "multi_label_classification" } },
+        "id2label": { "0": "x", "1": "y", "2": "z" }, "label2id": { "x": 0, "y": 1, "z": 2 },
+    });
+    folder.config.extend(said.as_object().unwrap().clone());
+}
+
+/// A config that says nothing of a head.
+fn bare(folder: &mut Folder) {
+    folder.config.retain(|key, _| !["architectures", "id2label", "label2id", "problem_type"].contains(&key.as_str()));
+    folder.weights.retain(|(name, ..)| !name.starts_with("classifier."));
+}
+
+/// What pretraining leaves: no pooler, no classifier, but a head for words.
+fn masked_lm(folder: &mut Folder) {
+    bare(folder);
+    folder.config.insert("architectures".into(), json!(["BertForMaskedLM"]));
+    folder.config.insert("tie_word_embeddings".into(), json!(true));
+    folder.weights.retain(|(name, ..)| !name.contains("pooler"));
+    folder.weights.push(("cls.predictions.bias".into(), vec![50], vec![0.1; 50]));
+}
+
+fn cased(folder: &mut Folder) {
+    cased_alone(folder);
+    folder.tokenizer_config = Some(json!({
+        "tokenizer_class": "BertTokenizer", "do_lower_case": false, "model_max_length": 20, "pad_token": "[PAD]",
+    }));
+}
+
+/// Nothing but tokenizer.json says that it is.
+fn cased_alone(folder: &mut Folder) {
+    folder.tokenizer["normalizer"]["lowercase"] = false.into();
+}
+
+/// Half floats in two files.
+fn half(folder: &mut Folder) {
+    folder.config.insert("dtype".into(), json!("bfloat16"));
+    (folder.dtype, folder.shards) = (Dtype::BF16, 2);
+}
+
+impl Folder {
+    fn tiny(architecture: &str) -> Self {
+        let read = |path: PathBuf| fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let tiny = root().join("tests/reference/tiny");
+        let bytes = read(tiny.join(architecture).join("model.safetensors"));
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let floats =
+            |data: &[u8]| data.chunks_exact(4).map(|raw| f32::from_le_bytes(raw.try_into().unwrap())).collect();
+        Self {
+            config: serde_json::from_slice(&read(tiny.join(architecture).join("config.json"))).unwrap(),
+            tokenizer: serde_json::from_slice(&read(tiny.join("bert/tokenizer.json"))).unwrap(),
+            tokenizer_config: None,
+            weights: tensors.iter().map(|(name, t)| (name.to_owned(), t.shape().to_vec(), floats(t.data()))).collect(),
+            dtype: Dtype::F32,
+            shards: 1,
+        }
+    }
+
+    fn write(&self, workdir: &Workdir, folder: &str) {
+        workdir.write(&format!("{folder}/config.json"), Value::Object(self.config.clone()).to_string());
+        workdir.write(&format!("{folder}/tokenizer.json"), self.tokenizer.to_string());
+        if let Some(config) = &self.tokenizer_config {
+            workdir.write(&format!("{folder}/tokenizer_config.json"), config.to_string());
+        }
+        let bytes = |values: &[f32]| -> Vec<u8> {
+            let half = self.dtype == Dtype::BF16;
+            let one = |value: &f32| value.to_le_bytes()[if half { 2.. } else { 0.. }].to_vec();
+            values.iter().flat_map(one).collect()
+        };
+        let mut places = Map::new();
+        let size = self.weights.len().div_ceil(self.shards);
+        for (shard, weights) in self.weights.chunks(size).enumerate() {
+            let name =
+                if self.shards == 1 { "model.safetensors".to_owned() } else { format!("model-{shard}.safetensors") };
+            let raw: Vec<_> =
+                weights.iter().map(|(name, shape, values)| (name, shape.clone(), bytes(values))).collect();
+            let views =
+                raw.iter().map(|(name, shape, raw)| (*name, TensorView::new(self.dtype, shape.clone(), raw).unwrap()));
+            workdir.write(&format!("{folder}/{name}"), safetensors::serialize(views, None).unwrap());
+            places.extend(weights.iter().map(|(tensor, ..)| (tensor.clone(), json!(name))));
+        }
+        if self.shards > 1 {
+            let index = json!({ "metadata": {}, "weight_map": places });
+            workdir.write(&format!("{folder}/model.safetensors.index.json"), index.to_string());
+        }
+    }
+}
+
+/// Writes what a case reads, and gives its run file.
+fn prepare(workdir: &Workdir, head: &Head, base: &str, strategy: &str) -> String {
+    let judged = [
+        ("good", "pos", 340),
+        ("bad", "neg", 270),
+        ("great", "pos", 355),
+        ("awful", "neg", 260),
+        ("funny", "pos", 325),
+    ];
+    let frames = [
+        "the film was {}",
+        "a very {} movie",
+        "we loved it , but the plot is {} and the actor is not",
+        "this {} story !",
+    ];
+    let rows =
+        frames.iter().flat_map(|frame| judged.map(|(word, label, value)| (frame.replace("{}", word), label, value)));
+    let rows = rows.chain([("The Film was GOOD".into(), "pos", 330), ("it Was dull .".into(), "neg", 280)]);
+    let table = rows.enumerate().map(|(i, (text, label, value))| match head.data {
+        Data::Values => format!("{text}\tthat scene {i}\t{value}\n"),
+        _ => format!("{text}\tthat is warm\t{label}\n"),
+    });
+    workdir.write("rows.tsv", "text\tpair\tlabel\n".to_owned() + &table.collect::<String>());
+    workdir.write("words.jsonl", fs::read(root().join("plugins/token-classification/example.jsonl")).unwrap());
+    let data = if head.data == Data::Words { "words.jsonl" } else { "rows.tsv" };
+    let columns = if base == "pair" { "columns = { text_pair = \"pair\" }\n" } else { "" };
+    format!(
+        "[model]\npath = \"model\"\n\n[[task]]\nname = \"judge\"\nhead = {}\ntrain = \"{data}\"\ntest = \"{data}\"\n{columns}\n\
+         [[strategy]]\n{strategy}\n\n[train]\nepochs = 3\nbatch_size = 8\nlr = 0.02\n",
+        head.table
+    )
+}
+
+/// What fthost predicts from a folder: numbers row by row, or for words their labels.
+fn predict(workdir: &Workdir, folder: &str, data: &str, sets: &[&str]) -> Vec<Value> {
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    let printed =
+        workdir.fthost(["predict", folder, data, "--format", "jsonl"].into_iter().chain(sets)).succeeded().stdout;
+    printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The numbers of a prediction, by name.
+fn numbers(row: &Value) -> Vec<(String, f64)> {
+    match (&row["probabilities"], &row["value"]) {
+        (Value::Object(all), _) => all.iter().map(|(name, p)| (name.clone(), p.as_f64().unwrap())).collect(),
+        (_, value) => value.as_f64().map(|value| ("value".to_owned(), value)).into_iter().collect(),
+    }
+}
+
+#[track_caller]
+fn agree(of: &str, run: &[Value], other: &[Value]) {
+    assert_eq!(run.len(), other.len(), "{of}");
+    for (run, other) in run.iter().zip(other) {
+        assert_eq!(run["labels"], other["labels"], "{of}");
+        let (ours, theirs) = (numbers(run), numbers(other));
+        assert_eq!(ours.len(), theirs.len(), "{of}: {run} is not {other}");
+        for ((name, ours), (other_name, theirs)) in ours.iter().zip(&theirs) {
+            let close = (ours - theirs).abs() < 2e-5 * ours.abs().max(1.0);
+            assert!(name == other_name && close, "{of}: {run} is not {other}");
+        }
+    }
+}
+
+/// Runs a case, opens all that it left here, and says what is to be opened elsewhere.
+fn run_case(workdir: &Workdir, head: &Head, base: &Base, strategy: &str) -> Vec<Value> {
+    let of = format!("{} on {} by {strategy}", head.name, base.name);
+    let mut folder = Folder::tiny(base.architecture);
+    (base.change)(&mut folder);
+    folder.write(workdir, "model");
+    workdir.write("run.toml", prepare(workdir, head, base.name, strategy));
+    let ended = workdir.fthost(["--config", "run.toml", "--out", "run"]);
+    assert_eq!(ended.code, Some(0), "{of}: {}", ended.stderr);
+    let result = result_json(&workdir.path().join("run"));
+    let data = if head.data == Data::Words { "words.jsonl" } else { "rows.tsv" };
+    let columns = if base.name == "pair" { vec!["task.0.columns.text_pair=\"pair\""] } else { Vec::new() };
+    let run = predict(workdir, "run", data, &[]);
+
+    let whole = strategy == FULL;
+    let saved = if whole { "run/model" } else { "run/adapter" };
+    assert_eq!(result["saved"]["format"], if whole { "huggingface" } else { "peft" }, "{of}: {}", result["saved"]);
+    agree(&format!("{of}: {saved}"), &run, &predict(workdir, saved, data, &columns));
+    let mut left = vec![saved];
+    if !whole {
+        workdir.fthost(["merge", "run", "merged"]).succeeded();
+        agree(&format!("{of}: merged"), &run, &predict(workdir, "merged", data, &columns));
+        left.push("merged");
+    }
+    let path = |name: &str| workdir.path().join(name).display().to_string();
+    let case = |saved: &str| {
+        json!({
+            "of": format!("{of}: {saved}"), "folder": path(saved), "base": path("model"), "data": path(data), "predictions": run,
+            "labels": result["tasks"]["judge"]["labels"], "loss": result["tasks"]["judge"]["metrics"]["loss"],
+            "pair": base.name == "pair", "cased": base.name.starts_with("cased"),
+        })
+    };
+    left.into_iter().map(case).collect()
+}
+
+#[test]
+fn what_is_saved_predicts_everywhere_as_the_run_does() {
+    let mut cases: Vec<(&Head, &Base, &str)> = Vec::new();
+    for (head, base) in HEADS.iter().flat_map(|head| BASES.iter().map(move |base| (head, base))) {
+        // Every head on one base, every base with one head, and heads that look different where the base does: all pairs take minutes.
+        let apart = [("words", "masked-lm"), ("words", "roberta"), ("value", "masked-lm"), ("scaled", "roberta")];
+        if base.name == "stale" || head.name == "plain" || apart.contains(&(head.name, base.name)) {
+            cases.extend([FULL, LORA].map(|strategy| (head, base, strategy)));
+        }
+    }
+    let folders: Vec<Workdir> = cases.iter().map(|_| Workdir::new()).collect();
+    let (next, left) = (Mutex::new(cases.iter().zip(&folders)), Mutex::new(Vec::new()));
+    let work = || {
+        loop {
+            let taken = next.lock().unwrap().next();
+            let Some(((head, base, strategy), workdir)) = taken else { return };
+            let found = run_case(workdir, head, base, strategy);
+            left.lock().unwrap().extend(found);
+        }
+    };
+    std::thread::scope(|scope| (0..2).for_each(|_| drop(scope.spawn(work))));
+    let left = left.into_inner().unwrap();
+    assert_eq!(left.len(), cases.len() / 2 * 3);
+
+    let Some(python) = python() else {
+        return skipped(
+            "FTHOST_PYTHON names no Python with transformers and peft: saved folders are opened by fthost alone",
+        );
+    };
+    let list = Workdir::new();
+    let wrong = reference(&python, "saved_check.py", [list.write("cases.json", Value::Array(left).to_string())]);
+    assert_eq!(wrong, json!([]), "folders that are opened elsewhere");
+}
+
+/// Heads that no class of Transformers computes are not saved as if one did, and the run says so.
+#[test]
+fn heads_of_fthosts_own_are_saved_as_such() {
+    let own = Head {
+        name: "euclidean",
+        table: r#"{ plugin = "prototypical", ways = 2, shots = 2, queries = 3, distance = "euclidean" }"#,
+        data: Data::Classes,
+    };
+    let why = "the head of judge has prototypes, and Transformers' class has classifier.bias, classifier.weight";
+    for (strategy, format, saved) in [(FULL, "encoder", "run/model"), (LORA, "fthost", "run/adapter")] {
+        let workdir = Workdir::new();
+        let mut folder = Folder::tiny("bert");
+        stale(&mut folder);
+        folder.write(&workdir, "model");
+        workdir.write("run.toml", prepare(&workdir, &own, "stale", strategy));
+        let said = workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded().stdout;
+        assert!(on_one_line(&said).contains(why), "{said}");
+        let result = result_json(&workdir.path().join("run"));
+        assert_eq!((&result["saved"]["format"], &result["saved"]["own_heads"]), (&json!(format), &json!(why)));
+        let said = workdir.fthost(["merge", "run", "merged"]).succeeded().stdout;
+        assert!(on_one_line(&said).contains(why), "{said}");
+        for folder in if strategy == FULL { vec!["merged", saved] } else { vec!["merged"] } {
+            let config: Value =
+                serde_json::from_slice(&fs::read(workdir.path().join(folder).join("config.json")).unwrap()).unwrap();
+            assert_eq!(config["architectures"], json!(["BertModel"]));
+            let keys = ["id2label", "label2id", "num_labels", "problem_type"];
+            assert!(keys.iter().all(|key| config.get(key).is_none()), "{config}");
+            let error = on_one_line(&workdir.fthost(["eval", folder, "rows.tsv"]).failed(2));
+            assert!(error.contains("no head that opens here: its config.json names BertModel"), "{error}");
+        }
+        if strategy == LORA {
+            let config = fs::read_to_string(workdir.path().join("run/adapter/adapter_config.json")).unwrap();
+            assert!(!config.contains("peft_type"), "{config}");
+        }
+    }
+}
