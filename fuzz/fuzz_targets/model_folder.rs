@@ -2,7 +2,6 @@
 #![no_main]
 
 use fthost_fuzz::{SEPARATOR, show};
-use fthost_models::{Encoder, Model};
 use fthost_models::autograd::Device;
 use libfuzzer_sys::fuzz_target;
 
@@ -10,11 +9,11 @@ fuzz_target!(|data: &[u8]| {
     let end = data.iter().position(|&byte| byte == SEPARATOR).unwrap_or(data.len());
     let (config, weights) = data.split_at(end);
     let Ok(config) = std::str::from_utf8(config) else { return };
-    let encoder = match Encoder::from_parts(config, weights.get(1..).unwrap_or_default(), &Device::Cpu) {
-        Ok(encoder) => encoder,
+    let model = match fthost_models::from_parts(config, weights.get(1..).unwrap_or_default(), &Device::Cpu) {
+        Ok(model) => model,
         Err(error) => return show(&error.into()),
     };
-    for base in encoder.parameters() {
+    for base in model.parameters() {
         base.parameter.tensor();
     }
 });

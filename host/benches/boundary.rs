@@ -11,7 +11,7 @@ use fthost::adapted::AdaptedModel;
 use fthost::plugin::{Library, Search, StrategyInstance};
 use fthost_autograd::random::Stream;
 use fthost_autograd::{Device, Layout, Parameter, Result, Tape, Tensor, Value};
-use fthost_models::{Encoder, Hook, Input, LinearHook, Model, Read, TextInput};
+use fthost_models::{Hook, Input, LinearHook, Model, Read, TextInput};
 use fthost_plugin_api::MethodKind;
 
 const RANK: usize = 8;
@@ -38,13 +38,13 @@ impl LinearHook for Direct {
     }
 }
 
-fn base() -> Encoder {
+fn base() -> Box<dyn Model> {
     let config = r#"{
         "model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12,
         "intermediate_size": 1536, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
         "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1
     }"#;
-    Encoder::random(config, 0, &Device::Cpu).unwrap()
+    fthost_models::random(config, 0, &Device::Cpu).unwrap()
 }
 
 fn direct() -> AdaptedModel {

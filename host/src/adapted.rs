@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fthost_autograd::{Device, Parameter};
-use fthost_models::{Modality, Model};
+use fthost_models::{BlockGroup, Model, Read};
 
 use crate::handles::RunHandles;
 
@@ -29,6 +29,10 @@ pub struct ModelParameter {
     pub in_model: bool,
     /// The block group it belongs to; heads have the last one.
     pub group: usize,
+    /// The model's stream that it is part of, where it is part of one.
+    pub stream: Option<usize>,
+    /// Whether it is one of the model's buffers, which never train.
+    pub buffer: bool,
     /// Its rate is `train.lr` times this.
     pub lr_factor: f64,
     /// Whether weight decay applies where nobody says otherwise: not to biases and norms.
@@ -48,6 +52,15 @@ impl ModelParameter {
     pub fn decays(&self, biases_and_norms: bool) -> bool {
         self.decay_said.unwrap_or(self.decay || biases_and_norms)
     }
+}
+
+/// Which features of which stream are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamRead {
+    /// The stream's place in [`ModelInfo::streams`](fthost_models::ModelInfo::streams).
+    pub stream: usize,
+    /// The features.
+    pub read: Read,
 }
 
 /// What one pattern of a strategy matched; printed in the plan.
@@ -87,6 +100,8 @@ pub type Tokenize = Box<dyn Fn(&str) -> crate::Result<Vec<u32>> + Send + Sync>;
 impl AdaptedModel {
     /// The base model, everything trainable.
     pub fn new(model: Box<dyn Model>, device: Device, seed: u64) -> Self {
+        // A buffer never trains, whatever its maker has said of it.
+        model.parameters().iter().filter(|base| base.buffer).for_each(|base| base.parameter.set_trainable(false));
         let parameters: Vec<ModelParameter> = model
             .parameters()
             .iter()
@@ -95,6 +110,8 @@ impl AdaptedModel {
                 owner: Owner::Base,
                 in_model: true,
                 group: base.group,
+                stream: base.stream,
+                buffer: base.buffer,
                 lr_factor: 1.0,
                 decay: decays(base.parameter.name(), base.parameter.dims()),
                 decay_said: None,
@@ -112,21 +129,24 @@ impl AdaptedModel {
         &self.handles
     }
 
-    /// The name of a block group, and of the stream that it is part of; the last one, of heads, is part of none.
-    pub fn group_name(&self, group: usize) -> (String, &'static str) {
-        match group {
-            last if last + 1 >= self.model.info().groups => ("head".into(), ""),
-            0 => ("embeddings".into(), self.stream()),
-            block => (format!("layer.{}", block - 1), self.stream()),
+    /// A block group as schedules know it: its name, that of its stream, and its number in the stream. The last one, of heads, is part
+    /// of none.
+    pub fn block_group(&self, group: usize) -> (&str, &str, usize) {
+        let info = self.model.info();
+        let BlockGroup { name, stream } = &info.groups[group.min(info.head_group())];
+        match stream {
+            Some(stream) => {
+                let below = info.groups[..group].iter().filter(|of| of.stream == Some(*stream)).count();
+                (name, &info.streams[*stream].name, below)
+            }
+            None => (name, "", group),
         }
     }
 
-    /// The name of the model's one stream.
-    pub fn stream(&self) -> &'static str {
-        match self.model.info().modality {
-            Modality::Text { .. } => "text",
-            Modality::Images { .. } => "image",
-        }
+    /// Whether what is read of a stream depends on a base parameter.
+    pub fn passes(&self, of: StreamRead, parameter: &ModelParameter) -> bool {
+        let in_stream = parameter.stream.is_none_or(|stream| stream == of.stream);
+        in_stream && self.model.passes(of.stream, of.read, parameter.parameter.name())
     }
 
     /// Parameters that train now.

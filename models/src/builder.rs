@@ -36,6 +36,8 @@ pub(crate) struct Builder<'a> {
     device: &'a Device,
     /// The block group of what is built next.
     pub(crate) group: usize,
+    /// The stream of what is built next.
+    pub(crate) stream: Option<usize>,
     pub(crate) sites: Vec<Site>,
     pub(crate) parameters: Vec<BaseParameter>,
     /// The shape of each parameter in the files, where it may have further dimensions.
@@ -50,6 +52,7 @@ impl<'a> Builder<'a> {
             init_std,
             device,
             group: 0,
+            stream: Some(0),
             sites: Vec::new(),
             parameters: Vec::new(),
             stored_shapes: Vec::new(),
@@ -64,7 +67,14 @@ impl<'a> Builder<'a> {
         in_features: usize,
         out_features: usize,
     ) -> usize {
-        self.sites.push(Site { path: path.into(), kind, in_features, out_features, group: self.group });
+        self.sites.push(Site {
+            path: path.into(),
+            kind,
+            in_features,
+            out_features,
+            group: self.group,
+            stream: self.stream,
+        });
         self.sites.len() - 1
     }
 
@@ -163,7 +173,8 @@ impl<'a> Builder<'a> {
                 Parameter::new(name, Tensor::from_vec(values, shape, self.device)?, true)
             }
         };
-        self.parameters.push(BaseParameter { parameter: parameter.clone(), group: self.group });
+        let (group, stream) = (self.group, self.stream);
+        self.parameters.push(BaseParameter { parameter: parameter.clone(), group, stream, buffer: false });
         self.stored_shapes.push(stored_shape.into());
         Ok(parameter)
     }

@@ -1,22 +1,25 @@
-//! Pretrained encoders with named sites, read from Hugging Face folders.
+//! Pretrained models with named sites, read from Hugging Face folders.
 //!
 //! A model knows nothing of plugins: it offers [`Site`]s and calls the [`Hook`]s set there.
 
 mod builder;
 mod error;
+mod folder;
 mod hooks;
+mod info;
 mod layers;
 mod merge;
 mod model;
+mod registry;
 mod site;
 mod transformer;
 mod weights;
 
 pub use error::LoadError;
 pub use fthost_autograd as autograd;
-pub use model::{
-    Answer, BaseParameter, Features, HeadStyle, Input, Modality, Model, ModelInfo, Read, SavedHead, TextInput,
-};
+pub use info::{BlockGroup, Classification, Modality, ModelInfo, Read, Stream};
+pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};
+pub use registry::{from_parts, open, random};
 pub use site::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind};
-pub use transformer::{Encoder, activation};
+pub use transformer::activation;
 pub use weights::{FileState, Weights};

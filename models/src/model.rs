@@ -1,9 +1,11 @@
 //! What every model offers, whatever its architecture.
 
+use std::fmt;
 use std::path::Path;
 
 use fthost_autograd::{Layout, Parameter, Result, Tape, Tensor, Value};
 
+use crate::info::{Modality, ModelInfo, Read};
 use crate::site::{Hook, Site};
 use crate::{FileState, LoadError};
 
@@ -27,84 +29,13 @@ pub struct TextInput {
     pub layout: Layout,
 }
 
-/// Which rows of the last layer are wanted; the others are not computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// One row per example: what the architecture pools, `[examples, width]`.
-    Pooled,
-    /// Every token, `[tokens, width]`.
-    Sequence,
-    /// A map per image, `[examples, channels, height, width]`.
-    Spatial,
-}
-
-/// What an encoder gives.
+/// What a stream gives.
 #[derive(Clone, Debug)]
 pub struct Features {
     /// Shape by [`Read`].
     pub value: Value,
     /// The layout of a `[tokens, width]` value; one row per example otherwise. Prompts are left out.
     pub layout: Layout,
-}
-
-/// How the architecture's own classification head looks in Hugging Face's files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeadStyle {
-    /// Path of the last linear layer: `classifier`, or RoBERTa's `classifier.out_proj`.
-    pub output: String,
-    /// Path and activation of the dense layer before it, where there is one: `("classifier.dense", "tanh")`, or
-    /// `("bert.pooler.dense", "tanh")` where a checkpoint lacks the pooler of its architecture. Transformers makes a new one there,
-    /// so it is trained and saved with the head.
-    pub hidden: Option<(String, String)>,
-    /// Dropout before the last layer, in thousandths (the config's number times 1000, rounded).
-    pub dropout_permille: u32,
-}
-
-/// What kind of input a model takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Modality {
-    /// [`Input::Text`].
-    Text {
-        /// The longest sequence, special tokens included.
-        max_tokens: usize,
-        /// Rows of the word embeddings.
-        vocabulary: usize,
-    },
-    /// [`Input::Images`].
-    Images {
-        /// Channels.
-        channels: usize,
-        /// Height and width in pixels.
-        size: usize,
-        /// Rows of an image: its patches and the class token.
-        tokens: usize,
-    },
-}
-
-/// What the host needs to know of a model.
-#[derive(Clone, Debug)]
-pub struct ModelInfo {
-    /// Hugging Face's `model_type`: `bert`.
-    pub model_type: String,
-    /// What stands before every path in a Hugging Face classification checkpoint: `bert.`.
-    pub prefix: String,
-    /// Hugging Face's class for sequence or image classification: `BertForSequenceClassification`.
-    pub classification_class: String,
-    /// Width of the features.
-    pub width: usize,
-    /// Number of blocks.
-    pub layers: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// Block groups: embeddings, blocks, and what stands above them. Heads belong to the last one, also where the model itself has
-    /// nothing there.
-    pub groups: usize,
-    /// What it takes in.
-    pub modality: Modality,
-    /// Its own classification head.
-    pub head: HeadStyle,
-    /// Path of the word embeddings, where there are any.
-    pub word_embeddings: Option<String>,
 }
 
 /// A base parameter and where it belongs.
@@ -114,6 +45,10 @@ pub struct BaseParameter {
     pub parameter: Parameter,
     /// The block group it belongs to.
     pub group: usize,
+    /// The stream that it is part of; none where it stands above all.
+    pub stream: Option<usize>,
+    /// Whether it is a buffer, as the running mean of a norm: kept, saved and hashed with the parameters, and never trained.
+    pub buffer: bool,
 }
 
 /// The head that is saved with a model. There may be none: nothing in it then.
@@ -139,7 +74,7 @@ pub enum Answer<'a> {
     TokenClass(&'a [String]),
 }
 
-/// A pretrained encoder with named sites.
+/// A pretrained model with named sites.
 pub trait Model: Send + Sync {
     /// What it is.
     fn info(&self) -> &ModelInfo;
@@ -147,7 +82,7 @@ pub trait Model: Send + Sync {
     /// Every place a hook can be set, from the bottom up.
     fn sites(&self) -> &[Site];
 
-    /// Every parameter, from the bottom up. All are trainable at first; the host freezes.
+    /// Every parameter and buffer, from the bottom up. All parameters are trainable at first; the host freezes.
     fn parameters(&self) -> &[BaseParameter];
 
     /// The files that its parameters were read from; none where they came from elsewhere.
@@ -175,21 +110,36 @@ pub trait Model: Send + Sync {
     /// Writes config.json and model.safetensors so that Transformers' class for the head loads them. Hooks are not written.
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError>;
 
-    /// Whether features of a kind depend on a parameter of the model: a pooler's stand above what is read of each token.
-    fn passes(&self, read: Read, parameter: &str) -> bool {
-        let _ = (read, parameter);
+    /// Whether features that a stream gives depend on one of its parameters: those of a pooler stand above what is read of each token.
+    fn passes(&self, stream: usize, read: Read, parameter: &str) -> bool {
+        let _ = (stream, read, parameter);
         true
     }
 
     /// The longest sequence of tokens that fits, special ones included, beside what the hooks put before every sequence; `None` where
     /// the model takes no tokens.
     fn longest_sequence(&self) -> Result<Option<usize>> {
-        Ok(match self.info().modality {
+        Ok(match self.info().plain().modality {
             Modality::Text { max_tokens, .. } => Some(max_tokens),
             Modality::Images { .. } => None,
         })
     }
 
-    /// Features of a micro-batch. Sets the tape's layout.
-    fn forward(&self, tape: &Tape, input: &Input, read: Read) -> Result<Features>;
+    /// What a stream gives of a micro-batch. Sets the tape's layout.
+    ///
+    /// # Errors
+    /// Where the input is not what the stream takes, or it gives no such features.
+    fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features>;
+
+    /// [`features`](Self::features) of a plain model.
+    fn forward(&self, tape: &Tape, input: &Input, read: Read) -> Result<Features> {
+        self.features(tape, 0, input, read)
+    }
+}
+
+impl fmt::Debug for dyn Model + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ModelInfo { model_type, streams, .. } = self.info();
+        f.debug_struct("Model").field("model_type", model_type).field("streams", streams).finish_non_exhaustive()
+    }
 }

@@ -34,6 +34,8 @@ pub struct Site {
     pub out_features: usize,
     /// The block group it belongs to: 0 holds the embeddings, then one group per block, then what stands above the blocks.
     pub group: usize,
+    /// The stream that it is part of; none where it stands above all.
+    pub stream: Option<usize>,
 }
 
 /// Runs at a linear or convolution site.

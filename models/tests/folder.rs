@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use fthost_models::autograd::{DType, Device, Tape, Tensor};
-use fthost_models::{Answer, Encoder, LoadError, Modality, Model, Read, SavedHead, Weights};
+use fthost_models::{Answer, BlockGroup, LoadError, Modality, Model, Read, SavedHead, Stream, Weights};
 use support::{ARCHITECTURES, Expected, assert_close, tiny};
 
 /// A folder of this test's own, empty.
@@ -40,11 +40,11 @@ fn changed(name: &str, change: impl FnOnce(&mut HashMap<String, Tensor>)) -> Pat
     folder
 }
 
-fn open(folder: &Path) -> Result<Encoder, LoadError> {
-    Encoder::open(folder, &Device::Cpu)
+fn open(folder: &Path) -> Result<Box<dyn Model>, LoadError> {
+    fthost_models::open(folder, &Device::Cpu)
 }
 
-fn pooled(model: &Encoder, expected: &Expected) -> Tensor {
+fn pooled(model: &dyn Model, expected: &Expected) -> Tensor {
     model.forward(&Tape::evaluation(), &expected.input(), Read::Pooled).unwrap().value.into_tensor()
 }
 
@@ -84,7 +84,7 @@ fn every_form_of_the_same_weights_loads() {
     for (what, folder, tolerance) in cases {
         let model = open(&folder).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(model.parameters().iter().all(|base| base.parameter.tensor().dtype() == DType::F32));
-        assert_close(&pooled(&model, &expected), &expected.stacked("pooled"), tolerance, what);
+        assert_close(&pooled(&*model, &expected), &expected.stacked("pooled"), tolerance, what);
     }
 }
 
@@ -179,11 +179,11 @@ fn without_a_pooler_the_first_token_is_pooled() {
     let folder = changed("no-pooler", |weights| weights.retain(|name, _| !name.contains("pooler")));
     let (model, expected) = (open(&folder).unwrap(), Expected::tiny("bert"));
     let first: Vec<Tensor> = expected.numbered("hidden").iter().map(|hidden| hidden.get(0).unwrap()).collect();
-    assert_close(&pooled(&model, &expected), &Tensor::stack(&first, 0).unwrap(), 1e-5, "first tokens");
+    assert_close(&pooled(&*model, &expected), &Tensor::stack(&first, 0).unwrap(), 1e-5, "first tokens");
     assert!(model.sites().iter().all(|site| site.path != "pooler.dense"));
     // Transformers puts a new one there, so the head brings it.
-    assert_eq!(model.info().head.hidden, Some(("bert.pooler.dense".into(), "tanh".into())));
-    assert_eq!(open(&tiny("bert")).unwrap().info().head.hidden, None);
+    assert_eq!(model.info().hidden_layer(), Some(("bert.pooler.dense", "tanh")));
+    assert_eq!(open(&tiny("bert")).unwrap().info().hidden_layer(), None);
 }
 
 /// What config.json said of the head, the kept floats and the origin of the folder that was loaded is not said of the one that is saved.
@@ -204,7 +204,7 @@ fn a_saved_folder_speaks_of_its_own_head_alone() {
         let text = serde_json::Value::Object(text).to_string();
         let bytes = std::fs::read(tiny("bert").join("model.safetensors")).unwrap();
         let folder = fresh("own");
-        let model = Encoder::from_parts(&text, &bytes, &Device::Cpu).unwrap();
+        let model = fthost_models::from_parts(&text, &bytes, &Device::Cpu).unwrap();
         model.save_folder(&folder, &SavedHead { tensors: &[], answer }).unwrap();
         let mut saved: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
@@ -260,7 +260,7 @@ fn what_is_saved_is_what_was_loaded() {
         }
         let config: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
-        assert_eq!(config["architectures"][0], model.info().classification_class.as_str());
+        assert_eq!(config["architectures"][0], model.info().classification.as_ref().unwrap().class.as_str());
         assert_eq!(config["id2label"]["2"], "c");
         assert_eq!(config["model_type"], architecture);
 
@@ -268,7 +268,7 @@ fn what_is_saved_is_what_was_loaded() {
         let again = open(&folder).unwrap();
         again.save_folder(&folder, &SavedHead::default()).unwrap();
         let expected = Expected::tiny(architecture);
-        assert_close(&pooled(&open(&folder).unwrap(), &expected), &expected.stacked("pooled"), 1e-5, architecture);
+        assert_close(&pooled(&*open(&folder).unwrap(), &expected), &expected.stacked("pooled"), 1e-5, architecture);
     }
 }
 
@@ -294,16 +294,16 @@ fn a_file_is_mapped_as_long_as_a_parameter_is_at_rest() {
 fn parts_in_memory_are_a_folder() {
     for architecture in ARCHITECTURES {
         let bytes = std::fs::read(tiny(architecture).join("model.safetensors")).unwrap();
-        let model = Encoder::from_parts(&config(architecture), &bytes, &Device::Cpu).unwrap();
+        let model = fthost_models::from_parts(&config(architecture), &bytes, &Device::Cpu).unwrap();
         let expected = Expected::tiny(architecture);
-        assert_close(&pooled(&model, &expected), &expected.stacked("pooled"), 1e-5, architecture);
+        assert_close(&pooled(&*model, &expected), &expected.stacked("pooled"), 1e-5, architecture);
     }
 }
 
 #[test]
 fn new_weights_follow_the_seed() {
     for architecture in ARCHITECTURES {
-        let new = |seed| Encoder::random(&config(architecture), seed, &Device::Cpu).unwrap();
+        let new = |seed| fthost_models::random(&config(architecture), seed, &Device::Cpu).unwrap();
         let (a, b, c) = (new(1), new(1), new(2));
         let mut moved = 0;
         for ((a, b), c) in a.parameters().iter().zip(b.parameters()).zip(c.parameters()) {
@@ -329,14 +329,23 @@ fn new_weights_follow_the_seed() {
 fn a_model_says_what_it_is() {
     let model = open(&tiny("roberta")).unwrap();
     let info = model.info();
-    assert_eq!((info.width, info.layers, info.heads, info.groups), (16, 2, 4, 4)); // heads stand above the blocks
-    assert_eq!(info.modality, Modality::Text { max_tokens: 22, vocabulary: 50 }); // positions 0 and 1 are padding's
-    assert_eq!(info.head.output, "classifier.out_proj");
-    assert_eq!(info.head.hidden, Some(("classifier.dense".into(), "tanh".into())));
-    assert_eq!(info.head.dropout_permille, 100);
+    let Stream { name, width, layers, heads, modality, reads, .. } = info.plain();
+    assert_eq!((name.as_str(), *width, *layers, *heads), ("text", 16, Some(2), Some(4)));
+    assert_eq!(*modality, Modality::Text { max_tokens: 22, vocabulary: 50 }); // positions 0 and 1 are padding's
+    assert_eq!(reads, &[Read::Pooled, Read::Sequence]);
+    let group = |name: &str, stream| BlockGroup { name: name.into(), stream };
+    let in_stream = ["embeddings", "layer.0", "layer.1"].map(|name| group(name, Some(0)));
+    assert_eq!(info.groups, [&in_stream[..], &[group("head", None)]].concat()); // heads stand above the blocks
+    let head = info.classification.as_ref().unwrap();
+    assert_eq!(head.output, "classifier.out_proj");
+    assert_eq!(info.hidden_layer(), Some(("classifier.dense", "tanh")));
+    assert_eq!(head.dropout, 0.1);
+    let error = model.features(&Tape::evaluation(), 1, &Expected::tiny("roberta").input(), Read::Pooled).unwrap_err();
+    assert!(error.to_string().contains("roberta has one stream"), "{error}");
 
     let model = open(&tiny("vit")).unwrap();
-    assert_eq!(model.info().modality, Modality::Images { channels: 2, size: 8, tokens: 5 });
-    assert_eq!((model.info().groups, &model.info().word_embeddings), (4, &None));
-    assert_eq!(open(&tiny("distilbert")).unwrap().info().head.dropout_permille, 200);
+    assert_eq!(model.info().plain().modality, Modality::Images { channels: 2, size: 8, tokens: 5 });
+    assert_eq!((model.info().groups.len(), &model.info().plain().word_embeddings), (4, &None));
+    assert_eq!(model.info().plain().reads, [Read::Pooled, Read::Sequence, Read::Spatial]);
+    assert_eq!(open(&tiny("distilbert")).unwrap().info().classification.as_ref().unwrap().dropout, 0.2);
 }

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use fthost_models::autograd::{DType, Device, Layout, Parameter, Result, Tape, Tensor, Value};
 use fthost_models::{
-    AttentionHook, BlockHook, EmbeddingHook, Encoder, Hook, LinearHook, Model, Prefix, Prompt, Read, Site, SiteKind,
+    AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Model, Prefix, Prompt, Read, Site, SiteKind,
 };
 use support::{ARCHITECTURES, Expected, assert_close, tiny};
 
-fn open(architecture: &str) -> Encoder {
-    Encoder::open(&tiny(architecture), &Device::Cpu).unwrap()
+fn open(architecture: &str) -> Box<dyn Model> {
+    fthost_models::open(&tiny(architecture), &Device::Cpu).unwrap()
 }
 
 /// Adds a trained row wherever it is set, and notes that it ran.
@@ -81,7 +81,7 @@ impl AttentionHook for Shift {
 /// Sets a hook of the right kind.
 ///
 /// The row is a wave of this height: a row of equal elements would be lost in the next layer norm.
-fn set(model: &mut Encoder, site: &Site, name: &str, height: f32, log: &Arc<Mutex<Vec<String>>>) -> Parameter {
+fn set(model: &mut dyn Model, site: &Site, name: &str, height: f32, log: &Arc<Mutex<Vec<String>>>) -> Parameter {
     let row: Vec<f32> = (0..site.out_features).map(|i| height * (i as f32 + 1.0).sin()).collect();
     let row = Parameter::new(name, Tensor::new(row, &Device::Cpu).unwrap(), true);
     let hook = Shift { site: site.clone(), name: name.into(), row: row.clone(), log: log.clone() };
@@ -104,7 +104,7 @@ fn a_hook_at_every_site_runs_and_trains() {
         }
         let log = Arc::default();
         let sites = model.sites().to_vec();
-        let rows: Vec<Parameter> = sites.iter().map(|site| set(&mut model, site, &site.path, 0.0, &log)).collect();
+        let rows: Vec<Parameter> = sites.iter().map(|site| set(&mut *model, site, &site.path, 0.0, &log)).collect();
 
         let tape = Tape::recording();
         let pooled = model.forward(&tape, &expected.input(), Read::Pooled).unwrap().value;
@@ -118,20 +118,20 @@ fn a_hook_at_every_site_runs_and_trains() {
         assert_eq!(gradients.len(), rows.len(), "{architecture}: base parameters are frozen, every hook trains");
 
         // Other rows change something; without hooks it is the base model again.
-        let moved = |model: &Encoder| {
+        let moved = |model: &dyn Model| {
             let value = model.forward(&Tape::evaluation(), &expected.input(), Read::Pooled).unwrap().value;
             let difference = (value.tensor() - expected.stacked("pooled")).unwrap().abs().unwrap();
             difference.max_all().unwrap().to_scalar::<f32>().unwrap()
         };
         for site in &sites {
             model.clear_hooks();
-            set(&mut model, site, &site.path, 1.0, &log);
+            set(&mut *model, site, &site.path, 1.0, &log);
             let keys = site.path.ends_with(".key") || site.path.ends_with(".k_lin");
             // A row added to all keys moves all scores of a query alike, and the softmax does not see it.
-            assert_eq!(moved(&model) > 1e-4, !keys, "{architecture}: {}", site.path);
+            assert_eq!(moved(&*model) > 1e-4, !keys, "{architecture}: {}", site.path);
         }
         model.clear_hooks();
-        assert!(moved(&model) < 1e-5, "{architecture}");
+        assert!(moved(&*model) < 1e-5, "{architecture}");
     }
 }
 
@@ -141,7 +141,7 @@ fn hooks_at_one_site_run_in_order() {
     let log = Arc::default();
     let site = model.sites().iter().find(|site| site.path == "pooler.dense").unwrap().clone();
     for name in ["first", "second", "third"] {
-        set(&mut model, &site, name, 0.0, &log);
+        set(&mut *model, &site, name, 0.0, &log);
     }
     model.forward(&Tape::evaluation(), &Expected::tiny("bert").input(), Read::Pooled).unwrap();
     assert_eq!(*log.lock().unwrap(), ["first", "second", "third"]);
@@ -255,13 +255,13 @@ fn merged_hooks_compute_the_same_and_are_gone() {
                 model.set_hook(&site.path, Hook::Linear(Arc::new(Scale(*factor)))).unwrap();
             }
         }
-        let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
-        let (hooked, weight) = (pooled(&model), model.parameters()[0].parameter.clone());
+        let pooled = |model: &dyn Model| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
+        let (hooked, weight) = (pooled(&*model), model.parameters()[0].parameter.clone());
         model.merge_hooks(&input).unwrap();
-        assert_close(pooled(&model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged"));
+        assert_close(pooled(&*model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged"));
         assert_eq!(weight.version(), 0, "what no hook touched has changed");
         model.merge_hooks(&input).unwrap();
-        assert_close(pooled(&model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged again"));
+        assert_close(pooled(&*model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged again"));
     }
 }
 
@@ -271,12 +271,12 @@ fn what_cannot_be_merged_is_named_and_nothing_changes() {
     let sites = model.sites().to_vec();
     model.set_hook(&sites[1].path, Hook::Linear(Arc::new(Scale(2.0)))).unwrap();
     let block = sites.iter().find(|site| site.kind == SiteKind::FeedForwardOutput).unwrap();
-    set(&mut model, block, "block", 1.0, &Arc::default());
-    let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
-    let before = pooled(&model);
+    set(&mut *model, block, "block", 1.0, &Arc::default());
+    let pooled = |model: &dyn Model| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
+    let before = pooled(&*model);
     let error = model.merge_hooks(&input).unwrap_err().to_string();
     assert!(error.contains(&block.path), "{error}");
-    assert_close(pooled(&model).tensor(), before.tensor(), 0.0, "a failed merge");
+    assert_close(pooled(&*model).tensor(), before.tensor(), 0.0, "a failed merge");
 }
 
 /// What a hook can do to y = W x + b.
@@ -361,10 +361,10 @@ fn hooks_merge_in_the_order_of_the_forward_pass_whatever_their_own() {
                 }
                 assert!(model.hooked(&site.path));
             }
-            let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
-            let hooked = pooled(&model);
+            let pooled = |model: &dyn Model| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
+            let hooked = pooled(&*model);
             model.merge_hooks(&input).unwrap();
-            assert_close(pooled(&model).tensor(), hooked.tensor(), 1e-4, &format!("{architecture}, {changes:?}"));
+            assert_close(pooled(&*model).tensor(), hooked.tensor(), 1e-4, &format!("{architecture}, {changes:?}"));
             assert!(!sites.iter().any(|site| model.hooked(&site.path)));
         }
     }
@@ -378,10 +378,10 @@ fn a_layer_that_folds_into_another_one_is_named_and_nothing_changes() {
         let change = if site.path == wrong { Change::Wrong } else { Change::Beside };
         model.set_hook(&site.path, Hook::Linear(Arc::new(Changed(change)))).unwrap();
     }
-    let pooled = |model: &Encoder| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
-    let before = pooled(&model);
+    let pooled = |model: &dyn Model| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
+    let before = pooled(&*model);
     let error = model.merge_hooks(&input).unwrap_err().to_string();
     assert!(error.contains(&format!("what is added at {wrong} cannot be folded")), "{error}");
     assert!(error.contains("differ by up to"), "{error}");
-    assert_close(pooled(&model).tensor(), before.tensor(), 0.0, "a failed merge");
+    assert_close(pooled(&*model).tensor(), before.tensor(), 0.0, "a failed merge");
 }

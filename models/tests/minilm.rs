@@ -11,7 +11,7 @@ use std::sync::Arc;
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::BertModel;
 use fthost_models::autograd::{DType, Device, Parameter, Result, Tape, Tensor, Value};
-use fthost_models::{Encoder, Hook, Input, LinearHook, Model, Read};
+use fthost_models::{Hook, Input, LinearHook, Read};
 use support::{Expected, assert_close, assert_relative, reference, rows, text};
 
 fn folder() -> Option<PathBuf> {
@@ -44,7 +44,7 @@ fn packed(sentences: &Sentences) -> Input {
 fn hidden_states_of_a_packed_batch_equal_torchs() {
     let Some(folder) = folder() else { return };
     let expected = Expected::open(&reference().join("minilm.safetensors"));
-    let model = Encoder::open(&folder, &Device::Cpu).unwrap();
+    let model = fthost_models::open(&folder, &Device::Cpu).unwrap();
     let input = packed(&sentences());
 
     let features = model.forward(&Tape::evaluation(), &input, Read::Sequence).unwrap();
@@ -59,7 +59,7 @@ fn hidden_states_of_a_packed_batch_equal_torchs() {
 #[test]
 fn hidden_states_equal_candle_transformers() {
     let Some(folder) = folder() else { return };
-    let model = Encoder::open(&folder, &Device::Cpu).unwrap();
+    let model = fthost_models::open(&folder, &Device::Cpu).unwrap();
     let config = serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
     let weights = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
     let theirs = BertModel::load(VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu), &config).unwrap();
@@ -97,7 +97,7 @@ impl LinearHook for Lora {
 fn gradients_of_lora_equal_pefts() {
     let Some(folder) = folder() else { return };
     let expected = Expected::open(&reference().join("minilm.safetensors"));
-    let mut model = Encoder::open(&folder, &Device::Cpu).unwrap();
+    let mut model = fthost_models::open(&folder, &Device::Cpu).unwrap();
     for base in model.parameters() {
         base.parameter.set_trainable(false);
     }
@@ -106,7 +106,7 @@ fn gradients_of_lora_equal_pefts() {
         .map(|(name, value)| Parameter::new(name, value.clone(), true))
         .collect();
     let named = |name: String| trained.iter().find(|p| p.name() == name).unwrap().clone();
-    for layer in 0..model.info().layers {
+    for layer in 0..model.info().plain().layers.unwrap() {
         for projection in ["query", "value"] {
             let path = format!("encoder.layer.{layer}.attention.self.{projection}");
             let half = |letter| named(format!("bert.{path}.lora_{letter}.weight"));

@@ -7,23 +7,23 @@ mod support;
 use std::sync::Arc;
 
 use fthost_models::autograd::{Activation, Device, Layout, Result, Tape, Tensor, Value};
-use fthost_models::{AttentionHook, EmbeddingHook, Encoder, Hook, Model, Prefix, Prompt, Read, Weights};
+use fthost_models::{AttentionHook, EmbeddingHook, Hook, Model, Prefix, Prompt, Read, Weights};
 use support::{ARCHITECTURES, Expected, assert_close, assert_relative, rows, tiny};
 
 const TOLERANCE: f64 = 1e-5;
 
-fn open(architecture: &str) -> Encoder {
-    Encoder::open(&tiny(architecture), &Device::Cpu).unwrap()
+fn open(architecture: &str) -> Box<dyn Model> {
+    fthost_models::open(&tiny(architecture), &Device::Cpu).unwrap()
 }
 
 /// The checkpoint's own head on pooled features.
-fn logits(architecture: &str, model: &Encoder, pooled: &Value) -> Tensor {
+fn logits(architecture: &str, model: &dyn Model, pooled: &Value) -> Tensor {
     let (tape, weights) = (Tape::evaluation(), Weights::open(&tiny(architecture)).unwrap());
     let layer = |path: &str, x: &Value, activation| {
         let tensor = |part| Value::constant(weights.tensor(&format!("{path}.{part}"), &Device::Cpu).unwrap());
         tape.linear_activation(x, &tensor("weight"), Some(&tensor("bias")), activation).unwrap()
     };
-    let head = &model.info().head;
+    let head = model.info().classification.as_ref().unwrap();
     let x = match &head.hidden {
         Some((path, name)) if name == "tanh" => layer(path, pooled, Activation::Tanh),
         Some((path, name)) if name == "relu" => layer(path, pooled, Activation::Relu),
@@ -53,7 +53,7 @@ fn pooled_features_and_logits_equal_transformers() {
         let (model, expected) = (open(architecture), Expected::tiny(architecture));
         let features = model.forward(&Tape::evaluation(), &expected.input(), Read::Pooled).unwrap();
         assert_close(features.value.tensor(), &expected.stacked("pooled"), TOLERANCE, architecture);
-        let logits = logits(architecture, &model, &features.value);
+        let logits = logits(architecture, &*model, &features.value);
         assert_close(&logits, &expected.stacked("logits"), TOLERANCE, &format!("{architecture}, logits"));
     }
 }
@@ -80,7 +80,7 @@ fn gradients_of_base_parameters_equal_torchs() {
         let mut compared = 0;
         for base in model.parameters() {
             let parameter = &base.parameter;
-            let name = format!("{}{}", model.info().prefix, parameter.name());
+            let name = format!("{}{}", model.info().plain().prefix, parameter.name());
             let Some((_, torch)) = expected.below("grad.").find(|(other, _)| *other == name) else { continue };
             let shape = parameter.dims();
             let found = gradients.get(parameter).unwrap_or_else(|| panic!("{name} got no gradient"));
@@ -116,36 +116,36 @@ fn prompts_equal_rows_before_the_word_embeddings() {
         let (mut model, expected) = (open(architecture), Expected::tiny(architecture));
         let prompt = expected.get("prompt.rows").clone();
         let length = prompt.dims()[0];
-        let set = |model: &mut Encoder, rows: &Tensor, pool_first_token| {
+        let set = |model: &mut dyn Model, rows: &Tensor, pool_first_token| {
             let hook = Prompts { rows: rows.clone(), pool_first_token };
             model.set_hook("embeddings", Hook::Embeddings(Arc::new(hook))).unwrap();
         };
-        let run = |model: &Encoder, read| model.forward(&Tape::evaluation(), &expected.input(), read).unwrap();
+        let run = |model: &dyn Model, read| model.forward(&Tape::evaluation(), &expected.input(), read).unwrap();
 
-        set(&mut model, &prompt, false);
-        let features = run(&model, Read::Sequence);
+        set(&mut *model, &prompt, false);
+        let features = run(&*model, Read::Sequence);
         for (i, hidden) in expected.numbered("prompt.hidden").iter().enumerate() {
             let found = rows(features.value.tensor(), &features.layout, i);
             let own = hidden.narrow(0, length, hidden.dims()[0] - length).unwrap();
             assert_close(&found, &own, TOLERANCE, &format!("{architecture}, prompted sequence {i}"));
         }
-        let pooled = run(&model, Read::Pooled).value;
+        let pooled = run(&*model, Read::Pooled).value;
         assert_close(pooled.tensor(), &expected.stacked("prompt.pooled"), TOLERANCE, architecture);
 
         // The same rows from two hooks: the later one's come first.
         model.clear_hooks();
-        set(&mut model, &prompt.narrow(0, 1, length - 1).unwrap(), false);
-        set(&mut model, &prompt.narrow(0, 0, 1).unwrap(), false);
-        let both = run(&model, Read::Pooled).value;
+        set(&mut *model, &prompt.narrow(0, 1, length - 1).unwrap(), false);
+        set(&mut *model, &prompt.narrow(0, 0, 1).unwrap(), false);
+        let both = run(&*model, Read::Pooled).value;
         assert_close(both.tensor(), pooled.tensor(), TOLERANCE, &format!("{architecture}, two prompts"));
 
         // Pooling the sequence's own first token. Only BERT's pooler lies between hidden states and pooled features.
         if architecture != "bert" {
             model.clear_hooks();
-            set(&mut model, &prompt, true);
+            set(&mut *model, &prompt, true);
             let first: Vec<Tensor> =
                 expected.numbered("prompt.hidden").iter().map(|hidden| hidden.get(length).unwrap()).collect();
-            let pooled = run(&model, Read::Pooled).value;
+            let pooled = run(&*model, Read::Pooled).value;
             assert_close(pooled.tensor(), &Tensor::stack(&first, 0).unwrap(), TOLERANCE, architecture);
         }
     }
@@ -173,8 +173,8 @@ impl AttentionHook for Prefixes {
 fn prefixes_equal_pefts() {
     let (mut model, expected) = (open("bert"), Expected::tiny("bert"));
     let prefix = expected.get("prefix.rows"); // [prefix, layers * 2 * width]
-    let width = model.info().width;
-    for layer in 0..model.info().layers {
+    let width = model.info().plain().width;
+    for layer in 0..model.info().plain().layers.unwrap() {
         let part = |i| prefix.narrow(1, (2 * layer + i) * width, width).unwrap().contiguous().unwrap();
         let hook = Prefixes { keys: part(0), values: part(1) };
         let path = format!("encoder.layer.{layer}.attention.self");
@@ -182,7 +182,7 @@ fn prefixes_equal_pefts() {
     }
     let pooled = model.forward(&Tape::evaluation(), &expected.input(), Read::Pooled).unwrap().value;
     assert_close(
-        &logits("bert", &model, &pooled),
+        &logits("bert", &*model, &pooled),
         &expected.stacked("prefix.logits"),
         TOLERANCE,
         "logits with prefixes",

@@ -123,7 +123,7 @@ pub use example_gradient::{ExampleGradient, FisherLabels};
 pub use head_layers::{CrossEntropy, HeadLayers, HeadShape, check_shares};
 pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prompt};
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
-pub use model::{Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
+pub use model::{Init, Model, Param, ParamInfo, Site, SiteKind, Stream, Targets};
 pub use peft::PeftConfig;
 pub use regularizer::Regularizer;
 pub use scheduler::{Evaluation, Group, Progress, Rate, Scheduler, TimeUnit, Warmup};

@@ -9,7 +9,7 @@ mod access;
 
 pub use access::Model;
 
-use crate::{Operand, Tensor};
+use crate::{FeatureKind, Operand, Tensor};
 
 /// What a site is, and so which hook it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,6 +29,27 @@ pub enum SiteKind {
     Attention,
 }
 
+/// One way through a model, from inputs of one kind to features: a plain model has one, a pair of towers two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Its name: `text`, `image`.
+    pub name: String,
+    /// Width of its features; channels of a map.
+    pub width: usize,
+    /// Number of its blocks, where its blocks are alike.
+    #[serde(default)]
+    pub layers: Option<usize>,
+    /// Attention heads of a block, where blocks attend.
+    #[serde(default)]
+    pub heads: Option<usize>,
+    /// Size of its vocabulary, where it reads tokens.
+    #[serde(default)]
+    pub vocabulary: Option<usize>,
+    /// Which features a head can read of it.
+    #[serde(default)]
+    pub features: Vec<FeatureKind>,
+}
+
 /// A place in the model that a hook can be set at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
@@ -42,6 +63,9 @@ pub struct Site {
     pub out_features: usize,
     /// The block group it belongs to, counted from the bottom: 0 holds the embeddings, then one group per block.
     pub group: usize,
+    /// The name of the stream that it is part of; empty for what belongs to none.
+    #[serde(default)]
+    pub stream: String,
     /// Whether hooks were set here before: a linear hook's `y` is then what these made of the layer's output.
     #[serde(default)]
     pub hooked: bool,
@@ -58,6 +82,9 @@ pub struct ParamInfo {
     pub trainable: bool,
     /// The block group it belongs to; a head's parameters are in the last one.
     pub group: usize,
+    /// The name of the stream that it is part of; empty for what belongs to none.
+    #[serde(default)]
+    pub stream: String,
     /// Whether it belongs to the pretrained model rather than to a plugin.
     pub base: bool,
     /// The handle by which ops take it.

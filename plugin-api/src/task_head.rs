@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, Model, Result, SavedState, Tensor};
+use crate::{Error, Model, Result, SavedState, Stream, Tensor};
 
 /// Transformers' names of problems, for [`TaskHead::PROBLEM_TYPE`].
 pub mod problem_type {
@@ -24,6 +24,17 @@ pub enum FeatureKind {
     Sequence,
     /// A map per image, `[examples, channels, height, width]`.
     Spatial,
+}
+
+impl FeatureKind {
+    /// Its name, as in JSON: `pooled`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pooled => "pooled",
+            Self::Sequence => "sequence",
+            Self::Spatial => "spatial",
+        }
+    }
 }
 
 /// What the data's targets are.
@@ -89,8 +100,11 @@ pub struct TaskInfo {
     pub labels: Vec<String>,
     /// Training examples of each class, in the order of `labels`.
     pub class_counts: Vec<u64>,
-    /// Width of the features, the last dimension (channels for spatial ones).
+    /// Width of the features, the last dimension (channels for spatial ones); of several streams, the first one's.
     pub width: usize,
+    /// The model's streams.
+    #[serde(default)]
+    pub streams: Vec<Stream>,
     /// The activation of the extra dense layer that this architecture's own head has (`tanh` for RoBERTa, `relu` for
     /// DistilBERT), or `None` where its head is one linear layer.
     pub hidden_activation: Option<String>,

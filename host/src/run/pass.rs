@@ -1,11 +1,11 @@
 //! A pass of a task's examples through model and head, in training and in evaluation.
 
 use fthost_autograd::{DType, Precision, Tape, Value};
-use fthost_models::{Features, Input, Read};
-use fthost_plugin_api::{FeatureKind, HeadSpec, Sampling};
+use fthost_models::{Features, Input, ModelInfo, Read};
+use fthost_plugin_api::{FeatureKind, HeadSpec, Sampling, StreamFeatures};
 
 use crate::Result;
-use crate::adapted::AdaptedModel;
+use crate::adapted::{AdaptedModel, StreamRead};
 use crate::data::{Dataset, episodes};
 use crate::plugin::HeadInstance;
 
@@ -26,25 +26,44 @@ pub struct Pass<'a> {
 impl Pass<'_> {
     /// The head's outputs for `rows`, recorded on `tape`.
     pub fn outputs(&self, tape: &Tape, rows: &[u32]) -> Result<Value> {
-        self.head_outputs(tape, &self.features(tape, rows, read_of(self.spec.features))?)
+        let reads = self.reads();
+        head_outputs(self.head, tape, &self.features(tape, rows, &reads)?)
     }
 
-    /// The features of `rows` that a head reads.
-    pub fn features(&self, tape: &Tape, rows: &[u32], read: Read) -> Result<Features> {
+    /// What the head reads.
+    pub fn reads(&self) -> Vec<StreamRead> {
+        reads_of(self.spec, self.model.model.info())
+    }
+
+    /// The features of `rows` that a head reads, in its order.
+    pub fn features(&self, tape: &Tape, rows: &[u32], reads: &[StreamRead]) -> Result<Vec<Features>> {
         let input: Input = self.data.input(rows)?;
-        Ok(self.model.model.forward(tape, &input, read)?)
-    }
-
-    /// The head's outputs for features that are there.
-    pub fn head_outputs(&self, tape: &Tape, features: &Features) -> Result<Value> {
-        // A head that reads one row per example drops out by example.
-        tape.set_layout(features.layout.clone());
-        self.head.forward(tape, &features.value, &features.layout)
+        let one = |of: &StreamRead| Ok(self.model.model.features(tape, of.stream, &input, of.read)?);
+        reads.iter().map(one).collect()
     }
 }
 
-/// Which features a head reads, in the models' words.
-pub fn read_of(features: FeatureKind) -> Read {
+/// A head's outputs for the features that it reads.
+pub fn head_outputs(head: &HeadInstance, tape: &Tape, features: &[Features]) -> Result<Value> {
+    // A head that reads one row per example drops out by example.
+    if let Some(first) = features.first() {
+        tape.set_layout(first.layout.clone());
+    }
+    let features: Vec<_> = features.iter().map(|features| (&features.value, &features.layout)).collect();
+    head.forward_streams(tape, &features)
+}
+
+/// What a head of a model reads: its spec names streams of the model, which [`HeadInstance::attach`] has seen to.
+pub fn reads_of(spec: &HeadSpec, info: &ModelInfo) -> Vec<StreamRead> {
+    let of = |stream: &StreamFeatures| StreamRead {
+        stream: info.stream(&stream.stream).unwrap_or_default(),
+        read: read_of(stream.features),
+    };
+    spec.streams.iter().map(of).collect()
+}
+
+/// Features in the models' words.
+pub const fn read_of(features: FeatureKind) -> Read {
     match features {
         FeatureKind::Pooled => Read::Pooled,
         FeatureKind::Sequence => Read::Sequence,

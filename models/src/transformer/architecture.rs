@@ -143,9 +143,9 @@ impl Architecture {
         ALL.into_iter().find(|architecture| architecture.model_type == model_type)
     }
 
-    /// Every `model_type`, for an error.
-    pub(crate) fn supported() -> String {
-        ALL.map(|architecture| architecture.model_type).join(", ")
+    /// Every `model_type`.
+    pub(crate) fn model_types() -> Vec<&'static str> {
+        ALL.map(|architecture| architecture.model_type).into()
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::architecture::{ACTIVATIONS, Architecture, activation};
 use crate::LoadError;
+use crate::registry::Source;
 
 /// What the encoder is built from, whatever the architecture calls it.
 #[derive(Debug)]
@@ -150,16 +151,12 @@ fn yes() -> bool {
 }
 
 impl Config {
-    /// From the text of config.json. `file` stands for it in errors.
-    pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, LoadError> {
-        let json: Json = read(file, text)?;
-        let model_type = json.get("model_type").and_then(Json::as_str);
-        let Some(architecture) = model_type.and_then(Architecture::find) else {
-            return Err(LoadError::UnknownArchitecture {
-                file: file.into(),
-                model_type: model_type.map(str::to_owned),
-                supported: Architecture::supported(),
-            });
+    /// From a config.json that names one of the table's rows.
+    pub(crate) fn parse(source: &Source<'_>) -> Result<Self, LoadError> {
+        let Source { file, text, .. } = *source;
+        let model_type = source.config.get("model_type").and_then(Json::as_str).unwrap_or_default();
+        let Some(architecture) = Architecture::find(model_type) else {
+            return Err(setting(file, "model_type", model_type, "is no encoder of the BERT family"));
         };
         let config = match architecture.model_type {
             "distilbert" => Self::from_distilbert(architecture, file, read(file, text)?),

@@ -1,9 +1,7 @@
 //! The encoder: embeddings, blocks, and what stands above them.
 
-use std::fmt;
 use std::path::Path;
 
-use candle_core::Device;
 use fthost_autograd::{Activation, Layout, Parameter, Result, Tape, Value};
 
 use super::block::{Block, Rows};
@@ -13,16 +11,17 @@ use crate::builder::{Builder, Origin};
 use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
 use crate::merge::Folded;
+use crate::registry::Source;
 use crate::{
-    BaseParameter, Features, FileState, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead,
-    Site,
+    BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
+    Read, SavedHead, Site, Stream, folder,
 };
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.
 ///
 /// Sites and parameters have the paths of Hugging Face's modules. `attention.output` and `output` of a DistilBERT block, which
 /// has no such modules, are where BERT has them.
-pub struct Encoder {
+pub(crate) struct Encoder {
     info: ModelInfo,
     embeddings: Embeddings,
     hidden_dropout: f64,
@@ -33,28 +32,18 @@ pub struct Encoder {
     hooks: Hooks,
     parameters: Vec<BaseParameter>,
     /// The shape of each parameter in the files.
-    pub(super) stored_shapes: Vec<Vec<usize>>,
+    stored_shapes: Vec<Vec<usize>>,
     /// config.json.
-    pub(super) config: serde_json::Value,
+    config: serde_json::Value,
     files: Vec<FileState>,
 }
 
-impl fmt::Debug for Encoder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ModelInfo { model_type, layers, width, .. } = &self.info;
-        write!(f, "Encoder({model_type}, {layers} layers, width {width})")
-    }
-}
-
 impl Encoder {
-    pub(super) fn build(
-        config: &Config,
-        json: serde_json::Value,
-        origin: Origin,
-        device: &Device,
-    ) -> std::result::Result<Self, LoadError> {
+    pub(super) fn build(source: &Source<'_>) -> std::result::Result<Self, LoadError> {
+        let config = &Config::parse(source)?;
+        let origin = source.origin()?;
         let architecture = config.architecture;
-        let mut builder = Builder::new(&origin, architecture.prefix, config.init_std, device);
+        let mut builder = Builder::new(&origin, architecture.prefix, config.init_std, source.device);
         let embeddings = Embeddings::build(&mut builder, config)?;
         let mut blocks = Vec::with_capacity(config.layers);
         for i in 0..config.layers {
@@ -71,10 +60,8 @@ impl Encoder {
         };
 
         let Builder { sites, parameters, stored_shapes, .. } = builder;
-        // The last group is the heads' own, also where the model itself has nothing above its blocks.
-        let groups = config.layers + 2;
         Ok(Self {
-            info: info(config, &embeddings, pooler.is_some(), groups),
+            info: info(config, &embeddings, pooler.is_some()),
             embeddings,
             hidden_dropout: config.hidden_dropout,
             blocks,
@@ -84,7 +71,7 @@ impl Encoder {
             sites,
             parameters,
             stored_shapes,
-            config: json,
+            config: source.config.clone(),
             files: match &origin {
                 Origin::Checkpoint(weights) => weights.files(),
                 Origin::New { .. } => Vec::new(),
@@ -122,7 +109,7 @@ impl Encoder {
     /// `[images * patches, width]` to `[images, width, side, side]`.
     fn spatial(&self, tape: &Tape, x: &Value, images: usize) -> Result<Value> {
         let Embeddings::Images(embeddings) = &self.embeddings else { return Ok(x.clone()) };
-        let (side, width) = (embeddings.side(), self.info.width);
+        let (side, width) = (embeddings.side(), self.info.plain().width);
         let x = tape.reshape(x, &[images, side * side, width])?;
         tape.reshape(&tape.transpose(&x, 1, 2)?, &[images, width, side, side])
     }
@@ -193,10 +180,10 @@ impl Model for Encoder {
     }
 
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
-        self.write_folder(folder, head)
+        folder::write(self, &self.config, &self.stored_shapes, folder, head)
     }
 
-    fn passes(&self, read: Read, parameter: &str) -> bool {
+    fn passes(&self, _: usize, read: Read, parameter: &str) -> bool {
         let of_pooler = |pooler: &Linear| {
             std::iter::once(&pooler.weight).chain(&pooler.bias).any(|of_pooler| of_pooler.name() == parameter)
         };
@@ -213,7 +200,10 @@ impl Model for Encoder {
         }
     }
 
-    fn forward(&self, tape: &Tape, input: &Input, read: Read) -> Result<Features> {
+    fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features> {
+        if stream != 0 {
+            candle_core::bail!("{} has one stream", self.info.model_type);
+        }
         self.forward_pass(Pass::new(tape, &self.hooks), input, read)
     }
 }
@@ -250,7 +240,7 @@ impl Encoder {
     }
 }
 
-fn info(config: &Config, embeddings: &Embeddings, pools: bool, groups: usize) -> ModelInfo {
+fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
     let architecture = config.architecture;
     let new_pooler =
         architecture.pooler.filter(|_| !pools).map(|path| (format!("{}{path}", architecture.prefix), "tanh".into()));
@@ -263,20 +253,33 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool, groups: usize) ->
             Modality::Images { channels, size, tokens: 1 + (size / patch) * (size / patch) }
         }
     };
+    let (word_embeddings, reads) = match modality {
+        Modality::Text { .. } => (Some(WORD_EMBEDDINGS.into()), vec![Read::Pooled, Read::Sequence]),
+        Modality::Images { .. } => (None, vec![Read::Pooled, Read::Sequence, Read::Spatial]),
+    };
+    let of_stream = |name: String| BlockGroup { name, stream: Some(0) };
+    let mut groups = vec![of_stream("embeddings".into())];
+    groups.extend((0..config.layers).map(|layer| of_stream(format!("layer.{layer}"))));
+    groups.push(BlockGroup { name: "head".into(), stream: None });
     ModelInfo {
         model_type: architecture.model_type.into(),
-        prefix: architecture.prefix.into(),
-        classification_class: architecture.classification_class.into(),
-        width: config.width,
-        layers: config.layers,
-        heads: config.heads,
+        streams: vec![Stream {
+            name: modality.name().into(),
+            modality,
+            prefix: architecture.prefix.into(),
+            width: config.width,
+            layers: Some(config.layers),
+            heads: Some(config.heads),
+            word_embeddings,
+            reads,
+        }],
         groups,
-        word_embeddings: matches!(modality, Modality::Text { .. }).then(|| WORD_EMBEDDINGS.into()),
-        modality,
-        head: HeadStyle {
+        classification: Some(Classification {
+            class: architecture.classification_class.into(),
             output: architecture.head.into(),
             hidden: new_pooler.or(architecture.head_hidden.map(|(path, activation)| (path.into(), activation.into()))),
-            dropout_permille: (config.head_dropout * 1000.0).round() as u32,
-        },
+            dropout: config.head_dropout,
+        }),
+        batch_statistics: false,
     }
 }

@@ -5,7 +5,14 @@ mod block;
 mod config;
 mod embeddings;
 mod encoder;
-mod folder;
 
 pub use architecture::activation;
-pub use encoder::Encoder;
+
+use architecture::Architecture;
+use encoder::Encoder;
+
+use crate::registry::Family;
+
+/// The rows of the table.
+pub(crate) const FAMILY: Family =
+    Family { model_types: Architecture::model_types, build: |source| Ok(Box::new(Encoder::build(source)?)) };

@@ -189,7 +189,8 @@ pub struct HostApi {
 
 /// Names for [`HostApi::model_call`]. Parameters and replies are JSON.
 pub mod model_call {
-    /// `{}` to `{"model_type", "groups", "layers", "width", "heads", "vocabulary", "sites": [Site], "parameters": [ParamInfo]}`.
+    /// `{}` to `{"model_type", "groups", "layers", "width", "heads", "vocabulary", "streams": [Stream], "sites": [Site], "parameters":
+    /// [ParamInfo]}`. `layers`, `width` and `heads` are those of a plain model, and 0 where it has none such or several streams.
     pub const DESCRIBE: &str = "describe@1";
     /// `{"kind": SiteKind, "targets": Targets or null, "exclude": Targets or null}` to `[Site]`. A pattern that matches nothing is an error.
     pub const SITES: &str = "sites@1";

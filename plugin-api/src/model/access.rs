@@ -5,7 +5,7 @@ use std::{cell::OnceCell, collections::HashMap, marker::PhantomData};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Init, Param, ParamInfo, Site, SiteKind, Targets};
+use super::{Init, Param, ParamInfo, Site, SiteKind, Stream, Targets};
 use crate::{
     AttentionHook, BlockHook, EmbeddingHook, Error, ExampleGradient, FisherLabels, LinearHook, Operand, Result, Tensor,
     abi::{
@@ -34,6 +34,8 @@ struct Description {
     heads: usize,
     #[serde(default)]
     vocabulary: Option<usize>,
+    #[serde(default)]
+    streams: Vec<Stream>,
 }
 
 #[derive(Deserialize)]
@@ -68,21 +70,48 @@ impl Model {
     }
 
     /// Number of blocks.
+    ///
+    /// # Errors
+    /// Where the model's blocks are not alike, or it has several streams: each of [`streams`](Self::streams) says its own.
     pub fn layers(&self) -> Result<usize> {
-        Ok(self.description()?.layers)
+        self.one(self.description()?.layers, "number of blocks")
     }
 
     /// Width of the hidden states.
+    ///
+    /// # Errors
+    /// Where the model has several streams: each of [`streams`](Self::streams) says its own.
     pub fn width(&self) -> Result<usize> {
-        Ok(self.description()?.width)
+        self.one(self.description()?.width, "width")
     }
 
     /// Attention heads of a block.
+    ///
+    /// # Errors
+    /// Where the model does not attend, or it has several streams: each of [`streams`](Self::streams) says its own.
     pub fn heads(&self) -> Result<usize> {
-        Ok(self.description()?.heads)
+        self.one(self.description()?.heads, "number of attention heads")
     }
 
-    /// Size of the vocabulary; 0 where the model reads no tokens.
+    /// The ways through the model: one of a plain model, two of a pair of towers. Empty where the host is older than this method.
+    pub fn streams(&self) -> Result<&[Stream]> {
+        Ok(&self.description()?.streams)
+    }
+
+    /// A number of the whole model; the host says 0 where there is no such thing.
+    fn one(&self, number: usize, what: &str) -> Result<usize> {
+        if number > 0 {
+            return Ok(number);
+        }
+        let Description { model_type, streams, .. } = self.description()?;
+        let why = match streams.len() {
+            0 | 1 => String::new(),
+            several => format!(": each of its {several} streams has its own"),
+        };
+        Err(Error::new(format!("this model ({model_type}) has no {what}{why}")))
+    }
+
+    /// Size of the vocabulary; 0 where the model reads no tokens, or has several streams.
     pub fn vocabulary(&self) -> Result<usize> {
         Ok(self.description()?.vocabulary.unwrap_or(0))
     }

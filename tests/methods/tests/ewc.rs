@@ -37,12 +37,13 @@ impl Run {
     /// With these options of the head.
     fn with_head(options: &Value) -> Self {
         let mut model = tiny_bert();
-        let info = model.model.info();
+        let info = model.model.info().plain();
         let task = TaskInfo {
             name: "reviews".into(),
             labels: ["0", "1", "2"].map(String::from).into(),
             class_counts: vec![3, 3, 2],
             width: info.width,
+            streams: Vec::new(),
             hidden_activation: None,
             dropout: 0.0,
         };

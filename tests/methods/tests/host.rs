@@ -3,7 +3,6 @@
 use fthost::adapted::AdaptedModel;
 use fthost::plugin::{HeadInstance, Plugin};
 use fthost_autograd::{Device, Gradients, Parameter};
-use fthost_models::Encoder;
 use fthost_plugin_api::{HeadSpec, TaskInfo};
 use fthost_tests::{build, library_name, root};
 use serde_json::Value;
@@ -18,8 +17,8 @@ pub(crate) fn plugin(folder: &str) -> Plugin {
 
 /// The tiny BERT, everything trainable.
 pub(crate) fn tiny_bert() -> AdaptedModel {
-    let encoder = Encoder::open(&reference::path("tiny/bert"), &Device::Cpu).unwrap();
-    AdaptedModel::new(Box::new(encoder), Device::Cpu, 7)
+    let model = fthost_models::open(&reference::path("tiny/bert"), &Device::Cpu).unwrap();
+    AdaptedModel::new(model, Device::Cpu, 7)
 }
 
 /// A head that has declared its parameters on a model, and what it declared of itself. Its plugin's folder has its name.

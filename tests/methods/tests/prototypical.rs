@@ -23,6 +23,7 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         labels: (0..CLASSES).map(|class| class.to_string()).collect(),
         class_counts: vec![4; CLASSES],
         width: WIDTH,
+        streams: Vec::new(),
         hidden_activation: hidden.map(str::to_owned),
         dropout: 0.0,
     };

@@ -20,6 +20,7 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         labels: Vec::new(),
         class_counts: Vec::new(),
         width: 4,
+        streams: Vec::new(),
         hidden_activation: hidden.map(str::to_owned),
         dropout: 0.0,
     };

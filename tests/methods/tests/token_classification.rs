@@ -24,6 +24,7 @@ fn attached(options: &Value) -> (HeadInstance, AdaptedModel, HeadSpec) {
         labels: ["B-X", "I-X", "O"].map(str::to_owned).into(),
         class_counts: vec![1, 1, 2],
         width: 4,
+        streams: Vec::new(),
         hidden_activation: Some("tanh".into()),
         dropout: 0.0,
     };

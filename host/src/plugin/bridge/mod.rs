@@ -6,7 +6,7 @@
 
 pub(in crate::plugin) mod hooks;
 pub(in crate::plugin) mod host_api;
-mod model_calls;
+pub(in crate::plugin) mod model_calls;
 pub(in crate::plugin) mod ops;
 pub(in crate::plugin) mod session;
 mod targets;

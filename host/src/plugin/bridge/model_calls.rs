@@ -3,7 +3,7 @@
 use crate::error::plain;
 use fthost_autograd::random::Stream;
 use fthost_autograd::{DType, Device, Parameter, Tape, Tensor};
-use fthost_models::{Modality, Site, SiteKind};
+use fthost_models::{Modality, Read, Site, SiteKind, Stream as ModelStream};
 use fthost_plugin_api as api;
 use fthost_plugin_api::abi::tables::model_call;
 use serde::de::DeserializeOwned;
@@ -80,29 +80,70 @@ fn reply(value: &impl Serialize) -> Result<String, String> {
 struct Description {
     model_type: String,
     groups: usize,
+    /// Of a plain model; 0 where it has none such, or several streams.
     layers: usize,
     width: usize,
     heads: usize,
     vocabulary: Option<usize>,
+    streams: Vec<api::Stream>,
     sites: Vec<api::Site>,
     parameters: Vec<api::ParamInfo>,
 }
 
 fn describe(model: &AdaptedModel) -> Description {
     let info = model.model.info();
+    let streams = streams(model);
+    let plain = match streams.as_slice() {
+        [one] => Some(one),
+        _ => None,
+    };
     Description {
         model_type: info.model_type.clone(),
-        groups: info.groups,
-        layers: info.layers,
-        width: info.width,
-        heads: info.heads,
-        vocabulary: match info.modality {
+        groups: info.groups.len(),
+        layers: plain.and_then(|stream| stream.layers).unwrap_or_default(),
+        width: plain.map_or(0, |stream| stream.width),
+        heads: plain.and_then(|stream| stream.heads).unwrap_or_default(),
+        vocabulary: plain.and_then(|stream| stream.vocabulary),
+        sites: model.model.sites().iter().map(|site| site_for_plugin(model, site)).collect(),
+        parameters: numbers(model, |_| true).map(|i| info_of(model, i)).collect(),
+        streams,
+    }
+}
+
+/// The model's streams, as plugins know them.
+pub(in crate::plugin) fn streams(model: &AdaptedModel) -> Vec<api::Stream> {
+    let stream = |stream: &ModelStream| api::Stream {
+        name: stream.name.clone(),
+        width: stream.width,
+        layers: stream.layers,
+        heads: stream.heads,
+        vocabulary: match stream.modality {
             Modality::Text { vocabulary, .. } => Some(vocabulary),
             Modality::Images { .. } => None,
         },
-        sites: model.model.sites().iter().map(|site| site_for_plugin(model, site)).collect(),
-        parameters: (0..model.parameters.len()).map(|i| info_of(model, i)).collect(),
+        features: stream.reads.iter().map(|read| kind_of(*read)).collect(),
+    };
+    model.model.info().streams.iter().map(stream).collect()
+}
+
+/// Features in the plugins' words.
+pub(in crate::plugin) const fn kind_of(read: Read) -> api::FeatureKind {
+    match read {
+        Read::Pooled => api::FeatureKind::Pooled,
+        Read::Sequence => api::FeatureKind::Sequence,
+        Read::Spatial => api::FeatureKind::Spatial,
     }
+}
+
+/// The name of a stream; empty for what is part of none.
+fn stream_name(model: &AdaptedModel, stream: Option<usize>) -> String {
+    stream.map(|stream| model.model.info().streams[stream].name.clone()).unwrap_or_default()
+}
+
+/// Numbers of the parameters that fit. Buffers are the model's own matter: no plugin hears of them.
+fn numbers(model: &AdaptedModel, wanted: impl Fn(&ModelParameter) -> bool) -> impl Iterator<Item = usize> {
+    let fits = move |(i, p): (usize, &ModelParameter)| (!p.buffer && wanted(p)).then_some(i);
+    model.parameters.iter().enumerate().filter_map(fits)
 }
 
 fn site_for_plugin(model: &AdaptedModel, site: &Site) -> api::Site {
@@ -119,6 +160,7 @@ fn site_for_plugin(model: &AdaptedModel, site: &Site) -> api::Site {
         in_features: site.in_features,
         out_features: site.out_features,
         group: site.group,
+        stream: stream_name(model, site.stream),
         hooked: model.model.hooked(&site.path),
     }
 }
@@ -130,6 +172,7 @@ fn info_of(model: &AdaptedModel, index: usize) -> api::ParamInfo {
         shape: of.parameter.dims().to_vec(),
         trainable: of.parameter.trainable(),
         group: of.group,
+        stream: stream_name(model, of.stream),
         base: of.owner == Owner::Base,
         handle: model.handles().handle(index),
         head: matches!(of.owner, Owner::Head(_)),
@@ -153,10 +196,11 @@ struct Sites {
 }
 
 fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Result<Vec<api::Site>, String> {
-    let all = model.model.sites().iter().map(|site| site_for_plugin(model, site));
-    let all: Vec<api::Site> = all.filter(|site| site.kind == params.kind).collect();
+    let info = model.model.info();
+    let all = model.model.sites().iter().map(|site| (site_for_plugin(model, site), info.prefix(site.stream)));
+    let all: Vec<(api::Site, &str)> = all.filter(|(site, _)| site.kind == params.kind).collect();
     let candidates: Vec<Candidate<'_>> =
-        all.iter().map(|site| Candidate { path: &site.path, by_module: false }).collect();
+        all.iter().map(|(site, prefix)| Candidate { path: &site.path, prefix, by_module: false }).collect();
     let what = match params.kind {
         api::SiteKind::Linear => "linear layer",
         api::SiteKind::Conv => "convolution",
@@ -165,12 +209,11 @@ fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Resul
         api::SiteKind::Embeddings => "input embedding",
         api::SiteKind::Attention => "attention",
     };
-    let prefix = &model.model.info().prefix;
-    let selection = select(what, prefix, &candidates, params.targets.as_ref(), params.exclude.as_ref())?;
+    let selection = select(what, &candidates, params.targets.as_ref(), params.exclude.as_ref())?;
     if selection.chosen.is_empty() {
-        return Err(format!("this model ({}) has no {what} to adapt", model.model.info().model_type));
+        return Err(format!("this model ({}) has no {what} to adapt", info.model_type));
     }
-    let chosen = selection.chosen.iter().map(|i| all[*i].clone()).collect();
+    let chosen = selection.chosen.iter().map(|i| all[*i].0.clone()).collect();
     remember(model, declares, &selection);
     Ok(chosen)
 }
@@ -182,10 +225,13 @@ fn parameters(
     targets: Option<&api::Targets>,
     wanted: impl Fn(&ModelParameter) -> bool,
 ) -> Result<Vec<usize>, String> {
-    let fitting: Vec<usize> = (0..model.parameters.len()).filter(|i| wanted(&model.parameters[*i])).collect();
-    let candidates: Vec<Candidate<'_>> =
-        fitting.iter().map(|i| Candidate { path: model.parameters[*i].parameter.name(), by_module: true }).collect();
-    let selection = select("parameter", &model.model.info().prefix, &candidates, targets, None)?;
+    let fitting: Vec<usize> = numbers(model, wanted).collect();
+    let candidate = |i: &usize| {
+        let p = &model.parameters[*i];
+        Candidate { path: p.parameter.name(), prefix: model.model.info().prefix(p.stream), by_module: true }
+    };
+    let candidates: Vec<Candidate<'_>> = fitting.iter().map(candidate).collect();
+    let selection = select("parameter", &candidates, targets, None)?;
     let chosen = selection.chosen.iter().map(|i| fitting[*i]).collect();
     remember(model, declares, &selection);
     Ok(chosen)
@@ -283,8 +329,8 @@ struct Param {
 
 /// Declares a parameter; gives its handle.
 fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Result<u64, String> {
-    let last = model.model.info().groups.saturating_sub(1);
-    let (name, owner, group) = match (declares, &params.owner) {
+    let nowhere = Place { group: model.model.info().head_group(), stream: None };
+    let (name, owner, Place { group, stream }) = match (declares, &params.owner) {
         (Declares::Nothing, _) => {
             return Err(format!(
                 "cannot declare {:?}: parameters are declared in the `attach` of strategies and heads",
@@ -297,13 +343,13 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
                 params.name
             ));
         }
-        (Declares::Head { task, prefix }, None) => (format!("{prefix}{}", params.name), Owner::Head(*task), last),
+        (Declares::Head { task, prefix }, None) => (format!("{prefix}{}", params.name), Owner::Head(*task), nowhere),
         (Declares::Head { .. }, Some(owner)) => {
             return Err(format!("cannot declare {:?} at {owner}: a head has no sites", params.name));
         }
-        (Declares::Strategy(index), None) => (params.name.clone(), Owner::Strategy(*index), last),
+        (Declares::Strategy(index), None) => (params.name.clone(), Owner::Strategy(*index), nowhere),
         (Declares::Strategy(index), Some(owner)) => {
-            (format!("{owner}.{}", params.name), Owner::Strategy(*index), group_of(model, owner).unwrap_or(last))
+            (format!("{owner}.{}", params.name), Owner::Strategy(*index), place_of(model, owner).unwrap_or(nowhere))
         }
     };
     if params.name.is_empty() {
@@ -326,6 +372,8 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
         owner,
         in_model: params.owner.is_some(),
         group,
+        stream,
+        buffer: false,
         lr_factor: 1.0,
         decay,
         // What is said of a vector or a matrix as of all such is no word on this one.
@@ -334,11 +382,20 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
     Ok(model.handles().handle(index))
 }
 
-/// The block group of a site or of what lies below a path.
-fn group_of(model: &AdaptedModel, path: &str) -> Option<usize> {
+/// Where in the model something is.
+#[derive(Clone, Copy)]
+struct Place {
+    group: usize,
+    stream: Option<usize>,
+}
+
+/// The place of a site or of what lies below a path.
+fn place_of(model: &AdaptedModel, path: &str) -> Option<Place> {
     let below = |of: &str| of.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    let site = model.model.sites().iter().find(|site| below(&site.path)).map(|site| site.group);
-    site.or_else(|| model.parameters.iter().find(|p| below(p.parameter.name())).map(|p| p.group))
+    let mut sites = model.model.sites().iter().filter(|site| below(&site.path));
+    let mut parameters = model.parameters.iter().filter(|p| below(p.parameter.name()));
+    let site = sites.next().map(|&Site { group, stream, .. }| Place { group, stream });
+    site.or_else(|| parameters.next().map(|&ModelParameter { group, stream, .. }| Place { group, stream }))
 }
 
 /// The value a parameter starts with. Random ones are a function of the run's seed and the name, drawn on the CPU, so that they
@@ -389,12 +446,13 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
 /// The word embeddings `[vocabulary, width]` and how many of their rows make `shape`.
 fn embedding_rows<'a>(model: &'a AdaptedModel, shape: &[usize]) -> Result<(&'a Parameter, usize), String> {
     let info = model.model.info();
-    let path = info.word_embeddings.as_ref().ok_or_else(|| format!("{} has no word embeddings", info.model_type))?;
+    let mut paths = info.streams.iter().filter_map(|stream| stream.word_embeddings.as_deref());
+    let path = paths.next().ok_or_else(|| format!("{} has no word embeddings", info.model_type))?;
     let table = model
         .parameters
         .iter()
         .map(|p| &p.parameter)
-        .find(|p| p.name().strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest == ".weight"))
+        .find(|p| p.name().strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest == ".weight"))
         .ok_or_else(|| format!("the word embeddings {path} are no parameter of the model"))?;
     match (table.dims(), shape) {
         ([_, width], [rows, columns]) if width == columns => Ok((table, *rows)),

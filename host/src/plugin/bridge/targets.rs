@@ -32,12 +32,15 @@ enum Pattern<'a> {
 pub(super) struct Candidate<'a> {
     /// The path without prefix.
     pub(super) path: &'a str,
+    /// What stands before it in the architecture's files.
+    pub(super) prefix: &'a str,
     /// Whether an entry may also name the module that holds it: `query` for `...query.weight`.
     pub(super) by_module: bool,
 }
 
 impl Candidate<'_> {
-    fn fits(&self, pattern: &Pattern<'_>, prefix: &str) -> bool {
+    fn fits(&self, pattern: &Pattern<'_>) -> bool {
+        let prefix = self.prefix;
         match pattern {
             Pattern::All => true,
             Pattern::Whole(regex) => regex.is_match(self.path) || regex.is_match(&format!("{prefix}{}", self.path)),
@@ -71,7 +74,6 @@ fn patterns(targets: &Targets) -> Result<Vec<(String, Pattern<'_>)>, String> {
 /// Selects among candidates. `None` targets are all of them. `what` names them in errors: `linear layer`.
 pub(super) fn select(
     what: &str,
-    prefix: &str,
     candidates: &[Candidate<'_>],
     targets: Option<&Targets>,
     exclude: Option<&Targets>,
@@ -84,7 +86,7 @@ pub(super) fn select(
     {
         let mut matched = 0;
         for (candidate, excluded) in candidates.iter().zip(&mut excluded) {
-            if candidate.fits(&pattern, prefix) {
+            if candidate.fits(&pattern) {
                 *excluded = true;
                 matched += 1;
             }
@@ -100,7 +102,7 @@ pub(super) fn select(
     };
     let mut chosen = BTreeSet::new();
     for (text, pattern) in patterns(targets)? {
-        let matched: Vec<usize> = (0..candidates.len()).filter(|i| candidates[*i].fits(&pattern, prefix)).collect();
+        let matched: Vec<usize> = (0..candidates.len()).filter(|i| candidates[*i].fits(&pattern)).collect();
         let kept: Vec<usize> = matched.iter().copied().filter(|i| !excluded[*i]).collect();
         match (matched.len(), kept.len()) {
             (0, _) => return Err(nothing(&format!("target {text:?}"), &text, what, candidates)),
@@ -156,8 +158,8 @@ mod tests {
         "pooler.dense",
     ];
 
-    fn candidates<'a>(paths: &[&'a str], by_module: bool) -> Vec<Candidate<'a>> {
-        paths.iter().map(|path| Candidate { path, by_module }).collect()
+    fn candidates<'a>(prefix: &'a str, paths: &[&'a str], by_module: bool) -> Vec<Candidate<'a>> {
+        paths.iter().map(|path| Candidate { path, prefix, by_module }).collect()
     }
 
     fn names(names: &[&str]) -> Targets {
@@ -172,7 +174,7 @@ mod tests {
     fn paths_match_as_in_peft() {
         let check = |targets: Targets, exclude: Option<Targets>, expected: &[usize]| {
             let selection =
-                select("linear layer", "bert.", &candidates(&SITES, false), Some(&targets), exclude.as_ref()).unwrap();
+                select("linear layer", &candidates("bert.", &SITES, false), Some(&targets), exclude.as_ref()).unwrap();
             assert_eq!(selection.chosen, expected, "{targets:?} without {exclude:?}");
         };
         check(names(&["query"]), None, &[0, 2]);
@@ -193,7 +195,7 @@ mod tests {
     fn parameters_are_named_by_path_or_module() {
         let paths = ["encoder.layer.0.query.weight", "encoder.layer.0.query.bias", "pooler.dense.bias"];
         let check = |targets: Targets, expected: &[usize]| {
-            let selection = select("parameter", "", &candidates(&paths, true), Some(&targets), None).unwrap();
+            let selection = select("parameter", &candidates("", &paths, true), Some(&targets), None).unwrap();
             assert_eq!(selection.chosen, expected, "{targets:?}");
         };
         check(names(&["bias"]), &[1, 2]);
@@ -206,8 +208,7 @@ mod tests {
     fn each_pattern_is_counted() {
         let selection = select(
             "linear layer",
-            "",
-            &candidates(&SITES, false),
+            &candidates("", &SITES, false),
             Some(&names(&["query", "dense"])),
             Some(&names(&["pooler.dense"])),
         );
@@ -219,7 +220,7 @@ mod tests {
     fn nothing_is_an_error_that_helps() {
         let check = |targets: Targets, exclude: Option<Targets>, parts: &[&str]| {
             let text =
-                select("linear layer", "", &candidates(&SITES, false), Some(&targets), exclude.as_ref()).unwrap_err();
+                select("linear layer", &candidates("", &SITES, false), Some(&targets), exclude.as_ref()).unwrap_err();
             for part in parts {
                 assert!(text.contains(part), "{part:?} is not in {text}");
             }

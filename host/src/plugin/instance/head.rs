@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use fthost_autograd::{DType, Layout, Tape, Tensor, Value};
+use fthost_models::ModelInfo;
 use fthost_plugin_api::abi::calls::HeadCall;
 use fthost_plugin_api::abi::growth::{Field, Grows};
 use fthost_plugin_api::abi::tables::{Slice, SliceMut, Status, Str, TaskHeadVtable};
-use fthost_plugin_api::{HeadSpec, TaskInfo, field};
+use fthost_plugin_api::{FeatureKind, HeadSpec, StreamFeatures, TaskInfo, field};
 
 use super::{Instance, State, Stateful, json_answer, json_text};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::Plugin;
+use crate::plugin::bridge::model_calls::{kind_of, streams};
 use crate::plugin::bridge::session::{Declares, Failure, Scope, Session, check};
 
 /// A task head made from options.
@@ -29,18 +31,18 @@ impl HeadInstance {
         Instance::create(plugin, name, config).map(Self)
     }
 
-    /// Lets it declare its parameters; says what it reads. `index` is the task's place in the run file.
+    /// Lets it declare its parameters; says what it reads, by the names of the model's streams. `index` is the task's place in the run file.
     pub fn attach(&mut self, task: &TaskInfo, model: &mut AdaptedModel, index: usize) -> Result<HeadSpec> {
         self.0.run = Some(Arc::clone(model.handles()));
         let prefix = if model.tasks > 1 { format!("{}.", task.name) } else { String::new() };
         let declares = Declares::Head { task: index, prefix };
-        let stream = model.stream();
+        let (info, streams) = (model.model.info().clone(), streams(model));
         self.0.call("attach", Scope { model: Some(model), declares, ..Scope::default() }, |_| {
             let attach = self.0.need(field!(TaskHeadVtable, attach))?;
-            let task = json_text(task)?;
+            let task = json_text(&TaskInfo { streams, ..task.clone() })?;
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.
             let spec = json_answer(|sink| unsafe { attach(self.0.data, Str::new(&task), sink) })?;
-            of_this_model(spec, stream).map_err(Failure::Answer)
+            of_this_model(spec, &info).map_err(Failure::Answer)
         })
     }
 
@@ -138,16 +140,35 @@ impl HeadInstance {
     }
 }
 
-/// What a head declared, of a model with this one stream.
-fn of_this_model(mut spec: HeadSpec, stream: &str) -> Result<HeadSpec, String> {
-    if let Some(other) = spec.streams.iter().find(|read| read.stream != stream) {
-        return Err(format!("it reads the stream {:?}, and this model has {stream:?} alone", other.stream));
+/// What a head declared, with the model's streams by name: the one stream where it has named none.
+pub(in crate::plugin) fn of_this_model(mut spec: HeadSpec, info: &ModelInfo) -> Result<HeadSpec, String> {
+    let names: Vec<String> = info.streams.iter().map(|stream| format!("{:?}", stream.name)).collect();
+    if spec.streams.is_empty() {
+        if names.len() > 1 {
+            return Err(format!("it names no stream, and this model has {}", names.join(" and ")));
+        }
+        spec.streams = vec![StreamFeatures { stream: info.plain().name.clone(), features: spec.features }];
     }
-    match spec.streams.as_slice() {
-        [] => {}
-        [one] => spec.features = one.features,
-        _ => return Err(format!("it reads the stream {stream:?} twice")),
+    for (i, StreamFeatures { stream: name, features }) in spec.streams.iter().enumerate() {
+        let Some(stream) = info.stream(name).map(|place| &info.streams[place]) else {
+            let alone = if names.len() > 1 { "" } else { " alone" };
+            return Err(format!("it reads the stream {name:?}, and this model has {}{alone}", names.join(" and ")));
+        };
+        if spec.streams[..i].iter().any(|read| read.stream == *name) {
+            return Err(format!("it reads the stream {name:?} twice"));
+        }
+        let reads: Vec<FeatureKind> = stream.reads.iter().map(|read| kind_of(*read)).collect();
+        if !reads.contains(features) {
+            let given: Vec<&str> = reads.iter().map(|kind| kind.name()).collect();
+            return Err(format!(
+                "it reads {} features, and the stream {name:?} of this {} model gives {} ones",
+                features.name(),
+                info.model_type,
+                given.join(" and ")
+            ));
+        }
     }
+    spec.features = spec.streams[0].features;
     Ok(spec)
 }
 

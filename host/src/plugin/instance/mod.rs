@@ -18,6 +18,8 @@ use fthost_plugin_api::{Event, MethodKind, field};
 use serde::{Deserialize, Serialize};
 
 pub use self::head::HeadInstance;
+#[cfg(test)]
+pub(in crate::plugin) use self::head::of_this_model;
 pub use self::regularizer::RegularizerInstance;
 pub use self::scheduler::SchedulerInstance;
 pub use self::strategy::StrategyInstance;

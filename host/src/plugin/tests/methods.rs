@@ -46,6 +46,9 @@ impl Strategy for Shifts {
             model.set_decay_of(&shifts, true)?;
             return model.set_lr_factor_of(&shifts, 0.5);
         }
+        if self.0.what == "thaw all" {
+            return model.thaw_all();
+        }
         model.thaw(&["layer.0.dense"].into()).map(drop)
     }
 

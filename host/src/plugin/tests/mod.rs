@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use fthost_autograd::optim::{Method, Optimizer};
 use fthost_autograd::{Device, Layout, Parameter, Tape, Tensor, Value};
 use fthost_models::{
-    BaseParameter, Features, HeadStyle, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
-    SiteKind,
+    BaseParameter, BlockGroup, Features, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
+    SiteKind, Stream,
 };
 use fthost_plugin_api::{Event, Group, Progress, Rate, TargetKind, TaskInfo};
 use serde_json::json;
@@ -20,6 +20,7 @@ use crate::run::state::snapshot::Parts;
 use crate::{Error, Result};
 
 mod methods;
+mod streams;
 mod tables;
 
 /// y = x W^T with W the identity, hooked at `layer.0.dense`.
@@ -37,19 +38,29 @@ impl OneLayer {
     fn new() -> Self {
         let weight = tensor(&[1.0, 0.0, 0.0, 1.0], &[2, 2]);
         let words = tensor(&[0.0, 1.0, 10.0, 11.0, 20.0, 21.0], &[3, 2]);
-        let parameter = |name: &str, tensor| BaseParameter { parameter: Parameter::new(name, tensor, true), group: 1 };
+        let parameter = |name: &str, tensor| BaseParameter {
+            parameter: Parameter::new(name, tensor, true),
+            group: 1,
+            stream: Some(0),
+            buffer: false,
+        };
+        let group = |name: &str, stream| BlockGroup { name: name.into(), stream };
         Self {
             info: ModelInfo {
                 model_type: "test".into(),
-                prefix: "test.".into(),
-                classification_class: "Test".into(),
-                width: 2,
-                layers: 1,
-                heads: 1,
-                groups: 3,
-                modality: Modality::Text { max_tokens: 8, vocabulary: 3 },
-                head: HeadStyle { output: "classifier".into(), hidden: None, dropout_permille: 0 },
-                word_embeddings: Some("words".into()),
+                streams: vec![Stream {
+                    name: "text".into(),
+                    modality: Modality::Text { max_tokens: 8, vocabulary: 3 },
+                    prefix: "test.".into(),
+                    width: 2,
+                    layers: Some(1),
+                    heads: Some(1),
+                    word_embeddings: Some("words".into()),
+                    reads: vec![Read::Pooled, Read::Sequence],
+                }],
+                groups: vec![group("embeddings", Some(0)), group("layer.0", Some(0)), group("head", None)],
+                classification: None,
+                batch_statistics: false,
             },
             sites: vec![Site {
                 path: "layer.0.dense".into(),
@@ -57,6 +68,7 @@ impl OneLayer {
                 in_features: 2,
                 out_features: 2,
                 group: 1,
+                stream: Some(0),
             }],
             parameters: vec![parameter("layer.0.dense.weight", weight), parameter("words.weight", words)],
             hooks: SetHooks::default(),
@@ -93,7 +105,7 @@ impl Model for OneLayer {
     fn save_folder(&self, _: &Path, _: &SavedHead<'_>) -> Result<(), LoadError> {
         Ok(())
     }
-    fn forward(&self, tape: &Tape, input: &Input, _: Read) -> fthost_autograd::Result<Features> {
+    fn features(&self, tape: &Tape, _: usize, input: &Input, _: Read) -> fthost_autograd::Result<Features> {
         let Input::Images(x) = input else { candle_core::bail!("this model takes tensors") };
         let x = Value::constant(x.clone());
         let weight = tape.parameter(&self.parameters[0].parameter);
@@ -392,6 +404,7 @@ fn a_head_gives_a_loss() {
         labels: vec!["sad".into(), "glad".into()],
         class_counts: vec![1, 1],
         width: 2,
+        streams: Vec::new(),
         hidden_activation: None,
         dropout: 0.0,
     };

@@ -55,7 +55,7 @@ unsafe extern "C" fn create(kind: u32, name: Str, _: Str, out: *mut Instance) ->
 
 static API: PluginApi = PluginApi { abi_major: 1, describe: Some(describe), create: Some(create), ..PluginApi::EMPTY };
 
-fn raw() -> Plugin {
+pub(super) fn raw() -> Plugin {
     Plugin::describe("raw".into(), String::new(), Theirs::ours(&API)).unwrap()
 }
 
@@ -177,10 +177,18 @@ unsafe extern "C" fn loss(_: *const c_void, call: *const HeadCall) -> Status {
     OK
 }
 
-fn task(streams: &[&str]) -> TaskInfo {
+pub(super) fn task(streams: &[&str]) -> TaskInfo {
     let labels: Vec<String> = streams.iter().map(ToString::to_string).collect();
     let class_counts = vec![1; labels.len()];
-    TaskInfo { name: "pair".into(), labels, class_counts, width: 2, hidden_activation: None, dropout: 0.0 }
+    TaskInfo {
+        name: "pair".into(),
+        labels,
+        class_counts,
+        width: 2,
+        streams: Vec::new(),
+        hidden_activation: None,
+        dropout: 0.0,
+    }
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn write_labels(tasks: &[Trained<'_>], folder: &Path) -> Result<()> {
 
 /// The modules that hold a head, as PEFT's `modules_to_save` lists them: first parts of the paths, in the encoder or beside it.
 fn head_modules(info: &ModelInfo, heads: &SavedHeads<'_>) -> Vec<String> {
-    let paths = heads.tensors.iter().map(|(path, _)| path.strip_prefix(&info.prefix).unwrap_or(path));
+    let paths = heads.tensors.iter().map(|(path, _)| path.strip_prefix(&info.plain().prefix).unwrap_or(path));
     let mut modules: Vec<String> = paths.map(|path| path.split('.').next().unwrap_or_default().to_owned()).collect();
     modules.sort();
     modules.dedup();

@@ -51,7 +51,7 @@ pub fn copy(from: &Path, to: &Path, info: &ModelInfo) -> Result<()> {
             write_file_atomically(&copy, |path| std::fs::copy(&file, path).map(drop).map_err(cannot_write(&copy)))?;
         }
     }
-    if let Modality::Text { max_tokens, .. } = info.modality
+    if let Modality::Text { max_tokens, .. } = info.plain().modality
         && !from.join(TOKENIZER_CONFIG).is_file()
     {
         let (tokenizer, config) = (read(&from.join(TOKENIZER))?, read(&to.join("config.json"))?);

@@ -37,7 +37,7 @@ impl<'a> Keys<'a> {
         let name = p.parameter.name();
         match name.rsplit_once('.') {
             Some((layer, tensor)) if p.owner == Owner::Base && self.layers.contains(&layer) => {
-                format!("{}{layer}.base_layer.{tensor}", self.info.prefix)
+                format!("{}{layer}.base_layer.{tensor}", self.info.prefix(p.stream))
             }
             _ => self.plain_path(p),
         }
@@ -49,7 +49,7 @@ impl<'a> Keys<'a> {
         match p.owner {
             Owner::Head(_) => head_path(self.info, name),
             Owner::Strategy(_) if !p.in_model => name.to_owned(),
-            Owner::Strategy(_) | Owner::Base => format!("{}{name}", self.info.prefix),
+            Owner::Strategy(_) | Owner::Base => format!("{}{name}", self.info.prefix(p.stream)),
         }
     }
 }
@@ -58,8 +58,9 @@ impl<'a> Keys<'a> {
 /// brought in place of the model's pooler is the model's own then.
 pub fn reopened(info: &ModelInfo, name: &str) -> String {
     let path = head_path(info, name);
-    let brought = info.head.hidden.as_ref().is_some_and(|(hidden, _)| hidden.starts_with(&info.prefix));
-    if brought { path.strip_prefix(&info.prefix).unwrap_or(&path).to_owned() } else { name.to_owned() }
+    let prefix = &info.plain().prefix;
+    let brought = info.hidden_layer().is_some_and(|(hidden, _)| hidden.starts_with(prefix));
+    if brought { path.strip_prefix(prefix).unwrap_or(&path).to_owned() } else { name.to_owned() }
 }
 
 /// Hugging Face's path of a head's parameter: a head with two layers calls them `dense` and `out_proj`, one with a single layer
@@ -71,10 +72,10 @@ pub fn head_path(info: &ModelInfo, name: &str) -> String {
         Some((task, module)) => (format!("{task}."), module),
         None => (String::new(), module),
     };
-    let module = match (module, &info.head.hidden) {
-        ("dense", Some((dense, _))) => dense.as_str(),
-        ("out_proj", _) | ("classifier", None) => info.head.output.as_str(),
-        (other, _) => other,
+    let module = match (module, info.hidden_layer(), &info.classification) {
+        ("dense", Some((dense, _)), _) => dense,
+        ("out_proj", _, Some(head)) | ("classifier", None, Some(head)) => head.output.as_str(),
+        (other, ..) => other,
     };
     format!("{task}{module}.{tensor}")
 }

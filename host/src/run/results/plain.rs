@@ -91,7 +91,10 @@ fn plain<'a>(
 ) -> Result<std::result::Result<(Layers, Answer<'a>), String>> {
     let Trained { name, labels, spec, .. } = *task;
     let info = model.model.info();
-    let text = matches!(info.modality, Modality::Text { .. });
+    let Some(of_class) = info.classification.as_ref().filter(|_| spec.streams.len() == 1) else {
+        return Ok(Err(format!("Transformers has no class of one head for a {} model", info.model_type)));
+    };
+    let text = matches!(info.plain().modality, Modality::Text { .. });
     let answer = match (spec.features, spec.targets, spec.predictions) {
         (FeatureKind::Pooled, _, PredictionKind::Classes) => Answer::Class(labels),
         (FeatureKind::Pooled, _, PredictionKind::Values) => Answer::Value,
@@ -100,10 +103,10 @@ fn plain<'a>(
     };
     let (hidden, output) = match answer {
         // One layer, whatever stands below that of the other class.
-        Answer::TokenClass(_) => (None, info.head.output.split('.').next().unwrap_or_default()),
-        _ => (info.head.hidden.as_ref(), info.head.output.as_str()),
+        Answer::TokenClass(_) => (None, of_class.output.split('.').next().unwrap_or_default()),
+        _ => (info.hidden_layer(), of_class.output.as_str()),
     };
-    let paths = hidden.map(|(path, _)| path.as_str()).into_iter().chain([output]);
+    let paths = hidden.map(|(path, _)| path).into_iter().chain([output]);
     let wanted: BTreeSet<String> = paths.flat_map(|path| [weight(path), bias(path)]).collect();
     if !own.keys().eq(&wanted) {
         let list = |names: Vec<&String>| names.into_iter().cloned().collect::<Vec<_>>().join(", ");
@@ -117,7 +120,7 @@ fn plain<'a>(
         layers.insert(weight(output), own[&weight(output)].affine(factor, 0.0)?);
         layers.insert(bias(output), own[&bias(output)].affine(factor, constant)?);
     }
-    let features = Value::constant(some_features(info.width, &model.device)?); // [rows, width]
+    let features = Value::constant(some_features(info.plain().width, &model.device)?); // [rows, width]
     let tape = Tape::evaluation();
     let layout = Layout::single_rows(ROWS);
     tape.set_layout(layout.clone());

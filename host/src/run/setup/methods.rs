@@ -62,9 +62,10 @@ pub(in crate::run) fn attach_head(
         name: table.name.clone(),
         labels,
         class_counts,
-        width: info.width,
-        hidden_activation: info.head.hidden.as_ref().map(|(_, activation)| activation.clone()),
-        dropout: if file.train.dropout { f64::from(info.head.dropout_permille) / 1000.0 } else { 0.0 },
+        width: info.plain().width,
+        streams: Vec::new(),
+        hidden_activation: info.hidden_layer().map(|(_, activation)| activation.to_owned()),
+        dropout: info.classification.as_ref().filter(|_| file.train.dropout).map_or(0.0, |head| head.dropout),
     };
     let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
     Ok((head, spec))

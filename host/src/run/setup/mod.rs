@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fthost_autograd::Precision;
-use fthost_models::Read;
 use fthost_plugin_api::{Event, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::{AdaptedModel, Owner};
@@ -23,7 +22,7 @@ use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
 use crate::run::file::{RegularizerTable, RunFile, Validation};
 use crate::run::machine::DeviceChoice;
-use crate::run::pass::read_of;
+use crate::run::pass::reads_of;
 use crate::run::state::identity::{Identity, PluginUsed};
 use crate::run::state::snapshot;
 use crate::{Error, Result};
@@ -97,8 +96,8 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
 /// What no head's features pass cannot learn: a pooler, where heads read every token.
 fn freeze_unread(model: &AdaptedModel, tasks: &[Task]) {
     let base = model.trainable().filter(|p| p.owner == Owner::Base);
-    let reads: Vec<Read> = tasks.iter().map(|task| read_of(task.spec.features)).collect();
-    let unread = base.filter(|p| !reads.iter().any(|&read| model.model.passes(read, p.parameter.name())));
+    let reads: Vec<_> = tasks.iter().flat_map(|task| reads_of(&task.spec, model.model.info())).collect();
+    let unread = base.filter(|p| !reads.iter().any(|&read| model.passes(read, p)));
     unread.for_each(|p| p.parameter.set_trainable(false));
 }
 

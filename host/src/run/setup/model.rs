@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use fthost_autograd::Device;
-use fthost_models::{Encoder, Modality};
+use fthost_models::Modality;
 
 use super::demo;
 use crate::adapted::AdaptedModel;
@@ -18,16 +18,16 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
         return Err(file.error_at("model.path", message, "named here", Some(help.into())));
     }
-    let encoder = if file.model.is_demo() {
-        Encoder::from_parts(demo::CONFIG, demo::WEIGHTS, &device)?
+    let base = if file.model.is_demo() {
+        fthost_models::from_parts(demo::CONFIG, demo::WEIGHTS, &device)?
     } else if file.model.random() {
         let path = file.model.path.join("config.json");
         let config = std::fs::read_to_string(&path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-        Encoder::random(&config, file.train.seed, &device)?
+        fthost_models::random(&config, file.train.seed, &device)?
     } else {
-        Encoder::open(&file.model.path, &device)?
+        fthost_models::open(&file.model.path, &device)?
     };
-    let mut model = AdaptedModel::new(Box::new(encoder), device, file.train.seed);
+    let mut model = AdaptedModel::new(base, device, file.train.seed);
     model.tasks = file.tasks.len();
     if let Some(path) = tokenizer_file(file, &model) {
         // Read when a plugin asks: few do.
@@ -38,13 +38,13 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
 
 /// The tokenizer of a model that reads text.
 pub(in crate::run) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Option<PathBuf> {
-    let text = matches!(model.model.info().modality, Modality::Text { .. });
+    let text = matches!(model.model.info().plain().modality, Modality::Text { .. });
     text.then(|| file.model.path.join("tokenizer.json"))
 }
 
 /// The tokenizer with a task's longest text, which leaves room for the prompts of the strategies that have attached.
 pub(in crate::run) fn tokenizer(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<Tokenizer>> {
-    match (model.model.info().modality, tokenizer_file(file, model)) {
+    match (model.model.info().plain().modality, tokenizer_file(file, model)) {
         (Modality::Text { max_tokens, .. }, Some(path)) => {
             let room = model.model.longest_sequence()?.unwrap_or(max_tokens);
             let tokenizer = Tokenizer::load(&path, task.max_tokens.min(room));

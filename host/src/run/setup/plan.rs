@@ -1,6 +1,6 @@
 //! The plan: what a run will do, said before the first step.
 
-use fthost_models::{Modality, ModelInfo};
+use fthost_models::{Modality, Stream};
 use serde::Serialize;
 
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
@@ -203,17 +203,19 @@ const BASELINE: usize = 60_000_000;
 
 fn estimate(model: &AdaptedModel, data: &[&Dataset], schedule: &Schedule, trainable: usize, total: usize) -> Memory {
     const F32: usize = 4;
-    let info: &ModelInfo = model.model.info();
-    let embeddings = match (&info.word_embeddings, info.modality) {
-        (Some(_), Modality::Text { vocabulary, .. }) => vocabulary * info.width,
+    let streams = &model.model.info().streams;
+    let embeddings = streams.iter().map(|stream| match (&stream.word_embeddings, stream.modality) {
+        (Some(_), Modality::Text { vocabulary, .. }) => vocabulary * stream.width,
         _ => 0,
-    };
+    });
+    let embeddings: usize = embeddings.sum();
     let linear = total.saturating_sub(embeddings);
     let mean_length = |data: &&Dataset| data.total_tokens().div_ceil(data.len().max(1));
     let length = data.iter().map(mean_length).max().unwrap_or_default();
     let tokens = length * schedule.batch_size;
     // Micro-batches in flight hold at most the whole batch.
-    let kept = info.layers * (KEPT_WIDTHS * info.width + info.heads * length);
+    let kept = |of: &Stream| of.layers.unwrap_or(1) * (KEPT_WIDTHS * of.width + of.heads.unwrap_or(0) * length);
+    let kept: usize = streams.iter().map(kept).sum();
     Memory {
         weights: F32 * (total + PACKED_FORMS * linear),
         training: F32 * trainable * (2 + schedule.moments),

@@ -80,7 +80,15 @@ fn source<'a>(
     labels: Option<&'a [String]>,
 ) -> data::Source<'a> {
     let (columns, header) = (&table.columns, table.header);
-    data::Source { path, part, columns, header, labels, modality: model.model.info().modality, device: &model.device }
+    data::Source {
+        path,
+        part,
+        columns,
+        header,
+        labels,
+        modality: model.model.info().plain().modality,
+        device: &model.device,
+    }
 }
 
 impl Task {

@@ -14,7 +14,7 @@ use fthost_plugin_api::LossScope;
 use super::reference::Holding;
 use crate::cores;
 use crate::data::split_micro_batches;
-use crate::run::pass::{Pass, episode_shape, read_of, scalar};
+use crate::run::pass::{Pass, episode_shape, head_outputs, scalar};
 use crate::{Error, Result};
 
 /// What one batch gave.
@@ -64,12 +64,13 @@ impl Pass<'_> {
     ) -> Result<BatchGradients> {
         let lengths: Vec<usize> = rows.iter().map(|&row| self.data.tokens(row)).collect::<Result<_>>()?;
         let on_cpu = self.model.device.is_cpu();
-        // A loss over the whole batch, and a device with parallelism of its own, take the batch in one piece.
-        let whole = self.spec.scope == LossScope::Batch || !on_cpu;
+        // A loss over the whole batch, norms over the whole batch, and a device with parallelism of its own take the batch in one piece.
+        let over_batch = self.spec.scope == LossScope::Batch || self.model.model.info().batch_statistics;
+        let whole = over_batch || !on_cpu;
         let micro_batches =
             if whole { vec![(0..rows.len()).collect::<Vec<_>>()] } else { split_micro_batches(&lengths) };
 
-        let parallel_ops = micro_batches.len() == 1;
+        let (parallel_ops, reads) = (micro_batches.len() == 1, self.reads());
         let one = |places: &[usize]| -> Result<BatchGradients> {
             let tape = Tape::new(TapeOptions {
                 precision: self.precision,
@@ -82,9 +83,8 @@ impl Pass<'_> {
                 }),
             });
             let rows: Vec<u32> = places.iter().map(|&place| rows[place]).collect();
-            let read = read_of(self.spec.features);
-            let features = self.features(&tape, &rows, read)?;
-            let outputs = self.head_outputs(&tape, &features)?;
+            let features = self.features(&tape, &rows, &reads)?;
+            let outputs = head_outputs(self.head, &tape, &features)?;
             let targets = self.data.targets(&rows, &self.model.device)?;
             let support: Vec<u8> = match episode_shape(self.spec) {
                 Some(shape) => places.iter().map(|&place| u8::from(shape.supports(place))).collect(),
@@ -93,8 +93,9 @@ impl Pass<'_> {
             let (sum, weight) = self.head.loss(&tape, &outputs, &targets, &support)?;
             let loss = scalar(&sum)?;
             let held = match holding {
-                Some(holding) => holding
-                    .penalty(&tape, self.model, &rows, &features, read, |read| self.features(&tape, &rows, read))?,
+                Some(holding) => holding.penalty(&tape, self.model, &rows, (&reads, &features), |other| {
+                    self.features(&tape, &rows, other)
+                })?,
                 None => None,
             };
             let penalty = held.as_ref().map_or(Ok(0.0), scalar)?;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::{Device, Tape, Tensor, Value};
-use fthost_models::{Features, Read};
+use fthost_models::Features;
 
-use crate::adapted::AdaptedModel;
+use crate::adapted::{AdaptedModel, StreamRead};
 use crate::plugin::RegularizerInstance;
-use crate::run::pass::{Pass, read_of};
+use crate::run::pass::{Pass, head_outputs, reads_of};
 use crate::run::results::evaluate;
 use crate::run::setup::task::Task;
 use crate::run::state::checkpoint::{self, CHECKPOINTS};
@@ -76,7 +76,8 @@ pub struct Holding<'a> {
 }
 
 impl Holding<'_> {
-    /// The penalties on what the earlier heads now say of the examples `rows`, whose features for the present head are given; a scalar
+    /// The penalties on what the earlier heads now say of the examples `rows`, whose features for the present head are given with
+    /// what they are; a scalar
     /// summed over the rows. `None` where there is none.
     ///
     /// # Errors
@@ -86,23 +87,22 @@ impl Holding<'_> {
         tape: &Tape,
         model: &AdaptedModel,
         rows: &[u32],
-        features: &Features,
-        read: Read,
-        again: impl Fn(Read) -> Result<Features>,
+        (reads, features): (&[StreamRead], &[Features]),
+        again: impl Fn(&[StreamRead]) -> Result<Vec<Features>>,
     ) -> Result<Option<Value>> {
         let rows = Tensor::new(rows, &Device::Cpu)?;
         let mut sum: Option<Value> = None;
         for (&earlier, outputs) in &self.reference.outputs {
             let Task { head, spec, .. } = &self.tasks[earlier];
             let other;
-            let features = if read_of(spec.features) == read {
+            let earlier = reads_of(spec, model.model.info());
+            let features = if earlier == reads {
                 features
             } else {
-                other = again(read_of(spec.features))?;
+                other = again(&earlier)?;
                 &other
             };
-            tape.set_layout(features.layout.clone());
-            let now = head.forward(tape, &features.value, &features.layout)?;
+            let now = head_outputs(head, tape, features)?;
             let then = Value::constant(outputs.index_select(&rows, 0)?.to_device(&model.device)?);
             for regularizer in &self.regularizers {
                 let Some(penalty) = regularizer.output_penalty(tape, &now, &then)? else { continue };

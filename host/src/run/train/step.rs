@@ -12,7 +12,7 @@ use crate::adapted::{AdaptedModel, Owner};
 use crate::data::Dataset;
 use crate::plugin::{RegularizerInstance, SchedulerInstance};
 use crate::run::file::TrainTable;
-use crate::run::pass::{Pass, read_of, scalar};
+use crate::run::pass::{Pass, reads_of, scalar};
 use crate::run::results::evaluate;
 use crate::run::setup::phase::Batch;
 use crate::run::setup::task::Task;
@@ -95,7 +95,7 @@ impl Learner<'_> {
         if batch.first {
             state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(batch.task, &gradients)?;
         }
-        let base = self.rate(now, self.model.model.info().groups.saturating_sub(1), 1.0)?;
+        let base = self.rate(now, self.model.model.info().head_group(), 1.0)?;
         // A mean over nothing is no number. Penalties, momentum and decay alone would only take away from what was learned.
         if weight == 0.0 {
             return Ok(Step { loss: 0.0, penalty: None, gradient_norm: 0.0, lr: base.lr, update: Update::Empty });
@@ -196,11 +196,11 @@ impl Learner<'_> {
     /// No silent no-op: a parameter that was declared to train and is not reached by the loss is an error.
     /// Heads of other tasks are not reached by this one's, and what stands above the features that its head reads is not either.
     fn every_parameter_has_a_gradient(&self, task: usize, gradients: &Gradients) -> Result<f64> {
-        let read = read_of(self.tasks[task].spec.features);
+        let reads = reads_of(&self.tasks[task].spec, self.model.model.info());
         let left_out: Vec<&str> = self
             .model
             .trainable()
-            .filter(|p| p.owner != Owner::Base || self.model.model.passes(read, p.parameter.name()))
+            .filter(|p| p.owner != Owner::Base || reads.iter().any(|&read| self.model.passes(read, p)))
             .filter(|p| !matches!(p.owner, Owner::Head(other) if other != task))
             .filter(|p| gradients.get(&p.parameter).is_none())
             .map(|p| p.parameter.name())
@@ -236,8 +236,8 @@ impl Learner<'_> {
         if let Some(lr) = self.fixed_lr {
             return Ok(Rate { lr: lr * factor, momentum });
         }
-        let (name, stream) = self.model.group_name(group);
-        let group = Group { name: &name, number: group, stream, lr: self.settings.lr * factor, momentum };
+        let (name, stream, number) = self.model.block_group(group);
+        let group = Group { name, number, stream, lr: self.settings.lr * factor, momentum };
         self.scheduler.rate(now, &group)
     }
 

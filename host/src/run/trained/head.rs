@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::base_of;
 use super::model::{TrainedModel, TrainedTask};
 use super::peft::read;
-use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::{Library, StrategyInstance};
 use crate::run::file::RunFile;
 use crate::run::setup::{methods, model as base};
+use crate::{Error, Result};
 
 /// Names of the classes beside what a run saved.
 const LABELS: &str = "labels.json";
@@ -36,11 +36,18 @@ pub(super) fn task(folder: &Path) -> Value {
 }
 
 /// The path of a head's last layer.
-pub(super) fn last_layer(info: &ModelInfo, per_token: bool) -> &str {
-    match per_token {
-        true => info.head.output.split('.').next().unwrap_or_default(),
-        false => &info.head.output,
-    }
+///
+/// # Errors
+/// Where Transformers has no such head for the architecture.
+pub(super) fn last_layer(info: &ModelInfo, per_token: bool) -> Result<&str> {
+    let Some(head) = &info.classification else {
+        let message = format!("Transformers has no head for a {} model that opens here", info.model_type);
+        return Err(Error::usage(message).with_help("name the run folder, which has its heads"));
+    };
+    Ok(match per_token {
+        true => head.output.split('.').next().unwrap_or_default(),
+        false => &head.output,
+    })
 }
 
 /// What a head of so many outputs answers.

@@ -59,7 +59,7 @@ impl TrainedModel {
                 Err(error) => tracing::info!("the merged layers are not tried on the training examples: {error}"),
             }
         }
-        made_up(self.model.model.info().modality, &self.model.device)
+        made_up(self.model.model.info().plain().modality, &self.model.device)
     }
 
     /// The first training examples of a task.

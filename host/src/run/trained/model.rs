@@ -137,7 +137,7 @@ impl TrainedModel {
             columns: &task.columns,
             header: task.header,
             labels: Some(&task.labels),
-            modality: self.model.model.info().modality,
+            modality: self.model.model.info().plain().modality,
             device: &self.model.device,
         }
     }

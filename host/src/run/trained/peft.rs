@@ -152,7 +152,7 @@ impl<'a> Adapter<'a> {
 
     /// Outputs of the head: rows of its last layer.
     fn outputs(&self, info: &ModelInfo) -> Result<usize> {
-        let weight = format!("{}.weight", head::last_layer(info, self.per_token));
+        let weight = format!("{}.weight", head::last_layer(info, self.per_token)?);
         let Some(name) = self.names.get(&weight) else {
             let module = weight.split('.').next().unwrap_or_default();
             return Err(Error::usage(format!("{} holds no head: it has no {weight}", at(self.folder, WEIGHTS)))

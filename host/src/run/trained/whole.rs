@@ -51,7 +51,7 @@ pub(super) fn open(
     let mut file = RunFile::parse(&text, Path::new(CONFIG), overrides)?;
     let model = base::load_model(&file, device.open()?)?;
     let weights = Weights::open(&file.model.path)?;
-    let output = format!("{}.weight", head::last_layer(model.model.info(), per_token));
+    let output = format!("{}.weight", head::last_layer(model.model.info(), per_token)?);
     let outputs = weights.tensor(&output, &model.device)?.dims()[0];
     let found = head::find(folder, &config, outputs, per_token)?;
     found.choose(&mut file, &mut library)?;

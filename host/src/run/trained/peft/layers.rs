@@ -72,7 +72,7 @@ pub(super) fn resolve(config: &mut Map<String, Value>, saved: &[&str], info: &Mo
     let saved = saved.collect::<Result<Vec<_>>>()?;
 
     let linear = sites.iter().filter(|site| site.kind == SiteKind::Linear);
-    let paths = linear.map(|site| format!("{}{}", info.prefix, site.path));
+    let paths = linear.map(|site| format!("{}{}", info.prefix(site.stream), site.path));
     let chosen: Vec<String> = paths
         .filter(|path| !exclude.as_ref().is_some_and(|exclude| exclude.name(path)))
         .filter(|path| !saved.iter().any(|saved| saved.is_match(path)))
@@ -151,14 +151,13 @@ mod tests {
     use std::path::Path;
 
     use fthost_autograd::Device;
-    use fthost_models::{Encoder, Model};
 
     use super::*;
 
     /// The fields that are left, with the paths below `bert.encoder.layer.` for targets.
     fn resolved(fields: Value, saved: &[&str]) -> Result<Map<String, Value>> {
         let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/tiny/bert");
-        let model = Encoder::open(&tiny, &Device::Cpu).unwrap();
+        let model = fthost_models::open(&tiny, &Device::Cpu).unwrap();
         let mut config = fields.as_object().unwrap().clone();
         resolve(&mut config, saved, model.info(), model.sites())?;
         Ok(config)

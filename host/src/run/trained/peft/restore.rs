@@ -62,7 +62,7 @@ impl Adapter<'_> {
             .sites()
             .iter()
             .find(|site| name.strip_prefix(&site.path).is_some_and(|rest| rest.starts_with('.')));
-        let width = model.model.info().width;
+        let width = model.model.info().plain().width;
         let layers = |side: usize| match site {
             Some(site) => [site.in_features, site.out_features].contains(&side),
             None => side.is_multiple_of(width),
@@ -86,7 +86,7 @@ impl Adapter<'_> {
         let help = match p.owner {
             Owner::Strategy(_) => self.other_fields(),
             // A pooler that the base model lacks.
-            Owner::Head(_) if path.starts_with(&info.prefix) => {
+            Owner::Head(_) if path.starts_with(&info.plain().prefix) => {
                 "the base model has no such layer, so Transformers made one at random, and the adapter does not hold it: train with \
                  modules_to_save=[\"pooler\"]"
                     .into()
@@ -103,7 +103,7 @@ impl Adapter<'_> {
 
     /// The error about a tensor that has no parameter.
     fn left_over(&self, model: &AdaptedModel, path: &str) -> Error {
-        let prefix = &model.model.info().prefix;
+        let info = model.model.info();
         let keys = Keys::of(model);
         let known: BTreeSet<String> = (model.parameters.iter().filter(|p| !matches!(p.owner, Owner::Strategy(_))))
             .filter_map(|p| keys.plain_path(p).rsplit_once('.').map(|(module, _)| module.to_owned()))
@@ -117,7 +117,8 @@ impl Adapter<'_> {
             ),
             Some(module) => {
                 let linear = model.model.sites().iter().any(|site| {
-                    site.kind == SiteKind::Linear && module.strip_prefix(prefix.as_str()) == Some(site.path.as_str())
+                    site.kind == SiteKind::Linear
+                        && module.strip_prefix(info.prefix(site.stream)) == Some(site.path.as_str())
                 });
                 match linear {
                     true => self.other_fields(),
@@ -136,7 +137,7 @@ impl Adapter<'_> {
         format!(
             "it belongs to another base model than this {} of width {}; its config says {:?}: --set model.path=FOLDER",
             model.model.info().model_type,
-            model.model.info().width,
+            model.model.info().plain().width,
             self.base
         )
     }

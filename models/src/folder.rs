@@ -1,0 +1,122 @@
+//! Writes model folders as Hugging Face does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Tensor};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value as Json, json};
+
+use crate::registry::CONFIG_FILE;
+use crate::weights::SINGLE_FILE;
+use crate::{Answer, LoadError, Model, ModelInfo, SavedHead};
+
+/// What config.json says of a head, of how the weights are kept and of where they came from: true of the folder that was loaded, not
+/// of one that is saved.
+const OF_ANOTHER_FOLDER: [&str; 14] = [
+    "_name_or_path",
+    "_num_labels",
+    "architectures",
+    "auto_map",
+    "custom_pipelines",
+    "dtype",
+    "finetuning_task",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "quantization_config",
+    "task_specific_params",
+    "torch_dtype",
+];
+
+/// Writes a model's config.json and model.safetensors so that Transformers' class for the head loads them. `shapes` are those of its
+/// parameters in the files.
+///
+/// Hooks are not written: merge them first. Files that are there are replaced at once, so a folder can be written over the one
+/// that the model was loaded from.
+pub(crate) fn write(
+    model: &dyn Model,
+    config: &Json,
+    shapes: &[Vec<usize>],
+    folder: &Path,
+    head: &SavedHead<'_>,
+) -> Result<(), LoadError> {
+    std::fs::create_dir_all(folder).map_err(|source| LoadError::Write { file: folder.into(), source })?;
+    let mut stored = BTreeMap::new();
+    for (base, shape) in model.parameters().iter().zip(shapes) {
+        let name = format!("{}{}", model.info().prefix(base.stream), base.parameter.name());
+        stored.insert(name, (bytes(&base.parameter.tensor())?, shape.clone()));
+    }
+    for (name, tensor) in head.tensors {
+        stored.insert(name.clone(), (bytes(tensor)?, tensor.dims().to_vec()));
+    }
+    replace(folder.join(SINGLE_FILE), |file| {
+        let views = stored.iter().map(|(name, (bytes, shape))| {
+            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
+        });
+        let views = views.collect::<Result<Vec<_>, _>>().map_err(std::io::Error::other)?;
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::serialize_to_file(views, Some(metadata), file).map_err(|error| match error {
+            SafeTensorError::IoError(error) => error,
+            other => std::io::Error::other(other),
+        })
+    })?;
+    let config = format!("{:#}\n", saved_config(config.clone(), model.info(), head.answer));
+    replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
+}
+
+/// config.json of what is saved: what the model is, and what its head answers.
+fn saved_config(mut config: Json, info: &ModelInfo, answer: Answer<'_>) -> Json {
+    let Json::Object(entries) = &mut config else { return config };
+    entries.retain(|key, _| !OF_ANOTHER_FOLDER.contains(&key.as_str()));
+    let value = [VALUE.to_owned()];
+    let class = info.classification.as_ref().map(|head| head.class.as_str());
+    let family = class.map(|class| class.split_once("For").map_or(class, |(family, _)| family));
+    let (class, problem, labels) = match answer {
+        Answer::None => (family.map(|family| format!("{family}Model")), None, &[][..]),
+        Answer::Class(labels) => (class.map(str::to_owned), Some("single_label_classification"), labels),
+        Answer::Value => (class.map(str::to_owned), Some("regression"), &value[..]),
+        Answer::TokenClass(labels) => (family.map(|family| format!("{family}ForTokenClassification")), None, labels),
+    };
+    entries.extend(class.map(|class| ("architectures".to_owned(), json!([class]))));
+    entries.insert("dtype".into(), json!("float32"));
+    if let Some(problem) = problem {
+        entries.insert("problem_type".into(), json!(problem));
+    }
+    if !labels.is_empty() {
+        // Their number is that of the output's rows: Transformers reads it nowhere else.
+        let by_id: serde_json::Map<_, _> =
+            labels.iter().enumerate().map(|(i, label)| (i.to_string(), json!(label))).collect();
+        let by_label: serde_json::Map<_, _> =
+            labels.iter().enumerate().map(|(i, label)| (label.clone(), json!(i))).collect();
+        entries.insert("id2label".into(), Json::Object(by_id));
+        entries.insert("label2id".into(), Json::Object(by_label));
+    }
+    config
+}
+
+/// What Transformers calls the only output of a head for values.
+const VALUE: &str = "LABEL_0";
+
+/// A tensor's elements as little-endian `f32`.
+fn bytes(tensor: &Tensor) -> Result<Vec<u8>, LoadError> {
+    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+/// Writes beside the file and renames, so that neither a reader nor a mapping ever sees half of it.
+fn replace(file: PathBuf, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), LoadError> {
+    let mut partial = file.clone().into_os_string();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    // As readable as any file of the user, whatever the writer made of it.
+    let readable = || std::fs::set_permissions(&partial, std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let written = write(&partial).and_then(|()| readable()).and_then(|()| std::fs::rename(&partial, &file));
+    written.map_err(|source| {
+        // Of a write that failed, on a full disk mostly, nothing may stay. Why it failed says more than that this fails too.
+        let _ = std::fs::remove_file(&partial);
+        LoadError::Write { file, source }
+    })
+}

@@ -1,0 +1,132 @@
+//! What the host needs to know of a model, so that it knows no family.
+
+/// What a model is, and what can be asked of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// What its files call it; Hugging Face's `model_type`: `bert`.
+    pub model_type: String,
+    /// What inputs go through: one of a plain model, two of a pair of towers. Never none.
+    pub streams: Vec<Stream>,
+    /// The groups that parameters belong to, from the bottom up: of each stream the embeddings and the blocks. The last one is of no
+    /// stream: what stands above the blocks, and heads, also where the model itself has nothing there.
+    pub groups: Vec<BlockGroup>,
+    /// The architecture's own head for classification, where it has one.
+    pub classification: Option<Classification>,
+    /// Whether an example's features depend on the others of its batch: then a batch is taken in one piece.
+    pub batch_statistics: bool,
+}
+
+impl ModelInfo {
+    /// The stream of a plain model; of several, the first.
+    pub fn plain(&self) -> &Stream {
+        &self.streams[0]
+    }
+
+    /// The group of heads, the last one.
+    pub fn head_group(&self) -> usize {
+        self.groups.len() - 1
+    }
+
+    /// The place of the stream of this name.
+    pub fn stream(&self, name: &str) -> Option<usize> {
+        self.streams.iter().position(|stream| stream.name == name)
+    }
+
+    /// What stands in Hugging Face's files before the paths of a stream; nothing before those of no stream.
+    pub fn prefix(&self, stream: Option<usize>) -> &str {
+        stream.map_or("", |stream| &self.streams[stream].prefix)
+    }
+
+    /// The dense layer before the last one that the architecture's own head has: its path and activation.
+    pub fn hidden_layer(&self) -> Option<(&str, &str)> {
+        let (path, activation) = self.classification.as_ref()?.hidden.as_ref()?;
+        Some((path, activation))
+    }
+}
+
+/// One way through a model, from inputs of one modality to features.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stream {
+    /// Its name: `text`, `image`.
+    pub name: String,
+    /// What it takes in.
+    pub modality: Modality,
+    /// What stands before its paths in Hugging Face's files of the model with a head: `bert.`.
+    pub prefix: String,
+    /// Width of its features; channels of a map.
+    pub width: usize,
+    /// Number of its blocks, where its blocks are alike.
+    pub layers: Option<usize>,
+    /// Attention heads of a block, where blocks attend.
+    pub heads: Option<usize>,
+    /// Path of its word embeddings, where there are any.
+    pub word_embeddings: Option<String>,
+    /// Which features it gives.
+    pub reads: Vec<Read>,
+}
+
+/// Parameters that lie at one height: schedules and rates go by them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockGroup {
+    /// Its name: `embeddings`, `layer.3`, `head`.
+    pub name: String,
+    /// The stream that it is part of.
+    pub stream: Option<usize>,
+}
+
+/// Which rows of the last layer are wanted; the others are not computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// One row per example: what the architecture pools, `[examples, width]`.
+    Pooled,
+    /// Every token, `[tokens, width]`.
+    Sequence,
+    /// A map per image, `[examples, channels, height, width]`.
+    Spatial,
+}
+
+/// What kind of input a stream takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modality {
+    /// [`Input::Text`](crate::Input::Text).
+    Text {
+        /// The longest sequence, special tokens included.
+        max_tokens: usize,
+        /// Rows of the word embeddings.
+        vocabulary: usize,
+    },
+    /// [`Input::Images`](crate::Input::Images).
+    Images {
+        /// Channels.
+        channels: usize,
+        /// Height and width in pixels.
+        size: usize,
+        /// Rows of an image: its patches and the class token.
+        tokens: usize,
+    },
+}
+
+impl Modality {
+    /// The name of a stream that takes it, where a model has one of its kind.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text { .. } => "text",
+            Self::Images { .. } => "image",
+        }
+    }
+}
+
+/// How the architecture's own classification head looks in Hugging Face's files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Classification {
+    /// Hugging Face's class for sequence or image classification: `BertForSequenceClassification`.
+    pub class: String,
+    /// Path of the last linear layer: `classifier`, or RoBERTa's `classifier.out_proj`.
+    pub output: String,
+    /// Path and activation of the dense layer before it, where there is one: `("classifier.dense", "tanh")`, or
+    /// `("bert.pooler.dense", "tanh")` where a checkpoint lacks the pooler of its architecture. Transformers makes a new one there,
+    /// so it is trained and saved with the head.
+    pub hidden: Option<(String, String)>,
+    /// Dropout before the last layer.
+    pub dropout: f64,
+}
