@@ -59,7 +59,7 @@ fn direct() -> AdaptedModel {
         };
         model.set_hook(site, Hook::Linear(Arc::new(hook))).unwrap();
     }
-    AdaptedModel::new(Box::new(model), Device::Cpu, 0)
+    AdaptedModel::new(model, Device::Cpu, 0)
 }
 
 fn plugged() -> (AdaptedModel, StrategyInstance) {
@@ -68,7 +68,7 @@ fn plugged() -> (AdaptedModel, StrategyInstance) {
         library.find(MethodKind::Strategy, "lora").expect("liblora.so: build it, or set FTHOST_PLUGIN_PATH");
     let options = serde_json::json!({ "rank": RANK, "alpha": SCALE * RANK as f64, "targets": ["query", "value"] });
     let mut strategy = StrategyInstance::create(&plugin, "lora", &options).unwrap();
-    let mut model = AdaptedModel::new(Box::new(base()), Device::Cpu, 0);
+    let mut model = AdaptedModel::new(base(), Device::Cpu, 0);
     strategy.attach(&mut model, 0).unwrap();
     (model, strategy)
 }
