@@ -8,11 +8,12 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value as Json, json};
 
+use super::architecture::Architecture;
 use super::config::Config;
 use super::encoder::Encoder;
 use crate::builder::Origin;
 use crate::weights::{SINGLE_FILE, Weights};
-use crate::{Answer, LoadError, Model, SavedHead};
+use crate::{Answer, LoadError, Model, Read, SavedHead};
 
 const CONFIG_FILE: &str = "config.json";
 
@@ -70,10 +71,14 @@ impl Encoder {
     pub(super) fn write_folder(&self, folder: &Path, head: &SavedHead<'_>) -> Result<(), LoadError> {
         std::fs::create_dir_all(folder).map_err(|source| LoadError::Write { file: folder.into(), source })?;
         let prefix = &self.info().prefix;
+        // Transformers' classes for tokens have no pooler.
+        let read = if matches!(head.answer, Answer::TokenClass(_)) { Read::Sequence } else { Read::Pooled };
         let mut stored = BTreeMap::new();
         for (base, shape) in self.parameters().iter().zip(&self.stored_shapes) {
-            let name = format!("{prefix}{}", base.parameter.name());
-            stored.insert(name, (bytes(&base.parameter.tensor())?, shape.clone()));
+            let name = base.parameter.name();
+            if self.passes(read, name) {
+                stored.insert(format!("{prefix}{name}"), (bytes(&base.parameter.tensor())?, shape.clone()));
+            }
         }
         for (name, tensor) in head.tensors {
             stored.insert(name.clone(), (bytes(tensor)?, tensor.dims().to_vec()));
@@ -110,6 +115,10 @@ impl Encoder {
         entries.insert("dtype".into(), json!("float32"));
         if let Some(problem) = problem {
             entries.insert("problem_type".into(), json!(problem));
+        }
+        let key = Architecture::find(&self.info().model_type).and_then(|architecture| architecture.head_dropout);
+        if let (Some(key), Some(dropout)) = (key, head.dropout) {
+            entries.insert(key.into(), json!(dropout));
         }
         if !labels.is_empty() {
             // Their number is that of the output's rows: Transformers reads it nowhere else.

@@ -146,8 +146,8 @@ impl Saved<'_> {
 
 /// Writes a whole model with its heads: a Hugging Face folder.
 pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], folder: &Path) -> Result<Exported> {
-    let SavedHeads { tensors, answer, own } = SavedHeads::of(model, tasks)?;
-    model.model.save_folder(folder, &SavedHead { tensors: &tensors, answer })?;
+    let SavedHeads { tensors, answer, dropout, own } = SavedHeads::of(model, tasks)?;
+    model.model.save_folder(folder, &SavedHead { tensors: &tensors, answer, dropout })?;
     write_labels(tasks, folder)?;
     let format = if own.is_none() { Format::Huggingface } else { Format::Encoder };
     Ok(Exported { format, path: folder.to_owned(), own_heads: own })
