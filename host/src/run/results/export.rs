@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::{DType, Tensor};
-use fthost_models::{Answer, ModelInfo, SavedHead};
+use fthost_models::{Answer, Modality, ModelInfo, SavedHead};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
@@ -102,16 +102,27 @@ impl Saved<'_> {
         let fields = self.adapter_config.as_ref().filter(|_| heads.own.is_none());
         write_safetensors(&folder.join("adapter_model.safetensors"), &self.adapter(&heads, fields.is_some()))?;
 
-        let per_token = matches!(heads.answer, Answer::TokenClass(_));
+        let info = self.model.model.info();
+        // PEFT's class for a kind of task hands on what texts are made of, and no images.
+        let task_type = match (info.modality, heads.answer) {
+            (Modality::Images { .. }, _) => None,
+            (_, Answer::TokenClass(_)) => Some("TOKEN_CLS"),
+            _ => Some("SEQ_CLS"),
+        };
         let mut config = json!({
             "base_model_name_or_path": self.base,
-            "task_type": if per_token { "TOKEN_CLS" } else { "SEQ_CLS" },
+            "task_type": task_type,
             "inference_mode": true,
-            "modules_to_save": head_modules(self.model.model.info(), &heads),
+            "modules_to_save": head_modules(info, &heads),
         });
         let format = match fields {
             Some(fields) => {
                 merge(&mut config, fields);
+                if let (Some(targets), Some(layers)) =
+                    (config.get_mut("target_modules"), Keys::of(self.model).renamed_layers())
+                {
+                    *targets = json!(layers);
+                }
                 Format::Peft
             }
             None => Format::Fthost,
