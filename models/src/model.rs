@@ -99,8 +99,6 @@ pub struct ModelInfo {
     /// Block groups: embeddings, blocks, and what stands above them. Heads belong to the last one, also where the model itself has
     /// nothing there.
     pub groups: usize,
-    /// Parts of layers' paths that Transformers calls otherwise once it has loaded a file, to be replaced in this order.
-    pub renamed: &'static [(&'static str, &'static str)],
     /// What it takes in.
     pub modality: Modality,
     /// Its own classification head.

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -61,6 +61,25 @@ def is_images(case):
     return case["data"].endswith("demo-pretrain")
 
 
+def renamed(folder):
+    """A copy of a vision model's adapter under the names that Transformers 5 gives what the files of all versions call otherwise."""
+    copy = Path(folder.parent, "renamed")
+    copy.mkdir()
+    tensors = load_file(folder / "adapter_model.safetensors")
+    parts = {
+        "encoder.layer": "layers",
+        "attention.attention.query": "attention.q_proj",
+        "attention.attention.value": "attention.v_proj",
+    }
+    for old, new in parts.items():
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+    save_file(tensors, copy / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["target_modules"] = ["q_proj", "v_proj"]
+    (copy / "adapter_config.json").write_text(json.dumps(config))
+    return copy
+
+
 def adapter(case):
     """PEFT's model on the base; a module that Transformers makes at random must come with the adapter."""
     set_seed(len(case["of"]))
@@ -70,12 +89,14 @@ def adapter(case):
         ignore_mismatched_sizes=True,
         dtype=torch.float32,
     )
-    model = PeftModel.from_pretrained(model, case["folder"])
+    saved = Path(case["folder"])
+    if "vit.layers.0.attention.q_proj.weight" in model.state_dict():
+        saved = renamed(saved)
+    model = PeftModel.from_pretrained(model, saved)
     used = {name.replace(".default", "").replace(".modules_to_save", "") for name, _ in model.named_parameters()}
-    # PEFT renames layers that Transformers has renamed.
-    unknown = set() if is_images(case) else set(load_file(Path(case["folder"], "adapter_model.safetensors"))) - used
-    assert not unknown, f"PEFT has no place for {sorted(unknown)}"
-    config = json.loads(Path(case["folder"], "adapter_config.json").read_text())
+    unknown = sorted(set(load_file(saved / "adapter_model.safetensors")) - used)
+    assert not unknown, f"PEFT has no place for {unknown}"
+    config = json.loads((saved / "adapter_config.json").read_text())
     assert Path(config["base_model_name_or_path"]).samefile(case["base"])
     if is_images(case):
         return model, AutoImageProcessor.from_pretrained(case["base"])
@@ -117,7 +138,8 @@ def whole(case):
 
 def numbers(rows, labels):
     """What fthost says of each row, [rows, labels or 1]."""
-    return torch.tensor([[row["value"]] if "value" in row else [row["probabilities"][l] for l in labels] for row in rows])
+    of_row = lambda row: [row["value"]] if "value" in row else [row["probabilities"][label] for label in labels]
+    return torch.tensor([of_row(row) for row in rows])
 
 
 def tolerance(ours):
@@ -193,7 +215,8 @@ def check_encoder(case):
     heads = load_file(Path(case["folder"], "model.safetensors"))
     for task, rows in case["predictions"].items():
         if f"{task}.classifier.weight" in heads:
-            logits = torch.nn.functional.linear(pooled, *(heads[f"{task}.classifier.{name}"] for name in ["weight", "bias"]))
+            weight, bias = (heads[f"{task}.classifier.{name}"] for name in ["weight", "bias"])
+            logits = linear(pooled, weight, bias)
             values = "value" in rows[0]
             labels = None if values else sorted(rows[0]["probabilities"])
             check({"predictions": rows, "labels": labels, "values": values}, logits, task)

@@ -28,8 +28,6 @@ pub(crate) struct Architecture {
     pub(crate) head_hidden: Option<(&'static str, &'static str)>,
     /// Key of the dropout before the head's last layer, where Transformers' class has one.
     pub(crate) head_dropout: Option<&'static str>,
-    /// Parts of layers' paths that Transformers calls otherwise once it has loaded a file, to be replaced in this order.
-    pub(crate) renamed: &'static [(&'static str, &'static str)],
 }
 
 /// Names within a block.
@@ -79,7 +77,6 @@ const BERT: Architecture = Architecture {
     head: "classifier",
     head_hidden: None,
     head_dropout: Some("classifier_dropout"),
-    renamed: &[],
 };
 
 // RoBERTa's classification class has no pooler: its head has a dense layer of its own.
@@ -140,16 +137,6 @@ const VIT: Architecture = Architecture {
     // ViTForImageClassification is built without the pooler that ViT folders may hold.
     pooler: None,
     head_dropout: None,
-    // Since Transformers 5.
-    renamed: &[
-        ("encoder.layer.", "layers."),
-        ("attention.attention.query", "attention.q_proj"),
-        ("attention.attention.key", "attention.k_proj"),
-        ("attention.attention.value", "attention.v_proj"),
-        ("attention.output.dense", "attention.o_proj"),
-        ("intermediate.dense", "mlp.fc1"),
-        ("output.dense", "mlp.fc2"),
-    ],
     ..BERT
 };
 

@@ -273,7 +273,6 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool, groups: usize) ->
         groups,
         word_embeddings: matches!(modality, Modality::Text { .. }).then(|| WORD_EMBEDDINGS.into()),
         modality,
-        renamed: architecture.renamed,
         head: HeadStyle {
             output: architecture.head.into(),
             hidden: new_pooler.or(architecture.head_hidden.map(|(path, activation)| (path.into(), activation.into()))),

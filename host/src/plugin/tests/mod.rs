@@ -47,7 +47,6 @@ impl OneLayer {
                 layers: 1,
                 heads: 1,
                 groups: 3,
-                renamed: &[],
                 modality: Modality::Text { max_tokens: 8, vocabulary: 3 },
                 head: HeadStyle { output: "classifier".into(), hidden: None, dropout_permille: 0 },
                 word_embeddings: Some("words".into()),

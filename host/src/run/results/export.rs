@@ -118,11 +118,6 @@ impl Saved<'_> {
         let format = match fields {
             Some(fields) => {
                 merge(&mut config, fields);
-                if let (Some(targets), Some(layers)) =
-                    (config.get_mut("target_modules"), Keys::of(self.model).renamed_layers())
-                {
-                    *targets = json!(layers);
-                }
                 Format::Peft
             }
             None => Format::Fthost,

@@ -32,15 +32,6 @@ impl<'a> Keys<'a> {
         Self { info: model.model.info(), layers: Vec::new() }
     }
 
-    /// The paths of the layers that PEFT wraps, where it would not find them by the strategy's own targets because Transformers has
-    /// renamed some: those in the files, which its older versions know, and the new ones.
-    pub fn renamed_layers(&self) -> Option<Vec<String>> {
-        let anew =
-            |path: &str| self.info.renamed.iter().fold(path.to_owned(), |path, (old, new)| path.replace(old, new));
-        let both = |path: &&str| [(*path).to_owned(), anew(path)];
-        (!self.info.renamed.is_empty()).then(|| self.layers.iter().flat_map(both).collect())
-    }
-
     /// A parameter's name below the root, [`TUNED`] or [`WRAPPED`]; that of one that belongs to no place of the model has no root.
     pub fn path(&self, p: &ModelParameter) -> String {
         let name = p.parameter.name();
