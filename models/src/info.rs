@@ -129,4 +129,6 @@ pub struct Classification {
     pub hidden: Option<(String, String)>,
     /// Dropout before the last layer.
     pub dropout: f64,
+    /// Its key in config.json, where Hugging Face's class reads one.
+    pub dropout_key: Option<String>,
 }

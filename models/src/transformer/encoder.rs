@@ -279,6 +279,7 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
             output: architecture.head.into(),
             hidden: new_pooler.or(architecture.head_hidden.map(|(path, activation)| (path.into(), activation.into()))),
             dropout: config.head_dropout,
+            dropout_key: architecture.head_dropout.map(str::to_owned),
         }),
         batch_statistics: false,
     }

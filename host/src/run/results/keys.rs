@@ -67,7 +67,7 @@ pub fn reopened(info: &ModelInfo, name: &str) -> String {
 /// `classifier`, whatever the architecture calls them. Where its own head has two, one with a single layer stands in its token
 /// classification, under that name.
 pub fn head_path(info: &ModelInfo, name: &str) -> String {
-    let (module, tensor) = name.rsplit_once('.').unwrap_or(("", name));
+    let Some((module, tensor)) = name.rsplit_once('.') else { return name.to_owned() };
     let (task, module) = match module.rsplit_once('.') {
         Some((task, module)) => (format!("{task}."), module),
         None => (String::new(), module),
