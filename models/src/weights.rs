@@ -32,6 +32,8 @@ const OTHER_FORMS: [&str; 4] =
 const RESIDENT: usize = 16 << 20;
 /// What the system may map around one row.
 const AROUND: usize = 64 << 10;
+/// Elements that are converted at once.
+const PIECE: usize = 16 << 10;
 
 /// All tensors of a model folder. Nothing is copied before it is asked for.
 #[derive(Debug)]
@@ -274,10 +276,14 @@ impl Stored {
             into.iter_mut().for_each(|x| *x = f32::from_bits(u32::from_le(x.to_bits())));
             return copied;
         }
-        let mut bytes = vec![0; into.len() * self.dtype.size_in_bytes()];
-        let copied = self.file.bytes.copy(start, &mut bytes);
-        self.convert(&bytes, into);
-        copied
+        let size = self.dtype.size_in_bytes();
+        let mut bytes = vec![0; size * PIECE.min(into.len())];
+        into.chunks_mut(PIECE).enumerate().all(|(i, into)| {
+            let bytes = &mut bytes[..size * into.len()];
+            let copied = self.file.bytes.copy(start + size * PIECE * i, bytes);
+            self.convert(bytes, into);
+            copied
+        })
     }
 
     fn convert(&self, bytes: &[u8], into: &mut [f32]) {
@@ -359,6 +365,30 @@ mod tests {
         let mut lines = maps.lines().skip_while(|line| !line.ends_with(file.to_str().unwrap()));
         let line = lines.find(|line| line.starts_with("Rss:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Past the mapping, by way of it, and of bytes in memory.
+    #[test]
+    fn long_and_short_pieces_hold_the_same_values() {
+        const COUNT: usize = 40_000;
+        let values = Tensor::arange(0f32, COUNT as f32, &Device::Cpu).unwrap().affine(0.37, -7000.0).unwrap();
+        for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join(SINGLE_FILE);
+            let stored = values.to_dtype(dtype).unwrap();
+            let expected: Vec<f32> = stored.to_dtype(DType::F32).unwrap().to_vec1().unwrap();
+            candle_core::safetensors::save(&[("values", stored)].into(), &file).unwrap();
+            let mapped = Weights::open(folder.path()).unwrap();
+            let owned = Weights::from_bytes("values", std::fs::read(&file).unwrap()).unwrap();
+            for weights in [mapped, owned] {
+                let stored = weights.stored("values", &[COUNT]).unwrap();
+                for length in [COUNT - 2, 100] {
+                    let mut piece = vec![0f32; length];
+                    stored.read(1, &mut piece);
+                    assert_eq!(piece, expected[1..=length], "{dtype:?}");
+                }
+            }
+        }
     }
 
     #[test]
