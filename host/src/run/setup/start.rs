@@ -201,7 +201,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use fthost_autograd::{Layout, Value};
-    use fthost_models::{BlockHook, EmbeddingHook, Encoder, Hook, LinearHook, Prompt};
+    use fthost_models::{BlockHook, EmbeddingHook, Hook, LinearHook, Prompt};
 
     use super::*;
     use crate::data::{self, Columns, Part};
@@ -254,13 +254,13 @@ mod tests {
     }
 
     fn model() -> AdaptedModel {
-        let encoder = Encoder::from_parts(demo::CONFIG, demo::WEIGHTS, &Device::Cpu).unwrap();
-        AdaptedModel::new(Box::new(encoder), Device::Cpu, 0)
+        let base = fthost_models::from_parts(demo::CONFIG, demo::WEIGHTS, &Device::Cpu).unwrap();
+        AdaptedModel::new(base, Device::Cpu, 0)
     }
 
     fn start(model: &mut AdaptedModel, claimed: bool, pretrained: impl FnOnce() -> AdaptedModel) -> Result<Start> {
         let (path, columns) = (Path::new("demo"), &Columns::default());
-        let (part, modality, device) = (Part::Train, model.model.info().modality, &Device::Cpu);
+        let (part, modality, device) = (Part::Train, model.model.info().plain().modality, &Device::Cpu);
         let source = data::Source { path, part, columns, header: None, labels: None, modality, device };
         let data = data::load(&source, None).unwrap();
         Start::of(model, &data, Precision::F32, &[("method".into(), claimed)], |_| Ok(pretrained()))
