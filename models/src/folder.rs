@@ -8,7 +8,7 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value as Json, json};
 
-use crate::registry::CONFIG_FILE;
+use crate::family::CONFIG_FILE;
 use crate::weights::SINGLE_FILE;
 use crate::{Answer, LoadError, Model, ModelInfo, Read, SavedHead};
 

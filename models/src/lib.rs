@@ -4,6 +4,7 @@
 
 mod builder;
 mod error;
+mod family;
 mod folder;
 mod hooks;
 mod info;

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::architecture::{ACTIVATIONS, Architecture, activation};
 use crate::LoadError;
-use crate::registry::Source;
+use crate::family::Source;
 
 /// What the encoder is built from, whatever the architecture calls it.
 #[derive(Debug)]

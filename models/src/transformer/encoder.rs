@@ -8,10 +8,10 @@ use super::block::{Block, Rows};
 use super::config::{Config, InputConfig};
 use super::embeddings::{Embedded, Embeddings, WORD_EMBEDDINGS};
 use crate::builder::{Builder, Origin};
+use crate::family::Source;
 use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
 use crate::merge::Folded;
-use crate::registry::Source;
 use crate::{
     BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
     Read, SavedHead, Site, Stream, folder,

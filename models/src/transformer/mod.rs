@@ -11,7 +11,7 @@ pub use architecture::activation;
 use architecture::Architecture;
 use encoder::Encoder;
 
-use crate::registry::Family;
+use crate::family::Family;
 
 /// The rows of the table.
 pub(crate) const FAMILY: Family =
