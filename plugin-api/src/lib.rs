@@ -112,6 +112,7 @@ mod regularizer;
 mod scheduler;
 mod state;
 mod strategy;
+mod stream;
 mod task_head;
 mod tensor;
 
@@ -123,15 +124,16 @@ pub use example_gradient::{ExampleGradient, FisherLabels};
 pub use head_layers::{CrossEntropy, HeadLayers, HeadShape, check_shares};
 pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prompt};
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
-pub use model::{Init, Model, Param, ParamInfo, Site, SiteKind, Stream, Targets};
+pub use model::{Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
 pub use peft::PeftConfig;
 pub use regularizer::Regularizer;
 pub use scheduler::{Evaluation, Group, Progress, Rate, Scheduler, TimeUnit, Warmup};
 pub use state::SavedState;
 pub use strategy::Strategy;
+pub use stream::{FeatureKind, Stream};
 pub use task_head::{
-    FeatureKind, Features, HeadSpec, Loss, LossScope, PredictionKind, Sampling, StreamFeatures, TargetKind, TaskHead,
-    TaskInfo, TaskTargets, problem_type,
+    Features, HeadSpec, Loss, LossScope, PredictionKind, Sampling, StreamFeatures, TargetKind, TaskHead, TaskInfo,
+    TaskTargets, problem_type,
 };
 pub use tensor::{DType, Kept, Operand, Tensor};
 pub use {schemars, serde, serde_json, tracing};

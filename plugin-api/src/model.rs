@@ -9,7 +9,7 @@ mod access;
 
 pub use access::Model;
 
-use crate::{FeatureKind, Operand, Tensor};
+use crate::{Operand, Tensor};
 
 /// What a site is, and so which hook it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,27 +27,6 @@ pub enum SiteKind {
     Embeddings,
     /// Attention's keys and values: [`AttentionHook`](crate::AttentionHook).
     Attention,
-}
-
-/// One way through a model, from inputs of one kind to features: a plain model has one, a pair of towers two.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stream {
-    /// Its name: `text`, `image`.
-    pub name: String,
-    /// Width of its features; channels of a map.
-    pub width: usize,
-    /// Number of its blocks, where its blocks are alike.
-    #[serde(default)]
-    pub layers: Option<usize>,
-    /// Attention heads of a block, where blocks attend.
-    #[serde(default)]
-    pub heads: Option<usize>,
-    /// Size of its vocabulary, where it reads tokens.
-    #[serde(default)]
-    pub vocabulary: Option<usize>,
-    /// Which features a head can read of it.
-    #[serde(default)]
-    pub features: Vec<FeatureKind>,
 }
 
 /// A place in the model that a hook can be set at.

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, Model, Result, SavedState, Stream, Tensor};
+use crate::stream::{FeatureKind, Stream};
+use crate::{Error, Model, Result, SavedState, Tensor};
 
 /// Transformers' names of problems, for [`TaskHead::PROBLEM_TYPE`].
 pub mod problem_type {
@@ -12,29 +13,6 @@ pub mod problem_type {
     pub const REGRESSION: &str = "regression";
     /// One class of several for each token; Transformers has a class of its own for it, and no name among its problems.
     pub const TOKENS: &str = "token_classification";
-}
-
-/// Which features of the encoder a head reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FeatureKind {
-    /// One row per example, `[examples, width]`: what the architecture pools.
-    Pooled,
-    /// One row per token, `[tokens, width]`, with the layout of the sequences.
-    Sequence,
-    /// A map per image, `[examples, channels, height, width]`.
-    Spatial,
-}
-
-impl FeatureKind {
-    /// Its name, as in JSON: `pooled`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pooled => "pooled",
-            Self::Sequence => "sequence",
-            Self::Spatial => "spatial",
-        }
-    }
 }
 
 /// What the data's targets are.

@@ -195,7 +195,12 @@ const CASES: &[Case] = &[
         },
         RESUME,
     ),
-    called("evaluating what is no run", untouched, &["eval", "model", "test.tsv"]),
+    called("evaluating what is no run", |w| drop(w.write("notes/today.txt", "")), &["eval", "notes", "test.tsv"]),
+    called(
+        "evaluating a model without a head",
+        |w| replace(w, "model/config.json", "BertForSequenceClassification", "BertModel"),
+        &["eval", "model", "test.tsv"],
+    ),
     called(
         "evaluating a run that has not ended",
         |w| {

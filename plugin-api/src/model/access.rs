@@ -5,9 +5,10 @@ use std::{cell::OnceCell, collections::HashMap, marker::PhantomData};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Init, Param, ParamInfo, Site, SiteKind, Stream, Targets};
+use super::{Init, Param, ParamInfo, Site, SiteKind, Targets};
 use crate::{
-    AttentionHook, BlockHook, EmbeddingHook, Error, ExampleGradient, FisherLabels, LinearHook, Operand, Result, Tensor,
+    AttentionHook, BlockHook, EmbeddingHook, Error, ExampleGradient, FisherLabels, LinearHook, Operand, Result, Stream,
+    Tensor,
     abi::{
         hooks, host,
         tables::{fisher_labels, model_call},

@@ -1,0 +1,48 @@
+//! What a family of architectures is, and what it builds a model from.
+
+use std::path::Path;
+
+use candle_core::Device;
+use serde_json::Value as Json;
+
+use crate::builder::Origin;
+use crate::weights::{SINGLE_FILE, Weights};
+use crate::{LoadError, Model};
+
+pub(crate) const CONFIG_FILE: &str = "config.json";
+
+/// Architectures that one implementation builds.
+pub(crate) struct Family {
+    /// Their `model_type`s, for an error too.
+    pub(crate) model_types: fn() -> Vec<&'static str>,
+    /// Builds one of them.
+    pub(crate) build: fn(&Source<'_>) -> Result<Box<dyn Model>, LoadError>,
+}
+
+/// What a model is built from.
+pub(crate) struct Source<'a> {
+    /// config.json: its path in errors, its text, and what the text says.
+    pub(crate) file: &'a Path,
+    pub(crate) text: &'a str,
+    pub(crate) config: Json,
+    pub(crate) values: Values<'a>,
+    pub(crate) device: &'a Device,
+}
+
+/// Where weights are.
+pub(crate) enum Values<'a> {
+    Folder(&'a Path),
+    Bytes(&'a [u8]),
+    New { seed: u64 },
+}
+
+impl Source<'_> {
+    /// The weights, once the config has been found good.
+    pub(crate) fn origin(&self) -> Result<Origin, LoadError> {
+        Ok(match self.values {
+            Values::Folder(folder) => Origin::Checkpoint(Weights::open(folder)?),
+            Values::Bytes(bytes) => Origin::Checkpoint(Weights::from_bytes(SINGLE_FILE, bytes.to_vec())?),
+            Values::New { seed } => Origin::New { seed },
+        })
+    }
+}
