@@ -4,7 +4,8 @@
 Usage: weights-at-rest.py --minilm MODEL_DIR --train TRAIN.tsv --python VENV/bin/python [--peer peft_text.py] [--bert BERT_DIR]
                           [--fthost target/release/fthost] [--runs 3] [--steps 3] [--out runs/weights]
 
-Two cases: BERT-base with LoRA by products of bf16, eight rows a batch, and MiniLM with LoRA in f32, sixteen rows. Where --bert is no folder, a
+Two cases: BERT-base with LoRA by products of bf16, eight rows a batch, and MiniLM with LoRA in f32, sixteen rows. Each measured run follows
+directly on one of the same program that is not counted, so that no file has to come from the disk, nor memory from whoever lends the machine. Where --bert is no folder, a
 BERT-base with random weights and MiniLM's tokenizer is made there by Transformers. Medians of --runs; the limits that must hold stand beside
 them. `peft_text.py` prints one JSON line with peak_rss_mb and first_step_s; without it the peer is skipped.
 """
@@ -107,7 +108,8 @@ for name, which, precision, batch, most_mb, most_s in CASES:
     rows = {who: [] for who in sides}
     for i in range(a.runs):
         for who, run in sides.items():
-            rows[who].append(run(model, precision, batch, a.out / f"{which}-{i}"))
+            warm, measured = (run(model, precision, batch, a.out / f"{which}-{i}") for _ in range(2))
+            rows[who].append(measured)
     for who, row in rows.items():
         mb, seconds = (statistics.median(values) for values in zip(*row))
         print(f"{name:10} {precision:5} {who:7} {mb:7.0f} MB {seconds:7.2f} s to the end of the first step")
