@@ -46,7 +46,7 @@ pub(crate) fn write(
     std::fs::create_dir_all(folder).map_err(|source| LoadError::Write { file: folder.into(), source })?;
     let mut stored = BTreeMap::new();
     for (base, shape) in model.parameters().iter().zip(shapes) {
-        let name = format!("{}{}", model.info().prefix(base.stream), base.parameter.name());
+        let name = format!("{}{}", model.info().saved_prefix(base.stream), base.parameter.name());
         stored.insert(name, (bytes(&base.parameter.tensor())?, shape.clone()));
     }
     for (name, tensor) in head.tensors {
@@ -73,7 +73,7 @@ fn saved_config(mut config: Json, info: &ModelInfo, answer: Answer<'_>) -> Json 
     entries.retain(|key, _| !OF_ANOTHER_FOLDER.contains(&key.as_str()));
     let value = [VALUE.to_owned()];
     let class = info.classification.as_ref().map(|head| head.class.as_str());
-    let family = class.map(|class| class.split_once("For").map_or(class, |(family, _)| family));
+    let family = info.base_class.as_ref().map(|class| class.strip_suffix("Model").unwrap_or(class));
     let (class, problem, labels) = match answer {
         Answer::None => (family.map(|family| format!("{family}Model")), None, &[][..]),
         Answer::Class(labels) => (class.map(str::to_owned), Some("single_label_classification"), labels),

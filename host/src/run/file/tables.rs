@@ -53,6 +53,29 @@ pub(super) struct ModelKeys {
     /// weights to begin with: those of the folder, or random ones
     #[serde(default)]
     pub(super) init: ModelInit,
+    /// what is taken of a text's tokens as its features: auto does as modules.json of the folder says, else as Transformers' class for
+    /// classification; mean and max are over the text's own tokens, of an image over its patches
+    #[serde(default)]
+    pub(super) pooling: PoolingKey,
+}
+
+/// How examples are pooled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolingKey {
+    /// As the folder says.
+    #[default]
+    Auto,
+    /// The first token.
+    Cls,
+    /// The first token through the model's dense layer and tanh.
+    Pooler,
+    /// The mean over the tokens.
+    Mean,
+    /// The greatest of the tokens, column by column.
+    Max,
+    /// The last token.
+    Last,
 }
 
 /// The weights to begin with.
@@ -304,6 +327,8 @@ pub struct ModelTable {
     pub path: PathBuf,
     /// The weights to begin with.
     pub init: ModelInit,
+    /// How examples are pooled.
+    pub pooling: PoolingKey,
 }
 
 impl ModelTable {

@@ -65,7 +65,7 @@ pub(in crate::run) fn attach_head(
         width: info.plain().width,
         streams: Vec::new(),
         hidden_activation: info.hidden_layer().map(|(_, activation)| activation.to_owned()),
-        dropout: info.classification.as_ref().filter(|_| file.train.dropout).map_or(0.0, |head| head.dropout),
+        dropout: if file.train.dropout { info.head_dropout } else { 0.0 },
     };
     let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
     Ok((head, spec))

@@ -167,6 +167,7 @@ impl Setup {
     pub(in crate::run) fn plan(&self) -> Plan {
         let settings = &self.file.train;
         let schedule = Schedule {
+            pooling: model::pooling_text(&self.file, &self.model),
             strategies: self.file.strategies.iter().map(|method| method.plugin.clone()).collect(),
             tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
             steps_per_epoch: self.phases.iter().map(Phase::steps_per_epoch).sum(),
