@@ -1,11 +1,14 @@
 //! The pretrained model with what plugins added to it: parameters, hooks, freezing, rates.
 
+mod watched;
+
 use std::sync::Arc;
 
 use fthost_autograd::{Device, Parameter};
-use fthost_models::{BlockGroup, Model, Read};
+use fthost_models::{BlockGroup, Hook, Model, Read};
 
 use crate::handles::RunHandles;
+use watched::{Watch, watched};
 
 /// Who declared a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +95,8 @@ pub struct AdaptedModel {
     pub tokenize: Option<Tokenize>,
     /// The numbers by which plugins name the parameters.
     handles: Arc<RunHandles>,
+    /// Shared by the hooks that [`set_hook`](Self::set_hook) set.
+    watch: Arc<Watch>,
 }
 
 /// Token ids of a text.
@@ -118,7 +123,26 @@ impl AdaptedModel {
             })
             .collect();
         let handles = Arc::new(RunHandles::new(device.clone(), seed));
-        Self { model, parameters, matches: Vec::new(), device, seed, tasks: 1, tokenize: None, handles }
+        let watch = Arc::default();
+        Self { model, parameters, matches: Vec::new(), device, seed, tasks: 1, tokenize: None, handles, watch }
+    }
+
+    /// Sets a hook at a site, after those that are there.
+    ///
+    /// # Errors
+    /// Where there is no such site, or it takes none of this kind.
+    pub fn set_hook(&mut self, site: &str, hook: Hook) -> fthost_autograd::Result<()> {
+        self.model.set_hook(site, watched(hook, &self.watch))
+    }
+
+    /// Runs a pass, and says whether all hooks gave in it what they got, to the bit, and added nothing.
+    pub fn watching_hooks<R>(&mut self, pass: impl FnOnce(&Self) -> R) -> (R, bool) {
+        self.watch.watching(|| pass(self))
+    }
+
+    /// Runs a pass as if no hook were set.
+    pub fn without_hooks<R>(&mut self, pass: impl FnOnce(&Self) -> R) -> R {
+        self.watch.leaving_out(|| pass(self))
     }
 
     /// The numbers by which plugins name the parameters: all that `parameters` holds now.

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 use crate::registry::CONFIG_FILE;
 use crate::weights::SINGLE_FILE;
-use crate::{Answer, LoadError, Model, ModelInfo, SavedHead};
+use crate::{Answer, LoadError, Model, ModelInfo, Read, SavedHead};
 
 /// What config.json says of a head, of how the weights are kept and of where they came from: true of the folder that was loaded, not
 /// of one that is saved.
@@ -44,10 +44,15 @@ pub(crate) fn write(
     head: &SavedHead<'_>,
 ) -> Result<(), LoadError> {
     std::fs::create_dir_all(folder).map_err(|source| LoadError::Write { file: folder.into(), source })?;
+    // Transformers' classes for tokens have no pooler.
+    let per_token = matches!(head.answer, Answer::TokenClass(_));
     let mut stored = BTreeMap::new();
     for (base, shape) in model.parameters().iter().zip(shapes) {
-        let name = format!("{}{}", model.info().saved_prefix(base.stream), base.parameter.name());
-        stored.insert(name, (bytes(&base.parameter.tensor())?, shape.clone()));
+        let name = base.parameter.name();
+        if !per_token || base.stream.is_none_or(|stream| model.passes(stream, Read::Sequence, name)) {
+            let name = format!("{}{name}", model.info().prefix(base.stream));
+            stored.insert(name, (bytes(&base.parameter.tensor())?, shape.clone()));
+        }
     }
     for (name, tensor) in head.tensors {
         stored.insert(name.clone(), (bytes(tensor)?, tensor.dims().to_vec()));
@@ -63,18 +68,19 @@ pub(crate) fn write(
             other => std::io::Error::other(other),
         })
     })?;
-    let config = format!("{:#}\n", saved_config(config.clone(), model.info(), head.answer));
+    let config = format!("{:#}\n", saved_config(config.clone(), model.info(), head));
     replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
 }
 
 /// config.json of what is saved: what the model is, and what its head answers.
-fn saved_config(mut config: Json, info: &ModelInfo, answer: Answer<'_>) -> Json {
+fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Json {
     let Json::Object(entries) = &mut config else { return config };
     entries.retain(|key, _| !OF_ANOTHER_FOLDER.contains(&key.as_str()));
     let value = [VALUE.to_owned()];
-    let class = info.classification.as_ref().map(|head| head.class.as_str());
+    let own = info.classification.as_ref();
+    let class = own.map(|own| own.class.as_str());
     let family = info.base_class.as_ref().map(|class| class.strip_suffix("Model").unwrap_or(class));
-    let (class, problem, labels) = match answer {
+    let (class, problem, labels) = match head.answer {
         Answer::None => (family.map(|family| format!("{family}Model")), None, &[][..]),
         Answer::Class(labels) => (class.map(str::to_owned), Some("single_label_classification"), labels),
         Answer::Value => (class.map(str::to_owned), Some("regression"), &value[..]),
@@ -84,6 +90,9 @@ fn saved_config(mut config: Json, info: &ModelInfo, answer: Answer<'_>) -> Json 
     entries.insert("dtype".into(), json!("float32"));
     if let Some(problem) = problem {
         entries.insert("problem_type".into(), json!(problem));
+    }
+    if let (Some(key), Some(dropout)) = (own.and_then(|own| own.dropout_key.clone()), head.dropout) {
+        entries.insert(key, json!(dropout));
     }
     if !labels.is_empty() {
         // Their number is that of the output's rows: Transformers reads it nowhere else.

@@ -14,7 +14,7 @@ pub struct ModelInfo {
     pub groups: Vec<BlockGroup>,
     /// Transformers' class of the model without a head: `BertModel`.
     pub base_class: Option<String>,
-    /// The architecture's own head for classification, where it has one and pools as the model does.
+    /// The architecture's own head for classification, where it has one.
     pub classification: Option<Classification>,
     /// Dropout that the architecture asks for before a head's last layer.
     pub head_dropout: f64,
@@ -38,14 +38,14 @@ impl ModelInfo {
         self.streams.iter().position(|stream| stream.name == name)
     }
 
-    /// What may stand before the paths of a stream, as Hugging Face's class with a head has them; nothing before those of no stream.
+    /// What stands before the paths of a stream in Hugging Face's files of the model with a head; nothing before those of no stream.
     pub fn prefix(&self, stream: Option<usize>) -> &str {
         stream.map_or("", |stream| &self.streams[stream].prefix)
     }
 
-    /// What stands before them in what is saved: nothing where Hugging Face's class without a head opens it.
-    pub fn saved_prefix(&self, stream: Option<usize>) -> &str {
-        if self.classification.is_some() { self.prefix(stream) } else { "" }
+    /// Whether Hugging Face's class for classification makes the features of whole examples as this model does.
+    pub fn pools_as_its_class(&self) -> bool {
+        self.classification.as_ref().is_some_and(|class| class.pooling == self.plain().pooling)
     }
 
     /// The dense layer before the last one that the architecture's own head has: its path and activation.
@@ -140,4 +140,8 @@ pub struct Classification {
     /// `("bert.pooler.dense", "tanh")` where a checkpoint lacks the pooler of its architecture. Transformers makes a new one there,
     /// so it is trained and saved with the head.
     pub hidden: Option<(String, String)>,
+    /// Key of the dropout before the last layer in config.json, where Hugging Face's class reads one.
+    pub dropout_key: Option<String>,
+    /// How Hugging Face's class pools.
+    pub pooling: Pooling,
 }

@@ -58,6 +58,8 @@ pub struct SavedHead<'a> {
     pub tensors: &'a [(String, Tensor)],
     /// What it says of an input.
     pub answer: Answer<'a>,
+    /// The dropout before its last layer that it trained with, where that is known.
+    pub dropout: Option<f64>,
 }
 
 /// What a saved head says of an input: which of Transformers' classes opens the folder, and what its config.json says of the head.

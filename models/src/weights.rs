@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +32,8 @@ const OTHER_FORMS: [&str; 4] =
 const RESIDENT: usize = 16 << 20;
 /// What the system may map around one row.
 const AROUND: usize = 64 << 10;
+/// Elements that are converted at once.
+const PIECE: usize = 16 << 10;
 
 /// All tensors of a model folder. Nothing is copied before it is asked for.
 #[derive(Debug)]
@@ -72,21 +74,29 @@ struct WeightFile {
 
 #[derive(Debug)]
 enum Bytes {
-    Mapped(Mmap),
+    Mapped(Mmap, File),
     Owned(Vec<u8>),
 }
 
 impl Bytes {
     fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped(map, _) => map,
             Self::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Copies bytes of a mapped file from `start` on, past the mapping. Whether it could.
+    fn copy(&self, start: usize, into: &mut [u8]) -> bool {
+        match self {
+            Self::Mapped(_, file) => file.read_exact_at(into, start as u64).is_ok(),
+            Self::Owned(_) => false,
         }
     }
 
     /// Gives pages of a mapped file back: whoever reads them again finds the same there.
     fn give_back(&self, range: Range<usize>) {
-        if let Self::Mapped(map) = self {
+        if let Self::Mapped(map, _) = self {
             // SAFETY: of a file that is mapped for reading only the pages come back as they were.
             #[allow(unsafe_code)]
             let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
@@ -238,22 +248,50 @@ impl Stored {
 }
 
 impl Source for Stored {
-    /// What was read in one go is given back at once; of single rows the most frequent may stay.
+    /// Long pieces are copied past the mapping: pages that are mapped have to be given back, which stops the other cores each time.
+    /// Of single rows the most frequent may stay in memory.
     fn read(&self, start: usize, into: &mut [f32]) {
         let size = self.dtype.size_in_bytes();
         let range = self.range.start + start * size..self.range.start + (start + into.len()) * size;
-        let bytes = &self.file.bytes.as_slice()[range.clone()];
+        if range.len() >= AROUND && self.copy(range.start, into) {
+            return;
+        }
+        self.convert(&self.file.bytes.as_slice()[range.clone()], into);
+        if self.range.len() > RESIDENT && self.touched.fetch_add(range.len().max(AROUND), Ordering::Relaxed) >= RESIDENT
+        {
+            self.touched.store(0, Ordering::Relaxed);
+            self.file.bytes.give_back(self.range.clone());
+        }
+    }
+}
+
+impl Stored {
+    /// Copies the elements from this byte of the file on. Whether it could.
+    fn copy(&self, start: usize, into: &mut [f32]) -> bool {
+        if self.dtype == DType::F32 {
+            // SAFETY: floats have no padding, and any bytes make floats.
+            #[allow(unsafe_code)]
+            let bytes = unsafe { std::slice::from_raw_parts_mut(into.as_mut_ptr().cast(), size_of_val(into)) };
+            let copied = self.file.bytes.copy(start, bytes);
+            into.iter_mut().for_each(|x| *x = f32::from_bits(u32::from_le(x.to_bits())));
+            return copied;
+        }
+        let size = self.dtype.size_in_bytes();
+        let mut bytes = vec![0; size * PIECE.min(into.len())];
+        into.chunks_mut(PIECE).enumerate().all(|(i, into)| {
+            let bytes = &mut bytes[..size * into.len()];
+            let copied = self.file.bytes.copy(start + size * PIECE * i, bytes);
+            self.convert(bytes, into);
+            copied
+        })
+    }
+
+    fn convert(&self, bytes: &[u8], into: &mut [f32]) {
         match self.dtype {
             DType::F16 => convert(bytes, into, |x| f16::from_le_bytes(x).to_f32()),
             DType::BF16 => convert(bytes, into, |x| bf16::from_le_bytes(x).to_f32()),
             DType::F64 => convert(bytes, into, |x| f64::from_le_bytes(x) as f32),
             _ => convert(bytes, into, f32::from_le_bytes),
-        }
-        if range.len() >= AROUND {
-            self.file.bytes.give_back(range);
-        } else if self.range.len() > RESIDENT && self.touched.fetch_add(AROUND, Ordering::Relaxed) >= RESIDENT {
-            self.touched.store(0, Ordering::Relaxed);
-            self.file.bytes.give_back(self.range.clone());
         }
     }
 }
@@ -278,7 +316,7 @@ impl WeightFile {
         // used; our own writer replaces files by renaming, which leaves a mapped one untouched.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-        Self::check(path, state, Bytes::Mapped(map))
+        Self::check(path, state, Bytes::Mapped(map, file))
     }
 
     /// Reads the header, and checks that it describes exactly the bytes that follow.
@@ -327,6 +365,30 @@ mod tests {
         let mut lines = maps.lines().skip_while(|line| !line.ends_with(file.to_str().unwrap()));
         let line = lines.find(|line| line.starts_with("Rss:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Past the mapping, by way of it, and of bytes in memory.
+    #[test]
+    fn long_and_short_pieces_hold_the_same_values() {
+        const COUNT: usize = 40_000;
+        let values = Tensor::arange(0f32, COUNT as f32, &Device::Cpu).unwrap().affine(0.37, -7000.0).unwrap();
+        for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join(SINGLE_FILE);
+            let stored = values.to_dtype(dtype).unwrap();
+            let expected: Vec<f32> = stored.to_dtype(DType::F32).unwrap().to_vec1().unwrap();
+            candle_core::safetensors::save(&[("values", stored)].into(), &file).unwrap();
+            let mapped = Weights::open(folder.path()).unwrap();
+            let owned = Weights::from_bytes("values", std::fs::read(&file).unwrap()).unwrap();
+            for weights in [mapped, owned] {
+                let stored = weights.stored("values", &[COUNT]).unwrap();
+                for length in [COUNT - 2, 100] {
+                    let mut piece = vec![0f32; length];
+                    stored.read(1, &mut piece);
+                    assert_eq!(piece, expected[1..=length], "{dtype:?}");
+                }
+            }
+        }
     }
 
     #[test]

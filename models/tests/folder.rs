@@ -205,7 +205,7 @@ fn a_saved_folder_speaks_of_its_own_head_alone() {
         let bytes = std::fs::read(tiny("bert").join("model.safetensors")).unwrap();
         let folder = fresh("own");
         let model = fthost_models::from_parts(&text, &bytes, &Device::Cpu).unwrap();
-        model.save_folder(&folder, &SavedHead { tensors: &[], answer }).unwrap();
+        model.save_folder(&folder, &SavedHead { answer, ..SavedHead::default() }).unwrap();
         let mut saved: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
         assert_eq!((saved["hidden_size"].clone(), saved.remove("dtype")), (16.into(), Some("float32".into())));
@@ -247,7 +247,7 @@ fn what_is_saved_is_what_was_loaded() {
             .collect();
         let labels = ["a", "b", "c"].map(str::to_owned);
         let folder = fresh(&format!("saved-{architecture}"));
-        let head = SavedHead { tensors: &head, answer: Answer::Class(&labels) };
+        let head = SavedHead { tensors: &head, answer: Answer::Class(&labels), dropout: None };
         model.save_folder(&folder, &head).unwrap();
 
         let (before, after) = (

@@ -15,11 +15,21 @@ use crate::text::{LORA, python};
 
 const FULL: &str = "plugin = \"full\"";
 
+/// LoRA on an architecture's queries and values.
+fn lora(architecture: &str) -> String {
+    match architecture {
+        "distilbert" => LORA.replace("query", "q_lin").replace("value", "v_lin"),
+        _ => LORA.to_owned(),
+    }
+}
+
 /// A head with options that are not its defaults, and its data.
 struct Head {
     name: &'static str,
     table: &'static str,
     data: Data,
+    /// The dropout before its last layer, where it is not the base model's.
+    dropout: Option<f64>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -30,29 +40,30 @@ enum Data {
 }
 
 static HEADS: [Head; 6] = [
-    Head { name: "plain", table: r#"{ plugin = "classification" }"#, data: Data::Classes },
+    Head { name: "plain", table: r#"{ plugin = "classification" }"#, data: Data::Classes, dropout: None },
     Head {
         name: "weighted",
         table: r#"{ plugin = "classification", class_weights = [1.0, 3.0], label_smoothing = 0.1, dropout = 0.3, init_std = 0.5 }"#,
         data: Data::Classes,
+        dropout: Some(0.3),
     },
     Head {
         name: "words",
         table: r#"{ plugin = "token-classification", class_weights = "balanced", label_smoothing = 0.1, init_std = 0.5 }"#,
         data: Data::Words,
+        dropout: None,
     },
-    Head { name: "value", table: r#"{ plugin = "regression" }"#, data: Data::Values },
-    Head {
-        name: "scaled",
-        table: r#"{ plugin = "regression", loss = "huber", delta = 0.5, center = 300.0, scale = 20.0, init_std = 0.5 }"#,
-        data: Data::Values,
-    },
+    Head { name: "value", table: r#"{ plugin = "regression" }"#, data: Data::Values, dropout: None },
+    Head { name: "scaled", table: SCALED, data: Data::Values, dropout: Some(0.0) },
     Head {
         name: "prototypes",
         table: r#"{ plugin = "prototypical", ways = 2, shots = 2, queries = 3, support = 5 }"#,
         data: Data::Classes,
+        dropout: Some(0.0),
     },
 ];
+
+const SCALED: &str = r#"{ plugin = "regression", loss = "huber", delta = 0.5, center = 300.0, scale = 20.0, dropout = 0.0, init_std = 0.5 }"#;
 
 /// A base model: one of the tiny ones with changes to its folder.
 struct Base {
@@ -61,7 +72,7 @@ struct Base {
     change: fn(&mut Folder),
 }
 
-static BASES: [Base; 10] = [
+static BASES: [Base; 11] = [
     Base { name: "stale", architecture: "bert", change: stale },
     Base { name: "bare", architecture: "bert", change: bare },
     Base { name: "masked-lm", architecture: "bert", change: masked_lm },
@@ -72,13 +83,26 @@ static BASES: [Base; 10] = [
     Base { name: "roberta", architecture: "roberta", change: stale },
     Base { name: "xlm-roberta", architecture: "xlm-roberta", change: bare },
     Base { name: "distilbert", architecture: "distilbert", change: stale },
+    Base { name: "vit", architecture: "vit", change: digits },
 ];
+
+impl Base {
+    /// Key of the dropout before the last layer in its class of Transformers.
+    fn dropout_key(&self) -> Option<&'static str> {
+        match self.architecture {
+            "vit" => None,
+            "distilbert" => Some("seq_classif_dropout"),
+            _ => Some("classifier_dropout"),
+        }
+    }
+}
 
 /// A model folder before it is written.
 struct Folder {
     config: Map<String, Value>,
     tokenizer: Value,
-    tokenizer_config: Option<Value>,
+    /// Another file, and what it says.
+    beside: Option<(&'static str, Value)>,
     weights: Vec<(String, Vec<usize>, Vec<f32>)>,
     dtype: Dtype,
     shards: usize,
@@ -112,14 +136,28 @@ fn masked_lm(folder: &mut Folder) {
 
 fn cased(folder: &mut Folder) {
     cased_alone(folder);
-    folder.tokenizer_config = Some(json!({
-        "tokenizer_class": "BertTokenizer", "do_lower_case": false, "model_max_length": 20, "pad_token": "[PAD]",
-    }));
+    let said = json!({ "tokenizer_class": "BertTokenizer", "do_lower_case": false, "model_max_length": 20, "pad_token": "[PAD]" });
+    folder.beside = Some(("tokenizer_config.json", said));
 }
 
 /// Nothing but tokenizer.json says that it is.
 fn cased_alone(folder: &mut Folder) {
     folder.tokenizer["normalizer"]["lowercase"] = false.into();
+}
+
+/// For images of one channel, with what makes the digits' pixels the model's inputs.
+fn digits(folder: &mut Folder) {
+    stale(folder);
+    folder.config.insert("num_channels".into(), json!(1));
+    let patches = folder.weights.iter_mut().find(|(name, ..)| name.ends_with("projection.weight")).unwrap();
+    let kernel: usize = patches.1[2..].iter().product();
+    patches.2 = patches.2.chunks(patches.1[1] * kernel).flat_map(|kernels| kernels[..kernel].to_vec()).collect();
+    patches.1[1] = 1;
+    let said = json!({
+        "image_processor_type": "ViTImageProcessor", "do_resize": false, "do_rescale": true, "rescale_factor": 0.0625,
+        "do_normalize": true, "image_mean": [0.3051], "image_std": [0.3762], "size": { "height": 8, "width": 8 },
+    });
+    folder.beside = Some(("preprocessor_config.json", said));
 }
 
 /// Half floats in two files.
@@ -139,7 +177,7 @@ impl Folder {
         Self {
             config: serde_json::from_slice(&read(tiny.join(architecture).join("config.json"))).unwrap(),
             tokenizer: serde_json::from_slice(&read(tiny.join("bert/tokenizer.json"))).unwrap(),
-            tokenizer_config: None,
+            beside: None,
             weights: tensors.iter().map(|(name, t)| (name.to_owned(), t.shape().to_vec(), floats(t.data()))).collect(),
             dtype: Dtype::F32,
             shards: 1,
@@ -149,8 +187,8 @@ impl Folder {
     fn write(&self, workdir: &Workdir, folder: &str) {
         workdir.write(&format!("{folder}/config.json"), Value::Object(self.config.clone()).to_string());
         workdir.write(&format!("{folder}/tokenizer.json"), self.tokenizer.to_string());
-        if let Some(config) = &self.tokenizer_config {
-            workdir.write(&format!("{folder}/tokenizer_config.json"), config.to_string());
+        if let Some((name, said)) = &self.beside {
+            workdir.write(&format!("{folder}/{name}"), said.to_string());
         }
         let bytes = |values: &[f32]| -> Vec<u8> {
             let half = self.dtype == Dtype::BF16;
@@ -176,8 +214,8 @@ impl Folder {
     }
 }
 
-/// Writes what a case reads, and gives its run file.
-fn prepare(workdir: &Workdir, head: &Head, base: &str, strategy: &str) -> String {
+/// Writes what runs read.
+fn write_data(workdir: &Workdir) {
     let judged = [
         ("good", "pos", 340),
         ("bad", "neg", 270),
@@ -193,20 +231,39 @@ fn prepare(workdir: &Workdir, head: &Head, base: &str, strategy: &str) -> String
     ];
     let rows =
         frames.iter().flat_map(|frame| judged.map(|(word, label, value)| (frame.replace("{}", word), label, value)));
-    let rows = rows.chain([("The Film was GOOD".into(), "pos", 330), ("it Was dull .".into(), "neg", 280)]);
-    let table = rows.enumerate().map(|(i, (text, label, value))| match head.data {
-        Data::Values => format!("{text}\tthat scene {i}\t{value}\n"),
-        _ => format!("{text}\tthat is warm\t{label}\n"),
-    });
-    workdir.write("rows.tsv", "text\tpair\tlabel\n".to_owned() + &table.collect::<String>());
+    let rows: Vec<_> =
+        rows.chain([("The Film was GOOD".into(), "pos", 330), ("it Was dull .".into(), "neg", 280)]).collect();
+    let classes = rows.iter().map(|(text, label, _)| format!("{text}\tthat is warm\t{label}\n"));
+    let values = rows.iter().enumerate().map(|(i, (text, _, value))| format!("{text}\tthat scene {i}\t{value}\n"));
+    let header = "text\tpair\tlabel\n";
+    workdir.write("classes.tsv", header.to_owned() + &classes.collect::<String>());
+    workdir.write("values.tsv", header.to_owned() + &values.collect::<String>());
     workdir.write("words.jsonl", fs::read(root().join("plugins/token-classification/example.jsonl")).unwrap());
-    let data = if head.data == Data::Words { "words.jsonl" } else { "rows.tsv" };
-    let columns = if base == "pair" { "columns = { text_pair = \"pair\" }\n" } else { "" };
-    format!(
-        "[model]\npath = \"model\"\n\n[[task]]\nname = \"judge\"\nhead = {}\ntrain = \"{data}\"\ntest = \"{data}\"\n{columns}\n\
-         [[strategy]]\n{strategy}\n\n[train]\nepochs = 3\nbatch_size = 8\nlr = 0.02\n",
-        head.table
-    )
+}
+
+/// A task of a run file.
+fn task(name: &str, head: &str, data: &str, columns: &str) -> String {
+    format!("[[task]]\nname = \"{name}\"\nhead = {head}\ntrain = \"{data}\"\ntest = \"{data}\"\n{columns}\n")
+}
+
+/// Writes the model, data and run file of a run, trains it, and gives what it printed.
+fn train(workdir: &Workdir, of: &str, base: &Base, tasks: &str, strategy: &str) -> String {
+    let mut folder = Folder::tiny(base.architecture);
+    (base.change)(&mut folder);
+    folder.write(workdir, "model");
+    write_data(workdir);
+    let train = "epochs = 3\nbatch_size = 8\nlr = 0.02\n";
+    workdir.write(
+        "run.toml",
+        format!("[model]\npath = \"model\"\n\n{tasks}\n[[strategy]]\n{strategy}\n\n[train]\n{train}"),
+    );
+    let ended = workdir.fthost(["--config", "run.toml", "--out", "run"]);
+    assert_eq!(ended.code, Some(0), "{of}: {}", ended.stderr);
+    ended.stdout
+}
+
+fn config(workdir: &Workdir, folder: &str) -> Value {
+    serde_json::from_slice(&fs::read(workdir.path().join(folder).join("config.json")).unwrap()).unwrap()
 }
 
 /// What fthost predicts from a folder: numbers row by row, or for words their labels.
@@ -242,15 +299,17 @@ fn agree(of: &str, run: &[Value], other: &[Value]) {
 /// Runs a case, opens all that it left here, and says what is to be opened elsewhere.
 fn run_case(workdir: &Workdir, head: &Head, base: &Base, strategy: &str) -> Vec<Value> {
     let of = format!("{} on {} by {strategy}", head.name, base.name);
-    let mut folder = Folder::tiny(base.architecture);
-    (base.change)(&mut folder);
-    folder.write(workdir, "model");
-    workdir.write("run.toml", prepare(workdir, head, base.name, strategy));
-    let ended = workdir.fthost(["--config", "run.toml", "--out", "run"]);
-    assert_eq!(ended.code, Some(0), "{of}: {}", ended.stderr);
+    let data = match head.data {
+        _ if base.architecture == "vit" => "demo-pretrain",
+        Data::Classes => "classes.tsv",
+        Data::Values => "values.tsv",
+        Data::Words => "words.jsonl",
+    };
+    let pair = base.name == "pair";
+    let columns = if pair { "columns = { text_pair = \"pair\" }\n" } else { "" };
+    train(workdir, &of, base, &task("judge", head.table, data, columns), strategy);
     let result = result_json(&workdir.path().join("run"));
-    let data = if head.data == Data::Words { "words.jsonl" } else { "rows.tsv" };
-    let columns = if base.name == "pair" { vec!["task.0.columns.text_pair=\"pair\""] } else { Vec::new() };
+    let columns = if pair { vec!["task.0.columns.text_pair=\"pair\""] } else { Vec::new() };
     let run = predict(workdir, "run", data, &[]);
 
     let whole = strategy == FULL;
@@ -263,12 +322,21 @@ fn run_case(workdir: &Workdir, head: &Head, base: &Base, strategy: &str) -> Vec<
         agree(&format!("{of}: merged"), &run, &predict(workdir, "merged", data, &columns));
         left.push("merged");
     }
+    let base_config = config(workdir, "model");
+    let dropout = base.dropout_key().map(|key| {
+        let of_base = base_config[key].as_f64().or(base_config["hidden_dropout_prob"].as_f64());
+        head.dropout.or(of_base).unwrap()
+    });
+    for folder in left.iter().filter(|folder| !folder.ends_with("adapter")) {
+        let config = config(workdir, folder);
+        assert_eq!(base.dropout_key().map(|key| config[key].as_f64().unwrap()), dropout, "{of}: {folder}");
+    }
     let path = |name: &str| workdir.path().join(name).display().to_string();
     let case = |saved: &str| {
         json!({
-            "of": format!("{of}: {saved}"), "folder": path(saved), "base": path("model"), "data": path(data), "predictions": run,
+            "of": format!("{of}: {saved}"), "folder": path(saved), "base": path("model"), "data": path(data), "predictions": run, "dropout": dropout,
             "labels": result["tasks"]["judge"]["labels"], "loss": result["tasks"]["judge"]["metrics"]["loss"],
-            "pair": base.name == "pair", "cased": base.name.starts_with("cased"),
+            "pair": pair, "values": head.data == Data::Values,
         })
     };
     left.into_iter().map(case).collect()
@@ -276,12 +344,20 @@ fn run_case(workdir: &Workdir, head: &Head, base: &Base, strategy: &str) -> Vec<
 
 #[test]
 fn what_is_saved_predicts_everywhere_as_the_run_does() {
-    let mut cases: Vec<(&Head, &Base, &str)> = Vec::new();
+    let mut cases: Vec<(&Head, &Base, String)> = Vec::new();
     for (head, base) in HEADS.iter().flat_map(|head| BASES.iter().map(move |base| (head, base))) {
         // Every head on one base, every base with one head, and heads that look different where the base does: all pairs take minutes.
-        let apart = [("words", "masked-lm"), ("words", "roberta"), ("value", "masked-lm"), ("scaled", "roberta")];
+        let apart = [
+            ("words", "masked-lm"),
+            ("words", "roberta"),
+            ("value", "masked-lm"),
+            ("scaled", "roberta"),
+            ("weighted", "distilbert"),
+            ("value", "vit"),
+            ("prototypes", "vit"),
+        ];
         if base.name == "stale" || head.name == "plain" || apart.contains(&(head.name, base.name)) {
-            cases.extend([FULL, LORA].map(|strategy| (head, base, strategy)));
+            cases.extend([FULL.to_owned(), lora(base.architecture)].map(|strategy| (head, base, strategy)));
         }
     }
     let folders: Vec<Workdir> = cases.iter().map(|_| Workdir::new()).collect();
@@ -298,49 +374,86 @@ fn what_is_saved_predicts_everywhere_as_the_run_does() {
     let left = left.into_inner().unwrap();
     assert_eq!(left.len(), cases.len() / 2 * 3);
 
+    opened_elsewhere(left);
+}
+
+/// What Python finds wrong with folders.
+fn opened_elsewhere(cases: Vec<Value>) {
     let Some(python) = python() else {
         return skipped(
             "FTHOST_PYTHON names no Python with transformers and peft: saved folders are opened by fthost alone",
         );
     };
     let list = Workdir::new();
-    let wrong = reference(&python, "saved_check.py", [list.write("cases.json", Value::Array(left).to_string())]);
+    let wrong = reference(&python, "saved_check.py", [list.write("cases.json", Value::Array(cases).to_string())]);
     assert_eq!(wrong, json!([]), "folders that are opened elsewhere");
 }
 
 /// Heads that no class of Transformers computes are not saved as if one did, and the run says so.
 #[test]
 fn heads_of_fthosts_own_are_saved_as_such() {
-    let own = Head {
-        name: "euclidean",
-        table: r#"{ plugin = "prototypical", ways = 2, shots = 2, queries = 3, distance = "euclidean" }"#,
-        data: Data::Classes,
-    };
-    let why = "the head of judge has prototypes, and Transformers' class has classifier.bias, classifier.weight";
-    for (strategy, format, saved) in [(FULL, "encoder", "run/model"), (LORA, "fthost", "run/adapter")] {
+    let euclidean = r#"{ plugin = "prototypical", ways = 2, shots = 2, queries = 3, distance = "euclidean" }"#;
+    let judge = task("judge", r#"{ plugin = "classification" }"#, "classes.tsv", "");
+    let cases = [
+        (
+            task("judge", euclidean, "classes.tsv", ""),
+            "the head of judge has prototypes, and Transformers' class has classifier.bias, classifier.weight",
+            vec!["prototypes"],
+        ),
+        (
+            judge + &task("grade", SCALED, "values.tsv", ""),
+            "it has the heads of 2 tasks, and a class of Transformers' has one",
+            vec![
+                "grade.classifier.bias",
+                "grade.classifier.weight",
+                "judge.classifier.bias",
+                "judge.classifier.weight",
+            ],
+        ),
+    ];
+    let base = &BASES[0];
+    let each = cases.iter().flat_map(|case| [(case, FULL), (case, LORA)]);
+    let (mut left, mut kept) = (Vec::new(), Vec::new());
+    for ((tasks, why, heads), strategy) in each {
         let workdir = Workdir::new();
-        let mut folder = Folder::tiny("bert");
-        stale(&mut folder);
-        folder.write(&workdir, "model");
-        workdir.write("run.toml", prepare(&workdir, &own, "stale", strategy));
-        let said = workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded().stdout;
-        assert!(on_one_line(&said).contains(why), "{said}");
+        let of = format!("{} by {strategy}", heads[0]);
+        let said = on_one_line(&train(&workdir, &of, base, tasks, strategy));
+        assert!(said.contains(why), "{said}");
+        let (format, saved) = if strategy == FULL { ("encoder", "run/model") } else { ("fthost", "run/adapter") };
         let result = result_json(&workdir.path().join("run"));
         assert_eq!((&result["saved"]["format"], &result["saved"]["own_heads"]), (&json!(format), &json!(why)));
-        let said = workdir.fthost(["merge", "run", "merged"]).succeeded().stdout;
-        assert!(on_one_line(&said).contains(why), "{said}");
+        let said = on_one_line(&workdir.fthost(["merge", "run", "merged"]).succeeded().stdout);
+        assert!(said.contains(why), "{said}");
+
+        // The run folder has the heads.
+        let results = result["tasks"].as_object().unwrap();
+        let mut predictions = Map::new();
+        for (name, result) in results {
+            let data = if name == "grade" { "values.tsv" } else { "classes.tsv" };
+            let found = workdir.fthost(["eval", "run", data, "--task", name, "--json"]).succeeded().stdout;
+            let found: Value = serde_json::from_str(&found).unwrap();
+            assert_eq!(found["tasks"][name]["metrics"], result["metrics"], "{of}");
+            let printed = workdir.fthost(["predict", "run", data, "--task", name, "--format", "jsonl"]).succeeded();
+            let rows: Vec<Value> = printed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            predictions.insert(name.clone(), rows.into());
+        }
+        if strategy == LORA {
+            let error = on_one_line(&workdir.fthost(["eval", saved, "classes.tsv"]).failed(2));
+            assert!(error.contains("adapter_config.json names no peft_type"), "{error}");
+        }
         for folder in if strategy == FULL { vec!["merged", saved] } else { vec!["merged"] } {
-            let config: Value =
-                serde_json::from_slice(&fs::read(workdir.path().join(folder).join("config.json")).unwrap()).unwrap();
+            let config = config(&workdir, folder);
             assert_eq!(config["architectures"], json!(["BertModel"]));
             let keys = ["id2label", "label2id", "num_labels", "problem_type"];
             assert!(keys.iter().all(|key| config.get(key).is_none()), "{config}");
-            let error = on_one_line(&workdir.fthost(["eval", folder, "rows.tsv"]).failed(2));
+            let error = on_one_line(&workdir.fthost(["eval", folder, "classes.tsv"]).failed(2));
             assert!(error.contains("no head that opens here: its config.json names BertModel"), "{error}");
+            left.push(json!({
+                "of": format!("{of}: {folder}"), "folder": workdir.path().join(folder), "heads": heads,
+                "data": workdir.path().join("classes.tsv"), "predictions": predictions,
+            }));
         }
-        if strategy == LORA {
-            let config = fs::read_to_string(workdir.path().join("run/adapter/adapter_config.json")).unwrap();
-            assert!(!config.contains("peft_type"), "{config}");
-        }
+        kept.push(workdir);
     }
+    opened_elsewhere(left);
 }

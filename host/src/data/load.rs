@@ -245,22 +245,6 @@ fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, lim
     writer.finish()
 }
 
-/// The first examples of a file, for a look at what a model makes of them.
-///
-/// # Errors
-///
-/// As [`load`], but for what is wrong with later rows.
-pub fn first_examples(source: &Source<'_>, tokenizer: Option<&Tokenizer>, number: usize) -> Result<Dataset> {
-    let (Modality::Text { vocabulary, .. }, Some(tokenizer)) = (source.modality, tokenizer) else {
-        return load(source, tokenizer);
-    };
-    refuse_images(source.path)?;
-    let rows = Rows::open(source.path, source.columns, source.header, Labels::Read)?;
-    let mut writer = Writer::new(vocabulary, Limits::from_environment());
-    writer.push_rows(source.path, rows.take(number).collect::<Result<_>>()?, tokenizer)?;
-    Ok(writer.finish()?.into_dataset(source.path, None))
-}
-
 impl Source<'_> {
     /// Whether the training data have a label.
     fn knows(&self, label: &str) -> bool {

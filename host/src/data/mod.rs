@@ -33,7 +33,7 @@ pub use dataset::Dataset;
 pub use episodes::Episodes;
 pub use fingerprint::fingerprint;
 pub use images::Part;
-pub use load::{Source, first_examples, load, unlabelled};
+pub use load::{Source, load, unlabelled};
 pub use permutation::Permutation;
 pub use row::Columns;
 pub use sampler::{Sampler, Shuffled, split_micro_batches};

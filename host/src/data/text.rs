@@ -24,6 +24,9 @@ const BYTES_PER_TOKEN: usize = 16;
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
+    /// What tokenizer_config.json allows.
+    longest: usize,
+    /// Tokens of the longest text, special ones included.
     max_tokens: usize,
     /// The side where texts are cut.
     side: TruncationDirection,
@@ -78,13 +81,25 @@ impl Tokenizer {
         let settings = Settings::read(folder)?;
         settings.apply(&mut inner)?;
         let (side, token_types) = (settings.side(&inner)?, settings.token_types()?);
-        let special = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
         let longest = settings.longest()?.unwrap_or(usize::MAX);
+        let mut tokenizer = Self { inner, path: path.to_owned(), longest, max_tokens, side, token_types };
+        let special = tokenizer.special();
         if longest <= special {
             let message =
                 format!("model_max_length is {longest}, and the tokenizer alone adds up to {special} special tokens");
             return Err(data_error(settings.file(), None, message).with_help("raise it, or take it out"));
         }
+        tokenizer.inner.with_padding(None);
+        tokenizer.cut_to(max_tokens)?;
+        Ok(tokenizer)
+    }
+
+    /// From now on texts become at most `max_tokens` tokens, special ones included. Reading a vocabulary anew for that takes long.
+    ///
+    /// # Errors
+    /// Where that leaves no room for a text.
+    pub fn cut_to(&mut self, max_tokens: usize) -> Result<()> {
+        let special = self.special();
         if max_tokens <= special {
             return Err(Error::Usage {
                 message: format!(
@@ -93,16 +108,21 @@ impl Tokenizer {
                 help: Some("raise max_tokens".into()),
             });
         }
-        let max_tokens = max_tokens.min(longest);
-        inner
-            .with_padding(None)
-            .with_truncation(Some(TruncationParams {
-                max_length: max_tokens.saturating_add(MARGIN),
-                direction: side,
-                ..TruncationParams::default()
-            }))
-            .map_err(|error| wrong(error.to_string(), "raise max_tokens".into()))?;
-        Ok(Self { inner, path: path.to_owned(), max_tokens, side, token_types })
+        self.max_tokens = max_tokens.min(self.longest);
+        let truncation = TruncationParams {
+            max_length: self.max_tokens.saturating_add(MARGIN),
+            direction: self.side,
+            ..TruncationParams::default()
+        };
+        self.inner
+            .with_truncation(Some(truncation))
+            .map_err(|error| data_error(&self.path, None, error.to_string()).with_help("raise max_tokens"))?;
+        Ok(())
+    }
+
+    /// Tokens that are added to a pair of texts.
+    fn special(&self) -> usize {
+        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true))
     }
 
     /// The file it was read from.
@@ -414,5 +434,24 @@ pub(super) mod tests {
         check(8, &["is no tokenizer that can be read", "save_pretrained"]);
         write_tokenizer(folder.path(), true);
         check(3, &["max_tokens is 3", "up to 3 special tokens", "raise max_tokens"]);
+    }
+
+    #[test]
+    fn a_tokenizer_takes_another_longest_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_tokenizer(folder.path(), true);
+        let mut tokenizer = Tokenizer::load(&path, 5).unwrap();
+        let text = "a b c d ".repeat(100);
+        for max_tokens in [5, 300, 4] {
+            tokenizer.cut_to(max_tokens).unwrap();
+            let read_so = Tokenizer::load(&path, max_tokens).unwrap();
+            assert_eq!(tokenizer.encode(&[(&text, None)]).unwrap(), read_so.encode(&[(&text, None)]).unwrap());
+        }
+        assert!(tokenizer.cut_to(3).is_err());
+        // Never longer than tokenizer_config.json allows.
+        std::fs::write(folder.path().join(settings::FILE), "{\"model_max_length\": 6}").unwrap();
+        let mut tokenizer = Tokenizer::load(&path, 5).unwrap();
+        tokenizer.cut_to(8).unwrap();
+        assert_eq!(tokenizer.max_tokens(), 6);
     }
 }

@@ -1,6 +1,6 @@
 //! The tape: what a forward pass leaves for its backward pass.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use candle_core::{Result, Tensor};
@@ -48,7 +48,7 @@ pub struct Tape {
     nodes: RefCell<Vec<Node>>,
     parameters: RefCell<HashMap<u64, NodeId>>,
     layout: RefCell<Option<Layout>>,
-    dropouts: Cell<u64>,
+    dropouts: RefCell<Vec<f64>>,
 }
 
 impl std::fmt::Debug for Tape {
@@ -65,7 +65,7 @@ impl Tape {
             nodes: RefCell::default(),
             parameters: RefCell::default(),
             layout: RefCell::default(),
-            dropouts: Cell::new(0),
+            dropouts: RefCell::default(),
         }
     }
 
@@ -94,11 +94,16 @@ impl Tape {
         self.layout.replace(Some(layout));
     }
 
-    /// A number for the next dropout op of this pass: 0, 1, 2, ...
-    pub(crate) fn next_dropout(&self) -> u64 {
-        let n = self.dropouts.get();
-        self.dropouts.set(n + 1);
-        n
+    /// A number for the next dropout op of this pass: 0, 1, 2, ... `p` is its probability.
+    pub(crate) fn next_dropout(&self, p: f64) -> u64 {
+        let mut dropouts = self.dropouts.borrow_mut();
+        dropouts.push(p);
+        dropouts.len() as u64 - 1
+    }
+
+    /// The probabilities of this pass's dropout ops, in order; none where the options have no dropout.
+    pub fn dropouts(&self) -> Vec<f64> {
+        self.dropouts.borrow().clone()
     }
 
     /// The value of a parameter: a leaf where it trains, a constant where it is frozen.

@@ -26,6 +26,8 @@ pub(crate) struct Architecture {
     /// Path of the head's last layer, and path and activation of the one before it.
     pub(crate) head: &'static str,
     pub(crate) head_hidden: Option<(&'static str, &'static str)>,
+    /// Key of the dropout before the head's last layer, where Transformers' class has one.
+    pub(crate) head_dropout: Option<&'static str>,
 }
 
 /// Names within a block.
@@ -74,6 +76,7 @@ const BERT: Architecture = Architecture {
     positions_after_padding: false,
     head: "classifier",
     head_hidden: None,
+    head_dropout: Some("classifier_dropout"),
 };
 
 // RoBERTa's classification class has no pooler: its head has a dense layer of its own.
@@ -112,6 +115,7 @@ const DISTILBERT: Architecture = Architecture {
     pooler: None,
     attention_output_dropout: false,
     head_hidden: Some(("pre_classifier", "relu")),
+    head_dropout: Some("seq_classif_dropout"),
     ..BERT
 };
 
@@ -132,6 +136,7 @@ const VIT: Architecture = Architecture {
     final_norm: Some("layernorm"),
     // ViTForImageClassification is built without the pooler that ViT folders may hold.
     pooler: None,
+    head_dropout: None,
     ..BERT
 };
 

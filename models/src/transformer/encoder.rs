@@ -144,11 +144,7 @@ impl Model for Encoder {
         if pooling.by == PoolBy::Pooler && self.pooler.is_none() {
             candle_core::bail!("the weights of this {} hold no pooler; pool by cls, mean, max or last", self.info.model_type);
         }
-        // Without its pooler a class of Transformers' that has one takes the first row through a new one.
-        if pooling != self.info.plain().pooling {
-            self.info.classification = None;
-            self.info.streams[0].pooling = pooling;
-        }
+        self.info.streams[0].pooling = pooling;
         Ok(())
     }
 
@@ -283,6 +279,8 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
         Modality::Text { .. } => (Some(WORD_EMBEDDINGS.into()), vec![Read::Pooled, Read::Sequence]),
         Modality::Images { .. } => (None, vec![Read::Pooled, Read::Sequence, Read::Spatial]),
     };
+    // Where the weights lack the architecture's pooler, its class takes the first row through a new one, which is the head's.
+    let pooling = Pooling { by: if pools { PoolBy::Pooler } else { PoolBy::First }, normalize: false };
     let of_stream = |name: String| BlockGroup { name, stream: Some(0) };
     let mut groups = vec![of_stream("embeddings".into())];
     groups.extend((0..config.layers).map(|layer| of_stream(format!("layer.{layer}"))));
@@ -298,7 +296,7 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
             heads: Some(config.heads),
             word_embeddings,
             reads,
-            pooling: Pooling { by: if pools { PoolBy::Pooler } else { PoolBy::First }, normalize: false },
+            pooling,
         }],
         groups,
         base_class: architecture.classification_class.split_once("For").map(|(family, _)| format!("{family}Model")),
@@ -306,6 +304,8 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
             class: architecture.classification_class.into(),
             output: architecture.head.into(),
             hidden: new_pooler.or(architecture.head_hidden.map(|(path, activation)| (path.into(), activation.into()))),
+            dropout_key: architecture.head_dropout.map(str::to_owned),
+            pooling,
         }),
         head_dropout: config.head_dropout,
         batch_statistics: false,

@@ -226,7 +226,7 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
         };
         let hook = bridge.into_hook(kind)?;
         session::with_model_mut(|model, declares| match declares {
-            Declares::Strategy(_) => model.model.set_hook(site, hook).map_err(|error| plain(&error)),
+            Declares::Strategy(_) => model.set_hook(site, hook).map_err(|error| plain(&error)),
             _ => Err("hooks are set in the `attach` of strategies only".to_owned()),
         })
     })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::{DType, Tensor};
-use fthost_models::{Answer, ModelInfo, SavedHead};
+use fthost_models::{Answer, Modality, ModelInfo, SavedHead};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
@@ -102,12 +102,18 @@ impl Saved<'_> {
         let fields = self.adapter_config.as_ref().filter(|_| heads.own.is_none());
         write_safetensors(&folder.join("adapter_model.safetensors"), &self.adapter(&heads, fields.is_some()))?;
 
-        let per_token = matches!(heads.answer, Answer::TokenClass(_));
+        let info = self.model.model.info();
+        // PEFT's class for a kind of task hands on what texts are made of, and no images.
+        let task_type = match (info.plain().modality, heads.answer) {
+            (Modality::Images { .. }, _) => None,
+            (_, Answer::TokenClass(_)) => Some("TOKEN_CLS"),
+            _ => Some("SEQ_CLS"),
+        };
         let mut config = json!({
             "base_model_name_or_path": self.base,
-            "task_type": if per_token { "TOKEN_CLS" } else { "SEQ_CLS" },
+            "task_type": task_type,
             "inference_mode": true,
-            "modules_to_save": head_modules(self.model.model.info(), &heads),
+            "modules_to_save": head_modules(info, &heads),
         });
         let format = match fields {
             Some(fields) => {
@@ -146,8 +152,8 @@ impl Saved<'_> {
 
 /// Writes a whole model with its heads: a Hugging Face folder.
 pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], folder: &Path) -> Result<Exported> {
-    let SavedHeads { tensors, answer, own } = SavedHeads::of(model, tasks)?;
-    model.model.save_folder(folder, &SavedHead { tensors: &tensors, answer })?;
+    let SavedHeads { tensors, answer, dropout, own } = SavedHeads::of(model, tasks)?;
+    model.model.save_folder(folder, &SavedHead { tensors: &tensors, answer, dropout })?;
     write_labels(tasks, folder)?;
     let format = if own.is_none() { Format::Huggingface } else { Format::Encoder };
     Ok(Exported { format, path: folder.to_owned(), own_heads: own })

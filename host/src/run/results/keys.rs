@@ -37,7 +37,7 @@ impl<'a> Keys<'a> {
         let name = p.parameter.name();
         match name.rsplit_once('.') {
             Some((layer, tensor)) if p.owner == Owner::Base && self.layers.contains(&layer) => {
-                format!("{}{layer}.base_layer.{tensor}", self.info.saved_prefix(p.stream))
+                format!("{}{layer}.base_layer.{tensor}", self.info.prefix(p.stream))
             }
             _ => self.plain_path(p),
         }
@@ -49,7 +49,7 @@ impl<'a> Keys<'a> {
         match p.owner {
             Owner::Head(_) => head_path(self.info, name),
             Owner::Strategy(_) if !p.in_model => name.to_owned(),
-            Owner::Strategy(_) | Owner::Base => format!("{}{name}", self.info.saved_prefix(p.stream)),
+            Owner::Strategy(_) | Owner::Base => format!("{}{name}", self.info.prefix(p.stream)),
         }
     }
 }
@@ -67,7 +67,7 @@ pub fn reopened(info: &ModelInfo, name: &str) -> String {
 /// `classifier`, whatever the architecture calls them. Where its own head has two, one with a single layer stands in its token
 /// classification, under that name.
 pub fn head_path(info: &ModelInfo, name: &str) -> String {
-    let (module, tensor) = name.rsplit_once('.').unwrap_or(("", name));
+    let Some((module, tensor)) = name.rsplit_once('.') else { return name.to_owned() };
     let (task, module) = match module.rsplit_once('.') {
         Some((task, module)) => (format!("{task}."), module),
         None => (String::new(), module),

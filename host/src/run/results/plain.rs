@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fthost_autograd::random::Stream;
-use fthost_autograd::{Activation, DType, Device, Layout, Tape, Tensor, Value};
+use fthost_autograd::{Activation, DType, Device, Dropout, Layout, Tape, TapeOptions, Tensor, Value};
 use fthost_models::{Answer, Modality, activation};
 use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, TargetKind};
 
@@ -35,6 +35,8 @@ pub struct SavedHeads<'a> {
     pub tensors: Vec<(String, Tensor)>,
     /// What a class of Transformers answers with them.
     pub answer: Answer<'a>,
+    /// The dropout before its last layer there.
+    pub dropout: Option<f64>,
     /// Why there is no such class, where there is none.
     pub own: Option<String>,
 }
@@ -42,12 +44,12 @@ pub struct SavedHeads<'a> {
 impl<'a> SavedHeads<'a> {
     /// Those of a run's tasks, in their order.
     pub fn of(model: &AdaptedModel, tasks: &[Trained<'a>]) -> Result<Self> {
-        let mut heads = Self { tensors: Vec::new(), answer: Answer::None, own: None };
+        let mut heads = Self { tensors: Vec::new(), answer: Answer::None, dropout: None, own: None };
         for (i, task) in tasks.iter().enumerate() {
             let own = own(model, i, if tasks.len() > 1 { task.name } else { "" });
             let saved = match plain(model, task, &own)? {
                 Ok((plain, answer)) => {
-                    heads.answer = answer;
+                    (heads.answer, heads.dropout) = (answer, Some(last_dropout(model, task)?));
                     plain
                 }
                 Err(why) => {
@@ -63,7 +65,7 @@ impl<'a> SavedHeads<'a> {
                 Some(format!("it has the heads of {} tasks, and a class of Transformers' has one", tasks.len()));
         }
         if heads.own.is_some() {
-            heads.answer = Answer::None;
+            (heads.answer, heads.dropout) = (Answer::None, None);
         }
         Ok(heads)
     }
@@ -168,6 +170,16 @@ fn after_last_layer(task: &Trained<'_>, device: &Device) -> Result<(f64, f64)> {
         [at_zero, far, ..] => ((far - at_zero) / f64::from(FAR), *at_zero),
         _ => (1.0, 0.0),
     })
+}
+
+/// The dropout before a head's last layer as it trains, whatever its options call it; 0 where it has none.
+fn last_dropout(model: &AdaptedModel, task: &Trained<'_>) -> Result<f64> {
+    let dropout = Dropout { seed: 0, step: 0, examples: (0..ROWS as u64).collect() };
+    let tape = Tape::new(TapeOptions { dropout: Some(dropout), ..TapeOptions::default() });
+    let (layout, width) = (Layout::single_rows(ROWS), model.model.info().plain().width);
+    tape.set_layout(layout.clone());
+    task.head.forward(&tape, &Value::constant(some_features(width, &model.device)?), &layout)?;
+    Ok(tape.dropouts().last().copied().unwrap_or(0.0))
 }
 
 /// Rows of features that heads are tried on.

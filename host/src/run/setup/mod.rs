@@ -27,7 +27,7 @@ use crate::run::state::identity::{Identity, PluginUsed};
 use crate::run::state::snapshot;
 use crate::{Error, Result};
 use methods::{attach_strategies, open_methods};
-use model::{load_model, tokenizer_file};
+use model::{load_model, tokenizer, tokenizer_file};
 use phase::Phase;
 use plan::{Plan, Schedule};
 use start::{Checksums, Start};
@@ -56,24 +56,20 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     let (file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
     let precision: Precision = file.train.precision.into();
-    // Prompts shorten what fits: texts are read once strategies have attached. What the base model makes of the first is kept.
-    let first = |model: &AdaptedModel| task::first_examples(&file, &file.tasks[0], model, start::EXAMPLES);
     // Reading a tokenizer takes one core: the others pack meanwhile.
-    let (checksums, examples) = rayon::join(|| Checksums::prepare(&model, precision), || first(&model));
-    let (checksums, examples) = (checksums?, examples?);
-    let mut base = start::features(&model, &examples, precision)?;
+    let (checksums, tokenizer) =
+        rayon::join(|| Checksums::prepare(&model, precision), || tokenizer(&file, &file.tasks[0], &model));
+    let (checksums, mut tokenizer) = (checksums?, tokenizer?);
     let strategies = attach_strategies(&file, &mut library, &mut model)?;
     let mut claims = Vec::new();
     for (method, strategy) in file.strategies.iter().zip(&strategies) {
         claims.push((method.plugin.clone(), strategy.starts_at_base()?));
     }
-    let fitting = first(&model)?;
-    if fitting.total_tokens() < examples.total_tokens() {
-        base = start::features(&load_model(&file, model.device.clone())?, &fitting, precision)?;
-    }
-    let start = Start::compare(&base, &start::features(&model, &fitting, precision)?, &claims)?;
-
-    let data = file.tasks.iter().map(|task| TaskData::load(&file, task, &model)).collect::<Result<Vec<_>>>()?;
+    // Prompts shorten what fits: texts are read once strategies have attached.
+    let load = |task| TaskData::load(&file, task, &model, tokenizer.as_mut());
+    let data = file.tasks.iter().map(load).collect::<Result<Vec<_>>>()?;
+    let pretrained = |device| load_model(&file, device);
+    let start = Start::of(&mut model, &data[0].train, precision, &claims, pretrained)?;
     let mut tasks = Vec::new();
     for (i, data) in data.into_iter().enumerate() {
         tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);

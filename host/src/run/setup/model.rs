@@ -57,7 +57,7 @@ fn pooling(file: &RunFile) -> Result<Option<Pooling>> {
 
 /// How a model's examples are pooled, and who says so: `mean, normalised: modules.json of the model's folder`.
 pub(in crate::run) fn pooling_text(file: &RunFile, model: &AdaptedModel) -> String {
-    let says = match (file.model.pooling, model.model.info().classification.is_some()) {
+    let says = match (file.model.pooling, model.model.info().pools_as_its_class()) {
         (PoolingKey::Auto, false) => format!("as {MODULES} in the model's folder says"),
         (PoolingKey::Auto, true) => "as Transformers' class for classification does".into(),
         (_, _) => "as model.pooling says".into(),
@@ -73,21 +73,32 @@ pub(in crate::run) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Op
 
 /// The tokenizer with a task's longest text, which leaves room for the prompts of the strategies that have attached.
 pub(in crate::run) fn tokenizer(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<Tokenizer>> {
-    match (model.model.info().plain().modality, tokenizer_file(file, model)) {
-        (Modality::Text { max_tokens, .. }, Some(path)) => {
-            let room = model.model.longest_sequence()?.unwrap_or(max_tokens);
-            let tokenizer = Tokenizer::load(&path, task.max_tokens.min(room));
-            tokenizer.map(Some).map_err(|error| match error {
-                Error::Usage { .. } if room < task.max_tokens.min(max_tokens) => {
-                    let taken = max_tokens - room;
-                    let message = format!(
-                        "prompts and prefixes take {taken} of the model's {max_tokens} positions, which leaves no room for a text"
-                    );
-                    Error::usage(message).with_help("give these strategies fewer tokens")
-                }
-                error => file.at_task(task, "max_tokens", error),
-            })
+    let Some(path) = tokenizer_file(file, model) else { return Ok(None) };
+    at_longest(file, task, model, |longest| Tokenizer::load(&path, longest)).map(Some)
+}
+
+/// Has a tokenizer that is there cut texts as [`tokenizer`] says.
+pub(super) fn fit(tokenizer: &mut Tokenizer, file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<()> {
+    at_longest(file, task, model, |longest| tokenizer.cut_to(longest))
+}
+
+/// Calls `f` with the longest length of a task's texts.
+fn at_longest<T>(
+    file: &RunFile,
+    task: &TaskTable,
+    model: &AdaptedModel,
+    f: impl FnOnce(usize) -> Result<T>,
+) -> Result<T> {
+    let Modality::Text { max_tokens, .. } = model.model.info().plain().modality else { return f(task.max_tokens) };
+    let room = model.model.longest_sequence()?.unwrap_or(max_tokens);
+    f(task.max_tokens.min(room)).map_err(|error| match error {
+        Error::Usage { .. } if room < task.max_tokens.min(max_tokens) => {
+            let taken = max_tokens - room;
+            let message = format!(
+                "prompts and prefixes take {taken} of the model's {max_tokens} positions, which leaves no room for a text"
+            );
+            Error::usage(message).with_help("give these strategies fewer tokens")
         }
-        _ => Ok(None),
-    }
+        error => file.at_task(task, "max_tokens", error),
+    })
 }

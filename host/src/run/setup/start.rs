@@ -13,7 +13,7 @@ use crate::report::numbers::hexadecimal;
 use crate::{Error, Result};
 
 /// Training examples that the model before and after `attach` is compared on.
-pub const EXAMPLES: usize = 8;
+const EXAMPLES: usize = 8;
 
 /// The model with the strategies attached, before the first step, beside the base model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct Frozen {
 }
 
 /// Pooled features of the first training examples, `[examples, width]`, by products in `precision` and without dropout.
-pub fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> Result<Tensor> {
+fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> Result<Tensor> {
     let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();
     let tape = Tape::new(TapeOptions { precision, parallel_ops: true, ..TapeOptions::default() });
     let features = model.model.forward(&tape, &data.input(&rows)?, Read::Pooled)?;
@@ -48,12 +48,33 @@ pub fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> R
 }
 
 impl Start {
-    /// Compares features before and after `attach`. `claims`: each strategy's name and whether it says that it starts at the base
-    /// model.
+    /// Compares features of the first training examples with those of the base model. `claims`: each strategy's name and whether it
+    /// says that it starts at the base model. `pretrained` reads the base model anew.
+    ///
+    /// Where no base parameter has changed and every hook gives what it got, to the bit, what reaches each layer is what reaches the
+    /// base model's, and one pass shows it. Otherwise there is a second.
     ///
     /// # Errors
     /// Where all say so and the features differ.
-    pub fn compare(base: &Tensor, attached: &Tensor, claims: &[(String, bool)]) -> Result<Self> {
+    pub fn of(
+        model: &mut AdaptedModel,
+        data: &Dataset,
+        precision: Precision,
+        claims: &[(String, bool)],
+        pretrained: impl FnOnce(Device) -> Result<AdaptedModel>,
+    ) -> Result<Self> {
+        let intact = base(model).all(|p| p.parameter.version() == 0);
+        let (attached, unchanged) = model.watching_hooks(|model| features(model, data, precision));
+        let attached = attached?;
+        let base = match (intact, unchanged) {
+            (true, true) => attached.clone(),
+            (true, false) => model.without_hooks(|model| features(model, data, precision))?,
+            (false, _) => features(&pretrained(model.device.clone())?, data, precision)?,
+        };
+        Self::compare(&base, &attached, claims)
+    }
+
+    fn compare(base: &Tensor, attached: &Tensor, claims: &[(String, bool)]) -> Result<Self> {
         let bits = |tensor: &Tensor| -> Result<Vec<u32>> {
             Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
         };
@@ -171,3 +192,131 @@ fn changed(name: &str) -> Error {
 
 /// Floats that are digested at once.
 const PIECE: usize = 1 << 14;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use fthost_autograd::{Layout, Value};
+    use fthost_models::{BlockHook, EmbeddingHook, Hook, LinearHook, Prompt};
+
+    use super::*;
+    use crate::data::{self, Columns, Part};
+    use crate::run::setup::demo;
+
+    type Made = fthost_autograd::Result<Value>;
+
+    const QUERY: &str = "encoder.layer.1.attention.attention.query";
+    const OUTPUT: &str = "encoder.layer.0.output";
+
+    /// Multiplies, and counts its calls.
+    struct Times {
+        factor: f64,
+        calls: Arc<AtomicUsize>,
+    }
+
+    impl Times {
+        fn of(&self, x: &Value) -> Made {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            Ok(Value::constant(x.tensor().affine(self.factor, 0.0)?))
+        }
+    }
+
+    impl LinearHook for Times {
+        fn input(&self, _: &Tape, _: &Value) -> fthost_autograd::Result<Option<Value>> {
+            Ok(None)
+        }
+        fn forward(&self, _: &Tape, _: &Value, y: Value, _: &Value) -> Made {
+            self.of(&y)
+        }
+        fn merge(&self, _: &Tape, _: &Value) -> fthost_autograd::Result<Option<Value>> {
+            Ok(None)
+        }
+    }
+
+    impl BlockHook for Times {
+        fn forward(&self, _: &Tape, x: Value, _: &Value) -> Made {
+            self.of(&x)
+        }
+    }
+
+    /// Puts the first row before each sequence.
+    struct Prompted;
+
+    impl EmbeddingHook for Prompted {
+        fn forward(&self, _: &Tape, x: Value, _: &Layout) -> fthost_autograd::Result<(Value, Option<Prompt>)> {
+            let rows = Value::constant(x.tensor().narrow(0, 0, 1)?);
+            Ok((x, Some(Prompt { rows, pool_first_token: true })))
+        }
+    }
+
+    fn model() -> AdaptedModel {
+        let base = fthost_models::from_parts(demo::CONFIG, demo::WEIGHTS, &Device::Cpu).unwrap();
+        AdaptedModel::new(base, Device::Cpu, 0)
+    }
+
+    fn start(model: &mut AdaptedModel, claimed: bool, pretrained: impl FnOnce() -> AdaptedModel) -> Result<Start> {
+        let (path, columns) = (Path::new("demo"), &Columns::default());
+        let (part, modality, device) = (Part::Train, model.model.info().plain().modality, &Device::Cpu);
+        let source = data::Source { path, part, columns, header: None, labels: None, modality, device };
+        let data = data::load(&source, None).unwrap();
+        Start::of(model, &data, Precision::F32, &[("method".into(), claimed)], |_| Ok(pretrained()))
+    }
+
+    /// The start of a model with hooks that multiply by these, all at one site, and how often each was called.
+    fn multiplied(site: &str, factors: &[f64], claimed: bool) -> (Result<Start>, usize) {
+        let (mut model, calls) = (model(), Arc::new(AtomicUsize::new(0)));
+        for &factor in factors {
+            let hook = Arc::new(Times { factor, calls: calls.clone() });
+            let hook = if site == OUTPUT { Hook::Block(hook) } else { Hook::Linear(hook) };
+            model.set_hook(site, hook).unwrap();
+        }
+        let start = start(&mut model, claimed, || panic!("the weights are those of the base model"));
+        (start, calls.load(Ordering::Relaxed) / factors.len().max(1))
+    }
+
+    #[test]
+    fn hooks_that_give_what_they_got_start_at_the_base_model() {
+        for site in [QUERY, OUTPUT] {
+            for factors in [&[][..], &[1.0], &[1.0, 1.0]] {
+                let (start, calls) = multiplied(site, factors, true);
+                let expected = Start { claimed: true, equals_base: true, examples: EXAMPLES, max_difference: 0.0 };
+                assert_eq!((start.unwrap(), calls), (expected, factors.len().min(1)));
+            }
+            // What one hook does another undoes: to see that takes the base model's features.
+            let (start, calls) = multiplied(site, &[2.0, 0.5], true);
+            assert!(start.unwrap().equals_base && calls == 1);
+        }
+    }
+
+    #[test]
+    fn a_strategy_that_says_so_and_does_not_is_refused() {
+        for site in [QUERY, OUTPUT] {
+            let (start, _) = multiplied(site, &[1.0, 1.5], false);
+            let start = start.unwrap();
+            assert!(!start.claimed && !start.equals_base && start.max_difference > 0.0, "{start:?}");
+            let error = multiplied(site, &[1.5], true).0.unwrap_err().to_string();
+            assert!(error.contains("method should start at the base model"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_or_set_is_no_start_at_the_base_model() {
+        let mut prompted = model();
+        prompted.set_hook("embeddings", Hook::Embeddings(Arc::new(Prompted))).unwrap();
+        let found = start(&mut prompted, false, || panic!("no weight has changed")).unwrap();
+        assert!(!found.equals_base && found.max_difference > 0.0);
+        assert!(start(&mut prompted, true, || panic!("no weight has changed")).is_err());
+
+        let mut moved = model();
+        let parameter =
+            &moved.parameters.iter().find(|p| p.parameter.name() == format!("{QUERY}.weight")).unwrap().parameter;
+        parameter.set(&parameter.tensor().affine(2.0, 0.0).unwrap()).unwrap();
+        let found = start(&mut moved, false, model).unwrap();
+        assert!(!found.equals_base && found.max_difference > 0.0);
+        assert!(start(&mut moved, true, model).is_err());
+    }
+}

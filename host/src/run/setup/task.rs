@@ -7,7 +7,7 @@ use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled};
+use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, Tokenizer};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
@@ -44,11 +44,22 @@ pub(in crate::run) struct TaskData {
 }
 
 impl TaskData {
-    /// Reads them, cut to what fits beside the prompts of the strategies that have attached.
-    pub(in crate::run) fn load(file: &RunFile, table: &TaskTable, model: &AdaptedModel) -> Result<Self> {
-        let tokenizer = base::tokenizer(file, table, model)?;
+    /// Reads them by the model's tokenizer, cut to what fits beside the prompts of the strategies that have attached.
+    pub(in crate::run) fn load(
+        file: &RunFile,
+        table: &TaskTable,
+        model: &AdaptedModel,
+        tokenizer: Option<&mut Tokenizer>,
+    ) -> Result<Self> {
+        let tokenizer = match tokenizer {
+            Some(tokenizer) => {
+                base::fit(tokenizer, file, table, model)?;
+                Some(&*tokenizer)
+            }
+            None => None,
+        };
         let load = |path: &Path, part: Part, labels: Option<&[String]>| {
-            data::load(&source(table, model, path, part, labels), tokenizer.as_ref())
+            data::load(&source(table, model, path, part, labels), tokenizer)
         };
         let train = load(&table.train, Part::Train, None)?;
         let held_out = |path: &Path| load(path, Part::Test, Some(train.labels()));
@@ -59,17 +70,6 @@ impl TaskData {
         let test = table.test.as_deref().map(held_out).transpose()?;
         Ok(Self { train, validation, test })
     }
-}
-
-/// The first training examples of a task, cut as [`TaskData::load`] cuts them.
-pub(super) fn first_examples(
-    file: &RunFile,
-    table: &TaskTable,
-    model: &AdaptedModel,
-    number: usize,
-) -> Result<Dataset> {
-    let tokenizer = base::tokenizer(file, table, model)?;
-    data::first_examples(&source(table, model, &table.train, Part::Train, None), tokenizer.as_ref(), number)
 }
 
 fn source<'a>(

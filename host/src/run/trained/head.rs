@@ -4,11 +4,10 @@ use std::path::Path;
 
 use fthost_models::ModelInfo;
 use fthost_plugin_api::{MethodKind, problem_type};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::base_of;
 use super::model::{TrainedModel, TrainedTask};
-use super::peft::read;
 use crate::adapted::AdaptedModel;
 use crate::plugin::{Library, StrategyInstance};
 use crate::run::file::RunFile;
@@ -75,6 +74,13 @@ pub(super) fn find(folder: &Path, config: &Value, outputs: usize, per_token: boo
     Ok(Found { labels, numbered, problem })
 }
 
+/// A JSON file.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let wrong = |what: &dyn std::fmt::Display| Error::usage(format!("cannot read {}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    serde_json::from_str(&text).map_err(|error| wrong(&error))
+}
+
 impl Found {
     /// Chooses the plugin, where the command line has not, and checks options and fills in defaults as for any run file. Without its
     /// schedule, which has no part in what the model computes.
@@ -111,7 +117,6 @@ impl Found {
         let tokenizer = base::tokenizer(file, task, &model)?;
         let (name, columns, header) = (task.name.clone(), task.columns.clone(), task.header);
         let task = TrainedTask { name, columns, header, head, spec, labels, numbered, tokenizer, train: None };
-        let (precision, base) = (file.train.precision.into(), base_of(file));
-        Ok(TrainedModel { model, _strategies: strategies, tasks: vec![task], precision, base })
+        Ok(TrainedModel::new(file, model, strategies, vec![task]))
     }
 }

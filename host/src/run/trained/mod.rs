@@ -9,10 +9,10 @@ pub mod predict;
 mod run_folder;
 mod whole;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::Result;
-use crate::run::file::{Override, RunFile};
+use crate::run::file::Override;
 use crate::run::machine::DeviceChoice;
 use crate::run::state::folder::RunFolder;
 pub use few_shot::FewShot;
@@ -31,9 +31,4 @@ pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: D
     } else {
         run_folder::open(folder, plugins, overrides, device)
     }
-}
-
-/// The folder of the model that a run file names; none for the embedded one.
-fn base_of(file: &RunFile) -> Option<PathBuf> {
-    (!file.model.is_demo()).then(|| file.model.path.clone())
 }

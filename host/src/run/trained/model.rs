@@ -12,6 +12,7 @@ use crate::adapted::AdaptedModel;
 use crate::data::{self, Columns, Dataset, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
+use crate::run::file::RunFile;
 use crate::run::pass::Pass;
 use crate::run::results::evaluate::{Evaluation, evaluate, predict, predict_words};
 use crate::run::results::result::TaskResult;
@@ -21,7 +22,7 @@ use crate::{Error, Result};
 pub struct TrainedModel {
     pub(super) model: AdaptedModel,
     /// Kept because their hooks stand in the model.
-    pub(super) _strategies: Vec<StrategyInstance>,
+    _strategies: Vec<StrategyInstance>,
     pub(super) tasks: Vec<TrainedTask>,
     pub(super) precision: Precision,
     /// The folder that the model was loaded from; none for the embedded one.
@@ -44,6 +45,16 @@ pub(super) struct TrainedTask {
 }
 
 impl TrainedModel {
+    pub(super) fn new(
+        file: &RunFile,
+        model: AdaptedModel,
+        strategies: Vec<StrategyInstance>,
+        tasks: Vec<TrainedTask>,
+    ) -> Self {
+        let base = (!file.model.is_demo()).then(|| file.model.path.clone());
+        Self { model, _strategies: strategies, tasks, precision: file.train.precision.into(), base }
+    }
+
     /// Says whether the first row of a TSV or CSV file is a header, in place of the run file.
     pub fn set_header(&mut self, header: bool) {
         self.tasks.iter_mut().for_each(|task| task.header = Some(header));

@@ -13,10 +13,9 @@ use std::path::Path;
 use fthost_autograd::Device;
 use fthost_models::{Model, ModelInfo, Weights};
 use fthost_plugin_api::MethodKind;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::head;
+use super::head::{self, read};
 use super::model::TrainedModel;
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, RunFile, split_argument};
@@ -163,13 +162,6 @@ impl<'a> Adapter<'a> {
         };
         Ok(self.weights.tensor(name, &Device::Cpu)?.dims()[0])
     }
-}
-
-/// A JSON file.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let wrong = |what: &dyn std::fmt::Display| Error::usage(format!("cannot read {}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-    serde_json::from_str(&text).map_err(|error| wrong(&error))
 }
 
 /// Whether a path leads through a module whose own path ends with a name, as PEFT compares them.

@@ -84,8 +84,7 @@ pub(super) fn open(
     for task in &mut tasks {
         found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
     }
-    let (precision, base) = (file.train.precision.into(), super::base_of(&file));
-    Ok(TrainedModel { model, _strategies: strategies, tasks, precision, base })
+    Ok(TrainedModel::new(&file, model, strategies, tasks))
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, folder: &Path) -> Result<T> {

@@ -5,9 +5,8 @@ use std::path::Path;
 use fthost_models::Weights;
 use serde_json::{Value, json};
 
-use super::head;
+use super::head::{self, read};
 use super::model::TrainedModel;
-use super::peft::read;
 use crate::adapted::Owner;
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, RunFile, split_argument};

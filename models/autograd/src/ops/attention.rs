@@ -139,7 +139,7 @@ impl Tape {
             candle_core::bail!("a dropout probability must lie in [0, 1], got {p}");
         }
         let Some(dropout) = &self.options().dropout else { return Ok(None) };
-        let op = Stream::new(dropout.seed, "dropout").at(&[dropout.step, self.next_dropout()]);
+        let op = Stream::new(dropout.seed, "dropout").at(&[dropout.step, self.next_dropout(p)]);
         if p == 0.0 {
             return Ok(None);
         }

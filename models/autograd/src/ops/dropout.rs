@@ -54,7 +54,7 @@ impl Tape {
         if !(0.0..=1.0).contains(&p) {
             candle_core::bail!("a dropout probability must lie in [0, 1], got {p}");
         }
-        let Some(spans) = self.dropout_spans(x.dims())? else { return Ok(x.clone()) };
+        let Some(spans) = self.dropout_spans(x.dims(), p)? else { return Ok(x.clone()) };
         if p == 0.0 {
             return Ok(x.clone());
         }
@@ -65,9 +65,9 @@ impl Tape {
     }
 
     /// Takes the number of this op, also where p is zero, so that the others' numbers do not depend on it.
-    fn dropout_spans(&self, dims: &[usize]) -> Result<Option<Vec<Span>>> {
+    fn dropout_spans(&self, dims: &[usize], p: f64) -> Result<Option<Vec<Span>>> {
         let Some(dropout) = &self.options().dropout else { return Ok(None) };
-        let op = Stream::new(dropout.seed, "dropout").at(&[dropout.step, self.next_dropout()]);
+        let op = Stream::new(dropout.seed, "dropout").at(&[dropout.step, self.next_dropout(p)]);
         let count: usize = dims.iter().product();
         let rows = dims.first().copied().unwrap_or(1);
         let width = count.checked_div(rows).unwrap_or(0);

@@ -72,7 +72,7 @@ pub(super) fn resolve(config: &mut Map<String, Value>, saved: &[&str], info: &Mo
     let saved = saved.collect::<Result<Vec<_>>>()?;
 
     let linear = sites.iter().filter(|site| site.kind == SiteKind::Linear);
-    let paths = linear.map(|site| format!("{}{}", info.saved_prefix(site.stream), site.path));
+    let paths = linear.map(|site| format!("{}{}", info.prefix(site.stream), site.path));
     let chosen: Vec<String> = paths
         .filter(|path| !exclude.as_ref().is_some_and(|exclude| exclude.name(path)))
         .filter(|path| !saved.iter().any(|saved| saved.is_match(path)))

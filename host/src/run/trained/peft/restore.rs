@@ -118,7 +118,7 @@ impl Adapter<'_> {
             Some(module) => {
                 let linear = model.model.sites().iter().any(|site| {
                     site.kind == SiteKind::Linear
-                        && module.strip_prefix(info.saved_prefix(site.stream)) == Some(site.path.as_str())
+                        && module.strip_prefix(info.prefix(site.stream)) == Some(site.path.as_str())
                 });
                 match linear {
                     true => self.other_fields(),
