@@ -311,7 +311,9 @@ fn save(
     .write(folder.path())?;
     let info = trainer.learner.model.model.info().clone();
     let whole = saved.format.is_whole();
-    if whole && !file.model.is_demo() {
+    // A folder of sentence-transformers' holds its tokenizer, also one of an adapter.
+    let reads = whole || saved.path.join(MODULES).is_file();
+    if reads && !file.model.is_demo() {
         inputs::copy(&file.model.path, &saved.path, &info)?;
     }
     let only = tasks.len() == 1;

@@ -156,7 +156,7 @@ impl RunFile {
         acts::watched_by_something(&document, &tasks)?;
         acts::mixed_by_something(&document, &tasks, &train)?;
         Ok(Self {
-            model: ModelTable { path, init: model.init, pooling: model.pooling },
+            model: ModelTable { path, init: model.init, pooling: model.pooling, normalize: model.normalize },
             tasks,
             strategies: strategies.map(|(i, keys)| method(keys, format!("strategy[{i}]"))).collect(),
             regularizers: regularizers.map(|(i, keys)| regularizer_table(folder, i, keys)).collect::<Result<_>>()?,

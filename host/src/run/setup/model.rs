@@ -27,11 +27,9 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
     } else {
         fthost_models::open(&file.model.path, &device)?
     };
-    if let Some(pooling) = pooling(file)? {
-        base.set_pooling(pooling).map_err(|error| {
-            file.error_at("model.pooling", crate::error::plain(&error), "asked for here", None)
-        })?;
-    }
+    let pooling = pooling(file, base.info().plain().pooling)?;
+    base.set_pooling(pooling)
+        .map_err(|error| file.error_at("model.pooling", crate::error::plain(&error), "asked for here", None))?;
     let mut model = AdaptedModel::new(base, device, file.train.seed);
     model.tasks = file.tasks.len();
     if let Some(path) = tokenizer_file(file, &model) {
@@ -41,25 +39,28 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
     Ok(model)
 }
 
-/// How the run file has examples pooled; `None` for the architecture's own way.
-fn pooling(file: &RunFile) -> Result<Option<Pooling>> {
+/// How the run file has examples pooled; `own` is the architecture's way.
+fn pooling(file: &RunFile, own: Pooling) -> Result<Pooling> {
     let by = match file.model.pooling {
-        PoolingKey::Auto if file.model.is_demo() => return Ok(None),
-        PoolingKey::Auto => return Ok(Pooling::of_folder(&file.model.path)?),
+        PoolingKey::Auto => {
+            let of_folder = if file.model.is_demo() { None } else { Pooling::of_folder(&file.model.path)? };
+            let Pooling { by, normalize } = of_folder.unwrap_or(own);
+            return Ok(Pooling { by, normalize: file.model.normalize.unwrap_or(normalize) });
+        }
         PoolingKey::Cls => PoolBy::First,
         PoolingKey::Pooler => PoolBy::Pooler,
         PoolingKey::Mean => PoolBy::Mean,
         PoolingKey::Max => PoolBy::Max,
         PoolingKey::Last => PoolBy::Last,
     };
-    Ok(Some(Pooling { by, normalize: false }))
+    Ok(Pooling { by, normalize: file.model.normalize.unwrap_or(false) })
 }
 
-/// How a model's examples are pooled, and who says so: `mean, normalised: modules.json of the model's folder`.
+/// How a model's examples are pooled, and who says so: `mean, normalised, as modules.json in the model's folder says`.
 pub(in crate::run) fn pooling_text(file: &RunFile, model: &AdaptedModel) -> String {
     let says = match (file.model.pooling, model.model.info().pools_as_its_class()) {
-        (PoolingKey::Auto, false) => format!("as {MODULES} in the model's folder says"),
         (PoolingKey::Auto, true) => "as Transformers' class for classification does".into(),
+        (PoolingKey::Auto, false) => format!("as {MODULES} in the model's folder says"),
         (_, _) => "as model.pooling says".into(),
     };
     format!("{}, {says}", model.model.info().plain().pooling)

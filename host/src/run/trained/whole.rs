@@ -31,7 +31,8 @@ pub(super) fn open(
     let config: Value = read(&folder.join(CONFIG))?;
     let class = config["architectures"][0].as_str().unwrap_or("no class");
     let per_token = class.ends_with("ForTokenClassification");
-    if !per_token && !class.ends_with("ForSequenceClassification") && !class.ends_with("ForImageClassification") {
+    let dense = head::Dense::find(folder)?;
+    if dense.is_none() && !per_token && !class.ends_with("ForSequenceClassification") && !class.ends_with("ForImageClassification") {
         return Err(Error::usage(format!(
             "{} holds no head that opens here: its {CONFIG} names {class}",
             folder.display()
@@ -49,6 +50,11 @@ pub(super) fn open(
         .map_err(|error| Error::usage(format!("{} cannot be a run file: {error}", folder.join(CONFIG).display())))?;
     let mut file = RunFile::parse(&text, Path::new(CONFIG), overrides)?;
     let model = base::load_model(&file, device.open()?)?;
+    if let Some(dense) = dense {
+        let found = head::find(folder, &config, dense.outputs()?, false)?;
+        found.choose(&mut file, &mut library)?;
+        return found.open(&file, &mut library, model, Vec::new(), |model| dense.restore(model));
+    }
     let weights = Weights::open(&file.model.path)?;
     let output = format!("{}.weight", head::last_layer(model.model.info(), per_token)?);
     let outputs = weights.tensor(&output, &model.device)?.dims()[0];
