@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fthost_autograd::optim;
+use fthost_models::MODULES;
 
 use crate::data::Dataset;
 use crate::kernels;

@@ -103,7 +103,7 @@ impl Saved<'_> {
     fn write_adapter(&self, folder: &Path) -> Result<Exported> {
         let mut heads = SavedHeads::of(self.model, self.tasks)?;
         if heads.dense && outside(&self.added(true, &Keys::of(self.model, false))) {
-            heads.dense = false;
+            (heads.dense, heads.answer, heads.dropout) = (false, Answer::None, None);
             heads.own = Some("prompts and prefixes are no part of what sentence-transformers pools".into());
         }
         // PEFT knows models that Transformers knows.
