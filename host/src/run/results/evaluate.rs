@@ -116,7 +116,7 @@ pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
 pub fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> Result<Vec<Vec<f32>>> {
     let rows: Vec<u32> = (0..data.len() as u32).collect();
     let chunks: Vec<&[u32]> = rows.chunks(chunk(model)).collect();
-    let parts = cores::map(&chunks, |rows| {
+    let parts = cores::map(&chunks, |rows| -> Result<Vec<Vec<f32>>> {
         let tape = Tape::new(TapeOptions { precision, ..TapeOptions::default() });
         let features = model.model.features(&tape, 0, &data.input(rows)?, Read::Pooled)?; // [rows, width]
         Ok(features.value.tensor().to_dtype(DType::F32)?.to_vec2::<f32>()?)

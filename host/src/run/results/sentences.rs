@@ -18,8 +18,9 @@ use crate::{Error, Result};
 pub const DENSE: &str = "3_Dense";
 const POOLING: &str = "1_Pooling";
 const NORMALIZE: &str = "2_Normalize";
-/// The dense layer's weight, `[outputs, width]`, and bias, `[outputs]`, in its file.
+/// The dense layer's weight in its file, `[outputs, width]`.
 pub const WEIGHT: &str = "linear.weight";
+/// Its bias, `[outputs]`.
 pub const BIAS: &str = "linear.bias";
 
 /// A head that is one linear layer.

@@ -1,6 +1,6 @@
 //! Every op against finite differences in `f64`, and its `f32` and `bf16` forms against its `f64` one.
 
-use fthost_autograd::{Activation, DType, Device, Result, Tape, Tensor, Value, check};
+use fthost_autograd::{Activation, DType, Device, Layout, Result, Tape, Tensor, Value, check};
 
 use super::{assert_close, flat, normal};
 
