@@ -132,3 +132,10 @@ pub struct Classification {
     /// Its key in config.json, where Hugging Face's class reads one.
     pub dropout_key: Option<String>,
 }
+
+impl Classification {
+    /// Path of the last layer, or of that of Hugging Face's class that answers for each token: one layer, under the first part of the path.
+    pub fn last_layer(&self, per_token: bool) -> &str {
+        if per_token { self.output.split('.').next().unwrap_or_default() } else { &self.output }
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::keys::{Keys, TUNED, WRAPPED};
 use super::plain::{SavedHeads, Trained};
 use crate::adapted::{AdaptedModel, Owner};
-use crate::run::state::folder::write_atomically;
+use crate::run::state::folder::{write_atomically, write_json};
 use crate::{Error, Result};
 
 /// The folder of a whole model within a run folder.
@@ -182,10 +182,6 @@ fn merge(into: &mut Value, from: &Value) {
     if let (Value::Object(into), Value::Object(from)) = (into, from) {
         into.extend(from.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<()> {
-    write_atomically(path, format!("{value:#}\n").as_bytes())
 }
 
 /// Writes named tensors as `f32`, with the metadata that Hugging Face's readers ask for.

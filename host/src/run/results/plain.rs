@@ -105,8 +105,8 @@ fn plain<'a>(
     };
     let (hidden, output) = match answer {
         // One layer, whatever stands below that of the other class.
-        Answer::TokenClass(_) => (None, of_class.output.split('.').next().unwrap_or_default()),
-        _ => (info.hidden_layer(), of_class.output.as_str()),
+        Answer::TokenClass(_) => (None, of_class.last_layer(true)),
+        _ => (info.hidden_layer(), of_class.last_layer(false)),
     };
     let paths = hidden.map(|(path, _)| path).into_iter().chain([output]);
     let wanted: BTreeSet<String> = paths.flat_map(|path| [weight(path), bias(path)]).collect();

@@ -43,10 +43,7 @@ pub(super) fn last_layer(info: &ModelInfo, per_token: bool) -> Result<&str> {
         let message = format!("Transformers has no head for a {} model that opens here", info.model_type);
         return Err(Error::usage(message).with_help("name the run folder, which has its heads"));
     };
-    Ok(match per_token {
-        true => head.output.split('.').next().unwrap_or_default(),
-        false => &head.output,
-    })
+    Ok(head.last_layer(per_token))
 }
 
 /// What a head of so many outputs answers.
