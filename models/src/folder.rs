@@ -45,11 +45,11 @@ pub(crate) fn write(
 ) -> Result<(), LoadError> {
     std::fs::create_dir_all(folder).map_err(|source| LoadError::Write { file: folder.into(), source })?;
     // Transformers' classes for tokens have no pooler.
-    let read = if matches!(head.answer, Answer::TokenClass(_)) { Read::Sequence } else { Read::Pooled };
+    let per_token = matches!(head.answer, Answer::TokenClass(_));
     let mut stored = BTreeMap::new();
     for (base, shape) in model.parameters().iter().zip(shapes) {
         let name = base.parameter.name();
-        if base.stream.is_none_or(|stream| model.passes(stream, read, name)) {
+        if !per_token || base.stream.is_none_or(|stream| model.passes(stream, Read::Sequence, name)) {
             let name = format!("{}{name}", model.info().prefix(base.stream));
             stored.insert(name, (bytes(&base.parameter.tensor())?, shape.clone()));
         }
@@ -79,7 +79,7 @@ fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Jso
     let value = [VALUE.to_owned()];
     let own = info.classification.as_ref();
     let class = own.map(|own| own.class.as_str());
-    let family = class.map(|class| class.split_once("For").map_or(class, |(family, _)| family));
+    let family = info.base_class.as_ref().map(|class| class.strip_suffix("Model").unwrap_or(class));
     let (class, problem, labels) = match head.answer {
         Answer::None => (family.map(|family| format!("{family}Model")), None, &[][..]),
         Answer::Class(labels) => (class.map(str::to_owned), Some("single_label_classification"), labels),

@@ -61,6 +61,7 @@ mod reach;
 mod refused;
 mod resume;
 mod saved;
+mod sentences;
 mod strategies;
 mod tasks;
 mod text;

@@ -102,6 +102,21 @@ pub(super) enum Command {
         #[command(flatten)]
         with: UseArguments,
     },
+    /// Writes the features of each row of a file, pooled as the model pools: vectors for search, clustering or another program
+    Embed {
+        /// Folder of a run or of a model
+        model: PathBuf,
+        /// File with the examples: .tsv, .csv, .jsonl or .parquet
+        input: PathBuf,
+        /// File to write: .npy, .parquet or .jsonl; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Whether the file's first row is a header and no example
+        #[arg(long, value_name = "true|false")]
+        header: Option<bool>,
+        #[command(flatten)]
+        with: UseArguments,
+    },
     /// Compares strategies or run files over several seeds, and says whether their differences are more than chance
     Compare(CompareArguments),
     /// Searches for the strategy, learning rate and options that do best on validation examples; test examples are never seen

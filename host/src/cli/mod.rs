@@ -20,6 +20,7 @@ use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
 use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
+use fthost::run::trained::embed::{Embedder, Form};
 use fthost::run::trained::model::TrainedModel;
 use fthost::run::trained::predict::Format;
 use fthost::run::{self, Output};
@@ -84,6 +85,25 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             };
             let model = with.open_for(&run, &of, &input)?;
             predict(out.as_deref(), |out| model.predict(of.task.as_deref(), &input, format, out))
+        }
+        Command::Embed { model, input, out, header, with } => {
+            let form = Form::of(&out)?;
+            must_not_exist(&out)?;
+            let mut embedder = Embedder::open(&model, &with.plugins, &overrides(&with.sets, None, None)?, with.device)?;
+            header.into_iter().for_each(|header| embedder.set_header(header));
+            let mut written = (0, 0);
+            write_file_atomically(&out, |file| {
+                written = embedder.write(&input, file, form)?;
+                Ok(())
+            })?;
+            let ((rows, width), pooling) = (written, embedder.pooling());
+            match json {
+                true => {
+                    say(&serde_json::json!({ "rows": rows, "width": width, "pooling": pooling, "out": out })
+                        .to_string())
+                }
+                false => say(&format!("{rows} rows of {width} numbers ({pooling}) in {}", out.display())),
+            }
         }
         Command::Compare(arguments) => {
             let comparison = fthost::compare::execute(&arguments.options(json)?)?;

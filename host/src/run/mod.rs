@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fthost_autograd::optim;
+use fthost_models::MODULES;
 
 use crate::data::Dataset;
 use crate::kernels;
@@ -311,7 +312,9 @@ fn save(
     .write(folder.path())?;
     let info = trainer.learner.model.model.info().clone();
     let whole = saved.format.is_whole();
-    if whole && !file.model.is_demo() {
+    // A folder of sentence-transformers' holds its tokenizer, also one of an adapter.
+    let reads = whole || saved.path.join(MODULES).is_file();
+    if reads && !file.model.is_demo() {
         inputs::copy(&file.model.path, &saved.path, &info)?;
     }
     let only = tasks.len() == 1;

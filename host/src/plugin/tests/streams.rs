@@ -34,6 +34,7 @@ impl Pair {
             heads: Some(1),
             word_embeddings: None,
             reads: vec![Read::Pooled, Read::Sequence],
+            pooling: Pooling { by: PoolBy::First, normalize: false },
         };
         let group = |name: &str, stream| BlockGroup { name: name.into(), stream };
         let groups = (0..2).flat_map(|i| [group("embeddings", Some(i)), group("layer.0", Some(i))]);
@@ -62,7 +63,9 @@ impl Pair {
                 model_type: "pair".into(),
                 streams: NAMES.into_iter().zip(modalities).map(stream).collect(),
                 groups: groups.chain([group("head", None)]).collect(),
+                base_class: None,
                 classification: None,
+                head_dropout: 0.0,
                 batch_statistics: true,
             },
             sites: NAMES.iter().enumerate().map(site).collect(),
@@ -81,6 +84,9 @@ impl Model for Pair {
     }
     fn parameters(&self) -> &[BaseParameter] {
         &self.parameters
+    }
+    fn set_pooling(&mut self, _: Pooling) -> fthost_autograd::Result<()> {
+        candle_core::bail!("not needed here")
     }
     fn set_hook(&mut self, _: &str, _: Hook) -> fthost_autograd::Result<()> {
         Ok(())

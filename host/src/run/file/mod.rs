@@ -28,8 +28,8 @@ use serde_json::Value as Json;
 pub use choose::{Offer, split_argument};
 pub use overrides::Override;
 pub use tables::{
-    Method, ModelInit, ModelTable, Optimizer, Precision, RegularizerTable, RunTable, Sampling, TaskOrder, TaskTable,
-    TrainTable, Validation,
+    Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable, Sampling, TaskOrder,
+    TaskTable, TrainTable, Validation,
 };
 
 use crate::{Error, Result};
@@ -156,7 +156,7 @@ impl RunFile {
         acts::watched_by_something(&document, &tasks)?;
         acts::mixed_by_something(&document, &tasks, &train)?;
         Ok(Self {
-            model: ModelTable { path, init: model.init },
+            model: ModelTable { path, init: model.init, pooling: model.pooling, normalize: model.normalize },
             tasks,
             strategies: strategies.map(|(i, keys)| method(keys, format!("strategy[{i}]"))).collect(),
             regularizers: regularizers.map(|(i, keys)| regularizer_table(folder, i, keys)).collect::<Result<_>>()?,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use fthost_autograd::{Precision as EnginePrecision, optim};
+use fthost_models::{PoolBy, Pooling};
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -53,6 +54,31 @@ pub(super) struct ModelKeys {
     /// weights to begin with: those of the folder, or random ones
     #[serde(default)]
     pub(super) init: ModelInit,
+    /// what is taken of a text's tokens as its features: auto does as modules.json of the folder says, else as Transformers' class for
+    /// classification; mean and max are over the text's own tokens, of an image over its patches
+    #[serde(default)]
+    pub(super) pooling: PoolingKey,
+    /// whether features of whole examples are divided by their length; by default as the folder says where pooling is auto, else not
+    pub(super) normalize: Option<bool>,
+}
+
+/// How examples are pooled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolingKey {
+    /// As the folder says.
+    #[default]
+    Auto,
+    /// The first token.
+    Cls,
+    /// The first token through the model's dense layer and tanh.
+    Pooler,
+    /// The mean over the tokens.
+    Mean,
+    /// The greatest of the tokens, column by column.
+    Max,
+    /// The last token.
+    Last,
 }
 
 /// The weights to begin with.
@@ -304,9 +330,25 @@ pub struct ModelTable {
     pub path: PathBuf,
     /// The weights to begin with.
     pub init: ModelInit,
+    /// How examples are pooled.
+    pub pooling: PoolingKey,
+    /// Whether the result is divided by its length, where the file says it.
+    pub normalize: Option<bool>,
 }
 
 impl ModelTable {
+    /// Says how examples are pooled, where that was left open: what is written of the run then holds it.
+    pub fn pools(&mut self, pooling: Pooling) {
+        self.pooling = match pooling.by {
+            PoolBy::First => PoolingKey::Cls,
+            PoolBy::Pooler => PoolingKey::Pooler,
+            PoolBy::Mean => PoolingKey::Mean,
+            PoolBy::Max => PoolingKey::Max,
+            PoolBy::Last => PoolingKey::Last,
+        };
+        self.normalize = Some(pooling.normalize);
+    }
+
     /// Is it the embedded model?
     pub fn is_demo(&self) -> bool {
         self.path.as_os_str() == DEMO

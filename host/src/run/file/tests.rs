@@ -60,7 +60,15 @@ fn bad_set(set: &str) -> String {
 #[test]
 fn defaults_are_filled_in() {
     let file = parse(GOOD, &[]).unwrap();
-    assert_eq!(file.model, ModelTable { path: "/jobs/minilm".into(), init: ModelInit::Pretrained });
+    assert_eq!(
+        file.model,
+        ModelTable {
+            path: "/jobs/minilm".into(),
+            init: ModelInit::Pretrained,
+            pooling: PoolingKey::Auto,
+            normalize: None
+        }
+    );
     assert_eq!(file.tasks[0].train, Path::new("/jobs/sst2/train.tsv"));
     assert_eq!(file.tasks[0].head.config, json!({ "label_smoothing": 0.1 }));
     assert_eq!(file.schedule, Method { plugin: "constant".into(), config: json!({}), path: "schedule".into() });

@@ -2,13 +2,20 @@
 
 use serde_json::Value as Json;
 
-use super::{Method, Optimizer, RunFile, Validation};
+use super::{Method, ModelTable, Optimizer, RunFile, Validation};
 
 impl RunFile {
     /// The run file with every default and absolute paths. Reading it gives an equal run file.
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
-        section(&mut out, "[model]", [("path", value(&self.model.path)), ("init", value(self.model.init))]);
+        let ModelTable { path, init, pooling, normalize } = &self.model;
+        let keys = [
+            ("path", value(path)),
+            ("init", value(init)),
+            ("pooling", value(pooling)),
+            ("normalize", value(normalize)),
+        ];
+        section(&mut out, "[model]", keys);
         for task in &self.tasks {
             let head = method(&task.head).filter_map(|(key, value)| Some((key.to_owned(), value?)));
             let keys = [

@@ -1,11 +1,13 @@
 //! Evaluation: predictions for a whole data set, and the loss over it.
 
-use fthost_autograd::{DType, Tape, TapeOptions, Tensor};
+use fthost_autograd::{DType, Precision, Tape, TapeOptions, Tensor};
+use fthost_models::Read;
 use fthost_plugin_api::{PredictionKind, TargetKind};
 
 use crate::Result;
+use crate::adapted::AdaptedModel;
 use crate::cores;
-use crate::data::UNCOUNTED;
+use crate::data::{Dataset, UNCOUNTED};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics::{self, ClassMetrics, Scores, ValueMetrics};
 use crate::run::pass::{Pass, scalar};
@@ -110,6 +112,18 @@ pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
     Ok(parts.into_iter().flatten().collect())
 }
 
+/// Pooled features of each example of the data.
+pub fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> Result<Vec<Vec<f32>>> {
+    let rows: Vec<u32> = (0..data.len() as u32).collect();
+    let chunks: Vec<&[u32]> = rows.chunks(chunk(model)).collect();
+    let parts = cores::map(&chunks, |rows| -> Result<Vec<Vec<f32>>> {
+        let tape = Tape::new(TapeOptions { precision, ..TapeOptions::default() });
+        let features = model.model.features(&tape, 0, &data.input(rows)?, Read::Pooled)?; // [rows, width]
+        Ok(features.value.tensor().to_dtype(DType::F32)?.to_vec2::<f32>()?)
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
 /// The class of each word of the pass's data, which were read without labels; `None` where no token begins the word.
 pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<u32>>>> {
     let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
@@ -150,14 +164,17 @@ fn over_chunks<T: Send>(
     progress: &(dyn Fn(usize) + Sync),
     one: impl Fn(&[u32]) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
-    // Batches on a GPU are bigger: parallelism is inside the op there.
-    let chunk = if pass.model.device.is_cpu() { ROWS } else { 8 * ROWS };
-    let chunks: Vec<&[u32]> = rows.chunks(chunk).collect();
+    let chunks: Vec<&[u32]> = rows.chunks(chunk(pass.model)).collect();
     cores::map(&chunks, |rows| {
         let part = one(rows)?;
         progress(rows.len());
         Ok(part)
     })
+}
+
+/// Examples that a tape takes at once. Batches on a GPU are bigger: parallelism is inside the op there.
+fn chunk(model: &AdaptedModel) -> usize {
+    if model.device.is_cpu() { ROWS } else { 8 * ROWS }
 }
 
 fn evaluation_tape(pass: &Pass<'_>) -> Tape {

@@ -9,3 +9,4 @@ pub mod plain;
 pub mod predictions;
 pub mod proof;
 pub mod result;
+pub mod sentences;

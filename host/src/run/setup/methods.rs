@@ -64,8 +64,11 @@ pub(in crate::run) fn attach_head(
         class_counts,
         width: info.plain().width,
         streams: Vec::new(),
-        hidden_activation: info.hidden_layer().map(|(_, activation)| activation.to_owned()),
-        dropout: info.classification.as_ref().filter(|_| file.train.dropout).map_or(0.0, |head| head.dropout),
+        hidden_activation: info
+            .hidden_layer()
+            .filter(|_| info.pools_as_its_class())
+            .map(|(_, activation)| activation.to_owned()),
+        dropout: if file.train.dropout { info.head_dropout } else { 0.0 },
     };
     let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
     Ok((head, spec))

@@ -49,12 +49,16 @@ pub(in crate::run) struct Setup {
     pub(in crate::run) start: Start,
     /// Of the base parameters as they were loaded.
     pub(in crate::run) checksums: Checksums,
+    /// How examples are pooled, and who says so.
+    pub(in crate::run) pooling: String,
 }
 
 pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
     // Plugins first: a wrong option must not wait for a model to load.
-    let (file, mut library) = open_methods(file, plugins)?;
+    let (mut file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
+    let pooling = model::pooling_text(&file, &model);
+    file.model.pools(model.model.info().plain().pooling);
     let precision: Precision = file.train.precision.into();
     // Reading a tokenizer takes one core: the others pack meanwhile.
     let (checksums, tokenizer) =
@@ -86,7 +90,20 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     )
     .map_err(|error| file.at_method(schedule, error))?;
     reach::check(&file, &tasks, &phases, &scheduler)?;
-    Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
+    Ok(Setup {
+        file,
+        library,
+        model,
+        tasks,
+        phases,
+        strategies,
+        regularizers,
+        scheduler,
+        precision,
+        start,
+        checksums,
+        pooling,
+    })
 }
 
 /// What no head's features pass cannot learn: a pooler, where heads read every token.
@@ -163,6 +180,7 @@ impl Setup {
     pub(in crate::run) fn plan(&self) -> Plan {
         let settings = &self.file.train;
         let schedule = Schedule {
+            pooling: self.pooling.clone(),
             strategies: self.file.strategies.iter().map(|method| method.plugin.clone()).collect(),
             tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
             steps_per_epoch: self.phases.iter().map(Phase::steps_per_epoch).sum(),

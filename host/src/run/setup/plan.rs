@@ -14,6 +14,8 @@ use crate::report::text::{NAME, shortened};
 pub struct Plan {
     /// Hugging Face's `model_type`.
     pub model: String,
+    /// How features of whole examples are made, and who says so.
+    pub pooling: String,
     /// What each pattern of each strategy matched.
     pub matches: Vec<PatternMatch>,
     /// Parameters that train, by who declared them.
@@ -89,6 +91,8 @@ pub struct Estimate {
 /// What the plan needs to know besides the model and the data.
 #[derive(Clone, Debug)]
 pub struct Schedule {
+    /// How features of whole examples are made, and who says so.
+    pub pooling: String,
     /// Names of the strategies, in order.
     pub strategies: Vec<String>,
     /// Names of the tasks, in order.
@@ -132,6 +136,7 @@ impl Plan {
         let total_parameters = model.parameters.iter().map(|p| p.parameter.elem_count()).sum();
         Self {
             model: info.model_type.clone(),
+            pooling: schedule.pooling.clone(),
             matches: model.matches.clone(),
             memory: estimate(model, data, schedule, trainable_parameters, total_parameters),
             trainable,
@@ -161,6 +166,7 @@ impl Plan {
     pub fn to_text(&self) -> String {
         let mut rows = Table::new();
         rows.row(["model", &format!("{}, {} parameters", self.model, count(self.total_parameters))]);
+        rows.row(["features", &self.pooling]);
         let share = 100.0 * self.trainable_parameters as f64 / self.total_parameters.max(1) as f64;
         rows.row(["trains", &format!("{} parameters ({share:.3} %)", count(self.trainable_parameters))]);
         for part in &self.trainable {

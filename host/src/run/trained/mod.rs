@@ -1,5 +1,6 @@
 //! A run that has ended, opened again, or a folder that PEFT or Transformers saved.
 
+pub mod embed;
 mod few_shot;
 mod head;
 mod merge;
@@ -17,6 +18,15 @@ use crate::run::machine::DeviceChoice;
 use crate::run::state::folder::RunFolder;
 pub use few_shot::FewShot;
 use model::TrainedModel;
+
+/// Whether a folder says what its head is: a run, an adapter, or a model of a class that has one.
+fn has_head(folder: &Path) -> Result<bool> {
+    let plain = folder.join(whole::CONFIG).is_file() && RunFolder::run_file(folder).is_err();
+    if !plain || folder.join(peft::CONFIG).is_file() {
+        return Ok(true);
+    }
+    whole::has_head(folder)
+}
 
 /// Opens a run folder, or one that PEFT or Transformers saved. `plugins` are used instead of those that the run used, where any is named;
 /// `overrides` change its run file, and paths in them start from the working directory.

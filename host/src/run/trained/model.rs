@@ -22,7 +22,7 @@ use crate::{Error, Result};
 pub struct TrainedModel {
     pub(super) model: AdaptedModel,
     /// Kept because their hooks stand in the model.
-    _strategies: Vec<StrategyInstance>,
+    pub(super) _strategies: Vec<StrategyInstance>,
     pub(super) tasks: Vec<TrainedTask>,
     pub(super) precision: Precision,
     /// The folder that the model was loaded from; none for the embedded one.

@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fthost_autograd::Device;
-use fthost_models::{Model, ModelInfo, Weights};
+use fthost_models::{MODULES, Model, ModelInfo, Pooling, Weights};
 use fthost_plugin_api::MethodKind;
 use serde_json::{Map, Value, json};
 
 use super::head::{self, read};
 use super::model::TrainedModel;
 use crate::plugin::{Library, Search};
-use crate::run::file::{Override, RunFile, split_argument};
+use crate::run::file::{Override, PoolingKey, RunFile, split_argument};
 use crate::run::machine::DeviceChoice;
 use crate::run::results::keys::{TUNED, WRAPPED};
 use crate::run::setup::{methods, model as base};
@@ -57,12 +57,26 @@ pub(super) fn open(
     let named = adapter.run_file(&mut library, None, overrides)?;
     let base = base_config(&named)?;
     let mut model = base::load_model(&named, device.open()?)?;
+    // What the base model's folder says of pooling is of no account: PEFT's class for the task pools in its own way.
+    if named.model.pooling == PoolingKey::Auto {
+        let of_class = model.model.info().classification.as_ref().map(|class| class.pooling);
+        if let Some(pooling) = Pooling::of_folder(folder)?.or(of_class) {
+            model.model.set_pooling(pooling)?;
+        }
+    }
     let mut file = adapter.run_file(&mut library, Some(model.model.as_ref()), overrides)?;
-    let outputs = adapter.outputs(model.model.info())?;
+    let dense = head::Dense::find(folder)?;
+    let outputs = match &dense {
+        Some(dense) => dense.outputs()?,
+        None => adapter.outputs(model.model.info())?,
+    };
     let found = head::find(folder, &base, outputs, adapter.per_token)?;
     found.choose(&mut file, &mut library)?;
     let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
-    found.open(&file, &mut library, model, strategies, |model| adapter.restore(model))
+    found.open(&file, &mut library, model, strategies, |model| {
+        adapter.restore(model, dense.is_none())?;
+        dense.map_or(Ok(()), |dense| dense.restore(model))
+    })
 }
 
 /// What stands in the folder.
@@ -91,6 +105,8 @@ impl<'a> Adapter<'a> {
         let per_token = match config.get("task_type") {
             None | Some(Value::Null) => false,
             Some(task) if task == "SEQ_CLS" => false,
+            // The head is a dense layer of sentence-transformers beside it.
+            Some(task) if task == "FEATURE_EXTRACTION" && folder.join(MODULES).is_file() => false,
             Some(task) if task == "TOKEN_CLS" => true,
             Some(task) => {
                 return Err(Error::usage(format!(
@@ -132,7 +148,8 @@ impl<'a> Adapter<'a> {
             let wrapped =
                 |name: &&String| self.names.keys().any(|path| within(path, name) && path.contains(".base_layer."));
             let saved: Vec<&str> = self.saved.iter().filter(|name| !wrapped(name)).map(String::as_str).collect();
-            layers::resolve(&mut config, &saved, base.info(), base.sites())?;
+            let headed = !self.folder.join(MODULES).is_file();
+            layers::resolve(&mut config, &saved, base.info(), base.sites(), headed)?;
             let options = plugin.options_from_peft(&method.name, &config.into())?;
             let options = options.as_object().cloned().unwrap_or_default();
             // TOML has no null: an option without a value is left out.
