@@ -4,6 +4,7 @@
 //!
 //! - [`run::file`]: the run file, checked against the plugins' schemas;
 //! - [`plugin`]: finding, checking and opening plugins, and the bridge from their tables to the engine;
+//! - [`hub`]: models by name, from the Hugging Face Hub;
 //! - [`data`]: reading and tokenizing data sets;
 //! - [`adapted`]: the pretrained model with what plugins added to it;
 //! - [`run`]: the plan, the training loop, evaluation and what a run leaves behind;
@@ -20,6 +21,7 @@ pub mod cores;
 pub mod data;
 pub mod error;
 mod handles;
+pub mod hub;
 pub mod kernels;
 pub mod plugin;
 pub mod processes;

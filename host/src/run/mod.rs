@@ -305,6 +305,7 @@ fn save(
     let saved = export::Saved {
         model: trainer.learner.model,
         base: &file.model.name(),
+        revision: file.model.named.as_ref().map(|name| name.revision.as_str()),
         adapter_config: adapter_config(trainer.strategies)?,
         adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
         tasks: &heads.collect::<Vec<_>>(),

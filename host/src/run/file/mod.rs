@@ -32,6 +32,7 @@ pub use tables::{
     TaskTable, TrainTable, Validation,
 };
 
+use crate::hub::Name;
 use crate::{Error, Result};
 use document::{Document, Node, Value};
 use schema::Checker;
@@ -151,12 +152,20 @@ impl RunFile {
         }
         let strategies = strategy.into_iter().enumerate();
         let regularizers = regularizer.into_iter().enumerate();
-        let path = absolute(folder, &model.path, &[DEMO])?;
+        let (path, named) = match Name::of_path(Path::new(&model.path)) {
+            None => (absolute(folder, &model.path, &[DEMO])?, None),
+            Some(name) => {
+                let help = "hf:organisation/model, with @revision where it is another than main";
+                let at = document.place("model.path");
+                let name = name.map_err(|message| document.error(at, message, "named here", Some(help.into())))?;
+                (PathBuf::from(name.to_string()), Some(name))
+            }
+        };
         let tasks = tasks(&document, folder, task)?;
         acts::watched_by_something(&document, &tasks)?;
         acts::mixed_by_something(&document, &tasks, &train)?;
         Ok(Self {
-            model: ModelTable { path, init: model.init, pooling: model.pooling, normalize: model.normalize },
+            model: ModelTable { path, named, init: model.init, pooling: model.pooling, normalize: model.normalize },
             tasks,
             strategies: strategies.map(|(i, keys)| method(keys, format!("strategy[{i}]"))).collect(),
             regularizers: regularizers.map(|(i, keys)| regularizer_table(folder, i, keys)).collect::<Result<_>>()?,

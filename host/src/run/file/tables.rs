@@ -12,6 +12,8 @@ use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use crate::hub::Name;
+
 /// How a run file names the embedded model, and the embedded data set for it.
 pub(super) const DEMO: &str = "demo";
 
@@ -48,7 +50,8 @@ pub(super) struct Keys {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ModelKeys {
-    /// folder with config.json, model.safetensors and, for texts, tokenizer.json; relative to the run file
+    /// folder with config.json, model.safetensors and, for texts, tokenizer.json; relative to the run file. Or a model's name on the
+    /// Hugging Face Hub, hf:organisation/model@revision: its files come into the cache that Python's libraries use
     #[schemars(length(min = 1))]
     pub(super) path: String,
     /// weights to begin with: those of the folder, or random ones
@@ -328,6 +331,8 @@ pub(super) struct RunKeys {
 pub struct ModelTable {
     /// A Hugging Face folder, absolute; or the name of the embedded model.
     pub path: PathBuf,
+    /// Its name on the hub, where the file says that: `path` is its folder once it is fetched, and the revision then the commit.
+    pub named: Option<Name>,
     /// The weights to begin with.
     pub init: ModelInit,
     /// How examples are pooled.
@@ -359,9 +364,9 @@ impl ModelTable {
         self.init == ModelInit::Random
     }
 
-    /// How others refer to it: the folder, or the name of the embedded model.
+    /// How others refer to it: the folder, the name of the embedded model, or on the hub `org/name`.
     pub fn name(&self) -> String {
-        self.path.display().to_string()
+        self.named.as_ref().map_or_else(|| self.path.display().to_string(), |name| name.id.clone())
     }
 }
 

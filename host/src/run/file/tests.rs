@@ -64,6 +64,7 @@ fn defaults_are_filled_in() {
         file.model,
         ModelTable {
             path: "/jobs/minilm".into(),
+            named: None,
             init: ModelInit::Pretrained,
             pooling: PoolingKey::Auto,
             normalize: None

@@ -8,13 +8,10 @@ impl RunFile {
     /// The run file with every default and absolute paths. Reading it gives an equal run file.
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
-        let ModelTable { path, init, pooling, normalize } = &self.model;
-        let keys = [
-            ("path", value(path)),
-            ("init", value(init)),
-            ("pooling", value(pooling)),
-            ("normalize", value(normalize)),
-        ];
+        let ModelTable { path, named, init, pooling, normalize } = &self.model;
+        let path = named.as_ref().map_or_else(|| value(path), |name| value(name.to_string()));
+        let keys =
+            [("path", path), ("init", value(init)), ("pooling", value(pooling)), ("normalize", value(normalize))];
         section(&mut out, "[model]", keys);
         for task in &self.tasks {
             let head = method(&task.head).filter_map(|(key, value)| Some((key.to_owned(), value?)));

@@ -24,6 +24,8 @@ pub struct Saved<'a> {
     pub model: &'a AdaptedModel,
     /// Path of the base model as the run file names it.
     pub base: &'a str,
+    /// Its commit, where it is of the hub.
+    pub revision: Option<&'a str>,
     /// The strategies' own fields of `adapter_config.json`, those that PEFT knows.
     pub adapter_config: Option<Value>,
     /// What PEFT's form holds in place of each strategy's parameters, in order, where it is not they themselves.
@@ -121,6 +123,7 @@ impl Saved<'_> {
         };
         let mut config = json!({
             "base_model_name_or_path": self.base,
+            "revision": self.revision,
             "task_type": task_type,
             "inference_mode": true,
             "modules_to_save": if dense.is_some() { Vec::new() } else { head_modules(info, &heads) },

@@ -56,6 +56,7 @@ pub(in crate::run) struct Setup {
 pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
     // Plugins first: a wrong option must not wait for a model to load.
     let (mut file, mut library) = open_methods(file, plugins)?;
+    model::fetch(&mut file)?;
     let mut model = load_model(&file, device.open()?)?;
     let pooling = model::pooling_text(&file, &model);
     file.model.pools(model.model.info().plain().pooling);

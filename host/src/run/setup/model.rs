@@ -8,8 +8,17 @@ use fthost_models::{MODULES, Modality, PoolBy, Pooling};
 use super::demo;
 use crate::adapted::AdaptedModel;
 use crate::data::Tokenizer;
+use crate::hub;
 use crate::run::file::{PoolingKey, RunFile, TaskTable};
 use crate::{Error, Result};
+
+/// Brings the model here, where the run file names one of the hub: its path is a folder then, its revision a commit.
+pub(in crate::run) fn fetch(file: &mut RunFile) -> Result<()> {
+    let Some(name) = &file.model.named else { return Ok(()) };
+    let fetched = hub::fetch(name)?;
+    (file.model.path, file.model.named) = (fetched.folder, Some(fetched.name));
+    Ok(())
+}
 
 /// The model that the run file names, nothing attached.
 pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<AdaptedModel> {

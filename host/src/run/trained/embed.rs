@@ -18,6 +18,7 @@ use super::head;
 use super::model::TrainedModel;
 use crate::adapted::AdaptedModel;
 use crate::data::{self, Columns, Part, Tokenizer};
+use crate::hub;
 use crate::plugin::StrategyInstance;
 use crate::run::file::{Override, RunFile};
 use crate::run::machine::DeviceChoice;
@@ -43,6 +44,7 @@ impl Embedder {
     /// # Errors
     /// As [`open`](super::open).
     pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<Self> {
+        let folder = &hub::local(folder)?;
         if super::has_head(folder)? {
             return super::open(folder, plugins, overrides, device)?.into_embedder();
         }

@@ -13,6 +13,7 @@ mod whole;
 use std::path::Path;
 
 use crate::Result;
+use crate::hub;
 use crate::run::file::Override;
 use crate::run::machine::DeviceChoice;
 use crate::run::state::folder::RunFolder;
@@ -34,6 +35,7 @@ fn has_head(folder: &Path) -> Result<bool> {
 /// # Errors
 /// Where the folder is none of these, the run has not ended, or something that it needs is gone.
 pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<TrainedModel> {
+    let folder = &hub::local(folder)?;
     if folder.join(peft::CONFIG).is_file() {
         peft::open(folder, plugins, overrides, device)
     } else if folder.join(whole::CONFIG).is_file() && RunFolder::run_file(folder).is_err() {

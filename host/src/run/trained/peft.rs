@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::head::{self, read};
 use super::model::TrainedModel;
+use crate::hub::Name;
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, PoolingKey, RunFile, split_argument};
 use crate::run::machine::DeviceChoice;
@@ -54,7 +55,8 @@ pub(super) fn open(
         library.open(split_argument(plugin).0)?;
     }
     // Which layers the fields name is seen in the base model, which the run file names.
-    let named = adapter.run_file(&mut library, None, overrides)?;
+    let mut named = adapter.run_file(&mut library, None, overrides)?;
+    base::fetch(&mut named)?;
     let base = base_config(&named)?;
     let mut model = base::load_model(&named, device.open()?)?;
     // What the base model's folder says of pooling is of no account: PEFT's class for the task pools in its own way.
@@ -65,6 +67,7 @@ pub(super) fn open(
         }
     }
     let mut file = adapter.run_file(&mut library, Some(model.model.as_ref()), overrides)?;
+    (file.model.path, file.model.named) = (named.model.path, named.model.named);
     let dense = head::Dense::find(folder)?;
     let outputs = match &dense {
         Some(dense) => dense.outputs()?,
@@ -115,7 +118,8 @@ impl<'a> Adapter<'a> {
                 )));
             }
         };
-        let base = config.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+        let text = |field: &str| config.get(field).and_then(Value::as_str);
+        let base = base(text("base_model_name_or_path").unwrap_or("unknown"), text("revision"));
         config.retain(|field, _| !ABOUT.contains(&field.as_str()));
         let saved = layers::take::<Vec<String>>(&mut config, "modules_to_save")?.unwrap_or_default();
 
@@ -184,6 +188,15 @@ impl<'a> Adapter<'a> {
 /// Whether a path leads through a module whose own path ends with a name, as PEFT compares them.
 fn within(path: &str, name: &str) -> bool {
     path.match_indices('.').any(|(end, _)| path[..end].ends_with(name))
+}
+
+/// Where the base model of an adapter is: a folder, or `org/name` of the hub.
+fn base(named: &str, revision: Option<&str>) -> String {
+    let of_hub = named.contains('/') && !Path::new(named).exists();
+    match format!("{named}@{}", revision.unwrap_or("main")).parse::<Name>() {
+        Ok(name) if of_hub => name.to_string(),
+        _ => named.to_owned(),
+    }
 }
 
 fn at(folder: &Path, file: &str) -> String {
