@@ -12,6 +12,7 @@
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `denominators` | what losses and penalties are divided by; steps that are left out |
 //! | `demo` | the embedded demo and what a run leaves behind |
+//! | `docs` | README.md and docs/: their commands run, their links lead somewhere |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `full_disk` | runs whose disk is full |
@@ -47,6 +48,7 @@ mod compare;
 mod cuda;
 mod demo;
 mod denominators;
+mod docs;
 mod every_plugin;
 mod few_shot;
 mod full_disk;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use fthost::processes::WITH_PARENT;
 use fthost::run::DeviceChoice;
 use fthost::run::file::RunFile;
@@ -46,6 +46,13 @@ pub(super) struct Arguments {
     pub(super) verbose: u8,
 }
 
+/// What there is to explain.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Topic {
+    /// Every key of a run file: what it takes, its default and what it means
+    RunFile,
+}
+
 /// What there is beside running.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -57,6 +64,13 @@ pub(super) enum Command {
     },
     /// Lists the plugins that are found, and where was looked
     Plugins,
+    /// Explains what a topic is about
+    Help {
+        /// run-file: every key of a run file
+        topic: Topic,
+    },
+    /// Prints the JSON Schema of run files with the options of every plugin that is found, for editors
+    Schema,
     /// Shows what a run would do, and measures its time and memory on a few batches; trains nothing
     Plan(RunArguments),
     /// Tries learning rates on a few batches and suggests one; the run's schedule is left aside, and nothing that is learned is kept

@@ -28,7 +28,7 @@ use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, UseArguments};
+use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic, UseArguments};
 use output::say;
 use values::overrides;
 
@@ -59,6 +59,8 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
     match command {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
+        Command::Help { topic: Topic::RunFile } => inspect::run_file(json),
+        Command::Schema => inspect::schema(),
         Command::Plan(run) => plan(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
         Command::Eval { run, data, episodes: Some(episodes), seed, of, with } => {

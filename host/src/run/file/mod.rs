@@ -10,6 +10,7 @@ mod choose;
 mod document;
 mod effect;
 mod overrides;
+mod reference;
 mod schema;
 mod tables;
 mod unnamed;
@@ -21,12 +22,13 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use fthost_plugin_api::MethodKind;
 use fthost_plugin_api::schemars::schema_for;
-use fthost_plugin_api::{MethodInfo, MethodKind};
 use serde_json::Value as Json;
 
 pub use choose::{Offer, split_argument};
 pub use overrides::Override;
+pub use reference::{OptionHelp, Section, options_of, schema, sections};
 pub use tables::{
     Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable, Sampling, TaskOrder,
     TaskTable, TrainTable, Validation,
@@ -300,36 +302,6 @@ impl RunFile {
         let found = self.methods().find(|(known, _)| known.path == method.path);
         found.map_or(MethodKind::Strategy, |(_, kind)| kind)
     }
-}
-
-/// An option of a method, for people who write run files.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct OptionHelp {
-    /// Its key.
-    pub name: String,
-    /// What it takes: `a whole number, at least 1`.
-    pub takes: String,
-    /// Its default, where it has one.
-    pub default: Option<Json>,
-    /// What it does.
-    pub description: String,
-    /// Values that a search tries, as its plugin declares them: `#[schemars(extend("search" = [4, 8, 16]))]`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub search: Vec<Json>,
-}
-
-/// The options of a method, in the order of its schema.
-pub fn options_of(method: &MethodInfo) -> Vec<OptionHelp> {
-    let schema = &method.config_schema;
-    schema::properties(schema)
-        .map(|(name, option)| OptionHelp {
-            name: name.clone(),
-            takes: schema::expected(schema, option),
-            default: method.config_default.get(name).filter(|value| !value.is_null()).cloned(),
-            description: schema::description(schema, option).unwrap_or_default().replace('\n', " "),
-            search: option.get("search").and_then(Json::as_array).cloned().unwrap_or_default(),
-        })
-        .collect()
 }
 
 fn empty_object() -> Json {
