@@ -51,15 +51,27 @@ pub(crate) fn write(
         let name = base.parameter.name();
         if !per_token || base.stream.is_none_or(|stream| model.passes(stream, Read::Sequence, name)) {
             let name = format!("{}{name}", model.info().prefix(base.stream));
-            stored.insert(name, (bytes(&base.parameter.tensor())?, shape.clone()));
+            stored.insert(name, base.parameter.tensor().reshape(shape.as_slice())?);
         }
     }
     for (name, tensor) in head.tensors {
-        stored.insert(name.clone(), (bytes(tensor)?, tensor.dims().to_vec()));
+        stored.insert(name.clone(), tensor.clone());
     }
-    replace(folder.join(SINGLE_FILE), |file| {
-        let views = stored.iter().map(|(name, (bytes, shape))| {
-            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
+    write_tensors(&folder.join(SINGLE_FILE), &stored)?;
+    let config = format!("{:#}\n", saved_config(config.clone(), model.info(), head));
+    replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
+}
+
+/// Writes named tensors as `f32` into a .safetensors file, with the metadata that Hugging Face's readers ask for; whole or not at all.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_tensors(file: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(), LoadError> {
+    let stored = tensors.iter().map(|(name, tensor)| Ok((name, tensor.dims(), bytes(tensor)?)));
+    let stored = stored.collect::<Result<Vec<_>, LoadError>>()?;
+    replace(file.to_owned(), |file| {
+        let views = stored.iter().map(|(name, shape, bytes)| {
+            TensorView::new(Dtype::F32, shape.to_vec(), bytes).map(|view| (name.as_str(), view))
         });
         let views = views.collect::<Result<Vec<_>, _>>().map_err(std::io::Error::other)?;
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -67,9 +79,7 @@ pub(crate) fn write(
             SafeTensorError::IoError(error) => error,
             other => std::io::Error::other(other),
         })
-    })?;
-    let config = format!("{:#}\n", saved_config(config.clone(), model.info(), head));
-    replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
+    })
 }
 
 /// config.json of what is saved: what the model is, and what its head answers.

@@ -18,6 +18,7 @@ mod transformer;
 mod weights;
 
 pub use error::LoadError;
+pub use folder::write_tensors;
 pub use fthost_autograd as autograd;
 pub use info::{BlockGroup, Classification, Modality, ModelInfo, Read, Stream};
 pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};

@@ -57,7 +57,11 @@ fn workdir() -> Workdir {
     workdir.write("other.toml", other);
     let test = fs::read(workdir.path().join("test.tsv")).unwrap();
     workdir.write("other.tsv", &test);
-    let texts: String = String::from_utf8(test).unwrap().lines().map(|line| format!("{}\n", line.split('\t').next().unwrap())).collect();
+    let texts: String = String::from_utf8(test)
+        .unwrap()
+        .lines()
+        .map(|line| format!("{}\n", line.split('\t').next().unwrap()))
+        .collect();
     workdir.write("new.tsv", format!("text\n{texts}"));
     workdir
 }

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fthost_autograd::{DType, Tensor};
-use fthost_models::{Answer, Modality, ModelInfo, SavedHead};
-use safetensors::tensor::{Dtype, TensorView};
+use fthost_autograd::Tensor;
+use fthost_models::{Answer, Modality, ModelInfo, SavedHead, write_tensors};
 use serde_json::{Value, json};
 
 use super::keys::{Keys, TUNED, WRAPPED};
 use super::plain::{SavedHeads, Trained};
 use super::sentences;
+use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
-use crate::run::state::folder::{write_atomically, write_json};
-use crate::{Error, Result};
+use crate::run::state::folder::write_json;
 
 /// The folder of a whole model within a run folder.
 pub const MODEL: &str = "model";
@@ -111,7 +110,7 @@ impl Saved<'_> {
         // PEFT knows models that Transformers knows.
         let fields = self.adapter_config.as_ref().filter(|_| heads.own.is_none());
         let dense = heads.as_dense().filter(|_| fields.is_some());
-        write_safetensors(&folder.join("adapter_model.safetensors"), &self.adapter(&heads, fields.is_some()))?;
+        write_tensors(&folder.join("adapter_model.safetensors"), &self.adapter(&heads, fields.is_some()))?;
 
         let info = self.model.model.info();
         // PEFT's class for a kind of task hands on what texts are made of, and no images.
@@ -229,23 +228,4 @@ fn merge(into: &mut Value, from: &Value) {
     if let (Value::Object(into), Value::Object(from)) = (into, from) {
         into.extend(from.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
-}
-
-/// Writes named tensors as `f32`, with the metadata that Hugging Face's readers ask for.
-pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let mut bytes = BTreeMap::new();
-    for (name, tensor) in tensors {
-        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        bytes.insert(name, (tensor.dims().to_vec(), raw));
-    }
-    let failed = |e: safetensors::SafeTensorError| Error::run(format!("cannot write {}: {e}", path.display()));
-    let views = bytes
-        .iter()
-        .map(|(name, (shape, raw))| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), raw)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
-    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let content = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
-    write_atomically(path, &content)
 }

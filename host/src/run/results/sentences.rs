@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fthost_autograd::Tensor;
-use fthost_models::{MODULES, PoolBy, Stream};
+use fthost_models::{MODULES, PoolBy, Stream, write_tensors};
 use serde_json::{Value, json};
 
-use super::export::write_safetensors;
 use crate::run::state::folder::write_json;
 use crate::{Error, Result};
 
@@ -73,7 +72,7 @@ pub fn write(folder: &Path, stream: &Stream, max_tokens: usize, head: Option<Den
         });
         write_json(&folder.join(DENSE).join("config.json"), &config)?;
         let tensors = BTreeMap::from([(WEIGHT.to_owned(), weight.clone()), (BIAS.to_owned(), bias.clone())]);
-        write_safetensors(&folder.join(DENSE).join("model.safetensors"), &tensors)?;
+        write_tensors(&folder.join(DENSE).join("model.safetensors"), &tensors)?;
         parts.push(("Dense", DENSE));
     }
     let part = |(i, (class, path)): (usize, &(&str, &str))| json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{class}") });
