@@ -145,6 +145,53 @@ const CASES: &[Case] = &[
     case("a JSONL text that is a number", |w| {
         jsonl(w, "{\"text\": \"good\", \"label\": 1}\n{\"text\": 7, \"label\": 1}\n")
     }),
+    case("a JSON array that ends early", |w| json(w, "[{\"text\": \"good\", \"label\": 1},\n{\"text\": \"bad\"")),
+    case("a JSON file of two arrays", |w| {
+        json(w, "{\"train\": [{\"text\": \"good\"}],\n\"test\": [{\"text\": \"bad\"}]}")
+    }),
+    case("a file in gzip that is cut off", |w| {
+        edit(w, "\"train.tsv\"", "\"train.tsv.gz\"");
+        w.write("train.tsv.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x4b\x54");
+    }),
+    case("texts without labels", |w| {
+        edit(w, "\"train.tsv\"", "\"train.txt\"");
+        w.write("train.txt", "a good film\na bad film\n");
+    }),
+    case("texts beside fewer labels", |w| {
+        edit(w, "\"train.tsv\"", "{ text = \"a.txt\", label = \"b.txt\" }");
+        w.write("a.txt", "a good film\na bad film\n");
+        w.write("b.txt", "1\n");
+    }),
+    case("one file by class", |w| edit(w, "\"train.tsv\"", "{ good = \"a.txt\" }")),
+    case("a folder of several data sets", |w| {
+        edit(w, "\"train.tsv\"", "\"saved\"");
+        w.write("saved/dataset_dict.json", "{\"splits\": [\"train\", \"test\"]}");
+    }),
+    case("a word with a column too many", |w| {
+        edit(w, "\"train.tsv\"", "\"train.conll\"");
+        w.write("train.conll", "Ann B-PER\nLee I-PER O\n");
+    }),
+    case("words for a head of texts", |w| {
+        edit(w, "\"train.tsv\"", "\"train.conll\"");
+        w.write("train.conll", "Ann B-PER\nLee I-PER\n");
+    }),
+    case("text in UTF-16", |w| drop(w.write("train.tsv", b"\xff\xfea\0\t\x001\0"))),
+    case("a separator of two characters", |w| edit(w, "test = ", "separator = \"||\"\ntest = ")),
+    case("a separator that the file has not", |w| edit(w, "test = ", "separator = \";\"\ntest = ")),
+    case("an unknown format", |w| edit(w, "test = ", "format = \"xlsx\"\ntest = ")),
+    case("another format than the file's", |w| edit(w, "test = ", "format = \"parquet\"\ntest = ")),
+    case("a part that no row is of", |w| {
+        edit(w, "test = \"test.tsv\"", "split = { column = \"part\", train = \"training\" }");
+        w.write("train.tsv", "text\tlabel\tpart\na good film\t1\ttrain\na bad film\t0\tdev\n");
+    }),
+    case("test examples twice", |w| {
+        edit(
+            w,
+            "test = \"test.tsv\"",
+            "test = \"test.tsv\"\nsplit = { column = \"part\", train = \"train\", test = \"test\" }",
+        )
+    }),
+    case("shares that leave nothing", |w| edit(w, "test = \"test.tsv\"", "test = 0.6\nvalidation = 0.4")),
     case("a Parquet file that is none", |w| {
         edit(w, "\"train.tsv\"", "\"train.parquet\"");
         rename(w, "train.tsv", "train.parquet");
@@ -301,6 +348,11 @@ fn edit(workdir: &Workdir, from: &str, to: &str) {
 fn csv(workdir: &Workdir, content: &str) {
     edit(workdir, "\"train.tsv\"", "\"train.csv\"");
     workdir.write("train.csv", content);
+}
+
+fn json(workdir: &Workdir, content: &str) {
+    edit(workdir, "\"train.tsv\"", "\"train.json\"");
+    workdir.write("train.json", content);
 }
 
 fn jsonl(workdir: &Workdir, content: &str) {

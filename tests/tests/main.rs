@@ -25,6 +25,7 @@
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
+//! | `published` | data sets in the forms in which they are published |
 //! | `reach` | options that a run of its length never comes to |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
@@ -61,6 +62,7 @@ mod old_compiler;
 mod outside;
 mod peft_folders;
 mod prompts;
+mod published;
 mod reach;
 mod refused;
 mod resume;

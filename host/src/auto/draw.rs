@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::rungs::Rung;
 use crate::Result;
 use crate::compare::Candidate;
-use crate::run::file::{Override, RunFile};
+use crate::run::file::{Override, RunFile, TaskTable};
 
 /// The key of the learning rate.
 pub(super) const LR: &str = "train.lr";
@@ -103,7 +103,7 @@ impl Configuration {
 
 /// A run file whose run cannot see test examples.
 pub(super) fn untested(mut file: RunFile) -> RunFile {
-    file.tasks.iter_mut().for_each(|task| task.test = None);
+    file.tasks.iter_mut().for_each(TaskTable::hide_test);
     file.train.evaluate_before = false;
     file
 }

@@ -9,10 +9,11 @@ use serde_json::Value as Json;
 
 use super::draw::{Space, untested};
 use crate::compare::{Candidate, number};
+use crate::data::Files;
 use crate::plugin::{Library, MethodKind, Search as PluginSearch};
 use crate::processes::Runner;
 use crate::run::DeviceChoice;
-use crate::run::file::{Method, RunFile, Validation};
+use crate::run::file::{HeldOut, Method, RunFile};
 use crate::{Error, Result};
 
 /// The share of the training examples that is watched where the run file says nothing.
@@ -48,14 +49,16 @@ fn watched(file: &mut RunFile) -> Result<bool> {
         return Err(Error::usage(format!("auto searches for one task, and the run file has {}", file.tasks.len()))
             .with_help("leave one [[task]] in the run file; several are trained by fthost RUN.toml"));
     };
-    if let Some(Validation::File(path)) = &task.validation
-        && task.test.as_deref().map(real) == Some(real(path))
-    {
+    let files = |part: &Option<HeldOut>| -> Vec<PathBuf> {
+        part.as_ref().and_then(HeldOut::files).into_iter().flat_map(Files::named).map(real).collect()
+    };
+    let tested = files(&task.test);
+    if let Some(path) = files(&task.validation).iter().find(|path| tested.contains(path)) {
         return Err(Error::usage(format!("{} holds both the validation and the test examples", path.display()))
             .with_help("a search chooses by validation examples: give others, or a share such as validation = 0.1"));
     }
     let shared = task.validation.is_none();
-    task.validation.get_or_insert(Validation::Share(SHARE));
+    task.validation.get_or_insert(HeldOut::Share(SHARE));
     Ok(shared)
 }
 
@@ -166,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_run_files_own_strategies_are_one_candidate_and_validation_is_seen_to() {
-        let check = |validation: &str, share: bool, expected: Validation| {
+        let check = |validation: &str, share: bool, expected: HeldOut| {
             let (found, shared) =
                 candidates(&file(&format!("{TASK}{validation}"), TWO), &[], DeviceChoice::Cpu).unwrap();
             let [candidate] = found.as_slice() else { panic!("{found:?}") };
@@ -175,10 +178,10 @@ mod tests {
             assert_eq!(file.tasks[0].validation, Some(expected));
             assert!(file.tasks[0].test.is_some(), "the best configuration's run file names it again");
         };
-        check("", true, Validation::Share(0.1));
-        check("validation = 0.3\n", false, Validation::Share(0.3));
+        check("", true, HeldOut::Share(0.1));
+        check("validation = 0.3\n", false, HeldOut::Share(0.3));
         let other = std::path::absolute("c.tsv").unwrap();
-        check("validation = \"c.tsv\"\n", false, Validation::File(other));
+        check("validation = \"c.tsv\"\n", false, HeldOut::Files(Files::One(other)));
     }
 
     #[test]

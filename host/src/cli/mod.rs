@@ -139,7 +139,7 @@ impl UseArguments {
 
     /// Opens a run for a file of examples, of which the arguments may say whether its first row is a header.
     fn open_for(&self, run: &Path, of: &TaskArgument, file: &Path) -> Result<TrainedModel> {
-        if of.header.is_some() && !may_have_header(file) {
+        if of.header.is_some() && !may_have_header(file, None) {
             return Err(Error::usage(format!("--header does nothing for {}", file.display()))
                 .with_help("leave it out: a .tsv or .csv file may have a header, and no other"));
         }

@@ -33,6 +33,7 @@ pub struct Dataset {
     pub(super) of_words: bool,
     pub(super) labels: Vec<String>,
     pub(super) targets: Targets,
+    pub(super) notes: Vec<String>,
 }
 
 /// What a label is to the task's head.
@@ -106,6 +107,11 @@ impl Dataset {
     /// Texts without a character. They are kept: the model sees its special tokens only.
     pub fn empty_texts(&self) -> usize {
         self.totals.empty_texts
+    }
+
+    /// Sentences about what was recognised in its files.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Bytes of examples in memory.

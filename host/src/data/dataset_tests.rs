@@ -4,10 +4,11 @@ use std::path::Path;
 use fthost_models::Modality;
 use miette::Diagnostic;
 
+use super::super::files::Files;
 use super::super::fixtures::{DIGITS, TEXT, load_digits, load_file};
+use super::super::form::Form;
 use super::super::images::Part;
 use super::super::load::{BLOCK, Source, load};
-use super::super::row::Columns;
 use super::super::text::Tokenizer;
 use super::super::text::tests::write_tokenizer;
 use super::*;
@@ -147,12 +148,12 @@ fn a_tokenizer_must_fit_the_model_and_the_text() {
     let path = folder.path().join("a.tsv");
     std::fs::write(&path, "a\t1\n\t0\n").unwrap();
     let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), false), 6).unwrap();
-    let columns = Columns::default();
+    let (files, form) = (Files::One(path), Form::default());
     let source = Source {
-        path: &path,
+        files: &files,
         part: Part::Train,
-        columns: &columns,
-        header: None,
+        form: &form,
+        only: None,
         labels: None,
         modality: TEXT,
         device: &Device::Cpu,
@@ -197,13 +198,12 @@ fn data_and_model_must_fit() {
     check_error(load_digits("photos", Part::Test, DIGITS), &["photos cannot be read as images", "`demo`"]);
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
-    let columns = Columns::default();
-    let path = Path::new("demo");
+    let (files, form) = (Files::from(Path::new("demo")), Form::default());
     let source = Source {
-        path,
+        files: &files,
         part: Part::Train,
-        columns: &columns,
-        header: None,
+        form: &form,
+        only: None,
         labels: None,
         modality: TEXT,
         device: &Device::Cpu,

@@ -7,9 +7,10 @@ use fthost_models::Modality;
 
 use super::bytes::Limits;
 use super::dataset::Dataset;
+use super::files::Files;
+use super::form::Form;
 use super::images::Part;
 use super::load::{Source, load, load_within};
-use super::row::Columns;
 use super::text::Tokenizer;
 use super::text::tests::write_tokenizer;
 use crate::Result;
@@ -30,16 +31,9 @@ pub(super) fn load_file(
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
     let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
-    let columns = Columns::default();
-    let source = Source {
-        path: &path,
-        part: Part::Train,
-        columns: &columns,
-        header: None,
-        labels,
-        modality,
-        device: &Device::Cpu,
-    };
+    let (files, form) = (Files::One(path), Form::default());
+    let source =
+        Source { files: &files, part: Part::Train, form: &form, only: None, labels, modality, device: &Device::Cpu };
     load_within(&source, Some(&tokenizer), Limits { memory, folder: folder.path().to_owned() })
 }
 
@@ -49,15 +43,7 @@ pub(super) fn load_text(content: &str, labels: Option<&[String]>, memory: usize)
 }
 
 pub(super) fn load_digits(name: &str, part: Part, modality: Modality) -> Result<Dataset> {
-    let columns = Columns::default();
-    let source = Source {
-        path: Path::new(name),
-        part,
-        columns: &columns,
-        header: None,
-        labels: None,
-        modality,
-        device: &Device::Cpu,
-    };
+    let (files, form) = (Files::from(Path::new(name)), Form::default());
+    let source = Source { files: &files, part, form: &form, only: None, labels: None, modality, device: &Device::Cpu };
     load(&source, None)
 }

@@ -9,8 +9,13 @@ use fthost_models::Modality;
 use super::bytes::Limits;
 use super::dataset::{Dataset, Targets, Totals};
 use super::distinct::{self, Distinct, UNNUMBERED};
+use super::files::Files;
+use super::form::Form;
 use super::images::{self, Images, Part};
-use super::row::{Columns, Labels, Row, Words, data_error, shortened};
+use super::recognise::file_name;
+use super::row::{Labels, Row, Words, data_error, shortened};
+use super::rows::AllRows;
+use super::scheme::{Scheme, Seen};
 use super::selection::Selection;
 use super::store::{NewRow, Store, StoreWriter, UNCOUNTED};
 use super::table::Rows;
@@ -20,14 +25,14 @@ use crate::{Error, Result};
 /// Where examples come from, and what they become.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// A file, or `demo` or `demo-pretrain` for the embedded digits.
-    pub path: &'a Path,
+    /// The files, or `demo` or `demo-pretrain` for the embedded digits.
+    pub files: &'a Files,
     /// Which half of an embedded data set; a file is read whole.
     pub part: Part,
-    /// Which columns of a file.
-    pub columns: &'a Columns,
-    /// Whether the first row of a TSV or CSV file is a header, where it is said.
-    pub header: Option<bool>,
+    /// How they are read.
+    pub form: &'a Form,
+    /// The rows that count, where not all do: what stands in their column of parts.
+    pub only: Option<&'a str>,
     /// The classes of the training data in index order, for test data. `None` for training data: the classes are then
     /// what its labels name.
     pub labels: Option<&'a [String]>,
@@ -59,7 +64,7 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
             (examples, Some(Arc::new(images)))
         }
     };
-    let mut data = examples.into_dataset(source.path, images);
+    let mut data = examples.into_dataset(source.files, images);
     match source.labels {
         // What a head makes of the labels is not known yet: values need not occur in the training data.
         Some(labels) => data.labels = labels.to_vec(),
@@ -90,19 +95,19 @@ pub fn unlabelled<'a>(
     let (Modality::Text { vocabulary, .. }, Some(tokenizer)) = (source.modality, tokenizer) else {
         return Ok(Box::new(std::iter::once(load(source, tokenizer))));
     };
-    refuse_images(source.path)?;
-    let path = source.path;
+    refuse_images(source.files)?;
+    let files = source.files;
     check_unread_header(source)?;
-    let mut file = Rows::open(path, source.columns, source.header, Labels::Unread)?;
+    let mut rows = source.rows(Labels::Unread)?;
     Ok(Box::new(std::iter::from_fn(move || {
         let mut read = || {
-            let block = next_block(&mut file)?;
+            let block = next_block(&mut rows)?;
             if block.is_empty() {
                 return Ok(None);
             }
             let mut writer = Writer::new(vocabulary, Limits::from_environment());
-            writer.push_rows(path, block, tokenizer)?;
-            writer.finish().map(|examples| Some(examples.into_dataset(path, None)))
+            writer.push_rows(rows.path(), block, tokenizer)?;
+            writer.finish().map(|examples| Some(examples.into_dataset(files, None)))
         };
         let block: Result<Option<Dataset>> = read();
         block.transpose()
@@ -115,14 +120,16 @@ struct Examples {
     distinct: Distinct,
     totals: Totals,
     of_words: bool,
+    notes: Vec<String>,
 }
 
 impl Examples {
     /// What their labels mean is open.
-    fn into_dataset(self, path: &Path, images: Option<Arc<Images>>) -> Dataset {
-        let Self { store, distinct, totals, of_words } = self;
+    fn into_dataset(self, files: &Files, images: Option<Arc<Images>>) -> Dataset {
+        let Self { store, distinct, totals, of_words, notes } = self;
         Dataset {
-            path: path.to_owned(),
+            path: files.to_string().into(),
+            notes,
             selection: Selection::All(store.len()),
             store: Arc::new(store),
             images,
@@ -217,7 +224,7 @@ impl Writer {
 
     fn finish(self) -> Result<Examples> {
         let Self { store, distinct, totals, of_words, .. } = self;
-        Ok(Examples { store: store.finish()?, distinct, totals, of_words })
+        Ok(Examples { store: store.finish()?, distinct, totals, of_words, notes: Vec::new() })
     }
 }
 
@@ -228,24 +235,58 @@ const BLOCK_BYTES: usize = 4 << 20;
 const BLOCK_UNIT: usize = 256;
 
 fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Result<Examples> {
-    refuse_images(source.path)?;
+    refuse_images(source.files)?;
     let mut writer = Writer::new(vocabulary, limits);
-    let mut file = Rows::open(source.path, source.columns, source.header, Labels::Read)?;
+    let mut rows = source.rows(Labels::Read)?;
+    let mut scheme = None;
     loop {
-        let block = next_block(&mut file)?;
+        let mut block = next_block(&mut rows)?;
         if block.is_empty() {
             break;
         }
-        writer.push_rows(source.path, block, tokenizer)?;
+        if block.iter().any(|row| row.words.is_some()) {
+            // A file's labels tell together how they spell entities.
+            let scheme = match scheme {
+                Some(scheme) => scheme,
+                None => *scheme.insert(scheme_of(source)?),
+            };
+            if let Some(scheme) = scheme {
+                block.iter_mut().filter_map(|row| row.words.as_mut()).for_each(|row| scheme.to_iob2(&mut row.labels));
+            }
+        }
+        writer.push_rows(rows.path(), block, tokenizer)?;
     }
-    if let Some(first) = file.first() {
+    if let Some(first) = rows.file().first() {
         let count = |label: &str| writer.distinct.number(label).map_or(0, |number| writer.totals.with_label(number));
-        first.check_label(source.path, count, |label| source.knows(label))?;
+        first.check_label(rows.path(), count, |label| source.knows(label))?;
     }
-    writer.finish()
+    let mut notes = rows.notes();
+    if let Some(scheme) = scheme.flatten().filter(|scheme| *scheme != Scheme::Iob2) {
+        let names: Vec<String> = source.files.named().into_iter().map(file_name).collect();
+        notes.push(format!("{}: labels in {scheme} are read as IOB2", names.join(", ")));
+    }
+    Ok(Examples { notes, ..writer.finish()? })
 }
 
-impl Source<'_> {
+/// How the labels of words spell entities, where they do.
+fn scheme_of(source: &Source<'_>) -> Result<Option<Scheme>> {
+    let (mut rows, mut seen) = (source.rows(Labels::Read)?, Seen::default());
+    loop {
+        while let Some(row) = rows.next_of_file()? {
+            row.words.iter().for_each(|row| seen.add(&row.labels));
+        }
+        if !rows.next_file()? {
+            return Ok(seen.scheme());
+        }
+    }
+}
+
+impl<'a> Source<'a> {
+    /// Its rows.
+    fn rows(&self, labels: Labels) -> Result<AllRows<'a>> {
+        AllRows::open(self.files, self.form, labels, self.labels, self.only)
+    }
+
     /// Whether the training data have a label.
     fn knows(&self, label: &str) -> bool {
         self.labels.into_iter().flatten().any(|known| distinct::name(known) == distinct::name(label))
@@ -255,39 +296,44 @@ impl Source<'_> {
 /// Refuses a file that is read without its labels, and has some that say that its first row is a header: the second row's is one of
 /// the training data, or a number where the first's is none.
 fn check_unread_header(source: &Source<'_>) -> Result<()> {
-    if source.header.is_some() {
+    let Files::One(path) = source.files else { return Ok(()) };
+    if source.form.header.is_some() {
         return Ok(());
     }
-    let Ok(mut file) = Rows::open(source.path, source.columns, None, Labels::Read) else { return Ok(()) };
+    let Ok(mut file) = Rows::open(path, source.form, Labels::Read, source.labels) else { return Ok(()) };
     let (Some(Ok(first)), Some(Ok(second))) = (file.next(), file.next()) else { return Ok(()) };
     let like_training = |label: &str| source.knows(label) || label.parse::<f32>().is_ok_and(f32::is_finite);
     match file.first() {
         Some(row) if !row.is_header && !like_training(&first.label) && like_training(&second.label) => {
-            Err(row
-                .in_doubt(source.path, &format!("its label `{}` is none that training saw", shortened(&first.label))))
+            Err(row.in_doubt(path, &format!("its label `{}` is none that training saw", shortened(&first.label))))
         }
         _ => Ok(()),
     }
 }
 
 /// The embedded data are images; a model that reads texts cannot take them.
-fn refuse_images(path: &Path) -> Result<()> {
-    match images::embedded_classes(path) {
+fn refuse_images(files: &Files) -> Result<()> {
+    match images::embedded_classes(files.first()) {
         None => Ok(()),
         Some(_) => Err(Error::Usage {
-            message: format!("the data `{}` are images, and the model reads text", path.display()),
+            message: format!("the data `{files}` are images, and the model reads text"),
             help: Some("name a .tsv, .csv, .jsonl or .parquet file".into()),
         }),
     }
 }
 
-/// Rows for one call of the tokenizer; none at the end of the file.
-fn next_block(file: &mut Rows) -> Result<Vec<Row>> {
+/// Rows of one file for one call of the tokenizer; none at the end of the last file.
+fn next_block(rows: &mut AllRows<'_>) -> Result<Vec<Row>> {
     let (mut block, mut bytes) = (Vec::new(), 0);
     while block.len() < BLOCK && (bytes < BLOCK_BYTES || !block.len().is_multiple_of(BLOCK_UNIT)) {
-        let Some(row) = file.next().transpose()? else { break };
-        bytes += row.bytes();
-        block.push(row);
+        match rows.next_of_file()? {
+            Some(row) => {
+                bytes += row.bytes();
+                block.push(row);
+            }
+            None if !block.is_empty() || !rows.next_file()? => break,
+            None => {}
+        }
     }
     Ok(block)
 }
@@ -314,9 +360,9 @@ fn check_tokens(path: &Path, line: u64, tokens: &Tokens, vocabulary: usize) -> R
 }
 
 fn read_images(source: &Source<'_>, shape: [usize; 3], tokens: usize, limits: Limits) -> Result<(Examples, Images)> {
-    let Some(classes) = images::embedded_classes(source.path) else {
+    let Some(classes) = images::embedded_classes(source.files.first()) else {
         return Err(Error::Usage {
-            message: format!("the model takes images, and {} cannot be read as images", source.path.display()),
+            message: format!("the model takes images, and {} cannot be read as images", source.files),
             help: Some("known are the embedded digits: `demo` (0 to 9) and `demo-pretrain` (0 to 4)".into()),
         });
     };

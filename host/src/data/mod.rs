@@ -4,34 +4,46 @@
 //! and lines only: in memory while they are few, in a temporary file beyond ([`dataset`]). [`sampler`] says which
 //! examples come when.
 
+mod arrow;
 mod bytes;
+mod conll;
 mod csv;
 pub mod dataset;
 mod distinct;
+mod elements;
 pub mod episodes;
+mod files;
 mod fingerprint;
 #[cfg(test)]
 mod fixtures;
+mod form;
 mod guard;
 mod header;
 mod images;
+mod input;
 mod jsonl;
 mod lines;
 mod load;
 mod parquet;
 pub mod permutation;
+mod recognise;
 pub mod row;
+mod rows;
 pub mod sampler;
+mod scheme;
 mod selection;
 mod split;
 mod store;
 pub mod table;
 pub mod text;
+mod texts;
 
 pub(crate) use bytes::cache_folder;
 pub use dataset::Dataset;
 pub use episodes::Episodes;
+pub use files::Files;
 pub use fingerprint::fingerprint;
+pub use form::{Encoding, Form, Format, Quote};
 pub use images::Part;
 pub use load::{Source, load, unlabelled};
 pub use permutation::Permutation;

@@ -27,11 +27,23 @@ impl Dataset {
     /// A class, or a data set, with a single example; a fraction that is not between 0 and 1; targets that were never
     /// set.
     pub fn split(self, fraction: f64, seed: u64) -> Result<(Self, Self)> {
+        self.hold_out(fraction, &Stream::new(seed, "validation split"), "validation")
+    }
+
+    /// As [`split`](Self::split), for test examples: always the same ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`split`](Self::split).
+    pub fn split_test(self, fraction: f64) -> Result<(Self, Self)> {
+        self.hold_out(fraction, &Stream::new(0, "test split"), "test")
+    }
+
+    fn hold_out(self, fraction: f64, stream: &Stream, what: &str) -> Result<(Self, Self)> {
         if !(fraction > 0.0 && fraction < 1.0) {
-            return Err(Error::usage(format!("a validation share must lie between 0 and 1, and {fraction} does not")));
+            return Err(Error::usage(format!("a {what} share must lie between 0 and 1, and {fraction} does not")));
         }
-        let mut strata = self.strata(fraction)?;
-        let stream = Stream::new(seed, "validation split");
+        let mut strata = self.strata(fraction, what)?;
         let mut train = Part::new(self.store.len());
         let mut validation = Part::new(self.store.len());
         self.store.each_record(|row, record| {
@@ -58,7 +70,7 @@ impl Dataset {
     }
 
     /// The classes, or all examples where targets are values or classes of words.
-    fn strata(&self, fraction: f64) -> Result<Vec<Stratum>> {
+    fn strata(&self, fraction: f64, what: &str) -> Result<Vec<Stratum>> {
         let counts = match &self.targets {
             Targets::Classes(_) => self.class_counts(),
             Targets::WordClasses(_) | Targets::Values => vec![self.len() as u64],
@@ -66,18 +78,17 @@ impl Dataset {
         };
         if let Some(class) = counts.iter().position(|&count| count == 1) {
             let label = self.labels.get(class).filter(|_| !self.of_words);
-            let what = match label {
+            let single = match label {
                 Some(label) => format!("the class `{label}` has a single example"),
                 None => "there is a single example".to_owned(),
             };
             return Err(Error::Data {
                 file: self.path.clone(),
                 line: label.and_then(|label| self.distinct.line(label)),
-                message: format!("{what}: it cannot be both trained on and held out for validation"),
-                help: Some(
-                    "add examples, remove this one, or name a file of validation examples: validation = \"FILE\""
-                        .into(),
-                ),
+                message: format!("{single}: it cannot be both trained on and held out for {what}"),
+                help: Some(format!(
+                    "add examples, remove this one, or name a file of {what} examples: {what} = \"FILE\""
+                )),
             });
         }
         let stratum = |&left: &u64| {

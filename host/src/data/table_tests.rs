@@ -6,7 +6,7 @@ use super::*;
 
 fn columns(text: &str, pair: &str, label: &str) -> Columns {
     let given = |name: &str| (!name.is_empty()).then(|| name.to_owned());
-    Columns { text: given(text), text_pair: given(pair), label: given(label) }
+    Columns { text: given(text), text_pair: given(pair), label: given(label), ..Columns::default() }
 }
 
 fn read(name: &str, content: &[u8], columns: &Columns) -> Result<Vec<Row>> {
@@ -17,7 +17,7 @@ fn read_as(name: &str, content: &[u8], columns: &Columns, header: Option<bool>, 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
-    Rows::open(&path, columns, header, labels)?.collect()
+    Rows::open(&path, &Form { columns: columns.clone(), header, ..Form::default() }, labels, None)?.collect()
 }
 
 /// Rows as `line text|pair label`.
@@ -272,7 +272,7 @@ fn another_separator_is_named() {
 fn folders_and_missing_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let check = |name: &str, expected: &str| {
-        let error = Rows::open(&folder.path().join(name), &Columns::default(), None, Labels::Read).unwrap_err();
+        let error = Rows::open(&folder.path().join(name), &Form::default(), Labels::Read, None).err().unwrap();
         assert!(error.to_string().contains(expected), "{error}");
         assert!(error.help().is_some());
     };
@@ -312,7 +312,11 @@ fn without_labels_the_same_files_and_files_of_texts_alone_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
-        let rows: Vec<Row> = Rows::open(&path, columns, None, Labels::Unread).unwrap().collect::<Result<_>>().unwrap();
+        let rows: Vec<Row> =
+            Rows::open(&path, &Form { columns: columns.clone(), ..Form::default() }, Labels::Unread, None)
+                .unwrap()
+                .collect::<Result<_>>()
+                .unwrap();
         assert!(rows.iter().all(|row| row.label.is_empty()));
         let show =
             |row: Row| format!("{} {}{}", row.line, row.text, row.pair.map(|p| format!("|{p}")).unwrap_or_default());

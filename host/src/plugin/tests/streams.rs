@@ -6,7 +6,7 @@ use fthost_autograd::Precision;
 use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, StreamFeatures};
 
 use super::*;
-use crate::data::{self, Columns, Part, Source};
+use crate::data::{self, Files, Form, Part, Source};
 use crate::plugin::instance::of_this_model;
 use crate::run::pass::{Pass, head_outputs, reads_of};
 
@@ -225,10 +225,9 @@ fn a_batch_whose_examples_depend_on_each_other_is_one_piece() {
         plain.info.batch_statistics = batch_statistics;
         let (modality, passes) = (Modality::Images { channels: 1, size: 8, tokens: 17 }, Arc::clone(&plain.passes));
         let mut model = AdaptedModel::new(Box::new(plain), Device::Cpu, 7);
-        let (columns, device) = (Columns::default(), Device::Cpu);
-        let path = Path::new("demo");
-        let source =
-            Source { path, part: Part::Test, columns: &columns, header: None, labels: None, modality, device: &device };
+        let (files, form, device) = (Files::from(Path::new("demo")), Form::default(), Device::Cpu);
+        let (files, form, device) = (&files, &form, &device);
+        let source = Source { files, part: Part::Test, form, only: None, labels: None, modality, device };
         let mut digits = data::load(&source, None).unwrap();
         digits.set_targets(TargetKind::Class).unwrap();
         let labels = digits.labels().to_vec();

@@ -7,6 +7,7 @@
 
 mod acts;
 mod choose;
+mod data;
 mod document;
 mod effect;
 mod overrides;
@@ -30,15 +31,15 @@ pub use choose::{Offer, split_argument};
 pub use overrides::Override;
 pub use reference::{OptionHelp, Section, options_of, schema, sections};
 pub use tables::{
-    Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable, Sampling, TaskOrder,
-    TaskTable, TrainTable, Validation,
+    HeldOut, Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable, Sampling,
+    SplitKeys, TaskOrder, TaskTable, TrainTable,
 };
 
 use crate::hub::Name;
 use crate::{Error, Result};
 use document::{Document, Node, Value};
 use schema::Checker;
-use tables::{DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys, ValidationKey};
+use tables::{DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys};
 
 /// Names of embedded data sets: these are no paths.
 const EMBEDDED_DATA: [&str; 2] = [DEMO, "demo-pretrain"];
@@ -331,9 +332,9 @@ fn absolute(folder: &Path, path: &str, embedded: &[&str]) -> Result<PathBuf> {
 fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<TaskTable>> {
     let count = keys.len();
     let mut tasks: Vec<TaskTable> = Vec::with_capacity(count);
-    for (i, task) in keys.into_iter().enumerate() {
+    for (i, mut task) in keys.into_iter().enumerate() {
         let at = document.place(&format!("task[{i}].name"));
-        let name = match task.name {
+        let name = match task.name.take() {
             Some(name) => name,
             None if count == 1 => "task".into(),
             None => {
@@ -359,22 +360,18 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             let help = "each task needs a name of its own";
             return Err(document.error(at, format!("two tasks are named {name:?}"), "named before", Some(help.into())));
         }
+        let form = data::form(document, i, &task)?;
+        let [test, validation] = data::held_out(document, folder, i, &task)?;
+        let train = data::files(document, folder, &format!("task[{i}].train"), task.train)?;
         tasks.push(TaskTable {
             name,
             head: method(task.head, format!("task[{i}].head")),
-            train: absolute(folder, &task.train, &EMBEDDED_DATA)?,
-            test: task.test.map(|path| absolute(folder, &path, &EMBEDDED_DATA)).transpose()?,
-            validation: match task.validation {
-                Some(ValidationKey::File(path)) => Some(Validation::File(absolute(folder, &path, &EMBEDDED_DATA)?)),
-                Some(ValidationKey::Share(share)) => Some(Validation::Share(share.0)),
-                None => None,
-            },
-            columns: crate::data::Columns {
-                text: task.columns.text,
-                text_pair: task.columns.text_pair,
-                label: task.columns.label,
-            },
-            header: task.header,
+            form,
+            train,
+            test,
+            validation,
+            set_aside: task.set_aside.map(|share| share.0),
+            split: task.split,
             max_tokens: task.max_tokens,
             weight: task.weight.unwrap_or(1.0),
         });

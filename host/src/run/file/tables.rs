@@ -3,6 +3,7 @@
 //! `Keys` is what may stand in the file: its JSON Schema checks a file, its doc comments are the help in errors. The public
 //! types are what a run reads, with nothing left open.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use crate::data::{Encoding, Files, Form, Format};
 use crate::hub::Name;
 
 /// How a run file names the embedded model, and the embedded data set for it.
@@ -103,19 +105,34 @@ pub(super) struct TaskKeys {
     pub(super) name: Option<String>,
     /// the task head: { plugin = "classification" }, with its options
     pub(super) head: MethodKeys,
-    /// file with the training examples; relative to the run file
-    #[schemars(length(min = 1))]
-    pub(super) train: String,
-    /// file with the examples that the result is measured on; relative to the run file
-    #[schemars(length(min = 1))]
-    pub(super) test: Option<String>,
-    /// examples that training watches, to keep the best model: a file, or a share of the training examples such as 0.1
-    pub(super) validation: Option<ValidationKey>,
-    /// which columns are read: { text = "...", text_pair = "...", label = "..." }
+    /// the training examples, relative to the run file: a file, or a folder that datasets.save_to_disk left; { text = "FILE", label =
+    /// "FILE" } for one text a line beside one label a line; { good = "FILE", bad = "FILE" } for a file for each class
+    pub(super) train: FilesKey,
+    /// the examples that the result is measured on: as train, or a share of the training examples such as 0.2, which no seed changes
+    pub(super) test: Option<PartKey>,
+    /// examples that training watches, to keep the best model: as train, or a share of the training examples such as 0.1
+    pub(super) validation: Option<PartKey>,
+    /// share of the training examples that the run leaves alone: what fthost auto keeps for the test; drawn as that of test
+    pub(super) set_aside: Option<Share>,
+    /// which rows of train are for what, where a column says so: { column = "split", train = "train", validation = "dev", test = "test" }
+    pub(super) split: Option<SplitKeys>,
+    /// which columns are read: { text = "...", text_pair = "...", label = "..." }; in files without names by number, from 1
     #[serde(default)]
     pub(super) columns: ColumnKeys,
     /// whether the first row of a .tsv or .csv file names its columns; without it a first row that may be both is an error
     pub(super) header: Option<bool>,
+    /// what the files are, where neither name nor content tell: tsv, csv, jsonl, json, parquet, arrow, conll (a word a line) or lines
+    /// (a text a line)
+    pub(super) format: Option<Format>,
+    /// what stands between cells, a character such as ";" or "\t"; without it what the name and the content tell
+    #[schemars(length(min = 1, max = 1))]
+    pub(super) separator: Option<String>,
+    /// what quoted cells stand between, a character such as "'"; "none" or "" where quotes are ordinary characters
+    #[schemars(length(max = 4))]
+    pub(super) quote: Option<String>,
+    /// how bytes stand for characters
+    #[serde(default)]
+    pub(super) encoding: Encoding,
     /// longest text in tokens; longer ones are cut
     #[schemars(range(min = 1))]
     #[serde(default = "max_tokens")]
@@ -125,13 +142,37 @@ pub(super) struct TaskKeys {
     pub(super) weight: Option<f64>,
 }
 
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum FilesKey {
+    /// a file; relative to the run file
+    File(#[schemars(length(min = 1))] String),
+    /// files by what they have: text and label, or a class each
+    Table(BTreeMap<String, String>),
+}
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum ValidationKey {
-    /// file with the examples; relative to the run file
-    File(String),
-    /// share of the training examples, drawn by the seed, classes in proportion
+pub(super) enum PartKey {
+    /// share of the training examples, classes in proportion
     Share(Share),
+    /// files with the examples; relative to the run file
+    Files(FilesKey),
+}
+
+/// Rows of one file for several uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitKeys {
+    /// the column that says what a row is for
+    #[schemars(length(min = 1))]
+    pub column: String,
+    /// what stands there in the training examples
+    pub train: String,
+    /// what stands there in the validation examples
+    pub validation: Option<String>,
+    /// what stands there in the test examples
+    pub test: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -377,29 +418,67 @@ pub struct TaskTable {
     pub name: String,
     /// Its head.
     pub head: Method,
-    /// The training examples: an absolute path, or the name of an embedded data set.
-    pub train: PathBuf,
-    /// The test examples, as `train`.
-    pub test: Option<PathBuf>,
+    /// The training examples: absolute paths, or the name of an embedded data set.
+    pub train: Files,
+    /// The test examples.
+    pub test: Option<HeldOut>,
     /// The examples that training watches.
-    pub validation: Option<Validation>,
-    /// Which columns are read.
-    pub columns: crate::data::Columns,
-    /// Whether the first row of a TSV or CSV file names its columns, where it is said.
-    pub header: Option<bool>,
+    pub validation: Option<HeldOut>,
+    /// The share of the training examples that the run leaves alone, above 0 and below 1: it has no test share then.
+    pub set_aside: Option<f64>,
+    /// Which rows of `train` are for what, where a column says so.
+    pub split: Option<SplitKeys>,
+    /// How the files are read.
+    pub form: Form,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
     /// What its loss is multiplied with, above 0; 1 where tasks do not train jointly.
     pub weight: f64,
 }
 
-/// Where the examples that training watches come from.
+impl TaskTable {
+    /// The share of the training examples that is held out for the test, whether this run makes it or another.
+    pub fn test_share(&self) -> Option<f64> {
+        self.test.as_ref().and_then(HeldOut::share).or(self.set_aside)
+    }
+
+    /// Takes the test examples out; a share of the training examples stays held out.
+    pub fn hide_test(&mut self) {
+        self.set_aside = self.test_share();
+        self.test = None;
+        if let Some(split) = &mut self.split {
+            split.test = None;
+        }
+    }
+}
+
+/// Where examples that are not trained on come from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Validation {
-    /// A file of their own: an absolute path, or the name of an embedded data set.
-    File(PathBuf),
+pub enum HeldOut {
+    /// Files of their own: absolute paths, or the name of an embedded data set.
+    Files(Files),
     /// A share of the training examples, above 0 and below 1.
     Share(f64),
+    /// The rows of the training examples' files that have this in the column of `split`.
+    Rows(String),
+}
+
+impl HeldOut {
+    /// The files, where it has some of its own.
+    pub fn files(&self) -> Option<&Files> {
+        match self {
+            Self::Files(files) => Some(files),
+            Self::Share(_) | Self::Rows(_) => None,
+        }
+    }
+
+    /// The share of the training examples, where it is one.
+    pub fn share(&self) -> Option<f64> {
+        match self {
+            Self::Share(share) => Some(*share),
+            Self::Files(_) | Self::Rows(_) => None,
+        }
+    }
 }
 
 /// A method with its options.

@@ -2,7 +2,8 @@
 
 use serde_json::Value as Json;
 
-use super::{Method, ModelTable, Optimizer, RunFile, Validation};
+use super::{HeldOut, Method, ModelTable, Optimizer, RunFile};
+use crate::data::Encoding;
 
 impl RunFile {
     /// The run file with every default and absolute paths. Reading it gives an equal run file.
@@ -19,17 +20,16 @@ impl RunFile {
                 ("name", value(&task.name)),
                 ("head", Some(toml::Value::Table(head.collect()))),
                 ("train", value(&task.train)),
-                ("test", value(&task.test)),
-                (
-                    "validation",
-                    match &task.validation {
-                        Some(Validation::File(path)) => value(path),
-                        Some(Validation::Share(share)) => value(share),
-                        None => None,
-                    },
-                ),
-                ("columns", value(&task.columns)),
-                ("header", value(task.header)),
+                ("test", held_out(task.test.as_ref())),
+                ("validation", held_out(task.validation.as_ref())),
+                ("set_aside", value(task.set_aside)),
+                ("split", value(&task.split)),
+                ("columns", value(&task.form.columns)),
+                ("header", value(task.form.header)),
+                ("format", value(task.form.format)),
+                ("separator", value(task.form.separator)),
+                ("quote", value(task.form.quote)),
+                ("encoding", (task.form.encoding != Encoding::Utf8).then(|| value(task.form.encoding)).flatten()),
                 ("max_tokens", value(task.max_tokens)),
                 // Otherwise it would be refused when the file is read again.
                 ("weight", self.joint().then(|| value(task.weight)).flatten()),
@@ -89,6 +89,15 @@ impl RunFile {
             ("threads", value(train.threads)),
         ]);
         keys
+    }
+}
+
+/// Examples that are not trained on; what `split` says of them stands there alone.
+fn held_out(part: Option<&HeldOut>) -> Option<toml::Value> {
+    match part? {
+        HeldOut::Files(files) => value(files),
+        HeldOut::Share(share) => value(share),
+        HeldOut::Rows(_) => None,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{self, Dataset};
 use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
-use crate::run::file::{RegularizerTable, RunFile, Validation};
+use crate::run::file::{HeldOut, RegularizerTable, RunFile};
 use crate::run::machine::DeviceChoice;
 use crate::run::pass::reads_of;
 use crate::run::state::identity::{Identity, PluginUsed};
@@ -196,7 +196,21 @@ impl Setup {
             threads: rayon::current_num_threads(),
         };
         let data: Vec<&Dataset> = self.tasks.iter().map(|task| &task.train).collect();
-        Plan::new(&self.model, &data, &schedule)
+        Plan { notes: self.notes(), ..Plan::new(&self.model, &data, &schedule) }
+    }
+
+    /// What was recognised in the tasks' files, each sentence once.
+    fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = Vec::new();
+        for task in &self.tasks {
+            let parts = std::iter::once(&task.train).chain(&task.validation).chain(&task.test);
+            for note in parts.flat_map(Dataset::notes) {
+                if !notes.contains(note) {
+                    notes.push(note.clone());
+                }
+            }
+        }
+        notes
     }
 
     /// What the run's numbers follow from.
@@ -207,10 +221,9 @@ impl Setup {
         let earlier = self.file.regularizers.iter().filter_map(|table| table.state.as_deref());
         paths.extend(earlier.map(|folder| folder.join(snapshot::FINAL)));
         for task in &self.file.tasks {
-            paths.push(task.train.clone());
-            paths.extend(task.test.clone());
-            if let Some(Validation::File(path)) = &task.validation {
-                paths.push(path.clone());
+            paths.extend(task.train.read()?);
+            for files in [&task.test, &task.validation].into_iter().flatten().filter_map(HeldOut::files) {
+                paths.extend(files.read()?);
             }
         }
         let mut files = BTreeMap::new();

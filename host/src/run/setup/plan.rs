@@ -30,6 +30,9 @@ pub struct Plan {
     pub tokens: usize,
     /// Texts cut to the longest length.
     pub truncated: usize,
+    /// Sentences about what was recognised in the data's files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// By task, what an episode is made of, where a head learns by episodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub episodes: Vec<(String, episodes::Shape)>,
@@ -145,6 +148,7 @@ impl Plan {
             examples: sum(Dataset::len),
             tokens: sum(Dataset::total_tokens),
             truncated: sum(Dataset::truncated),
+            notes: Vec::new(),
             episodes: schedule.episodes.clone(),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
@@ -178,6 +182,7 @@ impl Plan {
             rows.row(["", &format!("pattern {pattern:?} matched {} places", found.matched)]);
         }
         rows.row(["data", &self.data_text()]);
+        self.notes.iter().for_each(|note| rows.row(["", note]));
         for (task, shape) in &self.episodes {
             let episodes::Shape { ways, shots, queries } = shape;
             let made =

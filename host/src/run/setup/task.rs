@@ -1,17 +1,15 @@
 //! A task of a run: its head and its examples.
 
-use std::path::Path;
-
 use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
 
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, Tokenizer};
+use crate::data::{self, Columns, Dataset, Episodes, Form, Part, Sampler, Shuffled, Source, Tokenizer};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
-use crate::run::file::{RunFile, TaskTable, TrainTable, Validation};
+use crate::run::file::{HeldOut, RunFile, TaskTable, TrainTable};
 use crate::run::pass::episode_shape;
 
 /// A task with its data and its head.
@@ -58,36 +56,53 @@ impl TaskData {
             }
             None => None,
         };
-        let load = |path: &Path, part: Part, labels: Option<&[String]>| {
-            data::load(&source(table, model, path, part, labels), tokenizer)
+        let of_train = Source {
+            files: &table.train,
+            part: Part::Train,
+            form: &table.form,
+            only: table.split.as_ref().map(|split| split.train.as_str()),
+            labels: None,
+            modality: model.model.info().plain().modality,
+            device: &model.device,
         };
-        let train = load(&table.train, Part::Train, None)?;
-        let held_out = |path: &Path| load(path, Part::Test, Some(train.labels()));
-        let validation = match &table.validation {
-            Some(Validation::File(path)) => Some(held_out(path)?),
-            Some(Validation::Share(_)) | None => None,
+        let train = data::load(&of_train, tokenizer)?;
+        let own = Source { part: Part::Test, labels: Some(train.labels()), ..of_train };
+        // What has files of its own has them whole.
+        let form = Form { columns: Columns { part: None, ..table.form.columns.clone() }, ..table.form.clone() };
+        let held_out = |part: Option<&HeldOut>| match part {
+            Some(HeldOut::Files(files)) => {
+                data::load(&Source { files, form: &form, only: None, ..own }, tokenizer).map(Some)
+            }
+            Some(HeldOut::Rows(rows)) => data::load(&Source { only: Some(rows), ..own }, tokenizer).map(Some),
+            Some(HeldOut::Share(_)) | None => Ok(None),
         };
-        let test = table.test.as_deref().map(held_out).transpose()?;
+        let (validation, test) = (held_out(table.validation.as_ref())?, held_out(table.test.as_ref())?);
         Ok(Self { train, validation, test })
     }
 }
 
-fn source<'a>(
-    table: &'a TaskTable,
-    model: &'a AdaptedModel,
-    path: &'a Path,
-    part: Part,
-    labels: Option<&'a [String]>,
-) -> data::Source<'a> {
-    let (columns, header) = (&table.columns, table.header);
-    data::Source {
-        path,
-        part,
-        columns,
-        header,
-        labels,
-        modality: model.model.info().plain().modality,
-        device: &model.device,
+/// The training examples, and what of them is held out.
+struct Parts {
+    train: Dataset,
+    validation: Option<Dataset>,
+    /// Drawn first, and the same with every seed: runs with other seeds are compared on it.
+    test: Option<Dataset>,
+}
+
+impl Parts {
+    fn of(all: &Dataset, table: &TaskTable, seed: u64) -> Result<Self> {
+        let (mut train, mut test, mut validation) = (all.clone(), None, None);
+        let (test_share, share) = (table.test_share(), table.validation.as_ref().and_then(HeldOut::share));
+        if let Some(share) = test_share {
+            let (rest, held_out) = train.split_test(share)?;
+            (train, test) = (rest, Some(held_out));
+        }
+        if let Some(share) = share {
+            // Of all examples, not of those that are left.
+            let (rest, held_out) = train.split(share / (1.0 - test_share.unwrap_or(0.0)), seed)?;
+            (train, validation) = (rest, Some(held_out));
+        }
+        Ok(Self { train, validation, test })
     }
 }
 
@@ -102,23 +117,19 @@ impl Task {
     ) -> Result<Self> {
         let TaskData { mut train, mut validation, mut test } = data;
         let table = &file.tasks[index];
-        let share = match table.validation {
-            Some(Validation::Share(share)) => Some(share),
-            Some(Validation::File(_)) | None => None,
-        };
-        let split = |train: &Dataset| Some(train.clone().split(share?, file.train.seed));
+        let parts = |train: &Dataset| Parts::of(train, table, file.train.seed);
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
-        let by_class = split(&train);
-        let trained_on = by_class.as_ref().and_then(|split| split.as_ref().ok()).map_or(&train, |(rest, _)| rest);
+        let by_class = parts(&train);
+        let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
         let (labels, counts) = (train.labels().to_vec(), trained_on.class_counts());
         let (head, spec) = methods::attach_head(file, index, library, model, labels, counts)?;
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }
-        let split = if spec.targets == TargetKind::Value { split(&train) } else { by_class };
-        if let Some((rest, held_out)) = split.transpose()? {
-            (train, validation) = (rest, Some(held_out));
-        }
+        let parts = if spec.targets == TargetKind::Value { parts(&train) } else { by_class }?;
+        train = parts.train;
+        validation = validation.or(parts.validation);
+        test = test.or(parts.test.filter(|_| table.test.is_some()));
         let monitor = monitored(file, &table.name, &spec, train.labels())?;
         let episodes = episode_shape(&spec).map(|shape| Episodes::new(file.train.seed, &train, shape)).transpose();
         let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;

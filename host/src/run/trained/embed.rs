@@ -17,7 +17,7 @@ use serde_json::json;
 use super::head;
 use super::model::TrainedModel;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Columns, Part, Tokenizer};
+use crate::data::{self, Part, Tokenizer};
 use crate::hub;
 use crate::plugin::StrategyInstance;
 use crate::run::file::{Override, RunFile};
@@ -33,8 +33,7 @@ pub struct Embedder {
     /// Kept because their hooks stand in the model.
     _strategies: Vec<StrategyInstance>,
     tokenizer: Option<Tokenizer>,
-    columns: Columns,
-    header: Option<bool>,
+    form: data::Form,
     precision: Precision,
 }
 
@@ -59,15 +58,14 @@ impl Embedder {
             model,
             _strategies: Vec::new(),
             tokenizer,
-            columns: task.columns.clone(),
-            header: task.header,
+            form: task.form.clone(),
             precision: file.train.precision.into(),
         })
     }
 
     /// Says whether the first row of a TSV or CSV file is a header, in place of the run file.
     pub fn set_header(&mut self, header: bool) {
-        self.header = Some(header);
+        self.form.header = Some(header);
     }
 
     /// How the features are pooled: `mean, normalised`.
@@ -81,10 +79,10 @@ impl Embedder {
     /// Where the input cannot be read or the file not be written.
     pub fn write(&self, input: &Path, to: &Path, form: Form) -> Result<(usize, usize)> {
         let source = data::Source {
-            path: input,
+            files: &input.into(),
             part: Part::Test,
-            columns: &self.columns,
-            header: self.header,
+            form: &self.form,
+            only: None,
             labels: None,
             modality: self.model.model.info().plain().modality,
             device: &self.model.device,
@@ -112,14 +110,7 @@ impl TrainedModel {
             return Err(Error::usage("the run has no task"));
         }
         let task = tasks.swap_remove(0);
-        Ok(Embedder {
-            model,
-            _strategies,
-            tokenizer: task.tokenizer,
-            columns: task.columns,
-            header: task.header,
-            precision,
-        })
+        Ok(Embedder { model, _strategies, tokenizer: task.tokenizer, form: task.form, precision })
     }
 }
 

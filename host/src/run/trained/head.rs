@@ -144,8 +144,8 @@ impl Found {
         restore(&model)?;
         let task = &file.tasks[0];
         let tokenizer = base::tokenizer(file, task, &model)?;
-        let (name, columns, header) = (task.name.clone(), task.columns.clone(), task.header);
-        let task = TrainedTask { name, columns, header, head, spec, labels, numbered, tokenizer, train: None };
+        let (name, form) = (task.name.clone(), task.form.clone());
+        let task = TrainedTask { name, form, head, spec, labels, numbered, tokenizer, train: None };
         Ok(TrainedModel::new(file, model, strategies, vec![task]))
     }
 }

@@ -9,7 +9,7 @@ use fthost_plugin_api::{HeadSpec, TargetKind};
 
 use super::predict::{Format, WordWriter, Writer};
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Columns, Dataset, Part, Tokenizer};
+use crate::data::{self, Dataset, Files, Form, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
 use crate::run::file::RunFile;
@@ -32,8 +32,7 @@ pub struct TrainedModel {
 /// A task of a run that has ended.
 pub(super) struct TrainedTask {
     pub(super) name: String,
-    pub(super) columns: Columns,
-    pub(super) header: Option<bool>,
+    pub(super) form: Form,
     pub(super) head: HeadInstance,
     pub(super) spec: HeadSpec,
     pub(super) labels: Vec<String>,
@@ -41,7 +40,7 @@ pub(super) struct TrainedTask {
     pub(super) numbered: bool,
     pub(super) tokenizer: Option<Tokenizer>,
     /// What it trained on, where that is known.
-    pub(super) train: Option<PathBuf>,
+    pub(super) train: Option<Files>,
 }
 
 impl TrainedModel {
@@ -57,7 +56,7 @@ impl TrainedModel {
 
     /// Says whether the first row of a TSV or CSV file is a header, in place of the run file.
     pub fn set_header(&mut self, header: bool) {
-        self.tasks.iter_mut().for_each(|task| task.header = Some(header));
+        self.tasks.iter_mut().for_each(|task| task.form.header = Some(header));
     }
 
     /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
@@ -67,7 +66,8 @@ impl TrainedModel {
     /// Where there is no such task, or the file cannot be read, or has a label that training never saw.
     pub fn evaluate(&self, task: Option<&str>, path: &Path, shown: bool) -> Result<(String, TaskResult)> {
         let task = self.task(task)?;
-        let mut data = data::load(&self.source(task, path), task.tokenizer.as_ref())?;
+        let mut data = data::load(&self.source(task, &path.into()), task.tokenizer.as_ref())?;
+        data.notes().iter().for_each(|note| tracing::warn!("{note}"));
         if task.numbered {
             data.set_named_or_numbered_targets(task.spec.targets)?;
         } else {
@@ -84,7 +84,8 @@ impl TrainedModel {
     /// As [`evaluate`](Self::evaluate), and where `out` takes no more: what stands before is written.
     pub fn predict(&self, task: Option<&str>, path: &Path, format: Format, out: &mut dyn Write) -> Result<()> {
         let task = self.task(task)?;
-        let source = self.source(task, path);
+        let files = Files::from(path);
+        let source = self.source(task, &files);
         let blocks = data::unlabelled(&source, task.tokenizer.as_ref())?;
         if task.spec.targets == TargetKind::TokenClass {
             return self.predict_words(task, blocks, WordWriter::new(out, format, &task.labels)?);
@@ -140,13 +141,13 @@ impl TrainedModel {
         })
     }
 
-    /// A file for a task.
-    pub(super) fn source<'a>(&'a self, task: &'a TrainedTask, path: &'a Path) -> data::Source<'a> {
+    /// Files for a task.
+    pub(super) fn source<'a>(&'a self, task: &'a TrainedTask, files: &'a Files) -> data::Source<'a> {
         data::Source {
-            path,
+            files,
             part: Part::Test,
-            columns: &task.columns,
-            header: task.header,
+            form: &task.form,
+            only: None,
             labels: Some(&task.labels),
             modality: self.model.model.info().plain().modality,
             device: &self.model.device,

@@ -65,8 +65,7 @@ pub(super) fn open(
         let tokenizer = base::tokenizer(&file, task, &model)?;
         tasks.push(TrainedTask {
             name: task.name.clone(),
-            columns: task.columns.clone(),
-            header: task.header,
+            form: task.form.clone(),
             head,
             spec,
             labels,

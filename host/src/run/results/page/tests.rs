@@ -75,6 +75,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
         precision: "f32".into(),
         saved: Exported { format: Format::Peft, path: format!("runs/sentiment{name}/adapter").into(), own_heads: None },
         plan: Plan {
+            notes: Vec::new(),
             pooling: "cls".into(),
             model: "bert".into(),
             matches: ["query", "value", r"encoder\.layer\.[0-5]\..*"]
