@@ -71,6 +71,20 @@ pub(super) enum Command {
     },
     /// Prints the JSON Schema of run files with the options of every plugin that is found, for editors
     Schema,
+    /// Writes a run file for a file of examples, with a reason for each value; what is in doubt is asked on a terminal
+    Init {
+        /// File with the training examples, in any of the forms that a run reads
+        train: PathBuf,
+        /// Folder of the model, or its name on the hub: hf:organisation/model
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
+        /// Run file to write; it must not exist. By default the training file's name with .toml, in the working directory
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Plugin whose methods may be chosen, beside those that are found; may be given again
+        #[arg(long = "plugin", value_name = "PLUGIN")]
+        plugins: Vec<String>,
+    },
     /// Shows what a run would do, and measures its time and memory on a few batches; trains nothing
     Plan(RunArguments),
     /// Tries learning rates on a few batches and suggests one; the run's schedule is left aside, and nothing that is learned is kept

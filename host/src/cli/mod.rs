@@ -4,6 +4,7 @@ mod arguments;
 mod auto;
 mod compare;
 mod errors;
+mod init;
 mod inspect;
 mod output;
 mod values;
@@ -61,6 +62,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Plugins => inspect::list(json),
         Command::Help { topic: Topic::RunFile } => inspect::run_file(json),
         Command::Schema => inspect::schema(),
+        Command::Init { train, model, out, plugins } => init::init(&train, model.as_deref(), out, &plugins, json),
         Command::Plan(run) => plan(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
         Command::Eval { run, data, episodes: Some(episodes), seed, of, with } => {

@@ -230,6 +230,37 @@ fn separated_otherwise(path: &Path, line: u64, cell: &str, separator: char) -> E
     ))
 }
 
+/// Whether the first row of a table names its columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// It does.
+    Yes,
+    /// Its cells could be names, and nothing else tells.
+    Perhaps,
+    /// It is an example.
+    No,
+}
+
+/// What the first of some rows is, before anyone has said which columns are wanted: names are short, differ, are no numbers, and one of
+/// them at least is such as names a column, or stands over numbers.
+pub(super) fn naming(rows: &[&[String]]) -> Naming {
+    let Some((first, rest)) = rows.split_first() else { return Naming::No };
+    let is_number = |cell: &str| cell.trim().parse::<f64>().is_ok();
+    let distinct = first.iter().enumerate().all(|(i, cell)| !first[..i].contains(cell));
+    let short = first.iter().all(|cell| (1..=40).contains(&cell.trim().len()) && cell.split_whitespace().count() < 4);
+    if !distinct || !short || first.iter().any(|cell| is_number(cell)) {
+        return Naming::No;
+    }
+    let over_numbers =
+        |place: usize| !rest.is_empty() && rest.iter().all(|row| row.get(place).is_some_and(|cell| is_number(cell)));
+    if first.iter().enumerate().any(|(place, cell)| names_a_column(cell) || over_numbers(place)) {
+        return Naming::Yes;
+    }
+    // A label that comes again is one of an example.
+    let again = |place: usize| rest.iter().any(|row| row.get(place) == first.get(place));
+    if (0..first.len()).any(again) { Naming::No } else { Naming::Perhaps }
+}
+
 /// Whether a cell is such as names a column: `text`, `Review Text`, `sentence1`, `comment_body`.
 fn names_a_column(cell: &str) -> bool {
     let known = |part: &str| {

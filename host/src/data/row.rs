@@ -103,7 +103,7 @@ impl Row {
 }
 
 /// A text that comes as words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     /// The words, at least one.
     pub words: Vec<String>,

@@ -188,7 +188,7 @@ impl Iterator for Rows {
 }
 
 /// The cells of the next row that is not blank, and its line.
-fn unquoted(lines: &mut Lines, path: &Path, dialect: Dialect) -> Result<Option<(u64, Vec<String>)>> {
+pub(super) fn unquoted(lines: &mut Lines, path: &Path, dialect: Dialect) -> Result<Option<(u64, Vec<String>)>> {
     let row = lines.next_line(path)?;
     let separator = char::from(dialect.separator);
     Ok(row.map(|(line, text)| (line, text.split(separator).map(str::to_owned).collect())))

@@ -59,7 +59,10 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     model::fetch(&mut file)?;
     let mut model = load_model(&file, device.open()?)?;
     let pooling = model::pooling_text(&file, &model);
-    file.model.pools(model.model.info().plain().pooling);
+    // The class's own way stays open: what is saved may hold a pooler that this folder lacks, or lack one that it holds.
+    if !model.model.info().pools_as_its_class() {
+        file.model.pools(model.model.info().plain().pooling);
+    }
     let precision: Precision = file.train.precision.into();
     // Reading a tokenizer takes one core: the others pack meanwhile.
     let (checksums, tokenizer) =

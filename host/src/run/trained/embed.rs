@@ -44,7 +44,8 @@ impl Embedder {
     /// As [`open`](super::open).
     pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<Self> {
         let folder = &hub::local(folder)?;
-        if super::has_head(folder)? {
+        // Of a whole model its head, of whatever kind, is not needed.
+        if !super::is_whole(folder) {
             return super::open(folder, plugins, overrides, device)?.into_embedder();
         }
         let tables = json!({ "model": { "path": std::path::absolute(folder).unwrap_or(folder.into()) }, "task": [head::task(folder)] });

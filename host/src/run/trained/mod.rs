@@ -20,13 +20,10 @@ use crate::run::state::folder::RunFolder;
 pub use few_shot::FewShot;
 use model::TrainedModel;
 
-/// Whether a folder says what its head is: a run, an adapter, or a model of a class that has one.
-fn has_head(folder: &Path) -> Result<bool> {
-    let plain = folder.join(whole::CONFIG).is_file() && RunFolder::run_file(folder).is_err();
-    if !plain || folder.join(peft::CONFIG).is_file() {
-        return Ok(true);
-    }
-    whole::has_head(folder)
+/// Whether a folder is a whole model's, and no run's or adapter's.
+fn is_whole(folder: &Path) -> bool {
+    let adapter = folder.join(peft::CONFIG).is_file();
+    !adapter && folder.join(whole::CONFIG).is_file() && RunFolder::run_file(folder).is_err()
 }
 
 /// Opens a run folder, or one that PEFT or Transformers saved. `plugins` are used instead of those that the run used, where any is named;
@@ -38,7 +35,7 @@ pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: D
     let folder = &hub::local(folder)?;
     if folder.join(peft::CONFIG).is_file() {
         peft::open(folder, plugins, overrides, device)
-    } else if folder.join(whole::CONFIG).is_file() && RunFolder::run_file(folder).is_err() {
+    } else if is_whole(folder) {
         whole::open(folder, plugins, overrides, device)
     } else {
         run_folder::open(folder, plugins, overrides, device)

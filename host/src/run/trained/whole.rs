@@ -18,11 +18,6 @@ use crate::{Error, Result};
 /// What makes a folder one of a whole model.
 pub(super) const CONFIG: &str = "config.json";
 
-/// Whether a folder with a `config.json` holds a head.
-pub(super) fn has_head(folder: &Path) -> Result<bool> {
-    Ok(head::Dense::find(folder)?.is_some() || kind(&read(&folder.join(CONFIG))?).is_some())
-}
-
 /// Whether the head that a config.json names answers for each token; `None` where it names none.
 fn kind(config: &Value) -> Option<bool> {
     let class = config["architectures"][0].as_str()?;
