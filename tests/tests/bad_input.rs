@@ -146,7 +146,9 @@ const CASES: &[Case] = &[
         jsonl(w, "{\"text\": \"good\", \"label\": 1}\n{\"text\": 7, \"label\": 1}\n")
     }),
     case("a JSON array that ends early", |w| json(w, "[{\"text\": \"good\", \"label\": 1},\n{\"text\": \"bad\"")),
-    case("a JSON file of two arrays", |w| json(w, "{\"train\": [{\"text\": \"good\"}],\n\"test\": [{\"text\": \"bad\"}]}")),
+    case("a JSON file of two arrays", |w| {
+        json(w, "{\"train\": [{\"text\": \"good\"}],\n\"test\": [{\"text\": \"bad\"}]}")
+    }),
     case("a file in gzip that is cut off", |w| {
         edit(w, "\"train.tsv\"", "\"train.tsv.gz\"");
         w.write("train.tsv.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x4b\x54");
@@ -183,9 +185,25 @@ const CASES: &[Case] = &[
         w.write("train.tsv", "text\tlabel\tpart\na good film\t1\ttrain\na bad film\t0\tdev\n");
     }),
     case("test examples twice", |w| {
-        edit(w, "test = \"test.tsv\"", "test = \"test.tsv\"\nsplit = { column = \"part\", train = \"train\", test = \"test\" }")
+        edit(
+            w,
+            "test = \"test.tsv\"",
+            "test = \"test.tsv\"\nsplit = { column = \"part\", train = \"train\", test = \"test\" }",
+        )
     }),
     case("shares that leave nothing", |w| edit(w, "test = \"test.tsv\"", "test = 0.6\nvalidation = 0.4")),
+    case("a weight below 0", |w| {
+        edit(w, "test = \"test.tsv\"", "columns = { weight = \"w\" }");
+        w.write("train.tsv", "text\tlabel\tw\na good film\t1\t1\na bad film\t0\t-1\n");
+    }),
+    case("weights that are all 0", |w| {
+        edit(w, "test = \"test.tsv\"", "columns = { weight = \"w\" }");
+        w.write("train.tsv", "text\tlabel\tw\na good film\t1\t0\na bad film\t0\t0\n");
+    }),
+    case("one group alone to share out", |w| {
+        edit(w, "test = \"test.tsv\"", "validation = 0.5\ncolumns = { group = \"author\" }");
+        w.write("train.tsv", "text\tlabel\tauthor\na good film\t1\tAnn\na bad film\t0\tAnn\n");
+    }),
     case("a Parquet file that is none", |w| {
         edit(w, "\"train.tsv\"", "\"train.parquet\"");
         rename(w, "train.tsv", "train.parquet");

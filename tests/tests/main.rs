@@ -13,6 +13,7 @@
 //! | `denominators` | what losses and penalties are divided by; steps that are left out |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
+//! | `examples` | test shares, ids, weights, groups, words beyond the longest length |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `full_disk` | runs whose disk is full |
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
@@ -48,6 +49,7 @@ mod cuda;
 mod demo;
 mod denominators;
 mod every_plugin;
+mod examples;
 mod few_shot;
 mod full_disk;
 mod golden;

@@ -30,7 +30,8 @@ fn each_is_planned_as_published() {
     let check = |task: &str, examples: u64, notes: &[&str]| {
         let plan = plan(task);
         assert_eq!(plan["examples"], examples, "{task}: {plan}");
-        let found: Vec<&str> = plan["notes"].as_array().into_iter().flatten().map(|note| note.as_str().unwrap()).collect();
+        let found: Vec<&str> =
+            plan["notes"].as_array().into_iter().flatten().map(|note| note.as_str().unwrap()).collect();
         assert_eq!(found.len(), notes.len(), "{found:?}");
         assert!(found.iter().zip(notes).all(|(found, note)| found.contains(note)), "{found:?}");
     };
@@ -49,11 +50,19 @@ fn each_is_planned_as_published() {
     check(
         "train = \"DATA/10kgnad/train.csv\"\ntest = \"DATA/10kgnad/test.csv\"\n",
         8,
-        &["train.csv: cells stand between semicolons", "column 1 is taken for", "test.csv: cells stand", "column 1 is taken for"],
+        &[
+            "train.csv: cells stand between semicolons",
+            "column 1 is taken for",
+            "test.csv: cells stand",
+            "column 1 is taken for",
+        ],
     );
     let values = EMOBANK.to_owned() + "#\n";
     let plan = workdir(&values);
-    plan.write("run.toml", std::fs::read_to_string(plan.path().join("run.toml")).unwrap().replace("\"classification\"", "\"regression\""));
+    plan.write(
+        "run.toml",
+        std::fs::read_to_string(plan.path().join("run.toml")).unwrap().replace("\"classification\"", "\"regression\""),
+    );
     let printed = plan.fthost(["run.toml", "--out", "run"]).succeeded().stdout;
     assert!(printed.contains("3 examples"), "{printed}");
     // The run folder's own copy of the run file reads the same rows.

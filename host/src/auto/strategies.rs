@@ -9,10 +9,10 @@ use serde_json::Value as Json;
 
 use super::draw::{Space, untested};
 use crate::compare::{Candidate, number};
+use crate::data::Files;
 use crate::plugin::{Library, MethodKind, Search as PluginSearch};
 use crate::processes::Runner;
 use crate::run::DeviceChoice;
-use crate::data::Files;
 use crate::run::file::{HeldOut, Method, RunFile};
 use crate::{Error, Result};
 

@@ -59,13 +59,7 @@ struct ArrowRows {
 
 impl ArrowRows {
     /// Opens a file or a stream. `features` are what `datasets` says of the columns, where it is not in the file.
-    fn open(
-        input: Input,
-        path: &Path,
-        columns: &Columns,
-        labels: Labels,
-        features: Option<&Value>,
-    ) -> Result<Self> {
+    fn open(input: Input, path: &Path, columns: &Columns, labels: Labels, features: Option<&Value>) -> Result<Self> {
         let unreadable = |error: ArrowError| unreadable(path, None, &error);
         let batches = if input.sample().starts_with(FILE) {
             let file = BufReader::new(input.into_file(path)?);
@@ -145,10 +139,16 @@ impl ArrowRows {
             None => Ok(label),
             Some(names) => match label.parse::<i64>() {
                 Ok(-1) => Ok(String::new()),
-                Ok(number) => usize::try_from(number).ok().and_then(|number| names.get(number)).cloned().ok_or_else(|| {
-                    data_error(path, Some(line), format!("there is no class {number}: the data set names {}", names.len()))
+                Ok(number) => {
+                    usize::try_from(number).ok().and_then(|number| names.get(number)).cloned().ok_or_else(|| {
+                        data_error(
+                            path,
+                            Some(line),
+                            format!("there is no class {number}: the data set names {}", names.len()),
+                        )
                         .with_help("check that dataset_info.json belongs to these files")
-                }),
+                    })
+                }
                 Err(_) => Ok(label),
             },
         };
@@ -283,7 +283,8 @@ impl Saved {
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let wrong = |message: String, help: String| Err(data_error(folder, None, message).with_help(help));
         if let Some(splits) = json(&folder.join(SPLITS))? {
-            let splits: Vec<&str> = splits["splits"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let splits: Vec<&str> =
+                splits["splits"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let first = splits.first().copied().unwrap_or("train");
             return wrong(
                 format!("holds several data sets: {}", list(splits.iter().copied())),
@@ -293,7 +294,7 @@ impl Saved {
         let Some(state) = json(&folder.join(STATE))? else {
             return wrong(
                 "is a folder, and no data set that `datasets` saved".into(),
-                format!("name one file in it; {}", super::recognise::FORMATS),
+                format!("name one file in it; {}", super::form::FORMATS),
             );
         };
         if state["_indices_data_files"].as_array().is_some_and(|files| !files.is_empty()) {

@@ -18,8 +18,7 @@ use crate::Result;
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 16;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-const QUOTES: &str =
-    "write a quote inside a quoted cell twice; where quotes are ordinary characters, say so in the task: quote = \"none\"";
+const QUOTES: &str = "write a quote inside a quoted cell twice; where quotes are ordinary characters, say so in the task: quote = \"none\"";
 
 /// The rows of a CSV file.
 pub(super) struct CsvRows {

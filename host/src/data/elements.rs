@@ -67,9 +67,9 @@ impl Elements {
                         .with_help("a .json file is an array of objects, [{\"text\": ..., \"label\": ...}], or an object with one in it")),
                 }
             }
-            Some(_) => Err(self
-                .wrong(path, "this is no JSON array")
-                .with_help("say what the file is in the task: format = \"tsv\", \"csv\", \"jsonl\", \"conll\" or \"lines\"")),
+            Some(_) => Err(self.wrong(path, "this is no JSON array").with_help(
+                "say what the file is in the task: format = \"tsv\", \"csv\", \"jsonl\", \"conll\" or \"lines\"",
+            )),
         }
     }
 
@@ -235,7 +235,9 @@ mod tests {
         let two = ["1 {\"a\": \"]}\\\"\", \"b\": [1, {}]}", "2 {\"a\": 1}"];
         assert_eq!(read("\u{feff}[{\"a\": \"]}\\\"\", \"b\": [1, {}]},\n{\"a\": 1}]\n"), two);
         assert_eq!(
-            read("{\"version\": \"1\", \"of\": [1, [2]], \"no\": [], \"data\":[{\"a\": \"]}\\\"\", \"b\": [1, {}]},\n{\"a\": 1} ], \"x\": {\"y\": [{}]}}"),
+            read(
+                "{\"version\": \"1\", \"of\": [1, [2]], \"no\": [], \"data\":[{\"a\": \"]}\\\"\", \"b\": [1, {}]},\n{\"a\": 1} ], \"x\": {\"y\": [{}]}}"
+            ),
             two
         );
         assert_eq!(read("[1, \"x\"]"), ["1 1", "1 \"x\""]);
@@ -246,7 +248,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
         let last = |content: &str| read(content).pop().unwrap();
-        assert_eq!(last("{\"train\": [{}],\n\"test\": [{}]}"), "a.json:2: there are two arrays of objects, `train` and `test`");
+        assert_eq!(
+            last("{\"train\": [{}],\n\"test\": [{}]}"),
+            "a.json:2: there are two arrays of objects, `train` and `test`"
+        );
         assert_eq!(last("{\"a\": 1}"), "a.json:1: this object has no array of objects in it");
         assert_eq!(last("text"), "a.json:1: this is no JSON array");
         assert_eq!(last("[{\"a\":\n 1"), "a.json:2: the file ends within an array or an object");

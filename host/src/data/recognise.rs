@@ -10,9 +10,6 @@ use super::input::Input;
 use super::row::{Columns, Labels};
 use super::{arrow, distinct};
 
-/// What can be read, for messages.
-pub(super) const FORMATS: &str = "known are .tsv (cells between tabs, no quoting), .csv, .jsonl, .json, .parquet, .arrow and .conll, \
-    each of them in gzip or Zstandard too; of other names the content tells, or the task's format";
 const SEPARATORS: [u8; 4] = [b'\t', b';', b',', b'|'];
 const PARQUET: &[u8] = b"PAR1";
 
@@ -74,7 +71,8 @@ pub(super) fn recognise(
     let text = text(sample);
     let format = form.format.or_else(|| by_name(path));
     let kind = |kind: Kind| Recognised { kind, notes: Vec::new(), label_first: false };
-    let said = |found: Kind, what: &str| Recognised { notes: vec![format!("{}: {what}", file_name(path))], ..kind(found) };
+    let said =
+        |found: Kind, what: &str| Recognised { notes: vec![format!("{}: {what}", file_name(path))], ..kind(found) };
     let first = text.trim_start_matches('\u{feff}').trim_start();
     match format {
         Some(Format::Parquet) => kind(Kind::Parquet),
@@ -89,9 +87,10 @@ pub(super) fn recognise(
             said(Kind::Json, "read as one JSON array, which it is")
         }
         Some(Format::Jsonl) => kind(Kind::Jsonl),
-        Some(Format::Tsv | Format::Csv) if form.format.is_none() && conll::looks_like(text, input.whole) => {
-            said(Kind::Conll, "read as one word a line with its label, a blank line after each sentence (format = \"tsv\" or \"csv\" says otherwise)")
-        }
+        Some(Format::Tsv | Format::Csv) if form.format.is_none() && conll::looks_like(text, input.whole) => said(
+            Kind::Conll,
+            "read as one word a line with its label, a blank line after each sentence (format = \"tsv\" or \"csv\" says otherwise)",
+        ),
         Some(Format::Tsv) => table(text, input.whole, path, form, labels, known, Dialect::TSV),
         Some(Format::Csv) => table(text, input.whole, path, form, labels, known, Dialect::CSV),
         None if sample.starts_with(PARQUET) => said(Kind::Parquet, "read as Parquet, which its content is"),
@@ -146,7 +145,8 @@ fn is_lines(text: &str) -> bool {
     let Ok(serde_json::Value::Object(object)) = serde_json::from_str(first) else {
         return text.starts_with('{') && text.contains("}\n{");
     };
-    let holds_objects = |value: &serde_json::Value| value.as_array().is_some_and(|all| all.iter().any(|one| one.is_object()));
+    let holds_objects =
+        |value: &serde_json::Value| value.as_array().is_some_and(|all| all.iter().any(|one| one.is_object()));
     lines.any(|line| !line.trim().is_empty()) || !object.values().any(holds_objects)
 }
 
@@ -176,16 +176,22 @@ fn table(
         let single = Dialect { separator, quote: Some(b'\'') };
         let usual = Dialect { separator, quote: usual(separator) };
         let try_single = quote.is_none() && usual.quote.is_some();
-        let dialects = [single, usual].into_iter().skip(usize::from(!try_single));
-        let even = dialects.filter_map(|dialect| {
+        // A file's own way goes before one that is recognised.
+        let dialects = match (try_single, separator == own && given.is_none()) {
+            (false, _) => vec![usual],
+            (true, true) => vec![usual, single],
+            (true, false) => vec![single, usual],
+        };
+        let even = dialects.into_iter().filter_map(|dialect| {
             let rows = rows(text, whole, path, dialect)?;
             let is_own = separator == own && (dialect.quote == usual.quote || needs_quotes(text, &rows));
-            let other = separator != own && (rows.len() > 1 || names_columns(&rows, form))
+            let other = separator != own
+                && (rows.len() > 1 || names_columns(&rows, form))
                 && (labels == Labels::Read || names_columns(&rows, form))
                 && (dialect.quote != Some(b'\'') || needs_quotes(text, &rows));
             (width(&rows) > 1 && (is_own || other)).then_some((dialect, rows))
         });
-        if let Some((dialect, rows)) = even.into_iter().next() {
+        if let Some((dialect, rows)) = { even }.next() {
             found = (dialect, Some(rows));
             break;
         }
@@ -194,7 +200,11 @@ fn table(
     let mut notes = Vec::new();
     let mut parts = Vec::new();
     if dialect.separator != own {
-        parts.push(format!("cells stand between {} (separator = {:?})", named(dialect.separator), char::from(dialect.separator)));
+        parts.push(format!(
+            "cells stand between {} (separator = {:?})",
+            named(dialect.separator),
+            char::from(dialect.separator)
+        ));
     }
     if dialect.quote == Some(b'\'') && quote.is_none() {
         parts.push("quoted cells between single quotes (quote = \"'\")".to_owned());
@@ -274,5 +284,9 @@ fn label_comes_first(rows: &[Vec<String>], form: &Form, known: Option<&[String]>
     let values = |place: usize| rows.iter().map(|row| row[place].trim()).collect::<BTreeSet<&str>>();
     let length = |place: usize| rows.iter().map(|row| row[place].len()).sum::<usize>();
     let numbers = rows.iter().all(|row| row[1].trim().parse::<f64>().is_ok());
-    rows.len() > 3 && !numbers && 2 * values(0).len() <= rows.len() && 2 * values(1).len() > rows.len() && length(0) < length(1)
+    rows.len() > 3
+        && !numbers
+        && 2 * values(0).len() <= rows.len()
+        && 2 * values(1).len() > rows.len()
+        && length(0) < length(1)
 }

@@ -59,9 +59,13 @@ impl<'a> AllRows<'a> {
             Files::Pair { text, .. } => vec![found(text, None)],
             Files::ByClass(files) => files.iter().map(|(class, path)| found(path, Some(class.clone()))).collect(),
         };
-        if matches!(files, Files::ByClass(_)) && [&form.columns.label, &form.columns.weight, &form.columns.group].into_iter().any(Option::is_some) {
-            return Err(Error::usage("files by class have their label in their name, and no column of a label, a weight or a group")
-                .with_help("take these out of columns"));
+        if matches!(files, Files::ByClass(_))
+            && [&form.columns.label, &form.columns.weight, &form.columns.group].into_iter().any(Option::is_some)
+        {
+            return Err(Error::usage(
+                "files by class have their label in their name, and no column of a label, a weight or a group",
+            )
+            .with_help("take these out of columns"));
         }
         let mut later = all.into_iter();
         let Some(first) = later.next() else { return Err(Error::usage("no file is named for the examples")) };

@@ -86,7 +86,11 @@ fn sms_spam() {
 fn subj() {
     let classes = [("objective", "subj/plot.tok.gt9.5000"), ("subjective", "subj/quote.tok.gt9.5000")];
     let files = Files::ByClass(classes.map(|(class, file)| (class.to_owned(), data(file))).into());
-    check_error(&files, &Form::default(), &["plot.tok.gt9.5000:2: this line is not valid UTF-8 (", "encoding = \"latin-1\""]);
+    check_error(
+        &files,
+        &Form::default(),
+        &["plot.tok.gt9.5000:2: this line is not valid UTF-8 (", "encoding = \"latin-1\""],
+    );
     let (rows, _) = shown(&files, &Form { encoding: Encoding::Latin1, ..Form::default() });
     assert_eq!(rows.len(), 8);
     assert_eq!(rows[1], "2 a café is where the two men meet and plan the story . |objective");
@@ -106,7 +110,11 @@ fn tweeteval() {
     assert_eq!(pair.read().unwrap(), read);
     assert_eq!(Files::One(read[0].clone()).read().unwrap(), read);
     let longer = Files::Pair { text: data("tweeteval/train_text.txt"), label: data("tweeteval/val_labels.txt") };
-    check_error(&longer, &Form::default(), &["train_text.txt:4: this text has no label: ", "val_labels.txt has 3 lines"]);
+    check_error(
+        &longer,
+        &Form::default(),
+        &["train_text.txt:4: this text has no label: ", "val_labels.txt has 3 lines"],
+    );
     let shorter = Files::Pair { text: data("tweeteval/val_text.txt"), label: data("tweeteval/train_labels.txt") };
     check_error(&shorter, &Form::default(), &["train_labels.txt: has more lines than "]);
     check_error(
@@ -125,10 +133,14 @@ fn wnut17_and_conll2003() {
         "14 \"/O good/O film/O \"/O",
     ];
     assert_eq!((rows.as_slice(), notes.len()), (&wnut.map(String::from)[..], 0));
-    for (file, what) in [("wnut17/emerging.test.annotated", 2), ("conll2003/eng.testb", 2), ("conll2003/eng.train", 3)] {
+    for (file, what) in [("wnut17/emerging.test.annotated", 2), ("conll2003/eng.testb", 2), ("conll2003/eng.train", 3)]
+    {
         let (rows, notes) = shown(&Files::One(data(file)), &Form::default());
         assert_eq!(rows.len(), what, "{file}");
-        assert!(notes[0].ends_with("read as one word a line with its label, a blank line after each sentence"), "{notes:?}");
+        assert!(
+            notes[0].ends_with("read as one word a line with its label, a blank line after each sentence"),
+            "{notes:?}"
+        );
     }
     let (rows, _) = shown(&Files::One(data("conll2003/eng.train")), &Form::default());
     assert_eq!(rows[1], "9 Oslo/I-LOC Bergen/B-LOC road/O");
@@ -164,7 +176,7 @@ fn ten_thousand_german_news() {
     let said = Form { separator: Some(';'), quote: Some(Quote(Some('\''))), ..named("2", "1") };
     assert_eq!(shown(&files, &said), (rows, vec![]));
     let unquoted = Form { separator: Some(';'), quote: Some(Quote(None)), ..named("2", "1") };
-    check_error(&files, &unquoted, &["train.csv:2: this row has 2 cells, and the first row has 3", ]);
+    check_error(&files, &unquoted, &["train.csv:2: this row has 2 cells, and the first row has 3"]);
 }
 
 #[test]
@@ -180,12 +192,27 @@ fn arrow() {
     let (file, _) = shown(&Files::One(data("arrow/file.arrow")), &named("text", "score"));
     assert_eq!(file, ["1 a good film|1.0", "2 a bad film|2.5", "3 so dull|-1.0", "4 we loved it|4.0"]);
     let (stream, notes) = shown(&Files::One(data("arrow/stream")), &Form::default());
-    assert_eq!((stream[3].as_str(), notes.as_slice()), ("4 we loved it|bad", &["stream: read as Arrow, which its content is".to_owned()][..]));
+    assert_eq!(
+        (stream[3].as_str(), notes.as_slice()),
+        ("4 we loved it|bad", &["stream: read as Arrow, which its content is".to_owned()][..])
+    );
 
-    check_error(&Files::One(data("arrow/splits")), &Form::default(), &["holds several data sets: `train`, `test`", "splits/train"]);
+    check_error(
+        &Files::One(data("arrow/splits")),
+        &Form::default(),
+        &["holds several data sets: `train`, `test`", "splits/train"],
+    );
     check_error(&Files::One(data("arrow")), &Form::default(), &["is a folder, and no data set that `datasets` saved"]);
-    check_error(&Files::One(data("arrow/texts")), &named("text", "gold"), &["there is no column `gold`; the file has `id`, `text`, `label`"]);
-    check_error(&Files::One(data("arrow/texts")), &named("label", "text"), &["data-00000-of-00002.arrow", ]);
+    check_error(
+        &Files::One(data("arrow/texts")),
+        &named("text", "gold"),
+        &["there is no column `gold`; the file has `id`, `text`, `label`"],
+    );
+    check_error(
+        &Files::One(data("arrow/texts")),
+        &named("label", "text"),
+        &["arrow/texts:1: `label` is a number or a boolean; it must be a string"],
+    );
     let read = Files::One(data("arrow/texts")).read().unwrap();
     assert_eq!(read.len(), 4, "{read:?}");
 }
@@ -197,7 +224,9 @@ fn arrow_that_is_damaged() {
     for name in ["file.arrow", "stream"] {
         let whole = std::fs::read(data("arrow").join(name)).unwrap();
         for cut in (8..whole.len()).step_by(61) {
-            for bytes in [whole[..cut].to_vec(), [&whole[..cut], &[0xa5; 9][..], &whole[(cut + 9).min(whole.len())..]].concat()] {
+            for bytes in
+                [whole[..cut].to_vec(), [&whole[..cut], &[0xa5; 9][..], &whole[(cut + 9).min(whole.len())..]].concat()]
+            {
                 let path = folder.path().join("a.arrow");
                 std::fs::write(&path, bytes).unwrap();
                 let _ = read(&Files::One(path), &Form::default(), None, None);

@@ -26,13 +26,13 @@ use super::conll::ConllRows;
 use super::csv::CsvRows;
 use super::elements::Elements;
 use super::files::labels_beside;
-use super::form::{Dialect, Form, Format, named};
+use super::form::{Dialect, FORMATS, Form, Format, named};
 use super::header::{First, Places, first_row};
 use super::input::Input;
 use super::jsonl::{JsonRows, Objects};
 use super::lines::Lines;
 use super::parquet::ParquetRows;
-use super::recognise::{FORMATS, Kind, Recognised, extension, file_name, recognise};
+use super::recognise::{Kind, Recognised, extension, file_name, recognise};
 use super::row::{Columns, Labels, Row, data_error, no_label};
 use super::texts::TextRows;
 use crate::{Error, Result};
@@ -55,7 +55,9 @@ pub struct Rows {
 pub fn may_have_header(path: &Path, format: Option<Format>) -> bool {
     match format {
         Some(format) => matches!(format, Format::Tsv | Format::Csv),
-        None => !matches!(extension(path).as_str(), "jsonl" | "ndjson" | "json" | "parquet" | "arrow" | "conll" | "conllu"),
+        None => {
+            !matches!(extension(path).as_str(), "jsonl" | "ndjson" | "json" | "parquet" | "arrow" | "conll" | "conllu")
+        }
     }
 }
 
@@ -83,11 +85,11 @@ impl Rows {
         let input = Input::open(path, form.encoding)?;
         let Recognised { kind, mut notes, label_first } = recognise(&input, path, form, labels, known);
         let cells = match kind {
-            Kind::Table(dialect) if dialect.quote.is_none() => Cells::Unquoted(Lines::new(input.into_reader()), dialect),
-            Kind::Table(dialect) => Cells::Csv(Box::new(CsvRows::new(input.into_reader(), dialect)), dialect),
-            Kind::Jsonl => {
-                Cells::Json(JsonRows::new(Objects::Lines(Lines::new(input.into_reader())), columns, labels))
+            Kind::Table(dialect) if dialect.quote.is_none() => {
+                Cells::Unquoted(Lines::new(input.into_reader()), dialect)
             }
+            Kind::Table(dialect) => Cells::Csv(Box::new(CsvRows::new(input.into_reader(), dialect)), dialect),
+            Kind::Jsonl => Cells::Json(JsonRows::new(Objects::Lines(Lines::new(input.into_reader())), columns, labels)),
             Kind::Json => {
                 Cells::Json(JsonRows::new(Objects::Array(Elements::new(input.into_reader())), columns, labels))
             }
@@ -203,11 +205,14 @@ fn unlabelled_lines(path: &Path) -> Error {
 fn uneven(path: &Path, line: u64, has: usize, width: usize, dialect: Dialect) -> Error {
     let help = match (has > width, dialect) {
         (true, Dialect::TSV) => {
-            "a tab inside a text ends its cell: write a space for it, or save the file as .csv with the text in quotes".into()
+            "a tab inside a text ends its cell: write a space for it, or save the file as .csv with the text in quotes"
+                .into()
         }
-        (true, Dialect::CSV) => "put a text that has a comma in quotes, \"good, but long\", or save the file as .tsv; other \
+        (true, Dialect::CSV) => {
+            "put a text that has a comma in quotes, \"good, but long\", or save the file as .tsv; other \
              separators and quotes are said in the task: separator = \";\", quote = \"'\""
-            .into(),
+                .into()
+        }
         (true, _) => format!(
             "cells are taken to stand between {}: say in the task what separates and quotes them, separator = \";\", quote = \"'\"",
             named(dialect.separator)
@@ -216,7 +221,10 @@ fn uneven(path: &Path, line: u64, has: usize, width: usize, dialect: Dialect) ->
             format!("are the cells separated by {}, and is the row on one line?", named(dialect.separator))
         }
         (false, _) => {
-            format!("are the cells separated by {}, and is a text of several lines in quotes?", named(dialect.separator))
+            format!(
+                "are the cells separated by {}, and is a text of several lines in quotes?",
+                named(dialect.separator)
+            )
         }
     };
     data_error(path, Some(line), format!("this row has {}, and the first row has {width}", cells(has))).with_help(help)
