@@ -192,6 +192,18 @@ const CASES: &[Case] = &[
         )
     }),
     case("shares that leave nothing", |w| edit(w, "test = \"test.tsv\"", "test = 0.6\nvalidation = 0.4")),
+    case("a weight below 0", |w| {
+        edit(w, "test = \"test.tsv\"", "columns = { weight = \"w\" }");
+        w.write("train.tsv", "text\tlabel\tw\na good film\t1\t1\na bad film\t0\t-1\n");
+    }),
+    case("weights that are all 0", |w| {
+        edit(w, "test = \"test.tsv\"", "columns = { weight = \"w\" }");
+        w.write("train.tsv", "text\tlabel\tw\na good film\t1\t0\na bad film\t0\t0\n");
+    }),
+    case("one group alone to share out", |w| {
+        edit(w, "test = \"test.tsv\"", "validation = 0.5\ncolumns = { group = \"author\" }");
+        w.write("train.tsv", "text\tlabel\tauthor\na good film\t1\tAnn\na bad film\t0\tAnn\n");
+    }),
     case("a Parquet file that is none", |w| {
         edit(w, "\"train.tsv\"", "\"train.parquet\"");
         rename(w, "train.tsv", "train.parquet");

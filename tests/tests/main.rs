@@ -14,6 +14,7 @@
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `docs` | README.md and docs/: their commands run, their links lead somewhere |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
+//! | `examples` | test shares, ids, weights, groups, words beyond the longest length |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `full_disk` | runs whose disk is full |
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
@@ -51,6 +52,7 @@ mod demo;
 mod denominators;
 mod docs;
 mod every_plugin;
+mod examples;
 mod few_shot;
 mod full_disk;
 mod golden;

@@ -294,7 +294,7 @@ impl Saved {
         let Some(state) = json(&folder.join(STATE))? else {
             return wrong(
                 "is a folder, and no data set that `datasets` saved".into(),
-                format!("name one file in it; {}", super::recognise::FORMATS),
+                format!("name one file in it; {}", super::form::FORMATS),
             );
         };
         if state["_indices_data_files"].as_array().is_some_and(|files| !files.is_empty()) {

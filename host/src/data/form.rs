@@ -94,3 +94,7 @@ pub(super) fn named(separator: u8) -> String {
         other => format!("{:?}", char::from(other)),
     }
 }
+
+/// What can be read, for messages.
+pub(super) const FORMATS: &str = "known are .tsv (cells between tabs, no quoting), .csv, .jsonl, .json, .parquet, .arrow and .conll, \
+    each of them in gzip or Zstandard too; of other names the content tells, or the task's format";

@@ -9,11 +9,12 @@ use fthost_models::Modality;
 use super::bytes::Limits;
 use super::dataset::{Dataset, Targets, Totals};
 use super::distinct::{self, Distinct, UNNUMBERED};
+use super::extra::{self, Extra};
 use super::files::Files;
 use super::form::Form;
 use super::images::{self, Images, Part};
 use super::recognise::file_name;
-use super::row::{Labels, Row, Words, data_error, shortened};
+use super::row::{Labels, Role, Row, Words, data_error, shortened};
 use super::rows::AllRows;
 use super::scheme::{Scheme, Seen};
 use super::selection::Selection;
@@ -36,6 +37,8 @@ pub struct Source<'a> {
     /// The classes of the training data in index order, for test data. `None` for training data: the classes are then
     /// what its labels name.
     pub labels: Option<&'a [String]>,
+    /// Whether texts are kept, to be shown beside predictions.
+    pub texts: bool,
     /// What the model takes.
     pub modality: Modality,
     /// Where images go; token ids stay on the host.
@@ -98,6 +101,7 @@ pub fn unlabelled<'a>(
     refuse_images(source.files)?;
     let files = source.files;
     check_unread_header(source)?;
+    let source = *source;
     let mut rows = source.rows(Labels::Unread)?;
     Ok(Box::new(std::iter::from_fn(move || {
         let mut read = || {
@@ -105,7 +109,7 @@ pub fn unlabelled<'a>(
             if block.is_empty() {
                 return Ok(None);
             }
-            let mut writer = Writer::new(vocabulary, Limits::from_environment());
+            let mut writer = Writer::of(&source, Labels::Unread, tokenizer, vocabulary, Limits::from_environment());
             writer.push_rows(rows.path(), block, tokenizer)?;
             writer.finish().map(|examples| Some(examples.into_dataset(files, None)))
         };
@@ -121,15 +125,21 @@ struct Examples {
     totals: Totals,
     of_words: bool,
     notes: Vec<String>,
+    weighted: bool,
+    grouped: bool,
+    cut_left: bool,
 }
 
 impl Examples {
     /// What their labels mean is open.
     fn into_dataset(self, files: &Files, images: Option<Arc<Images>>) -> Dataset {
-        let Self { store, distinct, totals, of_words, notes } = self;
+        let Self { store, distinct, totals, of_words, notes, weighted, grouped, cut_left } = self;
         Dataset {
             path: files.to_string().into(),
             notes,
+            weighted,
+            grouped,
+            cut_left,
             selection: Selection::All(store.len()),
             store: Arc::new(store),
             images,
@@ -150,19 +160,68 @@ struct Writer {
     totals: Totals,
     /// Whether texts come as words.
     of_words: bool,
+    /// What the further cells of rows say.
+    roles: Vec<Role>,
+    /// Whether texts are kept.
+    texts: bool,
+    /// The sum of the weights so far.
+    weights: f64,
+    cut_left: bool,
 }
 
 impl Writer {
     fn new(vocabulary: usize, limits: Limits) -> Self {
-        let store = StoreWriter::new(vocabulary, limits);
-        Self { vocabulary, store, distinct: Distinct::default(), totals: Totals::default(), of_words: false }
+        Self {
+            vocabulary,
+            store: StoreWriter::new(vocabulary, limits),
+            distinct: Distinct::default(),
+            totals: Totals::default(),
+            of_words: false,
+            roles: Vec::new(),
+            texts: false,
+            weights: 0.0,
+            cut_left: false,
+        }
+    }
+
+    /// A writer of a source's rows.
+    fn of(source: &Source<'_>, labels: Labels, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Self {
+        let roles = source.form.columns.extra(labels).map(|(role, _)| role).collect();
+        Self { roles, texts: source.texts, cut_left: tokenizer.cuts_left(), ..Self::new(vocabulary, limits) }
+    }
+
+    /// What a row has besides, from its further cells.
+    fn extra(&mut self, path: &Path, line: u64, cells: &[String], texts: Vec<String>) -> Result<Extra> {
+        let mut extra = Extra { texts: if self.texts { texts } else { Vec::new() }, ..Extra::default() };
+        for (role, cell) in self.roles.iter().zip(cells) {
+            match role {
+                Role::Id => extra.id = Some(cell.clone()).filter(|id| !id.is_empty()),
+                Role::Group if cell.is_empty() => {
+                    return Err(data_error(path, Some(line), "this row has no group")
+                        .with_help("give it one, or take group out of columns in the run file"));
+                }
+                Role::Group => extra.group = Some(extra::digest(cell)),
+                Role::Weight => {
+                    let weight = cell.parse::<f32>().ok().filter(|weight| weight.is_finite() && *weight >= 0.0);
+                    let Some(weight) = weight else {
+                        let message = format!("the weight `{}` is no number from 0 up", shortened(cell));
+                        return Err(data_error(path, Some(line), message).with_help(
+                            "an example's loss is multiplied with its weight: 1 for one that counts as any",
+                        ));
+                    };
+                    self.weights += f64::from(weight);
+                    extra.weight = Some(weight);
+                }
+                Role::Part => {}
+            }
+        }
+        Ok(extra)
     }
 
     /// Takes the next rows of a file, all of them texts or all of them words.
     fn push_rows(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
         if rows.iter().any(|row| row.words.is_some()) {
-            let words = rows.into_iter().filter_map(|row| Some((row.line, row.words?)));
-            return self.push_words(path, words.collect(), tokenizer);
+            return self.push_words(path, rows, tokenizer);
         }
         self.push_texts(path, rows, tokenizer)
     }
@@ -172,13 +231,17 @@ impl Writer {
         let encoded = tokenizer.encode(&texts)?;
         for (row, tokens) in rows.into_iter().zip(encoded) {
             check_tokens(path, row.line, &tokens, self.vocabulary)?;
+            let empty = row.text.is_empty();
+            let texts = std::iter::once(row.text).chain(row.pair).collect();
+            let extra = self.extra(path, row.line, &row.extra, texts)?.to_bytes()?;
             let new = NewRow {
+                extra: &extra,
                 ids: &tokens.ids,
                 segments: &tokens.types,
                 tokens: tokens.ids.len(),
                 line: Some(row.line),
                 truncated: tokens.truncated,
-                empty: row.text.is_empty(),
+                empty,
                 ..NewRow::default()
             };
             self.push(row.label, new)?;
@@ -186,11 +249,13 @@ impl Writer {
         Ok(())
     }
 
-    fn push_words(&mut self, path: &Path, rows: Vec<(u64, Words)>, tokenizer: &Tokenizer) -> Result<()> {
+    fn push_words(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
         self.of_words = true;
-        let words: Vec<&[String]> = rows.iter().map(|(_, row)| row.words.as_slice()).collect();
+        let rows: Vec<(u64, Words, Vec<String>)> =
+            rows.into_iter().filter_map(|row| Some((row.line, row.words?, row.extra))).collect();
+        let words: Vec<&[String]> = rows.iter().map(|(_, row, _)| row.words.as_slice()).collect();
         let encoded = tokenizer.encode_words(&words)?;
-        for ((line, row), tokens) in rows.into_iter().zip(encoded) {
+        for ((line, row, cells), tokens) in rows.into_iter().zip(encoded) {
             check_tokens(path, line, &tokens, self.vocabulary)?;
             check_words(path, line, &tokens, &row)?;
             let number = |label: String| self.distinct.add(label, Some(line)).0;
@@ -198,11 +263,16 @@ impl Writer {
             // Labels that are not read have no numbers: the word itself is marked then.
             let mark = |&word: &u32| numbers.get(word as usize).copied().unwrap_or(word);
             let marks: Vec<u32> = tokens.begins.iter().map(mark).collect();
+            let (count, cut) = (row.words.len(), tokens.cut.len());
+            let mut extra = self.extra(path, line, &cells, row.words)?;
+            extra.cut = tokens.cut.iter().filter_map(|&word| numbers.get(word as usize).copied()).collect();
             let record = self.store.push(&NewRow {
+                extra: &extra.to_bytes()?,
+                cut,
                 ids: &tokens.ids,
                 segments: &tokens.types,
                 marks: &marks,
-                words: row.words.len(),
+                words: count,
                 tokens: tokens.ids.len(),
                 line: Some(line),
                 truncated: tokens.truncated,
@@ -223,8 +293,18 @@ impl Writer {
     }
 
     fn finish(self) -> Result<Examples> {
-        let Self { store, distinct, totals, of_words, .. } = self;
-        Ok(Examples { store: store.finish()?, distinct, totals, of_words, notes: Vec::new() })
+        let Self { store, distinct, totals, of_words, cut_left, .. } = self;
+        let (weighted, grouped) = (self.roles.contains(&Role::Weight), self.roles.contains(&Role::Group));
+        Ok(Examples {
+            store: store.finish()?,
+            distinct,
+            totals,
+            of_words,
+            notes: Vec::new(),
+            weighted,
+            grouped,
+            cut_left,
+        })
     }
 }
 
@@ -236,7 +316,7 @@ const BLOCK_UNIT: usize = 256;
 
 fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Result<Examples> {
     refuse_images(source.files)?;
-    let mut writer = Writer::new(vocabulary, limits);
+    let mut writer = Writer::of(source, Labels::Read, tokenizer, vocabulary, limits);
     let mut rows = source.rows(Labels::Read)?;
     let mut scheme = None;
     loop {
@@ -259,6 +339,10 @@ fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, lim
     if let Some(first) = rows.file().first() {
         let count = |label: &str| writer.distinct.number(label).map_or(0, |number| writer.totals.with_label(number));
         first.check_label(rows.path(), count, |label| source.knows(label))?;
+    }
+    if writer.roles.contains(&Role::Weight) && writer.weights == 0.0 {
+        return Err(data_error(rows.path(), None, "no example has a weight above 0")
+            .with_help("an example of weight 0 teaches nothing: give some a weight"));
     }
     let mut notes = rows.notes();
     if let Some(scheme) = scheme.flatten().filter(|scheme| *scheme != Scheme::Iob2) {

@@ -12,6 +12,7 @@ pub mod dataset;
 mod distinct;
 mod elements;
 pub mod episodes;
+mod extra;
 mod files;
 mod fingerprint;
 #[cfg(test)]

@@ -10,9 +10,6 @@ use super::input::Input;
 use super::row::{Columns, Labels};
 use super::{arrow, distinct};
 
-/// What can be read, for messages.
-pub(super) const FORMATS: &str = "known are .tsv (cells between tabs, no quoting), .csv, .jsonl, .json, .parquet, .arrow and .conll, \
-    each of them in gzip or Zstandard too; of other names the content tells, or the task's format";
 const SEPARATORS: [u8; 4] = [b'\t', b';', b',', b'|'];
 const PARQUET: &[u8] = b"PAR1";
 
@@ -179,8 +176,13 @@ fn table(
         let single = Dialect { separator, quote: Some(b'\'') };
         let usual = Dialect { separator, quote: usual(separator) };
         let try_single = quote.is_none() && usual.quote.is_some();
-        let dialects = [single, usual].into_iter().skip(usize::from(!try_single));
-        let even = dialects.filter_map(|dialect| {
+        // A file's own way goes before one that is recognised.
+        let dialects = match (try_single, separator == own && given.is_none()) {
+            (false, _) => vec![usual],
+            (true, true) => vec![usual, single],
+            (true, false) => vec![single, usual],
+        };
+        let even = dialects.into_iter().filter_map(|dialect| {
             let rows = rows(text, whole, path, dialect)?;
             let is_own = separator == own && (dialect.quote == usual.quote || needs_quotes(text, &rows));
             let other = separator != own
@@ -189,7 +191,7 @@ fn table(
                 && (dialect.quote != Some(b'\'') || needs_quotes(text, &rows));
             (width(&rows) > 1 && (is_own || other)).then_some((dialect, rows))
         });
-        if let Some((dialect, rows)) = even.into_iter().next() {
+        if let Some((dialect, rows)) = { even }.next() {
             found = (dialect, Some(rows));
             break;
         }

@@ -99,7 +99,7 @@ fn what_is_wrong_is_said_with_its_line() {
     );
     check_error("a.csv", b"a\t1\n", &none, ":1: this row has 1 cell; the label should stand in column 2");
     check_error("a.tsv", b"a\t1\nb\t \n", &none, ":2: this row has no label (give it one");
-    check_error("a.tsv", b"a\t1\nb\xff\t0\n", &none, ":2: this line is not valid UTF-8 (convert");
+    check_error("a.tsv", b"a\t1\nb\xff\t0\n", &none, ":2: this line is not valid UTF-8 (say what it is");
     check_error(
         "a.tsv",
         b"text\ttext_pair\tscore\na\tb\t4\n",
@@ -248,24 +248,25 @@ fn a_first_row_of_names_is_no_example_in_silence() {
     check_error("a.csv", b"Text,TEXT,label\na,b,1\n", &none, ":1: columns 1 and 2 are both named `TEXT`");
 }
 
-/// Semicolons or tabs in a .csv, commas in a .tsv.
+/// Semicolons or tabs in a .csv, commas in a .tsv: taken where they make the rows as long, named where one row cannot show it.
 #[test]
-fn another_separator_is_named() {
+fn another_separator_is_taken_or_named() {
     let none = Columns::default();
-    for (name, content, separator) in [
-        ("a.csv", "text;label\ngood;1\n", "';'"),
-        ("a.csv", "sentence\tlabel\ngood\t1\n", "'\\t'"),
-        ("a.tsv", "text,label\ngood,1\n", "','"),
-    ] {
-        for labels in [Labels::Read, Labels::Unread] {
-            let error = read_as(name, content.as_bytes(), &none, None, labels).unwrap_err().to_string();
-            assert!(error.contains(&format!("{separator} seems to separate its cells")), "{error}");
-        }
-        let named = columns("text", "", "label");
-        let error = read_as(name, content.as_bytes(), &named, None, Labels::Read).unwrap_err().to_string();
-        assert!(error.contains("seems to separate its cells"), "{error}");
+    for (name, content) in
+        [("a.csv", "text;label\ngood;1\n"), ("a.csv", "text\tlabel\ngood\t1\n"), ("a.tsv", "text,label\ngood,1\n")]
+    {
+        check(name, content, &none, &["2 good 1"]);
+        let rows = read_as(name, content.as_bytes(), &none, None, Labels::Unread).unwrap();
+        assert_eq!((rows.len(), rows[0].text.as_str()), (1, "good"));
     }
-    check_error("a.csv", b"good;1\nbad;0\n", &none, ":1: this row has 1 cell; the label should stand in column 2");
+    check("a.csv", "good;1\nbad;0\n", &none, &["1 good 1", "2 bad 0"]);
+    for (name, content, separator) in
+        [("a.csv", "sentence;label\ngood, bad;1\n", "';'"), ("a.tsv", "sentence,label\n", "','")]
+    {
+        let error = read_as(name, content.as_bytes(), &none, None, Labels::Unread).unwrap_err();
+        assert!(error.to_string().contains(&format!("{separator} seems to separate its cells")), "{error}");
+        assert!(error.help().unwrap().to_string().contains("separator = "), "{error}");
+    }
 }
 
 #[test]
@@ -278,7 +279,7 @@ fn folders_and_missing_files_are_named() {
     };
     check("train.tsv", "train.tsv: there is no such file");
     std::fs::create_dir(folder.path().join("x.tsv")).unwrap();
-    check("x.tsv", "x.tsv: is a folder, not a file");
+    check("x.tsv", "x.tsv: is a folder, and no data set that `datasets` saved");
 }
 
 proptest::proptest! {

@@ -293,8 +293,12 @@ fn save(
     let tasks: &[Task] = trainer.learner.tasks;
     if !after.is_empty() {
         let tested = tasks.iter().filter_map(|task| Some((task, after.get(&task.name)?)));
-        let rows = tested.flat_map(|(task, after)| predictions::rows(&task.name, task.train.labels(), after));
-        folder.write(predictions::FILE, &predictions::to_csv(&rows.collect::<Vec<_>>())?)?;
+        let mut rows = Vec::new();
+        for (task, after) in tested {
+            let ids = task.test.as_ref().map_or(Ok(Vec::new()), Dataset::ids)?;
+            rows.extend(predictions::rows(&task.name, task.train.labels(), &ids, after));
+        }
+        folder.write(predictions::FILE, &predictions::to_csv(&rows)?)?;
     }
     let heads = tasks.iter().map(|task| TrainedHead {
         name: &task.name,

@@ -227,7 +227,7 @@ fn a_batch_whose_examples_depend_on_each_other_is_one_piece() {
         let mut model = AdaptedModel::new(Box::new(plain), Device::Cpu, 7);
         let (files, form, device) = (Files::from(Path::new("demo")), Form::default(), Device::Cpu);
         let (files, form, device) = (&files, &form, &device);
-        let source = Source { files, part: Part::Test, form, only: None, labels: None, modality, device };
+        let source = Source { files, part: Part::Test, form, only: None, texts: false, labels: None, modality, device };
         let mut digits = data::load(&source, None).unwrap();
         digits.set_targets(TargetKind::Class).unwrap();
         let labels = digits.labels().to_vec();

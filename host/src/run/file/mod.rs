@@ -7,9 +7,9 @@
 
 mod acts;
 mod choose;
-mod data;
 mod document;
 mod effect;
+mod files;
 mod overrides;
 mod reference;
 mod schema;
@@ -38,11 +38,9 @@ pub use tables::{
 use crate::hub::Name;
 use crate::{Error, Result};
 use document::{Document, Node, Value};
+use files::absolute;
 use schema::Checker;
 use tables::{DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys};
-
-/// Names of embedded data sets: these are no paths.
-const EMBEDDED_DATA: [&str; 2] = [DEMO, "demo-pretrain"];
 
 /// Passes over the training examples where a run file names neither epochs nor steps.
 const EPOCHS: u64 = 3;
@@ -320,15 +318,6 @@ fn regularizer_table(folder: &Path, index: usize, keys: RegularizerKeys) -> Resu
     })
 }
 
-/// A path of the run file, absolute, so that the run folder's copy of the file means the same.
-fn absolute(folder: &Path, path: &str, embedded: &[&str]) -> Result<PathBuf> {
-    if embedded.contains(&path) {
-        return Ok(PathBuf::from(path));
-    }
-    std::path::absolute(folder.join(path))
-        .map_err(Error::io(format!("cannot find the working directory, from which {path} starts")))
-}
-
 fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<TaskTable>> {
     let count = keys.len();
     let mut tasks: Vec<TaskTable> = Vec::with_capacity(count);
@@ -360,9 +349,9 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             let help = "each task needs a name of its own";
             return Err(document.error(at, format!("two tasks are named {name:?}"), "named before", Some(help.into())));
         }
-        let form = data::form(document, i, &task)?;
-        let [test, validation] = data::held_out(document, folder, i, &task)?;
-        let train = data::files(document, folder, &format!("task[{i}].train"), task.train)?;
+        let form = files::form(document, i, &task)?;
+        let [test, validation] = files::held_out(document, folder, i, &task)?;
+        let train = files::files(document, folder, &format!("task[{i}].train"), task.train)?;
         tasks.push(TaskTable {
             name,
             head: method(task.head, format!("task[{i}].head")),

@@ -105,8 +105,9 @@ pub(super) struct TaskKeys {
     pub(super) name: Option<String>,
     /// the task head: { plugin = "classification" }, with its options
     pub(super) head: MethodKeys,
-    /// the training examples, relative to the run file: a file, or a folder that datasets.save_to_disk left; { text = "FILE", label =
-    /// "FILE" } for one text a line beside one label a line; { good = "FILE", bad = "FILE" } for a file for each class
+    /// the training examples, relative to the run file: a file, or a folder that datasets.save_to_disk left
+    /// { text = "FILE", label = "FILE" }: one text a line beside one label a line
+    /// { good = "FILE", bad = "FILE" }: a file for each class
     pub(super) train: FilesKey,
     /// the examples that the result is measured on: as train, or a share of the training examples such as 0.2, which no seed changes
     pub(super) test: Option<PartKey>,
@@ -154,7 +155,7 @@ pub(super) enum FilesKey {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum PartKey {
-    /// share of the training examples, classes in proportion
+    /// share of the training examples, classes in proportion: of validation drawn by the seed, of test the same with every seed
     Share(Share),
     /// files with the examples; relative to the run file
     Files(FilesKey),
@@ -193,6 +194,12 @@ pub(super) struct ColumnKeys {
     pub(super) text_pair: Option<String>,
     /// column of the label, or of the value to predict
     pub(super) label: Option<String>,
+    /// column of what an example is called in predictions
+    pub(super) id: Option<String>,
+    /// column of weights from 0 up: an example's loss is multiplied with its own
+    pub(super) weight: Option<String>,
+    /// column of groups, such as authors: no group is in two of training, validation and test examples that are drawn as shares
+    pub(super) group: Option<String>,
 }
 
 /// A method and its options. Options are checked against the plugin's own schema once it is open.

@@ -192,19 +192,24 @@ struct Part {
 }
 
 impl Part {
-    /// Keeps the tokens that count of examples with these numbers of tokens.
-    fn keep_counted(&mut self, lengths: &[usize]) {
-        let counts: Vec<bool> = self.targets.iter().map(|&target| target != UNCOUNTED as f32).collect();
-        let mut rest = counts.as_slice();
-        for &length in lengths {
-            let (example, others) = rest.split_at(length);
-            self.counted.push(example.iter().filter(|&&counts| counts).count());
-            rest = others;
+    /// Keeps the tokens that count of these examples, and adds the words that are cut off: to the model they are of no kind.
+    fn keep_counted(&mut self, data: &Dataset, rows: &[u32]) -> Result<()> {
+        let outside = data.outside().unwrap_or_default() as f32;
+        let (all_targets, all_predictions) = (std::mem::take(&mut self.targets), std::mem::take(&mut self.predictions));
+        let mut pairs = all_targets.into_iter().zip(all_predictions);
+        for &row in rows {
+            let of_example = pairs.by_ref().take(data.tokens(row)?);
+            let counted: Vec<(f32, f32)> = of_example.filter(|&(target, _)| target != UNCOUNTED as f32).collect();
+            let (missed, before) = data.missed(row)?;
+            let missed: Vec<(f32, f32)> = missed.into_iter().map(|class| (class as f32, outside)).collect();
+            let words = if before { [missed, counted] } else { [counted, missed] }.concat();
+            self.counted.push(words.len());
+            for (target, prediction) in words {
+                self.targets.push(target);
+                self.predictions.push(prediction);
+            }
         }
-        for values in [&mut self.targets, &mut self.predictions] {
-            let mut counts = counts.iter();
-            values.retain(|_| counts.next() == Some(&true));
-        }
+        Ok(())
     }
 }
 
@@ -212,7 +217,7 @@ fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
     let tape = evaluation_tape(pass);
     let outputs = pass.outputs(&tape, rows)?;
     let targets = pass.data.targets(rows, &pass.model.device)?;
-    let (sum, weight) = pass.head.loss(&tape, &outputs, &targets, &[])?;
+    let (sum, weight) = pass.loss(&tape, &outputs, rows, &[])?;
     let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
     let predicted = match pass.spec.predictions {
         PredictionKind::Classes => predicted.argmax(1)?, // [rows], or [tokens]
@@ -226,7 +231,7 @@ fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
         counted: Vec::new(),
     };
     if pass.spec.targets == TargetKind::TokenClass {
-        part.keep_counted(&rows.iter().map(|&row| pass.data.tokens(row)).collect::<Result<Vec<_>>>()?);
+        part.keep_counted(pass.data, rows)?;
     }
     Ok(part)
 }

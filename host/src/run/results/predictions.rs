@@ -2,7 +2,8 @@
 //! for each token, a row is one that counts.
 //!
 //! Four columns: `task`, `target` and `prediction`, names for classes and numbers for values, and `example`, its number from 1 in the
-//! test data: tokens of one example are not independent of each other, and have the same. CSV, because a class may be named by any
+//! test data: tokens of one example are not independent of each other, and have the same. Where the run file names a column of ids, a
+//! fifth has them. CSV, because a class may be named by any
 //! text, a tab or a new line in it, and the `.tsv` of data files has no quoting.
 
 use std::iter::repeat_n;
@@ -27,11 +28,16 @@ pub struct Row {
     pub prediction: String,
     /// The example's number in the test data, from 1.
     pub example: usize,
+    /// What it is called in its file, where it is called something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
 }
 
-/// The rows of a task whose classes have these names.
-pub fn rows(task: &str, labels: &[String], evaluation: &Evaluation) -> Vec<Row> {
-    let row = |(example, (target, prediction))| Row { task: task.to_owned(), target, prediction, example };
+/// The rows of a task whose classes have these names, and of examples that are called so.
+pub fn rows(task: &str, labels: &[String], ids: &[Option<String>], evaluation: &Evaluation) -> Vec<Row> {
+    let id = |example: usize| ids.get(example - 1).cloned().flatten();
+    let row =
+        |(example, (target, prediction))| Row { task: task.to_owned(), target, prediction, example, id: id(example) };
     match &evaluation.outcome {
         Outcome::Classes { targets, predictions, counted, .. } => {
             let name = |&class: &u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
@@ -54,7 +60,10 @@ pub fn rows(task: &str, labels: &[String], evaluation: &Evaluation) -> Vec<Row> 
 pub fn to_csv(rows: &[Row]) -> Result<Vec<u8>> {
     let failed = |error: String| Error::run(format!("cannot write {FILE}: {error}"));
     let mut writer = csv::Writer::from_writer(Vec::new());
-    rows.iter().try_for_each(|row| writer.serialize(row)).map_err(|error| failed(error.to_string()))?;
+    // All rows have the same columns.
+    let some = rows.iter().any(|row| row.id.is_some());
+    let with_id = |row: &Row| Row { id: some.then(|| row.id.clone().unwrap_or_default()), ..row.clone() };
+    rows.iter().try_for_each(|row| writer.serialize(with_id(row))).map_err(|error| failed(error.to_string()))?;
     writer.into_inner().map_err(|error| failed(error.to_string()))
 }
 
@@ -101,7 +110,7 @@ mod tests {
         let metrics = metrics::values(&targets, &predictions);
         let values = Evaluation { loss: Some(0.5), outcome: Outcome::Values { metrics, targets, predictions } };
 
-        let written = [rows("a", &labels, &classes), rows("b", &[], &values)];
+        let written = [rows("a", &labels, &[], &classes), rows("b", &[], &[], &values)];
         std::fs::write(&path, to_csv(&written.concat()).unwrap()).unwrap();
         assert_eq!(written[0][0].prediction, labels[1]);
         assert_eq!(read(&path, "a").unwrap(), written[0]);
@@ -114,10 +123,12 @@ mod tests {
         let Outcome::Classes { metrics, .. } = classes.outcome else { panic!("they are classes") };
         let (targets, predictions, counted) = (vec![0, 1, 1], vec![1, 1, 0], Some(vec![2, 0, 1]));
         let outcome = Outcome::Classes { metrics, targets, predictions, entities: None, counted };
-        let tokens = rows("c", &labels, &Evaluation { loss: Some(0.5), outcome });
+        let ids = ["x", "y, z", "w"].map(|id| Some(id.to_owned()));
+        let tokens = rows("c", &labels, &ids, &Evaluation { loss: Some(0.5), outcome });
         assert_eq!(tokens.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 1, 3]);
         std::fs::write(&path, to_csv(&tokens).unwrap()).unwrap();
         assert_eq!(read(&path, "c").unwrap(), tokens);
+        assert_eq!(tokens.iter().map(|row| row.id.as_deref().unwrap()).collect::<Vec<_>>(), ["x", "x", "w"]);
 
         std::fs::write(&path, "task,target,prediction,example\na,b\n").unwrap();
         assert!(read(&path, "a").unwrap_err().to_string().contains("predictions.csv:2: "));

@@ -20,6 +20,7 @@ use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{self, Dataset};
 use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
+use crate::report::numbers::count;
 use crate::run::file::{HeldOut, RegularizerTable, RunFile};
 use crate::run::machine::DeviceChoice;
 use crate::run::pass::reads_of;
@@ -206,11 +207,18 @@ impl Setup {
     fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = Vec::new();
         for task in &self.tasks {
-            let parts = std::iter::once(&task.train).chain(&task.validation).chain(&task.test);
-            for note in parts.flat_map(Dataset::notes) {
+            let parts = || std::iter::once(&task.train).chain(&task.validation).chain(&task.test);
+            for note in parts().flat_map(Dataset::notes) {
                 if !notes.contains(note) {
                     notes.push(note.clone());
                 }
+            }
+            for (what, data) in [("validation", &task.validation), ("test", &task.test)] {
+                let Some(data) = data.as_ref().filter(|data| data.cut_words() > 0) else { continue };
+                let scored =
+                    if data.outside().is_some() { ", and count as predicted O" } else { ", and are not scored" };
+                let (words, texts) = (count(data.cut_words()), count(data.truncated()));
+                notes.push(format!("{what}: the longest length cuts off words ({words} of {texts} texts){scored}"));
             }
         }
         notes

@@ -30,6 +30,8 @@ pub struct Plan {
     pub tokens: usize,
     /// Texts cut to the longest length.
     pub truncated: usize,
+    /// Words that are cut off with that, where texts come as words.
+    pub cut_words: usize,
     /// Sentences about what was recognised in the data's files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -148,6 +150,7 @@ impl Plan {
             examples: sum(Dataset::len),
             tokens: sum(Dataset::total_tokens),
             truncated: sum(Dataset::truncated),
+            cut_words: sum(Dataset::cut_words),
             notes: Vec::new(),
             episodes: schedule.episodes.clone(),
             steps_per_epoch: schedule.steps_per_epoch,
@@ -158,11 +161,12 @@ impl Plan {
 
     /// What it trains on: `8 examples, 64 tokens, 1 text cut`.
     pub fn data_text(&self) -> String {
-        let cut = match self.truncated {
+        let one = |number: usize, what: &str| match number {
             0 => String::new(),
-            1 => ", 1 text cut".into(),
-            texts => format!(", {} texts cut", count(texts)),
+            1 => format!(", 1 {what} cut"),
+            number => format!(", {} {what}s cut", count(number)),
         };
+        let cut = one(self.truncated, "text") + &one(self.cut_words, "word");
         format!("{} examples, {} tokens{cut}", count(self.examples), count(self.tokens))
     }
 

@@ -1,6 +1,6 @@
 //! A task of a run: its head and its examples.
 
-use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
+use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
 use super::{methods, model as base};
 use crate::Result;
@@ -62,6 +62,7 @@ impl TaskData {
             form: &table.form,
             only: table.split.as_ref().map(|split| split.train.as_str()),
             labels: None,
+            texts: false,
             modality: model.model.info().plain().modality,
             device: &model.device,
         };
@@ -123,6 +124,11 @@ impl Task {
         let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
         let (labels, counts) = (train.labels().to_vec(), trained_on.class_counts());
         let (head, spec) = methods::attach_head(file, index, library, model, labels, counts)?;
+        if spec.scope == LossScope::Batch && train.weighted() {
+            let path = format!("task[{index}].columns.weight");
+            let message = "the task's head has one loss for a whole batch, in which examples have no weights";
+            return Err(file.error_at(&path, message, "weights do nothing", Some("take weight out of columns".into())));
+        }
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }

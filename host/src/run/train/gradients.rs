@@ -85,12 +85,11 @@ impl Pass<'_> {
             let rows: Vec<u32> = places.iter().map(|&place| rows[place]).collect();
             let features = self.features(&tape, &rows, &reads)?;
             let outputs = head_outputs(self.head, &tape, &features)?;
-            let targets = self.data.targets(&rows, &self.model.device)?;
             let support: Vec<u8> = match episode_shape(self.spec) {
                 Some(shape) => places.iter().map(|&place| u8::from(shape.supports(place))).collect(),
                 None => Vec::new(),
             };
-            let (sum, weight) = self.head.loss(&tape, &outputs, &targets, &support)?;
+            let (sum, weight) = self.loss(&tape, &outputs, &rows, &support)?;
             let loss = scalar(&sum)?;
             let held = match holding {
                 Some(holding) => holding.penalty(&tape, self.model, &rows, (&reads, &features), |other| {

@@ -84,6 +84,7 @@ impl Embedder {
             part: Part::Test,
             form: &self.form,
             only: None,
+            texts: false,
             labels: None,
             modality: self.model.model.info().plain().modality,
             device: &self.model.device,

@@ -90,14 +90,14 @@ impl TrainedModel {
         if task.spec.targets == TargetKind::TokenClass {
             return self.predict_words(task, blocks, WordWriter::new(out, format, &task.labels)?);
         }
-        let mut writer = Writer::new(out, format, task.spec.predictions, &task.labels)?;
+        let mut writer = Writer::new(out, format, task.spec.predictions, &task.labels, task.form.columns.id.is_some())?;
         let mut number = 0;
         for block in blocks {
             let block = block?;
             block.check_kind(task.spec.targets)?;
             for (row, prediction) in (0..).zip(predict(&self.pass(task, &block))?) {
                 number += 1;
-                writer.write(block.place(row)?.1.unwrap_or(number), &prediction)?;
+                writer.write(block.place(row)?.1.unwrap_or(number), block.id(row)?.as_deref(), &prediction)?;
             }
         }
         writer.finish()
@@ -114,7 +114,7 @@ impl TrainedModel {
             let block = block?;
             block.check_kind(task.spec.targets)?;
             for (row, classes) in (0..).zip(predict_words(&self.pass(task, &block))?) {
-                writer.write(block.place(row)?.1, &classes)?;
+                writer.write(block.place(row)?.1, block.id(row)?.as_deref(), &classes)?;
             }
         }
         writer.finish()
@@ -148,6 +148,7 @@ impl TrainedModel {
             part: Part::Test,
             form: &task.form,
             only: None,
+            texts: false,
             labels: Some(&task.labels),
             modality: self.model.model.info().plain().modality,
             device: &self.model.device,

@@ -36,6 +36,8 @@ pub struct Writer<'a> {
     sink: Sink<'a>,
     labels: &'a [String],
     kind: PredictionKind,
+    /// Whether examples are called something.
+    ids: bool,
 }
 
 enum Sink<'a> {
@@ -44,11 +46,17 @@ enum Sink<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// A writer to `out` of predictions of this kind; `labels` are the names of the classes.
+    /// A writer to `out` of predictions of this kind; `labels` are the names of the classes, `ids` says whether examples have ids.
     ///
     /// # Errors
     /// Where the header cannot be written.
-    pub fn new(out: &'a mut dyn Write, format: Format, kind: PredictionKind, labels: &'a [String]) -> Result<Self> {
+    pub fn new(
+        out: &'a mut dyn Write,
+        format: Format,
+        kind: PredictionKind,
+        labels: &'a [String],
+        ids: bool,
+    ) -> Result<Self> {
         let mut table = csv::WriterBuilder::new();
         let sink = match format {
             Format::Csv => Sink::Table { rows: Box::new(table.from_writer(out)), tabs: false },
@@ -59,8 +67,9 @@ impl<'a> Writer<'a> {
             }
             Format::Jsonl => Sink::Lines(out),
         };
-        let mut writer = Self { sink, labels, kind };
+        let mut writer = Self { sink, labels, kind, ids };
         let mut header = vec!["line".to_owned()];
+        header.extend(ids.then(|| "id".to_owned()));
         match kind {
             PredictionKind::Values => header.push("value".into()),
             PredictionKind::Classes => {
@@ -78,23 +87,25 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn write(&mut self, line: u64, prediction: &[f32]) -> Result<()> {
+    pub fn write(&mut self, line: u64, id: Option<&str>, prediction: &[f32]) -> Result<()> {
+        let begin = std::iter::once(line.to_string()).chain(self.ids.then(|| id.unwrap_or_default().to_owned()));
         let written = match (self.kind, &mut self.sink) {
-            (PredictionKind::Values, Sink::Lines(out)) => write_json(*out, &ValueRow { line, value: prediction[0] }),
+            (PredictionKind::Values, Sink::Lines(out)) => {
+                write_json(*out, &ValueRow { line, id, value: prediction[0] })
+            }
             (PredictionKind::Values, Sink::Table { .. }) => {
-                self.cells(vec![line.to_string(), prediction[0].to_string()])
+                self.cells(begin.chain([prediction[0].to_string()]).collect())
             }
             (PredictionKind::Classes, Sink::Lines(out)) => {
                 let (best, probability) = most_probable(prediction);
                 let label = &self.labels[best];
                 let probabilities = Named { labels: self.labels, probabilities: prediction };
-                write_json(*out, &ClassRow { line, label, probability, probabilities })
+                write_json(*out, &ClassRow { line, id, label, probability, probabilities })
             }
             (PredictionKind::Classes, Sink::Table { .. }) => {
                 let (best, probability) = most_probable(prediction);
-                let mut cells = vec![line.to_string(), self.labels[best].clone(), probability.to_string()];
-                cells.extend(prediction.iter().map(f32::to_string));
-                self.cells(cells)
+                let named = [self.labels[best].clone(), probability.to_string()];
+                self.cells(begin.chain(named).chain(prediction.iter().map(f32::to_string)).collect())
             }
         };
         written.map_err(cannot_write)
@@ -147,9 +158,9 @@ impl<'a> WordWriter<'a> {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn write(&mut self, line: Option<u64>, classes: &[Option<u32>]) -> Result<()> {
+    pub fn write(&mut self, line: Option<u64>, id: Option<&str>, classes: &[Option<u32>]) -> Result<()> {
         let name = |class: &Option<u32>| Some(self.labels.get((*class)? as usize)?.as_str());
-        write_json(self.out, &WordRow { line, labels: classes.iter().map(name).collect() }).map_err(cannot_write)
+        write_json(self.out, &WordRow { line, id, labels: classes.iter().map(name).collect() }).map_err(cannot_write)
     }
 
     /// Writes what is still held back.
@@ -164,18 +175,24 @@ impl<'a> WordWriter<'a> {
 #[derive(Serialize)]
 struct WordRow<'a> {
     line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     labels: Vec<Option<&'a str>>,
 }
 
 #[derive(Serialize)]
-struct ValueRow {
+struct ValueRow<'a> {
     line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     value: f32,
 }
 
 #[derive(Serialize)]
 struct ClassRow<'a> {
     line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     label: &'a str,
     probability: f32,
     probabilities: Named<'a>,
@@ -218,9 +235,9 @@ mod tests {
     fn check(format: Format, kind: PredictionKind, labels: &[&str], rows: &[&[f32]], expected: &str) {
         let labels: Vec<String> = labels.iter().map(|&label| label.into()).collect();
         let mut out = Vec::new();
-        let mut writer = Writer::new(&mut out, format, kind, &labels).unwrap();
+        let mut writer = Writer::new(&mut out, format, kind, &labels, false).unwrap();
         for (line, row) in (2..).zip(rows) {
-            writer.write(line, row).unwrap();
+            writer.write(line, None, row).unwrap();
         }
         writer.finish().unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), expected);
@@ -258,9 +275,9 @@ mod tests {
         let labels = ["B-X", "O"].map(String::from);
         let mut out = Vec::new();
         let mut writer = WordWriter::new(&mut out, Format::Jsonl, &labels).unwrap();
-        writer.write(Some(2), &[Some(1), None, Some(0)]).unwrap();
+        writer.write(Some(2), Some("a"), &[Some(1), None, Some(0)]).unwrap();
         writer.finish().unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "{\"line\":2,\"labels\":[\"O\",null,\"B-X\"]}\n");
+        assert_eq!(String::from_utf8(out).unwrap(), "{\"line\":2,\"id\":\"a\",\"labels\":[\"O\",null,\"B-X\"]}\n");
         for format in [Format::Tsv, Format::Csv] {
             let error = WordWriter::new(&mut Vec::new(), format, &labels).err().unwrap();
             assert!(error.to_string().contains("a label for each word"), "{error}");

@@ -75,7 +75,6 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
         precision: "f32".into(),
         saved: Exported { format: Format::Peft, path: format!("runs/sentiment{name}/adapter").into(), own_heads: None },
         plan: Plan {
-            notes: Vec::new(),
             pooling: "cls".into(),
             model: "bert".into(),
             matches: ["query", "value", r"encoder\.layer\.[0-5]\..*"]
@@ -88,6 +87,8 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             tokens: 337_920,
             episodes: Vec::new(),
             truncated: 7,
+            cut_words: 0,
+            notes: Vec::new(),
             steps_per_epoch: 400,
             steps: 1200,
             memory: Memory { weights: 180_000_000, training: 2_377_824, activations: 140_000_000, data: 2_703_360 },

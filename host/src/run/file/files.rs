@@ -1,12 +1,14 @@
 //! What a task's keys say of its files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::document::Document;
-use super::tables::{FilesKey, HeldOut, PartKey, TaskKeys};
-use super::{EMBEDDED_DATA, absolute};
+use super::tables::{DEMO, FilesKey, HeldOut, PartKey, TaskKeys};
 use crate::data::{Columns, Files, Form, Quote};
 use crate::{Error, Result};
+
+/// Names of embedded data sets: these are no paths.
+const EMBEDDED_DATA: [&str; 2] = [DEMO, "demo-pretrain"];
 
 /// Keys of a table that is texts beside labels, and no files by class.
 const PAIR: [&str; 2] = ["label", "text"];
@@ -68,7 +70,9 @@ pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result
         text_pair: task.columns.text_pair.clone(),
         label: task.columns.label.clone(),
         part: task.split.as_ref().map(|split| split.column.clone()),
-        ..Columns::default()
+        id: task.columns.id.clone(),
+        weight: task.columns.weight.clone(),
+        group: task.columns.group.clone(),
     };
     Ok(Form { columns, header: task.header, format: task.format, separator, quote, encoding: task.encoding })
 }
@@ -126,4 +130,13 @@ pub(super) fn held_out(
         ));
     }
     Ok([test, validation])
+}
+
+/// A path of the run file, absolute, so that the run folder's copy of the file means the same.
+pub(super) fn absolute(folder: &Path, path: &str, embedded: &[&str]) -> Result<PathBuf> {
+    if embedded.contains(&path) {
+        return Ok(PathBuf::from(path));
+    }
+    std::path::absolute(folder.join(path))
+        .map_err(Error::io(format!("cannot find the working directory, from which {path} starts")))
 }
