@@ -19,6 +19,7 @@
 //! | `full_disk` | runs whose disk is full |
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
 //! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
+//! | `init` | first run files for data as they are published |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
@@ -57,6 +58,7 @@ mod few_shot;
 mod full_disk;
 mod golden;
 mod hub;
+mod init;
 mod lora;
 mod merging;
 mod misbehaving;

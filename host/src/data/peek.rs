@@ -13,13 +13,13 @@ use super::input::Input;
 use super::lines::Lines;
 use super::recognise::{Kind, Recognised, recognise};
 use super::row::{Labels, data_error};
-use super::table::unquoted;
+use super::table::{Rows, unquoted};
 use crate::Result;
 
 /// What stands at the beginning of a file.
 #[derive(Debug)]
 pub struct Peek {
-    /// Its columns, in order; none of formats whose columns are not told here (Parquet, Arrow, lines of text).
+    /// Its columns, in order; of Parquet, Arrow and lines of text those alone that are read by default.
     pub columns: Vec<Column>,
     /// Of a table, whether its first row names the columns.
     pub naming: Option<Naming>,
@@ -50,7 +50,7 @@ pub fn peek(path: &Path, most: usize) -> Result<Peek> {
     let form = Form::default();
     let nothing = |notes| Peek { columns: Vec::new(), naming: None, sentences: false, rows: 0, whole: false, notes };
     if path.is_dir() {
-        return Ok(nothing(Vec::new()));
+        return by_rows(path, most);
     }
     let input = Input::open(path, form.encoding)?;
     let Recognised { kind, notes, .. } = recognise(&input, path, &form, Labels::Read, None);
@@ -121,8 +121,32 @@ pub fn peek(path: &Path, most: usize) -> Result<Peek> {
             let rows = words.values.len();
             Ok(Peek { columns: vec![words, labels], sentences: true, rows, whole, ..nothing(notes) })
         }
-        Kind::Parquet | Kind::Arrow | Kind::Lines => Ok(nothing(notes)),
+        Kind::Parquet | Kind::Arrow | Kind::Lines => by_rows(path, most),
     }
+}
+
+/// The columns that are read where nothing is said of them: of formats whose own are not told here.
+fn by_rows(path: &Path, most: usize) -> Result<Peek> {
+    let mut rows = Rows::open(path, &Form::default(), Labels::Read, None)?;
+    let notes = rows.notes().to_vec();
+    let names = ["text", "text_pair", "label"].map(str::to_owned);
+    let mut columns = names.map(|name| Column { name, values: Vec::new() });
+    let mut whole = false;
+    while columns[0].values.len() < most {
+        let Some(row) = rows.next().transpose()? else {
+            whole = true;
+            break;
+        };
+        let (text, label) = match row.words {
+            Some(words) => (words.words.into(), words.labels.into()),
+            None => (row.text.into(), row.label.into()),
+        };
+        let values = [text, row.pair.map_or(Value::Null, Value::from), label];
+        columns.iter_mut().zip(values).for_each(|(column, value)| column.values.push(value));
+    }
+    let rows = columns[0].values.len();
+    let columns = columns.into_iter().filter(|column| column.values.iter().any(|value| !value.is_null()));
+    Ok(Peek { columns: columns.collect(), naming: None, sentences: false, rows, whole, notes })
 }
 
 type Next<T> = Box<dyn FnMut(&Path) -> Result<Option<T>>>;

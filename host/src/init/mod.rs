@@ -41,12 +41,6 @@ pub fn draft(train: &Path, model: Option<&str>, plugins: &[String], ask: &dyn As
         library.open(plugin)?;
     }
     let found = peek(train, ROWS)?;
-    if found.columns.is_empty() {
-        let message = format!("{} says too little of its columns to begin with", train.display());
-        return Err(Error::usage(message).with_help(
-            "write a run file by hand: fthost help run-file; columns = { text = \"...\", label = \"...\" } names them",
-        ));
-    }
     let mut draft = Draft::new(train, found.rows, found.whole, found.notes.clone());
     let seen = columns::seen(&found);
     let failed = |why: String| {
