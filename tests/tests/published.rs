@@ -101,8 +101,7 @@ fn files_by_class_are_trained_on_and_resumed() {
     let result = result_json(&workdir.path().join("run"));
     assert_eq!(result["tasks"]["sentiment"]["labels"], serde_json::json!(["objective", "subjective"]));
     assert_eq!(result["tasks"]["sentiment"]["class_counts"], serde_json::json!([3, 3]));
-    let again = workdir.fthost(["--resume", "--out", "run"]).succeeded();
-    assert!(again.stdout.contains("objective") || !again.stdout.is_empty());
+    workdir.fthost(["--resume", "--out", "run"]).succeeded();
     let predicted = workdir.fthost(["predict", "run", "test.tsv"]).succeeded();
     assert_eq!(predicted.stdout.lines().count(), 17);
 }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use fthost::data::may_have_header;
+use fthost::data::{Survey, may_have_header};
 use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
@@ -59,6 +59,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
         Command::Plan(run) => plan(&run, json),
+        Command::Data(run) => data(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
         Command::Eval { run, data, episodes: Some(episodes), seed, of, with } => {
             let (task, result) =
@@ -143,7 +144,25 @@ fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
     let plan = run::plan(file, &arguments.plugins, arguments.device)?;
     match json {
         true => say(&serde_json::to_string(&plan).unwrap_or_default()),
-        false => say(&wrapped(plan.to_text().trim_end())),
+        false => {
+            let surveys: String = plan.data.iter().map(|survey| format!("\n{}", survey.to_text())).collect();
+            say(&wrapped(format!("{}{surveys}", plan.to_text()).trim_end()))
+        }
+    }
+}
+
+fn data(arguments: &RunArguments, json: bool) -> Result<()> {
+    arguments.must_resume_nothing()?;
+    arguments.must_leave_no_folder()?;
+    let file = arguments.run_file()?;
+    start_threads(&file)?;
+    let surveys = run::data(file, &arguments.plugins, arguments.device)?;
+    match json {
+        true => say(&serde_json::json!({ "data": surveys }).to_string()),
+        false => {
+            let texts: Vec<String> = surveys.iter().map(Survey::to_text).collect();
+            say(&wrapped(texts.join("\n").trim_end()))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use fthost_autograd::optim;
 
-use crate::data::Dataset;
+use crate::data::{Dataset, Survey};
 use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
 use crate::report::progress::{EvaluationProgress, TrainProgress};
@@ -350,7 +350,16 @@ pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<P
     setup.tell_beginning()?;
     let mut plan = setup.plan();
     plan.estimate = Some(estimate::measure(&setup)?);
+    plan.data = setup.surveys()?;
     Ok(plan)
+}
+
+/// What is in the data of a run file's tasks, as the model reads them. Nothing is trained and nothing written.
+///
+/// # Errors
+/// Where the run file, its plugins, the model or the data are wrong.
+pub fn data(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Vec<Survey>> {
+    setup::set_up(file, plugins, device)?.surveys()
 }
 
 /// The plugins that a run in this folder used, those that are still there.

@@ -17,7 +17,7 @@ use fthost_autograd::Precision;
 use fthost_plugin_api::{Event, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::{AdaptedModel, Owner};
-use crate::data::{self, Dataset};
+use crate::data::{self, Dataset, Survey};
 use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
 use crate::report::numbers::count;
@@ -200,6 +200,21 @@ impl Setup {
             }
         }
         notes
+    }
+
+    /// What is in the data of each task.
+    pub(in crate::run) fn surveys(&self) -> Result<Vec<Survey>> {
+        let one = |task: &Task| {
+            let parts = [
+                ("training", Some(&task.train)),
+                ("validation", task.validation.as_ref()),
+                ("test", task.test.as_ref()),
+            ];
+            let parts: Vec<(&str, &Dataset)> =
+                parts.into_iter().filter_map(|(name, data)| Some((name, data?))).collect();
+            Survey::of(&task.name, &parts)
+        };
+        self.tasks.iter().map(one).collect()
     }
 
     /// What the run's numbers follow from.
