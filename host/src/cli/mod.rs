@@ -156,12 +156,13 @@ fn data(arguments: &RunArguments, json: bool) -> Result<()> {
     arguments.must_leave_no_folder()?;
     let file = arguments.run_file()?;
     start_threads(&file)?;
-    let surveys = run::data(file, &arguments.plugins, arguments.device)?;
+    let (notes, surveys) = run::data(file, &arguments.plugins, arguments.device)?;
     match json {
-        true => say(&serde_json::json!({ "data": surveys }).to_string()),
+        true => say(&serde_json::json!({ "notes": notes, "data": surveys }).to_string()),
         false => {
             let texts: Vec<String> = surveys.iter().map(Survey::to_text).collect();
-            say(&wrapped(texts.join("\n").trim_end()))
+            let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
+            say(&wrapped(format!("{notes}{}", texts.join("\n")).trim_end()))
         }
     }
 }

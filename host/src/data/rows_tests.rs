@@ -113,7 +113,7 @@ fn tweeteval() {
     check_error(
         &longer,
         &Form::default(),
-        &["train_text.txt:4: this text has no label: ", "val_labels.txt has 3 lines"],
+        &["train_text.txt:4: this text has no label: ", "val_labels.txt ends after line 3"],
     );
     let shorter = Files::Pair { text: data("tweeteval/val_text.txt"), label: data("tweeteval/train_labels.txt") };
     check_error(&shorter, &Form::default(), &["train_labels.txt: has more lines than "]);

@@ -354,12 +354,14 @@ pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<P
     Ok(plan)
 }
 
-/// What is in the data of a run file's tasks, as the model reads them. Nothing is trained and nothing written.
+/// What is in a run file's data: sentences about what was recognised in the files, and what the examples of each task are, as the model
+/// reads them. Nothing is trained and nothing written.
 ///
 /// # Errors
 /// Where the run file, its plugins, the model or the data are wrong.
-pub fn data(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Vec<Survey>> {
-    setup::set_up(file, plugins, device)?.surveys()
+pub fn data(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<(Vec<String>, Vec<Survey>)> {
+    let setup = setup::set_up(file, plugins, device)?;
+    Ok((setup.notes(), setup.surveys()?))
 }
 
 /// The plugins that a run in this folder used, those that are still there.

@@ -182,7 +182,7 @@ impl Setup {
     }
 
     /// What was recognised in the tasks' files, each sentence once.
-    fn notes(&self) -> Vec<String> {
+    pub(in crate::run) fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = Vec::new();
         for task in &self.tasks {
             let parts = || std::iter::once(&task.train).chain(&task.validation).chain(&task.test);
