@@ -44,7 +44,7 @@ fn shown(files: &Files, form: &Form) -> (Vec<String>, Vec<String>) {
 
 #[track_caller]
 fn check_error(files: &Files, form: &Form, expected: &[&str]) {
-    let error = read(files, form, None, None).err().expect("it is read");
+    let error = read(files, form, None, None).expect_err("it is read");
     let text = format!("{error} ({})", error.help().map(|help| help.to_string()).unwrap_or_default());
     assert!(expected.iter().all(|part| text.contains(part)), "{text}");
 }
