@@ -122,7 +122,9 @@ const CASES: &[Case] = &[
     case("a row with a cell too many in TSV", |w| drop(w.write("train.tsv", "a good film\t1\na bad\tfilm\t0\n"))),
     case("a row with a cell too few", |w| csv(w, "id,text,label\n1,a good film,1\n2,a bad film\n")),
     case("a first row with a cell too many", |w| csv(w, "a good film, but long,1\na bad film,0\n")),
-    case("semicolons in a CSV file", |w| csv(w, "text;label\na good film;1\na bad film;0\n")),
+    case("semicolons in a CSV file that make no even rows", |w| {
+        csv(w, "text;label\na good film; warm;1\na bad film;0\n")
+    }),
     case("a first row of names", |w| csv(w, "sentence,sentiment\na good film,1\na bad film,0\n")),
     case("a first row whose label is no other's", |w| csv(w, "frase,gusto\na good film,pos\na bad film,neg\n")),
     case("a first row of names in the test file", |w| {
@@ -147,7 +149,8 @@ const CASES: &[Case] = &[
     }),
     case("a JSON array that ends early", |w| json(w, "[{\"text\": \"good\", \"label\": 1},\n{\"text\": \"bad\"")),
     case("a JSON file of two arrays", |w| {
-        json(w, "{\"train\": [{\"text\": \"good\"}],\n\"test\": [{\"text\": \"bad\"}]}")
+        let row = "[{\"text\": \"good\", \"label\": 1}]";
+        json(w, &format!("{{\"train\": {row},\n\"test\": {row}}}"));
     }),
     case("a file in gzip that is cut off", |w| {
         edit(w, "\"train.tsv\"", "\"train.tsv.gz\"");

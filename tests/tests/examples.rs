@@ -143,3 +143,27 @@ fn words_that_are_cut_off_are_counted_and_missed() {
         .sum();
     assert_eq!(counted as usize, all);
 }
+
+#[test]
+fn data_are_surveyed_what_is_suspicious_first() {
+    let workdir = text_workdir();
+    let train = fs::read_to_string(workdir.path().join("train.tsv")).unwrap();
+    let test = fs::read_to_string(workdir.path().join("test.tsv")).unwrap();
+    let seen = train.lines().next().unwrap();
+    workdir.write("test.tsv", format!("{test}{seen}\n"));
+    workdir.write("train.tsv", format!("{train}the film was good\t0\n\t1\n{}\t1\n", "very ".repeat(30)));
+    let printed = workdir.fthost(["data", "run.toml"]).succeeded().stdout;
+    insta::assert_snapshot!(printed);
+    let json = workdir.fthost(["data", "run.toml", "--json"]).succeeded().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["data"][0]["parts"][1]["in_training"], 1);
+    let said = json["data"][0]["suspicious"].as_array().unwrap();
+    assert!(said.iter().all(|sentence| printed.contains(sentence.as_str().unwrap())) && said.len() > 3, "{said:?}");
+    // The plan says the same.
+    let plan = workdir.fthost(["plan", "run.toml"]).succeeded().stdout;
+    assert!(plan.contains(printed.trim_end()), "{plan}");
+    let plan: Value = serde_json::from_str(&workdir.fthost(["plan", "run.toml", "--json"]).succeeded().stdout).unwrap();
+    assert_eq!(plan["data"], json["data"]);
+    let error = workdir.fthost(["data", "run.toml", "--out", "x"]).failed(2);
+    assert!(error.contains("does not take --out"), "{error}");
+}

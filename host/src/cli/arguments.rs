@@ -87,6 +87,8 @@ pub(super) enum Command {
     },
     /// Shows what a run would do, and measures its time and memory on a few batches; trains nothing
     Plan(RunArguments),
+    /// Shows what is in a run file's data: classes, lengths, repeated texts, and what about them is suspicious; trains nothing
+    Data(RunArguments),
     /// Tries learning rates on a few batches and suggests one; the run's schedule is left aside, and nothing that is learned is kept
     // --out is that of a run's arguments, where it names a folder.
     #[command(mut_arg("out", |out| out.value_name("FILE.html").help(PAGE_HELP)))]

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use fthost::data::may_have_header;
+use fthost::data::{Survey, may_have_header};
 use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
@@ -64,6 +64,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Schema => inspect::schema(),
         Command::Init { train, model, out, plugins } => init::init(&train, model.as_deref(), out, &plugins, json),
         Command::Plan(run) => plan(&run, json),
+        Command::Data(run) => data(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
         Command::Eval { run, data, episodes: Some(episodes), seed, of, with } => {
             let (task, result) =
@@ -167,7 +168,26 @@ fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
     let plan = run::plan(file, &arguments.plugins, arguments.device)?;
     match json {
         true => say(&serde_json::to_string(&plan).unwrap_or_default()),
-        false => say(&wrapped(plan.to_text().trim_end())),
+        false => {
+            let surveys: String = plan.data.iter().map(|survey| format!("\n{}", survey.to_text())).collect();
+            say(&wrapped(format!("{}{surveys}", plan.to_text()).trim_end()))
+        }
+    }
+}
+
+fn data(arguments: &RunArguments, json: bool) -> Result<()> {
+    arguments.must_resume_nothing()?;
+    arguments.must_leave_no_folder()?;
+    let file = arguments.run_file()?;
+    start_threads(&file)?;
+    let (notes, surveys) = run::data(file, &arguments.plugins, arguments.device)?;
+    match json {
+        true => say(&serde_json::json!({ "notes": notes, "data": surveys }).to_string()),
+        false => {
+            let texts: Vec<String> = surveys.iter().map(Survey::to_text).collect();
+            let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
+            say(&wrapped(format!("{notes}{}", texts.join("\n")).trim_end()))
+        }
     }
 }
 

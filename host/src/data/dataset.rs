@@ -1,5 +1,6 @@
 //! A data set: inputs ready for the model, and targets.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct Dataset {
     pub(super) labels: Vec<String>,
     pub(super) targets: Targets,
     pub(super) notes: Vec<String>,
+    /// By the number of a label the beginning of the first text that has it.
+    pub(super) firsts: Arc<Vec<String>>,
     /// Whether examples have weights, and groups.
     pub(super) weighted: bool,
     pub(super) grouped: bool,
@@ -133,6 +136,25 @@ impl Dataset {
     pub fn outside(&self) -> Option<u32> {
         let place = self.labels.iter().position(|label| label == "O")?;
         self.of_words.then_some(place as u32)
+    }
+
+    /// Stands for what the model reads of an example, its tokens or its pixels: examples that are the same to it have the same.
+    pub fn digest(&self, row: u32) -> Result<u64> {
+        let mut hash = DefaultHasher::new();
+        match &self.images {
+            Some(images) => images.bytes(self.selection.row(row)).hash(&mut hash),
+            None => {
+                let (mut ids, mut segments) = (Vec::new(), Vec::new());
+                self.store.append(&self.record(row)?, &mut ids, &mut segments)?;
+                (ids, segments).hash(&mut hash);
+            }
+        }
+        Ok(hash.finish())
+    }
+
+    /// The beginning of the first text that has a label, or the first word, in the file.
+    pub fn first_text(&self, label: &str) -> Option<&str> {
+        Some(self.firsts.get(self.distinct.number(label)? as usize)?.as_str())
     }
 
     /// What an example is called in its file's column of ids.

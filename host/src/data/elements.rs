@@ -84,7 +84,7 @@ impl Elements {
         }
         match self.next_mark(path)? {
             None => Ok(()),
-            Some(_) => Err(self.wrong(path, "something follows after the end of the array")),
+            Some(_) => Err(self.no_json(path, "something follows after the end of the array")),
         }
     }
 
@@ -99,9 +99,9 @@ impl Elements {
                 }
                 Some(b'"') => {
                     let key: String = serde_json::from_slice(&self.value(path)?)
-                        .map_err(|error| self.wrong(path, &format!("this key does not read: {error}")))?;
+                        .map_err(|error| self.no_json(path, &format!("this key does not read: {error}")))?;
                     if self.next_mark(path)? != Some(b':') {
-                        return Err(self.wrong(path, &format!("there is no colon after the key `{key}`")));
+                        return Err(self.no_json(path, &format!("there is no colon after the key `{key}`")));
                     }
                     self.take(path)?;
                     if self.next_mark(path)? != Some(b'[') {
@@ -114,7 +114,7 @@ impl Elements {
                     }
                     self.rest_of(path, 1, &mut Vec::new())?;
                 }
-                _ => return Err(self.wrong(path, "this object ends too early")),
+                _ => return Err(self.no_json(path, "this object ends too early")),
             }
         }
     }
@@ -137,7 +137,7 @@ impl Elements {
                     self.push(path, byte, &mut bytes)?;
                 }
                 if bytes.is_empty() {
-                    return Err(self.wrong(path, "a value is missing"));
+                    return Err(self.no_json(path, "a value is missing"));
                 }
             }
         }
@@ -148,7 +148,7 @@ impl Elements {
     fn rest_of(&mut self, path: &Path, mut depth: usize, bytes: &mut Vec<u8>) -> Result<()> {
         while depth > 0 {
             let Some(byte) = self.take(path)? else {
-                return Err(self.wrong(path, "the file ends within an array or an object"));
+                return Err(self.no_json(path, "the file ends within an array or an object"));
             };
             self.push(path, byte, bytes)?;
             match byte {
@@ -165,7 +165,7 @@ impl Elements {
     fn string(&mut self, path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
         let mut escaped = false;
         loop {
-            let Some(byte) = self.take(path)? else { return Err(self.wrong(path, "the file ends within a string")) };
+            let Some(byte) = self.take(path)? else { return Err(self.no_json(path, "the file ends within a string")) };
             self.push(path, byte, bytes)?;
             match byte {
                 _ if escaped => escaped = false,
@@ -204,8 +204,14 @@ impl Elements {
         Ok(byte)
     }
 
+    /// An error where the reader is; callers that know better what helps say that instead.
     fn wrong(&self, path: &Path, message: &str) -> Error {
         data_error(path, Some(self.line), message)
+    }
+
+    /// An error of a file that is no JSON.
+    fn no_json(&self, path: &Path, message: &str) -> Error {
+        self.wrong(path, message).with_help("check that it was written completely, and is one JSON array or object")
     }
 }
 

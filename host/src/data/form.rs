@@ -59,6 +59,14 @@ pub struct Form {
     pub encoding: Encoding,
 }
 
+impl Form {
+    /// The same for files that are read whole, and shared out to no parts.
+    #[must_use]
+    pub fn of_whole_files(&self) -> Self {
+        Self { columns: Columns { part: None, group: None, ..self.columns.clone() }, ..self.clone() }
+    }
+}
+
 /// What a cell with separators in it stands between; `None` where nothing quotes. `none` or a character in a run file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quote(pub Option<char>);

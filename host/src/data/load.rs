@@ -125,6 +125,7 @@ struct Examples {
     totals: Totals,
     of_words: bool,
     notes: Vec<String>,
+    firsts: Vec<String>,
     weighted: bool,
     grouped: bool,
     cut_left: bool,
@@ -133,10 +134,11 @@ struct Examples {
 impl Examples {
     /// What their labels mean is open.
     fn into_dataset(self, files: &Files, images: Option<Arc<Images>>) -> Dataset {
-        let Self { store, distinct, totals, of_words, notes, weighted, grouped, cut_left } = self;
+        let Self { store, distinct, totals, of_words, notes, firsts, weighted, grouped, cut_left } = self;
         Dataset {
             path: files.to_string().into(),
             notes,
+            firsts: Arc::new(firsts),
             weighted,
             grouped,
             cut_left,
@@ -152,6 +154,9 @@ impl Examples {
     }
 }
 
+/// Characters that are kept of the first text of a label.
+const FIRST: usize = 80;
+
 /// Writes examples.
 struct Writer {
     vocabulary: usize,
@@ -164,6 +169,8 @@ struct Writer {
     roles: Vec<Role>,
     /// Whether texts are kept.
     texts: bool,
+    /// By the number of a label the beginning of the first text that has it.
+    firsts: Vec<String>,
     /// The sum of the weights so far.
     weights: f64,
     cut_left: bool,
@@ -179,6 +186,7 @@ impl Writer {
             of_words: false,
             roles: Vec::new(),
             texts: false,
+            firsts: Vec::new(),
             weights: 0.0,
             cut_left: false,
         }
@@ -231,7 +239,7 @@ impl Writer {
         let encoded = tokenizer.encode(&texts)?;
         for (row, tokens) in rows.into_iter().zip(encoded) {
             check_tokens(path, row.line, &tokens, self.vocabulary)?;
-            let empty = row.text.is_empty();
+            let (empty, first) = (row.text.is_empty(), row.text.clone());
             let texts = std::iter::once(row.text).chain(row.pair).collect();
             let extra = self.extra(path, row.line, &row.extra, texts)?.to_bytes()?;
             let new = NewRow {
@@ -244,7 +252,7 @@ impl Writer {
                 empty,
                 ..NewRow::default()
             };
-            self.push(row.label, new)?;
+            self.push(row.label, &first, new)?;
         }
         Ok(())
     }
@@ -258,8 +266,12 @@ impl Writer {
         for ((line, row, cells), tokens) in rows.into_iter().zip(encoded) {
             check_tokens(path, line, &tokens, self.vocabulary)?;
             check_words(path, line, &tokens, &row)?;
-            let number = |label: String| self.distinct.add(label, Some(line)).0;
-            let numbers: Vec<u32> = row.labels.into_iter().map(number).collect();
+            let mut numbers = Vec::with_capacity(row.labels.len());
+            for (label, word) in row.labels.into_iter().zip(&row.words) {
+                let number = self.distinct.add(label, Some(line)).0;
+                self.keep_first(number, word);
+                numbers.push(number);
+            }
             // Labels that are not read have no numbers: the word itself is marked then.
             let mark = |&word: &u32| numbers.get(word as usize).copied().unwrap_or(word);
             let marks: Vec<u32> = tokens.begins.iter().map(mark).collect();
@@ -284,16 +296,25 @@ impl Writer {
         Ok(())
     }
 
+    /// Keeps the beginning of a text whose label is new.
+    fn keep_first(&mut self, number: u32, text: &str) {
+        if number as usize == self.firsts.len() {
+            let end = text.char_indices().nth(FIRST).map_or(text.len(), |(end, _)| end);
+            self.firsts.push(text[..end].to_owned());
+        }
+    }
+
     /// Takes the next example; of its label the caller says the text.
-    fn push(&mut self, label: String, row: NewRow<'_>) -> Result<()> {
+    fn push(&mut self, label: String, text: &str, row: NewRow<'_>) -> Result<()> {
         let (label, value) = self.distinct.add(label, row.line);
+        self.keep_first(label, text);
         let record = self.store.push(&NewRow { label, value, ..row })?;
         self.totals.add(&record, &[]);
         Ok(())
     }
 
     fn finish(self) -> Result<Examples> {
-        let Self { store, distinct, totals, of_words, cut_left, .. } = self;
+        let Self { store, distinct, totals, of_words, cut_left, firsts, .. } = self;
         let (weighted, grouped) = (self.roles.contains(&Role::Weight), self.roles.contains(&Role::Group));
         Ok(Examples {
             store: store.finish()?,
@@ -301,6 +322,7 @@ impl Writer {
             totals,
             of_words,
             notes: Vec::new(),
+            firsts,
             weighted,
             grouped,
             cut_left,
@@ -460,7 +482,7 @@ fn read_images(source: &Source<'_>, shape: [usize; 3], tokens: usize, limits: Li
     }
     let mut writer = Writer::new(0, limits);
     for label in labels {
-        writer.push(label.to_string(), NewRow { tokens, ..NewRow::default() })?;
+        writer.push(label.to_string(), "", NewRow { tokens, ..NewRow::default() })?;
     }
     Ok((writer.finish()?, images))
 }

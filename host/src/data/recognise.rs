@@ -182,17 +182,14 @@ fn table(
             (true, true) => vec![usual, single],
             (true, false) => vec![single, usual],
         };
-        let even = dialects.into_iter().filter_map(|dialect| {
+        let fits = dialects.into_iter().find_map(|dialect| {
             let rows = rows(text, whole, path, dialect)?;
-            let is_own = separator == own && (dialect.quote == usual.quote || needs_quotes(text, &rows));
-            let other = separator != own
-                && (rows.len() > 1 || names_columns(&rows, form))
-                && (labels == Labels::Read || names_columns(&rows, form))
-                && (dialect.quote != Some(b'\'') || needs_quotes(text, &rows));
-            (width(&rows) > 1 && (is_own || other)).then_some((dialect, rows))
+            let quoted = dialect.quote == usual.quote || needs_quotes(text, &rows);
+            let sure = separator == own || names_columns(&rows, form) || (labels == Labels::Read && rows.len() > 1);
+            (width(&rows) > 1 && quoted && sure).then_some((dialect, Some(rows)))
         });
-        if let Some((dialect, rows)) = { even }.next() {
-            found = (dialect, Some(rows));
+        if let Some(fits) = fits {
+            found = fits;
             break;
         }
     }
@@ -203,7 +200,7 @@ fn table(
         parts.push(format!(
             "cells stand between {} (separator = {:?})",
             named(dialect.separator),
-            char::from(dialect.separator)
+            char::from(dialect.separator).to_string()
         ));
     }
     if dialect.quote == Some(b'\'') && quote.is_none() {

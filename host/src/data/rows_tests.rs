@@ -44,7 +44,7 @@ fn shown(files: &Files, form: &Form) -> (Vec<String>, Vec<String>) {
 
 #[track_caller]
 fn check_error(files: &Files, form: &Form, expected: &[&str]) {
-    let error = read(files, form, None, None).err().expect("it is read");
+    let error = read(files, form, None, None).expect_err("it is read");
     let text = format!("{error} ({})", error.help().map(|help| help.to_string()).unwrap_or_default());
     assert!(expected.iter().all(|part| text.contains(part)), "{text}");
 }
@@ -113,7 +113,7 @@ fn tweeteval() {
     check_error(
         &longer,
         &Form::default(),
-        &["train_text.txt:4: this text has no label: ", "val_labels.txt has 3 lines"],
+        &["train_text.txt:4: this text has no label: ", "val_labels.txt ends after line 3"],
     );
     let shorter = Files::Pair { text: data("tweeteval/val_text.txt"), label: data("tweeteval/train_labels.txt") };
     check_error(&shorter, &Form::default(), &["train_labels.txt: has more lines than "]);
@@ -171,7 +171,7 @@ fn ten_thousand_german_news() {
     assert_eq!(rows[1], "2 Ein neuer \"Browser\" ist da, sagen Leser|Web");
     assert_eq!(
         notes[0],
-        "train.csv: cells stand between semicolons (separator = ';'), quoted cells between single quotes (quote = \"'\")"
+        "train.csv: cells stand between semicolons (separator = \";\"), quoted cells between single quotes (quote = \"'\")"
     );
     let said = Form { separator: Some(';'), quote: Some(Quote(Some('\''))), ..named("2", "1") };
     assert_eq!(shown(&files, &said), (rows, vec![]));
@@ -243,8 +243,8 @@ fn content_tells_what_no_name_does() {
     let array = format!("[{}]", objects.trim().replace('\n', ",\n"));
     for (content, note) in [
         ("a b\t1\nc\t0\n".to_owned(), "read as cells between tabs"),
-        ("a b;1\nc;0\n".to_owned(), "cells stand between semicolons (separator = ';')"),
-        ("text|label\na b|1\nc|0\n".to_owned(), "cells stand between '|' (separator = '|')"),
+        ("a b;1\nc;0\n".to_owned(), "cells stand between semicolons (separator = \";\")"),
+        ("text|label\na b|1\nc|0\n".to_owned(), "cells stand between '|' (separator = \"|\")"),
         (objects.to_owned(), "read as JSONL, which its content is"),
         (array.clone(), "read as a JSON array, which its content is"),
         (format!("{{\"version\": 2,\n \"data\": {array}}}"), "read as JSON, which its content is"),

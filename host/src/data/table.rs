@@ -239,7 +239,7 @@ fn table_row(path: &Path, line: u64, row: &[String], places: &Places) -> Result<
         row.get(place).ok_or_else(|| {
             let message = format!("this row has {}; the {what} should stand in column {}", cells(row.len()), place + 1);
             data_error(path, Some(line), message)
-                .with_help("are the cells separated as the file's extension says: by tabs in .tsv, by commas in .csv?")
+                .with_help("are the cells separated as the file's name says, by tabs in .tsv, by commas in .csv, or as the task's separator?")
         })
     };
     let text = cell(places.text, "text")?.clone();

@@ -60,7 +60,7 @@ impl TextRows {
                 Ok(Some(Row { line, text, label, ..Row::default() }))
             }
             (Some((line, _)), None) => {
-                let message = format!("this text has no label: {} has {} lines", labels.path.display(), line - 1);
+                let message = format!("this text has no label: {} ends after line {}", labels.path.display(), line - 1);
                 Err(data_error(path, Some(line), message).with_help("each line has its label on the same line"))
             }
             (None, Some(_)) => {

@@ -21,7 +21,7 @@ use std::time::Instant;
 use fthost_autograd::optim;
 use fthost_models::MODULES;
 
-use crate::data::Dataset;
+use crate::data::{Dataset, Survey};
 use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
 use crate::report::progress::{EvaluationProgress, TrainProgress};
@@ -354,7 +354,18 @@ pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<P
     setup.tell_beginning()?;
     let mut plan = setup.plan();
     plan.estimate = Some(estimate::measure(&setup)?);
+    plan.data = setup.surveys()?;
     Ok(plan)
+}
+
+/// What is in a run file's data: sentences about what was recognised in the files, and what the examples of each task are, as the model
+/// reads them. Nothing is trained and nothing written.
+///
+/// # Errors
+/// Where the run file, its plugins, the model or the data are wrong.
+pub fn data(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<(Vec<String>, Vec<Survey>)> {
+    let setup = setup::set_up(file, plugins, device)?;
+    Ok((setup.notes(), setup.surveys()?))
 }
 
 /// The plugins that a run in this folder used, those that are still there.

@@ -122,8 +122,7 @@ pub(super) struct TaskKeys {
     pub(super) columns: ColumnKeys,
     /// whether the first row of a .tsv or .csv file names its columns; without it a first row that may be both is an error
     pub(super) header: Option<bool>,
-    /// what the files are, where neither name nor content tell: tsv, csv, jsonl, json, parquet, arrow, conll (a word a line) or lines
-    /// (a text a line)
+    /// what the files are, where neither name nor content tell; conll: a word a line, lines: a text a line
     pub(super) format: Option<Format>,
     /// what stands between cells, a character such as ";" or "\t"; without it what the name and the content tell
     #[schemars(length(min = 1, max = 1))]

@@ -17,7 +17,7 @@ use fthost_autograd::Precision;
 use fthost_plugin_api::{Event, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::{AdaptedModel, Owner};
-use crate::data::{self, Dataset};
+use crate::data::{self, Dataset, Survey};
 use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
 use crate::report::numbers::count;
@@ -204,7 +204,7 @@ impl Setup {
     }
 
     /// What was recognised in the tasks' files, each sentence once.
-    fn notes(&self) -> Vec<String> {
+    pub(in crate::run) fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = Vec::new();
         for task in &self.tasks {
             let parts = || std::iter::once(&task.train).chain(&task.validation).chain(&task.test);
@@ -222,6 +222,21 @@ impl Setup {
             }
         }
         notes
+    }
+
+    /// What is in the data of each task.
+    pub(in crate::run) fn surveys(&self) -> Result<Vec<Survey>> {
+        let one = |task: &Task| {
+            let parts = [
+                ("training", Some(&task.train)),
+                ("validation", task.validation.as_ref()),
+                ("test", task.test.as_ref()),
+            ];
+            let parts: Vec<(&str, &Dataset)> =
+                parts.into_iter().filter_map(|(name, data)| Some((name, data?))).collect();
+            Survey::of(&task.name, &parts)
+        };
+        self.tasks.iter().map(one).collect()
     }
 
     /// What the run's numbers follow from.

@@ -4,7 +4,7 @@ use fthost_models::{Modality, Stream};
 use serde::Serialize;
 
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
-use crate::data::{Dataset, episodes};
+use crate::data::{Dataset, Survey, episodes};
 use crate::report::numbers::{count, duration};
 use crate::report::table::Table;
 use crate::report::text::{NAME, shortened};
@@ -32,6 +32,9 @@ pub struct Plan {
     pub truncated: usize,
     /// Words that are cut off with that, where texts come as words.
     pub cut_words: usize,
+    /// What is in the data, by task, where that was looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<Survey>,
     /// Sentences about what was recognised in the data's files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -152,6 +155,7 @@ impl Plan {
             truncated: sum(Dataset::truncated),
             cut_words: sum(Dataset::cut_words),
             notes: Vec::new(),
+            data: Vec::new(),
             episodes: schedule.episodes.clone(),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,

@@ -5,7 +5,7 @@ use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Columns, Dataset, Episodes, Form, Part, Sampler, Shuffled, Source, Tokenizer};
+use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, Source, Tokenizer};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
@@ -69,7 +69,7 @@ impl TaskData {
         let train = data::load(&of_train, tokenizer)?;
         let own = Source { part: Part::Test, labels: Some(train.labels()), ..of_train };
         // What has files of its own has them whole.
-        let form = Form { columns: Columns { part: None, ..table.form.columns.clone() }, ..table.form.clone() };
+        let form = table.form.of_whole_files();
         let held_out = |part: Option<&HeldOut>| match part {
             Some(HeldOut::Files(files)) => {
                 data::load(&Source { files, form: &form, only: None, ..own }, tokenizer).map(Some)

@@ -65,7 +65,7 @@ pub(super) fn open(
         let tokenizer = base::tokenizer(&file, task, &model)?;
         tasks.push(TrainedTask {
             name: task.name.clone(),
-            form: task.form.clone(),
+            form: task.form.of_whole_files(),
             head,
             spec,
             labels,

@@ -89,6 +89,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             truncated: 7,
             cut_words: 0,
             notes: Vec::new(),
+            data: Vec::new(),
             steps_per_epoch: 400,
             steps: 1200,
             memory: Memory { weights: 180_000_000, training: 2_377_824, activations: 140_000_000, data: 2_703_360 },
