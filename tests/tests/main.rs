@@ -61,6 +61,7 @@ mod reach;
 mod refused;
 mod resume;
 mod saved;
+mod standardised;
 mod strategies;
 mod tasks;
 mod text;

@@ -51,6 +51,8 @@ pub(super) enum Targets {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     tokens: usize,
+    /// Of the longest example.
+    longest: usize,
     truncated: usize,
     empty_texts: usize,
     /// Examples by the number of their label; where texts come as words, tokens that count.
@@ -61,6 +63,7 @@ impl Totals {
     /// Takes an example; `marks` are its tokens' numbers of labels where its text comes as words.
     pub(super) fn add(&mut self, record: &Record, marks: &[u32]) {
         self.tokens += record.tokens as usize;
+        self.longest = self.longest.max(record.tokens as usize);
         self.truncated += usize::from(record.truncated);
         self.empty_texts += usize::from(record.empty);
         // A label without a number looks like a token that does not count: neither is one of a class.
@@ -96,6 +99,11 @@ impl Dataset {
     /// Tokens of all examples.
     pub fn total_tokens(&self) -> usize {
         self.totals.tokens
+    }
+
+    /// Tokens of the longest example.
+    pub fn longest(&self) -> usize {
+        self.totals.longest
     }
 
     /// Texts that were cut to the longest length.

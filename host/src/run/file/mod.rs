@@ -304,6 +304,10 @@ pub struct OptionHelp {
     pub default: Option<Json>,
     /// What it does.
     pub description: String,
+    /// What of the training examples it is where the run file sets no value, as its plugin declares it:
+    /// `#[schemars(extend("from" = "targets.mean"))]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Values that a search tries, as its plugin declares them: `#[schemars(extend("search" = [4, 8, 16]))]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<Json>,
@@ -318,6 +322,7 @@ pub fn options_of(method: &MethodInfo) -> Vec<OptionHelp> {
             takes: schema::expected(schema, option),
             default: method.config_default.get(name).filter(|value| !value.is_null()).cloned(),
             description: schema::description(schema, option).unwrap_or_default().replace('\n', " "),
+            from: option.get("from").and_then(Json::as_str).map(str::to_owned),
             search: option.get("search").and_then(Json::as_array).cloned().unwrap_or_default(),
         })
         .collect()

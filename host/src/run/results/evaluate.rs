@@ -8,10 +8,7 @@ use crate::cores;
 use crate::data::UNCOUNTED;
 use crate::report::entities::{self, Tags};
 use crate::report::metrics::{self, ClassMetrics, Scores, ValueMetrics};
-use crate::run::pass::{Pass, scalar};
-
-/// Examples that one tape takes in evaluation. Fixed, so that the bits do not depend on the number of threads.
-const ROWS: usize = 32;
+use crate::run::pass::{EVALUATED_AT_ONCE, Pass, scalar};
 
 /// What a model predicts for a data set.
 #[derive(Clone, Debug)]
@@ -151,7 +148,7 @@ fn over_chunks<T: Send>(
     one: impl Fn(&[u32]) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     // Batches on a GPU are bigger: parallelism is inside the op there.
-    let chunk = if pass.model.device.is_cpu() { ROWS } else { 8 * ROWS };
+    let chunk = if pass.model.device.is_cpu() { EVALUATED_AT_ONCE } else { 8 * EVALUATED_AT_ONCE };
     let chunks: Vec<&[u32]> = rows.chunks(chunk).collect();
     cores::map(&chunks, |rows| {
         let part = one(rows)?;

@@ -2,6 +2,8 @@
 
 pub mod demo;
 mod digests;
+pub mod from_data;
+pub mod memory;
 pub mod methods;
 pub mod model;
 pub mod phase;
@@ -22,7 +24,7 @@ use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
 use crate::run::file::{RegularizerTable, RunFile, Validation};
 use crate::run::machine::DeviceChoice;
-use crate::run::pass::reads_of;
+use crate::run::pass::{reads_of, splits};
 use crate::run::state::identity::{Identity, PluginUsed};
 use crate::run::state::snapshot;
 use crate::{Error, Result};
@@ -53,7 +55,7 @@ pub(in crate::run) struct Setup {
 
 pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
     // Plugins first: a wrong option must not wait for a model to load.
-    let (file, mut library) = open_methods(file, plugins)?;
+    let (mut file, mut library) = open_methods(file, plugins)?;
     let mut model = load_model(&file, device.open()?)?;
     let precision: Precision = file.train.precision.into();
     // Reading a tokenizer takes one core: the others pack meanwhile.
@@ -72,7 +74,7 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     let start = Start::of(&mut model, &data[0].train, precision, &claims, pretrained)?;
     let mut tasks = Vec::new();
     for (i, data) in data.into_iter().enumerate() {
-        tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
+        tasks.push(Task::set_up(&mut file, i, data, &mut library, &mut model)?);
     }
     freeze_unread(&model, &tasks);
     let samplers: Vec<_> = tasks.iter().map(|task| task.sampler(&file.train, file.train.accumulate)).collect();
@@ -173,11 +175,14 @@ impl Setup {
                 .iter()
                 .filter_map(|task| Some((task.name.clone(), task.episodes.as_ref()?.shape)))
                 .collect(),
+            from_data: self.tasks.iter().flat_map(|task| task.from_data.clone()).collect(),
             moments: settings.optimizer.moments(),
             threads: rayon::current_num_threads(),
+            splits: self.tasks.iter().all(|task| splits(&task.spec, &self.model)),
         };
         let data: Vec<&Dataset> = self.tasks.iter().map(|task| &task.train).collect();
-        Plan::new(&self.model, &data, &schedule)
+        let evaluated = self.tasks.iter().flat_map(|task| task.validation.iter().chain(&task.test));
+        Plan::new(&self.model, &data, &evaluated.collect::<Vec<_>>(), &schedule)
     }
 
     /// What the run's numbers follow from.

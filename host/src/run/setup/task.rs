@@ -4,6 +4,7 @@ use std::path::Path;
 
 use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
 
+use super::from_data::{self, FromData};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
@@ -34,6 +35,8 @@ pub struct Task {
     pub monitor: Option<String>,
     /// What its loss is multiplied with.
     pub weight: f64,
+    /// Options of its head that its training examples gave.
+    pub from_data: Vec<FromData>,
 }
 
 /// A task's examples, before a head says what their labels mean.
@@ -92,21 +95,25 @@ fn source<'a>(
 }
 
 impl Task {
-    /// Attaches the task's head and tells the examples what their labels mean.
+    /// Attaches the task's head and tells the examples what their labels mean. Options of the head that these give are set in the run file.
     pub(in crate::run) fn set_up(
-        file: &RunFile,
+        file: &mut RunFile,
         index: usize,
         data: TaskData,
         library: &mut Library,
         model: &mut AdaptedModel,
     ) -> Result<Self> {
         let TaskData { mut train, mut validation, mut test } = data;
-        let table = &file.tasks[index];
-        let share = match table.validation {
+        let share = match file.tasks[index].validation {
             Some(Validation::Share(share)) => Some(share),
             Some(Validation::File(_)) | None => None,
         };
-        let split = |train: &Dataset| Some(train.clone().split(share?, file.train.seed));
+        let seed = file.train.seed;
+        let split = |train: &Dataset| Some(train.clone().split(share?, seed));
+        let TaskTable { name, head, .. } = &mut file.tasks[index];
+        let rest = |values: Dataset| split(&values).map_or(Ok(values), |split| Ok(split?.0));
+        let from_data = from_data::fill(name, head, library, &train, rest)?;
+        let (file, table) = (&*file, &file.tasks[index]);
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
         let by_class = split(&train);
         let trained_on = by_class.as_ref().and_then(|split| split.as_ref().ok()).map_or(&train, |(rest, _)| rest);
@@ -123,7 +130,7 @@ impl Task {
         let episodes = episode_shape(&spec).map(|shape| Episodes::new(file.train.seed, &train, shape)).transpose();
         let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;
         let (name, weight) = (table.name.clone(), table.weight);
-        Ok(Self { name, head, spec, train, episodes, validation, test, monitor, weight })
+        Ok(Self { name, head, spec, train, episodes, validation, test, monitor, weight, from_data })
     }
 
     /// Its batches: the examples of `together` passes, forward and backward, each.
