@@ -72,6 +72,7 @@ mod refused;
 mod resume;
 mod saved;
 mod sentences;
+mod standardised;
 mod strategies;
 mod tasks;
 mod text;

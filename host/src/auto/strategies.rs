@@ -1,14 +1,13 @@
 //! Which strategies are searched, and what their plugins say may be drawn.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::draw::{Space, untested};
-use crate::compare::{Candidate, number};
+use crate::compare::{Candidate, Found, number};
 use crate::data::Files;
 use crate::plugin::{Library, MethodKind, Search as PluginSearch};
 use crate::processes::Runner;
@@ -94,7 +93,7 @@ pub(super) fn space(candidate: &Candidate, runner: &Runner<'_>, say: &dyn Fn(&st
             Err(error) => say(&format!("{}: no options are drawn: {error}", candidate.name)),
         }
     }
-    Ok(Space { strategy: candidate.name.clone(), lr: file.train.lr, options })
+    Ok(Space { strategy: candidate.name.clone(), lr: file.train.lr, suggested: None, options })
 }
 
 /// Options with the values to draw from.
@@ -123,20 +122,25 @@ fn declared(candidate: &Candidate, method: &Method, runner: &Runner<'_>) -> Resu
     }))
 }
 
+/// The learning rate that `lr-find` suggests for a candidate; none where it says so, or fails.
+pub(super) fn suggested(candidate: &Candidate, runner: &Runner<'_>, say: &dyn Fn(&str)) -> Result<Option<f64>> {
+    say(&format!("{}: looking for its learning rate", candidate.name));
+    let found = Found::of(candidate, runner)?;
+    not_stopped(runner)?;
+    match found {
+        Ok(Found { suggestion: Some(lr), .. }) => return Ok(Some(lr)),
+        Ok(Found { reason, .. }) => say(&format!("{}: {reason}", candidate.name)),
+        Err(error) => say(&format!("{}: no learning rate is suggested: {error}", candidate.name)),
+    }
+    Ok(None)
+}
+
 /// The optimizer steps of a whole run, as `plan` tells them for the first candidate that it can plan: they are those of all.
 pub(super) fn whole_steps(candidates: &[Candidate], runner: &Runner<'_>) -> Result<u64> {
     let mut errors = Vec::new();
     for candidate in candidates {
         let file = RunFile::parse(&candidate.identity.run_file, Path::new("run.toml"), &[])?;
-        let failed = || Error::io("cannot write a temporary file");
-        let mut written = tempfile::Builder::new().suffix(".toml").tempfile().map_err(failed())?;
-        written.write_all(untested(file).to_toml().as_bytes()).map_err(failed())?;
-        let mut arguments = vec!["plan".to_owned(), written.path().display().to_string()];
-        arguments.extend(["--device".to_owned(), runner.device.to_string()]);
-        for plugin in &candidate.identity.plugins {
-            arguments.extend(["--plugin".to_owned(), plugin.path.clone()]);
-        }
-        let answer = runner.ask(&arguments)?;
+        let answer = runner.ask_of("plan", &untested(file), &candidate.identity.plugins)?;
         not_stopped(runner)?;
         match answer.map(|plan| plan["steps"].as_u64()) {
             Ok(Some(steps)) => return Ok(steps),

@@ -166,15 +166,15 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 pub(super) struct RangeArguments {
     /// The lowest rate
-    #[arg(long, default_value_t = 1e-7)]
+    #[arg(long, default_value_t = 1e-5)]
     pub(super) from: f64,
 
-    /// The highest rate; a loss of four times the best ends the search before
-    #[arg(long, default_value_t = 10.0)]
+    /// The highest rate; where the loss is lowest at an end, rates beyond it are tried too
+    #[arg(long, default_value_t = 0.1)]
     pub(super) to: f64,
 
-    /// How many rates, one optimizer step each
-    #[arg(long, default_value_t = 100)]
+    /// Optimizer steps at each rate
+    #[arg(long, default_value_t = 40)]
     pub(super) steps: usize,
 }
 

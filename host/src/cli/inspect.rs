@@ -82,6 +82,7 @@ fn options_table(what: &str, options: &[OptionHelp]) -> String {
     table.row([what, "default", "takes", "what it does"]);
     for option in options {
         let default = option.default.as_ref().map_or_else(|| "-".to_owned(), Value::to_string);
+        let default = option.from.clone().unwrap_or(default);
         let mut description = option.description.clone();
         if !option.search.is_empty() {
             let values: Vec<String> = option.search.iter().map(Value::to_string).collect();

@@ -60,6 +60,8 @@ pub(super) enum Targets {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     tokens: usize,
+    /// Of the longest example.
+    longest: usize,
     truncated: usize,
     cut_words: usize,
     empty_texts: usize,
@@ -71,6 +73,7 @@ impl Totals {
     /// Takes an example; `marks` are its tokens' numbers of labels where its text comes as words.
     pub(super) fn add(&mut self, record: &Record, marks: &[u32]) {
         self.tokens += record.tokens as usize;
+        self.longest = self.longest.max(record.tokens as usize);
         self.truncated += usize::from(record.truncated);
         self.cut_words += record.cut as usize;
         self.empty_texts += usize::from(record.empty);
@@ -107,6 +110,11 @@ impl Dataset {
     /// Tokens of all examples.
     pub fn total_tokens(&self) -> usize {
         self.totals.tokens
+    }
+
+    /// Tokens of the longest example.
+    pub fn longest(&self) -> usize {
+        self.totals.longest
     }
 
     /// Texts that were cut to the longest length.

@@ -41,7 +41,7 @@ use setup::start::Checksums;
 use setup::task::Task;
 use setup::{Setup, model as base};
 use state::checkpoint::{self, Checkpoints};
-use state::folder::RunFolder;
+use state::folder::{RunFolder, must_be_free};
 use state::identity::Identity;
 use state::log::Line;
 use state::snapshot::{self, After, Header, TrainState};
@@ -108,6 +108,9 @@ pub fn execute(options: Options) -> Result<Summary> {
     let Options { file, mut plugins, out, resume, device, output, started } = options;
     if let Some(folder) = out.as_deref().filter(|_| resume && plugins.is_empty()) {
         plugins = recorded_plugins(folder)?;
+    }
+    if let Some(folder) = out.as_deref().filter(|_| !resume) {
+        must_be_free(folder)?;
     }
     let setup = setup::set_up(file, &plugins, device)?;
     let identity = setup.identity(device)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fthost_autograd::{DType, Precision, Tape, Tensor, Value};
 use fthost_models::{Features, Input, ModelInfo, Read};
-use fthost_plugin_api::{FeatureKind, HeadSpec, Sampling, StreamFeatures, TargetKind};
+use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope, Sampling, StreamFeatures, TargetKind};
 
 use crate::adapted::{AdaptedModel, StreamRead};
 use crate::data::{Dataset, episodes};
@@ -78,6 +78,16 @@ impl Pass<'_> {
         let one = |of: &StreamRead| Ok(self.model.model.features(tape, of.stream, &input, of.read)?);
         reads.iter().map(one).collect()
     }
+}
+
+/// Examples that one tape takes in evaluation on the CPU. Fixed, so that the bits do not depend on the number of threads.
+pub const EVALUATED_AT_ONCE: usize = 32;
+
+/// Whether a batch is split into micro-batches. A loss over the whole batch, norms over the whole batch, and a device with parallelism of
+/// its own take it in one piece.
+pub fn splits(spec: &HeadSpec, model: &AdaptedModel) -> bool {
+    let over_batch = spec.scope == LossScope::Batch || model.model.info().batch_statistics;
+    model.device.is_cpu() && !over_batch
 }
 
 /// A head's outputs for the features that it reads.

@@ -18,6 +18,10 @@ pub struct OptionHelp {
     pub default: Option<Json>,
     /// What it does.
     pub description: String,
+    /// What of the training examples it is where the run file sets no value, as its plugin declares it:
+    /// `#[schemars(extend("from" = "targets.mean"))]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Values that a search tries, as its plugin declares them: `#[schemars(extend("search" = [4, 8, 16]))]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub search: Vec<Json>,
@@ -35,6 +39,7 @@ fn help(root: &Json, name: &str, key: &Json, default: Option<&Json>) -> OptionHe
         takes: expected(root, key),
         default: default.filter(|value| !value.is_null()).cloned(),
         description: description(root, key).unwrap_or_default().replace('\n', " "),
+        from: key.get("from").and_then(Json::as_str).map(str::to_owned),
         search: key.get("search").and_then(Json::as_array).cloned().unwrap_or_default(),
     }
 }

@@ -10,10 +10,7 @@ use crate::cores;
 use crate::data::{Dataset, UNCOUNTED};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics::{self, ClassMetrics, Scores, ValueMetrics};
-use crate::run::pass::{Pass, scalar};
-
-/// Examples that one tape takes in evaluation. Fixed, so that the bits do not depend on the number of threads.
-const ROWS: usize = 32;
+use crate::run::pass::{EVALUATED_AT_ONCE, Pass, scalar};
 
 /// What a model predicts for a data set.
 #[derive(Clone, Debug)]
@@ -174,7 +171,7 @@ fn over_chunks<T: Send>(
 
 /// Examples that a tape takes at once. Batches on a GPU are bigger: parallelism is inside the op there.
 fn chunk(model: &AdaptedModel) -> usize {
-    if model.device.is_cpu() { ROWS } else { 8 * ROWS }
+    if model.device.is_cpu() { EVALUATED_AT_ONCE } else { 8 * EVALUATED_AT_ONCE }
 }
 
 fn evaluation_tape(pass: &Pass<'_>) -> Tape {

@@ -162,12 +162,15 @@ impl TaskResult {
 }
 
 fn watch_text(watch: Option<&Watch>, of: &str) -> String {
-    match watch {
-        Some(Watch { metric, best: Some(Best { step, value }), .. }) => {
-            format!("{of}the model of step {step} is saved: its validation {metric} {value:.4} was the best\n")
-        }
-        _ => String::new(),
-    }
+    let Some(Watch { metric, best: Some(Best { step, value }), stopped_early, since, .. }) = watch else {
+        return String::new();
+    };
+    let stopped = stopped_early.map(|stopped| {
+        let times = if *since == 1 { "evaluation" } else { "evaluations" };
+        format!("{of}stopped early at step {stopped}, best at step {step}: {since} {times} without a better {metric}\n")
+    });
+    let saved = format!("{of}the model of step {step} is saved: its validation {metric} {value:.4} was the best\n");
+    stopped.unwrap_or_default() + &saved
 }
 
 /// What the tasks came to after each of them, a row for each.

@@ -2,6 +2,7 @@
 
 use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo};
 
+use super::from_data;
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::{HeadInstance, Library, Plugin, Search, StrategyInstance};
@@ -22,7 +23,7 @@ pub(in crate::run) fn open_methods(mut file: RunFile, plugins: &[String]) -> Res
         let (_, info) = library.find(kind, &method.plugin).map_err(|error| file.plugin_not_found(method, error))?;
         file.check_method(method, &info.config_schema)?;
     }
-    file.fill_defaults(|kind, name| Some(library.find(kind, name).ok()?.1.config_default));
+    file.fill_defaults(|kind, name| Some(from_data::fixed_defaults(&library.find(kind, name).ok()?.1)));
     Ok((file, library))
 }
 

@@ -2,6 +2,8 @@
 
 pub mod demo;
 mod digests;
+pub mod from_data;
+pub mod memory;
 pub mod methods;
 pub mod model;
 pub mod phase;
@@ -23,7 +25,7 @@ use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyIns
 use crate::report::numbers::count;
 use crate::run::file::{HeldOut, RegularizerTable, RunFile};
 use crate::run::machine::DeviceChoice;
-use crate::run::pass::reads_of;
+use crate::run::pass::{reads_of, splits};
 use crate::run::state::identity::{Identity, PluginUsed};
 use crate::run::state::snapshot;
 use crate::{Error, Result};
@@ -81,7 +83,7 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     let start = Start::of(&mut model, &data[0].train, precision, &claims, pretrained)?;
     let mut tasks = Vec::new();
     for (i, data) in data.into_iter().enumerate() {
-        tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
+        tasks.push(Task::set_up(&mut file, i, data, &mut library, &mut model)?);
     }
     freeze_unread(&model, &tasks);
     let samplers: Vec<_> = tasks.iter().map(|task| task.sampler(&file.train, file.train.accumulate)).collect();
@@ -196,11 +198,15 @@ impl Setup {
                 .iter()
                 .filter_map(|task| Some((task.name.clone(), task.episodes.as_ref()?.shape)))
                 .collect(),
+            from_data: self.tasks.iter().flat_map(|task| task.from_data.clone()).collect(),
             moments: settings.optimizer.moments(),
             threads: rayon::current_num_threads(),
+            splits: self.tasks.iter().all(|task| splits(&task.spec, &self.model)),
         };
         let data: Vec<&Dataset> = self.tasks.iter().map(|task| &task.train).collect();
-        Plan { notes: self.notes(), ..Plan::new(&self.model, &data, &schedule) }
+        let evaluated = self.tasks.iter().flat_map(|task| task.validation.iter().chain(&task.test));
+        let plan = Plan::new(&self.model, &data, &evaluated.collect::<Vec<_>>(), &schedule);
+        Plan { notes: self.notes(), ..plan }
     }
 
     /// What was recognised in the tasks' files, each sentence once.

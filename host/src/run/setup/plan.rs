@@ -1,8 +1,9 @@
 //! The plan: what a run will do, said before the first step.
 
-use fthost_models::{Modality, Stream};
 use serde::Serialize;
 
+use super::from_data::FromData;
+use super::memory::{self, Memory};
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::{Dataset, Survey, episodes};
 use crate::report::numbers::{count, duration};
@@ -41,6 +42,9 @@ pub struct Plan {
     /// By task, what an episode is made of, where a head learns by episodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub episodes: Vec<(String, episodes::Shape)>,
+    /// Options of heads that the training examples gave.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from_data: Vec<FromData>,
     /// Optimizer steps of one epoch.
     pub steps_per_epoch: u64,
     /// Optimizer steps of the run.
@@ -61,26 +65,6 @@ pub struct Share {
     pub tensors: usize,
     /// Number of elements.
     pub elements: usize,
-}
-
-/// Estimated memory in bytes, by what it is for.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Memory {
-    /// All parameters, and the forms of the weights that the kernels read.
-    pub weights: usize,
-    /// Gradients and the optimizer's moments.
-    pub training: usize,
-    /// What the micro-batches in flight keep for their backward pass.
-    pub activations: usize,
-    /// Tokenized data, as far as they are not on disk.
-    pub data: usize,
-}
-
-impl Memory {
-    /// The sum.
-    pub fn total(&self) -> usize {
-        self.weights + self.training + self.activations + self.data
-    }
 }
 
 /// Time and memory of a run, as a few batches took them.
@@ -113,15 +97,19 @@ pub struct Schedule {
     pub batch_size: usize,
     /// By task, what an episode is made of.
     pub episodes: Vec<(String, episodes::Shape)>,
+    /// Options of heads that the training examples gave.
+    pub from_data: Vec<FromData>,
     /// Moments that the optimizer keeps per parameter.
     pub moments: usize,
-    /// Micro-batches in flight.
+    /// Threads that take micro-batches.
     pub threads: usize,
+    /// Whether batches are split into micro-batches.
+    pub splits: bool,
 }
 
 impl Plan {
-    /// The plan of a run whose strategies and heads have attached.
-    pub fn new(model: &AdaptedModel, data: &[&Dataset], schedule: &Schedule) -> Self {
+    /// The plan of a run whose strategies and heads have attached, that trains on some data and evaluates on others.
+    pub fn new(model: &AdaptedModel, data: &[&Dataset], evaluated: &[&Dataset], schedule: &Schedule) -> Self {
         let sum = |of: fn(&Dataset) -> usize| data.iter().map(|data| of(data)).sum();
         let info = model.model.info();
         let mut trainable: Vec<Share> = Vec::new();
@@ -146,7 +134,7 @@ impl Plan {
             model: info.model_type.clone(),
             pooling: schedule.pooling.clone(),
             matches: model.matches.clone(),
-            memory: estimate(model, data, schedule, trainable_parameters, total_parameters),
+            memory: memory::estimate(model, data, evaluated, schedule),
             trainable,
             trainable_parameters,
             total_parameters,
@@ -157,6 +145,7 @@ impl Plan {
             notes: Vec::new(),
             data: Vec::new(),
             episodes: schedule.episodes.clone(),
+            from_data: schedule.from_data.clone(),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
             estimate: None,
@@ -197,6 +186,9 @@ impl Plan {
                 format!("{ways} classes of {shots} support examples and {queries} queries: {} examples", shape.size());
             rows.row(["episodes", &format!("{}: {made}; train.batch_size has no say", shortened(task, NAME))]);
         }
+        for found in &self.from_data {
+            rows.row(["options", &found.to_text()]);
+        }
         rows.row(["steps", &format!("{} ({} an epoch)", self.steps, self.steps_per_epoch)]);
         match &self.estimate {
             None => rows.row(["memory", &format!("about {} MB", self.memory.total() / 1_000_000)]),
@@ -209,36 +201,5 @@ impl Plan {
             }
         }
         rows.to_text()
-    }
-}
-
-/// Bytes per parameter for the kernels' own copies of the weights: one form for the forward and one for the backward pass.
-const PACKED_FORMS: usize = 2;
-/// What a block keeps per token for its backward pass, in widths: keys, values and queries, attention's output, both norms'
-/// inputs, and the feed-forward part before and after its activation, four widths each.
-const KEPT_WIDTHS: usize = 16;
-/// The engine itself: code, thread stacks, scratch of the kernels, tokenizer.
-const BASELINE: usize = 60_000_000;
-
-fn estimate(model: &AdaptedModel, data: &[&Dataset], schedule: &Schedule, trainable: usize, total: usize) -> Memory {
-    const F32: usize = 4;
-    let streams = &model.model.info().streams;
-    let embeddings = streams.iter().map(|stream| match (&stream.word_embeddings, stream.modality) {
-        (Some(_), Modality::Text { vocabulary, .. }) => vocabulary * stream.width,
-        _ => 0,
-    });
-    let embeddings: usize = embeddings.sum();
-    let linear = total.saturating_sub(embeddings);
-    let mean_length = |data: &&Dataset| data.total_tokens().div_ceil(data.len().max(1));
-    let length = data.iter().map(mean_length).max().unwrap_or_default();
-    let tokens = length * schedule.batch_size;
-    // Micro-batches in flight hold at most the whole batch.
-    let kept = |of: &Stream| of.layers.unwrap_or(1) * (KEPT_WIDTHS * of.width + of.heads.unwrap_or(0) * length);
-    let kept: usize = streams.iter().map(kept).sum();
-    Memory {
-        weights: F32 * (total + PACKED_FORMS * linear),
-        training: F32 * trainable * (2 + schedule.moments),
-        activations: F32 * tokens * kept * schedule.threads.min(4) / 4 + BASELINE,
-        data: data.iter().map(|data| data.in_memory()).sum(),
     }
 }

@@ -2,6 +2,7 @@
 
 use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
+use super::from_data::{self, FromData};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
@@ -32,6 +33,8 @@ pub struct Task {
     pub monitor: Option<String>,
     /// What its loss is multiplied with.
     pub weight: f64,
+    /// Options of its head that its training examples gave.
+    pub from_data: Vec<FromData>,
 }
 
 /// A task's examples, before a head says what their labels mean.
@@ -108,17 +111,20 @@ impl Parts {
 }
 
 impl Task {
-    /// Attaches the task's head and tells the examples what their labels mean.
+    /// Attaches the task's head and tells the examples what their labels mean. Options of the head that these give are set in the run file.
     pub(in crate::run) fn set_up(
-        file: &RunFile,
+        file: &mut RunFile,
         index: usize,
         data: TaskData,
         library: &mut Library,
         model: &mut AdaptedModel,
     ) -> Result<Self> {
         let TaskData { mut train, mut validation, mut test } = data;
-        let table = &file.tasks[index];
-        let parts = |train: &Dataset| Parts::of(train, table, file.train.seed);
+        let (seed, table) = (file.train.seed, file.tasks[index].clone());
+        let parts = |train: &Dataset| Parts::of(train, &table, seed);
+        let trains = |values: Dataset| Ok(parts(&values)?.train);
+        let from_data = from_data::fill(&table.name, &mut file.tasks[index].head, library, &train, trains)?;
+        let file = &*file;
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
         let by_class = parts(&train);
         let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
@@ -140,7 +146,7 @@ impl Task {
         let episodes = episode_shape(&spec).map(|shape| Episodes::new(file.train.seed, &train, shape)).transpose();
         let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;
         let (name, weight) = (table.name.clone(), table.weight);
-        Ok(Self { name, head, spec, train, episodes, validation, test, monitor, weight })
+        Ok(Self { name, head, spec, train, episodes, validation, test, monitor, weight, from_data })
     }
 
     /// Its batches: the examples of `together` passes, forward and backward, each.

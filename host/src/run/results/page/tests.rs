@@ -9,7 +9,8 @@ use crate::run::results::evaluate::{Evaluation, Outcome};
 use crate::run::results::export::{Exported, Format};
 use crate::run::results::proof::{Pairing, Proof};
 use crate::run::results::result::Parameters;
-use crate::run::setup::plan::{Memory, Share};
+use crate::run::setup::memory::Memory;
+use crate::run::setup::plan::Share;
 use crate::run::setup::start::{Frozen, Start};
 use crate::run::state::snapshot::Trained;
 
@@ -86,6 +87,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             examples: 12_800,
             tokens: 337_920,
             episodes: Vec::new(),
+            from_data: Vec::new(),
             truncated: 7,
             cut_words: 0,
             notes: Vec::new(),
