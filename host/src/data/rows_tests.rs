@@ -217,6 +217,17 @@ fn arrow() {
     assert_eq!(read.len(), 4, "{read:?}");
 }
 
+/// A file in which places are sought is unpacked first.
+#[test]
+fn arrow_that_is_packed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.arrow.zst");
+    let file = std::fs::read(data("arrow/file.arrow")).unwrap();
+    std::fs::write(&path, zstd::encode_all(file.as_slice(), 1).unwrap()).unwrap();
+    let (rows, notes) = shown(&Files::One(path), &Form::default());
+    assert_eq!((rows[3].as_str(), notes.len()), ("4 we loved it|bad", 0));
+}
+
 /// A damaged file is an error, wherever it is damaged.
 #[test]
 fn arrow_that_is_damaged() {

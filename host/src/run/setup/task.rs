@@ -65,7 +65,8 @@ impl TaskData {
             form: &table.form,
             only: table.split.as_ref().map(|split| split.train.as_str()),
             labels: None,
-            texts: false,
+            // A share of them may be the test's.
+            texts: table.test_share().is_some(),
             modality: model.model.info().plain().modality,
             device: &model.device,
         };
@@ -73,14 +74,15 @@ impl TaskData {
         let own = Source { part: Part::Test, labels: Some(train.labels()), ..of_train };
         // What has files of its own has them whole.
         let form = table.form.of_whole_files();
-        let held_out = |part: Option<&HeldOut>| match part {
+        // What stands beside predictions are the test examples' texts.
+        let held_out = |part: Option<&HeldOut>, texts: bool| match part {
             Some(HeldOut::Files(files)) => {
-                data::load(&Source { files, form: &form, only: None, ..own }, tokenizer).map(Some)
+                data::load(&Source { files, form: &form, only: None, texts, ..own }, tokenizer).map(Some)
             }
-            Some(HeldOut::Rows(rows)) => data::load(&Source { only: Some(rows), ..own }, tokenizer).map(Some),
+            Some(HeldOut::Rows(rows)) => data::load(&Source { only: Some(rows), texts, ..own }, tokenizer).map(Some),
             Some(HeldOut::Share(_)) | None => Ok(None),
         };
-        let (validation, test) = (held_out(table.validation.as_ref())?, held_out(table.test.as_ref())?);
+        let (validation, test) = (held_out(table.validation.as_ref(), false)?, held_out(table.test.as_ref(), true)?);
         Ok(Self { train, validation, test })
     }
 }

@@ -148,7 +148,7 @@ impl TrainedModel {
             part: Part::Test,
             form: &task.form,
             only: None,
-            texts: false,
+            texts: true,
             labels: Some(&task.labels),
             modality: self.model.model.info().plain().modality,
             device: &self.model.device,
