@@ -78,7 +78,10 @@ fn a_run_that_stops_early_says_when_and_which_step_was_best() {
     let stopped = result["train"]["steps"].as_u64().unwrap();
     assert!(stopped > step && stopped < result["plan"]["steps"].as_u64().unwrap(), "{stopped}");
     assert_eq!(result["tasks"]["sentiment"]["watch"]["stopped_early"], stopped);
-    assert!(said.contains(&format!("stopped early at step {stopped}, best at step {step}: 1 evaluation without")), "{said}");
+    assert!(
+        said.contains(&format!("stopped early at step {stopped}, best at step {step}: 1 evaluation without")),
+        "{said}"
+    );
 
     let said = workdir.fthost(["--config", "run.toml", "--out", "whole"]).succeeded().stdout;
     assert!(!said.contains("stopped early"), "{said}");

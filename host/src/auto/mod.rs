@@ -80,18 +80,7 @@ fn climb(options: &Options, runner: &Runner<'_>, trail: &mut Trail) -> Result<()
             trail.metric = trail.metric.take().or(metric);
             let (configuration, rung, steps) = (name.clone(), place + 1, rung.steps);
             let kept = false;
-            trials.push(Trial {
-                configuration,
-                rung,
-                steps,
-                value,
-                loss,
-                one_class,
-                seconds,
-                error,
-                kept,
-                folder,
-            });
+            trials.push(Trial { configuration, rung, steps, value, loss, one_class, seconds, error, kept, folder });
         }
         let next = rungs.get(place + 1).map_or(0, |rung| rung.configurations);
         trail.add(trials, next);

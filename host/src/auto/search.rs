@@ -156,7 +156,9 @@ impl Search {
             let Space { strategy, options, suggested, .. } = space;
             if let Some(suggested) = suggested {
                 let (least, most) = space.range(self.lr);
-                text += &format!("{strategy}: train.lr is drawn from {least:.2e} to {most:.2e}, around {suggested:e} by lr-find\n");
+                text += &format!(
+                    "{strategy}: train.lr is drawn from {least:.2e} to {most:.2e}, around {suggested:e} by lr-find\n"
+                );
             }
             for (key, values) in options {
                 let values: Vec<String> = values.iter().map(ToString::to_string).collect();

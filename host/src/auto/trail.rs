@@ -141,7 +141,15 @@ impl Left {
 
     /// Of a run that failed.
     pub(super) fn failed(error: String) -> Self {
-        Self { metric: None, value: None, loss: None, one_class: false, seconds: None, error: Some(error), plugins: Vec::new() }
+        Self {
+            metric: None,
+            value: None,
+            loss: None,
+            one_class: false,
+            seconds: None,
+            error: Some(error),
+            plugins: Vec::new(),
+        }
     }
 }
 
@@ -246,7 +254,9 @@ impl Trail {
                     best.rung,
                     significant(spread)
                 ),
-                None => format!("; no other run came to rung {}, so nothing tells what to be wrong would cost", best.rung),
+                None => {
+                    format!("; no other run came to rung {}, so nothing tells what to be wrong would cost", best.rung)
+                }
             };
             text += &self.unmoved_text(metric);
             text += &format!("\nall runs are in {}; run the best by\n", self.folder.join(TRAIL).display());
@@ -382,7 +392,10 @@ mod tests {
         trail.best = Some(best);
         let text = trail.to_text();
         assert!(text.contains("to choose the worst would have cost 0.1 of accuracy"), "{text}");
-        assert!(text.contains("2 of 3 runs predict one class for every validation example, the best among them"), "{text}");
+        assert!(
+            text.contains("2 of 3 runs predict one class for every validation example, the best among them"),
+            "{text}"
+        );
     }
 
     #[test]

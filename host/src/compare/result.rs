@@ -195,7 +195,10 @@ impl Comparison {
             text += &format!("\n{}\n", table.to_text());
         }
         self.pairs.iter().for_each(|pair| text += &format!("{}\n", pair.verdict));
-        self.candidates.iter().filter_map(CandidateResult::one_class_text).for_each(|said| text += &format!("{said}\n"));
+        self.candidates
+            .iter()
+            .filter_map(CandidateResult::one_class_text)
+            .for_each(|said| text += &format!("{said}\n"));
         self.candidates.iter().filter_map(CandidateResult::failures).for_each(|failed| text += &format!("{failed}\n"));
         text += &format!("{}\n", self.paired_text());
         text += &format!("tables, curves and all numbers are in {}", self.folder.join("comparison.html").display());

@@ -170,7 +170,12 @@ impl<'a> Trials<'a> {
 
     /// Takes the steps from one on, and gives the loss of each before it is taken: none of a batch in which nothing counts. Ends early
     /// where a loss is not finite, or `go_on` does not want to.
-    fn steps(&mut self, rate: f64, from: usize, go_on: &mut dyn FnMut(&StepReport) -> bool) -> Result<Vec<Option<f64>>> {
+    fn steps(
+        &mut self,
+        rate: f64,
+        from: usize,
+        go_on: &mut dyn FnMut(&StepReport) -> bool,
+    ) -> Result<Vec<Option<f64>>> {
         let Setup { file, model, tasks, regularizers, scheduler, precision, .. } = &mut *self.setup;
         let settings = TrainTable { lr: rate, ..file.train.clone() };
         let mut optimizer = optim::Optimizer::new(settings.optimizer.algorithm());

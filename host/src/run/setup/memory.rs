@@ -41,7 +41,12 @@ const PASSING: usize = 6;
 const THREAD: usize = 10_000_000;
 
 /// What a run takes whose model and data are there. `evaluated` are the examples that it evaluates on.
-pub(super) fn estimate(model: &AdaptedModel, train: &[&Dataset], evaluated: &[&Dataset], schedule: &Schedule) -> Memory {
+pub(super) fn estimate(
+    model: &AdaptedModel,
+    train: &[&Dataset],
+    evaluated: &[&Dataset],
+    schedule: &Schedule,
+) -> Memory {
     let elements = |of: &dyn Fn(&Owner) -> bool| -> usize {
         model.trainable().filter(|p| of(&p.owner)).map(|p| p.parameter.elem_count()).sum()
     };
@@ -71,9 +76,10 @@ pub(super) fn estimate(model: &AdaptedModel, train: &[&Dataset], evaluated: &[&D
         F32 * tokens * stream.width * layers.max(PASSING)
     };
     let of_streams = |by: &dyn Fn(&Stream) -> usize| streams.iter().map(by).sum::<usize>();
-    let in_training = train.iter().map(|data| in_pieces(data)).map(|(flights, tokens)| {
-        flights * of_streams(&|stream| kept_by(stream, tokens))
-    });
+    let in_training = train
+        .iter()
+        .map(|data| in_pieces(data))
+        .map(|(flights, tokens)| flights * of_streams(&|stream| kept_by(stream, tokens)));
     let in_evaluation = evaluated.iter().map(|data| {
         let rows = data.len().min(EVALUATED_AT_ONCE);
         let flights = schedule.threads.min(data.len().div_ceil(EVALUATED_AT_ONCE));

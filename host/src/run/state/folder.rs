@@ -85,7 +85,8 @@ impl RunFolder {
         let found = lines.find(|line| line["when"] == when && line["step"] == step);
         // A metric that is no number is null there.
         let metrics = found.and_then(|line| line["metrics"].as_object().cloned());
-        Ok(metrics.map(|metrics| metrics.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()))
+        Ok(metrics
+            .map(|metrics| metrics.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()))
     }
 
     /// The resolved run file of the run in a folder.
