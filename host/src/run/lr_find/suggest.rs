@@ -113,14 +113,14 @@ impl LrCurve {
 
     /// The rates halfway from the best to its neighbours.
     pub(super) fn between(&self, gap: f64) -> Vec<f64> {
-        let Some(Point { lr, loss, .. }) = self.chosen().cloned() else { return Vec::new() };
+        let Some(best) = self.best() else { return Vec::new() };
         vec![self.points[best].lr / gap.sqrt(), self.points[best].lr * gap.sqrt()]
     }
 
     /// With what follows from the trials.
     pub(super) fn suggested(mut self) -> Self {
         self.diverged = self.points.last().is_some_and(|point| point.loss.is_none());
-        let Some(best) = self.best() else {
+        let Some(Point { lr, loss, .. }) = self.chosen().cloned() else {
             let falls = self.points.iter().filter_map(|point| Some((point.lr, point.fall?, point.noise?)));
             self.reason = match falls.max_by(|a, b| a.1.total_cmp(&b.1)) {
                 Some((lr, fall, noise)) => format!(
