@@ -76,11 +76,7 @@ impl LrCurve {
         let now: Vec<f64> = pairs().map(|(_, loss)| *loss).collect();
         let loss = mean(&now).filter(|loss| loss.is_finite());
         let fall = loss.and_then(|_| mean(&falls));
-        let noise = fall.map(|fall| {
-            let squares: f64 = falls.iter().map(|one| (one - fall).powi(2)).sum();
-            let count = falls.len() as f64;
-            (squares / (count - 1.0).max(1.0) / count).sqrt()
-        });
+        let noise = fall.map(|fall| standard_error(&falls, fall));
         let at = self.points.partition_point(|point| point.lr < lr);
         self.points.insert(at, Point { lr, loss, fall, noise, losses });
     }
@@ -90,6 +86,19 @@ impl LrCurve {
         let counting = self.points.iter().enumerate().filter(|(_, point)| point.counts(self.untrained));
         let loss = |point: &Point| point.loss.unwrap_or(f64::INFINITY);
         counting.min_by(|a, b| loss(a.1).total_cmp(&loss(b.1))).map(|(place, _)| place)
+    }
+
+    /// The best, or the next lower rate where it is no worse by more than a standard error: what lies beyond the best may be a cliff.
+    fn chosen(&self) -> Option<&Point> {
+        let best = self.best()?;
+        let point = &self.points[best];
+        let lower = best.checked_sub(1).map(|lower| &self.points[lower]).filter(|lower| lower.counts(self.untrained));
+        let no_worse = |lower: &&Point| {
+            let worse: Vec<f64> =
+                lower.losses.iter().zip(&point.losses).map(|(a, b)| a - b).filter(|d| !d.is_nan()).collect();
+            mean(&worse).is_some_and(|mean| mean <= standard_error(&worse, mean))
+        };
+        lower.filter(no_worse).or(Some(point))
     }
 
     /// The next rate beyond the end at which the loss is lowest.
@@ -111,23 +120,24 @@ impl LrCurve {
     /// With what follows from the trials.
     pub(super) fn suggested(mut self) -> Self {
         self.diverged = self.points.last().is_some_and(|point| point.loss.is_none());
-        let Some(best) = self.best() else {
-            self.reason = match self.points.iter().filter_map(|point| point.noise).reduce(f64::min) {
-                Some(noise) => format!(
-                    "in {} steps no rate makes the loss fall from {} by more than noise, of which there is {} at the least",
+        let Some(Point { lr, loss, .. }) = self.chosen().cloned() else {
+            let falls = self.points.iter().filter_map(|point| Some((point.lr, point.fall?, point.noise?)));
+            self.reason = match falls.max_by(|a, b| a.1.total_cmp(&b.1)) {
+                Some((lr, fall, noise)) => format!(
+                    "in {} steps no rate makes the loss fall from {} by more than noise; at most it falls by {} (standard error {}), at {lr:.1e}",
                     self.steps,
                     significant(self.untrained),
+                    significant(fall),
                     significant(noise)
                 ),
                 None => "training diverges at every rate".to_owned(),
             };
             return self;
         };
-        let Point { lr, loss, .. } = &self.points[best];
         let shorter = (self.steps as f64 / self.run_steps.max(1) as f64).sqrt().min(1.0);
         let loss = significant(loss.unwrap_or(f64::NAN));
         let mut reason = format!(
-            "the run in {} steps comes to the lowest loss at {lr:.1e}: {loss}, from {}",
+            "the run in {} steps does best at {lr:.1e}: it comes to a loss of {loss}, from {}",
             self.steps,
             significant(self.untrained)
         );
@@ -169,6 +179,13 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
+/// Of the mean of values.
+fn standard_error(values: &[f64], mean: f64) -> f64 {
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let count = values.len() as f64;
+    (squares / (count - 1.0).max(1.0) / count).sqrt()
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -199,6 +216,14 @@ pub(super) mod tests {
         assert!(longer.reason.contains("4000 steps want 0.10 of that rate"), "{}", longer.reason);
         // A run that is shorter than a trial has the trial's.
         assert_eq!(curve(&falls, 0.01, 10).suggestion, found.suggestion);
+    }
+
+    #[test]
+    fn of_neighbours_that_are_alike_the_lower_is_taken() {
+        let found = curve(&[0.0, 0.3, 0.79, 0.8], 0.02, 40);
+        assert!((found.suggestion.unwrap() / 1e-3 - 1.0).abs() < 1e-9, "{found:?}");
+        let found = curve(&[0.0, 0.3, 0.7, 0.8], 0.02, 40);
+        assert!((found.suggestion.unwrap() / 1e-2 - 1.0).abs() < 1e-9, "{found:?}");
     }
 
     #[test]

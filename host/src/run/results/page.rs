@@ -207,9 +207,9 @@ fn plan(plan: &Plan) -> Markup {
                         thead { tr { th { "for" } th.number { "size" } th.number { "share" } th {} } }
                         tbody {
                             @for (name, size) in [
-                                ("weights", memory.weights),
+                                ("program and weights", memory.weights),
                                 ("gradients and optimizer", memory.training),
-                                ("activations and engine", memory.activations),
+                                ("activations", memory.activations),
                                 ("data", memory.data),
                             ] {
                                 (part(name, &[bytes(size as u64)], share(size, memory.total())))
