@@ -62,7 +62,8 @@ pub(crate) fn write(
     replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
 }
 
-/// Writes named tensors as `f32` into a .safetensors file, with the metadata that Hugging Face's readers ask for; whole or not at all.
+/// Writes named tensors as `f32` into a .safetensors file, with the metadata that Hugging Face's readers ask for; whole or not at all,
+/// and the folders on the way.
 ///
 /// # Errors
 /// Where the file cannot be written.
@@ -132,7 +133,11 @@ fn replace(file: PathBuf, write: impl FnOnce(&Path) -> std::io::Result<()>) -> R
     let partial = PathBuf::from(partial);
     // As readable as any file of the user, whatever the writer made of it.
     let readable = || std::fs::set_permissions(&partial, std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let written = write(&partial).and_then(|()| readable()).and_then(|()| std::fs::rename(&partial, &file));
+    let folder = || file.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let written = folder()
+        .and_then(|()| write(&partial))
+        .and_then(|()| readable())
+        .and_then(|()| std::fs::rename(&partial, &file));
     written.map_err(|source| {
         // Of a write that failed, on a full disk mostly, nothing may stay. Why it failed says more than that this fails too.
         let _ = std::fs::remove_file(&partial);

@@ -9,8 +9,7 @@ use fthost::run::state::folder::write_atomically;
 use fthost::{Error, Result};
 use serde_json::json;
 
-use super::must_not_exist;
-use super::output::say;
+use super::output::{must_not_exist, say};
 
 /// Writes the run file and shows it.
 pub(super) fn init(

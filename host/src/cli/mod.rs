@@ -30,7 +30,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic, UseArguments};
-use output::say;
+use output::{must_not_exist, say};
 use values::overrides;
 
 /// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
@@ -246,15 +246,6 @@ fn predict(out: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>)
         let file = File::create(file).map_err(cannot_write(path))?;
         write(&mut BufWriter::new(file))
     })
-}
-
-/// Refuses to write a file that is there.
-fn must_not_exist(path: &Path) -> Result<()> {
-    if path.exists() {
-        return Err(Error::usage(format!("{} exists already", path.display()))
-            .with_help("name a file that does not exist: nothing is overwritten"));
-    }
-    Ok(())
 }
 
 /// Sends the log to standard error. `-v` goes before the variable.

@@ -55,7 +55,10 @@ pub struct Section {
     pub keys: Vec<OptionHelp>,
 }
 
-/// Every table of a run file with every key, in the order of the schema.
+/// The tables in the order in which people write them.
+const ORDER: [&str; 7] = ["model", "task", "strategy", "regularizer", "schedule", "train", "run"];
+
+/// Every table of a run file with every key.
 pub fn sections() -> Vec<Section> {
     let root = schema_for!(Keys).to_value();
     let section = |(name, table): (&String, &Json)| {
@@ -68,7 +71,9 @@ pub fn sections() -> Vec<Section> {
             keys,
         }
     };
-    properties(&root).map(section).collect()
+    let mut tables: Vec<_> = properties(&root).collect();
+    tables.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
+    tables.into_iter().map(section).collect()
 }
 
 /// The keys of a table, and of the tables within it whose keys are known.

@@ -3,7 +3,7 @@
 use fthost_models::{Modality, Stream};
 use serde::Serialize;
 
-use super::plan::Schedule;
+use super::schedule::Schedule;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{Dataset, split_micro_batches};
 use crate::run::machine::{peak_rss_bytes, rss_bytes};

@@ -9,6 +9,7 @@ pub mod model;
 pub mod phase;
 pub mod plan;
 mod reach;
+mod schedule;
 pub mod start;
 pub mod task;
 
@@ -32,7 +33,8 @@ use crate::{Error, Result};
 use methods::{attach_strategies, open_methods};
 use model::{load_model, tokenizer, tokenizer_file};
 use phase::Phase;
-use plan::{Plan, Schedule};
+use plan::Plan;
+use schedule::Schedule;
 use start::{Checksums, Start};
 use task::{Task, TaskData};
 
