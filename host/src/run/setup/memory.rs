@@ -3,7 +3,6 @@
 use fthost_models::{Modality, Stream};
 use serde::Serialize;
 
-use super::schedule::Schedule;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{Dataset, split_micro_batches};
 use crate::run::machine::{peak_rss_bytes, rss_bytes};
@@ -20,6 +19,19 @@ pub struct Memory {
     pub activations: usize,
     /// Tokenized data, as far as they are not on disk.
     pub data: usize,
+}
+
+/// How much is on its way at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// Examples of a batch, or of an episode.
+    pub(super) batch_size: usize,
+    /// Moments that the optimizer keeps per parameter.
+    pub(super) moments: usize,
+    /// Threads that take micro-batches.
+    pub(super) threads: usize,
+    /// Whether batches are split into micro-batches.
+    pub(super) splits: bool,
 }
 
 impl Memory {
@@ -41,12 +53,7 @@ const PASSING: usize = 6;
 const THREAD: usize = 10_000_000;
 
 /// What a run takes whose model and data are there. `evaluated` are the examples that it evaluates on.
-pub(super) fn estimate(
-    model: &AdaptedModel,
-    train: &[&Dataset],
-    evaluated: &[&Dataset],
-    schedule: &Schedule,
-) -> Memory {
+pub(super) fn estimate(model: &AdaptedModel, train: &[&Dataset], evaluated: &[&Dataset], load: &Load) -> Memory {
     let elements = |of: &dyn Fn(&Owner) -> bool| -> usize {
         model.trainable().filter(|p| of(&p.owner)).map(|p| p.parameter.elem_count()).sum()
     };
@@ -59,16 +66,16 @@ pub(super) fn estimate(
     // Gradients of embeddings are those of the rows that a micro-batch has.
     let dense = trainable - of_base.min(streams.iter().map(embedded).sum());
     let in_pieces = |data: &Dataset| -> (usize, usize) {
-        if !schedule.splits {
-            return (1, schedule.batch_size * mean_length(data).max(1));
+        if !load.splits {
+            return (1, load.batch_size * mean_length(data).max(1));
         }
-        let mut lengths = vec![mean_length(data); schedule.batch_size];
+        let mut lengths = vec![mean_length(data); load.batch_size];
         if let Some(first) = lengths.first_mut() {
             *first = data.longest();
         }
         let pieces = split_micro_batches(&lengths);
         let tokens = |places: &Vec<usize>| places.iter().map(|&place| lengths[place]).sum::<usize>();
-        (schedule.threads.min(pieces.len()), pieces.iter().map(tokens).max().unwrap_or_default())
+        (load.threads.min(pieces.len()), pieces.iter().map(tokens).max().unwrap_or_default())
     };
     let widths = if 2 * of_base > total { KEPT_TO_TRAIN } else { KEPT };
     let kept_by = |stream: &Stream, tokens: usize| {
@@ -82,14 +89,14 @@ pub(super) fn estimate(
         .map(|(flights, tokens)| flights * of_streams(&|stream| kept_by(stream, tokens)));
     let in_evaluation = evaluated.iter().map(|data| {
         let rows = data.len().min(EVALUATED_AT_ONCE);
-        let flights = schedule.threads.min(data.len().div_ceil(EVALUATED_AT_ONCE));
+        let flights = load.threads.min(data.len().div_ceil(EVALUATED_AT_ONCE));
         flights * of_streams(&|stream| F32 * rows * mean_length(data) * stream.width * PASSING)
     });
-    let activations = in_training.chain(in_evaluation).max().unwrap_or_default() + schedule.threads * THREAD;
+    let activations = in_training.chain(in_evaluation).max().unwrap_or_default() + load.threads * THREAD;
 
     let flights = train.iter().map(|data| in_pieces(data).0).max().unwrap_or(1);
     let flights = if flights > 1 { flights } else { 0 };
-    let training = F32 * (of_base + trainable * (1 + schedule.moments) + dense * flights);
+    let training = F32 * (of_base + trainable * (1 + load.moments) + dense * flights);
     let data = train.iter().chain(evaluated).map(|data| data.in_memory()).sum();
     let there = if model.device.is_cpu() { rss_bytes() as usize } else { F32 * total + data };
     let memory = Memory { weights: there.saturating_sub(data), training, activations, data };

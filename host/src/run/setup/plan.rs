@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::from_data::FromData;
-use super::memory::{self, Memory};
+use super::memory::{self, Load, Memory};
 use super::schedule::Schedule;
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::{Dataset, Survey, episodes};
@@ -102,13 +102,15 @@ impl Plan {
                 None => trainable.push(Share { owner, tensors: 1, elements }),
             }
         }
+        let &Schedule { batch_size, moments, threads, splits, .. } = schedule;
+        let load = Load { batch_size, moments, threads, splits };
         let trainable_parameters = trainable.iter().map(|share| share.elements).sum();
         let total_parameters = model.parameters.iter().map(|p| p.parameter.elem_count()).sum();
         Self {
             model: info.model_type.clone(),
             pooling: schedule.pooling.clone(),
             matches: model.matches.clone(),
-            memory: memory::estimate(model, data, evaluated, schedule),
+            memory: memory::estimate(model, data, evaluated, &load),
             trainable,
             trainable_parameters,
             total_parameters,
