@@ -88,7 +88,7 @@ impl Search {
             ))
             .with_help(format!("give --budget {least} or more, or fewer strategies")));
         }
-        // Rates first: with a wrong one no option tells anything. Beside the budget it takes less than a rung.
+        // Rates first: with a wrong one no option tells anything. It comes on top of the budget.
         if options.lr.is_none() && count > candidates.len() {
             for (space, candidate) in spaces.iter_mut().zip(&candidates) {
                 space.suggested = strategies::suggested(candidate, runner, &|text| options.say(text))?;
