@@ -270,7 +270,7 @@ impl Trail {
         let unmoved: Vec<&Trial> = self.trials.iter().filter(|trial| trial.one_class).collect();
         let Some(first) = unmoved.first() else { return String::new() };
         let best = |trial: &&Trial| self.best.as_ref().is_some_and(|best| best.configuration == trial.configuration);
-        let with_best = if unmoved.iter().any(|trial| best(trial)) { ", the best among them" } else { "" };
+        let with_best = if unmoved.iter().any(best) { ", the best among them" } else { "" };
         format!(
             "\n{} of {} runs predict one class for every validation example{with_best}: a validation {metric} of {} is that class's, \
              and has not moved; other learning rates (--lr) or more steps (--budget) may move it",
