@@ -124,7 +124,7 @@ fn a_merged_run_is_a_plain_folder_that_transformers_reads() {
 fn rates_are_tried_and_one_is_suggested_and_nothing_is_left_but_the_page_that_is_asked_for() {
     let workdir = text_workdir();
     let before = workdir.listing();
-    let search = ["lr-find", "run.toml", "--from", "1e-4", "--to", "100", "--steps", "120", "--set", "train.epochs=60"];
+    let search = ["lr-find", "--plugin", "lora", "--from", "1e-4", "--to", "100"];
     let found = workdir.fthost(search.iter().chain(&["--json"])).succeeded().stdout;
     let found: Value = serde_json::from_str(&found).unwrap();
     let rates: Vec<f64> =
@@ -138,6 +138,10 @@ fn rates_are_tried_and_one_is_suggested_and_nothing_is_left_but_the_page_that_is
     let text = workdir.fthost(search).succeeded().stdout;
     assert!(text.contains("suggestion: train.lr = "), "{text}");
     assert_eq!(workdir.listing(), before);
+    // A run of few steps on few examples learns nothing that could be told from noise, and that is said.
+    let found = workdir.fthost(["lr-find", "run.toml", "--json"]).succeeded().stdout;
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert!(found["suggestion"].is_null() && found["reason"].as_str().unwrap().contains("noise"), "{found}");
     let error = on_one_line(&workdir.fthost(["lr-find", "run.toml", "--from", "1", "--to", "0.1"]).failed(2));
     assert!(error.contains("are no range"), "{error}");
 
@@ -146,7 +150,7 @@ fn rates_are_tried_and_one_is_suggested_and_nothing_is_left_but_the_page_that_is
     assert_eq!(drawn, format!("{text}curve in curve.html\n"));
     let read = || fs::read_to_string(workdir.path().join("curve.html")).unwrap();
     let page = read();
-    for said in [format!(">suggestion {suggestion:.1e}</text>"), "<h1>run.toml</h1>".to_owned()] {
+    for said in [format!(">suggestion {suggestion:.1e}</text>"), "<h1>demo</h1>".to_owned()] {
         assert!(page.contains(&said), "{said} is missing in {page}");
     }
     let error = on_one_line(&draw().failed(2));
