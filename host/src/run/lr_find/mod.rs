@@ -2,7 +2,7 @@
 //!
 //! Each trial begins where the run begins and takes the same batches by the run's own schedule, drawn together to fewer steps. What it
 //! comes to is its mean loss over the last of these batches, each of which it meets for the first time (in a first epoch), so trials
-//! are compared batch by batch: what one batch has more of than another is in all of them alike. [`suggest`] says what follows. Nothing
+//! are compared batch by batch: what one batch has more of than another is in all of them alike. `suggest` says what follows. Nothing
 //! of it is kept.
 //!
 //! A test of rising rates in one pass (Smith 2015, arXiv:1506.01186) is cheaper and was tried: each rate has a single noisy step there, and
