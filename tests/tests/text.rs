@@ -267,8 +267,15 @@ fn sst2_on_a_real_bert() {
     }
     let model = model.canonicalize().unwrap();
     workdir.write("run.toml", RUN.replace("\"model\"", &format!("{:?}", model.display().to_string())));
-    let settings =
-        ["train.epochs=4", "train.batch_size=16", "train.lr=0.001", "train.evaluate_before=true", "strategy.rank=8"];
+    // PEFT's class for sequences pools by the pooler, whatever the folder's modules.json says.
+    let settings = [
+        "model.pooling=\"pooler\"",
+        "train.epochs=4",
+        "train.batch_size=16",
+        "train.lr=0.001",
+        "train.evaluate_before=true",
+        "strategy.rank=8",
+    ];
     let arguments = ["--config", "run.toml", "--out", "run"].into_iter();
     workdir.fthost(arguments.chain(settings.iter().flat_map(|setting| ["--set", setting]))).succeeded();
 
