@@ -5,7 +5,8 @@ use fthost_plugin_api::PredictionKind;
 use super::candidates::Candidate;
 use super::runs::Left;
 use crate::report::entities;
-use crate::report::metrics::{self, Score};
+use crate::report::metrics;
+use crate::report::metrics::values::{self, Score};
 use crate::run::file::RunFile;
 use crate::{Error, Result};
 
@@ -84,7 +85,8 @@ fn tested_task(candidate: &str, file: &RunFile, named: Option<&str>) -> Result<S
 /// Whether predictions of any kind tell a metric of this name; asked before runs are made, when their kind is not known yet. `monitored`:
 /// the run files name it, not the user.
 fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
-    let mut known = [PredictionKind::Classes, PredictionKind::Values].map(metrics::names).concat();
+    let names = |kind| metrics::names(kind, usize::MAX);
+    let mut known = [PredictionKind::Classes, PredictionKind::Values].map(names).concat();
     known.extend(entities::NAMES.map(str::to_owned));
     known.retain(|name| name != LOSS);
     if known.iter().any(|known| known == name) {
@@ -123,7 +125,7 @@ impl Metric {
         let name = wanted.unwrap_or(usual);
         let known: Vec<&str> = of.metrics.iter().map(String::as_str).filter(|metric| *metric != LOSS).collect();
         let found = known.contains(&name).then(|| match of.kind {
-            PredictionKind::Values => metrics::value_score(name).map(Self::Values),
+            PredictionKind::Values => values::score(name).map(Self::Values),
             PredictionKind::Classes if entities::NAMES.contains(&name) => {
                 Some(Self::Entities { name: name.to_owned() })
             }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::metrics::{self, ClassMetrics, Scores};
 use super::numbers::count;
-use super::table::Table;
+use super::table::{Table, scores_table};
 use super::text::{LINE, shortened};
 
 /// Classes whose report and confusion matrix a terminal still shows.
@@ -24,22 +24,11 @@ pub fn report(confusion: &[Vec<u64>], labels: &[String]) -> String {
 
 /// Rows of a report, and below them accuracy and averages.
 fn rows_and_averages(rows: Vec<(&str, Scores)>, metrics: &ClassMetrics) -> String {
-    const AVERAGE: &str = "weighted avg";
-    let width = rows.iter().map(|(label, _)| label.chars().count()).fold(AVERAGE.len(), usize::max);
-    let line = |label: &str, Scores { precision, recall, f1, support }: &Scores| {
-        format!("{label:>width$}  {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}\n")
-    };
-
-    let mut text = format!("{:>width$}  {:>9} {:>9} {:>9} {:>9}\n\n", "", "precision", "recall", "f1-score", "support");
-    for (label, scores) in &rows {
-        text += &line(label, scores);
-    }
-    let total = metrics.macro_average.support;
-    let gap = if rows.is_empty() { "" } else { "\n" };
-    text += &format!("{gap}{:>width$}  {:>9} {:>9} {:>9.4} {total:>9}\n", "accuracy", "", "", metrics.accuracy);
-    text += &line("macro avg", &metrics.macro_average);
-    text += &line(AVERAGE, &metrics.weighted_average);
-    text
+    let support = metrics.macro_average.support;
+    let accuracy = Scores { precision: f64::NAN, recall: f64::NAN, f1: metrics.accuracy, support };
+    let averages =
+        [("accuracy", accuracy), ("macro avg", metrics.macro_average), ("weighted avg", metrics.weighted_average)];
+    scores_table(&rows, &averages)
 }
 
 /// Report and confusion matrix as a terminal can show them: of many classes the averages and what is confused most. `whole` says where

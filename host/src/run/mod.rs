@@ -234,8 +234,8 @@ fn begin(trainer: &mut Trainer<'_>, folder: &mut RunFolder, output: Output) -> R
         (0..trainer.learner.tasks.len()).try_for_each(|task| trainer.learner.fit(task))?;
         for (name, evaluation) in test(trainer, output, "before training")? {
             let metrics = evaluation.metrics();
-            folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics: &metrics })?;
-            state.before.insert(name, metrics);
+            folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics })?;
+            state.before.insert(name, metrics.clone());
         }
     }
     Ok(state)
@@ -267,8 +267,8 @@ fn log_tests(
         let mut last = After { task: ended, metrics: BTreeMap::new() };
         for (name, evaluation) in after {
             let metrics = evaluation.metrics();
-            folder.log(&Line::Evaluation { step, task: name, when: &when, metrics: &metrics })?;
-            last.metrics.insert(name.clone(), metrics);
+            folder.log(&Line::Evaluation { step, task: name, when: &when, metrics })?;
+            last.metrics.insert(name.clone(), metrics.clone());
         }
         state.sequence.push(last);
     }
@@ -276,7 +276,7 @@ fn log_tests(
     let step = best.map_or(state.trained.steps, |best| best.step);
     let by_name: BTreeMap<&String, &Evaluation> = after.iter().map(|(name, evaluation)| (name, evaluation)).collect();
     for (name, evaluation) in by_name {
-        folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: &evaluation.metrics() })?;
+        folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: evaluation.metrics() })?;
     }
     folder.flush()
 }

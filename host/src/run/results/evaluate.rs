@@ -1,67 +1,115 @@
 //! Evaluation: predictions for a whole data set, and the loss over it.
 
+use std::collections::BTreeMap;
+use std::iter::repeat_n;
+
 use fthost_autograd::{DType, Tape, TapeOptions, Tensor};
 use fthost_plugin_api::{PredictionKind, TargetKind};
 
 use crate::Result;
 use crate::cores;
 use crate::data::UNCOUNTED;
-use crate::report::entities::{self, Tags};
-use crate::report::metrics::{self, ClassMetrics, Scores, ValueMetrics};
+use crate::report::entities::{Entities, Tags};
+use crate::report::metrics::probabilities::{Bin, most_probable};
+use crate::report::metrics::{self, Metrics, Probabilities};
 use crate::run::pass::{Pass, scalar};
 
 /// Examples that one tape takes in evaluation. Fixed, so that the bits do not depend on the number of threads.
 const ROWS: usize = 32;
 
+/// Probabilities that are kept for the metrics of a whole data set: 256 MB of them.
+const MOST_KEPT: usize = 1 << 26;
+
 /// What a model predicts for a data set.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// Mean loss over the examples, weighted as in training; `None` where none of them counts in it.
-    pub loss: Option<f64>,
     /// By the kind of prediction.
     pub outcome: Outcome,
+    metrics: Metrics,
 }
 
-/// Predictions beside their targets, with their metrics.
+/// Predictions beside their targets.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// Classes, of examples or of the tokens that count.
-    Classes {
-        /// True classes.
-        targets: Vec<u32>,
-        /// The most probable classes.
-        predictions: Vec<u32>,
-        /// Accuracy, F1 and their kind.
-        metrics: ClassMetrics,
-        /// Of the entities that the classes of tokens spell, where they do.
-        entities: Option<Scores>,
-        /// How many of each example's tokens count, where classes are those of tokens.
-        counted: Option<Vec<usize>>,
-    },
+    Classes(Classes),
     /// Real values.
     Values {
         /// True values.
         targets: Vec<f32>,
         /// Predicted values.
         predictions: Vec<f32>,
-        /// Errors and correlations.
-        metrics: ValueMetrics,
     },
 }
 
+/// Predicted classes.
+#[derive(Clone, Debug, Default)]
+pub struct Classes {
+    /// True classes.
+    pub targets: Vec<u32>,
+    /// The predicted ones.
+    pub predictions: Vec<u32>,
+    /// The probabilities of the predicted ones.
+    pub confidences: Vec<f32>,
+    /// Those of all classes; none where they are too many to be kept.
+    pub probabilities: Option<Probabilities>,
+    /// The entities that the classes of tokens spell, where they do.
+    pub entities: Option<Entities>,
+    /// How many of each example's tokens count, where classes are those of tokens.
+    pub counted: Option<Vec<usize>>,
+}
+
+impl Classes {
+    /// Of classes with these names. Without `counted` they are classes of examples.
+    pub fn new(labels: &[String], targets: Vec<u32>, predictions: Vec<u32>, counted: Option<Vec<usize>>) -> Self {
+        let tags = Tags::of(labels).zip(counted.as_deref());
+        let entities = tags.map(|(tags, counted)| tags.scores(&targets, &predictions, counted));
+        Self { targets, predictions, entities, counted, ..Self::default() }
+    }
+
+    /// The natural logarithm of each true class's probability, negated: what an example loses.
+    pub fn losses(&self) -> Option<Vec<f64>> {
+        let rows = self.probabilities.as_ref()?.rows().zip(&self.targets);
+        Some(rows.map(|(row, &target)| -f64::from(row[target as usize]).max(f64::MIN_POSITIVE).ln()).collect())
+    }
+
+    /// The reliability curve; none without probabilities.
+    pub fn reliability(&self) -> Vec<Bin> {
+        let bins = self.probabilities.as_ref().filter(|all| all.are_finite());
+        bins.map_or_else(Vec::new, |all| all.reliability(&self.targets, &self.predictions))
+    }
+}
+
 impl Evaluation {
-    /// Metric names and values, the loss among them where there is one.
-    pub fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
-        let mut all = match &self.outcome {
-            Outcome::Classes { metrics, entities, .. } => {
-                let mut all = metrics.to_map();
-                all.extend(entities.iter().flat_map(entities::to_map));
+    /// With the mean loss over the examples, weighted as in training, where any of them counts in it; of so many classes.
+    pub fn new(loss: Option<f64>, outcome: Outcome, classes: usize) -> Self {
+        let mut metrics = match &outcome {
+            Outcome::Classes(found) => {
+                let mut all = metrics::classes(&found.targets, &found.predictions, classes).to_map();
+                let probable = found.probabilities.as_ref();
+                all.extend(probable.iter().flat_map(|all| all.metrics(&found.targets, &found.predictions)));
+                all.extend(found.entities.iter().flat_map(Entities::to_map));
                 all
             }
-            Outcome::Values { metrics, .. } => metrics.to_map(),
+            Outcome::Values { targets, predictions } => metrics::values::of(targets, predictions),
         };
-        all.extend(self.loss.map(|loss| ("loss".to_owned(), loss)));
-        all
+        metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
+        Self { outcome, metrics }
+    }
+
+    /// Metric names and values, the loss among them where there is one. What is undefined is not a number.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Why those that are undefined are so.
+    pub fn undefined(&self) -> BTreeMap<String, String> {
+        let finite = match &self.outcome {
+            Outcome::Classes(found) => found.probabilities.as_ref().is_none_or(Probabilities::are_finite),
+            Outcome::Values { predictions, .. } => predictions.iter().all(|value| value.is_finite()),
+        };
+        let undefined = self.metrics.iter().filter(|(_, value)| value.is_nan());
+        undefined.map(|(name, _)| (name.clone(), metrics::why_undefined(name, finite).to_owned())).collect()
     }
 }
 
@@ -79,23 +127,36 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
     let loss = (weight > 0.0).then(|| parts.iter().map(|part| part.loss).sum::<f64>() / weight);
     let targets: Vec<f32> = parts.iter().flat_map(|part| part.targets.iter().copied()).collect();
     let predictions: Vec<f32> = parts.iter().flat_map(|part| part.predictions.iter().copied()).collect();
+    let labels = pass.data.labels();
     let outcome = match pass.spec.predictions {
         PredictionKind::Classes => {
             let class = |values: Vec<f32>| values.into_iter().map(|value| value as u32).collect::<Vec<_>>();
-            let (targets, predictions) = (class(targets), class(predictions));
-            let metrics = metrics::classes(&targets, &predictions, pass.data.labels().len());
-            let counted: Vec<usize> = parts.into_iter().flat_map(|part| part.counted).collect();
+            let kept = pass.keeps_probabilities();
+            let (mut counted, mut confidences, mut probabilities) = (Vec::new(), Vec::new(), Vec::new());
+            for part in parts {
+                counted.extend(part.counted);
+                confidences.extend(part.confidences);
+                probabilities.extend(part.probabilities);
+            }
             let counted = (pass.spec.targets == TargetKind::TokenClass).then_some(counted);
-            let tags = Tags::of(pass.data.labels()).zip(counted.as_deref());
-            let entities = tags.map(|(tags, counted)| tags.scores(&targets, &predictions, counted));
-            Outcome::Classes { targets, predictions, metrics, entities, counted }
+            let probabilities = kept.then(|| Probabilities::new(labels.len(), probabilities));
+            let classes = Classes::new(labels, class(targets), class(predictions), counted);
+            Outcome::Classes(Classes { confidences, probabilities, ..classes })
         }
-        PredictionKind::Values => {
-            let metrics = metrics::values(&targets, &predictions);
-            Outcome::Values { targets, predictions, metrics }
-        }
+        PredictionKind::Values => Outcome::Values { targets, predictions },
     };
-    Ok(Evaluation { loss, outcome })
+    Ok(Evaluation::new(loss, outcome, labels.len()))
+}
+
+impl Pass<'_> {
+    /// Whether the probabilities of all classes are few enough to be kept.
+    fn keeps_probabilities(&self) -> bool {
+        let rows = match self.spec.targets {
+            TargetKind::TokenClass => self.data.total_tokens(),
+            _ => self.data.len(),
+        };
+        rows.saturating_mul(self.data.labels().len()) <= MOST_KEPT
+    }
 }
 
 /// What the head predicts for each example of the pass's data: probabilities of the classes, or one value.
@@ -170,6 +231,9 @@ struct Part {
     /// Classes as whole numbers.
     targets: Vec<f32>,
     predictions: Vec<f32>,
+    /// Of classes the predicted ones' probabilities, and where they are kept those of all.
+    confidences: Vec<f32>,
+    probabilities: Vec<f32>,
     /// Where targets are classes of tokens, how many of each example's count; only these are kept.
     counted: Vec<usize>,
 }
@@ -184,9 +248,11 @@ impl Part {
             self.counted.push(example.iter().filter(|&&counts| counts).count());
             rest = others;
         }
-        for values in [&mut self.targets, &mut self.predictions] {
-            let mut counts = counts.iter();
-            values.retain(|_| counts.next() == Some(&true));
+        for values in [&mut self.targets, &mut self.predictions, &mut self.confidences, &mut self.probabilities] {
+            // One for each token, or one for each of its classes.
+            let each = values.len() / counts.len().max(1);
+            let mut counts = counts.iter().flat_map(|&counts| repeat_n(counts, each));
+            values.retain(|_| counts.next() == Some(true));
         }
     }
 }
@@ -196,18 +262,25 @@ fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
     let outputs = pass.outputs(&tape, rows)?;
     let targets = pass.data.targets(rows, &pass.model.device)?;
     let (sum, weight) = pass.head.loss(&tape, &outputs, &targets, &[])?;
-    let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
-    let predicted = match pass.spec.predictions {
-        PredictionKind::Classes => predicted.argmax(1)?, // [rows], or [tokens]
-        PredictionKind::Values => predicted.flatten_all()?,
-    };
+    let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [rows or tokens, classes] or [rows]
     let mut part = Part {
         loss: scalar(&sum)?,
         weight,
         targets: targets.to_dtype(DType::F32)?.to_vec1()?,
-        predictions: predicted.to_dtype(DType::F32)?.to_vec1()?,
+        predictions: predicted.flatten_all()?.to_vec1()?,
+        confidences: Vec::new(),
+        probabilities: Vec::new(),
         counted: Vec::new(),
     };
+    if pass.spec.predictions == PredictionKind::Classes {
+        let probabilities = std::mem::take(&mut part.predictions);
+        for row in probabilities.chunks_exact(predicted.dim(1)?) {
+            let class = most_probable(row);
+            part.predictions.push(class as f32);
+            part.confidences.push(row[class as usize]);
+        }
+        part.probabilities = if pass.keeps_probabilities() { probabilities } else { Vec::new() };
+    }
     if pass.spec.targets == TargetKind::TokenClass {
         part.keep_counted(&rows.iter().map(|&row| pass.data.tokens(row)).collect::<Result<Vec<_>>>()?);
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::{Evaluation, Outcome};
+use super::evaluate::{Classes, Evaluation, Outcome};
 use crate::{Error, Result};
 
 /// The file's name.
@@ -33,7 +33,7 @@ pub struct Row {
 pub fn rows(task: &str, labels: &[String], evaluation: &Evaluation) -> Vec<Row> {
     let row = |(example, (target, prediction))| Row { task: task.to_owned(), target, prediction, example };
     match &evaluation.outcome {
-        Outcome::Classes { targets, predictions, counted, .. } => {
+        Outcome::Classes(Classes { targets, predictions, counted, .. }) => {
             let name = |&class: &u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
             let named = targets.iter().map(name).zip(predictions.iter().map(name));
             match counted {
@@ -43,7 +43,7 @@ pub fn rows(task: &str, labels: &[String], evaluation: &Evaluation) -> Vec<Row> 
                 None => (1..).zip(named).map(row).collect(),
             }
         }
-        Outcome::Values { targets, predictions, .. } => {
+        Outcome::Values { targets, predictions } => {
             let pairs = targets.iter().map(f32::to_string).zip(predictions.iter().map(f32::to_string));
             (1..).zip(pairs).map(row).collect()
         }
@@ -80,26 +80,16 @@ pub fn read(path: &Path, task: &str) -> Result<Vec<Row>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::metrics;
 
     #[test]
     fn names_and_numbers_come_back_as_they_were() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         let labels = ["no, never", "a\t\"b\"\nc"].map(String::from);
-        let classes = Evaluation {
-            loss: Some(0.5),
-            outcome: Outcome::Classes {
-                metrics: metrics::classes(&[0, 1], &[1, 1], 2),
-                targets: vec![0, 1],
-                predictions: vec![1, 1],
-                entities: None,
-                counted: None,
-            },
-        };
+        let classes = Outcome::Classes(Classes::new(&labels, vec![0, 1], vec![1, 1], None));
+        let classes = Evaluation::new(Some(0.5), classes, 2);
         let (targets, predictions) = (vec![0.1f32, 1e-20], vec![f32::NAN, 1.0 / 3.0]);
-        let metrics = metrics::values(&targets, &predictions);
-        let values = Evaluation { loss: Some(0.5), outcome: Outcome::Values { metrics, targets, predictions } };
+        let values = Evaluation::new(Some(0.5), Outcome::Values { targets, predictions }, 0);
 
         let written = [rows("a", &labels, &classes), rows("b", &[], &values)];
         std::fs::write(&path, to_csv(&written.concat()).unwrap()).unwrap();
@@ -111,10 +101,8 @@ mod tests {
         assert_eq!(back.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 2]);
 
         // Of three examples the first has two tokens that count, the second none.
-        let Outcome::Classes { metrics, .. } = classes.outcome else { panic!("they are classes") };
-        let (targets, predictions, counted) = (vec![0, 1, 1], vec![1, 1, 0], Some(vec![2, 0, 1]));
-        let outcome = Outcome::Classes { metrics, targets, predictions, entities: None, counted };
-        let tokens = rows("c", &labels, &Evaluation { loss: Some(0.5), outcome });
+        let tokens = Classes::new(&labels, vec![0, 1, 1], vec![1, 1, 0], Some(vec![2, 0, 1]));
+        let tokens = rows("c", &labels, &Evaluation::new(Some(0.5), Outcome::Classes(tokens), 2));
         assert_eq!(tokens.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 1, 3]);
         std::fs::write(&path, to_csv(&tokens).unwrap()).unwrap();
         assert_eq!(read(&path, "c").unwrap(), tokens);

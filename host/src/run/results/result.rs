@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::evaluate::{Evaluation, Outcome};
+use super::evaluate::{Classes, Evaluation, Outcome};
 use super::export::Exported;
 use super::proof::Proof;
 use crate::report::classification;
-use crate::report::metrics;
+use crate::report::entities::Entities;
+use crate::report::metrics::probabilities::Bin;
+use crate::report::metrics::{self, Scores};
 use crate::report::table::Table;
 use crate::run::setup::plan::Plan;
 use crate::run::state::identity::PluginUsed;
@@ -77,6 +79,9 @@ pub struct Summary {
 pub struct TaskResult {
     /// Metrics on the test data after training; empty without test data.
     pub metrics: BTreeMap<String, f64>,
+    /// Why those that are null are not defined.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub undefined: BTreeMap<String, String>,
     /// The same metrics before the first step, where `train.evaluate_before` asks for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub before: BTreeMap<String, f64>,
@@ -95,6 +100,15 @@ pub struct TaskResult {
     /// scikit-learn's classification report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
+    /// Of each type of entity precision, recall, F1 and the number of true ones, where labels spell entities.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub entities: BTreeMap<String, Scores>,
+    /// seqeval's classification report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_report: Option<String>,
+    /// Predictions by their probability, with the share of each bin that is right; bins without any are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reliability: Vec<Bin>,
 }
 
 /// Counts of elements.
@@ -108,6 +122,11 @@ pub struct Parameters {
 
 /// The metrics that people look at, those that say most first.
 const MAIN_METRICS: [&str; 4] = ["entity_f1", "accuracy", "pearson", "loss"];
+/// Those that are said besides, in one line; the others are in result.json and the page.
+const MORE_METRICS: [&str; 8] =
+    ["macro_f1", "roc_auc", "pr_auc", "matthews", "calibration_error", "r2", "rmse", "spearman"];
+/// Lines of a report of entities that a terminal still shows.
+const MOST_ENTITIES: usize = 16;
 
 impl TaskResult {
     /// From the classes with their numbers of training examples, the metrics before training, what was watched, and the evaluation on
@@ -119,21 +138,26 @@ impl TaskResult {
         watch: Option<Watch>,
         after: Option<&Evaluation>,
     ) -> Self {
-        let confusion = match after.map(|after| &after.outcome) {
-            Some(Outcome::Classes { targets, predictions, .. }) => {
-                Some(metrics::confusion_matrix(targets, predictions, labels.len()))
-            }
+        let classes = match after.map(|after| &after.outcome) {
+            Some(Outcome::Classes(classes)) => Some(classes),
             Some(Outcome::Values { .. }) | None => None,
         };
+        let confusion =
+            classes.map(|found| metrics::confusion_matrix(&found.targets, &found.predictions, labels.len()));
         let report = confusion.as_deref().map(|confusion| classification::report(confusion, labels));
+        let entities = classes.and_then(|found| found.entities.as_ref());
         Self {
-            metrics: after.map(Evaluation::metrics).unwrap_or_default(),
+            metrics: after.map(Evaluation::metrics).cloned().unwrap_or_default(),
+            undefined: after.map(Evaluation::undefined).unwrap_or_default(),
             before,
             watch,
             labels: labels.to_vec(),
             class_counts,
             confusion: confusion.unwrap_or_default(),
             report,
+            entity_report: entities.map(Entities::report),
+            entities: entities.map(|found| found.types.clone()).unwrap_or_default(),
+            reliability: classes.map(Classes::reliability).unwrap_or_default(),
         }
     }
 
@@ -144,12 +168,21 @@ impl TaskResult {
         if !self.confusion.is_empty() {
             text += &format!("{}\n", classification::terminal_text(&self.confusion, &self.labels, whole));
         }
+        if let Some(report) = self.entity_report.as_ref().filter(|report| report.lines().count() <= MOST_ENTITIES) {
+            text += &format!("{report}\n");
+        }
         for name in MAIN_METRICS {
             let Some(after) = self.metrics.get(name) else { continue };
             text += &match self.before.get(name) {
                 Some(before) => format!("{task}: {name} {before:.4} before, {after:.4} after\n"),
                 None => format!("{task}: {name} {after:.4}\n"),
             };
+        }
+        let more = MORE_METRICS.iter().filter_map(|name| Some((name, self.metrics.get(*name)?)));
+        let more: Vec<String> =
+            more.filter(|(_, value)| value.is_finite()).map(|(name, value)| format!("{name} {value:.4}")).collect();
+        if !more.is_empty() {
+            text += &format!("{task}: {}\n", more.join(", "));
         }
         text += &watch_text(self.watch.as_ref(), &format!("{task}: "));
         text

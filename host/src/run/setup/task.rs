@@ -157,7 +157,7 @@ fn monitored(file: &RunFile, task: &str, spec: &HeadSpec, labels: &[String]) -> 
         Some((name, metric)) => (Some(name), metric),
         None => (None, wanted.as_str()),
     };
-    let mut known = metrics::names(spec.predictions);
+    let mut known = metrics::names(spec.predictions, labels.len());
     if spec.targets == TargetKind::TokenClass && Tags::of(labels).is_some() {
         known.extend(entities::NAMES.map(str::to_owned));
     }

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use fthost_plugin_api::PredictionKind;
 use serde::{Serialize, Serializer};
 
+use crate::report::metrics::probabilities::most_probable;
 use crate::{Error, Result};
 
 /// The form of predictions.
@@ -85,14 +86,14 @@ impl<'a> Writer<'a> {
                 self.cells(vec![line.to_string(), prediction[0].to_string()])
             }
             (PredictionKind::Classes, Sink::Lines(out)) => {
-                let (best, probability) = most_probable(prediction);
-                let label = &self.labels[best];
+                let (class, probability) = best(prediction);
+                let label = &self.labels[class];
                 let probabilities = Named { labels: self.labels, probabilities: prediction };
                 write_json(*out, &ClassRow { line, label, probability, probabilities })
             }
             (PredictionKind::Classes, Sink::Table { .. }) => {
-                let (best, probability) = most_probable(prediction);
-                let mut cells = vec![line.to_string(), self.labels[best].clone(), probability.to_string()];
+                let (class, probability) = best(prediction);
+                let mut cells = vec![line.to_string(), self.labels[class].clone(), probability.to_string()];
                 cells.extend(prediction.iter().map(f32::to_string));
                 self.cells(cells)
             }
@@ -198,11 +199,10 @@ fn write_json(out: &mut dyn Write, row: &impl Serialize) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// The first of the most probable classes, as evaluation takes it, and its probability.
-fn most_probable(probabilities: &[f32]) -> (usize, f32) {
-    let first = (0, probabilities.first().copied().unwrap_or_default());
-    let places = probabilities.iter().copied().enumerate();
-    places.fold(first, |best, (class, p)| if p > best.1 { (class, p) } else { best })
+/// The predicted class, and its probability.
+fn best(probabilities: &[f32]) -> (usize, f32) {
+    let class = most_probable(probabilities) as usize;
+    (class, probabilities.get(class).copied().unwrap_or_default())
 }
 
 fn cannot_write(error: io::Error) -> Error {

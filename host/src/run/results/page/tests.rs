@@ -4,8 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::adapted::PatternMatch;
-use crate::report::metrics;
-use crate::run::results::evaluate::{Evaluation, Outcome};
+use crate::run::results::evaluate::{Classes, Evaluation, Outcome};
 use crate::run::results::export::{Exported, Format};
 use crate::run::results::proof::{Pairing, Proof};
 use crate::run::results::result::Parameters;
@@ -24,20 +23,14 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
         })
         .collect();
     let targets: Vec<u32> = pairs.iter().map(|pair| pair.0).collect();
-    let evaluation = |loss: f64, predictions: Vec<u32>| Evaluation {
-        loss: Some(loss),
-        outcome: Outcome::Classes {
-            metrics: metrics::classes(&targets, &predictions, labels.len()),
-            targets: targets.clone(),
-            predictions,
-            entities: None,
-            counted: None,
-        },
+    let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+    let evaluation = |loss: f64, predictions: Vec<u32>| {
+        let found = Classes::new(&labels, targets.clone(), predictions, None);
+        Evaluation::new(Some(loss), Outcome::Classes(found), labels.len())
     };
     let before = evaluation(2.3071, vec![0; targets.len()]);
     let after = evaluation(0.2832, pairs.iter().map(|pair| pair.1).collect());
-    let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
-    let result = TaskResult::new(&labels, Vec::new(), before.metrics(), None, Some(&after));
+    let result = TaskResult::new(&labels, Vec::new(), before.metrics().clone(), None, Some(&after));
     let plugin = |plugin: &str, hash: &str| PluginUsed {
         name: format!("{plugin}{name}"),
         version: "0.1.0".into(),
