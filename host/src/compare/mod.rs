@@ -99,6 +99,10 @@ fn open(options: &Options) -> Result<(PathBuf, Record, Subject)> {
         }
         let (candidates, metric) = (options.candidates.clone(), options.metric.clone());
         let subject = Subject::of(&candidates, metric.as_deref())?;
+        let candidates = match subject.needs_probabilities() {
+            true => candidates.iter().map(Candidate::with_probabilities).collect::<Result<_>>()?,
+            false => candidates,
+        };
         let folder = claim(options.out.as_deref(), &options.default_folder)?;
         return Ok((folder, Record { seeds: seeds.unwrap_or(SEEDS), metric, candidates }, subject));
     };
@@ -109,7 +113,12 @@ fn open(options: &Options) -> Result<(PathBuf, Record, Subject)> {
     };
     let text = std::fs::read_to_string(&path).map_err(|error| no_comparison(&error))?;
     let begun: Record = serde_json::from_str(&text).map_err(|error| no_comparison(&error))?;
-    let now = going_on(&begun.candidates, &options.candidates, options.device)?;
+    let mut now = going_on(&begun.candidates, &options.candidates, options.device)?;
+    if let Some(first) = begun.candidates.first()
+        && first.file()?.run.probabilities
+    {
+        now = now.iter().map(Candidate::with_probabilities).collect::<Result<_>>()?;
+    }
     let differences = differences(&begun.candidates, &now);
     if !differences.is_empty() {
         return Err(Error::usage(format!(

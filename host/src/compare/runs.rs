@@ -126,9 +126,9 @@ impl Left {
             pairing: json.proof.pairing,
             kind: if result.confusion.is_empty() { PredictionKind::Values } else { PredictionKind::Classes },
             plugins: json.plugins,
-            labels: result.labels,
             metrics: result.metrics.into_keys().collect(),
-            predictions: predictions::read(&folder.join(predictions::FILE), task)?,
+            predictions: predictions::read(&folder.join(predictions::FILE), task, &result.labels)?,
+            labels: result.labels,
         })
     }
 }

@@ -78,6 +78,11 @@ impl Totals {
 }
 
 impl Dataset {
+    /// The file that they are from, or the name of embedded data.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Number of examples.
     pub fn len(&self) -> usize {
         self.selection.len() as usize

@@ -68,13 +68,24 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
         None => data.targets = data.classes()?,
     }
     if data.empty_texts() > 0 {
-        tracing::warn!("{}: {} of {} texts are empty", data.path.display(), data.empty_texts(), data.len());
+        let (path, empty, all) = (data.path.display(), data.empty_texts(), data.len());
+        tracing::warn!(
+            "{path}: {empty} of {all} texts are empty; the model sees nothing of them but its special tokens"
+        );
     }
     if let Some(tokenizer) = tokenizer.filter(|_| data.truncated() > 0) {
         let (path, longest) = (data.path.display(), tokenizer.max_tokens());
         tracing::warn!("{path}: texts of more than {longest} tokens are cut: {} of {}", data.truncated(), data.len());
     }
     Ok(data)
+}
+
+/// Rows of a file beside what they became; images have none.
+pub struct Block {
+    /// As they stand in the file.
+    pub rows: Vec<Row>,
+    /// What they became.
+    pub data: Dataset,
 }
 
 /// The examples of a file without their labels, block by block: what a model predicts for. A file of any size takes the memory of
@@ -86,9 +97,10 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
 pub fn unlabelled<'a>(
     source: &Source<'a>,
     tokenizer: Option<&'a Tokenizer>,
-) -> Result<Box<dyn Iterator<Item = Result<Dataset>> + 'a>> {
+) -> Result<Box<dyn Iterator<Item = Result<Block>> + 'a>> {
     let (Modality::Text { vocabulary, .. }, Some(tokenizer)) = (source.modality, tokenizer) else {
-        return Ok(Box::new(std::iter::once(load(source, tokenizer))));
+        let images = load(source, tokenizer).map(|data| Block { rows: Vec::new(), data });
+        return Ok(Box::new(std::iter::once(images)));
     };
     refuse_images(source.path)?;
     let path = source.path;
@@ -96,17 +108,29 @@ pub fn unlabelled<'a>(
     let mut file = Rows::open(path, source.columns, source.header, Labels::Unread)?;
     Ok(Box::new(std::iter::from_fn(move || {
         let mut read = || {
-            let block = next_block(&mut file)?;
-            if block.is_empty() {
+            let rows = next_block(&mut file)?;
+            if rows.is_empty() {
                 return Ok(None);
             }
             let mut writer = Writer::new(vocabulary, Limits::from_environment());
-            writer.push_rows(path, block, tokenizer)?;
-            writer.finish().map(|examples| Some(examples.into_dataset(path, None)))
+            writer.push_rows(path, rows.clone(), tokenizer)?;
+            writer.finish().map(|examples| Some(Block { rows, data: examples.into_dataset(path, None) }))
         };
-        let block: Result<Option<Dataset>> = read();
+        let block: Result<Option<Block>> = read();
         block.transpose()
     })))
+}
+
+/// Reads a file to its end without its labels, so that what is wrong with it is said before anything is made of its first rows.
+///
+/// # Errors
+/// Whatever is wrong with a row, with its line.
+pub fn check(source: &Source<'_>) -> Result<()> {
+    if images::embedded_classes(source.path).is_some() {
+        return Ok(());
+    }
+    check_unread_header(source)?;
+    Rows::open(source.path, source.columns, source.header, Labels::Unread)?.try_for_each(|row| row.map(drop))
 }
 
 /// What was read.

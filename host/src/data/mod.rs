@@ -4,6 +4,7 @@
 //! and lines only: in memory while they are few, in a temporary file beyond ([`dataset`]). [`sampler`] says which
 //! examples come when.
 
+mod again;
 mod bytes;
 mod csv;
 pub mod dataset;
@@ -28,14 +29,15 @@ mod store;
 pub mod table;
 pub mod text;
 
+pub use again::{Again, counted_words};
 pub(crate) use bytes::cache_folder;
 pub use dataset::Dataset;
 pub use episodes::Episodes;
 pub use fingerprint::fingerprint;
 pub use images::Part;
-pub use load::{Source, load, unlabelled};
+pub use load::{Block, Source, check, load, unlabelled};
 pub use permutation::Permutation;
-pub use row::Columns;
+pub use row::{Columns, Row};
 pub use sampler::{Sampler, Shuffled, split_micro_batches};
 pub use store::UNCOUNTED;
 pub use table::may_have_header;

@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use fthost_autograd::optim;
 
+use crate::adapted::AdaptedModel;
 use crate::data::Dataset;
 use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
@@ -29,15 +30,18 @@ use crate::{Error, Result};
 use file::RunFile;
 pub use machine::DeviceChoice;
 use machine::peak_rss_bytes;
+use results::calibrated::{self, Calibration};
 use results::evaluate::{self, Evaluation};
 use results::export::{self, Exported};
 use results::plain::Trained as TrainedHead;
+use results::predictions::{self, Predicted};
 use results::proof::{Pairing, Proof};
-use results::result::{self, Parameters, Summary, TaskResult};
-use results::{inputs, keys, page, predictions};
+use results::result::{self, Parameters, Split, Summary, TaskResult};
+use results::worst::Worst;
+use results::{inputs, keys, page};
 use setup::plan::Plan;
 use setup::start::Checksums;
-use setup::task::Task;
+use setup::task::{self, Task};
 use setup::{Setup, model as base};
 use state::checkpoint::{self, Checkpoints};
 use state::folder::RunFolder;
@@ -182,10 +186,14 @@ impl Begun<'_> {
         progress.finish();
         let mut state = outcome?;
 
+        let mut calibrations = calibrate(&mut trainer, output)?;
         let after = test(&trainer, output, "after training")?;
         log_tests(&trainer, &mut state, &after, folder)?;
-        let after: BTreeMap<String, Evaluation> = after.into_iter().collect();
-        let saved = save(&mut trainer, &file, &state, &after, folder)?;
+        let mut after: BTreeMap<String, (Split, Evaluation)> =
+            after.into_iter().map(|(task, found)| (task, (Split::Test, found))).collect();
+        after.extend(validate(&trainer, output)?);
+        let mut worst = save_predictions(&trainer, &file, &after, folder)?;
+        let saved = save(&mut trainer, &file, &state, folder)?;
 
         state.trained.peak_rss_bytes = peak_rss_bytes();
         let TrainState { trained, mut watched, mut before, sequence, .. } = state;
@@ -195,7 +203,10 @@ impl Begun<'_> {
         let result = |task: &Task| {
             let before = before.remove(&task.name).unwrap_or_default();
             let (labels, counts) = (task.train.labels(), task.train.class_counts());
-            let result = TaskResult::new(labels, counts, before, watched.next().flatten(), after.get(&task.name));
+            let after = after.get(&task.name).map(|(on, found)| (*on, found));
+            let mut result = TaskResult::new(labels, counts, before, watched.next().flatten(), after);
+            result.shown_mut().worst = worst.remove(&task.name).unwrap_or_default();
+            result.calibration = calibrations.remove(&task.name);
             (task.name.clone(), result)
         };
         let summary = Summary {
@@ -243,15 +254,34 @@ fn begin(trainer: &mut Trainer<'_>, folder: &mut RunFolder, output: Output) -> R
 
 /// Evaluates the test examples of each task that has some, in the order of the run file.
 fn test(trainer: &Trainer<'_>, output: Output, when: &str) -> Result<Vec<(String, Evaluation)>> {
-    let Learner { tasks, .. } = &trainer.learner;
-    let tests = tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
-    let one = |(i, task, test): (usize, &Task, &Dataset)| {
-        let of = if tasks.len() > 1 { format!(" {}", task.name) } else { String::new() };
-        let progress = EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), test.len());
-        let evaluation = evaluate::evaluate(&trainer.learner.pass(i, test), &|examples| progress.advance(examples))?;
-        Ok((task.name.clone(), evaluation))
+    let tests = trainer.learner.tasks.iter().enumerate();
+    let tests = tests.filter_map(|(i, task)| Some((i, task.test.as_ref()?)));
+    tests.map(|(i, data)| evaluate_task(trainer, output, i, data, when)).collect()
+}
+
+/// Evaluates the validation examples of each task that has no others, by the model that is saved.
+fn validate(trainer: &Trainer<'_>, output: Output) -> Result<Vec<(String, (Split, Evaluation))>> {
+    let tasks = trainer.learner.tasks.iter().enumerate().filter(|(_, task)| task.test.is_none());
+    let one = |(i, data)| {
+        let (task, found) = evaluate_task(trainer, output, i, data, "on validation examples")?;
+        Ok((task, (Split::Validation, found)))
     };
-    tests.map(one).collect()
+    tasks.filter_map(|(i, task)| Some((i, task.validation.as_ref()?))).map(one).collect()
+}
+
+fn evaluate_task(
+    trainer: &Trainer<'_>,
+    output: Output,
+    task: usize,
+    data: &Dataset,
+    when: &str,
+) -> Result<(String, Evaluation)> {
+    let tasks: &[Task] = trainer.learner.tasks;
+    let name = &tasks[task].name;
+    let of = if tasks.len() > 1 { format!(" {name}") } else { String::new() };
+    let progress = EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), data.len());
+    let found = evaluate::evaluate(&trainer.learner.pass(task, data), &|examples| progress.advance(examples))?;
+    Ok((name.clone(), found))
 }
 
 /// Logs what the tests after training gave, as what the last of several phases came to and as the run's own.
@@ -281,25 +311,70 @@ fn log_tests(
     folder.flush()
 }
 
-/// Saves the predictions, the adapter or the whole model, and what opens the run again.
-fn save(
-    trainer: &mut Trainer<'_>,
-    file: &RunFile,
-    state: &TrainState,
-    after: &BTreeMap<String, Evaluation>,
-    folder: &RunFolder,
-) -> Result<Exported> {
-    let tasks: &[Task] = trainer.learner.tasks;
-    if !after.is_empty() {
-        let tested = tasks.iter().filter_map(|task| Some((task, after.get(&task.name)?)));
-        let rows = tested.flat_map(|(task, after)| predictions::rows(&task.name, task.train.labels(), after));
-        folder.write(predictions::FILE, &predictions::to_csv(&rows.collect::<Vec<_>>())?)?;
+/// Fits temperatures and thresholds on validation examples, where the run file asks for them: what follows predicts by them.
+fn calibrate(trainer: &mut Trainer<'_>, output: Output) -> Result<BTreeMap<String, Calibration>> {
+    let mut found = BTreeMap::new();
+    for i in 0..trainer.learner.tasks.len() {
+        let learner = &trainer.learner;
+        let task = &learner.tasks[i];
+        let validation = task.validation.as_ref().map(|data| learner.pass(i, data));
+        let Some(mut calibration) = calibrated::fit(learner.settings, validation.as_ref(), task.train.labels())? else {
+            continue;
+        };
+        if let Some(data) = task.test.as_ref().or(task.validation.as_ref()) {
+            calibration.compare(&evaluate_task(trainer, output, i, data, "before calibration")?.1);
+        }
+        let task = &mut trainer.learner.tasks[i];
+        task.decision = calibration.decision;
+        found.insert(task.name.clone(), calibration);
     }
+    Ok(found)
+}
+
+/// Saves what the model predicts for the test examples, and for the validation examples of tasks that have no others. Gives by task the
+/// examples that it is worst at.
+fn save_predictions(
+    trainer: &Trainer<'_>,
+    file: &RunFile,
+    after: &BTreeMap<String, (Split, Evaluation)>,
+    folder: &RunFolder,
+) -> Result<BTreeMap<String, Vec<Worst>>> {
+    let (tasks, model): (&[Task], &AdaptedModel) = (trainer.learner.tasks, trainer.learner.model);
+    let mut worst = BTreeMap::new();
+    for (split, name) in [(Split::Test, predictions::FILE), (Split::Validation, predictions::VALIDATION)] {
+        let mut predicted = Vec::new();
+        for (task, table) in tasks.iter().zip(&file.tasks) {
+            let data = if split == Split::Test { &task.test } else { &task.validation };
+            let (Some(data), Some((on, evaluation))) = (data, after.get(&task.name)) else { continue };
+            if *on == split {
+                let (texts, tokenizer) = task::texts(file, table, model, data, task.train.labels(), split)?;
+                predicted.push(Predicted {
+                    task: &task.name,
+                    labels: task.train.labels(),
+                    evaluation,
+                    texts,
+                    tokenizer,
+                });
+            }
+        }
+        let names: Vec<String> = predicted.iter().map(|task| task.task.to_owned()).collect();
+        if !names.is_empty() {
+            let found = predictions::write(&folder.path().join(name), predicted, file.run.probabilities)?;
+            worst.extend(names.into_iter().zip(found));
+        }
+    }
+    Ok(worst)
+}
+
+/// Saves the adapter or the whole model, and what opens the run again.
+fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &RunFolder) -> Result<Exported> {
+    let tasks: &[Task] = trainer.learner.tasks;
     let heads = tasks.iter().map(|task| TrainedHead {
         name: &task.name,
         labels: task.train.labels(),
         head: &task.head,
         spec: &task.spec,
+        decision: task.decision,
     });
     let saved = export::Saved {
         model: trainer.learner.model,

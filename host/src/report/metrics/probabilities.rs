@@ -2,9 +2,9 @@
 //!
 //! Of two classes the second is the positive one. Of more, ROC-AUC and PR-AUC are means over each class against the rest.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
 
-use super::Metrics;
+use serde::Serialize;
 
 /// Bins of the reliability curve, as Guo et al. 2017 (arXiv:1706.04599) have them.
 const BINS: usize = 15;
@@ -73,7 +73,7 @@ impl Probabilities {
     }
 
     /// All metrics by name; `predictions` are the predicted classes. None is a number where a probability is none.
-    pub fn metrics(&self, targets: &[u32], predictions: &[u32]) -> Metrics {
+    pub fn metrics(&self, targets: &[u32], predictions: &[u32]) -> BTreeMap<String, f64> {
         if !self.are_finite() {
             return names(self.classes).map(|name| (name, f64::NAN)).collect();
         }

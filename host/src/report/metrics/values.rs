@@ -1,6 +1,6 @@
 //! Metrics of predicted values.
 
-use super::Metrics;
+use std::collections::BTreeMap;
 
 /// Names of the metrics.
 pub const NAMES: [&str; 6] = ["mse", "rmse", "mae", "r2", "pearson", "spearman"];
@@ -9,7 +9,7 @@ pub const NAMES: [&str; 6] = ["mse", "rmse", "mae", "r2", "pearson", "spearman"]
 pub type Score = fn(&[f64], &[f64]) -> f64;
 
 /// Metrics of predicted values against true ones, by name.
-pub fn of(targets: &[f32], predictions: &[f32]) -> Metrics {
+pub fn of(targets: &[f32], predictions: &[f32]) -> BTreeMap<String, f64> {
     let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
     let (targets, predictions) = (wide(targets), wide(predictions));
     let value = |name: &str| Some((name.to_owned(), score(name)?(&targets, &predictions)));

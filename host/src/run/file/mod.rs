@@ -29,13 +29,16 @@ pub use choose::{Offer, split_argument};
 pub use overrides::Override;
 pub use tables::{
     Method, ModelInit, ModelTable, Optimizer, Precision, RegularizerTable, RunTable, Sampling, TaskOrder, TaskTable,
-    TrainTable, Validation,
+    Threshold, TrainTable, Validation,
 };
 
 use crate::{Error, Result};
 use document::{Document, Node, Value};
 use schema::Checker;
-use tables::{DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys, ValidationKey};
+use tables::{
+    BestKey, DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, Share, TaskKeys, ThresholdKey, TrainKeys,
+    ValidationKey,
+};
 
 /// Names of embedded data sets: these are no paths.
 const EMBEDDED_DATA: [&str; 2] = [DEMO, "demo-pretrain"];
@@ -165,7 +168,11 @@ impl RunFile {
                 None => Method { plugin: "constant".into(), config: empty_object(), path: "schedule".into() },
             },
             train: train_table(&document, train)?,
-            run: RunTable { out: run.out.map_or_else(|| Path::new("runs").join(&name), PathBuf::from), name },
+            run: RunTable {
+                out: run.out.map_or_else(|| Path::new("runs").join(&name), PathBuf::from),
+                name,
+                probabilities: run.probabilities,
+            },
             document,
             unnamed,
         })
@@ -446,6 +453,11 @@ fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
         evaluate_before: keys.evaluate_before,
         evaluate_steps: keys.evaluate_steps,
         monitor: keys.monitor,
+        calibrate: keys.calibrate,
+        threshold: keys.threshold.map(|key| match key {
+            ThresholdKey::At(Share(threshold)) => Threshold::At(threshold),
+            ThresholdKey::Best(BestKey::F1) => Threshold::BestF1,
+        }),
         patience: keys.patience,
         min_delta: keys.min_delta,
         checkpoint_steps: keys.checkpoint_steps,

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::cores;
 use crate::data::UNCOUNTED;
 use crate::report::entities::{Entities, Tags};
-use crate::report::metrics::probabilities::{Bin, most_probable};
+use crate::report::metrics::probabilities::Bin;
 use crate::report::metrics::{self, Metrics, Probabilities};
 use crate::run::pass::{Pass, scalar};
 
@@ -166,26 +166,32 @@ pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
         let tape = evaluation_tape(pass);
         let outputs = pass.outputs(&tape, rows)?;
         let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
-        Ok(predicted.to_dtype(DType::F32)?.reshape((rows.len(), ()))?.to_vec2::<f32>()?)
+        let mut predicted = predicted.to_dtype(DType::F32)?.reshape((rows.len(), ()))?.to_vec2::<f32>()?;
+        if pass.spec.predictions == PredictionKind::Classes {
+            predicted.iter_mut().for_each(|row| pass.decision.calibrate(row));
+        }
+        Ok(predicted)
     })?;
     Ok(parts.into_iter().flatten().collect())
 }
 
-/// The class of each word of the pass's data, which were read without labels; `None` where no token begins the word.
-pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<u32>>>> {
+/// What the head predicts for each word of the pass's data, which were read without labels: probabilities of the classes; `None` where
+/// no token begins the word.
+pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<Vec<f32>>>>> {
     let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
     let parts = over_chunks(pass, &rows, &|_| {}, |rows| {
         let tape = evaluation_tape(pass);
         let outputs = pass.outputs(&tape, rows)?;
-        let classes = pass.head.predict(&tape, &outputs)?.argmax(1)?.to_vec1::<u32>()?; // [tokens]
-        let mut classes = classes.into_iter();
+        let tokens = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?.to_vec2::<f32>()?; // [tokens, classes]
+        let mut tokens = tokens.into_iter();
         let mut of_rows = Vec::new();
         for &row in rows {
             let (words, begins) = pass.data.words(row)?;
             let mut of_words = vec![None; words];
-            for (word, class) in begins.into_iter().zip(classes.by_ref()) {
+            for (word, mut probabilities) in begins.into_iter().zip(tokens.by_ref()) {
+                pass.decision.calibrate(&mut probabilities);
                 if let Some(of_word) = of_words.get_mut(word as usize) {
-                    *of_word = Some(class);
+                    *of_word = Some(probabilities);
                 }
             }
             of_rows.push(of_words);
@@ -273,9 +279,10 @@ fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
         counted: Vec::new(),
     };
     if pass.spec.predictions == PredictionKind::Classes {
-        let probabilities = std::mem::take(&mut part.predictions);
-        for row in probabilities.chunks_exact(predicted.dim(1)?) {
-            let class = most_probable(row);
+        let mut probabilities = std::mem::take(&mut part.predictions);
+        for row in probabilities.chunks_exact_mut(predicted.dim(1)?) {
+            pass.decision.calibrate(row);
+            let class = pass.decision.class(row);
             part.predictions.push(class as f32);
             part.confidences.push(row[class as usize]);
         }

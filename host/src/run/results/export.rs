@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use fthost_autograd::{DType, Tensor};
 use fthost_models::{Answer, Modality, ModelInfo, SavedHead};
 use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::keys::{Keys, TUNED, WRAPPED};
 use super::plain::{SavedHeads, Trained};
 use crate::adapted::{AdaptedModel, Owner};
+use crate::run::pass::Decision;
 use crate::run::state::folder::{write_atomically, write_json};
 use crate::{Error, Result};
 
@@ -124,6 +126,7 @@ impl Saved<'_> {
         };
         write_json(&folder.join("adapter_config.json"), &config)?;
         write_labels(self.tasks, folder)?;
+        write_decision(self.tasks, heads.own.is_none(), folder)?;
         Ok(Exported { format, path: folder.to_owned(), own_heads: heads.own })
     }
 
@@ -155,8 +158,62 @@ pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], folder: &Path) -
     let SavedHeads { tensors, answer, dropout, own } = SavedHeads::of(model, tasks)?;
     model.model.save_folder(folder, &SavedHead { tensors: &tensors, answer, dropout })?;
     write_labels(tasks, folder)?;
+    write_decision(tasks, own.is_none(), folder)?;
     let format = if own.is_none() { Format::Huggingface } else { Format::Encoder };
     Ok(Exported { format, path: folder.to_owned(), own_heads: own })
+}
+
+/// What is said beside a saved head of how classes follow from its probabilities.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedDecision {
+    /// Temperature and threshold.
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// Whether the last layer was divided by the temperature: what opens it gives calibrated probabilities.
+    pub folded: bool,
+    /// The class whose probability the threshold is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive: Option<String>,
+    /// The same in words.
+    #[serde(default)]
+    note: String,
+}
+
+impl SavedDecision {
+    /// The file's name.
+    pub const FILE: &str = "decision.json";
+
+    fn new(task: &Trained<'_>, folded: bool) -> Self {
+        let Decision { temperature, threshold } = task.decision;
+        let positive = threshold.and(task.labels.get(1)).cloned();
+        let mut note = Vec::new();
+        if temperature != 1.0 {
+            note.push(match folded {
+                true => format!(
+                    "The last layer is divided by a temperature of {temperature:.4}: its probabilities are calibrated."
+                ),
+                false => format!(
+                    "Its probabilities are calibrated at a temperature of {temperature:.4}, which fthost alone applies."
+                ),
+            });
+        }
+        if let (Some(threshold), Some(positive)) = (threshold, &positive) {
+            note.push(format!(
+                "{positive:?} is meant where its probability is {threshold:.4} or more: other tools take the more probable class."
+            ));
+        }
+        Self { decision: task.decision, folded, positive, note: note.join(" ") }
+    }
+}
+
+/// Says how classes follow from probabilities, where it is not as is usual. A folder with several heads opens nowhere but in its run.
+fn write_decision(tasks: &[Trained<'_>], folded: bool, folder: &Path) -> Result<()> {
+    match tasks {
+        [task] if task.decision != Decision::default() => {
+            write_json(&folder.join(SavedDecision::FILE), &SavedDecision::new(task, folded))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Class names in index order, empty for real values: a list where there is one task, else lists by task.

@@ -1,23 +1,31 @@
 //! `predictions.csv` of a run folder: what the saved model predicts for every test example, in their order. Where a task has a class
-//! for each token, a row is one that counts.
+//! for each word, a row is a word that counts.
 //!
-//! Four columns: `task`, `target` and `prediction`, names for classes and numbers for values, and `example`, its number from 1 in the
-//! test data: tokens of one example are not independent of each other, and have the same. CSV, because a class may be named by any
-//! text, a tab or a new line in it, and the `.tsv` of data files has no quoting.
+//! Columns: `task`, `target` and `prediction`, names for classes and numbers for values; `example`, its number from 1 in the test data;
+//! `probability` of the predicted class; for words `word`, its number from 1 in the example; `text`, that of the example or the word,
+//! and `text_pair`. With `run.probabilities` a column `p(CLASS)` for each class. Words of one example are not independent of each
+//! other: they have the same `example`. CSV, because a class may be named by any text, a tab or a new line in it, and the `.tsv` of
+//! data files has no quoting.
 
-use std::iter::repeat_n;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::evaluate::{Classes, Evaluation, Outcome};
+use super::evaluate::{Evaluation, Outcome};
+use super::worst::{Worst, least_expected};
+use crate::data::{self, Again, Tokenizer};
+use crate::run::state::folder::{cannot_write, write_file_atomically};
 use crate::{Error, Result};
 
 /// The file's name.
 pub const FILE: &str = "predictions.csv";
+/// The file's name where the examples are validation examples, because there are no test examples.
+pub const VALIDATION: &str = "validation_predictions.csv";
 
-/// One test example, or one of its tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One test example, or one of its words, as it is read again.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Row {
     /// The task's name.
     pub task: String,
@@ -27,87 +35,238 @@ pub struct Row {
     pub prediction: String,
     /// The example's number in the test data, from 1.
     pub example: usize,
+    /// Probabilities of the classes, where they are there.
+    #[serde(skip)]
+    pub probabilities: Vec<f64>,
 }
 
-/// The rows of a task whose classes have these names.
-pub fn rows(task: &str, labels: &[String], evaluation: &Evaluation) -> Vec<Row> {
-    let row = |(example, (target, prediction))| Row { task: task.to_owned(), target, prediction, example };
-    match &evaluation.outcome {
-        Outcome::Classes(Classes { targets, predictions, counted, .. }) => {
-            let name = |&class: &u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
-            let named = targets.iter().map(name).zip(predictions.iter().map(name));
-            match counted {
-                Some(counted) => {
-                    (1..).zip(counted).flat_map(|(i, &tokens)| repeat_n(i, tokens)).zip(named).map(row).collect()
-                }
-                None => (1..).zip(named).map(row).collect(),
+/// A task's predictions, and where the texts of its examples are.
+pub struct Predicted<'a> {
+    /// The task's name.
+    pub task: &'a str,
+    /// Names of the classes in index order.
+    pub labels: &'a [String],
+    /// What the model predicts.
+    pub evaluation: &'a Evaluation,
+    /// The examples' texts; nothing where they have none.
+    pub texts: Again<'a>,
+    /// What their words were encoded with.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+/// The column of a class's probability.
+fn column(label: &str) -> String {
+    format!("p({label})")
+}
+
+/// Writes the predictions of tasks to a file, whole or not at all; with `all` the probabilities of all classes. Gives of each task the
+/// examples that it is worst at.
+///
+/// # Errors
+/// Where it cannot be written, or a data file cannot be read any more.
+pub fn write(path: &Path, mut tasks: Vec<Predicted<'_>>, all: bool) -> Result<Vec<Vec<Worst>>> {
+    let columns = Columns::of(&mut tasks, all);
+    let mut worst = Vec::new();
+    write_file_atomically(path, |file| {
+        let mut rows = csv::Writer::from_writer(BufWriter::new(File::create(file).map_err(cannot_write(path))?));
+        let failed = |error: csv::Error| cannot_write(path)(error.into());
+        rows.write_record(columns.names()).map_err(failed)?;
+        for task in tasks {
+            let of_task = task.each(|cells| rows.write_record(columns.cells(cells)).map_err(failed))?;
+            worst.push(of_task);
+        }
+        rows.flush().map_err(cannot_write(path))
+    })?;
+    Ok(worst)
+}
+
+/// Which columns a file has.
+struct Columns {
+    words: bool,
+    texts: bool,
+    pairs: bool,
+    /// Names of the classes whose probabilities are written.
+    classes: Vec<String>,
+    probability: bool,
+}
+
+/// What a row is made of.
+#[derive(Default)]
+struct Cells<'a> {
+    task: &'a str,
+    labels: &'a [String],
+    target: String,
+    prediction: String,
+    example: usize,
+    probability: Option<f32>,
+    probabilities: &'a [f32],
+    word: Option<usize>,
+    text: &'a str,
+    pair: &'a str,
+}
+
+impl Columns {
+    fn of(tasks: &mut [Predicted<'_>], all: bool) -> Self {
+        let classes = |task: &Predicted<'_>| matches!(task.evaluation.outcome, Outcome::Classes(_));
+        let mut names: Vec<String> = Vec::new();
+        for label in tasks.iter().filter(|task| all && classes(task)).flat_map(|task| task.labels) {
+            if !names.contains(label) {
+                names.push(label.clone());
             }
         }
-        Outcome::Values { targets, predictions } => {
-            let pairs = targets.iter().map(f32::to_string).zip(predictions.iter().map(f32::to_string));
-            (1..).zip(pairs).map(row).collect()
+        Self {
+            words: tasks.iter().any(|task| task.counted().is_some()),
+            texts: tasks.iter().any(|task| task.texts.are_there()),
+            pairs: tasks.iter_mut().any(|task| task.texts.have_pairs()),
+            classes: names,
+            probability: tasks.iter().any(classes),
         }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let some = [
+            (true, "task"),
+            (true, "target"),
+            (true, "prediction"),
+            (true, "example"),
+            (self.probability, "probability"),
+            (self.words, "word"),
+            (self.texts, "text"),
+            (self.pairs, "text_pair"),
+        ];
+        let names = some.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned());
+        names.chain(self.classes.iter().map(|label| column(label))).collect()
+    }
+
+    fn cells(&self, row: Cells<'_>) -> Vec<String> {
+        let said = |value: Option<String>| value.unwrap_or_default();
+        let some = [
+            (true, row.task.to_owned()),
+            (true, row.target),
+            (true, row.prediction),
+            (true, row.example.to_string()),
+            (self.probability, said(row.probability.map(|p| p.to_string()))),
+            (self.words, said(row.word.map(|word| word.to_string()))),
+            (self.texts, row.text.to_owned()),
+            (self.pairs, row.pair.to_owned()),
+        ];
+        let of = |label: &String| {
+            let place = row.labels.iter().position(|known| known == label)?;
+            row.probabilities.get(place).map(f32::to_string)
+        };
+        let cells = some.into_iter().filter(|(there, _)| *there).map(|(_, cell)| cell);
+        cells.chain(self.classes.iter().map(|label| said(of(label)))).collect()
     }
 }
 
-/// Rows as the file's content.
-pub fn to_csv(rows: &[Row]) -> Result<Vec<u8>> {
-    let failed = |error: String| Error::run(format!("cannot write {FILE}: {error}"));
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    rows.iter().try_for_each(|row| writer.serialize(row)).map_err(|error| failed(error.to_string()))?;
-    writer.into_inner().map_err(|error| failed(error.to_string()))
+impl<'a> Predicted<'a> {
+    fn counted(&self) -> Option<&[usize]> {
+        match &self.evaluation.outcome {
+            Outcome::Classes(classes) => classes.counted.as_deref(),
+            Outcome::Values { .. } => None,
+        }
+    }
+
+    /// Hands over every row, and gives the worst examples.
+    fn each(mut self, mut row: impl FnMut(Cells<'_>) -> Result<()>) -> Result<Vec<Worst>> {
+        let (task, labels, evaluation) = (self.task, self.labels, self.evaluation);
+        let mut worst = least_expected(evaluation);
+        let mut keep = |place: usize, cells: &Cells<'_>, context: &str| {
+            if let Some(worst) = worst.iter_mut().find(|worst| worst.place == place) {
+                worst.example = cells.example;
+                worst.target.clone_from(&cells.target);
+                worst.prediction.clone_from(&cells.prediction);
+                worst.set_text(if context.is_empty() { cells.text } else { context }, cells.pair);
+                worst.word = cells.word.map(|_| cells.text.to_owned());
+            }
+        };
+        match &evaluation.outcome {
+            Outcome::Values { targets, predictions } => {
+                for (i, (target, prediction)) in targets.iter().zip(predictions).enumerate() {
+                    let given = self.texts.next().transpose()?;
+                    let (text, pair) = text_of(given.as_ref());
+                    let (target, prediction) = (target.to_string(), prediction.to_string());
+                    let cells =
+                        Cells { task, labels, target, prediction, example: i + 1, text, pair, ..Cells::default() };
+                    keep(i, &cells, "");
+                    row(cells)?;
+                }
+            }
+            Outcome::Classes(found) => {
+                let name = |class: u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
+                let all: Vec<&[f32]> = found.probabilities.iter().flat_map(|all| all.rows()).collect();
+                let examples = found.counted.as_ref().map_or(found.targets.len(), Vec::len);
+                let mut place = 0;
+                for i in 0..examples {
+                    let given = self.texts.next().transpose()?;
+                    let words = given.as_ref().and_then(|row| row.words.as_ref()).map(|row| row.words.as_slice());
+                    let counted = found.counted.as_ref().map_or(1, |counted| counted[i]);
+                    let places = match (words, &found.counted) {
+                        (Some(words), Some(_)) => data::counted_words(words, counted, self.tokenizer.as_ref())?,
+                        _ => (0..counted).collect(),
+                    };
+                    for word in places.into_iter().take(counted) {
+                        let (mut text, pair) = text_of(given.as_ref());
+                        if let Some(words) = words {
+                            text = words.get(word).map_or("", String::as_str);
+                        }
+                        let cells = Cells {
+                            task,
+                            labels,
+                            target: name(found.targets[place]),
+                            prediction: name(found.predictions[place]),
+                            example: i + 1,
+                            probability: found.confidences.get(place).copied(),
+                            probabilities: all.get(place).copied().unwrap_or_default(),
+                            word: found.counted.as_ref().map(|_| word + 1),
+                            text,
+                            pair,
+                        };
+                        keep(place, &cells, &words.map(|words| words.join(" ")).unwrap_or_default());
+                        row(cells)?;
+                        place += 1;
+                    }
+                }
+            }
+        }
+        Ok(worst)
+    }
 }
 
-/// The rows of a task in a file.
+fn text_of(row: Option<&data::Row>) -> (&str, &str) {
+    row.map_or(("", ""), |row| (row.text.as_str(), row.pair.as_deref().unwrap_or_default()))
+}
+
+/// The rows of a task in a file, with the probabilities of these classes where it has them.
 ///
 /// # Errors
 /// Where the file is missing or does not read.
-pub fn read(path: &Path, task: &str) -> Result<Vec<Row>> {
+pub fn read(path: &Path, task: &str, labels: &[String]) -> Result<Vec<Row>> {
     let unreadable = |error: csv::Error| Error::Data {
         file: path.to_owned(),
         line: error.position().map(csv::Position::line),
         message: error.to_string(),
         help: Some("it is written where a run ends: remove the run's folder and run it again".into()),
     };
+    let mut file = csv::Reader::from_path(path).map_err(unreadable)?;
+    let header = file.headers().map_err(unreadable)?.clone();
+    let place = |label: &String| header.iter().position(|name| name == column(label));
+    let places: Vec<usize> = labels.iter().filter_map(place).collect();
     let mut rows = Vec::new();
-    for row in csv::Reader::from_path(path).map_err(unreadable)?.into_deserialize::<Row>() {
-        rows.push(row.map_err(unreadable)?);
+    for record in file.records() {
+        let record = record.map_err(unreadable)?;
+        let mut row: Row = record.deserialize(Some(&header)).map_err(unreadable)?;
+        if row.task == task {
+            let number = |&place: &usize| record.get(place)?.parse().ok();
+            if places.len() == labels.len() {
+                row.probabilities = places.iter().filter_map(number).collect();
+            }
+            rows.push(row);
+        }
     }
-    rows.retain(|row| row.task == task);
     Ok(rows)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_numbers_come_back_as_they_were() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FILE);
-        let labels = ["no, never", "a\t\"b\"\nc"].map(String::from);
-        let classes = Outcome::Classes(Classes::new(&labels, vec![0, 1], vec![1, 1], None));
-        let classes = Evaluation::new(Some(0.5), classes, 2);
-        let (targets, predictions) = (vec![0.1f32, 1e-20], vec![f32::NAN, 1.0 / 3.0]);
-        let values = Evaluation::new(Some(0.5), Outcome::Values { targets, predictions }, 0);
-
-        let written = [rows("a", &labels, &classes), rows("b", &[], &values)];
-        std::fs::write(&path, to_csv(&written.concat()).unwrap()).unwrap();
-        assert_eq!(written[0][0].prediction, labels[1]);
-        assert_eq!(read(&path, "a").unwrap(), written[0]);
-        let back = read(&path, "b").unwrap();
-        assert_eq!(back, written[1]);
-        assert_eq!(back[1].prediction.parse(), Ok(1.0f32 / 3.0));
-        assert_eq!(back.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 2]);
-
-        // Of three examples the first has two tokens that count, the second none.
-        let tokens = Classes::new(&labels, vec![0, 1, 1], vec![1, 1, 0], Some(vec![2, 0, 1]));
-        let tokens = rows("c", &labels, &Evaluation::new(Some(0.5), Outcome::Classes(tokens), 2));
-        assert_eq!(tokens.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 1, 3]);
-        std::fs::write(&path, to_csv(&tokens).unwrap()).unwrap();
-        assert_eq!(read(&path, "c").unwrap(), tokens);
-
-        std::fs::write(&path, "task,target,prediction,example\na,b\n").unwrap();
-        assert!(read(&path, "a").unwrap_err().to_string().contains("predictions.csv:2: "));
-    }
-}
+#[path = "predictions_tests.rs"]
+mod tests;

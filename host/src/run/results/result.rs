@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::evaluate::{Classes, Evaluation, Outcome};
+use super::calibrated::Calibration;
+use super::evaluate::Evaluation;
 use super::export::Exported;
 use super::proof::Proof;
-use crate::report::classification;
-use crate::report::entities::Entities;
-use crate::report::metrics::probabilities::Bin;
-use crate::report::metrics::{self, Scores};
+use super::report::{Report, main_metric};
+use crate::report::metrics::Metrics;
 use crate::report::table::Table;
 use crate::run::setup::plan::Plan;
+pub use crate::run::setup::task::Split;
 use crate::run::state::identity::PluginUsed;
 use crate::run::state::snapshot::{After, Trained};
 use crate::run::state::watch::{Best, Watch};
@@ -77,14 +77,18 @@ pub struct Summary {
 /// One task's results.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct TaskResult {
-    /// Metrics on the test data after training; empty without test data.
-    pub metrics: BTreeMap<String, f64>,
-    /// Why those that are null are not defined.
+    /// On the test data after training; its metrics are empty without test data.
+    #[serde(flatten)]
+    pub test: Report,
+    /// The same on the validation data, where there is no test data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Report>,
+    /// Metrics on the test data before the first step, where `train.evaluate_before` asks for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub undefined: BTreeMap<String, String>,
-    /// The same metrics before the first step, where `train.evaluate_before` asks for them.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub before: BTreeMap<String, f64>,
+    pub before: Metrics,
+    /// Temperature and threshold, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// The metric that was watched on the validation examples, with its best value: that of the model that is saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
@@ -94,21 +98,6 @@ pub struct TaskResult {
     /// Training examples, or tokens, of each class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub class_counts: Vec<u64>,
-    /// Test examples, or tokens, of each true class (row) by predicted class (column).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub confusion: Vec<Vec<u64>>,
-    /// scikit-learn's classification report.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub report: Option<String>,
-    /// Of each type of entity precision, recall, F1 and the number of true ones, where labels spell entities.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub entities: BTreeMap<String, Scores>,
-    /// seqeval's classification report.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entity_report: Option<String>,
-    /// Predictions by their probability, with the share of each bin that is right; bins without any are left out.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub reliability: Vec<Bin>,
 }
 
 /// Counts of elements.
@@ -120,77 +109,50 @@ pub struct Parameters {
     pub total: usize,
 }
 
-/// The metrics that people look at, those that say most first.
-const MAIN_METRICS: [&str; 4] = ["entity_f1", "accuracy", "pearson", "loss"];
-/// Those that are said besides, in one line; the others are in result.json and the page.
-const MORE_METRICS: [&str; 8] =
-    ["macro_f1", "roc_auc", "pr_auc", "matthews", "calibration_error", "r2", "rmse", "spearman"];
-/// Lines of a report of entities that a terminal still shows.
-const MOST_ENTITIES: usize = 16;
-
 impl TaskResult {
-    /// From the classes with their numbers of training examples, the metrics before training, what was watched, and the evaluation on
-    /// the test data.
+    /// From the classes with their numbers of training examples, the metrics before training, what was watched, and the evaluation
+    /// after it.
     pub fn new(
         labels: &[String],
         class_counts: Vec<u64>,
-        before: BTreeMap<String, f64>,
+        before: Metrics,
         watch: Option<Watch>,
-        after: Option<&Evaluation>,
+        after: Option<(Split, &Evaluation)>,
     ) -> Self {
-        let classes = match after.map(|after| &after.outcome) {
-            Some(Outcome::Classes(classes)) => Some(classes),
-            Some(Outcome::Values { .. }) | None => None,
-        };
-        let confusion =
-            classes.map(|found| metrics::confusion_matrix(&found.targets, &found.predictions, labels.len()));
-        let report = confusion.as_deref().map(|confusion| classification::report(confusion, labels));
-        let entities = classes.and_then(|found| found.entities.as_ref());
+        let report = |wanted: Split| after.filter(|(on, _)| *on == wanted).map(|(_, found)| Report::of(labels, found));
         Self {
-            metrics: after.map(Evaluation::metrics).cloned().unwrap_or_default(),
-            undefined: after.map(Evaluation::undefined).unwrap_or_default(),
+            test: report(Split::Test).unwrap_or_default(),
+            validation: report(Split::Validation),
             before,
+            calibration: None,
             watch,
             labels: labels.to_vec(),
             class_counts,
-            confusion: confusion.unwrap_or_default(),
-            report,
-            entity_report: entities.map(Entities::report),
-            entities: entities.map(|found| found.types.clone()).unwrap_or_default(),
-            reliability: classes.map(Classes::reliability).unwrap_or_default(),
         }
     }
 
-    /// Metrics before and after, report and confusion matrix, as a person reads them on a terminal. `whole` says where all is of what
-    /// that does not hold.
+    /// What there is to show, and whether it is of validation examples.
+    pub fn shown(&self) -> (&Report, Split) {
+        self.validation.as_ref().map_or((&self.test, Split::Test), |report| (report, Split::Validation))
+    }
+
+    /// The same, to be added to.
+    pub fn shown_mut(&mut self) -> &mut Report {
+        self.validation.as_mut().unwrap_or(&mut self.test)
+    }
+
+    /// What a person reads on a terminal. `whole` says where all is of what that does not hold.
     pub fn to_text(&self, task: &str, whole: &str) -> String {
-        let mut text = String::new();
-        if !self.confusion.is_empty() {
-            text += &format!("{}\n", classification::terminal_text(&self.confusion, &self.labels, whole));
+        let (report, on) = self.shown();
+        let mut text = report.to_text(task, &self.labels, &self.before, whole);
+        text += &self.calibration.as_ref().map(|found| found.to_text(task, &report.metrics)).unwrap_or_default();
+        if on == Split::Validation {
+            text += &format!(
+                "{task}: measured on the validation examples, by which the model was chosen: expect less of new ones, or name \
+                 test examples\n"
+            );
         }
-        if let Some(report) = self.entity_report.as_ref().filter(|report| report.lines().count() <= MOST_ENTITIES) {
-            text += &format!("{report}\n");
-        }
-        for name in MAIN_METRICS {
-            let Some(after) = self.metrics.get(name) else { continue };
-            text += &match self.before.get(name) {
-                Some(before) => format!("{task}: {name} {before:.4} before, {after:.4} after\n"),
-                None => format!("{task}: {name} {after:.4}\n"),
-            };
-        }
-        let more = MORE_METRICS.iter().filter_map(|name| Some((name, self.metrics.get(*name)?)));
-        let more: Vec<String> =
-            more.filter(|(_, value)| value.is_finite()).map(|(name, value)| format!("{name} {value:.4}")).collect();
-        if !more.is_empty() {
-            text += &format!("{task}: {}\n", more.join(", "));
-        }
-        text += &watch_text(self.watch.as_ref(), &format!("{task}: "));
-        text
-    }
-
-    /// The metric that says most, by name: the first of those that people look at.
-    pub fn main_metric(metrics: &BTreeMap<String, f64>) -> Option<(&str, f64)> {
-        MAIN_METRICS.iter().find_map(|name| Some((*name, *metrics.get(*name)?)))
+        text + &watch_text(self.watch.as_ref(), &format!("{task}: "))
     }
 }
 
@@ -208,7 +170,7 @@ fn sequence_text(sequence: &[After]) -> String {
     let mut rows = Table::new();
     for After { task, metrics } in sequence {
         let found = metrics.iter().filter_map(|(name, metrics)| {
-            TaskResult::main_metric(metrics).map(|(metric, value)| format!("{name}: {metric} {value:.4}"))
+            main_metric(metrics).map(|(metric, value)| format!("{name}: {metric} {value:.4}"))
         });
         rows.row([&format!("after {task}"), &found.collect::<Vec<_>>().join(", ")]);
     }

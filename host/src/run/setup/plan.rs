@@ -1,5 +1,7 @@
 //! The plan: what a run will do, said before the first step.
 
+use std::path::PathBuf;
+
 use fthost_models::{Modality, Stream};
 use serde::Serialize;
 
@@ -31,6 +33,11 @@ pub struct Plan {
     /// By task, what an episode is made of, where a head learns by episodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub episodes: Vec<(String, episodes::Shape)>,
+    /// The files that are read, with their examples.
+    pub files: Vec<DataFile>,
+    /// What is watched on validation examples, by which the best model is kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub watched: Vec<Watched>,
     /// Optimizer steps of one epoch.
     pub steps_per_epoch: u64,
     /// Optimizer steps of the run.
@@ -40,6 +47,32 @@ pub struct Plan {
     /// Time and memory as a few batches took them, where they were measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
+}
+
+/// A file of examples, or the part of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DataFile {
+    /// The task.
+    pub task: String,
+    /// What they are for: `train`, `validation` or `test`.
+    pub part: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// How many they are.
+    pub examples: usize,
+}
+
+/// What of a task is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Watched {
+    /// The task.
+    pub task: String,
+    /// The metric.
+    pub metric: String,
+    /// Validation examples.
+    pub examples: usize,
+    /// Why this metric: half a sentence.
+    pub why: String,
 }
 
 /// Who declared parameters that train, and how many elements.
@@ -101,6 +134,10 @@ pub struct Schedule {
     pub batch_size: usize,
     /// By task, what an episode is made of.
     pub episodes: Vec<(String, episodes::Shape)>,
+    /// The files that are read.
+    pub files: Vec<DataFile>,
+    /// What is watched.
+    pub watched: Vec<Watched>,
     /// Moments that the optimizer keeps per parameter.
     pub moments: usize,
     /// Micro-batches in flight.
@@ -141,6 +178,8 @@ impl Plan {
             tokens: sum(Dataset::total_tokens),
             truncated: sum(Dataset::truncated),
             episodes: schedule.episodes.clone(),
+            files: schedule.files.clone(),
+            watched: schedule.watched.clone(),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
             estimate: None,
@@ -177,6 +216,10 @@ impl Plan {
             let made =
                 format!("{ways} classes of {shots} support examples and {queries} queries: {} examples", shape.size());
             rows.row(["episodes", &format!("{}: {made}; train.batch_size has no say", shortened(task, NAME))]);
+        }
+        for Watched { task, metric, examples, why } in &self.watched {
+            let of = if self.watched.len() > 1 { format!("{}: ", shortened(task, NAME)) } else { String::new() };
+            rows.row(["watches", &format!("{of}{metric} on {} validation examples: {why}", count(*examples))]);
         }
         rows.row(["steps", &format!("{} ({} an epoch)", self.steps, self.steps_per_epoch)]);
         match &self.estimate {

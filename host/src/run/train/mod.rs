@@ -20,7 +20,7 @@ use crate::report::metrics::higher_is_better;
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::run::results::evaluate::evaluate;
 use crate::run::setup::phase::{Batch, Phase};
-use crate::run::setup::task::Task;
+use crate::run::setup::task::{Monitor, Task};
 use crate::run::state::checkpoint::{Checkpoints, Found};
 use crate::run::state::folder::RunFolder;
 use crate::run::state::identity::Identity;
@@ -260,7 +260,7 @@ impl Trainer<'_> {
             let Some(data) = &task.validation else { continue };
             let metrics = evaluate(&self.learner.pass(i, data), &|_| {})?.metrics().clone();
             folder.log(&Line::Evaluation { step, task: &task.name, when: "validation", metrics: &metrics })?;
-            if let Some(metric) = &task.monitor {
+            if let Some(Monitor { metric, .. }) = &task.monitor {
                 let value = metrics.get(metric).ok_or_else(|| not_measured(&task.name, metric))?;
                 seen.add(*value, task.weight);
             }

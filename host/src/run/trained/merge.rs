@@ -39,8 +39,13 @@ impl TrainedModel {
     }
 
     fn write_merged(&self, folder: &Path) -> Result<Exported> {
-        let heads =
-            self.tasks.iter().map(|TrainedTask { name, labels, head, spec, .. }| Trained { name, labels, head, spec });
+        let heads = self.tasks.iter().map(|TrainedTask { name, labels, head, spec, decision, .. }| Trained {
+            name,
+            labels,
+            head,
+            spec,
+            decision: *decision,
+        });
         let saved = write_model(&self.model, &heads.collect::<Vec<_>>(), folder)?;
         if let Some(base) = &self.base {
             inputs::copy(base, folder, self.model.model.info())?;
@@ -69,6 +74,7 @@ impl TrainedModel {
         let Some(block) = data::unlabelled(&source, task.tokenizer.as_ref())?.next().transpose()? else {
             return Ok(None);
         };
+        let block = block.data;
         let rows: Vec<u32> = (0..block.len().min(EXAMPLES) as u32).collect();
         if rows.is_empty() { Ok(None) } else { block.input(&rows).map(Some) }
     }

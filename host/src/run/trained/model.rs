@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use fthost_autograd::Precision;
 use fthost_plugin_api::{HeadSpec, TargetKind};
 
-use super::predict::{Format, WordWriter, Writer};
+use super::predict::{Form, Prediction, Writer};
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Columns, Dataset, Part, Tokenizer};
+use crate::data::{self, Block, Columns, Dataset, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
 use crate::run::file::RunFile;
-use crate::run::pass::Pass;
+use crate::run::pass::{Decision, Pass};
 use crate::run::results::evaluate::{Evaluation, evaluate, predict, predict_words};
-use crate::run::results::result::TaskResult;
+use crate::run::results::result::{Split, TaskResult};
 use crate::{Error, Result};
 
 /// The model of a run that has ended, as it was saved.
@@ -42,6 +42,8 @@ pub(super) struct TrainedTask {
     pub(super) tokenizer: Option<Tokenizer>,
     /// What it trained on, where that is known.
     pub(super) train: Option<PathBuf>,
+    /// How classes follow from probabilities.
+    pub(super) decision: Decision,
 }
 
 impl TrainedModel {
@@ -75,45 +77,33 @@ impl TrainedModel {
         }
         let progress = EvaluationProgress::new(shown, "evaluating", data.len());
         let evaluation: Evaluation = evaluate(&self.pass(task, &data), &|examples| progress.advance(examples))?;
-        Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, Some(&evaluation))))
+        let found = Some((Split::Test, &evaluation));
+        Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, found)))
     }
 
-    /// Writes what the model predicts for each example of a file, labelled or not, while it reads it.
+    /// Writes what the model predicts for each example of a file, labelled or not, while it reads it; nothing before the file was read to
+    /// its end once.
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate), and where `out` takes no more: what stands before is written.
-    pub fn predict(&self, task: Option<&str>, path: &Path, format: Format, out: &mut dyn Write) -> Result<()> {
+    pub fn predict(&self, task: Option<&str>, path: &Path, form: Form, out: &mut dyn Write) -> Result<()> {
         let task = self.task(task)?;
         let source = self.source(task, path);
-        let blocks = data::unlabelled(&source, task.tokenizer.as_ref())?;
-        if task.spec.targets == TargetKind::TokenClass {
-            return self.predict_words(task, blocks, WordWriter::new(out, format, &task.labels)?);
-        }
-        let mut writer = Writer::new(out, format, task.spec.predictions, &task.labels)?;
+        data::check(&source)?;
+        let mut writer = Writer::new(out, form, task.spec.predictions, &task.labels, task.decision);
         let mut number = 0;
-        for block in blocks {
-            let block = block?;
-            block.check_kind(task.spec.targets)?;
-            for (row, prediction) in (0..).zip(predict(&self.pass(task, &block))?) {
+        for block in data::unlabelled(&source, task.tokenizer.as_ref())? {
+            let Block { rows, data } = block?;
+            data.check_kind(task.spec.targets)?;
+            let pass = self.pass(task, &data);
+            let predictions = match task.spec.targets {
+                TargetKind::TokenClass => predict_words(&pass)?.into_iter().map(Prediction::Words).collect(),
+                _ => predict(&pass)?.into_iter().map(Prediction::Example).collect::<Vec<_>>(),
+            };
+            for (i, prediction) in (0..).zip(predictions) {
                 number += 1;
-                writer.write(block.place(row)?.1.unwrap_or(number), &prediction)?;
-            }
-        }
-        writer.finish()
-    }
-
-    /// Writes the classes of the words of each example.
-    fn predict_words(
-        &self,
-        task: &TrainedTask,
-        blocks: impl Iterator<Item = Result<Dataset>>,
-        mut writer: WordWriter<'_>,
-    ) -> Result<()> {
-        for block in blocks {
-            let block = block?;
-            block.check_kind(task.spec.targets)?;
-            for (row, classes) in (0..).zip(predict_words(&self.pass(task, &block))?) {
-                writer.write(block.place(row)?.1, &classes)?;
+                let line = data.place(i)?.1.unwrap_or(number);
+                writer.write(line, rows.get(i as usize), &prediction)?;
             }
         }
         writer.finish()
@@ -154,6 +144,7 @@ impl TrainedModel {
     }
 
     pub(super) fn pass<'a>(&'a self, task: &'a TrainedTask, data: &'a Dataset) -> Pass<'a> {
-        Pass { model: &self.model, head: &task.head, spec: &task.spec, data, precision: self.precision }
+        let TrainedTask { head, spec, decision, .. } = task;
+        Pass { model: &self.model, head, spec, data, precision: self.precision, decision: *decision }
     }
 }
