@@ -1,5 +1,6 @@
 //! Tasks with a label for each word: learned, evaluated, predicted, and read by Transformers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -41,6 +42,21 @@ fn labels(text: &str, key: &str) -> Vec<String> {
     lines(text).iter().flat_map(|row| strings(&row[key])).collect()
 }
 
+/// The entities that a column of predictions.csv spells, as seqeval finds them: sentence, first and last row, type.
+fn entities<'a>(rows: &[Vec<&'a str>], column: usize) -> BTreeSet<(&'a str, usize, usize, &'a str)> {
+    let mut found: Vec<(&str, usize, usize, &str)> = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        let Some((part, kind)) = row[column].split_once('-') else { continue };
+        match found.last_mut() {
+            Some((sentence, _, last, of)) if part == "I" && *sentence == row[3] && *last + 1 == i && *of == kind => {
+                *last = i
+            }
+            _ => found.push((row[3], i, i, kind)),
+        }
+    }
+    found.into_iter().collect()
+}
+
 #[test]
 fn words_are_learned_evaluated_and_predicted() {
     for strategy in [LORA, "plugin = \"full\""] {
@@ -78,6 +94,12 @@ fn words_are_learned_evaluated_and_predicted() {
                 [(sentence + 1).to_string(), (word + 1).to_string(), words[sentence][word].replace(',', ";")]
             );
         }
+        // Sentence by sentence they give the entities that the result counts.
+        let (actual, found) = (entities(&rows, 1), entities(&rows, 2));
+        let f1 = 2.0 * actual.intersection(&found).count() as f64 / (actual.len() + found.len()) as f64;
+        assert_eq!(f1, after["entity_f1"].as_f64().unwrap());
+        let support = |of: &Value| of["support"].as_u64().unwrap() as usize;
+        assert_eq!(task["entities"].as_object().unwrap().values().map(support).sum::<usize>(), actual.len());
         let right = rows.iter().filter(|row| row[1] == row[2]).count();
         assert_eq!(after["accuracy"].as_f64().unwrap(), right as f64 / rows.len() as f64);
         let predicted = workdir.fthost(["predict", "run", "test.jsonl"]).succeeded().stdout;

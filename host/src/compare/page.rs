@@ -205,7 +205,7 @@ mod tests {
             "-1.00 to 1.00",
             "McNemar p",
             "class=\"track\"",
-            "left:50.00%;",
+            "left:50.00%",
             "0.8750",
             "c failed in 1 of 1 runs: its process was ended",
         ] {

@@ -10,14 +10,15 @@ const HALVINGS: usize = 60;
 /// The temperature whose probabilities, proportional to `p^(1 / temperature)`, have the least log loss (Guo et al. 2017,
 /// arXiv:1706.04599). That is what dividing the logits by it gives. 1 where there is nothing to fit.
 pub fn temperature(probabilities: &Probabilities, targets: &[u32]) -> f64 {
-    if targets.is_empty() || !probabilities.are_finite() {
+    if targets.is_empty() || !probabilities.are_finite() || slope(probabilities, targets, 1.0) == 0.0 {
         return 1.0;
     }
     // The loss is convex in the inverse temperature: its slope changes sign once.
     let (mut low, mut high) = (1.0 / RANGE.1, 1.0 / RANGE.0);
     for _ in 0..HALVINGS {
         let middle = f64::midpoint(low, high);
-        if slope(probabilities, targets, middle) < 0.0 { low = middle } else { high = middle }
+        // Zero where all is certain, and lower temperatures change nothing.
+        if slope(probabilities, targets, middle) <= 0.0 { low = middle } else { high = middle }
     }
     1.0 / f64::midpoint(low, high)
 }
@@ -116,6 +117,7 @@ mod tests {
         assert!((temperature(&sure, &[0, 1]) - RANGE.0).abs() < 1e-6);
         assert!((temperature(&sure, &[1, 0]) - RANGE.1).abs() < 1e-6);
         assert_eq!(temperature(&Probabilities::new(2, Vec::new()), &[]), 1.0);
+        assert_eq!(temperature(&Probabilities::new(2, vec![0.5; 4]), &[0, 1]), 1.0);
         let mut row = [1.0, 0.0];
         at_temperature(&mut row, 2.0);
         assert!(row[0] == 1.0 && row[1] > 0.0 && row[1] < 1e-15);

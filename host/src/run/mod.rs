@@ -6,6 +6,7 @@ pub mod estimate;
 pub mod file;
 pub mod lr_find;
 pub mod machine;
+mod measure;
 pub mod pass;
 pub mod results;
 pub mod setup;
@@ -20,28 +21,23 @@ use std::time::Instant;
 
 use fthost_autograd::optim;
 
-use crate::adapted::AdaptedModel;
-use crate::data::Dataset;
 use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
-use crate::report::progress::{EvaluationProgress, TrainProgress};
+use crate::report::progress::TrainProgress;
 use crate::report::text::wrapped;
 use crate::{Error, Result};
 use file::RunFile;
 pub use machine::DeviceChoice;
 use machine::peak_rss_bytes;
-use results::calibrated::{self, Calibration};
-use results::evaluate::{self, Evaluation};
+use results::evaluate::Evaluation;
 use results::export::{self, Exported};
 use results::plain::Trained as TrainedHead;
-use results::predictions::{self, Predicted};
 use results::proof::{Pairing, Proof};
 use results::result::{self, Parameters, Split, Summary, TaskResult};
-use results::worst::Worst;
 use results::{inputs, keys, page};
 use setup::plan::Plan;
 use setup::start::Checksums;
-use setup::task::{self, Task};
+use setup::task::Task;
 use setup::{Setup, model as base};
 use state::checkpoint::{self, Checkpoints};
 use state::folder::RunFolder;
@@ -186,13 +182,14 @@ impl Begun<'_> {
         progress.finish();
         let mut state = outcome?;
 
-        let mut calibrations = calibrate(&mut trainer, output)?;
-        let after = test(&trainer, output, "after training")?;
+        let shown = output.says_progress();
+        let mut calibrations = measure::calibrate(&mut trainer, shown)?;
+        let after = measure::test(&trainer, shown, "after training")?;
         log_tests(&trainer, &mut state, &after, folder)?;
         let mut after: BTreeMap<String, (Split, Evaluation)> =
             after.into_iter().map(|(task, found)| (task, (Split::Test, found))).collect();
-        after.extend(validate(&trainer, output)?);
-        let mut worst = save_predictions(&trainer, &file, &after, folder)?;
+        after.extend(measure::validate(&trainer, shown)?);
+        let mut worst = measure::save_predictions(&trainer, &file, &after, folder)?;
         let saved = save(&mut trainer, &file, &state, folder)?;
 
         state.trained.peak_rss_bytes = peak_rss_bytes();
@@ -243,45 +240,13 @@ fn begin(trainer: &mut Trainer<'_>, folder: &mut RunFolder, output: Output) -> R
     let mut state = TrainState::begin(trainer.learner.precision);
     if trainer.learner.settings.evaluate_before {
         (0..trainer.learner.tasks.len()).try_for_each(|task| trainer.learner.fit(task))?;
-        for (name, evaluation) in test(trainer, output, "before training")? {
+        for (name, evaluation) in measure::test(trainer, output.says_progress(), "before training")? {
             let metrics = evaluation.metrics();
             folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics })?;
             state.before.insert(name, metrics.clone());
         }
     }
     Ok(state)
-}
-
-/// Evaluates the test examples of each task that has some, in the order of the run file.
-fn test(trainer: &Trainer<'_>, output: Output, when: &str) -> Result<Vec<(String, Evaluation)>> {
-    let tests = trainer.learner.tasks.iter().enumerate();
-    let tests = tests.filter_map(|(i, task)| Some((i, task.test.as_ref()?)));
-    tests.map(|(i, data)| evaluate_task(trainer, output, i, data, when)).collect()
-}
-
-/// Evaluates the validation examples of each task that has no others, by the model that is saved.
-fn validate(trainer: &Trainer<'_>, output: Output) -> Result<Vec<(String, (Split, Evaluation))>> {
-    let tasks = trainer.learner.tasks.iter().enumerate().filter(|(_, task)| task.test.is_none());
-    let one = |(i, data)| {
-        let (task, found) = evaluate_task(trainer, output, i, data, "on validation examples")?;
-        Ok((task, (Split::Validation, found)))
-    };
-    tasks.filter_map(|(i, task)| Some((i, task.validation.as_ref()?))).map(one).collect()
-}
-
-fn evaluate_task(
-    trainer: &Trainer<'_>,
-    output: Output,
-    task: usize,
-    data: &Dataset,
-    when: &str,
-) -> Result<(String, Evaluation)> {
-    let tasks: &[Task] = trainer.learner.tasks;
-    let name = &tasks[task].name;
-    let of = if tasks.len() > 1 { format!(" {name}") } else { String::new() };
-    let progress = EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), data.len());
-    let found = evaluate::evaluate(&trainer.learner.pass(task, data), &|examples| progress.advance(examples))?;
-    Ok((name.clone(), found))
 }
 
 /// Logs what the tests after training gave, as what the last of several phases came to and as the run's own.
@@ -309,61 +274,6 @@ fn log_tests(
         folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: evaluation.metrics() })?;
     }
     folder.flush()
-}
-
-/// Fits temperatures and thresholds on validation examples, where the run file asks for them: what follows predicts by them.
-fn calibrate(trainer: &mut Trainer<'_>, output: Output) -> Result<BTreeMap<String, Calibration>> {
-    let mut found = BTreeMap::new();
-    for i in 0..trainer.learner.tasks.len() {
-        let learner = &trainer.learner;
-        let task = &learner.tasks[i];
-        let validation = task.validation.as_ref().map(|data| learner.pass(i, data));
-        let Some(mut calibration) = calibrated::fit(learner.settings, validation.as_ref(), task.train.labels())? else {
-            continue;
-        };
-        if let Some(data) = task.test.as_ref().or(task.validation.as_ref()) {
-            calibration.compare(&evaluate_task(trainer, output, i, data, "before calibration")?.1);
-        }
-        let task = &mut trainer.learner.tasks[i];
-        task.decision = calibration.decision;
-        found.insert(task.name.clone(), calibration);
-    }
-    Ok(found)
-}
-
-/// Saves what the model predicts for the test examples, and for the validation examples of tasks that have no others. Gives by task the
-/// examples that it is worst at.
-fn save_predictions(
-    trainer: &Trainer<'_>,
-    file: &RunFile,
-    after: &BTreeMap<String, (Split, Evaluation)>,
-    folder: &RunFolder,
-) -> Result<BTreeMap<String, Vec<Worst>>> {
-    let (tasks, model): (&[Task], &AdaptedModel) = (trainer.learner.tasks, trainer.learner.model);
-    let mut worst = BTreeMap::new();
-    for (split, name) in [(Split::Test, predictions::FILE), (Split::Validation, predictions::VALIDATION)] {
-        let mut predicted = Vec::new();
-        for (task, table) in tasks.iter().zip(&file.tasks) {
-            let data = if split == Split::Test { &task.test } else { &task.validation };
-            let (Some(data), Some((on, evaluation))) = (data, after.get(&task.name)) else { continue };
-            if *on == split {
-                let (texts, tokenizer) = task::texts(file, table, model, data, task.train.labels(), split)?;
-                predicted.push(Predicted {
-                    task: &task.name,
-                    labels: task.train.labels(),
-                    evaluation,
-                    texts,
-                    tokenizer,
-                });
-            }
-        }
-        let names: Vec<String> = predicted.iter().map(|task| task.task.to_owned()).collect();
-        if !names.is_empty() {
-            let found = predictions::write(&folder.path().join(name), predicted, file.run.probabilities)?;
-            worst.extend(names.into_iter().zip(found));
-        }
-    }
-    Ok(worst)
 }
 
 /// Saves the adapter or the whole model, and what opens the run again.

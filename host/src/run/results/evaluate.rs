@@ -86,8 +86,10 @@ impl Evaluation {
         let mut metrics = match &outcome {
             Outcome::Classes(found) => {
                 let mut all = metrics::classes(&found.targets, &found.predictions, classes).to_map();
-                let probable = found.probabilities.as_ref();
-                all.extend(probable.iter().flat_map(|all| all.metrics(&found.targets, &found.predictions)));
+                all.extend(match &found.probabilities {
+                    Some(probable) => probable.metrics(&found.targets, &found.predictions),
+                    None => metrics::probabilities::names(classes).map(|name| (name, f64::NAN)).collect(),
+                });
                 all.extend(found.entities.iter().flat_map(Entities::to_map));
                 all
             }
@@ -104,12 +106,19 @@ impl Evaluation {
 
     /// Why those that are undefined are so.
     pub fn undefined(&self) -> BTreeMap<String, String> {
-        let finite = match &self.outcome {
-            Outcome::Classes(found) => found.probabilities.as_ref().is_none_or(Probabilities::are_finite),
-            Outcome::Values { predictions, .. } => predictions.iter().all(|value| value.is_finite()),
+        let (finite, kept) = match &self.outcome {
+            Outcome::Classes(found) => {
+                let probabilities = found.probabilities.as_ref();
+                (probabilities.is_none_or(Probabilities::are_finite), probabilities.is_some())
+            }
+            Outcome::Values { predictions, .. } => (predictions.iter().all(|value| value.is_finite()), true),
         };
-        let undefined = self.metrics.iter().filter(|(_, value)| value.is_nan());
-        undefined.map(|(name, _)| (name.clone(), metrics::why_undefined(name, finite).to_owned())).collect()
+        let why = |name: &String| match kept || !metrics::probabilities::names(usize::MAX).any(|known| known == *name) {
+            true => metrics::why_undefined(name, finite),
+            false => "the probabilities of so many examples and classes are not kept",
+        };
+        let undefined = self.metrics.keys().filter(|name| self.metrics[*name].is_nan());
+        undefined.map(|name| (name.clone(), why(name).to_owned())).collect()
     }
 }
 

@@ -105,7 +105,7 @@ fn data(summary: &Summary) -> Markup {
         section {
             h2 { "Data" }
             div.columns {
-                div {
+                @if !summary.plan.files.is_empty() { div {
                     h3 { "Files" }
                     table.rows {
                         thead { tr { @if several { th { "task" } } th { "for" } th { "file" } th.number { "examples" } } }
@@ -120,7 +120,7 @@ fn data(summary: &Summary) -> Markup {
                             }
                         }
                     }
-                }
+                }}
                 @for (task, result) in &summary.tasks {
                     @let counts = classes(result);
                     @let all: u64 = counts.iter().map(|(_, count)| count).sum();

@@ -1,5 +1,7 @@
 //! What a page shows of a task's results: metrics, report, calibration, values, and the worst examples.
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
 
 use super::super::calibrated::Calibration;
@@ -83,6 +85,8 @@ fn preformatted(title: &str, text: &str) -> Markup {
 fn metrics_table(report: &Report, on: Split, before: &Metrics) -> Markup {
     let place = |metric: &str| FIRST.iter().position(|&first| first == metric).unwrap_or(FIRST.len());
     let mut metrics: Vec<(&String, f64)> = report.metrics.iter().map(|(name, &value)| (name, value)).collect();
+    // Of what is not defined the reason stands below.
+    metrics.retain(|(name, value)| !value.is_nan() || before.get(*name).is_some_and(|before| before.is_finite()));
     metrics.sort_by_key(|(name, _)| place(name));
     let compared = !before.is_empty();
     html! {
@@ -108,7 +112,7 @@ fn metrics_table(report: &Report, on: Split, before: &Metrics) -> Markup {
                 }
             }
         }
-        @for (metric, why) in &report.undefined { p.note { (title(metric)) " is not defined: " (why) "." } }
+        @for (why, metrics) in undefined(&report.undefined) { p.note { "Not defined, because " (why) ": " (metrics) "." } }
     }
 }
 
@@ -122,6 +126,17 @@ fn four(value: f64) -> String {
 
 fn change(by: f64) -> String {
     if by > 0.0 { format!("+{}", four(by)) } else { four(by) }
+}
+
+/// The metrics that are not defined, by the reason.
+fn undefined(reasons: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
+    let mut by_reason: BTreeMap<&str, String> = BTreeMap::new();
+    for (metric, why) in reasons {
+        let metrics = by_reason.entry(why).or_default();
+        let comma = if metrics.is_empty() { "" } else { ", " };
+        *metrics += &format!("{comma}{}", title(metric));
+    }
+    by_reason
 }
 
 /// Temperature and threshold.
@@ -158,7 +173,7 @@ fn reliability(bins: &[Bin]) -> Option<Chart> {
     let low = bins.first()?.from;
     Some(
         Chart::new("Calibration", "probability of the predicted class")
-            .series(Series::new("as it should be", vec![(low, low), (1.0, 1.0)]))
+            .series(Series::new("as it should be", vec![(low, low), (1.0, 1.0)]).faint())
             .series(Series::new("share that is right", points).marked()),
     )
 }
@@ -180,10 +195,10 @@ fn values(pairs: &[[f32; 2]]) -> Vec<Chart> {
     let residuals = points.iter().map(|(target, found)| (*found, found - target)).collect();
     vec![
         Chart::new("Predicted and true values", "true value")
-            .series(Series::new("as it should be", vec![(low, low), (high, high)]))
+            .series(Series::new("as it should be", vec![(low, low), (high, high)]).faint())
             .series(Series::new("predicted", points.clone()).dots()),
         Chart::new("Residuals", "predicted value")
-            .series(Series::new("none", vec![(least, 0.0), (most, 0.0)]))
+            .series(Series::new("none", vec![(least, 0.0), (most, 0.0)]).faint())
             .series(Series::new("predicted less true", residuals).dots()),
     ]
 }

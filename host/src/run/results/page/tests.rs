@@ -294,7 +294,7 @@ fn calibration_files_and_the_worst_examples_are_shown() {
         "&lt;but&gt;",
         "1.83 %",
         "boring",
-        "ROC-AUC is not defined: a class has no example.",
+        "Not defined, because a class has no example: ROC-AUC.",
         "<b>1.7311</b>",
         "is predicted from a probability of",
         "/data/emotions/validation.tsv",
@@ -322,7 +322,7 @@ fn values_are_drawn_beside_the_truth_with_what_they_are_off_by() {
     for said in ["Predicted and true values", "Residuals", "predicted less true", "R²"] {
         assert!(text.contains(said), "{said} is missing");
     }
-    assert_eq!(text.matches("<circle class=\"dot faint c1\"").count(), 800);
+    assert_eq!(text.matches("<circle class=\"dot c0 faint\"").count(), 800);
 }
 
 #[test]
