@@ -202,3 +202,27 @@ fn standard_input_is_predicted_and_evaluated_as_a_file_is() {
     assert_eq!((code, printed.as_str()), (Some(2), ""));
     assert!(on_one_line(&said).contains("standard input:2: this line is no JSON object"), "{said}");
 }
+
+#[test]
+fn candidates_are_compared_by_metrics_of_probabilities() {
+    let workdir = text_workdir();
+    let compare =
+        ["compare", "run.toml", "--plugin", "liblora.so", "--plugin", "libbitfit.so", "--seeds", "2", "--json"];
+    let printed = workdir.fthost(compare.iter().chain(&["--metric", "roc_auc", "--out", "c"])).succeeded().stdout;
+    let found: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((&found["metric"], &found["higher_is_better"]), (&"roc_auc".into(), &true.into()));
+    for candidate in found["candidates"].as_array().unwrap() {
+        for run in candidate["runs"].as_array().unwrap() {
+            let folder = workdir.path().join(run["folder"].as_str().unwrap());
+            let expected = &result_json(&folder)["tasks"]["sentiment"]["metrics"]["roc_auc"];
+            assert_eq!(&run["value"], expected, "{run}");
+        }
+    }
+    let pair = &found["pairs"][0];
+    assert!(pair["interval"][0].as_f64() <= pair["difference"].as_f64() && pair["test"] != "mcnemar", "{pair}");
+    // Where the runs have written that of the predicted class alone, it is said.
+    workdir.fthost(compare.iter().chain(&["--out", "plain"])).succeeded();
+    let again = ["compare", "--resume", "--out", "plain", "--metric", "log_loss"];
+    let error = on_one_line(&workdir.fthost(again).failed(2));
+    assert!(error.contains("log_loss is of the probabilities of all classes"), "{error}");
+}

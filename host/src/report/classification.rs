@@ -8,7 +8,9 @@ use super::table::{Table, scores_table};
 use super::text::{line_width, shortened};
 
 /// Classes whose report a terminal still shows.
-const MOST_CLASSES: usize = 20;
+const MOST_CLASSES: usize = 12;
+/// Confusions that it shows.
+const MOST_CONFUSED: usize = 12;
 /// Lines of a report with what is confused: beside them a terminal of 40 rows has the metrics.
 const MOST_LINES: usize = 30;
 /// What a report's line has beside the class's name, and a line of confusions beside two of them.
@@ -55,7 +57,7 @@ fn text_within(confusion: &[Vec<u64>], labels: &[String], whole: &str, width: us
         }
     }
     // Beside the confusions stand their header and two lines below.
-    let (confused, shown) = (confused(confusion), left.saturating_sub(3).clamp(3, 20));
+    let (confused, shown) = (confused(confusion), left.saturating_sub(3).clamp(3, MOST_CONFUSED));
     let mut table = Table::new().numbers_from(2);
     table.row(["true", "predicted", "examples"]);
     for &(n, class, predicted) in confused.iter().take(shown) {
@@ -144,7 +146,7 @@ mod tests {
         for width in [LINE, 80, 60] {
             let text = text_within(&counts, names, "report.html", width);
             assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
-            assert!(text.lines().count() <= MOST_LINES + 3, "{text}");
+            assert!(text.lines().count() <= MOST_LINES, "{text}");
         }
         text_within(&counts, names, "report.html", LINE)
     }
@@ -156,9 +158,9 @@ mod tests {
         assert!(text.contains("true \\ predicted  c0") && text.contains("\n         c10  "), "{text}");
         assert!(!text.contains("report.html"), "{text}");
         // Of some more the report, and the most frequent confusions.
-        let names: Vec<String> = (0..20).map(|class| format!("c{class}")).collect();
-        let text = shown(&names, &[1; 20]);
-        assert!(text.contains("\n         c19  ") && text.contains("the 3 most frequent of 20 confusions"), "{text}");
+        let names: Vec<String> = (0..12).map(|class| format!("c{class}")).collect();
+        let text = shown(&names, &[1; 12]);
+        assert!(text.contains("\n         c11  ") && text.contains("the 8 most frequent of 12 confusions"), "{text}");
     }
 
     #[test]
@@ -172,8 +174,8 @@ mod tests {
             "{text}"
         );
         assert!(rows[7].contains("_76") && rows[7].ends_with("76"), "{text}");
-        assert_eq!(rows.len(), 4 + 2 + 1 + 20 + 2, "{text}");
-        assert!(text.ends_with("the 20 most frequent of 76 confusions\nall 77 classes are in report.html\n"), "{text}");
+        assert_eq!(rows.len(), 4 + 2 + 1 + 12 + 2, "{text}");
+        assert!(text.ends_with("the 12 most frequent of 76 confusions\nall 77 classes are in report.html\n"), "{text}");
         assert!(shown(&names, &[0; 77]).contains("no class is taken for another"));
     }
 
