@@ -67,13 +67,15 @@ fn intervals(comparison: &Comparison) -> Markup {
             div.intervals role="img" aria-label="differences with their 95 % intervals" {
                 @for pair in pairs {
                     @let (from, to) = pair.interval;
-                    span { (pair.a) " - " (pair.b) }
-                    div.track.resolved[pair.resolved] {
-                        i.zero style=(format!("left:{:.2}%", place(0.0))) {}
-                        i.range style=(format!("left:{:.2}%;width:{:.2}%", place(from), place(to) - place(from))) {}
-                        i.value style=(format!("left:{:.2}%", place(pair.difference))) {}
+                    div.pair {
+                        span { (pair.a) " - " (pair.b) }
+                        div.track.resolved[pair.resolved] {
+                            i.zero style=(format!("left:{:.2}%", place(0.0))) {}
+                            i.range style=(format!("left:{:.2}%;width:{:.2}%", place(from), place(to) - place(from))) {}
+                            i.value style=(format!("left:{:.2}%", place(pair.difference))) {}
+                        }
+                        span.number { (amount(&comparison.metric, pair.difference)) }
                     }
-                    span.number { (amount(&comparison.metric, pair.difference)) }
                 }
             }
             p.note { "The dashed line is no difference; coloured are those that are more than chance." }
