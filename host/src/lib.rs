@@ -4,9 +4,11 @@
 //!
 //! - [`run::file`]: the run file, checked against the plugins' schemas;
 //! - [`plugin`]: finding, checking and opening plugins, and the bridge from their tables to the engine;
+//! - [`hub`]: models by name, from the Hugging Face Hub;
 //! - [`data`]: reading and tokenizing data sets;
 //! - [`adapted`]: the pretrained model with what plugins added to it;
 //! - [`run`]: the plan, the training loop, evaluation and what a run leaves behind;
+//! - [`init`]: a first run file for a file of examples;
 //! - [`compare`]: several such runs beside each other, and whether their differences are more than chance;
 //! - [`auto`]: the search for the strategy and options that do best on validation examples;
 //! - [`processes`]: how both start their runs;
@@ -20,6 +22,8 @@ pub mod cores;
 pub mod data;
 pub mod error;
 mod handles;
+pub mod hub;
+pub mod init;
 pub mod kernels;
 pub mod plugin;
 pub mod processes;

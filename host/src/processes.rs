@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
 use crate::run::DeviceChoice;
+use crate::run::file::RunFile;
 use crate::run::results::result;
 use crate::run::state::checkpoint::Checkpoints;
 use crate::run::state::folder;
@@ -81,6 +82,19 @@ impl Runner<'_> {
         let (status, printed) = self.process(command)?;
         let answer = serde_json::from_str(&printed).ok().filter(|_| status.success());
         Ok(answer.ok_or_else(|| what_went_wrong(status, &printed)))
+    }
+
+    /// As [`ask`](Self::ask), of a command about a run file: `plan`, `lr-find`.
+    pub(crate) fn ask_of(&self, command: &str, file: &RunFile, plugins: &[PluginUsed]) -> Result<Result<Json, String>> {
+        let failed = || Error::io("cannot write a temporary file");
+        let mut written = tempfile::Builder::new().suffix(".toml").tempfile().map_err(failed())?;
+        written.write_all(file.to_toml().as_bytes()).map_err(failed())?;
+        let mut arguments = vec![command.to_owned(), written.path().display().to_string()];
+        arguments.extend(["--device".to_owned(), self.device.to_string()]);
+        for plugin in plugins {
+            arguments.extend(["--plugin".to_owned(), plugin.path.clone()]);
+        }
+        self.ask(&arguments)
     }
 
     /// The command that makes a run.

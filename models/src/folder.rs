@@ -45,21 +45,34 @@ pub(crate) fn write(
 ) -> Result<(), LoadError> {
     std::fs::create_dir_all(folder).map_err(|source| LoadError::Write { file: folder.into(), source })?;
     // Transformers' classes for tokens have no pooler.
-    let read = if matches!(head.answer, Answer::TokenClass(_)) { Read::Sequence } else { Read::Pooled };
+    let per_token = matches!(head.answer, Answer::TokenClass(_));
     let mut stored = BTreeMap::new();
     for (base, shape) in model.parameters().iter().zip(shapes) {
         let name = base.parameter.name();
-        if base.stream.is_none_or(|stream| model.passes(stream, read, name)) {
+        if !per_token || base.stream.is_none_or(|stream| model.passes(stream, Read::Sequence, name)) {
             let name = format!("{}{name}", model.info().prefix(base.stream));
-            stored.insert(name, (bytes(&base.parameter.tensor())?, shape.clone()));
+            stored.insert(name, base.parameter.tensor().reshape(shape.as_slice())?);
         }
     }
     for (name, tensor) in head.tensors {
-        stored.insert(name.clone(), (bytes(tensor)?, tensor.dims().to_vec()));
+        stored.insert(name.clone(), tensor.clone());
     }
-    replace(folder.join(SINGLE_FILE), |file| {
-        let views = stored.iter().map(|(name, (bytes, shape))| {
-            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
+    write_tensors(&folder.join(SINGLE_FILE), &stored)?;
+    let config = format!("{:#}\n", saved_config(config.clone(), model.info(), head));
+    replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
+}
+
+/// Writes named tensors as `f32` into a .safetensors file, with the metadata that Hugging Face's readers ask for; whole or not at all,
+/// and the folders on the way.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_tensors(file: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(), LoadError> {
+    let stored = tensors.iter().map(|(name, tensor)| Ok((name, tensor.dims(), bytes(tensor)?)));
+    let stored = stored.collect::<Result<Vec<_>, LoadError>>()?;
+    replace(file.to_owned(), |file| {
+        let views = stored.iter().map(|(name, shape, bytes)| {
+            TensorView::new(Dtype::F32, shape.to_vec(), bytes).map(|view| (name.as_str(), view))
         });
         let views = views.collect::<Result<Vec<_>, _>>().map_err(std::io::Error::other)?;
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -67,9 +80,7 @@ pub(crate) fn write(
             SafeTensorError::IoError(error) => error,
             other => std::io::Error::other(other),
         })
-    })?;
-    let config = format!("{:#}\n", saved_config(config.clone(), model.info(), head));
-    replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
+    })
 }
 
 /// config.json of what is saved: what the model is, and what its head answers.
@@ -79,7 +90,7 @@ fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Jso
     let value = [VALUE.to_owned()];
     let own = info.classification.as_ref();
     let class = own.map(|own| own.class.as_str());
-    let family = class.map(|class| class.split_once("For").map_or(class, |(family, _)| family));
+    let family = info.base_class.as_ref().map(|class| class.strip_suffix("Model").unwrap_or(class));
     let (class, problem, labels) = match head.answer {
         Answer::None => (family.map(|family| format!("{family}Model")), None, &[][..]),
         Answer::Class(labels) => (class.map(str::to_owned), Some("single_label_classification"), labels),
@@ -122,7 +133,11 @@ fn replace(file: PathBuf, write: impl FnOnce(&Path) -> std::io::Result<()>) -> R
     let partial = PathBuf::from(partial);
     // As readable as any file of the user, whatever the writer made of it.
     let readable = || std::fs::set_permissions(&partial, std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let written = write(&partial).and_then(|()| readable()).and_then(|()| std::fs::rename(&partial, &file));
+    let folder = || file.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let written = folder()
+        .and_then(|()| write(&partial))
+        .and_then(|()| readable())
+        .and_then(|()| std::fs::rename(&partial, &file));
     written.map_err(|source| {
         // Of a write that failed, on a full disk mostly, nothing may stay. Why it failed says more than that this fails too.
         let _ = std::fs::remove_file(&partial);

@@ -1,5 +1,7 @@
 //! What the host needs to know of a model, so that it knows no family.
 
+use crate::Pooling;
+
 /// What a model is, and what can be asked of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {
@@ -10,8 +12,12 @@ pub struct ModelInfo {
     /// The groups that parameters belong to, from the bottom up: of each stream the embeddings and the blocks. The last one is of no
     /// stream: what stands above the blocks, and heads, also where the model itself has nothing there.
     pub groups: Vec<BlockGroup>,
+    /// Transformers' class of the model without a head: `BertModel`.
+    pub base_class: Option<String>,
     /// The architecture's own head for classification, where it has one.
     pub classification: Option<Classification>,
+    /// Dropout that the architecture asks for before a head's last layer.
+    pub head_dropout: f64,
     /// Whether an example's features depend on the others of its batch: then a batch is taken in one piece.
     pub batch_statistics: bool,
 }
@@ -32,9 +38,14 @@ impl ModelInfo {
         self.streams.iter().position(|stream| stream.name == name)
     }
 
-    /// What stands in Hugging Face's files before the paths of a stream; nothing before those of no stream.
+    /// What stands before the paths of a stream in Hugging Face's files of the model with a head; nothing before those of no stream.
     pub fn prefix(&self, stream: Option<usize>) -> &str {
         stream.map_or("", |stream| &self.streams[stream].prefix)
+    }
+
+    /// Whether Hugging Face's class for classification makes the features of whole examples as this model does.
+    pub fn pools_as_its_class(&self) -> bool {
+        self.classification.as_ref().is_some_and(|class| class.pooling == self.plain().pooling)
     }
 
     /// The dense layer before the last one that the architecture's own head has: its path and activation.
@@ -63,6 +74,8 @@ pub struct Stream {
     pub word_embeddings: Option<String>,
     /// Which features it gives.
     pub reads: Vec<Read>,
+    /// How it pools.
+    pub pooling: Pooling,
 }
 
 /// Parameters that lie at one height: schedules and rates go by them.
@@ -127,10 +140,10 @@ pub struct Classification {
     /// `("bert.pooler.dense", "tanh")` where a checkpoint lacks the pooler of its architecture. Transformers makes a new one there,
     /// so it is trained and saved with the head.
     pub hidden: Option<(String, String)>,
-    /// Dropout before the last layer.
-    pub dropout: f64,
-    /// Its key in config.json, where Hugging Face's class reads one.
+    /// Key of the dropout before the last layer in config.json, where Hugging Face's class reads one.
     pub dropout_key: Option<String>,
+    /// How Hugging Face's class pools.
+    pub pooling: Pooling,
 }
 
 impl Classification {

@@ -11,15 +11,18 @@ mod info;
 mod layers;
 mod merge;
 mod model;
+mod pooling;
 mod registry;
 mod site;
 mod transformer;
 mod weights;
 
 pub use error::LoadError;
+pub use folder::write_tensors;
 pub use fthost_autograd as autograd;
 pub use info::{BlockGroup, Classification, Modality, ModelInfo, Read, Stream};
 pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};
+pub use pooling::{MODULES, Module, PoolBy, Pooling};
 pub use registry::{from_parts, open, random};
 pub use site::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind};
 pub use transformer::activation;

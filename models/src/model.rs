@@ -7,7 +7,7 @@ use fthost_autograd::{Layout, Parameter, Result, Tape, Tensor, Value};
 
 use crate::info::{Modality, ModelInfo, Read};
 use crate::site::{Hook, Site};
-use crate::{FileState, LoadError};
+use crate::{FileState, LoadError, Pooling};
 
 /// A micro-batch of inputs.
 #[derive(Clone, Debug)]
@@ -91,6 +91,12 @@ pub trait Model: Send + Sync {
     fn files(&self) -> &[FileState] {
         &[]
     }
+
+    /// Pools otherwise than the architecture does. Before hooks are set and heads attached: what it says of itself changes.
+    ///
+    /// # Errors
+    /// Where it cannot pool so.
+    fn set_pooling(&mut self, pooling: Pooling) -> Result<()>;
 
     /// Sets a hook at a site, after those already there. Errors where the site is unknown or of another kind.
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()>;

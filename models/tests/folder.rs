@@ -339,7 +339,7 @@ fn a_model_says_what_it_is() {
     let head = info.classification.as_ref().unwrap();
     assert_eq!(head.output, "classifier.out_proj");
     assert_eq!(info.hidden_layer(), Some(("classifier.dense", "tanh")));
-    assert_eq!(head.dropout, 0.1);
+    assert_eq!(info.head_dropout, 0.1);
     let error = model.features(&Tape::evaluation(), 1, &Expected::tiny("roberta").input(), Read::Pooled).unwrap_err();
     assert!(error.to_string().contains("roberta has one stream"), "{error}");
 
@@ -347,5 +347,5 @@ fn a_model_says_what_it_is() {
     assert_eq!(model.info().plain().modality, Modality::Images { channels: 2, size: 8, tokens: 5 });
     assert_eq!((model.info().groups.len(), &model.info().plain().word_embeddings), (4, &None));
     assert_eq!(model.info().plain().reads, [Read::Pooled, Read::Sequence, Read::Spatial]);
-    assert_eq!(open(&tiny("distilbert")).unwrap().info().classification.as_ref().unwrap().dropout, 0.2);
+    assert_eq!(open(&tiny("distilbert")).unwrap().info().head_dropout, 0.2);
 }

@@ -122,7 +122,9 @@ const CASES: &[Case] = &[
     case("a row with a cell too many in TSV", |w| drop(w.write("train.tsv", "a good film\t1\na bad\tfilm\t0\n"))),
     case("a row with a cell too few", |w| csv(w, "id,text,label\n1,a good film,1\n2,a bad film\n")),
     case("a first row with a cell too many", |w| csv(w, "a good film, but long,1\na bad film,0\n")),
-    case("semicolons in a CSV file", |w| csv(w, "text;label\na good film;1\na bad film;0\n")),
+    case("semicolons in a CSV file that make no even rows", |w| {
+        csv(w, "text;label\na good film; warm;1\na bad film;0\n")
+    }),
     case("a first row of names", |w| csv(w, "sentence,sentiment\na good film,1\na bad film,0\n")),
     case("a first row whose label is no other's", |w| csv(w, "frase,gusto\na good film,pos\na bad film,neg\n")),
     case("a first row of names in the test file", |w| {
@@ -144,6 +146,66 @@ const CASES: &[Case] = &[
     case("a JSONL line without the key", |w| jsonl(w, "{\"text\": \"good\", \"label\": 1}\n{\"text\": \"bad\"}\n")),
     case("a JSONL text that is a number", |w| {
         jsonl(w, "{\"text\": \"good\", \"label\": 1}\n{\"text\": 7, \"label\": 1}\n")
+    }),
+    case("a JSON array that ends early", |w| json(w, "[{\"text\": \"good\", \"label\": 1},\n{\"text\": \"bad\"")),
+    case("a JSON file of two arrays", |w| {
+        let row = "[{\"text\": \"good\", \"label\": 1}]";
+        json(w, &format!("{{\"train\": {row},\n\"test\": {row}}}"));
+    }),
+    case("a file in gzip that is cut off", |w| {
+        edit(w, "\"train.tsv\"", "\"train.tsv.gz\"");
+        w.write("train.tsv.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x4b\x54");
+    }),
+    case("texts without labels", |w| {
+        edit(w, "\"train.tsv\"", "\"train.txt\"");
+        w.write("train.txt", "a good film\na bad film\n");
+    }),
+    case("texts beside fewer labels", |w| {
+        edit(w, "\"train.tsv\"", "{ text = \"a.txt\", label = \"b.txt\" }");
+        w.write("a.txt", "a good film\na bad film\n");
+        w.write("b.txt", "1\n");
+    }),
+    case("one file by class", |w| edit(w, "\"train.tsv\"", "{ good = \"a.txt\" }")),
+    case("a folder of several data sets", |w| {
+        edit(w, "\"train.tsv\"", "\"saved\"");
+        w.write("saved/dataset_dict.json", "{\"splits\": [\"train\", \"test\"]}");
+    }),
+    case("a word with a column too many", |w| {
+        edit(w, "\"train.tsv\"", "\"train.conll\"");
+        w.write("train.conll", "Ann B-PER\nLee I-PER O\n");
+    }),
+    case("words for a head of texts", |w| {
+        edit(w, "\"train.tsv\"", "\"train.conll\"");
+        w.write("train.conll", "Ann B-PER\nLee I-PER\n");
+    }),
+    case("text in UTF-16", |w| drop(w.write("train.tsv", b"\xff\xfea\0\t\x001\0"))),
+    case("a separator of two characters", |w| edit(w, "test = ", "separator = \"||\"\ntest = ")),
+    case("a separator that the file has not", |w| edit(w, "test = ", "separator = \";\"\ntest = ")),
+    case("an unknown format", |w| edit(w, "test = ", "format = \"xlsx\"\ntest = ")),
+    case("another format than the file's", |w| edit(w, "test = ", "format = \"parquet\"\ntest = ")),
+    case("a part that no row is of", |w| {
+        edit(w, "test = \"test.tsv\"", "split = { column = \"part\", train = \"training\" }");
+        w.write("train.tsv", "text\tlabel\tpart\na good film\t1\ttrain\na bad film\t0\tdev\n");
+    }),
+    case("test examples twice", |w| {
+        edit(
+            w,
+            "test = \"test.tsv\"",
+            "test = \"test.tsv\"\nsplit = { column = \"part\", train = \"train\", test = \"test\" }",
+        )
+    }),
+    case("shares that leave nothing", |w| edit(w, "test = \"test.tsv\"", "test = 0.6\nvalidation = 0.4")),
+    case("a weight below 0", |w| {
+        edit(w, "test = \"test.tsv\"", "columns = { weight = \"w\" }");
+        w.write("train.tsv", "text\tlabel\tw\na good film\t1\t1\na bad film\t0\t-1\n");
+    }),
+    case("weights that are all 0", |w| {
+        edit(w, "test = \"test.tsv\"", "columns = { weight = \"w\" }");
+        w.write("train.tsv", "text\tlabel\tw\na good film\t1\t0\na bad film\t0\t0\n");
+    }),
+    case("one group alone to share out", |w| {
+        edit(w, "test = \"test.tsv\"", "validation = 0.5\ncolumns = { group = \"author\" }");
+        w.write("train.tsv", "text\tlabel\tauthor\na good film\t1\tAnn\na bad film\t0\tAnn\n");
     }),
     case("a Parquet file that is none", |w| {
         edit(w, "\"train.tsv\"", "\"train.parquet\"");
@@ -307,6 +369,11 @@ fn edit(workdir: &Workdir, from: &str, to: &str) {
 fn csv(workdir: &Workdir, content: &str) {
     edit(workdir, "\"train.tsv\"", "\"train.csv\"");
     workdir.write("train.csv", content);
+}
+
+fn json(workdir: &Workdir, content: &str) {
+    edit(workdir, "\"train.tsv\"", "\"train.json\"");
+    workdir.write("train.json", content);
 }
 
 fn jsonl(workdir: &Workdir, content: &str) {

@@ -68,6 +68,27 @@ fn what_thaws_after_the_best_evaluation_goes_back() {
     }
 }
 
+#[test]
+fn a_run_that_stops_early_says_when_and_which_step_was_best() {
+    let workdir = watched(LORA);
+    let run = workdir.path().join("run");
+    let said = workdir.fthost(["--config", "run.toml", "--out", "run", "--set", "train.patience=1"]).succeeded().stdout;
+    let (step, _) = best(&run, "sentiment");
+    let result = result_json(&run);
+    let stopped = result["train"]["steps"].as_u64().unwrap();
+    assert!(stopped > step && stopped < result["plan"]["steps"].as_u64().unwrap(), "{stopped}");
+    assert_eq!(result["tasks"]["sentiment"]["watch"]["stopped_early"], stopped);
+    assert!(
+        said.contains(&format!("stopped early at step {stopped}, best at step {step}: 1 evaluation without")),
+        "{said}"
+    );
+
+    let said = workdir.fthost(["--config", "run.toml", "--out", "whole"]).succeeded().stdout;
+    assert!(!said.contains("stopped early"), "{said}");
+    let result = result_json(&workdir.path().join("whole"));
+    assert!(result["tasks"]["sentiment"]["watch"].get("stopped_early").is_none());
+}
+
 /// The parameters that have other values in a model than in the tiny BERT.
 fn moved(model: &Path) -> Vec<String> {
     let (before, after) =

@@ -170,4 +170,8 @@ fn a_folder_that_exists_is_refused_and_left_alone() {
       help: a run never overwrites another: name another folder by --out
     ");
     assert_eq!(workdir.listing(), ["run", "run/notes.txt"]);
+    // Nobody reads a large file to hear that.
+    let arguments = ["--plugin", "liblora.so", "--out", "run", "--set", "task.0.train=nowhere.tsv"];
+    let error = workdir.fthost(arguments).failed(2);
+    assert!(error.contains("the run folder run exists already"), "{error}");
 }

@@ -114,8 +114,9 @@ fn lr_find_passes_over_steps_without_weight() {
     let found = workdir.fthost(["lr-find", "--config", "run.toml", "--json", "--steps", "20"]).succeeded().stdout;
     let found: Value = serde_json::from_str(&found).unwrap();
     let points = found["points"].as_array().unwrap();
-    assert!(!points.is_empty() && points.len() < 20, "{found}");
-    assert!(points.iter().all(|point| point["loss"].as_f64().is_some_and(|loss| loss > 0.0)), "{found}");
+    let losses: Vec<f64> = points.iter().filter_map(|point| point["loss"].as_f64()).collect();
+    assert!(losses.len() >= 5 && losses.iter().all(|loss| *loss > 0.0), "{found}");
+    assert!(points.iter().filter(|point| !point["loss"].is_null()).all(|point| point["noise"].is_f64()), "{found}");
 }
 
 #[test]

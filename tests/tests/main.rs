@@ -12,10 +12,14 @@
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `denominators` | what losses and penalties are divided by; steps that are left out |
 //! | `demo` | the embedded demo and what a run leaves behind |
+//! | `docs` | README.md and docs/: their commands run, their links lead somewhere |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
+//! | `examples` | test shares, ids, weights, groups, words beyond the longest length |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `full_disk` | runs whose disk is full |
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
+//! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
+//! | `init` | first run files for data as they are published |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
@@ -23,6 +27,7 @@
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
+//! | `published` | data sets in the forms in which they are published |
 //! | `reach` | options that a run of its length never comes to |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
@@ -47,10 +52,14 @@ mod compare;
 mod cuda;
 mod demo;
 mod denominators;
+mod docs;
 mod every_plugin;
+mod examples;
 mod few_shot;
 mod full_disk;
 mod golden;
+mod hub;
+mod init;
 mod lora;
 mod merging;
 mod misbehaving;
@@ -58,11 +67,14 @@ mod old_compiler;
 mod outside;
 mod peft_folders;
 mod prompts;
+mod published;
 mod reach;
 mod refused;
 mod results;
 mod resume;
 mod saved;
+mod sentences;
+mod standardised;
 mod strategies;
 mod tasks;
 mod text;

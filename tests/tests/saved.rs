@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::text::{LORA, python};
 
-const FULL: &str = "plugin = \"full\"";
+pub(crate) const FULL: &str = "plugin = \"full\"";
 
 /// LoRA on an architecture's queries and values.
 fn lora(architecture: &str) -> String {
@@ -63,13 +63,13 @@ static HEADS: [Head; 6] = [
     },
 ];
 
-const SCALED: &str = r#"{ plugin = "regression", loss = "huber", delta = 0.5, center = 300.0, scale = 20.0, dropout = 0.0, init_std = 0.5 }"#;
+pub(crate) const SCALED: &str = r#"{ plugin = "regression", loss = "huber", delta = 0.5, center = 300.0, scale = 20.0, dropout = 0.0, init_std = 0.5 }"#;
 
 /// A base model: one of the tiny ones with changes to its folder.
-struct Base {
-    name: &'static str,
-    architecture: &'static str,
-    change: fn(&mut Folder),
+pub(crate) struct Base {
+    pub(crate) name: &'static str,
+    pub(crate) architecture: &'static str,
+    pub(crate) change: fn(&mut Folder),
 }
 
 static BASES: [Base; 11] = [
@@ -98,18 +98,18 @@ impl Base {
 }
 
 /// A model folder before it is written.
-struct Folder {
+pub(crate) struct Folder {
     config: Map<String, Value>,
     tokenizer: Value,
-    /// Another file, and what it says.
-    beside: Option<(&'static str, Value)>,
+    /// Other files, and what they say.
+    pub(crate) beside: Vec<(&'static str, Value)>,
     weights: Vec<(String, Vec<usize>, Vec<f32>)>,
     dtype: Dtype,
     shards: usize,
 }
 
 /// A fine-tuned classifier of three labels at once, whose head must not survive.
-fn stale(folder: &mut Folder) {
+pub(crate) fn stale(folder: &mut Folder) {
     let said = json!({
         "problem_type": "multi_label_classification", "num_labels": 3, "finetuning_task": "mnli", "classifier_dropout": 0.2,
         "summary_type": "first", "_name_or_path": "elsewhere", "torch_dtype": "float16",
@@ -137,7 +137,7 @@ fn masked_lm(folder: &mut Folder) {
 fn cased(folder: &mut Folder) {
     cased_alone(folder);
     let said = json!({ "tokenizer_class": "BertTokenizer", "do_lower_case": false, "model_max_length": 20, "pad_token": "[PAD]" });
-    folder.beside = Some(("tokenizer_config.json", said));
+    folder.beside.push(("tokenizer_config.json", said));
 }
 
 /// Nothing but tokenizer.json says that it is.
@@ -157,7 +157,7 @@ fn digits(folder: &mut Folder) {
         "image_processor_type": "ViTImageProcessor", "do_resize": false, "do_rescale": true, "rescale_factor": 0.0625,
         "do_normalize": true, "image_mean": [0.3051], "image_std": [0.3762], "size": { "height": 8, "width": 8 },
     });
-    folder.beside = Some(("preprocessor_config.json", said));
+    folder.beside.push(("preprocessor_config.json", said));
 }
 
 /// Half floats in two files.
@@ -177,7 +177,7 @@ impl Folder {
         Self {
             config: serde_json::from_slice(&read(tiny.join(architecture).join("config.json"))).unwrap(),
             tokenizer: serde_json::from_slice(&read(tiny.join("bert/tokenizer.json"))).unwrap(),
-            beside: None,
+            beside: Vec::new(),
             weights: tensors.iter().map(|(name, t)| (name.to_owned(), t.shape().to_vec(), floats(t.data()))).collect(),
             dtype: Dtype::F32,
             shards: 1,
@@ -187,7 +187,7 @@ impl Folder {
     fn write(&self, workdir: &Workdir, folder: &str) {
         workdir.write(&format!("{folder}/config.json"), Value::Object(self.config.clone()).to_string());
         workdir.write(&format!("{folder}/tokenizer.json"), self.tokenizer.to_string());
-        if let Some((name, said)) = &self.beside {
+        for (name, said) in &self.beside {
             workdir.write(&format!("{folder}/{name}"), said.to_string());
         }
         let bytes = |values: &[f32]| -> Vec<u8> {
@@ -242,12 +242,12 @@ fn write_data(workdir: &Workdir) {
 }
 
 /// A task of a run file.
-fn task(name: &str, head: &str, data: &str, columns: &str) -> String {
+pub(crate) fn task(name: &str, head: &str, data: &str, columns: &str) -> String {
     format!("[[task]]\nname = \"{name}\"\nhead = {head}\ntrain = \"{data}\"\ntest = \"{data}\"\n{columns}\n")
 }
 
 /// Writes the model, data and run file of a run, trains it, and gives what it printed.
-fn train(workdir: &Workdir, of: &str, base: &Base, tasks: &str, strategy: &str) -> String {
+pub(crate) fn train(workdir: &Workdir, of: &str, base: &Base, tasks: &str, strategy: &str) -> String {
     let mut folder = Folder::tiny(base.architecture);
     (base.change)(&mut folder);
     folder.write(workdir, "model");
@@ -267,7 +267,7 @@ fn config(workdir: &Workdir, folder: &str) -> Value {
 }
 
 /// What fthost predicts from a folder: numbers row by row, or for words their labels.
-fn predict(workdir: &Workdir, folder: &str, data: &str, sets: &[&str]) -> Vec<Value> {
+pub(crate) fn predict(workdir: &Workdir, folder: &str, data: &str, sets: &[&str]) -> Vec<Value> {
     let sets = sets.iter().flat_map(|set| ["--set", set]);
     let printed = workdir
         .fthost(["predict", folder, data, "--format", "jsonl", "--probabilities"].into_iter().chain(sets))
@@ -285,7 +285,7 @@ fn numbers(row: &Value) -> Vec<(String, f64)> {
 }
 
 #[track_caller]
-fn agree(of: &str, run: &[Value], other: &[Value]) {
+pub(crate) fn agree(of: &str, run: &[Value], other: &[Value]) {
     assert_eq!(run.len(), other.len(), "{of}");
     for (run, other) in run.iter().zip(other) {
         assert_eq!(run["labels"], other["labels"], "{of}");

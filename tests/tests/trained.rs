@@ -129,7 +129,7 @@ fn a_merged_run_is_a_plain_folder_that_transformers_reads() {
 fn rates_are_tried_and_one_is_suggested_and_nothing_is_left_but_the_page_that_is_asked_for() {
     let workdir = text_workdir();
     let before = workdir.listing();
-    let search = ["lr-find", "run.toml", "--from", "1e-5", "--to", "100"];
+    let search = ["lr-find", "run.toml", "--from", "1e-4", "--to", "100", "--steps", "120", "--set", "train.epochs=60"];
     let found = workdir.fthost(search.iter().chain(&["--json"])).succeeded().stdout;
     let found: Value = serde_json::from_str(&found).unwrap();
     let rates: Vec<f64> =

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::rungs::Rung;
 use crate::Result;
 use crate::compare::Candidate;
-use crate::run::file::{Override, RunFile};
+use crate::run::file::{Override, RunFile, TaskTable};
 
 /// The key of the learning rate.
 pub(super) const LR: &str = "train.lr";
@@ -33,22 +33,36 @@ pub struct Space {
     pub strategy: String,
     /// Its run file's learning rate.
     pub lr: f64,
+    /// The one that `lr-find` suggests, where it was asked and does: rates are drawn around it.
+    #[serde(default)]
+    pub suggested: Option<f64>,
     /// The values that its plugins declare, by the keys that `--set` takes.
     pub options: BTreeMap<String, Vec<Json>>,
 }
 
-/// So many configurations, of each strategy in turn. The first of each is its run file as it stands; of the others the learning rate
-/// is drawn log-uniformly from `lr`, and each option uniformly from its values. The same seed draws the same.
+/// How far from the suggested learning rate others are drawn, as a factor.
+const AROUND: f64 = 3.0;
+
+/// So many configurations, of each strategy in turn. The first of each is its run file as it stands, and the second the same at the
+/// suggested learning rate, where there is one. Of the others the learning rate is drawn log-uniformly from around that, or else from `lr`,
+/// and each option uniformly from its values. The same seed draws the same.
 pub(super) fn configurations(count: usize, seed: u64, spaces: &[Space], lr: (f64, f64)) -> Vec<Configuration> {
     (0..count).map(|i| spaces[i % spaces.len()].configuration(i / spaces.len(), seed, lr)).collect()
 }
 
 impl Space {
+    /// The rates that are drawn from.
+    pub(super) fn range(&self, lr: (f64, f64)) -> (f64, f64) {
+        self.suggested.map_or(lr, |suggested| (suggested / AROUND, suggested * AROUND))
+    }
+
     fn configuration(&self, number: usize, seed: u64, lr: (f64, f64)) -> Configuration {
         let stream = Stream::new(seed, &format!("auto/{}", self.strategy)).at(&[number as u64]);
         let mut settings = BTreeMap::from([(LR.to_owned(), self.lr.into())]);
-        if number > 0 {
-            settings.insert(LR.to_owned(), log_uniform(lr, stream.uniform(0)).into());
+        if let (1, Some(suggested)) = (number, self.suggested) {
+            settings.insert(LR.to_owned(), suggested.into());
+        } else if number > 0 {
+            settings.insert(LR.to_owned(), log_uniform(self.range(lr), stream.uniform(0)).into());
             settings.extend(self.options.iter().zip(1..).map(|((key, values), index)| {
                 let place = stream.below(index, values.len() as u64) as usize;
                 (key.clone(), values[place].clone())
@@ -103,7 +117,7 @@ impl Configuration {
 
 /// A run file whose run cannot see test examples.
 pub(super) fn untested(mut file: RunFile) -> RunFile {
-    file.tasks.iter_mut().for_each(|task| task.test = None);
+    file.tasks.iter_mut().for_each(TaskTable::hide_test);
     file.train.evaluate_before = false;
     file
 }
@@ -119,7 +133,7 @@ mod tests {
             ("strategy.a".to_owned(), vec![json!(1), json!(2), json!(3)]),
             ("strategy.b".to_owned(), vec![json!("x"), json!(true)]),
         ]);
-        Space { strategy: strategy.into(), lr: 0.02, options }
+        Space { strategy: strategy.into(), lr: 0.02, suggested: None, options }
     }
 
     #[test]
@@ -143,6 +157,16 @@ mod tests {
         assert_eq!(seen.len(), 5, "every declared value is drawn: {seen:?}");
         // Half of the logarithm's range lies below 0.01; of the range itself a tenth does.
         assert!((70..130).contains(&below), "{below} of 199");
+    }
+
+    #[test]
+    fn rates_are_drawn_around_a_suggested_one_which_is_tried_alone_first() {
+        let found = Space { suggested: Some(3e-4), ..space("s") };
+        let drawn = configurations(50, 7, &[found], (1e-2, 1e-1));
+        assert_eq!(drawn[0].settings, BTreeMap::from([(LR.to_owned(), json!(0.02))]));
+        assert_eq!(drawn[1].settings, BTreeMap::from([(LR.to_owned(), json!(3e-4))]));
+        let rates: Vec<f64> = drawn[2..].iter().map(|one| one.settings[LR].as_f64().unwrap()).collect();
+        assert!(rates.iter().all(|rate| (1e-4..=9e-4).contains(rate)), "{rates:?}");
     }
 
     #[test]

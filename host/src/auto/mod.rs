@@ -71,7 +71,7 @@ fn climb(options: &Options, runner: &Runner<'_>, trail: &mut Trail) -> Result<()
             let (left, folder) = try_one(options, runner, trail, configuration, place, &of, &mut clock)?;
             // A run that was made before this process was may be of plugins that have been rebuilt since.
             plugins_now.check(&folder, &left.plugins)?;
-            let Left { metric, value, seconds, error, .. } = left;
+            let Left { metric, value, loss, one_class, seconds, error, .. } = left;
             match (value, &metric, &error) {
                 (Some(value), Some(metric), _) => {
                     options.say(&format!("{name}: validation {metric} {}", significant(value)))
@@ -80,7 +80,8 @@ fn climb(options: &Options, runner: &Runner<'_>, trail: &mut Trail) -> Result<()
             }
             trail.metric = trail.metric.take().or(metric);
             let (configuration, rung, steps) = (name.clone(), place + 1, rung.steps);
-            trials.push(Trial { configuration, rung, steps, value, seconds, error, kept: false, folder });
+            let kept = false;
+            trials.push(Trial { configuration, rung, steps, value, loss, one_class, seconds, error, kept, folder });
         }
         let next = rungs.get(place + 1).map_or(0, |rung| rung.configurations);
         trail.add(trials, next);

@@ -88,6 +88,12 @@ impl Search {
             ))
             .with_help(format!("give --budget {least} or more, or fewer strategies")));
         }
+        // Rates first: with a wrong one no option tells anything. It comes on top of the budget.
+        if options.lr.is_none() && count > candidates.len() {
+            for (space, candidate) in spaces.iter_mut().zip(&candidates) {
+                space.suggested = strategies::suggested(candidate, runner, &|text| options.say(text))?;
+            }
+        }
         let around = spaces.first().map_or(1.0, |space| space.lr);
         let lr = options.lr.unwrap_or((around / 10.0, around * 10.0));
         let configurations = configurations(count, options.seed, &spaces, lr);
@@ -143,8 +149,17 @@ impl Search {
         }
         let mut text = format!("{}\n", table.to_text());
         let (least, most) = self.lr;
-        text += &format!("train.lr is drawn from {least:e} to {most:e}\n");
-        for Space { strategy, options, .. } in &self.spaces {
+        if self.spaces.iter().any(|space| space.suggested.is_none()) {
+            text += &format!("train.lr is drawn from {least:e} to {most:e}\n");
+        }
+        for space in &self.spaces {
+            let Space { strategy, options, suggested, .. } = space;
+            if let Some(suggested) = suggested {
+                let (least, most) = space.range(self.lr);
+                text += &format!(
+                    "{strategy}: train.lr is drawn from {least:.2e} to {most:.2e}, around {suggested:e} by lr-find\n"
+                );
+            }
             for (key, values) in options {
                 let values: Vec<String> = values.iter().map(ToString::to_string).collect();
                 text += &format!("{strategy}: {key} is drawn from {}\n", values.join(", "));

@@ -1,18 +1,18 @@
 //! Which strategies are searched, and what their plugins say may be drawn.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::draw::{Space, untested};
-use crate::compare::{Candidate, number};
+use crate::compare::{Candidate, Found, number};
+use crate::data::Files;
 use crate::plugin::{Library, MethodKind, Search as PluginSearch};
 use crate::processes::Runner;
 use crate::run::DeviceChoice;
-use crate::run::file::{Method, RunFile, Validation};
+use crate::run::file::{HeldOut, Method, RunFile};
 use crate::{Error, Result};
 
 /// The share of the training examples that is watched where the run file says nothing.
@@ -48,14 +48,16 @@ fn watched(file: &mut RunFile) -> Result<bool> {
         return Err(Error::usage(format!("auto searches for one task, and the run file has {}", file.tasks.len()))
             .with_help("leave one [[task]] in the run file; several are trained by fthost RUN.toml"));
     };
-    if let Some(Validation::File(path)) = &task.validation
-        && task.test.as_deref().map(real) == Some(real(path))
-    {
+    let files = |part: &Option<HeldOut>| -> Vec<PathBuf> {
+        part.as_ref().and_then(HeldOut::files).into_iter().flat_map(Files::named).map(real).collect()
+    };
+    let tested = files(&task.test);
+    if let Some(path) = files(&task.validation).iter().find(|path| tested.contains(path)) {
         return Err(Error::usage(format!("{} holds both the validation and the test examples", path.display()))
             .with_help("a search chooses by validation examples: give others, or a share such as validation = 0.1"));
     }
     let shared = task.validation.is_none();
-    task.validation.get_or_insert(Validation::Share(SHARE));
+    task.validation.get_or_insert(HeldOut::Share(SHARE));
     Ok(shared)
 }
 
@@ -91,7 +93,7 @@ pub(super) fn space(candidate: &Candidate, runner: &Runner<'_>, say: &dyn Fn(&st
             Err(error) => say(&format!("{}: no options are drawn: {error}", candidate.name)),
         }
     }
-    Ok(Space { strategy: candidate.name.clone(), lr: file.train.lr, options })
+    Ok(Space { strategy: candidate.name.clone(), lr: file.train.lr, suggested: None, options })
 }
 
 /// Options with the values to draw from.
@@ -120,20 +122,25 @@ fn declared(candidate: &Candidate, method: &Method, runner: &Runner<'_>) -> Resu
     }))
 }
 
+/// The learning rate that `lr-find` suggests for a candidate; none where it says so, or fails.
+pub(super) fn suggested(candidate: &Candidate, runner: &Runner<'_>, say: &dyn Fn(&str)) -> Result<Option<f64>> {
+    say(&format!("{}: looking for its learning rate", candidate.name));
+    let found = Found::of(candidate, runner)?;
+    not_stopped(runner)?;
+    match found {
+        Ok(Found { suggestion: Some(lr), .. }) => return Ok(Some(lr)),
+        Ok(Found { reason, .. }) => say(&format!("{}: {reason}", candidate.name)),
+        Err(error) => say(&format!("{}: no learning rate is suggested: {error}", candidate.name)),
+    }
+    Ok(None)
+}
+
 /// The optimizer steps of a whole run, as `plan` tells them for the first candidate that it can plan: they are those of all.
 pub(super) fn whole_steps(candidates: &[Candidate], runner: &Runner<'_>) -> Result<u64> {
     let mut errors = Vec::new();
     for candidate in candidates {
         let file = RunFile::parse(&candidate.identity.run_file, Path::new("run.toml"), &[])?;
-        let failed = || Error::io("cannot write a temporary file");
-        let mut written = tempfile::Builder::new().suffix(".toml").tempfile().map_err(failed())?;
-        written.write_all(untested(file).to_toml().as_bytes()).map_err(failed())?;
-        let mut arguments = vec!["plan".to_owned(), written.path().display().to_string()];
-        arguments.extend(["--device".to_owned(), runner.device.to_string()]);
-        for plugin in &candidate.identity.plugins {
-            arguments.extend(["--plugin".to_owned(), plugin.path.clone()]);
-        }
-        let answer = runner.ask(&arguments)?;
+        let answer = runner.ask_of("plan", &untested(file), &candidate.identity.plugins)?;
         not_stopped(runner)?;
         match answer.map(|plan| plan["steps"].as_u64()) {
             Ok(Some(steps)) => return Ok(steps),
@@ -166,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_run_files_own_strategies_are_one_candidate_and_validation_is_seen_to() {
-        let check = |validation: &str, share: bool, expected: Validation| {
+        let check = |validation: &str, share: bool, expected: HeldOut| {
             let (found, shared) =
                 candidates(&file(&format!("{TASK}{validation}"), TWO), &[], DeviceChoice::Cpu).unwrap();
             let [candidate] = found.as_slice() else { panic!("{found:?}") };
@@ -175,10 +182,10 @@ mod tests {
             assert_eq!(file.tasks[0].validation, Some(expected));
             assert!(file.tasks[0].test.is_some(), "the best configuration's run file names it again");
         };
-        check("", true, Validation::Share(0.1));
-        check("validation = 0.3\n", false, Validation::Share(0.3));
+        check("", true, HeldOut::Share(0.1));
+        check("validation = 0.3\n", false, HeldOut::Share(0.3));
         let other = std::path::absolute("c.tsv").unwrap();
-        check("validation = \"c.tsv\"\n", false, Validation::File(other));
+        check("validation = \"c.tsv\"\n", false, HeldOut::Files(Files::One(other)));
     }
 
     #[test]

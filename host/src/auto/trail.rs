@@ -15,6 +15,7 @@ use crate::report::numbers::{count, duration, significant};
 use crate::report::table::Table;
 use crate::report::text::{NAME, shortened};
 use crate::run::results::result;
+use crate::run::state::folder::RunFolder;
 use crate::run::state::identity::PluginUsed;
 use crate::run::state::watch::Watch;
 use crate::run::{DeviceChoice, shell_path};
@@ -49,6 +50,10 @@ pub struct Trial {
     pub steps: u64,
     /// The metric on the validation examples, the best in the run.
     pub value: Option<f64>,
+    /// The loss on the validation examples at that evaluation: of equals, the lower one is better.
+    pub loss: Option<f64>,
+    /// Whether it predicts one class for all of them.
+    pub one_class: bool,
     /// Seconds of training.
     pub seconds: Option<f64>,
     /// Why it has no value.
@@ -66,6 +71,8 @@ pub struct Best {
     pub configuration: String,
     /// The metric on the validation examples.
     pub value: f64,
+    /// By how much the worst run of that rung is worse; null where it is alone.
+    pub spread: Option<f64>,
     /// The rung that it did best in: the last where a run of that has a value.
     pub rung: usize,
     /// Its run file, the test examples put back.
@@ -79,6 +86,8 @@ pub struct Best {
 pub(super) struct Left {
     pub(super) metric: Option<String>,
     pub(super) value: Option<f64>,
+    pub(super) loss: Option<f64>,
+    pub(super) one_class: bool,
     pub(super) seconds: Option<f64>,
     pub(super) error: Option<String>,
     /// The plugins that took part; none of a run that failed.
@@ -96,6 +105,8 @@ struct Json {
 #[derive(Deserialize)]
 struct JsonTask {
     watch: Option<Watch>,
+    #[serde(default)]
+    labels: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -110,12 +121,18 @@ impl Left {
     /// Where something is missing or does not read.
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let json: Json = result::read(folder)?;
-        let watch = json.tasks.values().next().and_then(|task| task.watch.as_ref());
+        let task = json.tasks.values().next();
+        let watch = task.and_then(|task| task.watch.as_ref());
         let watch = watch.ok_or_else(|| result::unreadable(folder, &"its task was not watched"))?;
         let value = watch.best.map(|best| best.value);
+        let metrics = watch.best.map(|best| RunFolder::evaluation(folder, best.step, "validation")).transpose()?;
+        let metrics = metrics.flatten().unwrap_or_default();
+        let classes = task.map_or(0, |task| task.labels.len());
         Ok(Self {
             metric: Some(watch.metric.clone()),
             value,
+            loss: metrics.get("loss").copied(),
+            one_class: predicts_one_class(&metrics, classes),
             seconds: Some(json.train.seconds),
             error: value.is_none().then(|| format!("its validation {} never was a number", watch.metric)),
             plugins: json.plugins,
@@ -124,7 +141,15 @@ impl Left {
 
     /// Of a run that failed.
     pub(super) fn failed(error: String) -> Self {
-        Self { metric: None, value: None, seconds: None, error: Some(error), plugins: Vec::new() }
+        Self {
+            metric: None,
+            value: None,
+            loss: None,
+            one_class: false,
+            seconds: None,
+            error: Some(error),
+            plugins: Vec::new(),
+        }
     }
 }
 
@@ -135,12 +160,15 @@ impl Trail {
     }
 
     /// Adds the runs of a rung, the best first, those that failed last; the first `next` of those that did not are kept. Of equals the
-    /// one that was tried first goes before.
+    /// one with the lower loss goes before, and then the one that was tried first.
     pub(super) fn add(&mut self, mut trials: Vec<Trial>, next: usize) {
         let higher = self.metric.as_deref().is_none_or(higher_is_better);
+        let loss = |trial: &Trial| trial.loss.unwrap_or(f64::INFINITY);
         trials.sort_by(|a, b| match (a.value, b.value) {
-            (Some(a), Some(b)) if higher => b.total_cmp(&a),
-            (Some(a), Some(b)) => a.total_cmp(&b),
+            (Some(of_a), Some(of_b)) => {
+                let by_value = if higher { of_b.total_cmp(&of_a) } else { of_a.total_cmp(&of_b) };
+                by_value.then(loss(a).total_cmp(&loss(b)))
+            }
             (a, b) => b.is_some().cmp(&a.is_some()),
         });
         trials.iter_mut().filter(|trial| trial.value.is_some()).take(next).for_each(|trial| trial.kept = true);
@@ -168,7 +196,9 @@ impl Trail {
         let file = self.folder.join(BEST);
         let command = self.command(&trial.configuration, &file, device)?;
         let (configuration, rung) = (trial.configuration.clone(), trial.rung);
-        self.best = Some(Best { configuration, value, rung, file, command });
+        let others = self.trials.iter().filter(|other| other.rung == rung && other.configuration != configuration);
+        let spread = others.filter_map(|other| Some((value - other.value?).abs())).reduce(f64::max);
+        self.best = Some(Best { configuration, value, spread, rung, file, command });
         Ok(())
     }
 
@@ -218,10 +248,36 @@ impl Trail {
         self.trials.iter().filter_map(Trial::failure).for_each(|failed| text += &format!("{failed}\n"));
         if let Some(best) = &self.best {
             text += &format!("{} is the best: validation {metric} {}", best.configuration, significant(best.value));
+            text += &match best.spread {
+                Some(spread) => format!(
+                    "; of the runs of rung {}, to choose the worst would have cost {} of {metric}",
+                    best.rung,
+                    significant(spread)
+                ),
+                None => {
+                    format!("; no other run came to rung {}, so nothing tells what to be wrong would cost", best.rung)
+                }
+            };
+            text += &self.unmoved_text(metric);
             text += &format!("\nall runs are in {}; run the best by\n", self.folder.join(TRAIL).display());
             text += &format!("    {}", best.command);
         }
         text
+    }
+
+    /// What to say of runs that predict one class for all examples: their metric tells that class's share and nothing of the run.
+    fn unmoved_text(&self, metric: &str) -> String {
+        let unmoved: Vec<&Trial> = self.trials.iter().filter(|trial| trial.one_class).collect();
+        let Some(first) = unmoved.first() else { return String::new() };
+        let best = |trial: &&Trial| self.best.as_ref().is_some_and(|best| best.configuration == trial.configuration);
+        let with_best = if unmoved.iter().any(|trial| best(trial)) { ", the best among them" } else { "" };
+        format!(
+            "\n{} of {} runs predict one class for every validation example{with_best}: a validation {metric} of {} is that class's, \
+             and has not moved; other learning rates (--lr) or more steps (--budget) may move it",
+            unmoved.len(),
+            self.trials.len(),
+            significant(first.value.unwrap_or(f64::NAN))
+        )
     }
 
     /// The last run of each configuration: those that came furthest first, the best of a rung before the others.
@@ -245,6 +301,17 @@ impl Trial {
     }
 }
 
+/// Whether metrics are those of one class for all examples: of that one the recall is 1, of the others 0, and all precision is its.
+fn predicts_one_class(metrics: &BTreeMap<String, f64>, classes: usize) -> bool {
+    let of = |name: &str| metrics.get(name).map(|value| value * classes as f64);
+    let (Some(recall), Some(precision), Some(accuracy)) =
+        (of("macro_recall"), of("macro_precision"), metrics.get("accuracy"))
+    else {
+        return false;
+    };
+    classes > 1 && (recall - 1.0).abs() < 1e-9 && (precision - accuracy).abs() < 1e-9
+}
+
 fn same_file(a: &Path, b: &Path) -> bool {
     match (a.canonicalize(), b.canonicalize()) {
         (Ok(a), Ok(b)) => a == b,
@@ -259,7 +326,18 @@ mod tests {
     fn trial(configuration: &str, rung: usize, value: Option<f64>) -> Trial {
         let error = value.is_none().then(|| "it fell over".to_owned());
         let folder = PathBuf::new();
-        Trial { configuration: configuration.into(), rung, steps: 9, value, seconds: None, error, kept: false, folder }
+        Trial {
+            configuration: configuration.into(),
+            rung,
+            steps: 9,
+            value,
+            loss: None,
+            one_class: false,
+            seconds: None,
+            error,
+            kept: false,
+            folder,
+        }
     }
 
     fn trail(metric: &str) -> Trail {
@@ -290,6 +368,47 @@ mod tests {
         // What failed goes no further, even where there is room.
         check("accuracy", 4, &[("c", true), ("a", true), ("d", true), ("b", false), ("e", false)]);
         check("accuracy", 0, &[("c", false), ("a", false), ("d", false), ("b", false), ("e", false)]);
+    }
+
+    #[test]
+    fn of_equals_the_lower_loss_is_better_and_the_spread_and_what_has_not_moved_are_said() {
+        let mut trail = trail("accuracy");
+        let of = |name: &str, value: f64, loss: f64, one_class| Trial {
+            loss: Some(loss),
+            one_class,
+            ..trial(name, 1, Some(value))
+        };
+        trail.add(vec![of("a", 0.5, 0.71, true), of("b", 0.5, 0.69, true), of("c", 0.4, 0.1, false)], 0);
+        let order: Vec<&str> = trail.trials.iter().map(|trial| trial.configuration.as_str()).collect();
+        assert_eq!(order, ["b", "a", "c"]);
+        let best = Best {
+            configuration: "b".into(),
+            value: 0.5,
+            spread: Some(0.1),
+            rung: 1,
+            file: PathBuf::new(),
+            command: String::new(),
+        };
+        trail.best = Some(best);
+        let text = trail.to_text();
+        assert!(text.contains("to choose the worst would have cost 0.1 of accuracy"), "{text}");
+        assert!(
+            text.contains("2 of 3 runs predict one class for every validation example, the best among them"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn one_class_for_all_is_seen_in_the_averages() {
+        let metrics = |accuracy: f64, precision: f64, recall: f64| {
+            let all = [("accuracy", accuracy), ("macro_precision", precision), ("macro_recall", recall)];
+            all.map(|(name, value)| (name.to_owned(), value)).into()
+        };
+        assert!(predicts_one_class(&metrics(0.6, 0.3, 0.5), 2));
+        assert!(!predicts_one_class(&metrics(0.6, 0.55, 0.5), 2));
+        assert!(!predicts_one_class(&metrics(0.6, 0.3, 0.45), 2));
+        assert!(!predicts_one_class(&metrics(1.0, 1.0, 1.0), 1));
+        assert!(!predicts_one_class(&BTreeMap::new(), 2));
     }
 
     #[test]

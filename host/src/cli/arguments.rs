@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use fthost::processes::WITH_PARENT;
 use fthost::run::DeviceChoice;
 use fthost::run::file::RunFile;
@@ -46,6 +46,13 @@ pub(super) struct Arguments {
     pub(super) verbose: u8,
 }
 
+/// What there is to explain.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Topic {
+    /// Every key of a run file: what it takes, its default and what it means
+    RunFile,
+}
+
 /// What there is beside running.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -57,8 +64,31 @@ pub(super) enum Command {
     },
     /// Lists the plugins that are found, and where was looked
     Plugins,
+    /// Explains what a topic is about
+    Help {
+        /// run-file: every key of a run file
+        topic: Topic,
+    },
+    /// Prints the JSON Schema of run files with the options of every plugin that is found, for editors
+    Schema,
+    /// Writes a run file for a file of examples, with a reason for each value; what is in doubt is asked on a terminal
+    Init {
+        /// File with the training examples, in any of the forms that a run reads
+        train: PathBuf,
+        /// Folder of the model, or its name on the hub: hf:organisation/model
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
+        /// Run file to write; it must not exist. By default the training file's name with .toml, in the working directory
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Plugin whose methods may be chosen, beside those that are found; may be given again
+        #[arg(long = "plugin", value_name = "PLUGIN")]
+        plugins: Vec<String>,
+    },
     /// Shows what a run would do, and measures its time and memory on a few batches; trains nothing
     Plan(RunArguments),
+    /// Shows what is in a run file's data: classes, lengths, repeated texts, and what about them is suspicious; trains nothing
+    Data(RunArguments),
     /// Tries learning rates on a few batches and suggests one; the run's schedule is left aside, and nothing that is learned is kept
     // --out is that of a run's arguments, where it names a folder.
     #[command(mut_arg("out", |out| out.value_name("FILE.html").help(PAGE_HELP)))]
@@ -106,6 +136,21 @@ pub(super) enum Command {
         #[command(flatten)]
         with: UseArguments,
     },
+    /// Writes the features of each row of a file, pooled as the model pools: vectors for search, clustering or another program
+    Embed {
+        /// Folder of a run or of a model
+        model: PathBuf,
+        /// File with the examples: .tsv, .csv, .jsonl or .parquet
+        input: PathBuf,
+        /// File to write: .npy, .parquet or .jsonl; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Whether the file's first row is a header and no example
+        #[arg(long, value_name = "true|false")]
+        header: Option<bool>,
+        #[command(flatten)]
+        with: UseArguments,
+    },
     /// Compares strategies or run files over several seeds, and says whether their differences are more than chance
     Compare(CompareArguments),
     /// Searches for the strategy, learning rate and options that do best on validation examples; test examples are never seen
@@ -125,15 +170,15 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 pub(super) struct RangeArguments {
     /// The lowest rate
-    #[arg(long, default_value_t = 1e-7)]
+    #[arg(long, default_value_t = 1e-5)]
     pub(super) from: f64,
 
-    /// The highest rate; a loss of four times the best ends the search before
-    #[arg(long, default_value_t = 10.0)]
+    /// The highest rate; where the loss is lowest at an end, rates beyond it are tried too
+    #[arg(long, default_value_t = 0.1)]
     pub(super) to: f64,
 
-    /// How many rates, one optimizer step each
-    #[arg(long, default_value_t = 100)]
+    /// Optimizer steps at each rate
+    #[arg(long, default_value_t = 40)]
     pub(super) steps: usize,
 }
 

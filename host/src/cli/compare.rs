@@ -28,6 +28,10 @@ pub(super) struct CompareArguments {
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
 
+    /// Gives each candidate a learning rate of its own, by lr-find: one rate may not suit all
+    #[arg(long, conflicts_with = "resume")]
+    lr_find: bool,
+
     /// Sets a value of every run file, as for a run
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
@@ -80,6 +84,7 @@ impl CompareArguments {
             candidates,
             seeds: self.seeds,
             metric: self.metric,
+            lr_find: self.lr_find,
             out: self.out,
             default_folder: Path::new("comparisons").join(&base.run.name),
             resume: self.resume,

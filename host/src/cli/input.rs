@@ -59,15 +59,19 @@ impl Input {
     }
 }
 
-/// The extension of what begins so: Parquet, objects line by line, cells between tabs, or cells between commas under a header that names
-/// the text; else a text on each line.
+/// How begins what its content alone tells: an array of objects, what is compressed, and Arrow.
+const TELLING: [&[u8]; 6] = [b"PAR1", b"[", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"ARROW1", b"\xff\xff\xff\xff"];
+
+/// The extension of what begins so: objects line by line, cells between tabs, or cells between commas under a header that names the
+/// text; else a text on each line. None where content tells what a file is.
 fn extension_of(begin: &[u8]) -> &'static str {
     let first = begin.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let header = String::from_utf8_lossy(first).to_lowercase();
-    if begin.starts_with(b"PAR1") {
-        ".parquet"
-    } else if begin.trim_ascii_start().starts_with(b"{") {
-        ".jsonl"
+    let start = begin.trim_ascii_start();
+    if TELLING.iter().any(|telling| start.starts_with(telling)) {
+        ""
+    } else if start.starts_with(b"{") {
+        if first.trim_ascii_end().ends_with(b"}") { ".jsonl" } else { "" }
     } else if !first.contains(&b'\t')
         && header.split(',').any(|name| name.trim().trim_matches('"') == "text")
         && header.contains(',')
@@ -85,7 +89,9 @@ mod tests {
     #[test]
     fn what_comes_is_told_by_its_beginning() {
         let check = |begin: &str, expected: &str| assert_eq!(extension_of(begin.as_bytes()), expected, "{begin}");
-        check("PAR1\u{15}", ".parquet");
+        check("PAR1\u{15}", "");
+        check("[{\"text\": \"a\"}]", "");
+        check("{\n  \"data\": [", "");
         check(" {\"text\": \"a\"}\n", ".jsonl");
         check("id,text\n1,a\n", ".csv");
         check("Text,Label\r\n", ".csv");

@@ -2,7 +2,9 @@
 
 use fthost::plugin::{MethodInfo, Plugin, Search, note};
 use fthost::report::table::Table;
-use fthost::run::file::options_of;
+use fthost::report::text::wrapped;
+use fthost::run;
+use fthost::run::file::{OptionHelp, Section, options_of, sections};
 use fthost::{Error, Result};
 use serde_json::{Value, json};
 
@@ -71,10 +73,16 @@ fn method_text(method: &MethodInfo) -> String {
     if options.is_empty() {
         return format!("{title}\nno options");
     }
+    format!("{title}\n{}", options_table("option", &options))
+}
+
+/// Options or keys, a row each.
+fn options_table(what: &str, options: &[OptionHelp]) -> String {
     let mut table = Table::new();
-    table.row(["option", "default", "takes", "what it does"]);
-    for option in &options {
+    table.row([what, "default", "takes", "what it does"]);
+    for option in options {
         let default = option.default.as_ref().map_or_else(|| "-".to_owned(), Value::to_string);
+        let default = option.from.clone().unwrap_or(default);
         let mut description = option.description.clone();
         if !option.search.is_empty() {
             let values: Vec<String> = option.search.iter().map(Value::to_string).collect();
@@ -82,7 +90,33 @@ fn method_text(method: &MethodInfo) -> String {
         }
         table.row([&option.name, &default, &option.takes, &description]);
     }
-    format!("{title}\n{}", table.to_text().trim_end())
+    table.to_text().trim_end().to_owned()
+}
+
+/// Every key of a run file.
+pub(super) fn run_file(as_json: bool) -> Result<()> {
+    let sections = sections();
+    if as_json {
+        return say(&json!({ "sections": sections }).to_string());
+    }
+    for Section { heading, description, keys } in &sections {
+        say(&wrapped(&format!("{heading}  {description}")))?;
+        say(&format!("{}\n", options_table("key", keys)))?;
+    }
+    say("Options of methods stand beside plugin: fthost inspect NAME lists them, fthost plugins the names.")
+}
+
+/// The JSON Schema of run files, with the options of the plugins that are found.
+pub(super) fn schema() -> Result<()> {
+    let mut methods = Vec::new();
+    for path in Search::from_environment().libraries() {
+        match Plugin::open(&path) {
+            Ok(plugin) => methods.extend(plugin.info().methods.iter().cloned()),
+            // A file that is no usable plugin has no options: `fthost plugins` says why.
+            Err(error) => tracing::info!("{error}"),
+        }
+    }
+    say(&serde_json::to_string_pretty(&run::file::schema(&methods)).unwrap_or_default())
 }
 
 /// Lists the plugins that the search rule finds, by their notes: none of their code runs.

@@ -4,6 +4,7 @@ mod arguments;
 mod auto;
 mod compare;
 mod errors;
+mod init;
 mod input;
 mod inspect;
 mod log;
@@ -17,20 +18,21 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use fthost::data::may_have_header;
+use fthost::data::{Survey, may_have_header};
 use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
 use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
+use fthost::run::trained::embed::{Embedder, Form};
 use fthost::run::trained::model::TrainedModel;
-use fthost::run::trained::predict::{Form, Format};
+use fthost::run::trained::predict::{Format, Style};
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, UseArguments};
+use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic, UseArguments};
 use input::Input;
-use output::say;
+use output::{must_not_exist, say};
 use values::overrides;
 
 /// Runs the command and gives its exit code: 0, 1 where the work failed, 2 where what was asked was wrong.
@@ -57,7 +59,11 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
     match command {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
+        Command::Help { topic: Topic::RunFile } => inspect::run_file(json),
+        Command::Schema => inspect::schema(),
+        Command::Init { train, model, out, plugins } => init::init(&train, model.as_deref(), out, &plugins, json),
         Command::Plan(run) => plan(&run, json),
+        Command::Data(run) => data(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
         Command::Eval { run, data, episodes, seed, of, with } => {
             let data = Input::open(&data)?;
@@ -67,12 +73,31 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             let named = if json { format.or(Some(Format::Jsonl)) } else { format };
             out.as_deref().map_or(Ok(()), must_not_exist)?;
             let input = Input::open(&input)?;
-            let form = Form { format: Format::choose(named, out.as_deref(), input.path())?, probabilities };
+            let style = Style { format: Format::choose(named, out.as_deref(), input.path())?, probabilities };
             let predicted = || {
                 let model = with.open_for(&run, &of, input.path())?;
-                predict(out.as_deref(), |out| model.predict(of.task.as_deref(), input.path(), form, out))
+                predict(out.as_deref(), |out| model.predict(of.task.as_deref(), input.path(), style, out))
             };
             predicted().map_err(|error| input.named(error))
+        }
+        Command::Embed { model, input, out, header, with } => {
+            let form = Form::of(&out)?;
+            must_not_exist(&out)?;
+            let mut embedder = Embedder::open(&model, &with.plugins, &overrides(&with.sets, None, None)?, with.device)?;
+            header.into_iter().for_each(|header| embedder.set_header(header));
+            let mut written = (0, 0);
+            write_file_atomically(&out, |file| {
+                written = embedder.write(&input, file, form)?;
+                Ok(())
+            })?;
+            let ((rows, width), pooling) = (written, embedder.pooling());
+            match json {
+                true => {
+                    say(&serde_json::json!({ "rows": rows, "width": width, "pooling": pooling, "out": out })
+                        .to_string())
+                }
+                false => say(&format!("{rows} rows of {width} numbers ({pooling}) in {}", out.display())),
+            }
         }
         Command::Compare(arguments) => {
             let comparison = fthost::compare::execute(&arguments.options(json)?)?;
@@ -133,7 +158,7 @@ impl UseArguments {
 
     /// Opens a run for a file of examples, of which the arguments may say whether its first row is a header.
     fn open_for(&self, run: &Path, of: &TaskArgument, file: &Path) -> Result<TrainedModel> {
-        if of.header.is_some() && !may_have_header(file) {
+        if of.header.is_some() && !may_have_header(file, None) {
             return Err(Error::usage(format!("--header does nothing for {}", file.display()))
                 .with_help("leave it out: a .tsv or .csv file may have a header, and no other"));
         }
@@ -159,7 +184,26 @@ fn plan(arguments: &RunArguments, json: bool) -> Result<()> {
     let plan = run::plan(file, &arguments.plugins, arguments.device)?;
     match json {
         true => say(&serde_json::to_string(&plan).unwrap_or_default()),
-        false => say(&wrapped(plan.to_text().trim_end())),
+        false => {
+            let surveys: String = plan.data.iter().map(|survey| format!("\n{}", survey.to_text())).collect();
+            say(&wrapped(format!("{}{surveys}", plan.to_text()).trim_end()))
+        }
+    }
+}
+
+fn data(arguments: &RunArguments, json: bool) -> Result<()> {
+    arguments.must_resume_nothing()?;
+    arguments.must_leave_no_folder()?;
+    let file = arguments.run_file()?;
+    start_threads(&file)?;
+    let (notes, surveys) = run::data(file, &arguments.plugins, arguments.device)?;
+    match json {
+        true => say(&serde_json::json!({ "notes": notes, "data": surveys }).to_string()),
+        false => {
+            let texts: Vec<String> = surveys.iter().map(Survey::to_text).collect();
+            let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
+            say(&wrapped(format!("{notes}{}", texts.join("\n")).trim_end()))
+        }
     }
 }
 
@@ -217,13 +261,4 @@ fn predict(out: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>)
         let file = File::create(file).map_err(cannot_write(path))?;
         write(&mut BufWriter::new(file))
     })
-}
-
-/// Refuses to write a file that is there.
-fn must_not_exist(path: &Path) -> Result<()> {
-    if path.exists() {
-        return Err(Error::usage(format!("{} exists already", path.display()))
-            .with_help("name a file that does not exist: nothing is overwritten"));
-    }
-    Ok(())
 }

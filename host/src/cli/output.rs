@@ -1,6 +1,7 @@
 //! Standard output.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use fthost::{Error, Result};
 
@@ -12,4 +13,13 @@ pub(super) fn say(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses to write a file that is there.
+pub(super) fn must_not_exist(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Err(Error::usage(format!("{} exists already", path.display()))
+            .with_help("name a file that does not exist: nothing is overwritten"));
+    }
+    Ok(())
 }

@@ -148,7 +148,7 @@ impl Metric {
             PredictionKind::Classes => Some(Self::Classes { name: name.to_owned(), classes: of.labels.len() }),
         });
         if let Some(Some(Self::Probabilities { .. })) = &found
-            && of.predictions.iter().any(|row| row.probabilities.is_empty())
+            && of.predictions.iter().all(|row| row.probabilities.is_empty())
         {
             return Err(Error::usage(format!(
                 "{name} is of the probabilities of all classes, and the runs have written that of the predicted one alone"

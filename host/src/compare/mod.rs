@@ -5,6 +5,7 @@
 mod candidates;
 mod metric;
 mod page;
+mod rates;
 mod result;
 mod runs;
 mod sample;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use candidates::number;
 pub use candidates::{Candidate, candidates};
+pub(crate) use rates::Found;
 pub use result::{CandidateResult, Comparison, PairResult, Paired, RunResult};
 pub(crate) use runs::PluginsNow;
 
@@ -50,6 +52,8 @@ pub struct Options {
     pub seeds: Option<u64>,
     /// The metric, of a task: METRIC or TASK.METRIC.
     pub metric: Option<String>,
+    /// Whether each candidate takes the learning rate that `lr-find` suggests for it.
+    pub lr_find: bool,
     /// The comparison's folder, where the user named one.
     pub out: Option<PathBuf>,
     /// The folder where they did not.
@@ -60,6 +64,15 @@ pub struct Options {
     pub device: DeviceChoice,
     /// Whether progress is told on standard error.
     pub shown: bool,
+}
+
+impl Options {
+    /// Tells progress.
+    fn say(&self, text: &str) {
+        if self.shown {
+            eprintln!("{text}");
+        }
+    }
 }
 
 /// What a comparison is, as its folder keeps it.
@@ -75,14 +88,16 @@ struct Record {
 /// # Errors
 /// Where the folder is another comparison's, the user stops it, or fewer than two candidates have results.
 pub fn execute(options: &Options) -> Result<Comparison> {
-    let (folder, record, subject) = open(options)?;
+    let interrupt = Interrupt::listen()?;
+    let runner = Runner { program: &options.program, device: options.device, interrupt: &interrupt };
+    let (folder, record, subject) = open(options, &runner)?;
     let _lock = lock(&folder)?;
     for candidate in &record.candidates {
         write_atomically(&folder.join(&candidate.name).join("run.toml"), candidate.identity.run_file.as_bytes())?;
     }
     write_json(&folder.join(RECORD), &record)?;
 
-    let (left, errors) = run_all(options, &folder, &record, &subject)?;
+    let (left, errors) = run_all(options, &runner, &folder, &record, &subject)?;
     let comparison = compare(&folder, &record, &subject, &left, &errors)?;
     write_json(&folder.join("comparison.json"), &comparison)?;
     write_atomically(&folder.join("comparison.html"), page::page(&comparison).as_bytes())?;
@@ -90,19 +105,24 @@ pub fn execute(options: &Options) -> Result<Comparison> {
 }
 
 /// The folder with what it holds: a new one, or that of a comparison that goes on.
-fn open(options: &Options) -> Result<(PathBuf, Record, Subject)> {
+fn open(options: &Options, runner: &Runner<'_>) -> Result<(PathBuf, Record, Subject)> {
     let seeds = options.seeds;
     let Some(folder) = options.out.as_ref().filter(|_| options.resume) else {
         if let Some(path) = options.out.as_deref().filter(|path| path.exists()) {
             return Err(Error::usage(format!("{} exists already", path.display()))
                 .with_help("go on with the comparison in it by --resume, or name another folder by --out"));
         }
-        let (candidates, metric) = (options.candidates.clone(), options.metric.clone());
+        let (mut candidates, metric) = (options.candidates.clone(), options.metric.clone());
         let subject = Subject::of(&candidates, metric.as_deref())?;
-        let candidates = match subject.needs_probabilities() {
-            true => candidates.iter().map(Candidate::with_probabilities).collect::<Result<_>>()?,
-            false => candidates,
-        };
+        if subject.needs_probabilities() {
+            candidates = candidates.iter().map(Candidate::with_probabilities).collect::<Result<_>>()?;
+        }
+        if options.lr_find {
+            candidates = rates::own_rates(candidates, runner, &|text| options.say(text))?;
+            if runner.interrupt.came() {
+                return Err(Error::Interrupted { message: "stopped before the first run".to_owned(), help: None });
+            }
+        }
         let folder = claim(options.out.as_deref(), &options.default_folder)?;
         return Ok((folder, Record { seeds: seeds.unwrap_or(SEEDS), metric, candidates }, subject));
     };
@@ -174,18 +194,13 @@ type Errors = BTreeMap<(usize, u64), String>;
 /// Beside what a run cannot help: the first run that ends has no such metric, and no other would.
 fn run_all(
     options: &Options,
+    runner: &Runner<'_>,
     folder: &Path,
     record: &Record,
     subject: &Subject,
 ) -> Result<(Vec<Vec<Option<Left>>>, Errors)> {
-    let interrupt = Interrupt::listen()?;
-    let runner = Runner { program: &options.program, device: options.device, interrupt: &interrupt };
     let runs = record.seeds as usize * record.candidates.len();
-    let say = |text: &str| {
-        if options.shown {
-            eprintln!("{text}");
-        }
-    };
+    let say = |text: &str| options.say(text);
     let (mut errors, mut number, mut worked, mut seconds) = (Errors::new(), 0, 0, 0.0);
     let mut all: Vec<Vec<Option<Left>>> = vec![Vec::new(); record.candidates.len()];
     let mut plugins_now = PluginsNow::default();
@@ -215,7 +230,7 @@ fn run_all(
             let file = folder.join(&candidate.name).join("run.toml");
             let plugins = &candidate.identity.plugins;
             let outcome = runner.run(&Job { file: &file, folder: &run, seed, plugins })?;
-            if interrupt.came() {
+            if runner.interrupt.came() {
                 let go_on = format!("go on with: fthost compare {}", resume_arguments(folder, options.device));
                 let message = format!("stopped at {}, seed {seed}: run {number} of {runs}", candidate.name);
                 return Err(Error::Interrupted { message, help: Some(go_on) });
@@ -303,6 +318,8 @@ impl CandidateResult {
             trainable: done.first().map(|left| left.trainable),
             seconds: mean(&done.iter().map(|left| left.seconds).collect::<Vec<_>>()),
             peak_rss_bytes: done.iter().map(|left| left.peak_rss_bytes).max().unwrap_or(0),
+            lr: candidate.file().map_or(f64::NAN, |file| file.train.lr),
+            one_class: done.iter().filter(|left| left.one_class).count(),
             runs,
         }
     }

@@ -20,6 +20,7 @@ pub(super) fn page(comparison: &Comparison) -> String {
             @for pair in &comparison.pairs {
                 p { @if pair.resolved { b { (pair.verdict) } "." } @else { (pair.verdict) "." } }
             }
+            @for said in comparison.candidates.iter().filter_map(CandidateResult::one_class_text) { p.note { (said) } }
             @for failed in comparison.candidates.iter().filter_map(CandidateResult::failures) { p.note { (failed) } }
         }
         section { h2 { "Candidates" } (table(&comparison.candidate_rows(str::to_owned))) }
@@ -173,6 +174,8 @@ mod tests {
             trainable: None,
             seconds: 1.0,
             peak_rss_bytes: 1_000_000,
+            lr: 1e-3,
+            one_class: 0,
         };
         let comparison = Comparison {
             folder: "c".into(),

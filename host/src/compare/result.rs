@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::metric::ACCURACY;
+use super::rates;
 use crate::report::numbers::{bytes, count, duration, significant};
 use crate::report::table::Table;
 use crate::report::text::{NAME, shortened};
@@ -58,6 +59,10 @@ pub struct CandidateResult {
     pub seconds: f64,
     /// The greatest peak memory of a run.
     pub peak_rss_bytes: u64,
+    /// Its learning rate.
+    pub lr: f64,
+    /// Runs that predict one class for every test example.
+    pub one_class: usize,
 }
 
 /// One run.
@@ -106,6 +111,11 @@ impl CandidateResult {
         let failed: Vec<&RunResult> = self.runs.iter().filter(|run| run.error.is_some()).collect();
         let error = failed.first()?.error.as_deref().unwrap_or_default();
         Some(format!("{} failed in {} of {} runs: {error}", self.name, failed.len(), self.runs.len()))
+    }
+
+    /// What to say where it predicts one class alone.
+    pub fn one_class_text(&self) -> Option<String> {
+        (self.one_class > 0).then(|| rates::one_class_text(&self.name, self.one_class, self.done(), self.lr))
     }
 
     /// Runs that have a result.
@@ -185,6 +195,10 @@ impl Comparison {
             text += &format!("\n{}\n", table.to_text());
         }
         self.pairs.iter().for_each(|pair| text += &format!("{}\n", pair.verdict));
+        self.candidates
+            .iter()
+            .filter_map(CandidateResult::one_class_text)
+            .for_each(|said| text += &format!("{said}\n"));
         self.candidates.iter().filter_map(CandidateResult::failures).for_each(|failed| text += &format!("{failed}\n"));
         text += &format!("{}\n", self.paired_text());
         text += &format!("tables, curves and all numbers are in {}", self.folder.join("comparison.html").display());

@@ -22,6 +22,8 @@ pub(super) struct Left {
     pub(super) trainable: usize,
     pub(super) pairing: Pairing,
     pub(super) kind: PredictionKind,
+    /// Whether it predicts one class for all test examples.
+    pub(super) one_class: bool,
     /// The classes of the training examples.
     pub(super) labels: Vec<String>,
     /// The metrics that the run has, by their names.
@@ -125,10 +127,31 @@ impl Left {
             trainable: json.parameters.trainable,
             pairing: json.proof.pairing,
             kind: if result.confusion.is_empty() { PredictionKind::Values } else { PredictionKind::Classes },
+            one_class: predicts_one_class(&result.confusion),
             plugins: json.plugins,
             metrics: result.metrics.into_keys().collect(),
             predictions: predictions::read(&folder.join(predictions::FILE), task, &result.labels)?,
             labels: result.labels,
         })
+    }
+}
+
+/// Whether one column of a confusion matrix has all test examples, and they are of several classes.
+fn predicts_one_class(confusion: &[Vec<u64>]) -> bool {
+    let predicted = |class: usize| confusion.iter().any(|row| row[class] > 0);
+    let known = confusion.iter().filter(|row| row.iter().any(|&count| count > 0)).count();
+    known > 1 && (0..confusion.len()).filter(|&class| predicted(class)).count() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_class_for_examples_of_several_is_told() {
+        assert!(predicts_one_class(&[vec![0, 3], vec![0, 4]]));
+        assert!(!predicts_one_class(&[vec![1, 3], vec![0, 4]]));
+        assert!(!predicts_one_class(&[vec![0, 0], vec![0, 4]])); // it is right of all there are
+        assert!(!predicts_one_class(&[]));
     }
 }

@@ -67,8 +67,18 @@ impl Sample {
             }
         }
         let mut numbers = Numbers::of_run(first);
-        let targets = first.predictions.iter().map(|row| numbers.of(&row.target)).collect();
         let (name, mut metric) = Metric::choose(metric, first)?;
+        // A word that the longest length cuts off has no probabilities.
+        let probable = |place: &usize| {
+            left.iter().flatten().flatten().all(|run| !run.predictions[*place].probabilities.is_empty())
+        };
+        let all = 0..first.predictions.len();
+        let kept: Vec<usize> = match metric {
+            Metric::Probabilities { .. } => all.filter(probable).collect(),
+            _ => all.collect(),
+        };
+        let rows: Vec<&Row> = kept.iter().map(|&place| &first.predictions[place]).collect();
+        let targets = rows.iter().map(|row| numbers.of(&row.target)).collect();
         let mut predictions = Vec::new();
         for (candidate, runs) in candidates.iter().zip(left) {
             let mut of_run = |run: &Left| match metric {
@@ -77,7 +87,7 @@ impl Sample {
                         .with_help("give all candidates the same training data, or compare by another metric"))
                 }
                 Metric::Probabilities { .. } => {
-                    Ok(run.predictions.iter().flat_map(|row| row.probabilities.iter().copied()).collect())
+                    Ok(kept.iter().flat_map(|&place| run.predictions[place].probabilities.iter().copied()).collect())
                 }
                 _ => Ok(run.predictions.iter().map(|row| numbers.of(&row.prediction)).collect()),
             };
@@ -86,7 +96,7 @@ impl Sample {
         if let Metric::Classes { classes, .. } = &mut metric {
             *classes = numbers.classes.len();
         }
-        let sample = Self { metric, examples: examples(&first.predictions), targets, predictions };
+        let sample = Self { metric, examples: examples(&rows), targets, predictions };
         Ok((name, if let Metric::Entities { .. } = sample.metric { sample.of_entities(&numbers)? } else { sample }))
     }
 
@@ -202,7 +212,7 @@ impl Sample {
 }
 
 /// Of each example its rows, which follow each other.
-fn examples(rows: &[Row]) -> Vec<Range<usize>> {
+fn examples(rows: &[&Row]) -> Vec<Range<usize>> {
     let mut end = 0;
     let of_one = rows.chunk_by(|a, b| a.example == b.example).map(|rows| {
         end += rows.len();

@@ -4,41 +4,50 @@
 //! closing quote is joined to the cell. Texts would change in silence, so each row's bytes are kept while it is read, and its cells
 //! must be what RFC 4180 writes as these bytes.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use ::csv::{ByteRecord, Reader, ReaderBuilder};
 
+use super::form::Dialect;
+use super::input::{Bytes, read_error};
 use super::lines::{LONGEST, not_utf8};
 use super::row::data_error;
-use crate::{Error, Result};
+use crate::Result;
 
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 16;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-const QUOTES: &str =
-    "write a quote inside a quoted cell twice, or save the file as .tsv, where quotes are ordinary characters";
+const QUOTES: &str = "write a quote inside a quoted cell twice; where quotes are ordinary characters, say so in the task: quote = \"none\"";
 
 /// The rows of a CSV file.
-#[derive(Debug)]
 pub(super) struct CsvRows {
     reader: Reader<Kept>,
     record: ByteRecord,
+    dialect: Dialect,
     longest: usize,
 }
 
 impl CsvRows {
-    pub(super) fn new(file: File) -> Self {
-        Self::of_rows_up_to(LONGEST, file)
+    pub(super) fn new(bytes: Bytes, dialect: Dialect) -> Self {
+        Self::of_rows_up_to(LONGEST, bytes, dialect)
     }
 
-    fn of_rows_up_to(longest: usize, file: File) -> Self {
-        let kept = Kept { file, bytes: Vec::new(), start: 0, row: 0, longest, too_long: false };
+    fn of_rows_up_to(longest: usize, file: Bytes, dialect: Dialect) -> Self {
+        let kept = Kept { file, bytes: Vec::new(), start: 0, row: 0, longest, too_long: false, ended: false };
         // That rows have as many cells as the first is said with more words than the crate has.
         let mut builder = ReaderBuilder::new();
-        let reader = builder.has_headers(false).flexible(true).buffer_capacity(BUFFER).from_reader(kept);
-        Self { reader, record: ByteRecord::new(), longest }
+        builder.has_headers(false).flexible(true).buffer_capacity(BUFFER).delimiter(dialect.separator);
+        match dialect.quote {
+            Some(quote) => builder.quote(quote),
+            None => builder.quoting(false),
+        };
+        Self { reader: builder.from_reader(kept), record: ByteRecord::new(), dialect, longest }
+    }
+
+    /// Whether all bytes were read.
+    pub(super) fn at_end(&self) -> bool {
+        self.reader.is_done() || self.reader.get_ref().ended
     }
 
     /// The cells of the next row that is not blank, and the line where it begins. Line ends inside quotes become `\n`.
@@ -60,15 +69,17 @@ impl CsvRows {
         match read {
             Ok(true) => {}
             Ok(false) => return Ok(None),
-            Err(error) => return Err(Error::io(format!("cannot read {}", path.display()))(error.into())),
+            Err(error) => return Err(read_error(path, error.into())),
         }
         if let Err(error) = std::str::from_utf8(raw) {
             return Err(not_utf8(path, line + newlines(&raw[..error.valid_up_to()])));
         }
-        if raw.contains(&b'"') {
-            check_quotes(raw, &self.record).map_err(|message| wrong(message.into()))?;
+        if let Some(quote) = self.dialect.quote
+            && raw.contains(&quote)
+        {
+            check_quotes(raw, &self.record, self.dialect.separator, quote).map_err(|message| wrong(message.into()))?;
         }
-        // Cells are whole characters: they are divided at quotes, commas and line ends.
+        // Cells are whole characters: they are divided at quotes, separators and line ends.
         let text = |cell: &[u8]| String::from_utf8_lossy(cell).replace("\r\n", "\n");
         Ok(Some((line, self.record.iter().map(text).collect())))
     }
@@ -79,36 +90,35 @@ fn newlines(bytes: &[u8]) -> u64 {
 }
 
 /// Whether cells are what a row's bytes stand for; what is wrong where they are not.
-fn check_quotes(row: &[u8], cells: &ByteRecord) -> Result<(), &'static str> {
+fn check_quotes(row: &[u8], cells: &ByteRecord, separator: u8, quote: u8) -> Result<(), &'static str> {
     const GOES_ON: &str = "a quoted cell goes on after its closing quote";
     let mut rest = row;
     for (i, cell) in cells.iter().enumerate() {
         if i > 0 {
-            rest = rest.strip_prefix(b",").ok_or(GOES_ON)?;
+            rest = rest.strip_prefix(&[separator]).ok_or(GOES_ON)?;
         }
-        let Some(quoted) = rest.strip_prefix(b"\"") else {
+        let Some(quoted) = rest.strip_prefix(&[quote]) else {
             rest = rest.strip_prefix(cell).ok_or(GOES_ON)?;
             continue;
         };
         rest = quoted;
-        for part in cell.split_inclusive(|&byte| byte == b'"') {
+        for part in cell.split_inclusive(|&byte| byte == quote) {
             rest = rest.strip_prefix(part).ok_or(GOES_ON)?;
-            if part.ends_with(b"\"") {
-                rest = rest.strip_prefix(b"\"").ok_or(GOES_ON)?;
+            if part.ends_with(&[quote]) {
+                rest = rest.strip_prefix(&[quote]).ok_or(GOES_ON)?;
             }
         }
         if rest.is_empty() {
             return Err("a quote that opens in this row is never closed");
         }
-        rest = rest.strip_prefix(b"\"").ok_or(GOES_ON)?;
+        rest = rest.strip_prefix(&[quote]).ok_or(GOES_ON)?;
     }
     if rest.iter().all(|byte| matches!(byte, b'\r' | b'\n')) { Ok(()) } else { Err(GOES_ON) }
 }
 
 /// A file whose bytes are kept from the beginning of the row that is being read.
-#[derive(Debug)]
 struct Kept {
-    file: File,
+    file: Bytes,
     bytes: Vec<u8>,
     /// Where `bytes` begin in the file.
     start: u64,
@@ -116,6 +126,7 @@ struct Kept {
     row: u64,
     longest: usize,
     too_long: bool,
+    ended: bool,
 }
 
 impl Kept {
@@ -135,6 +146,7 @@ impl Read for Kept {
         self.bytes.drain(..before);
         self.start = self.row;
         let read = self.file.read(buffer)?;
+        self.ended = read == 0;
         self.bytes.extend(&buffer[..read]);
         Ok(read)
     }
@@ -143,22 +155,20 @@ impl Read for Kept {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use std::io::{Seek, Write};
-
     use super::*;
 
     const PATH: &str = "a.csv";
 
     fn rows(content: &[u8]) -> CsvRows {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(content).unwrap();
-        file.rewind().unwrap();
-        CsvRows::of_rows_up_to(1 << 20, file)
+        CsvRows::of_rows_up_to(1 << 20, Box::new(io::Cursor::new(content.to_owned())), Dialect::CSV)
     }
 
     /// Each row as `line cell|cell`; the last one may be an error.
     fn read(content: &str) -> Vec<String> {
-        let mut rows = rows(content.as_bytes());
+        all(rows(content.as_bytes()))
+    }
+
+    fn all(mut rows: CsvRows) -> Vec<String> {
         let mut found = Vec::new();
         loop {
             match rows.next_row(Path::new(PATH)) {
@@ -203,6 +213,18 @@ mod tests {
         latin.next_row(Path::new(PATH)).unwrap();
         let error = latin.next_row(Path::new(PATH)).unwrap_err();
         assert_eq!(error.to_string(), "a.csv:3: this line is not valid UTF-8");
+    }
+
+    /// As 10kGNAD's articles.
+    #[test]
+    fn separators_and_quotes_are_what_is_said() {
+        let of = |content: &str, separator, quote| {
+            all(CsvRows::new(Box::new(io::Cursor::new(content.to_owned())), Dialect { separator, quote }))
+        };
+        let single = "Sport;'Er sagte; ''ja, \"gut\"'''\nWeb;kurz, \"laut\"\n";
+        assert_eq!(of(single, b';', Some(b'\'')), ["1 Sport|Er sagte; 'ja, \"gut\"'", "2 Web|kurz, \"laut\""]);
+        assert_eq!(of("a|'b\n\"c|\"\"\n", b'|', None), ["1 a|'b", "2 \"c|\"\""]);
+        assert_eq!(of("a;'b' c\n", b';', Some(b'\'')), ["a.csv:1: a quoted cell goes on after its closing quote"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A data set: inputs ready for the model, and targets.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +34,14 @@ pub struct Dataset {
     pub(super) of_words: bool,
     pub(super) labels: Vec<String>,
     pub(super) targets: Targets,
+    pub(super) notes: Vec<String>,
+    /// By the number of a label the beginning of the first text that has it.
+    pub(super) firsts: Arc<Vec<String>>,
+    /// Whether examples have weights, and groups.
+    pub(super) weighted: bool,
+    pub(super) grouped: bool,
+    /// Whether texts are cut on the left.
+    pub(super) cut_left: bool,
 }
 
 /// What a label is to the task's head.
@@ -51,7 +60,10 @@ pub(super) enum Targets {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     tokens: usize,
+    /// Of the longest example.
+    longest: usize,
     truncated: usize,
+    cut_words: usize,
     empty_texts: usize,
     /// Examples by the number of their label; where texts come as words, tokens that count.
     labels: Vec<u64>,
@@ -61,7 +73,9 @@ impl Totals {
     /// Takes an example; `marks` are its tokens' numbers of labels where its text comes as words.
     pub(super) fn add(&mut self, record: &Record, marks: &[u32]) {
         self.tokens += record.tokens as usize;
+        self.longest = self.longest.max(record.tokens as usize);
         self.truncated += usize::from(record.truncated);
+        self.cut_words += record.cut as usize;
         self.empty_texts += usize::from(record.empty);
         // A label without a number looks like a token that does not count: neither is one of a class.
         for &number in std::iter::once(&record.label).chain(marks).filter(|&&number| number != UNNUMBERED) {
@@ -103,14 +117,124 @@ impl Dataset {
         self.totals.tokens
     }
 
+    /// Tokens of the longest example.
+    pub fn longest(&self) -> usize {
+        self.totals.longest
+    }
+
     /// Texts that were cut to the longest length.
     pub fn truncated(&self) -> usize {
         self.totals.truncated
     }
 
+    /// Words that the longest length cuts off, where texts come as words.
+    pub fn cut_words(&self) -> usize {
+        self.totals.cut_words
+    }
+
+    /// The classes of an example's words that are cut off, in their order, and whether they stand before those that are left. None
+    /// where no class says that a word is of no kind: there is nothing that could be predicted for them.
+    pub fn missed(&self, row: u32) -> Result<(Vec<u32>, bool)> {
+        let record = self.record(row)?;
+        let Targets::WordClasses(classes) = &self.targets else { return Ok((Vec::new(), false)) };
+        if record.cut == 0 || self.outside().is_none() {
+            return Ok((Vec::new(), false));
+        }
+        let numbers = self.store.extra(&record)?.cut;
+        let known = numbers.iter().filter_map(|&number| classes.get(number as usize).copied());
+        Ok((known.collect(), self.cut_left))
+    }
+
+    /// The places of an example's words that are scored, in their order, where its text comes as words: those that have a token, and
+    /// those that [`missed`](Self::missed) gives.
+    pub fn scored_words(&self, row: u32) -> Result<Vec<usize>> {
+        let record = self.record(row)?;
+        let silent = self.store.extra(&record)?.silent;
+        let has_tokens = |&place: &usize| silent.binary_search(&(place as u32)).is_err();
+        let mut places: Vec<usize> = (0..record.words as usize).filter(has_tokens).collect();
+        if self.outside().is_none() {
+            let kept = places.len() - (record.cut as usize).min(places.len());
+            if self.cut_left {
+                places.drain(..places.len() - kept);
+            } else {
+                places.truncate(kept);
+            }
+        }
+        Ok(places)
+    }
+
+    /// The class of words that are of no kind.
+    pub fn outside(&self) -> Option<u32> {
+        let place = self.labels.iter().position(|label| label == "O")?;
+        self.of_words.then_some(place as u32)
+    }
+
+    /// Stands for what the model reads of an example, its tokens or its pixels: examples that are the same to it have the same.
+    pub fn digest(&self, row: u32) -> Result<u64> {
+        let mut hash = DefaultHasher::new();
+        match &self.images {
+            Some(images) => images.bytes(self.selection.row(row)).hash(&mut hash),
+            None => {
+                let (mut ids, mut segments) = (Vec::new(), Vec::new());
+                self.store.append(&self.record(row)?, &mut ids, &mut segments)?;
+                (ids, segments).hash(&mut hash);
+            }
+        }
+        Ok(hash.finish())
+    }
+
+    /// The beginning of the first text that has a label, or the first word, in the file.
+    pub fn first_text(&self, label: &str) -> Option<&str> {
+        Some(self.firsts.get(self.distinct.number(label)? as usize)?.as_str())
+    }
+
+    /// What an example is called in its file's column of ids.
+    pub fn id(&self, row: u32) -> Result<Option<String>> {
+        Ok(self.store.extra(&self.record(row)?)?.id)
+    }
+
+    /// What each example is called.
+    pub fn ids(&self) -> Result<Vec<Option<String>>> {
+        (0..self.len() as u32).map(|row| self.id(row)).collect()
+    }
+
+    /// An example's text, or both of a pair, or its words; none where they were not kept ([`Source`](super::Source)).
+    pub fn texts(&self, row: u32) -> Result<Vec<String>> {
+        Ok(self.store.extra(&self.record(row)?)?.texts)
+    }
+
+    /// A number for the group that an example belongs to; none where there are no groups.
+    pub fn group(&self, row: u32) -> Result<Option<u64>> {
+        if self.grouped { Ok(self.store.extra(&self.record(row)?)?.group) } else { Ok(None) }
+    }
+
+    /// Whether examples belong to groups.
+    pub fn grouped(&self) -> bool {
+        self.grouped
+    }
+
+    /// What the losses of these rows are multiplied with; none where all count as one.
+    pub fn weights(&self, rows: &[u32]) -> Result<Option<Vec<f32>>> {
+        if !self.weighted {
+            return Ok(None);
+        }
+        let one = |&row: &u32| Ok(self.store.extra(&self.record(row)?)?.weight.unwrap_or(1.0));
+        rows.iter().map(one).collect::<Result<_>>().map(Some)
+    }
+
+    /// Whether examples have weights.
+    pub fn weighted(&self) -> bool {
+        self.weighted
+    }
+
     /// Texts without a character. They are kept: the model sees its special tokens only.
     pub fn empty_texts(&self) -> usize {
         self.totals.empty_texts
+    }
+
+    /// Sentences about what was recognised in its files.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Bytes of examples in memory.

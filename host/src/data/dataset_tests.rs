@@ -4,7 +4,9 @@ use std::path::Path;
 use fthost_models::Modality;
 use miette::Diagnostic;
 
+use super::super::files::Files;
 use super::super::fixtures::{DIGITS, TEXT, load_digits, load_file};
+use super::super::form::Form;
 use super::super::images::Part;
 use super::super::load::{BLOCK, Source, load};
 use super::super::row::Columns;
@@ -147,12 +149,13 @@ fn a_tokenizer_must_fit_the_model_and_the_text() {
     let path = folder.path().join("a.tsv");
     std::fs::write(&path, "a\t1\n\t0\n").unwrap();
     let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), false), 6).unwrap();
-    let columns = Columns::default();
+    let (files, form) = (Files::One(path), Form::default());
     let source = Source {
-        path: &path,
+        files: &files,
         part: Part::Train,
-        columns: &columns,
-        header: None,
+        form: &form,
+        only: None,
+        texts: false,
         labels: None,
         modality: TEXT,
         device: &Device::Cpu,
@@ -197,13 +200,13 @@ fn data_and_model_must_fit() {
     check_error(load_digits("photos", Part::Test, DIGITS), &["photos cannot be read as images", "`demo`"]);
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
-    let columns = Columns::default();
-    let path = Path::new("demo");
+    let (files, form) = (Files::from(Path::new("demo")), Form::default());
     let source = Source {
-        path,
+        files: &files,
         part: Part::Train,
-        columns: &columns,
-        header: None,
+        form: &form,
+        only: None,
+        texts: false,
         labels: None,
         modality: TEXT,
         device: &Device::Cpu,
@@ -330,4 +333,32 @@ fn words_are_for_heads_that_want_them() {
     check_error(data.set_targets(TargetKind::TokenClass), &["a.tsv: has one label per example", "\"B-ORG\""]);
     let empty = "{\"text\": [\"\", \" \"], \"label\": [\"O\", \"O\"]}";
     check_error(load_words(&[WORDS[0], empty], None), &["a.jsonl:2: the tokenizer makes no token of any word"]);
+}
+
+#[test]
+fn texts_and_ids_are_kept_where_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tsv");
+    std::fs::write(&path, "key\ttext\ttext_pair\tlabel\nr1\ta b\tc\t1\nr2\t\td\t0\n").unwrap();
+    let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
+    let columns = Columns { id: Some("key".into()), ..Columns::default() };
+    let (files, form) = (Files::One(path), Form { columns, ..Form::default() });
+    for texts in [false, true] {
+        let source = Source {
+            files: &files,
+            part: Part::Train,
+            form: &form,
+            only: None,
+            texts,
+            labels: None,
+            modality: TEXT,
+            device: &Device::Cpu,
+        };
+        let data = load(&source, Some(&tokenizer)).unwrap();
+        assert_eq!(data.ids().unwrap(), [Some("r1".to_owned()), Some("r2".to_owned())]);
+        let expected = |of: [&str; 2]| if texts { of.map(String::from).to_vec() } else { Vec::new() };
+        assert_eq!(data.texts(0).unwrap(), expected(["a b", "c"]));
+        assert_eq!(data.texts(1).unwrap(), expected(["", "d"]));
+        assert_eq!((data.group(0).unwrap(), data.weights(&[0]).unwrap()), (None, None));
+    }
 }

@@ -7,6 +7,8 @@ use fthost_models::Modality;
 
 use super::bytes::Limits;
 use super::dataset::Dataset;
+use super::files::Files;
+use super::form::Form;
 use super::images::Part;
 use super::load::{Source, load, load_within};
 use super::row::Columns;
@@ -21,7 +23,17 @@ pub(super) const DIGITS: Modality = Modality::Images { channels: 1, size: 8, tok
 
 /// Loads a file of this name and content, of which `memory` bytes are kept in memory.
 pub(super) fn load_file(
+    file: (&str, &[u8]),
+    labels: Option<&[String]>,
+    modality: Modality,
+    memory: usize,
+) -> Result<Dataset> {
+    load_form(file, &Form::default(), labels, modality, memory)
+}
+
+fn load_form(
     (name, content): (&str, &[u8]),
+    form: &Form,
     labels: Option<&[String]>,
     modality: Modality,
     memory: usize,
@@ -30,17 +42,25 @@ pub(super) fn load_file(
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
     let tokenizer = Tokenizer::load(&write_tokenizer(folder.path(), true), 6).unwrap();
-    let columns = Columns::default();
+    let files = Files::One(path);
     let source = Source {
-        path: &path,
+        files: &files,
         part: Part::Train,
-        columns: &columns,
-        header: None,
+        form,
+        only: None,
+        texts: false,
         labels,
         modality,
         device: &Device::Cpu,
     };
     load_within(&source, Some(&tokenizer), Limits { memory, folder: folder.path().to_owned() })
+}
+
+/// Loads a JSONL file whose rows have a group, `author`.
+pub(super) fn load_grouped(content: &str) -> Dataset {
+    let columns = Columns { group: Some("author".into()), ..Columns::default() };
+    let form = Form { columns, ..Form::default() };
+    load_form(("a.jsonl", content.as_bytes()), &form, None, TEXT, usize::MAX).unwrap()
 }
 
 /// Loads a TSV file.
@@ -49,12 +69,13 @@ pub(super) fn load_text(content: &str, labels: Option<&[String]>, memory: usize)
 }
 
 pub(super) fn load_digits(name: &str, part: Part, modality: Modality) -> Result<Dataset> {
-    let columns = Columns::default();
+    let (files, form) = (Files::from(Path::new(name)), Form::default());
     let source = Source {
-        path: Path::new(name),
+        files: &files,
         part,
-        columns: &columns,
-        header: None,
+        form: &form,
+        only: None,
+        texts: false,
         labels: None,
         modality,
         device: &Device::Cpu,

@@ -18,11 +18,13 @@ const NAMES: &str = "abstract answer body category categories class classes comm
     utterance value words y";
 
 /// Where the wanted cells stand in a row, from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Places {
     pub(super) text: usize,
     pub(super) pair: Option<usize>,
     pub(super) label: Option<usize>,
+    /// Of each of [`Columns::extra`]; `None` where it is not there and need not be.
+    pub(super) extra: Vec<Option<usize>>,
 }
 
 /// The first row of a file.
@@ -74,16 +76,23 @@ pub(super) fn first_row(
     };
     if let (Some(text), true) = (text, label.is_some() || !read) {
         let pair = find(path, line, columns.text_pair(), columns.text_pair.is_some(), cells)?;
+        let extra = |(_, name)| match find(path, line, name, true, cells)? {
+            None if read => Err(missing(path, line, name, cells)),
+            place => Ok(place),
+        };
+        let extra = columns.extra(labels).map(extra).collect::<Result<_>>()?;
         return match (&columns.text_pair, pair) {
             (Some(name), None) => Err(missing(path, line, name, cells)),
-            _ => Ok(first(Places { text, pair, label }, true, true)),
+            _ => Ok(first(Places { text, pair, label, extra }, true, true)),
         };
     }
     if named && numbered {
         let place =
             |name: &Option<String>, default: usize| name.as_deref().and_then(column_number).unwrap_or(default) - 1;
         let pair = columns.text_pair.as_deref().and_then(column_number).map(|number| number - 1);
-        let places = Places { text: place(&columns.text, 1), pair, label: read.then(|| place(&columns.label, 2)) };
+        let extra = columns.extra(labels).map(|(_, name)| column_number(name).map(|number| number - 1)).collect();
+        let label = read.then(|| place(&columns.label, 2));
+        let places = Places { text: place(&columns.text, 1), pair, label, extra };
         return first(places, header == Some(true), header == Some(false)).not_in_doubt(path, header);
     }
     let here = |place: Option<usize>, expected: usize| place.is_none_or(|place| place == expected);
@@ -106,7 +115,7 @@ pub(super) fn first_row(
         };
         return Err(data_error(path, Some(line), message).with_help(help));
     }
-    let places = Places { text: 0, pair: None, label: read.then_some(1) };
+    let places = Places { text: 0, pair: None, label: read.then_some(1), extra: Vec::new() };
     first(places, header == Some(true), header == Some(false)).not_in_doubt(path, header)
 }
 
@@ -122,7 +131,7 @@ impl First {
         {
             return Err(separated_otherwise(path, self.line, cell, separator));
         }
-        let Places { text, pair, label } = self.places;
+        let Places { text, pair, label, .. } = self.places;
         let wanted = || [Some(text), pair, label].into_iter().flatten();
         let all = |is_name: &dyn Fn(usize, &str) -> bool| {
             wanted().all(|place| self.cells.get(place).is_some_and(|cell| is_name(place, cell)))
@@ -166,7 +175,7 @@ impl First {
     /// Refuses the row, and says what it would be as a header and as an example.
     pub(super) fn in_doubt(&self, path: &Path, why: &str) -> Error {
         let cell = |place: usize| self.cells.get(place).map_or("", |cell| shortened(cell.trim()));
-        let Places { text, pair, label } = self.places;
+        let Places { text, pair, label, .. } = self.places;
         let parts =
             [Some(("text", text)), pair.map(|place| ("second text", place)), label.map(|place| ("label", place))];
         let list = |one: &dyn Fn(&str, usize) -> String| {
@@ -215,9 +224,41 @@ fn separator(cell: &str) -> Option<char> {
 
 fn separated_otherwise(path: &Path, line: u64, cell: &str, separator: char) -> Error {
     let message = format!("this row is one cell, `{}`, and {separator:?} seems to separate its cells", shortened(cell));
-    data_error(path, Some(line), message).with_help(
-        "cells stand between tabs in .tsv, and between commas in .csv: rename the file, or save it with these",
-    )
+    data_error(path, Some(line), message).with_help(format!(
+        "cells stand between tabs in .tsv, and between commas in .csv: say what separates them in the task, separator = {:?}",
+        separator.to_string()
+    ))
+}
+
+/// Whether the first row of a table names its columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// It does.
+    Yes,
+    /// Its cells could be names, and nothing else tells.
+    Perhaps,
+    /// It is an example.
+    No,
+}
+
+/// What the first of some rows is, before anyone has said which columns are wanted: names are short, differ, are no numbers, and one of
+/// them at least is such as names a column, or stands over numbers.
+pub(super) fn naming(rows: &[&[String]]) -> Naming {
+    let Some((first, rest)) = rows.split_first() else { return Naming::No };
+    let is_number = |cell: &str| cell.trim().parse::<f64>().is_ok();
+    let distinct = first.iter().enumerate().all(|(i, cell)| !first[..i].contains(cell));
+    let short = first.iter().all(|cell| (1..=40).contains(&cell.trim().len()) && cell.split_whitespace().count() < 4);
+    if !distinct || !short || first.iter().any(|cell| is_number(cell)) {
+        return Naming::No;
+    }
+    let over_numbers =
+        |place: usize| !rest.is_empty() && rest.iter().all(|row| row.get(place).is_some_and(|cell| is_number(cell)));
+    if first.iter().enumerate().any(|(place, cell)| names_a_column(cell) || over_numbers(place)) {
+        return Naming::Yes;
+    }
+    // A label that comes again is one of an example.
+    let again = |place: usize| rest.iter().any(|row| row.get(place) == first.get(place));
+    if (0..first.len()).any(again) { Naming::No } else { Naming::Perhaps }
 }
 
 /// Whether a cell is such as names a column: `text`, `Review Text`, `sentence1`, `comment_body`.

@@ -22,6 +22,12 @@ pub(super) struct Images {
 }
 
 impl Images {
+    /// The pixels of an image.
+    pub(super) fn bytes(&self, row: u32) -> &[u8] {
+        let size: usize = self.shape.iter().product();
+        &self.pixels[row as usize * size..][..size]
+    }
+
     /// Normalised images, `[rows, channels, height, width]`.
     pub(super) fn take(&self, rows: &[u32]) -> Result<Tensor> {
         let levels: [f32; 256] = std::array::from_fn(|value| (value as f32 / self.white - self.mean) / self.std);
@@ -29,8 +35,7 @@ impl Images {
         let size = channels * height * width;
         let mut values = Vec::with_capacity(rows.len() * size);
         for &row in rows {
-            let image = &self.pixels[row as usize * size..][..size];
-            values.extend(image.iter().map(|&value| levels[usize::from(value)]));
+            values.extend(self.bytes(row).iter().map(|&value| levels[usize::from(value)]));
         }
         Ok(Tensor::from_vec(values, (rows.len(), channels, height, width), &self.device)?)
     }

@@ -1,18 +1,23 @@
-//! Rows of JSONL: one object per line.
+//! Rows of JSON: one object per line, or the objects of an array.
 
-use std::fs::File;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::elements::Elements;
 use super::lines::Lines;
 use super::row::{Columns, Labels, Row, data_error, list, no_label, word_row};
 use crate::{Error, Result};
 
-/// The rows of a JSONL file.
-#[derive(Debug)]
+/// Where objects come from.
+pub(super) enum Objects {
+    Lines(Lines),
+    Array(Elements),
+}
+
+/// The rows of a JSON file.
 pub(super) struct JsonRows {
-    lines: Lines,
+    objects: Objects,
     labels: Labels,
     /// Whether rows have a second text. Without a word in the run file the first row decides.
     pairs: Option<bool>,
@@ -21,15 +26,23 @@ pub(super) struct JsonRows {
 }
 
 impl JsonRows {
-    pub(super) fn new(file: File, columns: &Columns, labels: Labels) -> Self {
+    pub(super) fn new(objects: Objects, columns: &Columns, labels: Labels) -> Self {
         let pairs = columns.text_pair.is_some().then_some(true);
-        Self { lines: Lines::new(file), labels, pairs, words: None }
+        Self { objects, labels, pairs, words: None }
     }
 
-    /// The row on the next line that is not blank.
+    /// The row of the next object.
     pub(super) fn next_row(&mut self, path: &Path, columns: &Columns) -> Result<Option<Row>> {
-        let Some((line, text)) = self.lines.next_line(path)? else { return Ok(None) };
-        let object = Object::parse(path, line, text)?;
+        let object = match &mut self.objects {
+            Objects::Lines(lines) => {
+                let Some((line, text)) = lines.next_line(path)? else { return Ok(None) };
+                Object::parse(path, line, text, "line")?
+            }
+            Objects::Array(elements) => {
+                let Some((line, text)) = elements.next_element(path)? else { return Ok(None) };
+                Object::parse(path, line, &text, "element")?
+            }
+        };
         let is_list = || matches!(object.values.get(columns.text()), Some(Value::Array(_)));
         if *self.words.get_or_insert_with(is_list) {
             return object.words(columns, self.labels).map(Some);
@@ -39,22 +52,24 @@ impl JsonRows {
     }
 }
 
-/// The object on a line.
+/// An object, and the line it begins on.
 struct Object<'a> {
     path: &'a Path,
     line: u64,
+    /// `line` or `element`.
+    what: &'static str,
     values: Map<String, Value>,
 }
 
 impl<'a> Object<'a> {
-    fn parse(path: &'a Path, line: u64, text: &str) -> Result<Self> {
+    fn parse(path: &'a Path, line: u64, text: &str, what: &'static str) -> Result<Self> {
         let values = serde_json::from_str(text).map_err(|error| {
             let message = error.to_string();
-            let what = message.split(" at line ").next().unwrap_or_default();
-            data_error(path, Some(line), format!("this line is no JSON object: {what} (column {})", error.column()))
+            let why = message.split(" at line ").next().unwrap_or_default();
+            data_error(path, Some(line), format!("this {what} is no JSON object: {why} (column {})", error.column()))
                 .with_help("JSONL has one whole object per line: {\"text\": \"...\", \"label\": \"...\"}")
         })?;
-        Ok(Self { path, line, values })
+        Ok(Self { path, line, what, values })
     }
 
     fn wrong(&self, message: String) -> Error {
@@ -64,7 +79,7 @@ impl<'a> Object<'a> {
     fn get(&self, name: &str) -> Result<&Value> {
         self.values.get(name).ok_or_else(|| {
             let there = list(self.values.keys().map(String::as_str));
-            self.wrong(format!("there is no key `{name}`; this line has {there}"))
+            self.wrong(format!("there is no key `{name}`; this {} has {there}", self.what))
                 .with_help("name the keys in the run file: columns = { text = \"...\", label = \"...\" }")
         })
     }
@@ -94,7 +109,17 @@ impl<'a> Object<'a> {
             Labels::Read => self.label(columns.label())?,
             Labels::Unread => String::new(),
         };
-        Ok(Row { line: self.line, text: self.string(columns.text())?, pair, label, words: None })
+        let (line, text, extra) = (self.line, self.string(columns.text())?, self.extra(columns, labels)?);
+        Ok(Row { line, text, pair, label, words: None, extra })
+    }
+
+    /// What stands in the columns besides.
+    fn extra(&self, columns: &Columns, labels: Labels) -> Result<Vec<String>> {
+        let one = |(_, name): (_, &str)| match self.values.get(name) {
+            None if labels == Labels::Unread => Ok(String::new()),
+            _ => scalar(self.get(name)?).ok_or_else(|| self.wrong(format!("`{name}` must be a string or a number"))),
+        };
+        columns.extra(labels).map(one).collect()
     }
 
     fn label(&self, name: &str) -> Result<String> {
@@ -119,13 +144,14 @@ impl<'a> Object<'a> {
         let label = |(place, value): (usize, &Value)| {
             scalar(value).ok_or_else(|| one(columns.label(), place, value, "a string or a number"))
         };
+        let extra = self.extra(columns, labels)?;
         let labels = match labels {
             Labels::Read => {
                 Some(self.list(columns.label())?.iter().enumerate().map(label).collect::<Result<Vec<_>>>()?)
             }
             Labels::Unread => None,
         };
-        word_row(self.path, self.line, columns, words, labels)
+        Ok(Row { extra, ..word_row(self.path, self.line, columns, words, labels)? })
     }
 }
 

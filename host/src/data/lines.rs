@@ -1,9 +1,9 @@
 //! Lines of a text file.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use super::input::{Bytes, read_error};
 use super::row::data_error;
 use crate::{Error, Result};
 
@@ -12,17 +12,16 @@ use crate::{Error, Result};
 pub(super) const LONGEST: usize = 64 << 20;
 
 /// Lines without their ends and without the mark that may open a UTF-8 file.
-#[derive(Debug)]
 pub(super) struct Lines {
-    reader: BufReader<File>,
+    reader: BufReader<Bytes>,
     buffer: Vec<u8>,
     number: u64,
     longest: usize,
 }
 
 impl Lines {
-    pub(super) fn new(file: File) -> Self {
-        let reader = BufReader::with_capacity(1 << 16, file);
+    pub(super) fn new(bytes: Bytes) -> Self {
+        let reader = BufReader::with_capacity(1 << 16, bytes);
         Self { reader, buffer: Vec::new(), number: 0, longest: LONGEST }
     }
 
@@ -36,6 +35,11 @@ impl Lines {
         Ok(None)
     }
 
+    /// The next line, blank or not, and its number.
+    pub(super) fn any_line(&mut self, path: &Path) -> Result<Option<(u64, &str)>> {
+        Ok(if self.read(path)? { Some((self.number, self.text(path)?)) } else { None })
+    }
+
     fn text(&self, path: &Path) -> Result<&str> {
         std::str::from_utf8(&self.buffer).map_err(|_| not_utf8(path, self.number))
     }
@@ -45,7 +49,7 @@ impl Lines {
         self.buffer.clear();
         let mut limited = self.reader.by_ref().take(self.longest as u64 + 1);
         let read = limited.read_until(b'\n', &mut self.buffer);
-        if read.map_err(Error::io(format!("cannot read {}", path.display())))? == 0 {
+        if read.map_err(|error| read_error(path, error))? == 0 {
             return Ok(false);
         }
         self.number += 1;
@@ -69,21 +73,16 @@ impl Lines {
 
 pub(super) fn not_utf8(path: &Path, line: u64) -> Error {
     data_error(path, Some(line), "this line is not valid UTF-8")
-        .with_help("convert the file, for instance by: iconv -f latin1 -t utf-8 old > new")
+        .with_help("say what it is in the task: encoding = \"latin-1\" or \"windows-1252\"; or convert the file")
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use std::io::Write;
-
     use super::*;
 
     fn lines(content: &str) -> Lines {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(content.as_bytes()).unwrap();
-        std::io::Seek::rewind(&mut file).unwrap();
-        Lines { longest: 1 << 20, ..Lines::new(file) }
+        Lines { longest: 1 << 20, ..Lines::new(Box::new(std::io::Cursor::new(content.to_owned()))) }
     }
 
     #[test]

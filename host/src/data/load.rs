@@ -9,8 +9,14 @@ use fthost_models::Modality;
 use super::bytes::Limits;
 use super::dataset::{Dataset, Targets, Totals};
 use super::distinct::{self, Distinct, UNNUMBERED};
+use super::extra::{self, Extra};
+use super::files::Files;
+use super::form::Form;
 use super::images::{self, Images, Part};
-use super::row::{Columns, Labels, Row, Words, data_error, shortened};
+use super::recognise::file_name;
+use super::row::{Labels, Role, Row, Words, data_error, shortened};
+use super::rows::AllRows;
+use super::scheme::{Scheme, Seen};
 use super::selection::Selection;
 use super::store::{NewRow, Store, StoreWriter, UNCOUNTED};
 use super::table::Rows;
@@ -20,17 +26,19 @@ use crate::{Error, Result};
 /// Where examples come from, and what they become.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// A file, or `demo` or `demo-pretrain` for the embedded digits.
-    pub path: &'a Path,
+    /// The files, or `demo` or `demo-pretrain` for the embedded digits.
+    pub files: &'a Files,
     /// Which half of an embedded data set; a file is read whole.
     pub part: Part,
-    /// Which columns of a file.
-    pub columns: &'a Columns,
-    /// Whether the first row of a TSV or CSV file is a header, where it is said.
-    pub header: Option<bool>,
+    /// How they are read.
+    pub form: &'a Form,
+    /// The rows that count, where not all do: what stands in their column of parts.
+    pub only: Option<&'a str>,
     /// The classes of the training data in index order, for test data. `None` for training data: the classes are then
     /// what its labels name.
     pub labels: Option<&'a [String]>,
+    /// Whether texts are kept, to be shown beside predictions.
+    pub texts: bool,
     /// What the model takes.
     pub modality: Modality,
     /// Where images go; token ids stay on the host.
@@ -59,7 +67,7 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
             (examples, Some(Arc::new(images)))
         }
     };
-    let mut data = examples.into_dataset(source.path, images);
+    let mut data = examples.into_dataset(source.files, images);
     match source.labels {
         // What a head makes of the labels is not known yet: values need not occur in the training data.
         Some(labels) => data.labels = labels.to_vec(),
@@ -80,14 +88,6 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
     Ok(data)
 }
 
-/// Rows of a file beside what they became; images have none.
-pub struct Block {
-    /// As they stand in the file.
-    pub rows: Vec<Row>,
-    /// What they became.
-    pub data: Dataset,
-}
-
 /// The examples of a file without their labels, block by block: what a model predicts for. A file of any size takes the memory of
 /// one block; but for the last one a block has a multiple of 256 rows.
 ///
@@ -97,26 +97,26 @@ pub struct Block {
 pub fn unlabelled<'a>(
     source: &Source<'a>,
     tokenizer: Option<&'a Tokenizer>,
-) -> Result<Box<dyn Iterator<Item = Result<Block>> + 'a>> {
+) -> Result<Box<dyn Iterator<Item = Result<Dataset>> + 'a>> {
     let (Modality::Text { vocabulary, .. }, Some(tokenizer)) = (source.modality, tokenizer) else {
-        let images = load(source, tokenizer).map(|data| Block { rows: Vec::new(), data });
-        return Ok(Box::new(std::iter::once(images)));
+        return Ok(Box::new(std::iter::once(load(source, tokenizer))));
     };
-    refuse_images(source.path)?;
-    let path = source.path;
+    refuse_images(source.files)?;
+    let files = source.files;
     check_unread_header(source)?;
-    let mut file = Rows::open(path, source.columns, source.header, Labels::Unread)?;
+    let source = *source;
+    let mut rows = source.rows(Labels::Unread)?;
     Ok(Box::new(std::iter::from_fn(move || {
         let mut read = || {
-            let rows = next_block(&mut file)?;
-            if rows.is_empty() {
+            let block = next_block(&mut rows)?;
+            if block.is_empty() {
                 return Ok(None);
             }
-            let mut writer = Writer::new(vocabulary, Limits::from_environment());
-            writer.push_rows(path, rows.clone(), tokenizer)?;
-            writer.finish().map(|examples| Some(Block { rows, data: examples.into_dataset(path, None) }))
+            let mut writer = Writer::of(&source, Labels::Unread, tokenizer, vocabulary, Limits::from_environment());
+            writer.push_rows(rows.path(), block, tokenizer)?;
+            writer.finish().map(|examples| Some(examples.into_dataset(files, None)))
         };
-        let block: Result<Option<Block>> = read();
+        let block: Result<Option<Dataset>> = read();
         block.transpose()
     })))
 }
@@ -126,11 +126,17 @@ pub fn unlabelled<'a>(
 /// # Errors
 /// Whatever is wrong with a row, with its line.
 pub fn check(source: &Source<'_>) -> Result<()> {
-    if images::embedded_classes(source.path).is_some() {
+    if images::embedded_classes(source.files.first()).is_some() {
         return Ok(());
     }
     check_unread_header(source)?;
-    Rows::open(source.path, source.columns, source.header, Labels::Unread)?.try_for_each(|row| row.map(drop))
+    let mut rows = source.rows(Labels::Unread)?;
+    loop {
+        while rows.next_of_file()?.is_some() {}
+        if !rows.next_file()? {
+            return Ok(());
+        }
+    }
 }
 
 /// What was read.
@@ -139,14 +145,24 @@ struct Examples {
     distinct: Distinct,
     totals: Totals,
     of_words: bool,
+    notes: Vec<String>,
+    firsts: Vec<String>,
+    weighted: bool,
+    grouped: bool,
+    cut_left: bool,
 }
 
 impl Examples {
     /// What their labels mean is open.
-    fn into_dataset(self, path: &Path, images: Option<Arc<Images>>) -> Dataset {
-        let Self { store, distinct, totals, of_words } = self;
+    fn into_dataset(self, files: &Files, images: Option<Arc<Images>>) -> Dataset {
+        let Self { store, distinct, totals, of_words, notes, firsts, weighted, grouped, cut_left } = self;
         Dataset {
-            path: path.to_owned(),
+            path: files.to_string().into(),
+            notes,
+            firsts: Arc::new(firsts),
+            weighted,
+            grouped,
+            cut_left,
             selection: Selection::All(store.len()),
             store: Arc::new(store),
             images,
@@ -159,6 +175,9 @@ impl Examples {
     }
 }
 
+/// Characters that are kept of the first text of a label.
+const FIRST: usize = 80;
+
 /// Writes examples.
 struct Writer {
     vocabulary: usize,
@@ -167,19 +186,71 @@ struct Writer {
     totals: Totals,
     /// Whether texts come as words.
     of_words: bool,
+    /// What the further cells of rows say.
+    roles: Vec<Role>,
+    /// Whether texts are kept.
+    texts: bool,
+    /// By the number of a label the beginning of the first text that has it.
+    firsts: Vec<String>,
+    /// The sum of the weights so far.
+    weights: f64,
+    cut_left: bool,
 }
 
 impl Writer {
     fn new(vocabulary: usize, limits: Limits) -> Self {
-        let store = StoreWriter::new(vocabulary, limits);
-        Self { vocabulary, store, distinct: Distinct::default(), totals: Totals::default(), of_words: false }
+        Self {
+            vocabulary,
+            store: StoreWriter::new(vocabulary, limits),
+            distinct: Distinct::default(),
+            totals: Totals::default(),
+            of_words: false,
+            roles: Vec::new(),
+            texts: false,
+            firsts: Vec::new(),
+            weights: 0.0,
+            cut_left: false,
+        }
+    }
+
+    /// A writer of a source's rows.
+    fn of(source: &Source<'_>, labels: Labels, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Self {
+        let roles = source.form.columns.extra(labels).map(|(role, _)| role).collect();
+        Self { roles, texts: source.texts, cut_left: tokenizer.cuts_left(), ..Self::new(vocabulary, limits) }
+    }
+
+    /// What a row has besides, from its further cells.
+    fn extra(&mut self, path: &Path, line: u64, cells: &[String], texts: Vec<String>) -> Result<Extra> {
+        let mut extra = Extra { texts: if self.texts { texts } else { Vec::new() }, ..Extra::default() };
+        for (role, cell) in self.roles.iter().zip(cells) {
+            match role {
+                Role::Id => extra.id = Some(cell.clone()).filter(|id| !id.is_empty()),
+                Role::Group if cell.is_empty() => {
+                    return Err(data_error(path, Some(line), "this row has no group")
+                        .with_help("give it one, or take group out of columns in the run file"));
+                }
+                Role::Group => extra.group = Some(extra::digest(cell)),
+                Role::Weight => {
+                    let weight = cell.parse::<f32>().ok().filter(|weight| weight.is_finite() && *weight >= 0.0);
+                    let Some(weight) = weight else {
+                        let message = format!("the weight `{}` is no number from 0 up", shortened(cell));
+                        return Err(data_error(path, Some(line), message).with_help(
+                            "an example's loss is multiplied with its weight: 1 for one that counts as any",
+                        ));
+                    };
+                    self.weights += f64::from(weight);
+                    extra.weight = Some(weight);
+                }
+                Role::Part => {}
+            }
+        }
+        Ok(extra)
     }
 
     /// Takes the next rows of a file, all of them texts or all of them words.
     fn push_rows(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
         if rows.iter().any(|row| row.words.is_some()) {
-            let words = rows.into_iter().filter_map(|row| Some((row.line, row.words?)));
-            return self.push_words(path, words.collect(), tokenizer);
+            return self.push_words(path, rows, tokenizer);
         }
         self.push_texts(path, rows, tokenizer)
     }
@@ -189,37 +260,53 @@ impl Writer {
         let encoded = tokenizer.encode(&texts)?;
         for (row, tokens) in rows.into_iter().zip(encoded) {
             check_tokens(path, row.line, &tokens, self.vocabulary)?;
+            let (empty, first) = (row.text.is_empty(), row.text.clone());
+            let texts = std::iter::once(row.text).chain(row.pair).collect();
+            let extra = self.extra(path, row.line, &row.extra, texts)?.to_bytes()?;
             let new = NewRow {
+                extra: &extra,
                 ids: &tokens.ids,
                 segments: &tokens.types,
                 tokens: tokens.ids.len(),
                 line: Some(row.line),
                 truncated: tokens.truncated,
-                empty: row.text.is_empty(),
+                empty,
                 ..NewRow::default()
             };
-            self.push(row.label, new)?;
+            self.push(row.label, &first, new)?;
         }
         Ok(())
     }
 
-    fn push_words(&mut self, path: &Path, rows: Vec<(u64, Words)>, tokenizer: &Tokenizer) -> Result<()> {
+    fn push_words(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
         self.of_words = true;
-        let words: Vec<&[String]> = rows.iter().map(|(_, row)| row.words.as_slice()).collect();
+        let rows: Vec<(u64, Words, Vec<String>)> =
+            rows.into_iter().filter_map(|row| Some((row.line, row.words?, row.extra))).collect();
+        let words: Vec<&[String]> = rows.iter().map(|(_, row, _)| row.words.as_slice()).collect();
         let encoded = tokenizer.encode_words(&words)?;
-        for ((line, row), tokens) in rows.into_iter().zip(encoded) {
+        for ((line, row, cells), tokens) in rows.into_iter().zip(encoded) {
             check_tokens(path, line, &tokens, self.vocabulary)?;
             check_words(path, line, &tokens, &row)?;
-            let number = |label: String| self.distinct.add(label, Some(line)).0;
-            let numbers: Vec<u32> = row.labels.into_iter().map(number).collect();
+            let mut numbers = Vec::with_capacity(row.labels.len());
+            for (label, word) in row.labels.into_iter().zip(&row.words) {
+                let number = self.distinct.add(label, Some(line)).0;
+                self.keep_first(number, word);
+                numbers.push(number);
+            }
             // Labels that are not read have no numbers: the word itself is marked then.
             let mark = |&word: &u32| numbers.get(word as usize).copied().unwrap_or(word);
             let marks: Vec<u32> = tokens.begins.iter().map(mark).collect();
+            let (count, cut) = (row.words.len(), tokens.cut.len());
+            let mut extra = self.extra(path, line, &cells, row.words)?;
+            extra.cut = tokens.cut.iter().filter_map(|&word| numbers.get(word as usize).copied()).collect();
+            extra.silent = tokens.silent(count);
             let record = self.store.push(&NewRow {
+                extra: &extra.to_bytes()?,
+                cut,
                 ids: &tokens.ids,
                 segments: &tokens.types,
                 marks: &marks,
-                words: row.words.len(),
+                words: count,
                 tokens: tokens.ids.len(),
                 line: Some(line),
                 truncated: tokens.truncated,
@@ -231,17 +318,37 @@ impl Writer {
         Ok(())
     }
 
+    /// Keeps the beginning of a text whose label is new.
+    fn keep_first(&mut self, number: u32, text: &str) {
+        if number as usize == self.firsts.len() {
+            let end = text.char_indices().nth(FIRST).map_or(text.len(), |(end, _)| end);
+            self.firsts.push(text[..end].to_owned());
+        }
+    }
+
     /// Takes the next example; of its label the caller says the text.
-    fn push(&mut self, label: String, row: NewRow<'_>) -> Result<()> {
+    fn push(&mut self, label: String, text: &str, row: NewRow<'_>) -> Result<()> {
         let (label, value) = self.distinct.add(label, row.line);
+        self.keep_first(label, text);
         let record = self.store.push(&NewRow { label, value, ..row })?;
         self.totals.add(&record, &[]);
         Ok(())
     }
 
     fn finish(self) -> Result<Examples> {
-        let Self { store, distinct, totals, of_words, .. } = self;
-        Ok(Examples { store: store.finish()?, distinct, totals, of_words })
+        let Self { store, distinct, totals, of_words, cut_left, firsts, .. } = self;
+        let (weighted, grouped) = (self.roles.contains(&Role::Weight), self.roles.contains(&Role::Group));
+        Ok(Examples {
+            store: store.finish()?,
+            distinct,
+            totals,
+            of_words,
+            notes: Vec::new(),
+            firsts,
+            weighted,
+            grouped,
+            cut_left,
+        })
     }
 }
 
@@ -252,24 +359,62 @@ const BLOCK_BYTES: usize = 4 << 20;
 const BLOCK_UNIT: usize = 256;
 
 fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Result<Examples> {
-    refuse_images(source.path)?;
-    let mut writer = Writer::new(vocabulary, limits);
-    let mut file = Rows::open(source.path, source.columns, source.header, Labels::Read)?;
+    refuse_images(source.files)?;
+    let mut writer = Writer::of(source, Labels::Read, tokenizer, vocabulary, limits);
+    let mut rows = source.rows(Labels::Read)?;
+    let mut scheme = None;
     loop {
-        let block = next_block(&mut file)?;
+        let mut block = next_block(&mut rows)?;
         if block.is_empty() {
             break;
         }
-        writer.push_rows(source.path, block, tokenizer)?;
+        if block.iter().any(|row| row.words.is_some()) {
+            // A file's labels tell together how they spell entities.
+            let scheme = match scheme {
+                Some(scheme) => scheme,
+                None => *scheme.insert(scheme_of(source)?),
+            };
+            if let Some(scheme) = scheme {
+                block.iter_mut().filter_map(|row| row.words.as_mut()).for_each(|row| scheme.to_iob2(&mut row.labels));
+            }
+        }
+        writer.push_rows(rows.path(), block, tokenizer)?;
     }
-    if let Some(first) = file.first() {
+    if let Some(first) = rows.file().first() {
         let count = |label: &str| writer.distinct.number(label).map_or(0, |number| writer.totals.with_label(number));
-        first.check_label(source.path, count, |label| source.knows(label))?;
+        first.check_label(rows.path(), count, |label| source.knows(label))?;
     }
-    writer.finish()
+    if writer.roles.contains(&Role::Weight) && writer.weights == 0.0 {
+        return Err(data_error(rows.path(), None, "no example has a weight above 0")
+            .with_help("an example of weight 0 teaches nothing: give some a weight"));
+    }
+    let mut notes = rows.notes();
+    if let Some(scheme) = scheme.flatten().filter(|scheme| *scheme != Scheme::Iob2) {
+        let names: Vec<String> = source.files.named().into_iter().map(file_name).collect();
+        notes.push(format!("{}: labels in {scheme} are read as IOB2", names.join(", ")));
+    }
+    Ok(Examples { notes, ..writer.finish()? })
 }
 
-impl Source<'_> {
+/// How the labels of words spell entities, where they do.
+fn scheme_of(source: &Source<'_>) -> Result<Option<Scheme>> {
+    let (mut rows, mut seen) = (source.rows(Labels::Read)?, Seen::default());
+    loop {
+        while let Some(row) = rows.next_of_file()? {
+            row.words.iter().for_each(|row| seen.add(&row.labels));
+        }
+        if !rows.next_file()? {
+            return Ok(seen.scheme());
+        }
+    }
+}
+
+impl<'a> Source<'a> {
+    /// Its rows.
+    fn rows(&self, labels: Labels) -> Result<AllRows<'a>> {
+        AllRows::open(self.files, self.form, labels, self.labels, self.only)
+    }
+
     /// Whether the training data have a label.
     fn knows(&self, label: &str) -> bool {
         self.labels.into_iter().flatten().any(|known| distinct::name(known) == distinct::name(label))
@@ -279,39 +424,44 @@ impl Source<'_> {
 /// Refuses a file that is read without its labels, and has some that say that its first row is a header: the second row's is one of
 /// the training data, or a number where the first's is none.
 fn check_unread_header(source: &Source<'_>) -> Result<()> {
-    if source.header.is_some() {
+    let Files::One(path) = source.files else { return Ok(()) };
+    if source.form.header.is_some() {
         return Ok(());
     }
-    let Ok(mut file) = Rows::open(source.path, source.columns, None, Labels::Read) else { return Ok(()) };
+    let Ok(mut file) = Rows::open(path, source.form, Labels::Read, source.labels) else { return Ok(()) };
     let (Some(Ok(first)), Some(Ok(second))) = (file.next(), file.next()) else { return Ok(()) };
     let like_training = |label: &str| source.knows(label) || label.parse::<f32>().is_ok_and(f32::is_finite);
     match file.first() {
         Some(row) if !row.is_header && !like_training(&first.label) && like_training(&second.label) => {
-            Err(row
-                .in_doubt(source.path, &format!("its label `{}` is none that training saw", shortened(&first.label))))
+            Err(row.in_doubt(path, &format!("its label `{}` is none that training saw", shortened(&first.label))))
         }
         _ => Ok(()),
     }
 }
 
 /// The embedded data are images; a model that reads texts cannot take them.
-fn refuse_images(path: &Path) -> Result<()> {
-    match images::embedded_classes(path) {
+fn refuse_images(files: &Files) -> Result<()> {
+    match images::embedded_classes(files.first()) {
         None => Ok(()),
         Some(_) => Err(Error::Usage {
-            message: format!("the data `{}` are images, and the model reads text", path.display()),
+            message: format!("the data `{files}` are images, and the model reads text"),
             help: Some("name a .tsv, .csv, .jsonl or .parquet file".into()),
         }),
     }
 }
 
-/// Rows for one call of the tokenizer; none at the end of the file.
-fn next_block(file: &mut Rows) -> Result<Vec<Row>> {
+/// Rows of one file for one call of the tokenizer; none at the end of the last file.
+fn next_block(rows: &mut AllRows<'_>) -> Result<Vec<Row>> {
     let (mut block, mut bytes) = (Vec::new(), 0);
     while block.len() < BLOCK && (bytes < BLOCK_BYTES || !block.len().is_multiple_of(BLOCK_UNIT)) {
-        let Some(row) = file.next().transpose()? else { break };
-        bytes += row.bytes();
-        block.push(row);
+        match rows.next_of_file()? {
+            Some(row) => {
+                bytes += row.bytes();
+                block.push(row);
+            }
+            None if !block.is_empty() || !rows.next_file()? => break,
+            None => {}
+        }
     }
     Ok(block)
 }
@@ -338,9 +488,9 @@ fn check_tokens(path: &Path, line: u64, tokens: &Tokens, vocabulary: usize) -> R
 }
 
 fn read_images(source: &Source<'_>, shape: [usize; 3], tokens: usize, limits: Limits) -> Result<(Examples, Images)> {
-    let Some(classes) = images::embedded_classes(source.path) else {
+    let Some(classes) = images::embedded_classes(source.files.first()) else {
         return Err(Error::Usage {
-            message: format!("the model takes images, and {} cannot be read as images", source.path.display()),
+            message: format!("the model takes images, and {} cannot be read as images", source.files),
             help: Some("known are the embedded digits: `demo` (0 to 9) and `demo-pretrain` (0 to 4)".into()),
         });
     };
@@ -354,7 +504,7 @@ fn read_images(source: &Source<'_>, shape: [usize; 3], tokens: usize, limits: Li
     }
     let mut writer = Writer::new(0, limits);
     for label in labels {
-        writer.push(label.to_string(), NewRow { tokens, ..NewRow::default() })?;
+        writer.push(label.to_string(), "", NewRow { tokens, ..NewRow::default() })?;
     }
     Ok((writer.finish()?, images))
 }

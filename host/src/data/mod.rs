@@ -4,42 +4,60 @@
 //! and lines only: in memory while they are few, in a temporary file beyond ([`dataset`]). [`sampler`] says which
 //! examples come when.
 
-mod again;
+mod arrow;
 mod bytes;
+mod conll;
 mod csv;
 pub mod dataset;
 mod distinct;
+mod elements;
 pub mod episodes;
+mod extra;
+mod files;
 mod fingerprint;
 #[cfg(test)]
 mod fixtures;
+mod form;
 mod guard;
 mod header;
 mod images;
+mod input;
 mod jsonl;
 mod lines;
 mod load;
+mod moments;
 mod parquet;
+mod peek;
 pub mod permutation;
+mod recognise;
 pub mod row;
+mod rows;
 pub mod sampler;
+mod scheme;
 mod selection;
 mod split;
 mod store;
+pub mod survey;
 pub mod table;
 pub mod text;
+mod texts;
 
-pub use again::{Again, counted_words};
 pub(crate) use bytes::cache_folder;
 pub use dataset::Dataset;
 pub use episodes::Episodes;
+pub use files::Files;
 pub use fingerprint::fingerprint;
+pub use form::{Encoding, Form, Format, Quote};
+pub use header::Naming;
 pub use images::Part;
-pub use load::{Block, Source, check, load, unlabelled};
+pub use load::{Source, check, load, unlabelled};
+pub use moments::Moments;
+pub use peek::{Column, Peek, peek};
 pub use permutation::Permutation;
-pub use row::{Columns, Row};
+pub use row::Columns;
 pub use sampler::{Sampler, Shuffled, split_micro_batches};
 pub use store::UNCOUNTED;
+pub use survey::Survey;
 pub use table::may_have_header;
 pub use text::Tokenizer;
 pub use text::settings::FILE as TOKENIZER_SETTINGS;

@@ -23,6 +23,8 @@ pub(super) struct ParquetRows {
     pair: Option<String>,
     /// The label's column, where it is read.
     label: Option<String>,
+    /// The columns besides that are there.
+    extra: Vec<Option<String>>,
     /// Whether texts are lists of words.
     words: bool,
     /// Rows read.
@@ -56,13 +58,17 @@ impl ParquetRows {
         let words = find(text).is_some_and(is_list);
         let label = (labels == Labels::Read).then(|| columns.label());
         let pair = (columns.text_pair.is_some() || find(pair).is_some()).then_some(pair);
-        let mut wanted = [Some(text), label, pair].into_iter().flatten().map(column).collect::<Result<Vec<_>>>()?;
+        let needed = |name: &str| labels == Labels::Read || find(name).is_some();
+        let extra: Vec<Option<&str>> = columns.extra(labels).map(|(_, name)| needed(name).then_some(name)).collect();
+        let all = [Some(text), label, pair].into_iter().chain(extra.iter().copied()).flatten();
+        let mut wanted = all.map(column).collect::<Result<Vec<_>>>()?;
         wanted.sort_by_key(|column| column.name().to_owned());
         wanted.dedup_by_key(|column| column.name().to_owned());
         let wanted = Type::group_type_builder(schema.name()).with_fields(wanted).build().map_err(unreadable)?;
         let (text, pair, label) = (text.to_owned(), pair.map(str::to_owned), label.map(str::to_owned));
+        let extra = extra.into_iter().map(|name| name.map(str::to_owned)).collect();
         let rows = RowIter::from_file_into(Box::new(reader)).project(Some(wanted)).map_err(unreadable)?;
-        Ok(Self { rows, text, pair, label, words, number: 0 })
+        Ok(Self { rows, text, pair, label, extra, words, number: 0 })
     }
 
     pub(super) fn next_row(&mut self, path: &Path, columns: &Columns) -> Result<Option<Row>> {
@@ -107,11 +113,13 @@ impl ParquetRows {
             Some(Field::ListInternal(list)) => Ok(list.elements()),
             field => Err(wrong(name, field, "a list, as the words are")),
         };
+        let one = |name: &Option<String>| name.as_deref().map_or(Ok(String::new()), |name| scalar(name, get(name)));
+        let extra = self.extra.iter().map(one).collect::<Result<_>>()?;
         if self.words {
             let words = list(&self.text)?.iter().map(|word| string(&self.text, Some(word))).collect::<Result<_>>()?;
             let of_row = |name: &str| list(name)?.iter().map(|label| scalar(name, Some(label))).collect();
             let labels = self.label.as_deref().map(of_row).transpose()?;
-            return word_row(path, line, columns, words, labels).map(Some);
+            return Ok(Some(Row { extra, ..word_row(path, line, columns, words, labels)? }));
         }
         let label = self.label.as_deref().map(|name| scalar(name, get(name))).transpose()?;
         if label.as_ref().is_some_and(String::is_empty) {
@@ -119,7 +127,7 @@ impl ParquetRows {
         }
         let pair = self.pair.as_deref().map(|name| string(name, get(name))).transpose()?;
         let text = string(&self.text, get(&self.text))?;
-        Ok(Some(Row { line, text, pair, label: label.unwrap_or_default(), words: None }))
+        Ok(Some(Row { line, text, pair, label: label.unwrap_or_default(), words: None, extra }))
     }
 }
 

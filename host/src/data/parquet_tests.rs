@@ -7,6 +7,7 @@ use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use miette::Diagnostic;
 
+use super::super::form::Form;
 use super::super::row::Words;
 use super::super::table::Rows;
 use super::*;
@@ -65,7 +66,7 @@ fn read(content: &[u8], columns: &Columns) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
     std::fs::write(&path, content).unwrap();
-    Rows::open(&path, columns, None, Labels::Read)?.collect()
+    Rows::open(&path, &Form { columns: columns.clone(), ..Form::default() }, Labels::Read, None)?.collect()
 }
 
 /// Rows as `line text|pair label`.
@@ -123,8 +124,12 @@ fn columns_are_found_by_name_in_every_row_group() {
         let content = write(schema, &groups, compression);
         let rows = ["1 |good 1", "2 \u{e9}\n|bad film 2", "3 |good 3", "4 \u{e9}\n|bad film 4"];
         check(&content, &Columns::default(), &rows);
-        let columns =
-            |text: &str, label: &str| Columns { text: Some(text.into()), text_pair: None, label: Some(label.into()) };
+        let columns = |text: &str, label: &str| Columns {
+            text: Some(text.into()),
+            text_pair: None,
+            label: Some(label.into()),
+            ..Columns::default()
+        };
         let scores = ["1 good|good 0.5", "2 bad film|bad film 1.5", "3 good|good 2.5", "4 bad film|bad film 3.5"];
         check(&content, &columns("text_pair", "score"), &scores);
     }
@@ -232,7 +237,8 @@ fn lists_are_words_and_their_labels() {
         group.close().unwrap();
         file.into_inner().unwrap()
     };
-    let columns = Columns { text: Some("tokens".into()), text_pair: None, label: Some("ner_tags".into()) };
+    let columns =
+        Columns { text: Some("tokens".into()), text_pair: None, label: Some("ner_tags".into()), ..Columns::default() };
     let rows = read(&content(3), &columns).unwrap();
     let found: Vec<_> = rows.into_iter().map(|row| (row.line, row.words.unwrap())).collect();
     let words = |words: &[&str], labels: &[&str]| Words {

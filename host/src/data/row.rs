@@ -5,8 +5,7 @@ use std::path::Path;
 use crate::{Error, Result};
 
 /// Which columns are read: names, or numbers from 1 as strings where the file has no header.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Columns {
     /// The text; `text` by default.
     pub text: Option<String>,
@@ -14,6 +13,24 @@ pub struct Columns {
     pub text_pair: Option<String>,
     /// The label, or the value to predict; `label` by default.
     pub label: Option<String>,
+    /// What tells rows apart in predictions.
+    pub id: Option<String>,
+    /// What the example's loss is multiplied with.
+    pub weight: Option<String>,
+    /// What examples share that must not be in two parts of a split.
+    pub group: Option<String>,
+    /// The part of the data that a row belongs to, where one file holds several; it stands in the run file's `split`.
+    #[serde(skip)]
+    pub part: Option<String>,
+}
+
+/// What a column besides text and label says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Id,
+    Weight,
+    Group,
+    Part,
 }
 
 impl Columns {
@@ -39,7 +56,19 @@ impl Columns {
 
     /// The columns as they stand in a run file.
     pub(super) fn given(&self) -> impl Iterator<Item = &str> {
-        [&self.text, &self.text_pair, &self.label].into_iter().flatten().map(String::as_str)
+        let extra = self.all_extra().map(|(_, name)| name);
+        [&self.text, &self.text_pair, &self.label].into_iter().flatten().map(String::as_str).chain(extra)
+    }
+
+    /// The columns besides text and label that are read: of rows without labels the id alone, where there is one.
+    pub(super) fn extra(&self, labels: Labels) -> impl Iterator<Item = (Role, &str)> {
+        self.all_extra().filter(move |(role, _)| labels == Labels::Read || matches!(role, Role::Id | Role::Part))
+    }
+
+    fn all_extra(&self) -> impl Iterator<Item = (Role, &str)> {
+        let all =
+            [(Role::Id, &self.id), (Role::Weight, &self.weight), (Role::Group, &self.group), (Role::Part, &self.part)];
+        all.into_iter().filter_map(|(role, name)| Some((role, name.as_deref()?)))
     }
 }
 
@@ -49,7 +78,7 @@ pub(super) fn column_number(name: &str) -> Option<usize> {
 }
 
 /// One example as it stands in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// The line it begins on, or in Parquet its number, from 1.
     pub line: u64,
@@ -61,6 +90,8 @@ pub struct Row {
     pub label: String,
     /// The words, where the text is a list of them; `text` and `label` are empty then.
     pub words: Option<Words>,
+    /// What stands in the columns besides, in the order of [`Columns::extra`]; empty where a cell is missing and need not be there.
+    pub(super) extra: Vec<String>,
 }
 
 impl Row {
@@ -72,7 +103,7 @@ impl Row {
 }
 
 /// A text that comes as words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     /// The words, at least one.
     pub words: Vec<String>,
@@ -137,7 +168,7 @@ pub(super) fn word_row(
         }
     }
     let words = Some(Words { words, labels: labels.unwrap_or_default() });
-    Ok(Row { line, text: String::new(), pair: None, label: String::new(), words })
+    Ok(Row { line, words, ..Row::default() })
 }
 
 pub(super) fn no_label(path: &Path, line: u64) -> Error {

@@ -1,11 +1,13 @@
 //! Holding out validation examples.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fthost_autograd::random::Stream;
 
 use super::dataset::{Dataset, Targets, Totals};
 use super::selection::{RowSet, Selection};
+use super::store::Record;
 use crate::{Error, Result};
 
 /// Examples that are still to be dealt out, of one class.
@@ -27,11 +29,26 @@ impl Dataset {
     /// A class, or a data set, with a single example; a fraction that is not between 0 and 1; targets that were never
     /// set.
     pub fn split(self, fraction: f64, seed: u64) -> Result<(Self, Self)> {
+        self.hold_out(fraction, &Stream::new(seed, "validation split"), "validation")
+    }
+
+    /// As [`split`](Self::split), for test examples: always the same ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`split`](Self::split).
+    pub fn split_test(self, fraction: f64) -> Result<(Self, Self)> {
+        self.hold_out(fraction, &Stream::new(0, "test split"), "test")
+    }
+
+    fn hold_out(self, fraction: f64, stream: &Stream, what: &str) -> Result<(Self, Self)> {
         if !(fraction > 0.0 && fraction < 1.0) {
-            return Err(Error::usage(format!("a validation share must lie between 0 and 1, and {fraction} does not")));
+            return Err(Error::usage(format!("a {what} share must lie between 0 and 1, and {fraction} does not")));
         }
-        let mut strata = self.strata(fraction)?;
-        let stream = Stream::new(seed, "validation split");
+        if self.grouped() {
+            return self.hold_out_groups(fraction, stream, what);
+        }
+        let mut strata = self.strata(fraction, what)?;
         let mut train = Part::new(self.store.len());
         let mut validation = Part::new(self.store.len());
         self.store.each_record(|row, record| {
@@ -50,15 +67,69 @@ impl Dataset {
                 &mut train
             };
             stratum.left -= 1;
-            part.words[row as usize / 64] |= 1 << (row % 64);
-            part.totals.add(record, &self.store.marks(record)?);
-            Ok(())
+            part.add(&self, row, record)
         })?;
         Ok((train.of(self.clone()), validation.of(self)))
     }
 
+    /// Splits whole groups: none is in both parts. Groups are taken in a random order, and one is held out where that brings the
+    /// examples of each class that are held out nearer to `fraction` of all, by squares, as scikit-learn's StratifiedGroupKFold
+    /// weighs them.
+    fn hold_out_groups(self, fraction: f64, stream: &Stream, what: &str) -> Result<(Self, Self)> {
+        let class = |record: &Record| match &self.targets {
+            Targets::Classes(classes) => classes[record.label as usize] as usize,
+            Targets::WordClasses(_) | Targets::Values | Targets::Open => 0,
+        };
+        let group = |record: &Record| Ok::<u64, Error>(self.store.extra(record)?.group.unwrap_or_default());
+        let mut groups: BTreeMap<u64, BTreeMap<usize, f64>> = BTreeMap::new();
+        let mut wanted: BTreeMap<usize, f64> = BTreeMap::new();
+        self.store.each_record(|row, record| {
+            if self.selection.contains(row) {
+                *groups.entry(group(record)?).or_default().entry(class(record)).or_default() += 1.0;
+                *wanted.entry(class(record)).or_default() += fraction;
+            }
+            Ok(())
+        })?;
+        if groups.len() < 2 {
+            return Err(Error::Data {
+                file: self.path.clone(),
+                line: None,
+                message: format!("all examples are of one group: none can be held out for {what}"),
+                help: Some(format!("name a file of {what} examples, or take group out of columns")),
+            });
+        }
+        let mut order: Vec<(u64, u64)> = groups.keys().map(|&group| (stream.below(group, u64::MAX), group)).collect();
+        order.sort_unstable();
+        // Large groups first: small ones fill what is left.
+        let size = |group: &u64| groups[group].values().sum::<f64>() as u64;
+        order.sort_by_key(|(_, group)| std::cmp::Reverse(size(group)));
+        let mut held_out = BTreeSet::new();
+        for (_, group) in &order {
+            let counts = &groups[group];
+            // (wanted - n)^2 < wanted^2, summed over the classes of the group
+            let nearer: f64 = counts.iter().map(|(class, n)| n * (n - 2.0 * wanted[class])).sum();
+            if nearer < 0.0 && held_out.len() + 1 < groups.len() {
+                held_out.insert(*group);
+                counts.iter().for_each(|(class, n)| *wanted.entry(*class).or_default() -= n);
+            }
+        }
+        if held_out.is_empty() {
+            // Every group is larger than the share: the smallest is the nearest to it.
+            held_out.extend(order.last().map(|(_, group)| *group));
+        }
+        let (mut train, mut part) = (Part::new(self.store.len()), Part::new(self.store.len()));
+        self.store.each_record(|row, record| {
+            if !self.selection.contains(row) {
+                return Ok(());
+            }
+            let side = if held_out.contains(&group(record)?) { &mut part } else { &mut train };
+            side.add(&self, row, record)
+        })?;
+        Ok((train.of(self.clone()), part.of(self)))
+    }
+
     /// The classes, or all examples where targets are values or classes of words.
-    fn strata(&self, fraction: f64) -> Result<Vec<Stratum>> {
+    fn strata(&self, fraction: f64, what: &str) -> Result<Vec<Stratum>> {
         let counts = match &self.targets {
             Targets::Classes(_) => self.class_counts(),
             Targets::WordClasses(_) | Targets::Values => vec![self.len() as u64],
@@ -66,18 +137,17 @@ impl Dataset {
         };
         if let Some(class) = counts.iter().position(|&count| count == 1) {
             let label = self.labels.get(class).filter(|_| !self.of_words);
-            let what = match label {
+            let single = match label {
                 Some(label) => format!("the class `{label}` has a single example"),
                 None => "there is a single example".to_owned(),
             };
             return Err(Error::Data {
                 file: self.path.clone(),
                 line: label.and_then(|label| self.distinct.line(label)),
-                message: format!("{what}: it cannot be both trained on and held out for validation"),
-                help: Some(
-                    "add examples, remove this one, or name a file of validation examples: validation = \"FILE\""
-                        .into(),
-                ),
+                message: format!("{single}: it cannot be both trained on and held out for {what}"),
+                help: Some(format!(
+                    "add examples, remove this one, or name a file of {what} examples: {what} = \"FILE\""
+                )),
             });
         }
         let stratum = |&left: &u64| {
@@ -98,6 +168,12 @@ struct Part {
 impl Part {
     fn new(rows: u32) -> Self {
         Self { words: vec![0; rows.div_ceil(64) as usize], totals: Totals::default() }
+    }
+
+    fn add(&mut self, whole: &Dataset, row: u32, record: &Record) -> Result<()> {
+        self.words[row as usize / 64] |= 1 << (row % 64);
+        self.totals.add(record, &whole.store.marks(record)?);
+        Ok(())
     }
 
     fn of(self, whole: Dataset) -> Dataset {

@@ -4,7 +4,7 @@ use fthost_models::Input;
 use fthost_plugin_api::TargetKind;
 use miette::Diagnostic;
 
-use super::super::fixtures::{DIGITS, load_digits, load_text};
+use super::super::fixtures::{DIGITS, load_digits, load_grouped, load_text};
 use super::super::images;
 use super::*;
 
@@ -144,4 +144,30 @@ fn what_cannot_be_split_is_said() {
     let mut data = load_text(&content(4, 4, 0), Some(&known), usize::MAX).unwrap();
     data.set_targets(TargetKind::Class).unwrap();
     assert_eq!(data.split(0.5, 1).unwrap().1.class_counts(), [2, 2, 0]);
+}
+
+/// Rows of groups of several sizes, as JSON lines.
+#[test]
+fn groups_are_split_whole_and_in_proportion() {
+    let mut content = String::new();
+    for i in 0..300usize {
+        let (label, group) = (["x", "y", "y"][i % 3], i * i % 41);
+        content += &format!("{{\"text\": \"a b\", \"label\": \"{label}\", \"author\": {group}}}\n");
+    }
+    let whole = load_grouped(&content);
+    assert!(whole.grouped());
+    let groups = |data: &Dataset| {
+        (0..data.len() as u32).map(|row| data.group(row).unwrap().unwrap()).collect::<std::collections::BTreeSet<u64>>()
+    };
+    let parts = |seed| whole.clone().split(0.2, seed).unwrap();
+    for seed in 0..20 {
+        let (train, held_out) = parts(seed);
+        assert_eq!(train.len() + held_out.len(), 300);
+        assert!(groups(&train).is_disjoint(&groups(&held_out)));
+        let counts = held_out.class_counts();
+        assert!((17..=23).contains(&counts[0]) && (36..=44).contains(&counts[1]), "{counts:?}");
+    }
+    assert_ne!(lines(&parts(1).1), lines(&parts(2).1));
+    assert_eq!(lines(&parts(1).1), lines(&parts(1).1));
+    assert_eq!(lines(&whole.clone().split_test(0.2).unwrap().1), lines(&whole.clone().split_test(0.2).unwrap().1));
 }

@@ -4,6 +4,7 @@
 //! says where its tokens lie.
 
 use super::bytes::{Bytes, Limits, Writer};
+use super::extra::Extra;
 use crate::{Error, Result};
 
 /// What a token that stands for nothing is marked with: no word begins there, or nothing is learned there.
@@ -30,10 +31,14 @@ pub(super) struct Record {
     pub(super) label: u32,
     /// Its label as a value; not a number where it is none.
     pub(super) value: f32,
+    /// How many of its words are cut off.
+    pub(super) cut: u32,
+    /// Bytes of what it has besides.
+    extra: u32,
 }
 
 impl Record {
-    const BYTES: usize = 33;
+    const BYTES: usize = 41;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
         let flags = [self.has_segments, self.truncated, self.empty];
@@ -46,6 +51,8 @@ impl Record {
         bytes[24..28].copy_from_slice(&self.value.to_le_bytes());
         bytes[28..32].copy_from_slice(&self.words.to_le_bytes());
         bytes[32] = flags;
+        bytes[33..37].copy_from_slice(&self.cut.to_le_bytes());
+        bytes[37..41].copy_from_slice(&self.extra.to_le_bytes());
         bytes
     }
 
@@ -63,6 +70,8 @@ impl Record {
             empty: bytes[32] & 4 != 0,
             label: u32::from_le_bytes(four(20)),
             value: f32::from_le_bytes(four(24)),
+            cut: u32::from_le_bytes(four(33)),
+            extra: u32::from_le_bytes(four(37)),
         }
     }
 }
@@ -91,6 +100,10 @@ pub(super) struct NewRow<'a> {
     pub(super) label: u32,
     /// As in [`Record`].
     pub(super) value: f32,
+    /// As in [`Record`].
+    pub(super) cut: usize,
+    /// What it has besides, as [`Extra`] writes it.
+    pub(super) extra: &'a [u8],
 }
 
 /// Writes a [`Store`], row by row.
@@ -124,6 +137,8 @@ impl StoreWriter {
             empty: row.empty,
             label: row.label,
             value: row.value,
+            cut: row.cut as u32,
+            extra: row.extra.len() as u32,
         };
         self.scratch.clear();
         if self.wide {
@@ -135,6 +150,7 @@ impl StoreWriter {
             self.scratch.extend(row.segments.iter().map(|&segment| segment as u8));
         }
         self.scratch.extend(row.marks.iter().flat_map(|mark| mark.to_le_bytes()));
+        self.scratch.extend(row.extra);
         self.tokens.push(&self.scratch)?;
         self.records.push(&record.to_bytes())?;
         let one_more = self.rows.checked_add(1);
@@ -206,6 +222,18 @@ impl Store {
         Ok(bytes.as_chunks().0.iter().map(|&mark| u32::from_le_bytes(mark)).collect())
     }
 
+    /// What a row has besides.
+    pub(super) fn extra(&self, record: &Record) -> Result<Extra> {
+        if record.extra == 0 {
+            return Ok(Extra::default());
+        }
+        let marks = if record.words == 0 { 0 } else { 4 };
+        let before = record.tokens as usize * (self.id_bytes() + usize::from(record.has_segments) + marks);
+        let mut bytes = vec![0; record.extra as usize];
+        self.tokens.read(record.start + before as u64, &mut bytes)?;
+        Extra::from_bytes(&bytes)
+    }
+
     /// Bytes of a token id.
     fn id_bytes(&self) -> usize {
         if self.wide { 4 } else { 2 }
@@ -260,13 +288,19 @@ mod tests {
         let value = if i.is_multiple_of(3) { f32::NAN } else { i as f32 / 7.0 };
         let (truncated, empty) = (i.is_multiple_of(2), i.is_multiple_of(7));
         let (tokens, words, label) = (ids.len(), marks.len() * 3, i as u32 ^ 0x8000_0001);
-        NewRow { ids, segments, marks, words, tokens, line, truncated, empty, label, value }
+        NewRow { ids, segments, marks, words, tokens, line, truncated, empty, label, value, cut: i * 3, extra: &[] }
+    }
+
+    /// Every third row has more.
+    fn extra(i: usize) -> Extra {
+        Extra { id: (i % 3 == 2).then(|| format!("row {i}")), ..Extra::default() }
     }
 
     fn store(rows: &[Row], vocabulary: usize, memory: usize) -> Store {
         let mut writer = StoreWriter::new(vocabulary, Limits { memory, folder: std::env::temp_dir() });
         for (i, row) in rows.iter().enumerate() {
-            writer.push(&new_row(i, row, &marks(i, row.0.len()))).unwrap();
+            let extra = extra(i).to_bytes().unwrap();
+            writer.push(&NewRow { extra: &extra, ..new_row(i, row, &marks(i, row.0.len())) }).unwrap();
         }
         writer.finish().unwrap()
     }
@@ -285,6 +319,7 @@ mod tests {
             assert_eq!((row as usize, record.tokens as usize), (i, expected.tokens));
             assert_eq!((record.words as usize, store.marks(&record).unwrap()), (expected.words, marks.clone()));
             assert_eq!((record.line, record.label), (expected.line, expected.label));
+            assert_eq!((record.cut as usize, store.extra(&record).unwrap()), (expected.cut, extra(i)));
             assert_eq!((record.truncated, record.empty), (expected.truncated, expected.empty));
             assert_eq!(record.value.to_bits(), expected.value.to_bits());
             let (mut ids, mut segments) = (vec![7], vec![8]);
@@ -296,10 +331,11 @@ mod tests {
     #[test]
     fn a_store_spills_beyond_its_limit_only() {
         let rows = vec![(vec![1, 2], vec![0, 0]); 100];
-        let all = 100 * (Record::BYTES + 4) + 50 * 2 * 4; // every other row has marks
+        let more: usize = (0..100).map(|i| extra(i).to_bytes().unwrap().len()).sum();
+        let all = 100 * (Record::BYTES + 4) + 50 * 2 * 4 + more; // every other row has marks
         assert_eq!(store(&rows, 1 << 16, all).in_memory(), all);
         assert_eq!(store(&rows, 1 << 16, all - 1).in_memory(), 0);
-        assert_eq!(store(&rows, (1 << 16) + 1, usize::MAX).in_memory(), 100 * (Record::BYTES + 8) + 400);
+        assert_eq!(store(&rows, (1 << 16) + 1, usize::MAX).in_memory(), 100 * (Record::BYTES + 8) + 400 + more);
     }
 
     #[test]

@@ -1,12 +1,17 @@
-//! Rows of TSV, CSV, JSONL and Parquet files, one after the other, never the whole file.
+//! Rows of a file, one after the other, never the whole file.
 //!
 //! - **TSV** has no quoting: a tab always ends a cell, and a stray `"` is text, as in SST-2 and GLUE.
-//! - **CSV** is RFC 4180: cells may be quoted, and may then hold commas, quotes and line ends.
-//! - **JSONL** has one object per line.
-//! - **Parquet** has columns with names, of strings (labels: also of numbers or booleans). A row's number, from 1, stands
+//! - **CSV** is RFC 4180: cells may be quoted, and may then hold commas, quotes and line ends. Another separator or quote may be said, or
+//!   is recognised where it alone makes the rows as long.
+//! - **JSONL** has one object per line; **JSON** is an array of objects, alone or in an object.
+//! - **Parquet** and **Arrow** have columns with names, of strings (labels: also of numbers or booleans). A row's number, from 1, stands
 //!   for its line.
+//! - **CoNLL** has one word a line with its label in a column, and a blank line after each sentence.
+//! - **Lines** are one text a line, of one class or beside a file of labels.
 //!
-//! In JSONL and Parquet the text may be a list of words, and the label then a list of as many labels.
+//! In JSON, Parquet and Arrow the text may be a list of words, and the label then a list of as many labels.
+//!
+//! Each may be packed by gzip or Zstandard. What a file is stands in its name, else in its content (`recognise`).
 //!
 //! A TSV or CSV file has a header if its first row names the wanted columns (`text` and `label` in any letter case, unless
 //! [`Columns`] says otherwise); without a header, column 1 is the text and column 2 the label. A first row that may be a header or
@@ -14,112 +19,148 @@
 //! Each row has as many cells as the first. Blank lines are skipped. Labels are trimmed and must not be empty; texts are left as
 //! they are and may be empty.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::arrow::ArrowFiles;
+use super::conll::ConllRows;
 use super::csv::CsvRows;
+use super::elements::Elements;
+use super::files::labels_beside;
+use super::form::{Dialect, FORMATS, Form, Format, named};
 use super::header::{First, Places, first_row};
-use super::jsonl::JsonRows;
+use super::input::Input;
+use super::jsonl::{JsonRows, Objects};
 use super::lines::Lines;
 use super::parquet::ParquetRows;
+use super::recognise::{Kind, Recognised, extension, file_name, recognise};
 use super::row::{Columns, Labels, Row, data_error, no_label};
+use super::texts::TextRows;
 use crate::{Error, Result};
 
-const FORMATS: &str = "known are .tsv (cells between tabs, no quoting), .csv, .jsonl and .parquet";
-
 /// Reads a file row by row. After an error it gives nothing more.
-#[derive(Debug)]
 pub struct Rows {
     cells: Cells,
     path: PathBuf,
     columns: Columns,
     header: Option<bool>,
     labels: Labels,
-    /// The first row of a TSV or CSV file, and how many cells it has.
+    notes: Vec<String>,
+    /// The first row of a table, and how many cells it has.
     first: Option<(First, usize)>,
     rows: u64,
     failed: bool,
 }
 
-/// Whether a file's name is that of a table without names of its own, whose first row may be a header.
-pub fn may_have_header(path: &Path) -> bool {
-    matches!(extension(path).as_str(), "tsv" | "csv")
+/// Whether a file may be a table without names of its own, whose first row may be a header.
+pub fn may_have_header(path: &Path, format: Option<Format>) -> bool {
+    match format {
+        Some(format) => matches!(format, Format::Tsv | Format::Csv),
+        None => {
+            !matches!(extension(path).as_str(), "jsonl" | "ndjson" | "json" | "parquet" | "arrow" | "conll" | "conllu")
+        }
+    }
 }
 
-fn extension(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
-}
-
-#[derive(Debug)]
 enum Cells {
-    Tsv(Lines),
-    Csv(Box<CsvRows>),
-    Jsonl(JsonRows),
+    Unquoted(Lines, Dialect),
+    Csv(Box<CsvRows>, Dialect),
+    Json(JsonRows),
     Parquet(ParquetRows),
+    Arrow(Box<ArrowFiles>),
+    Conll(ConllRows),
+    Texts(TextRows),
 }
 
 impl Rows {
-    /// Opens a file; its extension tells the format. `header` says whether the first row of a TSV or CSV file is one, where it is
-    /// said. Errors where the file is missing, a folder, or of an unknown format.
-    pub fn open(path: &Path, columns: &Columns, header: Option<bool>, labels: Labels) -> Result<Self> {
-        let wrong = |message: String, help: &str| data_error(path, None, message).with_help(help);
-        let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => wrong(
-                "there is no such file".into(),
-                "check the name; a path in a run file is relative to the run file's folder",
-            ),
-            _ => wrong(format!("cannot be read: {error}"), "check the permissions of the file and its folders"),
-        })?;
-        if metadata.is_dir() {
-            return Err(wrong("is a folder, not a file".into(), &format!("name one file in it; {FORMATS}")));
+    /// Opens a file, or a folder that `datasets` saved. `known` are the classes of the training data, where they are known.
+    ///
+    /// # Errors
+    /// Where it is missing, or nothing tells how it is read.
+    pub fn open(path: &Path, form: &Form, labels: Labels, known: Option<&[String]>) -> Result<Self> {
+        let columns = &form.columns;
+        if path.is_dir() {
+            let rows = ArrowFiles::of_folder(path, columns, labels)?;
+            return Ok(Self::new(path, form, labels, Cells::Arrow(Box::new(rows))));
         }
-        let open = || {
-            File::open(path).map_err(|error| {
-                wrong(format!("cannot be read: {error}"), "check the permissions of the file and its folders")
-            })
+        let input = Input::open(path, form.encoding)?;
+        let Recognised { kind, mut notes, label_first } = recognise(&input, path, form, labels, known);
+        let cells = match kind {
+            Kind::Table(dialect) if dialect.quote.is_none() => {
+                Cells::Unquoted(Lines::new(input.into_reader()), dialect)
+            }
+            Kind::Table(dialect) => Cells::Csv(Box::new(CsvRows::new(input.into_reader(), dialect)), dialect),
+            Kind::Jsonl => Cells::Json(JsonRows::new(Objects::Lines(Lines::new(input.into_reader())), columns, labels)),
+            Kind::Json => {
+                Cells::Json(JsonRows::new(Objects::Array(Elements::new(input.into_reader())), columns, labels))
+            }
+            Kind::Parquet => Cells::Parquet(ParquetRows::open(input.into_file(path)?, path, columns, labels)?),
+            Kind::Arrow => Cells::Arrow(Box::new(ArrowFiles::of_file(input, path, columns, labels)?)),
+            Kind::Conll => Cells::Conll(ConllRows::new(Lines::new(input.into_reader()), labels)),
+            Kind::Lines => {
+                let beside = labels_beside(path).filter(|_| labels == Labels::Read);
+                match &beside {
+                    Some(beside) => {
+                        notes.push(format!("{}: one text a line, its label in {}", file_name(path), file_name(beside)));
+                    }
+                    None if labels == Labels::Read && !input.sample().is_empty() => return Err(unlabelled_lines(path)),
+                    None => {}
+                }
+                Cells::Texts(TextRows::new(Lines::new(input.into_reader()), beside.as_deref(), form.encoding)?)
+            }
         };
-        let cells = match extension(path).as_str() {
-            "tsv" => Cells::Tsv(Lines::new(open()?)),
-            "csv" => Cells::Csv(Box::new(CsvRows::new(open()?))),
-            "jsonl" | "ndjson" => Cells::Jsonl(JsonRows::new(open()?, columns, labels)),
-            "parquet" => Cells::Parquet(ParquetRows::open(open()?, path, columns, labels)?),
-            "" => return Err(wrong("has no extension, so its format is not known".into(), FORMATS)),
-            other => return Err(wrong(format!("files of type .{other} cannot be read"), FORMATS)),
-        };
-        Ok(Self {
-            cells,
-            path: path.to_owned(),
-            columns: columns.clone(),
-            header,
-            labels,
-            first: None,
-            rows: 0,
-            failed: false,
-        })
+        let mut rows = Self { notes, ..Self::new(path, form, labels, cells) };
+        if label_first {
+            rows.columns.text = Some("2".into());
+            rows.columns.label = Some("1".into());
+        }
+        Ok(rows)
+    }
+
+    /// Opens texts, one a line, with their labels in another file.
+    ///
+    /// # Errors
+    /// Where one of them cannot be read.
+    pub(super) fn open_pair(text: &Path, label: &Path, form: &Form) -> Result<Self> {
+        let lines = Lines::new(Input::open(text, form.encoding)?.into_reader());
+        let rows = TextRows::new(lines, Some(label), form.encoding)?;
+        Ok(Self::new(text, form, Labels::Read, Cells::Texts(rows)))
+    }
+
+    fn new(path: &Path, form: &Form, labels: Labels, cells: Cells) -> Self {
+        let (path, columns, header) = (path.to_owned(), form.columns.clone(), form.header);
+        Self { cells, path, columns, header, labels, notes: Vec::new(), first: None, rows: 0, failed: false }
+    }
+
+    /// Sentences about what was recognised.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn next_row(&mut self) -> Result<Option<Row>> {
         let path = &self.path;
-        let cells = match &mut self.cells {
-            Cells::Tsv(lines) => tsv_cells(lines, path)?,
-            Cells::Csv(rows) => rows.next_row(path)?,
-            Cells::Jsonl(rows) => return rows.next_row(path, &self.columns),
+        let (cells, dialect) = match &mut self.cells {
+            Cells::Unquoted(lines, dialect) => (unquoted(lines, path, *dialect)?, *dialect),
+            Cells::Csv(rows, dialect) => (rows.next_row(path)?, *dialect),
+            Cells::Json(rows) => return rows.next_row(path, &self.columns),
             Cells::Parquet(rows) => return rows.next_row(path, &self.columns),
+            Cells::Arrow(rows) => return rows.next_row(path, &self.columns),
+            Cells::Conll(rows) => return rows.next_row(path, &self.columns),
+            Cells::Texts(rows) => return rows.next_row(path),
         };
         let Some((line, cells)) = cells else { return Ok(None) };
         if let Some((first, width)) = &self.first {
             if cells.len() != *width {
-                return Err(uneven(path, line, cells.len(), *width));
+                return Err(uneven(path, line, cells.len(), *width, dialect));
             }
-            return table_row(path, line, &cells, first.places).map(Some);
+            return table_row(path, line, &cells, &first.places).map(Some);
         }
         let first = first_row(path, line, &cells, &self.columns, self.header, self.labels)?;
-        let (places, is_header) = (first.places, first.is_header);
+        let row = if first.is_header { None } else { Some(table_row(path, line, &cells, &first.places)?) };
         self.first = Some((first, cells.len()));
-        if is_header { self.next_row() } else { table_row(path, line, &cells, places).map(Some) }
+        row.map_or_else(|| self.next_row(), |row| Ok(Some(row)))
     }
 
-    /// The first row of a TSV or CSV file, once it was read.
+    /// The first row of a table, once it was read.
     pub(super) fn first(&self) -> Option<&First> {
         self.first.as_ref().map(|(first, _)| first)
     }
@@ -147,21 +188,44 @@ impl Iterator for Rows {
 }
 
 /// The cells of the next row that is not blank, and its line.
-fn tsv_cells(lines: &mut Lines, path: &Path) -> Result<Option<(u64, Vec<String>)>> {
+pub(super) fn unquoted(lines: &mut Lines, path: &Path, dialect: Dialect) -> Result<Option<(u64, Vec<String>)>> {
     let row = lines.next_line(path)?;
-    Ok(row.map(|(line, text)| (line, text.split('\t').map(str::to_owned).collect())))
+    let separator = char::from(dialect.separator);
+    Ok(row.map(|(line, text)| (line, text.split(separator).map(str::to_owned).collect())))
+}
+
+fn unlabelled_lines(path: &Path) -> Error {
+    data_error(path, None, "has one text a line, and no label").with_help(format!(
+        "name the labels' file beside it, train = {{ text = \"FILE\", label = \"FILE\" }}, or a file for each class, train = {{ good = \
+         \"FILE\", bad = \"FILE\" }}; or say what the file is by format. {FORMATS}"
+    ))
 }
 
 /// A row that has more or fewer cells than the first: what stands in its cells is not what should.
-fn uneven(path: &Path, line: u64, has: usize, width: usize) -> Error {
-    let tabs = extension(path) == "tsv";
-    let help = match (has > width, tabs) {
-        (true, true) => {
+fn uneven(path: &Path, line: u64, has: usize, width: usize, dialect: Dialect) -> Error {
+    let help = match (has > width, dialect) {
+        (true, Dialect::TSV) => {
             "a tab inside a text ends its cell: write a space for it, or save the file as .csv with the text in quotes"
+                .into()
         }
-        (true, false) => "put a text that has a comma in quotes, \"good, but long\", or save the file as .tsv",
-        (false, true) => "are the cells separated by tabs, and is the row on one line?",
-        (false, false) => "are the cells separated by commas, and is a text of several lines in quotes?",
+        (true, Dialect::CSV) => {
+            "put a text that has a comma in quotes, \"good, but long\", or save the file as .tsv; other \
+             separators and quotes are said in the task: separator = \";\", quote = \"'\""
+                .into()
+        }
+        (true, _) => format!(
+            "cells are taken to stand between {}: say in the task what separates and quotes them, separator = \";\", quote = \"'\"",
+            named(dialect.separator)
+        ),
+        (false, Dialect { quote: None, .. }) => {
+            format!("are the cells separated by {}, and is the row on one line?", named(dialect.separator))
+        }
+        (false, _) => {
+            format!(
+                "are the cells separated by {}, and is a text of several lines in quotes?",
+                named(dialect.separator)
+            )
+        }
     };
     data_error(path, Some(line), format!("this row has {}, and the first row has {width}", cells(has))).with_help(help)
 }
@@ -170,12 +234,12 @@ fn cells(number: usize) -> String {
     format!("{number} cell{}", if number == 1 { "" } else { "s" })
 }
 
-fn table_row(path: &Path, line: u64, row: &[String], places: Places) -> Result<Row> {
+fn table_row(path: &Path, line: u64, row: &[String], places: &Places) -> Result<Row> {
     let cell = |place: usize, what: &str| {
         row.get(place).ok_or_else(|| {
             let message = format!("this row has {}; the {what} should stand in column {}", cells(row.len()), place + 1);
             data_error(path, Some(line), message)
-                .with_help("are the cells separated as the file's extension says: by tabs in .tsv, by commas in .csv?")
+                .with_help("are the cells separated as the file's name says, by tabs in .tsv, by commas in .csv, or as the task's separator?")
         })
     };
     let text = cell(places.text, "text")?.clone();
@@ -184,7 +248,12 @@ fn table_row(path: &Path, line: u64, row: &[String], places: Places) -> Result<R
     if label.as_ref().is_some_and(String::is_empty) {
         return Err(no_label(path, line));
     }
-    Ok(Row { line, text, pair, label: label.unwrap_or_default(), words: None })
+    let extra = places.extra.iter().map(|place| match place {
+        Some(place) => cell(*place, "further column").map(|cell| cell.trim().to_owned()),
+        None => Ok(String::new()),
+    });
+    let extra = extra.collect::<Result<_>>()?;
+    Ok(Row { line, text, pair, label: label.unwrap_or_default(), words: None, extra })
 }
 
 #[cfg(test)]

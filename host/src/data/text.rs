@@ -45,6 +45,21 @@ pub struct Tokens {
     pub truncated: bool,
     /// Of a text that comes as words, the place of the word that each token begins, `[tokens]`, or `u32::MAX`; empty of others.
     pub begins: Vec<u32>,
+    /// The places of the words that are cut off, ascending.
+    pub cut: Vec<u32>,
+}
+
+impl Tokens {
+    /// The places of those of so many words that the tokenizer makes nothing of, ascending.
+    pub fn silent(&self, words: usize) -> Vec<u32> {
+        let mut silent = vec![true; words];
+        for &word in self.begins.iter().chain(&self.cut) {
+            if let Some(silent) = silent.get_mut(word as usize) {
+                *silent = false;
+            }
+        }
+        (0..).zip(silent).filter_map(|(word, silent)| silent.then_some(word)).collect()
+    }
 }
 
 impl Tokenizer {
@@ -135,6 +150,11 @@ impl Tokenizer {
         self.max_tokens
     }
 
+    /// Whether texts are cut on the left.
+    pub fn cuts_left(&self) -> bool {
+        self.side == TruncationDirection::Left
+    }
+
     /// Encodes texts, or pairs of texts, on all cores; the answers are in order.
     ///
     /// An answer may be empty: a tokenizer without special tokens makes nothing of an empty text.
@@ -183,6 +203,7 @@ impl Tokenizer {
             types: self.types(&encoding),
             truncated: kept != lengths,
             begins: Vec::new(),
+            cut: Vec::new(),
         })
     }
 
@@ -306,7 +327,10 @@ pub(super) mod tests {
         let path = write_tokenizer(folder.path(), true);
         let check = |max_tokens, text, pair, ids: &[u32], types: &[u32], truncated| {
             let tokens = Tokenizer::load(&path, max_tokens).unwrap().encode(&[(text, pair)]).unwrap().remove(0);
-            assert_eq!(tokens, Tokens { ids: ids.into(), types: types.into(), truncated, begins: Vec::new() });
+            assert_eq!(
+                tokens,
+                Tokens { ids: ids.into(), types: types.into(), truncated, begins: Vec::new(), cut: Vec::new() }
+            );
         };
         // The file's own truncation and padding do not count.
         check(8, "a b c d", None, &[1, 3, 4, 5, 6, 2], &[0; 6], false);

@@ -78,6 +78,35 @@ impl EvaluationProgress {
     }
 }
 
+/// Progress of a download, by thousands of bytes.
+#[derive(Debug)]
+pub struct DownloadProgress {
+    line: Line,
+    /// Bytes that make no thousand yet.
+    rest: u64,
+}
+
+impl DownloadProgress {
+    /// A bar for a file of `bytes`; nothing is drawn where `shown` is false.
+    pub fn new(shown: bool, file: &str, bytes: u64) -> Self {
+        let line = Line::new(shown, &format!("downloading {file}"), "kB", 0, bytes.div_ceil(1000));
+        Self { line, rest: 0 }
+    }
+
+    /// Further bytes have come.
+    pub fn advance(&mut self, bytes: u64) {
+        self.rest += bytes;
+        self.line.advance(self.rest / 1000, "");
+        self.rest %= 1000;
+    }
+}
+
+impl Drop for DownloadProgress {
+    fn drop(&mut self) {
+        self.line.finish();
+    }
+}
+
 impl Drop for EvaluationProgress {
     fn drop(&mut self) {
         self.line.finish();

@@ -45,10 +45,19 @@ impl DeviceChoice {
 
 /// The process's peak resident memory: `VmHWM` of Linux's /proc/self/status; 0 where there is none.
 pub fn peak_rss_bytes() -> u64 {
+    status("VmHWM:")
+}
+
+/// The process's resident memory now: `VmRSS`; 0 where there is none.
+pub fn rss_bytes() -> u64 {
+    status("VmRSS:")
+}
+
+fn status(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(name))
         .and_then(|rest| rest.trim().strip_suffix("kB"))
         .and_then(|kib| kib.trim().parse::<u64>().ok())
         .map_or(0, |kib| kib * 1024)

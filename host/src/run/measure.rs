@@ -8,11 +8,10 @@ use super::results::evaluate::{self, Evaluation};
 use super::results::predictions::{self, Predicted};
 use super::results::result::Split;
 use super::results::worst::Worst;
-use super::setup::task::{self, Task};
+use super::setup::task::Task;
 use super::state::folder::RunFolder;
 use super::train::Trainer;
 use crate::Result;
-use crate::adapted::AdaptedModel;
 use crate::data::Dataset;
 use crate::report::progress::EvaluationProgress;
 
@@ -76,27 +75,21 @@ pub(super) fn save_predictions(
     after: &BTreeMap<String, (Split, Evaluation)>,
     folder: &RunFolder,
 ) -> Result<BTreeMap<String, Vec<Worst>>> {
-    let (tasks, model): (&[Task], &AdaptedModel) = (trainer.learner.tasks, trainer.learner.model);
+    let tasks: &[Task] = trainer.learner.tasks;
     let mut worst = BTreeMap::new();
     for (split, name) in [(Split::Test, predictions::FILE), (Split::Validation, predictions::VALIDATION)] {
         let mut predicted = Vec::new();
-        for (task, table) in tasks.iter().zip(&file.tasks) {
+        for task in tasks {
             let data = if split == Split::Test { &task.test } else { &task.validation };
             let (Some(data), Some((on, evaluation))) = (data, after.get(&task.name)) else { continue };
             if *on == split {
-                let (texts, tokenizer) = task::texts(file, table, model, data, task.train.labels(), split)?;
-                predicted.push(Predicted {
-                    task: &task.name,
-                    labels: task.train.labels(),
-                    evaluation,
-                    texts,
-                    tokenizer,
-                });
+                let (task, labels) = (task.name.as_str(), task.train.labels());
+                predicted.push(Predicted { task, labels, evaluation, data: Some(data) });
             }
         }
         let names: Vec<String> = predicted.iter().map(|task| task.task.to_owned()).collect();
         if !names.is_empty() {
-            let found = predictions::write(&folder.path().join(name), predicted, file.run.probabilities)?;
+            let found = predictions::write(&folder.path().join(name), &predicted, file.run.probabilities)?;
             worst.extend(names.into_iter().zip(found));
         }
     }

@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fthost_autograd::optim;
+use fthost_models::MODULES;
 
+use crate::data::Survey;
 use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
 use crate::report::progress::TrainProgress;
@@ -40,7 +42,7 @@ use setup::start::Checksums;
 use setup::task::Task;
 use setup::{Setup, model as base};
 use state::checkpoint::{self, Checkpoints};
-use state::folder::RunFolder;
+use state::folder::{RunFolder, must_be_free};
 use state::identity::Identity;
 use state::log::Line;
 use state::snapshot::{self, After, Header, TrainState};
@@ -107,6 +109,9 @@ pub fn execute(options: Options) -> Result<Summary> {
     let Options { file, mut plugins, out, resume, device, output, started } = options;
     if let Some(folder) = out.as_deref().filter(|_| resume && plugins.is_empty()) {
         plugins = recorded_plugins(folder)?;
+    }
+    if let Some(folder) = out.as_deref().filter(|_| !resume) {
+        must_be_free(folder)?;
     }
     let setup = setup::set_up(file, &plugins, device)?;
     let identity = setup.identity(device)?;
@@ -289,6 +294,7 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
     let saved = export::Saved {
         model: trainer.learner.model,
         base: &file.model.name(),
+        revision: file.model.named.as_ref().map(|name| name.revision.as_str()),
         adapter_config: adapter_config(trainer.strategies)?,
         adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
         tasks: &heads.collect::<Vec<_>>(),
@@ -296,7 +302,9 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
     .write(folder.path())?;
     let info = trainer.learner.model.model.info().clone();
     let whole = saved.format.is_whole();
-    if whole && !file.model.is_demo() {
+    // A folder of sentence-transformers' holds its tokenizer, also one of an adapter.
+    let reads = whole || saved.path.join(MODULES).is_file();
+    if reads && !file.model.is_demo() {
         inputs::copy(&file.model.path, &saved.path, &info)?;
     }
     let only = tasks.len() == 1;
@@ -331,7 +339,18 @@ pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<P
     setup.tell_beginning()?;
     let mut plan = setup.plan();
     plan.estimate = Some(estimate::measure(&setup)?);
+    plan.data = setup.surveys()?;
     Ok(plan)
+}
+
+/// What is in a run file's data: sentences about what was recognised in the files, and what the examples of each task are, as the model
+/// reads them. Nothing is trained and nothing written.
+///
+/// # Errors
+/// Where the run file, its plugins, the model or the data are wrong.
+pub fn data(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<(Vec<String>, Vec<Survey>)> {
+    let setup = setup::set_up(file, plugins, device)?;
+    Ok((setup.notes(), setup.surveys()?))
 }
 
 /// The plugins that a run in this folder used, those that are still there.

@@ -1,17 +1,18 @@
 //! A pass of a task's examples through model and head, in training and in evaluation.
 
-use fthost_autograd::{DType, Precision, Tape, Value};
-use fthost_models::{Features, Input, ModelInfo, Read};
-use fthost_plugin_api::{FeatureKind, HeadSpec, Sampling, StreamFeatures};
+use std::collections::BTreeMap;
 
+use fthost_autograd::{DType, Precision, Tape, Tensor, Value};
+use fthost_models::{Features, Input, ModelInfo, Read};
+use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope, Sampling, StreamFeatures, TargetKind};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::adapted::{AdaptedModel, StreamRead};
 use crate::data::{Dataset, episodes};
 use crate::plugin::HeadInstance;
 use crate::report::calibration;
 use crate::report::metrics::probabilities::most_probable;
+use crate::{Error, Result};
 
 /// How a class follows from what a head predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,41 @@ impl Pass<'_> {
         head_outputs(self.head, tape, &self.features(tape, rows, &reads)?)
     }
 
+    /// The head's loss for the outputs of `rows`: the sum of its terms, each times its example's weight, and the sum of the terms'
+    /// weights times that. `support` marks the support rows of an episode.
+    pub fn loss(&self, tape: &Tape, outputs: &Value, rows: &[u32], support: &[u8]) -> Result<(Value, f64)> {
+        let targets = self.data.targets(rows, &self.model.device)?;
+        let Some(weights) = self.data.weights(rows)? else {
+            return self.head.loss(tape, outputs, &targets, support);
+        };
+        // A head gives sums alone: examples of one weight are summed together.
+        let mut by_weight: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let mut next = 0;
+        for (&row, weight) in rows.iter().zip(weights) {
+            let length = match self.spec.targets {
+                TargetKind::TokenClass => self.data.tokens(row)? as u32,
+                TargetKind::Class | TargetKind::Value | TargetKind::Mask => 1,
+            };
+            by_weight.entry(weight.to_bits()).or_default().extend(next..next + length);
+            next += length;
+        }
+        let (mut total, mut total_weight): (Option<Value>, f64) = (None, 0.0);
+        for (weight, places) in by_weight {
+            let (weight, len) = (f64::from(f32::from_bits(weight)), places.len());
+            let places = Tensor::from_vec(places, len, &self.model.device)?;
+            let (outputs, targets) = (tape.index_select(outputs, &places, 0)?, targets.index_select(&places, 0)?);
+            let (sum, terms) = self.head.loss(tape, &outputs, &targets, &[])?;
+            let sum = tape.affine(&sum, weight, 0.0)?;
+            total = Some(match total {
+                Some(total) => tape.add(&total, &sum)?,
+                None => sum,
+            });
+            total_weight += weight * terms;
+        }
+        let total = total.ok_or_else(|| Error::run("a loss needs an example"))?;
+        Ok((total, total_weight))
+    }
+
     /// What the head reads.
     pub fn reads(&self) -> Vec<StreamRead> {
         reads_of(self.spec, self.model.model.info())
@@ -79,6 +115,16 @@ impl Pass<'_> {
         let one = |of: &StreamRead| Ok(self.model.model.features(tape, of.stream, &input, of.read)?);
         reads.iter().map(one).collect()
     }
+}
+
+/// Examples that one tape takes in evaluation on the CPU. Fixed, so that the bits do not depend on the number of threads.
+pub const EVALUATED_AT_ONCE: usize = 32;
+
+/// Whether a batch is split into micro-batches. A loss over the whole batch, norms over the whole batch, and a device with parallelism of
+/// its own take it in one piece.
+pub fn splits(spec: &HeadSpec, model: &AdaptedModel) -> bool {
+    let over_batch = spec.scope == LossScope::Batch || model.model.info().batch_statistics;
+    model.device.is_cpu() && !over_batch
 }
 
 /// A head's outputs for the features that it reads.

@@ -14,7 +14,7 @@ use crate::layers::{LayerNorm, Linear};
 use crate::merge::Folded;
 use crate::{
     BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
-    Read, SavedHead, Site, Stream, folder,
+    PoolBy, Pooling, Read, SavedHead, Site, Stream, folder,
 };
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.
@@ -93,9 +93,17 @@ impl Encoder {
             ids: layout.ranges().flat_map(|range| range.skip(skip)).map(|row| row as u32).collect(),
             layout: Layout::from_lengths(layout.ranges().map(|range| range.len() - skip)),
         };
+        let of_image = matches!(self.embeddings, Embeddings::Images(_));
         Ok(match (read, &self.embeddings) {
             (Read::Pooled, _) => {
-                Some(Rows { ids: layout.first_rows(*pooled), layout: Layout::single_rows(own.sequences()) })
+                let one = |ids| Some(Rows { ids, layout: Layout::single_rows(own.sequences()) });
+                match self.info.plain().pooling.by {
+                    PoolBy::First | PoolBy::Pooler => one(layout.first_rows(*pooled)),
+                    PoolBy::Last => one(layout.ranges().map(|range| range.end as u32 - 1).collect()),
+                    PoolBy::Mean | PoolBy::Max if of_image => Some(without(prompt + 1)),
+                    PoolBy::Mean | PoolBy::Max if *prompt > 0 => Some(without(*prompt)),
+                    PoolBy::Mean | PoolBy::Max => None,
+                }
             }
             (Read::Sequence, _) if *prompt == 0 => None,
             (Read::Sequence, _) => Some(without(*prompt)),
@@ -130,6 +138,17 @@ impl Model for Encoder {
 
     fn files(&self) -> &[FileState] {
         &self.files
+    }
+
+    fn set_pooling(&mut self, pooling: Pooling) -> Result<()> {
+        if pooling.by == PoolBy::Pooler && self.pooler.is_none() {
+            candle_core::bail!(
+                "the weights of this {} hold no pooler; pool by cls, mean, max or last",
+                self.info.model_type
+            );
+        }
+        self.info.streams[0].pooling = pooling;
+        Ok(())
     }
 
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {
@@ -187,7 +206,8 @@ impl Model for Encoder {
         let of_pooler = |pooler: &Linear| {
             std::iter::once(&pooler.weight).chain(&pooler.bias).any(|of_pooler| of_pooler.name() == parameter)
         };
-        read == Read::Pooled || !self.pooler.as_ref().is_some_and(of_pooler)
+        let through = read == Read::Pooled && self.info.plain().pooling.by == PoolBy::Pooler;
+        through || !self.pooler.as_ref().is_some_and(of_pooler)
     }
 
     fn longest_sequence(&self) -> Result<Option<usize>> {
@@ -230,10 +250,15 @@ impl Encoder {
                 Features { value: self.spatial(tape, &x, sequences)?, layout: Layout::single_rows(sequences) }
             }
             Read::Pooled => {
-                let value = match &self.pooler {
-                    Some(pooler) => pooler.forward(pass, &x, Activation::Tanh)?, // [sequences, width]
-                    None => x,
-                };
+                let Pooling { by, normalize } = self.info.plain().pooling;
+                let rows = rows.as_ref().map_or(&embedded.own, |rows| &rows.layout);
+                let value = match (by, &self.pooler) {
+                    (PoolBy::Pooler, Some(pooler)) => pooler.forward(pass, &x, Activation::Tanh)?,
+                    (PoolBy::First | PoolBy::Pooler | PoolBy::Last, _) => x,
+                    (PoolBy::Mean, _) => tape.segment_mean(&x, rows)?,
+                    (PoolBy::Max, _) => tape.segment_max(&x, rows)?,
+                }; // [sequences, width]
+                let value = if normalize { tape.normalize(&value)? } else { value };
                 Features { value, layout: Layout::single_rows(sequences) }
             }
         })
@@ -257,6 +282,8 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
         Modality::Text { .. } => (Some(WORD_EMBEDDINGS.into()), vec![Read::Pooled, Read::Sequence]),
         Modality::Images { .. } => (None, vec![Read::Pooled, Read::Sequence, Read::Spatial]),
     };
+    // Where the weights lack the architecture's pooler, its class takes the first row through a new one, which is the head's.
+    let pooling = Pooling { by: if pools { PoolBy::Pooler } else { PoolBy::First }, normalize: false };
     let of_stream = |name: String| BlockGroup { name, stream: Some(0) };
     let mut groups = vec![of_stream("embeddings".into())];
     groups.extend((0..config.layers).map(|layer| of_stream(format!("layer.{layer}"))));
@@ -272,15 +299,18 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
             heads: Some(config.heads),
             word_embeddings,
             reads,
+            pooling,
         }],
         groups,
+        base_class: architecture.classification_class.split_once("For").map(|(family, _)| format!("{family}Model")),
         classification: Some(Classification {
             class: architecture.classification_class.into(),
             output: architecture.head.into(),
             hidden: new_pooler.or(architecture.head_hidden.map(|(path, activation)| (path.into(), activation.into()))),
-            dropout: config.head_dropout,
             dropout_key: architecture.head_dropout.map(str::to_owned),
+            pooling,
         }),
+        head_dropout: config.head_dropout,
         batch_statistics: false,
     }
 }

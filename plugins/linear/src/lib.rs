@@ -8,6 +8,7 @@ use fthost_plugin_api::prelude::*;
 /// Options of the linear schedule.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("first_run" = { "warmup": 0.06 }))]
 struct LinearConfig {
     /// Linear rise from 0 at the start: below 1 a share of the run, from 1 on a number of steps.
     warmup: Warmup,

@@ -7,6 +7,7 @@ use fthost_plugin_api::prelude::*;
 /// Options of LoRA.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("first_run" = {}))]
 pub(crate) struct LoraConfig {
     /// Rank of the update: rows of A, columns of B.
     #[schemars(range(min = 1), extend("search" = [2, 4, 8, 16, 32]))]

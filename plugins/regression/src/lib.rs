@@ -3,7 +3,8 @@
 //! It learns y to be the target t in units of its own, (t - center) / scale, and predicts scale y + center. With the error
 //! e = y - (t - center) / scale the loss is the mean of e^2 (mse), of |e| (mae), or of Huber's (1964,
 //! doi:10.1214/aoms/1177703732) e^2 / 2 where |e| <= delta and delta (|e| - delta / 2) beyond, as torch's `MSELoss`, `L1Loss` and
-//! `HuberLoss`. Where the architecture's own head has one more dense layer (RoBERTa, DistilBERT), so has this one:
+//! `HuberLoss`. Where the run file sets neither, center and scale are the mean and the standard deviation of the training targets: the
+//! options say that they are `from` them. Where the architecture's own head has one more dense layer (RoBERTa, DistilBERT), so has this one:
 //! y = w act(V h + c) + b. Matrices start N(0, 0.02) and biases at zero, so at step 0 all predictions are near center.
 
 use fthost_plugin_api::prelude::*;
@@ -18,10 +19,11 @@ struct RegressionConfig {
     /// Error from which on the huber loss grows linearly, in units of `scale`; 1 without it.
     #[schemars(extend("exclusiveMinimum" = 0))]
     delta: Option<f64>,
-    /// What is subtracted from each target: the mean of the training targets, say.
+    /// What is subtracted from each target.
+    #[schemars(extend("from" = "targets.mean"))]
     center: f64,
-    /// What each target is divided by: the standard deviation of the training targets, say.
-    #[schemars(extend("exclusiveMinimum" = 0))]
+    /// What each target is divided by.
+    #[schemars(extend("exclusiveMinimum" = 0, "from" = "targets.std"))]
     scale: f64,
     /// Dropout before the last layer; without it what the model's config asks for.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]

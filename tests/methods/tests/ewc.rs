@@ -2,7 +2,7 @@
 //! `tests/reference/make_fisher.py` got from torch.
 
 use fthost::adapted::AdaptedModel;
-use fthost::data::{self, Columns, Dataset, Part, Source, Tokenizer};
+use fthost::data::{self, Dataset, Files, Form, Part, Source, Tokenizer};
 use fthost::plugin::{HeadInstance, Plugin, RegularizerInstance, State, Stateful};
 use fthost::run::pass::{Decision, Pass};
 use fthost::run::train::example_gradients::TaskExamples;
@@ -48,10 +48,11 @@ impl Run {
             dropout: 0.0,
         };
         let source = Source {
-            path: &reference::path("fisher.tsv"),
+            files: &Files::One(reference::path("fisher.tsv")),
             part: Part::Train,
-            columns: &Columns::default(),
-            header: None,
+            form: &Form::default(),
+            only: None,
+            texts: false,
             labels: None,
             modality: info.modality,
             device: &Device::Cpu,

@@ -5,6 +5,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `ewc` | Fisher information beside torch's, penalties over tasks, states |
+//! | `example_weights` | losses of examples with weights beside torch's |
 //! | `host` | the tiny BERT, and the built plugins on it |
 //! | `l2sp` | penalties and gradients of what trains, thaws and resumes |
 //! | `reference` | numbers of `tests/reference` |
@@ -13,6 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod ewc;
+mod example_weights;
 mod host;
 mod l2sp;
 mod prototypical;

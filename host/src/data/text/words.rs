@@ -3,6 +3,8 @@
 //! As Transformers' token classification has it: a word's label belongs to its first token; its further tokens and special ones
 //! do not count.
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, PreTokenizerWrapper, TruncationDirection};
 
@@ -24,9 +26,10 @@ impl Tokenizer {
     }
 
     fn encode_each(&self, words: &[String]) -> Result<Tokens> {
-        let (mut encoding, first) = self.encode_some(words)?;
+        let (mut encoding, first, looked_at) = self.encode_some(words)?;
         let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
         let tokens = encoding.len();
+        let of_words: BTreeSet<u32> = encoding.get_word_ids().iter().flatten().map(|word| word + first).collect();
         let kept = tokens.min(self.max_tokens.saturating_sub(special));
         keep(&mut encoding, kept, self.side);
         let encoding =
@@ -37,8 +40,15 @@ impl Tokenizer {
             last = word;
             begins.map_or(UNCOUNTED, |word| word + first)
         });
+        let begins: Vec<u32> = begins.collect();
+        let kept_words: BTreeSet<u32> = begins.iter().copied().collect();
+        let seen = first..first + looked_at as u32;
+        // What was not looked at is cut off, and of the rest what had tokens.
+        let cut = (0..words.len() as u32)
+            .filter(|word| !seen.contains(word) || (of_words.contains(word) && !kept_words.contains(word)));
         Ok(Tokens {
-            begins: begins.collect(),
+            cut: cut.collect(),
+            begins,
             ids: encoding.get_ids().to_vec(),
             types: self.types(&encoding),
             truncated: kept < tokens,
@@ -46,8 +56,8 @@ impl Tokenizer {
     }
 
     /// Tokens of the words without special tokens: of all, or of as many, from the side that is kept, as the longest length can
-    /// need; and the place of the first of these words.
-    fn encode_some(&self, words: &[String]) -> Result<(Encoding, u32)> {
+    /// need; the place of the first of these words, and how many they are.
+    fn encode_some(&self, words: &[String]) -> Result<(Encoding, u32, usize)> {
         let wanted = self.max_tokens.saturating_add(MARGIN);
         let space = if self.needs_spaces() { " " } else { "" };
         let mut looked_at = wanted;
@@ -65,7 +75,7 @@ impl Tokenizer {
             let mut encoding = encoded.map_err(|error| self.failed(&words.join(" "), &error))?;
             encoding.take_overflowing();
             if all || encoding.len() >= wanted {
-                return Ok((encoding, first as u32));
+                return Ok((encoding, first as u32, looked_at.min(words.len())));
             }
             looked_at = looked_at.saturating_mul(2);
         }
@@ -109,6 +119,24 @@ mod tests {
         // Cut within a word and between words.
         check(5, "a|b c d|a", &[1, 3, 4, 5, 2], &[NONE, 0, 1, NONE, NONE], true);
         check(4, "a|b|c", &[1, 3, 4, 2], &[NONE, 0, 1, NONE], true);
+    }
+
+    #[test]
+    fn words_that_are_cut_off_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write_tokenizer(folder.path(), true);
+        let cut = |max_tokens, text: &str| {
+            let words = words(text);
+            Tokenizer::load(&path, max_tokens).unwrap().encode_words(&[&words]).unwrap().remove(0).cut
+        };
+        assert_eq!(cut(8, "a|b||c"), [0; 0]);
+        // A word of which a token is left is not cut off, and one without a token cannot be.
+        assert_eq!(cut(5, "a|b c d||a|b"), [3, 4]);
+        let many = vec!["a"; 1000].join("|");
+        assert_eq!(cut(5, &many), (3..1000).collect::<Vec<u32>>());
+        std::fs::write(folder.path().join(super::super::settings::FILE), "{\"truncation_side\": \"left\"}").unwrap();
+        assert_eq!(cut(5, "a|b c d|a"), [0]);
+        assert_eq!(cut(5, &many), (0..997).collect::<Vec<u32>>());
     }
 
     /// However many words make nothing: those after them are found, and the rest is not looked at.

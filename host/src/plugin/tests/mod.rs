@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use fthost_autograd::optim::{Method, Optimizer};
 use fthost_autograd::{Device, Layout, Parameter, Tape, Tensor, Value};
 use fthost_models::{
-    BaseParameter, BlockGroup, Features, Hook, Input, LoadError, Modality, Model, ModelInfo, Read, SavedHead, Site,
-    SiteKind, Stream,
+    BaseParameter, BlockGroup, Features, Hook, Input, LoadError, Modality, Model, ModelInfo, PoolBy, Pooling, Read,
+    SavedHead, Site, SiteKind, Stream,
 };
 use fthost_plugin_api::{Event, Group, Progress, Rate, TargetKind, TaskInfo};
 use serde_json::json;
@@ -57,9 +57,12 @@ impl OneLayer {
                     heads: Some(1),
                     word_embeddings: Some("words".into()),
                     reads: vec![Read::Pooled, Read::Sequence],
+                    pooling: Pooling { by: PoolBy::First, normalize: false },
                 }],
                 groups: vec![group("embeddings", Some(0)), group("layer.0", Some(0)), group("head", None)],
+                base_class: None,
                 classification: None,
+                head_dropout: 0.0,
                 batch_statistics: false,
             },
             sites: vec![Site {
@@ -85,6 +88,9 @@ impl Model for OneLayer {
     }
     fn parameters(&self) -> &[BaseParameter] {
         &self.parameters
+    }
+    fn set_pooling(&mut self, _: Pooling) -> fthost_autograd::Result<()> {
+        candle_core::bail!("not needed here")
     }
     fn set_hook(&mut self, path: &str, hook: Hook) -> fthost_autograd::Result<()> {
         match hook {

@@ -6,7 +6,7 @@ use fthost_autograd::Precision;
 use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, StreamFeatures};
 
 use super::*;
-use crate::data::{self, Columns, Part, Source};
+use crate::data::{self, Files, Form, Part, Source};
 use crate::plugin::instance::of_this_model;
 use crate::run::pass::{Decision, Pass, head_outputs, reads_of};
 
@@ -34,6 +34,7 @@ impl Pair {
             heads: Some(1),
             word_embeddings: None,
             reads: vec![Read::Pooled, Read::Sequence],
+            pooling: Pooling { by: PoolBy::First, normalize: false },
         };
         let group = |name: &str, stream| BlockGroup { name: name.into(), stream };
         let groups = (0..2).flat_map(|i| [group("embeddings", Some(i)), group("layer.0", Some(i))]);
@@ -62,7 +63,9 @@ impl Pair {
                 model_type: "pair".into(),
                 streams: NAMES.into_iter().zip(modalities).map(stream).collect(),
                 groups: groups.chain([group("head", None)]).collect(),
+                base_class: None,
                 classification: None,
+                head_dropout: 0.0,
                 batch_statistics: true,
             },
             sites: NAMES.iter().enumerate().map(site).collect(),
@@ -81,6 +84,9 @@ impl Model for Pair {
     }
     fn parameters(&self) -> &[BaseParameter] {
         &self.parameters
+    }
+    fn set_pooling(&mut self, _: Pooling) -> fthost_autograd::Result<()> {
+        candle_core::bail!("not needed here")
     }
     fn set_hook(&mut self, _: &str, _: Hook) -> fthost_autograd::Result<()> {
         Ok(())
@@ -219,10 +225,9 @@ fn a_batch_whose_examples_depend_on_each_other_is_one_piece() {
         plain.info.batch_statistics = batch_statistics;
         let (modality, passes) = (Modality::Images { channels: 1, size: 8, tokens: 17 }, Arc::clone(&plain.passes));
         let mut model = AdaptedModel::new(Box::new(plain), Device::Cpu, 7);
-        let (columns, device) = (Columns::default(), Device::Cpu);
-        let path = Path::new("demo");
-        let source =
-            Source { path, part: Part::Test, columns: &columns, header: None, labels: None, modality, device: &device };
+        let (files, form, device) = (Files::from(Path::new("demo")), Form::default(), Device::Cpu);
+        let (files, form, device) = (&files, &form, &device);
+        let source = Source { files, part: Part::Test, form, only: None, texts: false, labels: None, modality, device };
         let mut digits = data::load(&source, None).unwrap();
         digits.set_targets(TargetKind::Class).unwrap();
         let labels = digits.labels().to_vec();

@@ -3,8 +3,8 @@
 //! What a run's length says of them is known once its data are read (`run::setup::reach`).
 
 use super::document::{Document, Place};
-use super::tables::{OptimizerName, TaskOrder, TaskTable, TrainKeys, Validation};
-use crate::data::may_have_header;
+use super::tables::{HeldOut, OptimizerName, TaskOrder, TaskTable, TrainKeys};
+use crate::data::{Files, may_have_header};
 use crate::{Error, Result};
 
 /// Refuses options about validation where there is nothing to validate on.
@@ -42,23 +42,21 @@ pub(super) fn mixed_by_something(document: &Document, tasks: &[TaskTable], train
 
 /// Refuses to be told of a header where no file can have one, or of none where columns are named.
 pub(super) fn header_of_something(document: &Document, index: usize, task: &TaskTable) -> Result<()> {
-    let Some(header) = task.header else { return Ok(()) };
-    let validation = match &task.validation {
-        Some(Validation::File(path)) => Some(path),
-        Some(Validation::Share(_)) | None => None,
-    };
+    let Some(header) = task.form.header else { return Ok(()) };
     let path = format!("task[{index}].header");
     let refuse = |message: String, label: &str, help: &str| {
         Err(document.error(document.place(&path), message, label, Some(help.into())))
     };
-    if ![Some(&task.train), task.test.as_ref(), validation].into_iter().flatten().any(|file| may_have_header(file)) {
+    let held_out = [&task.test, &task.validation].into_iter().flatten().filter_map(HeldOut::files);
+    let mut files = std::iter::once(&task.train).chain(held_out).flat_map(Files::named);
+    if !files.any(|file| may_have_header(file, task.form.format)) {
         return refuse(
             format!("{path} does nothing here"),
             "does nothing",
             "leave it out: no file of the task is .tsv or .csv",
         );
     }
-    if !header && !task.columns.are_numbers() {
+    if !header && !task.form.columns.are_numbers() {
         let help = "leave header out, or name the columns by number, from 1: columns = { text = \"1\", label = \"2\" }";
         return refuse(
             format!("{path} says that the files have no names of columns, and columns names some"),

@@ -23,7 +23,7 @@ impl RunFile {
         )?;
         for (i, task) in self.tasks.iter().enumerate().filter(|_| self.model.is_demo()) {
             let help = "leave it out: the embedded model reads images";
-            refuse(task.columns == crate::data::Columns::default(), &format!("task[{i}].columns"), help)?;
+            refuse(task.form.columns == crate::data::Columns::default(), &format!("task[{i}].columns"), help)?;
             refuse(task.max_tokens == tables::max_tokens(), &format!("task[{i}].max_tokens"), help)?;
         }
         refuse(

@@ -9,7 +9,9 @@ mod acts;
 mod choose;
 mod document;
 mod effect;
+mod files;
 mod overrides;
+mod reference;
 mod schema;
 mod tables;
 mod unnamed;
@@ -21,27 +23,26 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use fthost_plugin_api::MethodKind;
 use fthost_plugin_api::schemars::schema_for;
-use fthost_plugin_api::{MethodInfo, MethodKind};
 use serde_json::Value as Json;
 
 pub use choose::{Offer, split_argument};
 pub use overrides::Override;
+pub use reference::{OptionHelp, Section, options_of, schema, sections};
 pub use tables::{
-    Method, ModelInit, ModelTable, Optimizer, Precision, RegularizerTable, RunTable, Sampling, TaskOrder, TaskTable,
-    Threshold, TrainTable, Validation,
+    HeldOut, Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable, Sampling,
+    SplitKeys, TaskOrder, TaskTable, Threshold, TrainTable,
 };
 
+use crate::hub::Name;
 use crate::{Error, Result};
 use document::{Document, Node, Value};
+use files::absolute;
 use schema::Checker;
 use tables::{
     BestKey, DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, Share, TaskKeys, ThresholdKey, TrainKeys,
-    ValidationKey,
 };
-
-/// Names of embedded data sets: these are no paths.
-const EMBEDDED_DATA: [&str; 2] = [DEMO, "demo-pretrain"];
 
 /// Passes over the training examples where a run file names neither epochs nor steps.
 const EPOCHS: u64 = 3;
@@ -154,12 +155,20 @@ impl RunFile {
         }
         let strategies = strategy.into_iter().enumerate();
         let regularizers = regularizer.into_iter().enumerate();
-        let path = absolute(folder, &model.path, &[DEMO])?;
+        let (path, named) = match Name::of_path(Path::new(&model.path)) {
+            None => (absolute(folder, &model.path, &[DEMO])?, None),
+            Some(name) => {
+                let help = "hf:organisation/model, with @revision where it is another than main";
+                let at = document.place("model.path");
+                let name = name.map_err(|message| document.error(at, message, "named here", Some(help.into())))?;
+                (PathBuf::from(name.to_string()), Some(name))
+            }
+        };
         let tasks = tasks(&document, folder, task)?;
         acts::watched_by_something(&document, &tasks)?;
         acts::mixed_by_something(&document, &tasks, &train)?;
         Ok(Self {
-            model: ModelTable { path, init: model.init },
+            model: ModelTable { path, named, init: model.init, pooling: model.pooling, normalize: model.normalize },
             tasks,
             strategies: strategies.map(|(i, keys)| method(keys, format!("strategy[{i}]"))).collect(),
             regularizers: regularizers.map(|(i, keys)| regularizer_table(folder, i, keys)).collect::<Result<_>>()?,
@@ -300,36 +309,6 @@ impl RunFile {
     }
 }
 
-/// An option of a method, for people who write run files.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct OptionHelp {
-    /// Its key.
-    pub name: String,
-    /// What it takes: `a whole number, at least 1`.
-    pub takes: String,
-    /// Its default, where it has one.
-    pub default: Option<Json>,
-    /// What it does.
-    pub description: String,
-    /// Values that a search tries, as its plugin declares them: `#[schemars(extend("search" = [4, 8, 16]))]`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub search: Vec<Json>,
-}
-
-/// The options of a method, in the order of its schema.
-pub fn options_of(method: &MethodInfo) -> Vec<OptionHelp> {
-    let schema = &method.config_schema;
-    schema::properties(schema)
-        .map(|(name, option)| OptionHelp {
-            name: name.clone(),
-            takes: schema::expected(schema, option),
-            default: method.config_default.get(name).filter(|value| !value.is_null()).cloned(),
-            description: schema::description(schema, option).unwrap_or_default().replace('\n', " "),
-            search: option.get("search").and_then(Json::as_array).cloned().unwrap_or_default(),
-        })
-        .collect()
-}
-
 fn empty_object() -> Json {
     Json::Object(serde_json::Map::new())
 }
@@ -345,21 +324,12 @@ fn regularizer_table(folder: &Path, index: usize, keys: RegularizerKeys) -> Resu
     })
 }
 
-/// A path of the run file, absolute, so that the run folder's copy of the file means the same.
-fn absolute(folder: &Path, path: &str, embedded: &[&str]) -> Result<PathBuf> {
-    if embedded.contains(&path) {
-        return Ok(PathBuf::from(path));
-    }
-    std::path::absolute(folder.join(path))
-        .map_err(Error::io(format!("cannot find the working directory, from which {path} starts")))
-}
-
 fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<TaskTable>> {
     let count = keys.len();
     let mut tasks: Vec<TaskTable> = Vec::with_capacity(count);
-    for (i, task) in keys.into_iter().enumerate() {
+    for (i, mut task) in keys.into_iter().enumerate() {
         let at = document.place(&format!("task[{i}].name"));
-        let name = match task.name {
+        let name = match task.name.take() {
             Some(name) => name,
             None if count == 1 => "task".into(),
             None => {
@@ -385,22 +355,18 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             let help = "each task needs a name of its own";
             return Err(document.error(at, format!("two tasks are named {name:?}"), "named before", Some(help.into())));
         }
+        let form = files::form(document, i, &task)?;
+        let [test, validation] = files::held_out(document, folder, i, &task)?;
+        let train = files::files(document, folder, &format!("task[{i}].train"), task.train)?;
         tasks.push(TaskTable {
             name,
             head: method(task.head, format!("task[{i}].head")),
-            train: absolute(folder, &task.train, &EMBEDDED_DATA)?,
-            test: task.test.map(|path| absolute(folder, &path, &EMBEDDED_DATA)).transpose()?,
-            validation: match task.validation {
-                Some(ValidationKey::File(path)) => Some(Validation::File(absolute(folder, &path, &EMBEDDED_DATA)?)),
-                Some(ValidationKey::Share(share)) => Some(Validation::Share(share.0)),
-                None => None,
-            },
-            columns: crate::data::Columns {
-                text: task.columns.text,
-                text_pair: task.columns.text_pair,
-                label: task.columns.label,
-            },
-            header: task.header,
+            form,
+            train,
+            test,
+            validation,
+            set_aside: task.set_aside.map(|share| share.0),
+            split: task.split,
             max_tokens: task.max_tokens,
             weight: task.weight.unwrap_or(1.0),
         });

@@ -245,7 +245,7 @@ pub(super) fn description(root: &Json, schema: &Json) -> Option<String> {
 }
 
 /// Follows references. `None` for `true` and `false`, which say nothing about the value.
-fn resolve<'a>(root: &'a Json, schema: &'a Json) -> Option<&'a Map<String, Json>> {
+pub(super) fn resolve<'a>(root: &'a Json, schema: &'a Json) -> Option<&'a Map<String, Json>> {
     let mut schema = schema;
     // Each reference leads to a definition; as many hops as there could be definitions end a circle.
     for _ in 0..64 {

@@ -3,13 +3,18 @@
 //! `Keys` is what may stand in the file: its JSON Schema checks a file, its doc comments are the help in errors. The public
 //! types are what a run reads, with nothing left open.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use fthost_autograd::{Precision as EnginePrecision, optim};
+use fthost_models::{PoolBy, Pooling};
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+
+use crate::data::{Encoding, Files, Form, Format};
+use crate::hub::Name;
 
 /// How a run file names the embedded model, and the embedded data set for it.
 pub(super) const DEMO: &str = "demo";
@@ -47,12 +52,38 @@ pub(super) struct Keys {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ModelKeys {
-    /// folder with config.json, model.safetensors and, for texts, tokenizer.json; relative to the run file
+    /// folder with config.json, model.safetensors and, for texts, tokenizer.json; relative to the run file. Or a model's name on the
+    /// Hugging Face Hub, hf:organisation/model@revision: its files come into the cache that Python's libraries use
     #[schemars(length(min = 1))]
     pub(super) path: String,
     /// weights to begin with: those of the folder, or random ones
     #[serde(default)]
     pub(super) init: ModelInit,
+    /// what is taken of a text's tokens as its features: auto does as modules.json of the folder says, else as Transformers' class for
+    /// classification; mean and max are over the text's own tokens, of an image over its patches
+    #[serde(default)]
+    pub(super) pooling: PoolingKey,
+    /// whether features of whole examples are divided by their length; by default as the folder says where pooling is auto, else not
+    pub(super) normalize: Option<bool>,
+}
+
+/// How examples are pooled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolingKey {
+    /// As the folder says.
+    #[default]
+    Auto,
+    /// The first token.
+    Cls,
+    /// The first token through the model's dense layer and tanh.
+    Pooler,
+    /// The mean over the tokens.
+    Mean,
+    /// The greatest of the tokens, column by column.
+    Max,
+    /// The last token.
+    Last,
 }
 
 /// The weights to begin with.
@@ -74,19 +105,34 @@ pub(super) struct TaskKeys {
     pub(super) name: Option<String>,
     /// the task head: { plugin = "classification" }, with its options
     pub(super) head: MethodKeys,
-    /// file with the training examples; relative to the run file
-    #[schemars(length(min = 1))]
-    pub(super) train: String,
-    /// file with the examples that the result is measured on; relative to the run file
-    #[schemars(length(min = 1))]
-    pub(super) test: Option<String>,
-    /// examples that training watches, to keep the best model: a file, or a share of the training examples such as 0.1
-    pub(super) validation: Option<ValidationKey>,
-    /// which columns are read: { text = "...", text_pair = "...", label = "..." }
+    /// the training examples, relative to the run file: a file, or a folder that datasets.save_to_disk left
+    /// { text = "FILE", label = "FILE" }: one text a line beside one label a line
+    /// { good = "FILE", bad = "FILE" }: a file for each class
+    pub(super) train: FilesKey,
+    /// the examples that the result is measured on: as train, or a share of the training examples such as 0.2, which no seed changes
+    pub(super) test: Option<PartKey>,
+    /// examples that training watches, to keep the best model: as train, or a share of the training examples such as 0.1
+    pub(super) validation: Option<PartKey>,
+    /// share of the training examples that the run leaves alone: what fthost auto keeps for the test; drawn as that of test
+    pub(super) set_aside: Option<Share>,
+    /// which rows of train are for what, where a column says so: { column = "split", train = "train", validation = "dev", test = "test" }
+    pub(super) split: Option<SplitKeys>,
+    /// which columns are read: { text = "...", text_pair = "...", label = "..." }; in files without names by number, from 1
     #[serde(default)]
     pub(super) columns: ColumnKeys,
     /// whether the first row of a .tsv or .csv file names its columns; without it a first row that may be both is an error
     pub(super) header: Option<bool>,
+    /// what the files are, where neither name nor content tell; conll: a word a line, lines: a text a line
+    pub(super) format: Option<Format>,
+    /// what stands between cells, a character such as ";" or "\t"; without it what the name and the content tell
+    #[schemars(length(min = 1, max = 1))]
+    pub(super) separator: Option<String>,
+    /// what quoted cells stand between, a character such as "'"; "none" or "" where quotes are ordinary characters
+    #[schemars(length(max = 4))]
+    pub(super) quote: Option<String>,
+    /// how bytes stand for characters
+    #[serde(default)]
+    pub(super) encoding: Encoding,
     /// longest text in tokens; longer ones are cut
     #[schemars(range(min = 1))]
     #[serde(default = "max_tokens")]
@@ -96,13 +142,37 @@ pub(super) struct TaskKeys {
     pub(super) weight: Option<f64>,
 }
 
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum FilesKey {
+    /// a file; relative to the run file
+    File(#[schemars(length(min = 1))] String),
+    /// files by what they have: text and label, or a class each
+    Table(BTreeMap<String, String>),
+}
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum ValidationKey {
-    /// file with the examples; relative to the run file
-    File(String),
-    /// share of the training examples, drawn by the seed, classes in proportion
+pub(super) enum PartKey {
+    /// share of the training examples, classes in proportion: of validation drawn by the seed, of test the same with every seed
     Share(Share),
+    /// files with the examples; relative to the run file
+    Files(FilesKey),
+}
+
+/// Rows of one file for several uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitKeys {
+    /// the column that says what a row is for
+    #[schemars(length(min = 1))]
+    pub column: String,
+    /// what stands there in the training examples
+    pub train: String,
+    /// what stands there in the validation examples
+    pub validation: Option<String>,
+    /// what stands there in the test examples
+    pub test: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -139,6 +209,12 @@ pub(super) struct ColumnKeys {
     pub(super) text_pair: Option<String>,
     /// column of the label, or of the value to predict
     pub(super) label: Option<String>,
+    /// column of what an example is called in predictions
+    pub(super) id: Option<String>,
+    /// column of weights from 0 up: an example's loss is multiplied with its own
+    pub(super) weight: Option<String>,
+    /// column of groups, such as authors: no group is in two of training, validation and test examples that are drawn as shares
+    pub(super) group: Option<String>,
 }
 
 /// A method and its options. Options are checked against the plugin's own schema once it is open.
@@ -303,7 +379,7 @@ pub enum Sampling {
     Uniform,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OptimizerName {
     Adamw,
@@ -330,11 +406,29 @@ pub(super) struct RunKeys {
 pub struct ModelTable {
     /// A Hugging Face folder, absolute; or the name of the embedded model.
     pub path: PathBuf,
+    /// Its name on the hub, where the file says that: `path` is its folder once it is fetched, and the revision then the commit.
+    pub named: Option<Name>,
     /// The weights to begin with.
     pub init: ModelInit,
+    /// How examples are pooled.
+    pub pooling: PoolingKey,
+    /// Whether the result is divided by its length, where the file says it.
+    pub normalize: Option<bool>,
 }
 
 impl ModelTable {
+    /// Says how examples are pooled, where that was left open: what is written of the run then holds it.
+    pub fn pools(&mut self, pooling: Pooling) {
+        self.pooling = match pooling.by {
+            PoolBy::First => PoolingKey::Cls,
+            PoolBy::Pooler => PoolingKey::Pooler,
+            PoolBy::Mean => PoolingKey::Mean,
+            PoolBy::Max => PoolingKey::Max,
+            PoolBy::Last => PoolingKey::Last,
+        };
+        self.normalize = Some(pooling.normalize);
+    }
+
     /// Is it the embedded model?
     pub fn is_demo(&self) -> bool {
         self.path.as_os_str() == DEMO
@@ -345,9 +439,9 @@ impl ModelTable {
         self.init == ModelInit::Random
     }
 
-    /// How others refer to it: the folder, or the name of the embedded model.
+    /// How others refer to it: the folder, the name of the embedded model, or on the hub `org/name`.
     pub fn name(&self) -> String {
-        self.path.display().to_string()
+        self.named.as_ref().map_or_else(|| self.path.display().to_string(), |name| name.id.clone())
     }
 }
 
@@ -358,29 +452,67 @@ pub struct TaskTable {
     pub name: String,
     /// Its head.
     pub head: Method,
-    /// The training examples: an absolute path, or the name of an embedded data set.
-    pub train: PathBuf,
-    /// The test examples, as `train`.
-    pub test: Option<PathBuf>,
+    /// The training examples: absolute paths, or the name of an embedded data set.
+    pub train: Files,
+    /// The test examples.
+    pub test: Option<HeldOut>,
     /// The examples that training watches.
-    pub validation: Option<Validation>,
-    /// Which columns are read.
-    pub columns: crate::data::Columns,
-    /// Whether the first row of a TSV or CSV file names its columns, where it is said.
-    pub header: Option<bool>,
+    pub validation: Option<HeldOut>,
+    /// The share of the training examples that the run leaves alone, above 0 and below 1: it has no test share then.
+    pub set_aside: Option<f64>,
+    /// Which rows of `train` are for what, where a column says so.
+    pub split: Option<SplitKeys>,
+    /// How the files are read.
+    pub form: Form,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
     /// What its loss is multiplied with, above 0; 1 where tasks do not train jointly.
     pub weight: f64,
 }
 
-/// Where the examples that training watches come from.
+impl TaskTable {
+    /// The share of the training examples that is held out for the test, whether this run makes it or another.
+    pub fn test_share(&self) -> Option<f64> {
+        self.test.as_ref().and_then(HeldOut::share).or(self.set_aside)
+    }
+
+    /// Takes the test examples out; a share of the training examples stays held out.
+    pub fn hide_test(&mut self) {
+        self.set_aside = self.test_share();
+        self.test = None;
+        if let Some(split) = &mut self.split {
+            split.test = None;
+        }
+    }
+}
+
+/// Where examples that are not trained on come from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Validation {
-    /// A file of their own: an absolute path, or the name of an embedded data set.
-    File(PathBuf),
+pub enum HeldOut {
+    /// Files of their own: absolute paths, or the name of an embedded data set.
+    Files(Files),
     /// A share of the training examples, above 0 and below 1.
     Share(f64),
+    /// The rows of the training examples' files that have this in the column of `split`.
+    Rows(String),
+}
+
+impl HeldOut {
+    /// The files, where it has some of its own.
+    pub fn files(&self) -> Option<&Files> {
+        match self {
+            Self::Files(files) => Some(files),
+            Self::Share(_) | Self::Rows(_) => None,
+        }
+    }
+
+    /// The share of the training examples, where it is one.
+    pub fn share(&self) -> Option<f64> {
+        match self {
+            Self::Share(share) => Some(*share),
+            Self::Files(_) | Self::Rows(_) => None,
+        }
+    }
 }
 
 /// A method with its options.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use fthost_plugin_api::MethodInfo;
 use insta::assert_snapshot;
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::json;
@@ -60,8 +61,17 @@ fn bad_set(set: &str) -> String {
 #[test]
 fn defaults_are_filled_in() {
     let file = parse(GOOD, &[]).unwrap();
-    assert_eq!(file.model, ModelTable { path: "/jobs/minilm".into(), init: ModelInit::Pretrained });
-    assert_eq!(file.tasks[0].train, Path::new("/jobs/sst2/train.tsv"));
+    assert_eq!(
+        file.model,
+        ModelTable {
+            path: "/jobs/minilm".into(),
+            named: None,
+            init: ModelInit::Pretrained,
+            pooling: PoolingKey::Auto,
+            normalize: None
+        }
+    );
+    assert_eq!(file.tasks[0].train, Path::new("/jobs/sst2/train.tsv").into());
     assert_eq!(file.tasks[0].head.config, json!({ "label_smoothing": 0.1 }));
     assert_eq!(file.schedule, Method { plugin: "constant".into(), config: json!({}), path: "schedule".into() });
     assert_eq!(file.strategies[0].path, "strategy[0]");
@@ -82,12 +92,24 @@ name = "a"
 head = { plugin = "classification", class_weights = [1, 2.5], note = "\"quoted\"\nand more" }
 train = "a.csv"
 test = "sub/../b.csv"
+validation = { good = "c/good.txt", "not so" = "bad.txt" }
 columns = { text = "sentence", label = "kind of" }
+format = "csv"
+separator = "\t"
+quote = ""
+encoding = "latin-1"
 max_tokens = 64
 [[task]]
 name = "b"
 head = { plugin = "regression", inner = { deep = { deeper = true } } }
 train = "demo"
+split = { column = "part", train = "a", test = "b" }
+[[task]]
+name = "c"
+head = { plugin = "regression" }
+train = { text = "t.txt", label = "l.txt" }
+test = 0.2
+quote = "'"
 [[strategy]]
 plugin = "freeze"
 [[strategy]]
@@ -139,7 +161,7 @@ fn the_demo_reads() {
     let file = RunFile::demo(&[Override::flag("--seed", "train.seed", 7)]).unwrap();
     assert!(file.model.is_demo() && file.strategies.is_empty());
     assert_eq!((file.train.seed, file.run_folder()), (7, PathBuf::from("runs/demo")));
-    assert_eq!(file.tasks[0].test.as_deref(), Some(Path::new("demo")));
+    assert_eq!(file.tasks[0].test, Some(HeldOut::Files(Path::new("demo").into())));
 }
 
 #[test]
@@ -155,7 +177,7 @@ fn overrides_set_values() {
     check(&["strategy.targets.1=key"], |f| f.strategies[0].config["targets"].clone(), json!(["query", "key"]));
     check(&["strategy.targets=[\"key\"]"], |f| f.strategies[0].config["targets"].clone(), json!(["key"]));
     check(&["task.train=/data/x.tsv"], |f| json!(f.tasks[0].train), json!("/data/x.tsv"));
-    check(&["task.columns.text=a=b"], |f| json!(f.tasks[0].columns.text), json!("a=b"));
+    check(&["task.columns.text=a=b"], |f| json!(f.tasks[0].form.columns.text), json!("a=b"));
     check(&["task.head.label_smoothing=0.2"], |f| f.tasks[0].head.config["label_smoothing"].clone(), json!(0.2));
     check(&["schedule.plugin=cosine", "schedule.warmup=0.1"], |f| f.schedule.config.clone(), json!({ "warmup": 0.1 }));
     check(&["regularizer.plugin=l2sp"], |f| json!(f.regularizers[0].method.plugin), json!("l2sp"));

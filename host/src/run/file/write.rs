@@ -2,30 +2,34 @@
 
 use serde_json::Value as Json;
 
-use super::{Method, Optimizer, RunFile, Threshold, Validation};
+use super::{HeldOut, Method, ModelTable, Optimizer, RunFile, Threshold};
+use crate::data::Encoding;
 
 impl RunFile {
     /// The run file with every default and absolute paths. Reading it gives an equal run file.
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
-        section(&mut out, "[model]", [("path", value(&self.model.path)), ("init", value(self.model.init))]);
+        let ModelTable { path, named, init, pooling, normalize } = &self.model;
+        let path = named.as_ref().map_or_else(|| value(path), |name| value(name.to_string()));
+        let keys =
+            [("path", path), ("init", value(init)), ("pooling", value(pooling)), ("normalize", value(normalize))];
+        section(&mut out, "[model]", keys);
         for task in &self.tasks {
             let head = method(&task.head).filter_map(|(key, value)| Some((key.to_owned(), value?)));
             let keys = [
                 ("name", value(&task.name)),
                 ("head", Some(toml::Value::Table(head.collect()))),
                 ("train", value(&task.train)),
-                ("test", value(&task.test)),
-                (
-                    "validation",
-                    match &task.validation {
-                        Some(Validation::File(path)) => value(path),
-                        Some(Validation::Share(share)) => value(share),
-                        None => None,
-                    },
-                ),
-                ("columns", value(&task.columns)),
-                ("header", value(task.header)),
+                ("test", held_out(task.test.as_ref())),
+                ("validation", held_out(task.validation.as_ref())),
+                ("set_aside", value(task.set_aside)),
+                ("split", value(&task.split)),
+                ("columns", value(&task.form.columns)),
+                ("header", value(task.form.header)),
+                ("format", value(task.form.format)),
+                ("separator", value(task.form.separator)),
+                ("quote", value(task.form.quote)),
+                ("encoding", (task.form.encoding != Encoding::Utf8).then(|| value(task.form.encoding)).flatten()),
                 ("max_tokens", value(task.max_tokens)),
                 // Otherwise it would be refused when the file is read again.
                 ("weight", self.joint().then(|| value(task.weight)).flatten()),
@@ -89,6 +93,15 @@ impl RunFile {
             ("threads", value(train.threads)),
         ]);
         keys
+    }
+}
+
+/// Examples that are not trained on; what `split` says of them stands there alone.
+fn held_out(part: Option<&HeldOut>) -> Option<toml::Value> {
+    match part? {
+        HeldOut::Files(files) => value(files),
+        HeldOut::Share(share) => value(share),
+        HeldOut::Rows(_) => None,
     }
 }
 

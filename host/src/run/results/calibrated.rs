@@ -41,8 +41,9 @@ pub fn fit(settings: &TrainTable, validation: Option<&Pass<'_>>, labels: &[Strin
     let kept = found.as_ref().and_then(|found| Some((found.probabilities.as_ref()?, found)));
     let mut fitted = Calibration::default();
     if let Some((probabilities, found)) = kept.filter(|_| settings.calibrate) {
-        fitted.decision.temperature = temperature(probabilities, &found.targets);
-        fitted.fitted_on = found.targets.len();
+        let (targets, _) = found.probable();
+        fitted.decision.temperature = temperature(probabilities, &targets);
+        fitted.fitted_on = targets.len();
     }
     let binary = labels.len() == 2 && found.as_ref().is_none_or(|found| found.counted.is_none());
     fitted.decision.threshold = match (settings.threshold.filter(|_| binary), kept) {

@@ -1,21 +1,19 @@
 //! Evaluation: predictions for a whole data set, and the loss over it.
 
 use std::collections::BTreeMap;
-use std::iter::repeat_n;
 
-use fthost_autograd::{DType, Tape, TapeOptions, Tensor};
+use fthost_autograd::{DType, Precision, Tape, TapeOptions, Tensor};
+use fthost_models::Read;
 use fthost_plugin_api::{PredictionKind, TargetKind};
 
 use crate::Result;
+use crate::adapted::AdaptedModel;
 use crate::cores;
-use crate::data::UNCOUNTED;
+use crate::data::{Dataset, UNCOUNTED};
 use crate::report::entities::{Entities, Tags};
 use crate::report::metrics::probabilities::Bin;
 use crate::report::metrics::{self, Metrics, Probabilities};
-use crate::run::pass::{Pass, scalar};
-
-/// Examples that one tape takes in evaluation. Fixed, so that the bits do not depend on the number of threads.
-const ROWS: usize = 32;
+use crate::run::pass::{EVALUATED_AT_ONCE, Pass, scalar};
 
 /// Probabilities that are kept for the metrics of a whole data set: 256 MB of them.
 const MOST_KEPT: usize = 1 << 26;
@@ -49,9 +47,9 @@ pub struct Classes {
     pub targets: Vec<u32>,
     /// The predicted ones.
     pub predictions: Vec<u32>,
-    /// The probabilities of the predicted ones.
-    pub confidences: Vec<f32>,
-    /// Those of all classes; none where they are too many to be kept.
+    /// The probabilities of the predicted ones; none of a word that is cut off.
+    pub confidences: Vec<Option<f32>>,
+    /// Those of all classes, of what has any; none where they are too many to be kept.
     pub probabilities: Option<Probabilities>,
     /// The entities that the classes of tokens spell, where they do.
     pub entities: Option<Entities>,
@@ -67,16 +65,29 @@ impl Classes {
         Self { targets, predictions, entities, counted, ..Self::default() }
     }
 
-    /// The natural logarithm of each true class's probability, negated: what an example loses.
-    pub fn losses(&self) -> Option<Vec<f64>> {
-        let rows = self.probabilities.as_ref()?.rows().zip(&self.targets);
-        Some(rows.map(|(row, &target)| -f64::from(row[target as usize]).max(f64::MIN_POSITIVE).ln()).collect())
+    /// The places of what has probabilities: of all but words that are cut off.
+    pub fn with_probabilities(&self) -> impl Iterator<Item = usize> {
+        (0..self.targets.len()).filter(|&place| self.confidences.get(place) != Some(&None))
+    }
+
+    /// The true and the predicted classes of what has probabilities.
+    pub fn probable(&self) -> (Vec<u32>, Vec<u32>) {
+        self.with_probabilities().map(|place| (self.targets[place], self.predictions[place])).unzip()
+    }
+
+    /// The natural logarithm of each true class's probability, negated: what an example loses. With its place.
+    pub fn losses(&self) -> impl Iterator<Item = (usize, f64)> {
+        let rows = self.probabilities.iter().flat_map(Probabilities::rows);
+        let loss =
+            |row: &[f32], place: usize| -f64::from(row[self.targets[place] as usize]).max(f64::MIN_POSITIVE).ln();
+        rows.zip(self.with_probabilities()).map(move |(row, place)| (place, loss(row, place)))
     }
 
     /// The reliability curve; none without probabilities.
     pub fn reliability(&self) -> Vec<Bin> {
         let bins = self.probabilities.as_ref().filter(|all| all.are_finite());
-        bins.map_or_else(Vec::new, |all| all.reliability(&self.targets, &self.predictions))
+        let (targets, predictions) = self.probable();
+        bins.map_or_else(Vec::new, |all| all.reliability(&targets, &predictions))
     }
 }
 
@@ -86,8 +97,9 @@ impl Evaluation {
         let mut metrics = match &outcome {
             Outcome::Classes(found) => {
                 let mut all = metrics::classes(&found.targets, &found.predictions, classes).to_map();
+                let (targets, predictions) = found.probable();
                 all.extend(match &found.probabilities {
-                    Some(probable) => probable.metrics(&found.targets, &found.predictions),
+                    Some(probable) => probable.metrics(&targets, &predictions),
                     None => metrics::probabilities::names(classes).map(|name| (name, f64::NAN)).collect(),
                 });
                 all.extend(found.entities.iter().flat_map(Entities::to_map));
@@ -184,6 +196,18 @@ pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
     Ok(parts.into_iter().flatten().collect())
 }
 
+/// Pooled features of each example of the data.
+pub fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> Result<Vec<Vec<f32>>> {
+    let rows: Vec<u32> = (0..data.len() as u32).collect();
+    let chunks: Vec<&[u32]> = rows.chunks(chunk(model)).collect();
+    let parts = cores::map(&chunks, |rows| -> Result<Vec<Vec<f32>>> {
+        let tape = Tape::new(TapeOptions { precision, ..TapeOptions::default() });
+        let features = model.model.features(&tape, 0, &data.input(rows)?, Read::Pooled)?; // [rows, width]
+        Ok(features.value.tensor().to_dtype(DType::F32)?.to_vec2::<f32>()?)
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
 /// What the head predicts for each word of the pass's data, which were read without labels: probabilities of the classes; `None` where
 /// no token begins the word.
 pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<Vec<f32>>>>> {
@@ -226,14 +250,17 @@ fn over_chunks<T: Send>(
     progress: &(dyn Fn(usize) + Sync),
     one: impl Fn(&[u32]) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
-    // Batches on a GPU are bigger: parallelism is inside the op there.
-    let chunk = if pass.model.device.is_cpu() { ROWS } else { 8 * ROWS };
-    let chunks: Vec<&[u32]> = rows.chunks(chunk).collect();
+    let chunks: Vec<&[u32]> = rows.chunks(chunk(pass.model)).collect();
     cores::map(&chunks, |rows| {
         let part = one(rows)?;
         progress(rows.len());
         Ok(part)
     })
+}
+
+/// Examples that a tape takes at once. Batches on a GPU are bigger: parallelism is inside the op there.
+fn chunk(model: &AdaptedModel) -> usize {
+    if model.device.is_cpu() { EVALUATED_AT_ONCE } else { 8 * EVALUATED_AT_ONCE }
 }
 
 fn evaluation_tape(pass: &Pass<'_>) -> Tape {
@@ -247,28 +274,47 @@ struct Part {
     targets: Vec<f32>,
     predictions: Vec<f32>,
     /// Of classes the predicted ones' probabilities, and where they are kept those of all.
-    confidences: Vec<f32>,
+    confidences: Vec<Option<f32>>,
     probabilities: Vec<f32>,
     /// Where targets are classes of tokens, how many of each example's count; only these are kept.
     counted: Vec<usize>,
 }
 
 impl Part {
-    /// Keeps the tokens that count of examples with these numbers of tokens.
-    fn keep_counted(&mut self, lengths: &[usize]) {
-        let counts: Vec<bool> = self.targets.iter().map(|&target| target != UNCOUNTED as f32).collect();
-        let mut rest = counts.as_slice();
-        for &length in lengths {
-            let (example, others) = rest.split_at(length);
-            self.counted.push(example.iter().filter(|&&counts| counts).count());
-            rest = others;
+    /// Keeps the tokens that count of these examples, and adds the words that are cut off: to the model they are of no kind, and it
+    /// says nothing of how probable that is.
+    fn keep_counted(&mut self, data: &Dataset, rows: &[u32]) -> Result<()> {
+        let outside = data.outside().unwrap_or_default() as f32;
+        let take = |values: &mut Vec<f32>| std::mem::take(values);
+        let (targets, predictions) = (take(&mut self.targets), take(&mut self.predictions));
+        let (confidences, probabilities) = (std::mem::take(&mut self.confidences), take(&mut self.probabilities));
+        let classes = probabilities.len() / targets.len().max(1); // none where they are not kept
+        let mut next = 0;
+        for &row in rows {
+            let tokens = next..next + data.tokens(row)?;
+            next = tokens.end;
+            let (missed, before) = data.missed(row)?;
+            let first = self.targets.len();
+            let miss = |part: &mut Self| {
+                part.targets.extend(missed.iter().map(|&class| class as f32));
+                part.predictions.extend(missed.iter().map(|_| outside));
+                part.confidences.extend(missed.iter().map(|_| None));
+            };
+            if before {
+                miss(self);
+            }
+            for token in tokens.filter(|&token| targets[token] != UNCOUNTED as f32) {
+                self.targets.push(targets[token]);
+                self.predictions.push(predictions[token]);
+                self.confidences.push(confidences[token]);
+                self.probabilities.extend_from_slice(&probabilities[token * classes..(token + 1) * classes]);
+            }
+            if !before {
+                miss(self);
+            }
+            self.counted.push(self.targets.len() - first);
         }
-        for values in [&mut self.targets, &mut self.predictions, &mut self.confidences, &mut self.probabilities] {
-            // One for each token, or one for each of its classes.
-            let each = values.len() / counts.len().max(1);
-            let mut counts = counts.iter().flat_map(|&counts| repeat_n(counts, each));
-            values.retain(|_| counts.next() == Some(true));
-        }
+        Ok(())
     }
 }
 
@@ -276,7 +322,7 @@ fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
     let tape = evaluation_tape(pass);
     let outputs = pass.outputs(&tape, rows)?;
     let targets = pass.data.targets(rows, &pass.model.device)?;
-    let (sum, weight) = pass.head.loss(&tape, &outputs, &targets, &[])?;
+    let (sum, weight) = pass.loss(&tape, &outputs, rows, &[])?;
     let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [rows or tokens, classes] or [rows]
     let mut part = Part {
         loss: scalar(&sum)?,
@@ -293,12 +339,12 @@ fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
             pass.decision.calibrate(row);
             let class = pass.decision.class(row);
             part.predictions.push(class as f32);
-            part.confidences.push(row[class as usize]);
+            part.confidences.push(Some(row[class as usize]));
         }
         part.probabilities = if pass.keeps_probabilities() { probabilities } else { Vec::new() };
     }
     if pass.spec.targets == TargetKind::TokenClass {
-        part.keep_counted(&rows.iter().map(|&row| pass.data.tokens(row)).collect::<Result<Vec<_>>>()?);
+        part.keep_counted(pass.data, rows)?;
     }
     Ok(part)
 }

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fthost_autograd::{DType, Tensor};
-use fthost_models::{Answer, Modality, ModelInfo, SavedHead};
-use safetensors::tensor::{Dtype, TensorView};
+use fthost_autograd::Tensor;
+use fthost_models::{Answer, Modality, ModelInfo, SavedHead, write_tensors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::keys::{Keys, TUNED, WRAPPED};
 use super::plain::{SavedHeads, Trained};
+use super::sentences;
+use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::run::pass::Decision;
-use crate::run::state::folder::{write_atomically, write_json};
-use crate::{Error, Result};
+use crate::run::state::folder::write_json;
 
 /// The folder of a whole model within a run folder.
 pub const MODEL: &str = "model";
@@ -25,6 +25,8 @@ pub struct Saved<'a> {
     pub model: &'a AdaptedModel,
     /// Path of the base model as the run file names it.
     pub base: &'a str,
+    /// Its commit, where it is of the hub.
+    pub revision: Option<&'a str>,
     /// The strategies' own fields of `adapter_config.json`, those that PEFT knows.
     pub adapter_config: Option<Value>,
     /// What PEFT's form holds in place of each strategy's parameters, in order, where it is not they themselves.
@@ -55,6 +57,8 @@ pub enum Format {
     Fthost,
     /// A whole model that Transformers opens with its head.
     Huggingface,
+    /// A whole model that sentence-transformers opens, with its head as a dense layer.
+    SentenceTransformers,
     /// A whole model that Transformers opens without its heads, which are fthost's own.
     Encoder,
 }
@@ -62,7 +66,7 @@ pub enum Format {
 impl Format {
     /// Whether it is a whole model.
     pub fn is_whole(self) -> bool {
-        matches!(self, Self::Huggingface | Self::Encoder)
+        matches!(self, Self::Huggingface | Self::SentenceTransformers | Self::Encoder)
     }
 }
 
@@ -72,6 +76,7 @@ impl std::fmt::Display for Format {
             Self::Peft => "adapter (PEFT)",
             Self::Fthost => "adapter (fthost)",
             Self::Huggingface => "model (Hugging Face)",
+            Self::SentenceTransformers => "model (sentence-transformers)",
             Self::Encoder => "encoder (Hugging Face) with heads of fthost's own",
         })
     }
@@ -99,23 +104,30 @@ impl Saved<'_> {
     }
 
     fn write_adapter(&self, folder: &Path) -> Result<Exported> {
-        let heads = SavedHeads::of(self.model, self.tasks)?;
+        let mut heads = SavedHeads::of(self.model, self.tasks)?;
+        if heads.dense && outside(&self.added(true, &Keys::of(self.model, false))) {
+            (heads.dense, heads.answer, heads.dropout) = (false, Answer::None, None);
+            heads.own = Some("prompts and prefixes are no part of what sentence-transformers pools".into());
+        }
         // PEFT knows models that Transformers knows.
         let fields = self.adapter_config.as_ref().filter(|_| heads.own.is_none());
-        write_safetensors(&folder.join("adapter_model.safetensors"), &self.adapter(&heads, fields.is_some()))?;
+        let dense = heads.as_dense().filter(|_| fields.is_some());
+        write_tensors(&folder.join("adapter_model.safetensors"), &self.adapter(&heads, fields.is_some()))?;
 
         let info = self.model.model.info();
         // PEFT's class for a kind of task hands on what texts are made of, and no images.
         let task_type = match (info.plain().modality, heads.answer) {
             (Modality::Images { .. }, _) => None,
             (_, Answer::TokenClass(_)) => Some("TOKEN_CLS"),
+            _ if dense.is_some() => Some("FEATURE_EXTRACTION"),
             _ => Some("SEQ_CLS"),
         };
         let mut config = json!({
             "base_model_name_or_path": self.base,
+            "revision": self.revision,
             "task_type": task_type,
             "inference_mode": true,
-            "modules_to_save": head_modules(info, &heads),
+            "modules_to_save": if dense.is_some() { Vec::new() } else { head_modules(info, &heads) },
         });
         let format = match fields {
             Some(fields) => {
@@ -127,14 +139,16 @@ impl Saved<'_> {
         write_json(&folder.join("adapter_config.json"), &config)?;
         write_labels(self.tasks, folder)?;
         write_decision(self.tasks, heads.own.is_none(), folder)?;
+        if dense.is_some() {
+            sentences::write(folder, info.plain(), longest(self.model)?, dense)?;
+        }
         Ok(Exported { format, path: folder.to_owned(), own_heads: heads.own })
     }
 
-    /// The adapter's tensors by their names in PEFT's files, or where it is none of PEFT's in fthost's own form: all parameters as they
+    /// What strategies added, by its names in PEFT's files, or where it is none of PEFT's in fthost's own form: all parameters as they
     /// stand.
-    fn adapter(&self, heads: &SavedHeads<'_>, peft: bool) -> BTreeMap<String, Tensor> {
+    fn added(&self, peft: bool, keys: &Keys<'_>) -> BTreeMap<String, Tensor> {
         let given: &[_] = if peft { &self.adapter_tensors } else { &[] };
-        let keys = if peft { Keys::of(self.model) } else { Keys::plain(self.model) };
         let mut tensors: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
         for p in &self.model.parameters {
             let Owner::Strategy(strategy) = p.owner else { continue };
@@ -143,24 +157,56 @@ impl Saved<'_> {
                 tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor());
             }
         }
-        // PEFT wraps the model once more where it adds something inside of it, which prompts and prefixes do not.
-        let outside = !tensors.is_empty() && !tensors.keys().any(|key| key.starts_with(TUNED));
-        let root = if outside { WRAPPED } else { TUNED };
+        tensors
+    }
+
+    /// The adapter's tensors.
+    fn adapter(&self, heads: &SavedHeads<'_>, peft: bool) -> BTreeMap<String, Tensor> {
+        let keys = if peft { Keys::of(self.model, !heads.dense) } else { Keys::plain(self.model) };
+        let mut tensors = self.added(peft, &keys);
+        let root = if outside(&tensors) { WRAPPED } else { TUNED };
         let base = self.model.parameters.iter().filter(|p| p.owner == Owner::Base && p.trained());
         let base = base.map(|p| (keys.path(p), p.parameter.tensor()));
-        tensors.extend(base.chain(heads.tensors.clone()).map(|(path, tensor)| (format!("{root}{path}"), tensor)));
+        // A dense layer lies beside the adapter.
+        let of_heads = heads.tensors.iter().filter(|_| !(peft && heads.dense)).cloned();
+        tensors.extend(base.chain(of_heads).map(|(path, tensor)| (format!("{root}{path}"), tensor)));
         tensors
     }
 }
 
+/// Whether what strategies added stands outside of the model, as prompts and prefixes do: PEFT then does not wrap the model once more.
+fn outside(added: &BTreeMap<String, Tensor>) -> bool {
+    !added.is_empty() && !added.keys().any(|key| key.starts_with(TUNED))
+}
+
 /// Writes a whole model with its heads: a Hugging Face folder.
 pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], folder: &Path) -> Result<Exported> {
-    let SavedHeads { tensors, answer, dropout, own } = SavedHeads::of(model, tasks)?;
-    model.model.save_folder(folder, &SavedHead { tensors: &tensors, answer, dropout })?;
+    let heads = SavedHeads::of(model, tasks)?;
+    let (stream, dense) = (model.model.info().plain(), heads.as_dense());
+    let head = match &dense {
+        Some(_) => SavedHead::default(),
+        None => SavedHead { tensors: &heads.tensors, answer: heads.answer, dropout: heads.dropout },
+    };
+    model.model.save_folder(folder, &head)?;
+    let format = match (&heads.own, &dense) {
+        (Some(_), _) => Format::Encoder,
+        (None, Some(_)) => Format::SentenceTransformers,
+        (None, None) => Format::Huggingface,
+    };
+    // Also beside heads of fthost's own: the encoder is one that pools so.
+    if dense.is_some()
+        || format == Format::Encoder && !model.model.info().pools_as_its_class() && sentences::pools(stream)
+    {
+        sentences::write(folder, stream, longest(model)?, dense)?;
+    }
     write_labels(tasks, folder)?;
-    write_decision(tasks, own.is_none(), folder)?;
-    let format = if own.is_none() { Format::Huggingface } else { Format::Encoder };
-    Ok(Exported { format, path: folder.to_owned(), own_heads: own })
+    write_decision(tasks, heads.own.is_none(), folder)?;
+    Ok(Exported { format, path: folder.to_owned(), own_heads: heads.own })
+}
+
+/// The longest text of a model, in tokens; 0 where it reads none.
+fn longest(model: &AdaptedModel) -> Result<usize> {
+    Ok(model.model.longest_sequence()?.unwrap_or_default())
 }
 
 /// What is said beside a saved head of how classes follow from its probabilities.
@@ -239,23 +285,4 @@ fn merge(into: &mut Value, from: &Value) {
     if let (Value::Object(into), Value::Object(from)) = (into, from) {
         into.extend(from.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
-}
-
-/// Writes named tensors as `f32`, with the metadata that Hugging Face's readers ask for.
-pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let mut bytes = BTreeMap::new();
-    for (name, tensor) in tensors {
-        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        bytes.insert(name, (tensor.dims().to_vec(), raw));
-    }
-    let failed = |e: safetensors::SafeTensorError| Error::run(format!("cannot write {}: {e}", path.display()));
-    let views = bytes
-        .iter()
-        .map(|(name, (shape, raw))| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), raw)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
-    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let content = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
-    write_atomically(path, &content)
 }

@@ -54,7 +54,7 @@ pub fn copy(from: &Path, to: &Path, info: &ModelInfo) -> Result<()> {
     if let Modality::Text { max_tokens, .. } = info.plain().modality
         && !from.join(TOKENIZER_CONFIG).is_file()
     {
-        let (tokenizer, config) = (read(&from.join(TOKENIZER))?, read(&to.join("config.json"))?);
+        let (tokenizer, config) = (read(&from.join(TOKENIZER))?, read(&from.join("config.json"))?);
         // As Transformers' configs: BERT's has two types where its file does not say.
         let types = config["type_vocab_size"].as_u64().unwrap_or(if info.model_type == "bert" { 2 } else { 0 });
         write_json(&to.join(TOKENIZER_CONFIG), &as_it_stands(&tokenizer, max_tokens, types > 1))?;

@@ -12,24 +12,26 @@ pub const WRAPPED: &str = "base_model.";
 /// The names of one model's parameters.
 pub struct Keys<'a> {
     info: &'a ModelInfo,
+    /// Whether the model has a head in the class that opens it: only then does anything stand before its paths.
+    headed: bool,
     /// The layers that PEFT wraps, because something is declared beside them: it moves their own parameters one level down.
     layers: Vec<&'a str>,
 }
 
 impl<'a> Keys<'a> {
-    /// PEFT's names.
-    pub fn of(model: &'a AdaptedModel) -> Self {
+    /// PEFT's names, in the class with a head (`headed`) or without.
+    pub fn of(model: &'a AdaptedModel, headed: bool) -> Self {
         let declared = || model.parameters.iter().filter(|p| p.in_model && matches!(p.owner, Owner::Strategy(_)));
         let below = |name: &str, path: &str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         let sites = model.model.sites().iter().filter(|site| matches!(site.kind, SiteKind::Linear | SiteKind::Conv));
         let paths = sites.map(|site| site.path.as_str());
         let layers = paths.filter(|path| declared().any(|p| below(p.parameter.name(), path))).collect();
-        Self { info: model.model.info(), layers }
+        Self { info: model.model.info(), headed, layers }
     }
 
     /// The names of fthost's own form, which are the same but that nothing is moved down.
     pub fn plain(model: &'a AdaptedModel) -> Self {
-        Self { info: model.model.info(), layers: Vec::new() }
+        Self { info: model.model.info(), headed: true, layers: Vec::new() }
     }
 
     /// A parameter's name below the root, [`TUNED`] or [`WRAPPED`]; that of one that belongs to no place of the model has no root.
@@ -37,10 +39,14 @@ impl<'a> Keys<'a> {
         let name = p.parameter.name();
         match name.rsplit_once('.') {
             Some((layer, tensor)) if p.owner == Owner::Base && self.layers.contains(&layer) => {
-                format!("{}{layer}.base_layer.{tensor}", self.info.prefix(p.stream))
+                format!("{}{layer}.base_layer.{tensor}", self.prefix(p))
             }
             _ => self.plain_path(p),
         }
+    }
+
+    fn prefix(&self, p: &ModelParameter) -> &str {
+        if self.headed { self.info.prefix(p.stream) } else { "" }
     }
 
     /// [`path`](Self::path) in a model that nothing wraps.
@@ -49,7 +55,7 @@ impl<'a> Keys<'a> {
         match p.owner {
             Owner::Head(_) => head_path(self.info, name),
             Owner::Strategy(_) if !p.in_model => name.to_owned(),
-            Owner::Strategy(_) | Owner::Base => format!("{}{name}", self.info.prefix(p.stream)),
+            Owner::Strategy(_) | Owner::Base => format!("{}{name}", self.prefix(p)),
         }
     }
 }

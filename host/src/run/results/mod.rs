@@ -11,4 +11,5 @@ pub mod predictions;
 pub mod proof;
 pub mod report;
 pub mod result;
+pub mod sentences;
 pub mod worst;

@@ -154,6 +154,7 @@ fn plan(plan: &Plan) -> Markup {
             dl {
                 dt { "Model" } dd { (plan.model) ", " (count(plan.total_parameters)) " parameters" }
                 dt { "Data" } dd { (plan.data_text()) }
+                @for found in &plan.from_data { dt { "Options" } dd { (found.to_text()) } }
                 dt { "Steps" }
                 dd { (count(plan.steps as usize)) ", " (count(plan.steps_per_epoch as usize)) " an epoch" }
             }
@@ -201,9 +202,9 @@ fn plan(plan: &Plan) -> Markup {
                         thead { tr { th { "for" } th.number { "size" } th.number { "share" } th {} } }
                         tbody {
                             @for (name, size) in [
-                                ("weights", memory.weights),
+                                ("program and weights", memory.weights),
                                 ("gradients and optimizer", memory.training),
-                                ("activations and engine", memory.activations),
+                                ("activations", memory.activations),
                                 ("data", memory.data),
                             ] {
                                 (part(name, &[bytes(size as u64)], share(size, memory.total())))

@@ -12,6 +12,7 @@ use fthost_models::{Answer, Modality, activation};
 use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, TargetKind};
 
 use super::keys::head_path;
+use super::sentences;
 use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::HeadInstance;
@@ -42,12 +43,14 @@ pub struct SavedHeads<'a> {
     pub dropout: Option<f64>,
     /// Why there is no such class, where there is none.
     pub own: Option<String>,
+    /// Whether the one head is a dense layer on features that no class of Transformers makes: sentence-transformers computes it.
+    pub dense: bool,
 }
 
 impl<'a> SavedHeads<'a> {
     /// Those of a run's tasks, in their order.
     pub fn of(model: &AdaptedModel, tasks: &[Trained<'a>]) -> Result<Self> {
-        let mut heads = Self { tensors: Vec::new(), answer: Answer::None, dropout: None, own: None };
+        let mut heads = Self { tensors: Vec::new(), answer: Answer::None, dropout: None, own: None, dense: false };
         for (i, task) in tasks.iter().enumerate() {
             let own = own(model, i, if tasks.len() > 1 { task.name } else { "" });
             let saved = match plain(model, task, &own)? {
@@ -73,6 +76,8 @@ impl<'a> SavedHeads<'a> {
         if heads.own.is_some() {
             (heads.answer, heads.dropout) = (Answer::None, None);
         }
+        let pooled = matches!(heads.answer, Answer::Class(_) | Answer::Value);
+        heads.dense = pooled && !model.model.info().pools_as_its_class();
         Ok(heads)
     }
 }
@@ -88,6 +93,9 @@ fn own(model: &AdaptedModel, index: usize, task: &str) -> BTreeMap<String, Tenso
     of_task.map(named).collect()
 }
 
+/// What a head of one layer calls it.
+const DENSE: &str = "classifier";
+
 /// The layers of a class of Transformers', by their paths.
 type Layers = BTreeMap<String, Tensor>;
 
@@ -102,6 +110,11 @@ fn plain<'a>(
     let Some(of_class) = info.classification.as_ref().filter(|_| spec.streams.len() == 1) else {
         return Ok(Err(format!("Transformers has no class of one head for a {} model", info.model_type)));
     };
+    let dense = spec.features == FeatureKind::Pooled && !info.pools_as_its_class();
+    if dense && !sentences::pools(info.plain()) {
+        let pooling = info.plain().pooling;
+        return Ok(Err(format!("features of {} pooled by {pooling} are no class's of Transformers", info.model_type)));
+    }
     let text = matches!(info.plain().modality, Modality::Text { .. });
     let answer = match (spec.features, spec.targets, spec.predictions) {
         (FeatureKind::Pooled, _, PredictionKind::Classes) => Answer::Class(labels),
@@ -112,6 +125,7 @@ fn plain<'a>(
     let (hidden, output) = match answer {
         // One layer, whatever stands below that of the other class.
         Answer::TokenClass(_) => (None, of_class.last_layer(true)),
+        _ if dense => (None, DENSE),
         _ => (info.hidden_layer(), of_class.last_layer(false)),
     };
     let paths = hidden.map(|(path, _)| path).into_iter().chain([output]);
@@ -221,4 +235,13 @@ fn same(ours: &Tensor, theirs: &Tensor) -> Result<bool> {
     let tolerance = 1e-3 * (most - least) + 1e-5 * least.abs().max(most.abs());
     let close = |(ours, theirs): (&f64, &f64)| !ours.is_finite() || (ours - theirs).abs() <= tolerance;
     Ok(ours.len() == theirs.len() && ours.iter().zip(&theirs).all(close))
+}
+
+impl SavedHeads<'_> {
+    /// The dense layer that the head is, where sentence-transformers computes it.
+    pub fn as_dense(&self) -> Option<sentences::Dense<'_>> {
+        let tensor = |name: String| self.tensors.iter().find(|(path, _)| *path == name).map(|(_, tensor)| tensor);
+        let (weight, bias) = (tensor(weight(DENSE))?, tensor(bias(DENSE))?);
+        self.dense.then_some(sentences::Dense { weight, bias })
+    }
 }

@@ -2,10 +2,11 @@
 //! for each word, a row is a word that counts.
 //!
 //! Columns: `task`, `target` and `prediction`, names for classes and numbers for values; `example`, its number from 1 in the test data;
-//! `probability` of the predicted class; for words `word`, its number from 1 in the example; `text`, that of the example or the word,
-//! and `text_pair`. With `run.probabilities` a column `p(CLASS)` for each class. Words of one example are not independent of each
-//! other: they have the same `example`. CSV, because a class may be named by any text, a tab or a new line in it, and the `.tsv` of
-//! data files has no quoting.
+//! `id`, where the run file names a column of them; `probability` of the predicted class; for words `word`, its number from 1 in the
+//! example; `text`, that of the example or the word, and `text_pair`. With `run.probabilities` a column `p(CLASS)` for each class. A
+//! word that the longest length cuts off has no probability. Words of one example are not independent of each other: they have the
+//! same `example`. CSV, because a class may be named by any text, a tab or a new line in it, and the `.tsv` of data files has no
+//! quoting.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -15,7 +16,8 @@ use serde::Deserialize;
 
 use super::evaluate::{Evaluation, Outcome};
 use super::worst::{Worst, least_expected};
-use crate::data::{self, Again, Tokenizer};
+use crate::data::Dataset;
+use crate::report::metrics::Probabilities;
 use crate::run::state::folder::{cannot_write, write_file_atomically};
 use crate::{Error, Result};
 
@@ -35,12 +37,14 @@ pub struct Row {
     pub prediction: String,
     /// The example's number in the test data, from 1.
     pub example: usize,
+    /// What it is called in its file, where it is called something.
+    pub id: Option<String>,
     /// Probabilities of the classes, where they are there.
     #[serde(skip)]
     pub probabilities: Vec<f64>,
 }
 
-/// A task's predictions, and where the texts of its examples are.
+/// A task's predictions beside its examples.
 pub struct Predicted<'a> {
     /// The task's name.
     pub task: &'a str,
@@ -48,10 +52,8 @@ pub struct Predicted<'a> {
     pub labels: &'a [String],
     /// What the model predicts.
     pub evaluation: &'a Evaluation,
-    /// The examples' texts; nothing where they have none.
-    pub texts: Again<'a>,
-    /// What their words were encoded with.
-    pub tokenizer: Option<Tokenizer>,
+    /// The examples; where it has them, with their texts.
+    pub data: Option<&'a Dataset>,
 }
 
 /// The column of a class's probability.
@@ -63,9 +65,9 @@ fn column(label: &str) -> String {
 /// examples that it is worst at.
 ///
 /// # Errors
-/// Where it cannot be written, or a data file cannot be read any more.
-pub fn write(path: &Path, mut tasks: Vec<Predicted<'_>>, all: bool) -> Result<Vec<Vec<Worst>>> {
-    let columns = Columns::of(&mut tasks, all);
+/// Where it cannot be written, or examples cannot be read.
+pub fn write(path: &Path, tasks: &[Predicted<'_>], all: bool) -> Result<Vec<Vec<Worst>>> {
+    let columns = Columns::of(tasks, all)?;
     let mut worst = Vec::new();
     write_file_atomically(path, |file| {
         let mut rows = csv::Writer::from_writer(BufWriter::new(File::create(file).map_err(cannot_write(path))?));
@@ -82,6 +84,7 @@ pub fn write(path: &Path, mut tasks: Vec<Predicted<'_>>, all: bool) -> Result<Ve
 
 /// Which columns a file has.
 struct Columns {
+    ids: bool,
     words: bool,
     texts: bool,
     pairs: bool,
@@ -98,6 +101,7 @@ struct Cells<'a> {
     target: String,
     prediction: String,
     example: usize,
+    id: Option<&'a str>,
     probability: Option<f32>,
     probabilities: &'a [f32],
     word: Option<usize>,
@@ -106,7 +110,7 @@ struct Cells<'a> {
 }
 
 impl Columns {
-    fn of(tasks: &mut [Predicted<'_>], all: bool) -> Self {
+    fn of(tasks: &[Predicted<'_>], all: bool) -> Result<Self> {
         let classes = |task: &Predicted<'_>| matches!(task.evaluation.outcome, Outcome::Classes(_));
         let mut names: Vec<String> = Vec::new();
         for label in tasks.iter().filter(|task| all && classes(task)).flat_map(|task| task.labels) {
@@ -114,13 +118,15 @@ impl Columns {
                 names.push(label.clone());
             }
         }
-        Self {
-            words: tasks.iter().any(|task| task.counted().is_some()),
-            texts: tasks.iter().any(|task| task.texts.are_there()),
-            pairs: tasks.iter_mut().any(|task| task.texts.have_pairs()),
-            classes: names,
-            probability: tasks.iter().any(classes),
+        let (mut ids, mut texts, mut pairs) = (false, false, false);
+        for data in tasks.iter().filter_map(|task| task.data.filter(|data| !data.is_empty())) {
+            let first = data.texts(0)?;
+            texts |= !first.is_empty();
+            pairs |= !data.of_words() && first.len() > 1;
+            ids |= data.ids()?.iter().any(Option::is_some);
         }
+        let words = tasks.iter().any(|task| task.counted().is_some());
+        Ok(Self { ids, words, texts, pairs, classes: names, probability: tasks.iter().any(classes) })
     }
 
     fn names(&self) -> Vec<String> {
@@ -129,6 +135,7 @@ impl Columns {
             (true, "target"),
             (true, "prediction"),
             (true, "example"),
+            (self.ids, "id"),
             (self.probability, "probability"),
             (self.words, "word"),
             (self.texts, "text"),
@@ -145,6 +152,7 @@ impl Columns {
             (true, row.target),
             (true, row.prediction),
             (true, row.example.to_string()),
+            (self.ids, row.id.unwrap_or_default().to_owned()),
             (self.probability, said(row.probability.map(|p| p.to_string()))),
             (self.words, said(row.word.map(|word| word.to_string()))),
             (self.texts, row.text.to_owned()),
@@ -159,7 +167,7 @@ impl Columns {
     }
 }
 
-impl<'a> Predicted<'a> {
+impl Predicted<'_> {
     fn counted(&self) -> Option<&[usize]> {
         match &self.evaluation.outcome {
             Outcome::Classes(classes) => classes.counted.as_deref(),
@@ -168,7 +176,7 @@ impl<'a> Predicted<'a> {
     }
 
     /// Hands over every row, and gives the worst examples.
-    fn each(mut self, mut row: impl FnMut(Cells<'_>) -> Result<()>) -> Result<Vec<Worst>> {
+    fn each(&self, mut row: impl FnMut(Cells<'_>) -> Result<()>) -> Result<Vec<Worst>> {
         let (task, labels, evaluation) = (self.task, self.labels, self.evaluation);
         let mut worst = least_expected(evaluation);
         let mut keep = |place: usize, cells: &Cells<'_>, context: &str| {
@@ -183,46 +191,47 @@ impl<'a> Predicted<'a> {
         match &evaluation.outcome {
             Outcome::Values { targets, predictions } => {
                 for (i, (target, prediction)) in targets.iter().zip(predictions).enumerate() {
-                    let given = self.texts.next().transpose()?;
-                    let (text, pair) = text_of(given.as_ref());
-                    let (target, prediction) = (target.to_string(), prediction.to_string());
-                    let cells =
-                        Cells { task, labels, target, prediction, example: i + 1, text, pair, ..Cells::default() };
+                    let found = self.example(i)?;
+                    let cells = Cells {
+                        task,
+                        labels,
+                        target: target.to_string(),
+                        prediction: prediction.to_string(),
+                        ..found.cells()
+                    };
                     keep(i, &cells, "");
                     row(cells)?;
                 }
             }
             Outcome::Classes(found) => {
                 let name = |class: u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
-                let all: Vec<&[f32]> = found.probabilities.iter().flat_map(|all| all.rows()).collect();
+                let mut all = found.probabilities.iter().flat_map(Probabilities::rows);
                 let examples = found.counted.as_ref().map_or(found.targets.len(), Vec::len);
                 let mut place = 0;
                 for i in 0..examples {
-                    let given = self.texts.next().transpose()?;
-                    let words = given.as_ref().and_then(|row| row.words.as_ref()).map(|row| row.words.as_slice());
-                    let counted = found.counted.as_ref().map_or(1, |counted| counted[i]);
-                    let places = match (words, &found.counted) {
-                        (Some(words), Some(_)) => data::counted_words(words, counted, self.tokenizer.as_ref())?,
-                        _ => (0..counted).collect(),
+                    let example = self.example(i)?;
+                    let context = if found.counted.is_some() { example.texts.join(" ") } else { String::new() };
+                    let words = match &found.counted {
+                        Some(counted) => self.words(i, counted[i])?.into_iter().map(Some).collect(),
+                        None => vec![None],
                     };
-                    for word in places.into_iter().take(counted) {
-                        let (mut text, pair) = text_of(given.as_ref());
-                        if let Some(words) = words {
-                            text = words.get(word).map_or("", String::as_str);
-                        }
-                        let cells = Cells {
+                    for word in words {
+                        let probability = found.confidences.get(place).copied().flatten();
+                        let is_cut = found.confidences.get(place) == Some(&None);
+                        let mut cells = Cells {
                             task,
                             labels,
                             target: name(found.targets[place]),
                             prediction: name(found.predictions[place]),
-                            example: i + 1,
-                            probability: found.confidences.get(place).copied(),
-                            probabilities: all.get(place).copied().unwrap_or_default(),
-                            word: found.counted.as_ref().map(|_| word + 1),
-                            text,
-                            pair,
+                            probability,
+                            probabilities: if is_cut { &[] } else { all.next().unwrap_or_default() },
+                            ..example.cells()
                         };
-                        keep(place, &cells, &words.map(|words| words.join(" ")).unwrap_or_default());
+                        if let Some(word) = word {
+                            let text = example.texts.get(word).map_or("", String::as_str);
+                            cells = Cells { word: Some(word + 1), text, pair: "", ..cells };
+                        }
+                        keep(place, &cells, &context);
                         row(cells)?;
                         place += 1;
                     }
@@ -231,10 +240,36 @@ impl<'a> Predicted<'a> {
         }
         Ok(worst)
     }
+
+    /// An example by its place.
+    fn example(&self, place: usize) -> Result<Example> {
+        let row = place as u32;
+        let (id, texts) = match self.data {
+            Some(data) => (data.id(row)?, data.texts(row)?),
+            None => (None, Vec::new()),
+        };
+        Ok(Example { number: place + 1, id, texts })
+    }
+
+    /// The places of the words of an example that are scored, of which there are so many.
+    fn words(&self, place: usize, counted: usize) -> Result<Vec<usize>> {
+        self.data.map_or_else(|| Ok((0..counted).collect()), |data| data.scored_words(place as u32))
+    }
 }
 
-fn text_of(row: Option<&data::Row>) -> (&str, &str) {
-    row.map_or(("", ""), |row| (row.text.as_str(), row.pair.as_deref().unwrap_or_default()))
+/// An example as its file has it.
+struct Example {
+    number: usize,
+    id: Option<String>,
+    /// Its text, or both of a pair, or its words.
+    texts: Vec<String>,
+}
+
+impl Example {
+    fn cells(&self) -> Cells<'_> {
+        let text = |i: usize| self.texts.get(i).map_or("", String::as_str);
+        Cells { example: self.number, id: self.id.as_deref(), text: text(0), pair: text(1), ..Cells::default() }
+    }
 }
 
 /// The rows of a task in a file, with the probabilities of these classes where it has them.

@@ -15,7 +15,6 @@ use super::report::{Report, main_metric};
 use crate::report::metrics::Metrics;
 use crate::report::table::Table;
 use crate::run::setup::plan::Plan;
-pub use crate::run::setup::task::Split;
 use crate::run::state::identity::PluginUsed;
 use crate::run::state::snapshot::{After, Trained};
 use crate::run::state::watch::{Best, Watch};
@@ -25,6 +24,15 @@ use crate::{Error, Result};
 pub const FILE: &str = "result.json";
 /// The name of its page.
 pub const PAGE: &str = "report.html";
+
+/// What a saved model was measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Examples that the run has not seen.
+    Test,
+    /// Those by which the best model was chosen, where there are no others.
+    Validation,
+}
 
 /// Reads the parts of a run's result that are needed.
 ///
@@ -157,12 +165,15 @@ impl TaskResult {
 }
 
 fn watch_text(watch: Option<&Watch>, of: &str) -> String {
-    match watch {
-        Some(Watch { metric, best: Some(Best { step, value }), .. }) => {
-            format!("{of}the model of step {step} is saved: its validation {metric} {value:.4} was the best\n")
-        }
-        _ => String::new(),
-    }
+    let Some(Watch { metric, best: Some(Best { step, value }), stopped_early, since, .. }) = watch else {
+        return String::new();
+    };
+    let stopped = stopped_early.map(|stopped| {
+        let times = if *since == 1 { "evaluation" } else { "evaluations" };
+        format!("{of}stopped early at step {stopped}, best at step {step}: {since} {times} without a better {metric}\n")
+    });
+    let saved = format!("{of}the model of step {step} is saved: its validation {metric} {value:.4} was the best\n");
+    stopped.unwrap_or_default() + &saved
 }
 
 /// What the tasks came to after each of them, a row for each.

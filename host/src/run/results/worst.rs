@@ -45,7 +45,7 @@ pub(super) fn least_expected(evaluation: &Evaluation) -> Vec<Worst> {
     let losses: Vec<(usize, f64)> = match &evaluation.outcome {
         Outcome::Classes(found) => {
             let wrong = |&(place, _): &(usize, f64)| found.targets[place] != found.predictions[place];
-            found.losses().into_iter().flatten().enumerate().filter(wrong).collect()
+            found.losses().filter(wrong).collect()
         }
         Outcome::Values { targets, predictions } => {
             let distance = |(target, found): (&f32, &f32)| (f64::from(*target) - f64::from(*found)).abs();

@@ -2,6 +2,7 @@
 
 use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo};
 
+use super::from_data;
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::{HeadInstance, Library, Plugin, Search, StrategyInstance};
@@ -22,7 +23,7 @@ pub(in crate::run) fn open_methods(mut file: RunFile, plugins: &[String]) -> Res
         let (_, info) = library.find(kind, &method.plugin).map_err(|error| file.plugin_not_found(method, error))?;
         file.check_method(method, &info.config_schema)?;
     }
-    file.fill_defaults(|kind, name| Some(library.find(kind, name).ok()?.1.config_default));
+    file.fill_defaults(|kind, name| Some(from_data::fixed_defaults(&library.find(kind, name).ok()?.1)));
     Ok((file, library))
 }
 
@@ -64,8 +65,11 @@ pub(in crate::run) fn attach_head(
         class_counts,
         width: info.plain().width,
         streams: Vec::new(),
-        hidden_activation: info.hidden_layer().map(|(_, activation)| activation.to_owned()),
-        dropout: info.classification.as_ref().filter(|_| file.train.dropout).map_or(0.0, |head| head.dropout),
+        hidden_activation: info
+            .hidden_layer()
+            .filter(|_| info.pools_as_its_class())
+            .map(|(_, activation)| activation.to_owned()),
+        dropout: if file.train.dropout { info.head_dropout } else { 0.0 },
     };
     let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
     Ok((head, spec))

@@ -2,11 +2,14 @@
 
 pub mod demo;
 mod digests;
+pub mod from_data;
+pub mod memory;
 pub mod methods;
 pub mod model;
 pub mod phase;
 pub mod plan;
 mod reach;
+mod schedule;
 pub mod start;
 pub mod task;
 
@@ -17,19 +20,21 @@ use fthost_autograd::Precision;
 use fthost_plugin_api::{Event, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::{AdaptedModel, Owner};
-use crate::data::{self, Dataset};
+use crate::data::{self, Dataset, Survey};
 use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
-use crate::run::file::{RegularizerTable, RunFile, Validation};
+use crate::report::numbers::count;
+use crate::run::file::{HeldOut, RegularizerTable, RunFile};
 use crate::run::machine::DeviceChoice;
-use crate::run::pass::reads_of;
+use crate::run::pass::{reads_of, splits};
 use crate::run::state::identity::{Identity, PluginUsed};
 use crate::run::state::snapshot;
 use crate::{Error, Result};
 use methods::{attach_strategies, open_methods};
 use model::{load_model, tokenizer, tokenizer_file};
 use phase::Phase;
-use plan::{Plan, Schedule};
+use plan::Plan;
+use schedule::Schedule;
 use start::{Checksums, Start};
 use task::{Task, TaskData};
 
@@ -49,12 +54,20 @@ pub(in crate::run) struct Setup {
     pub(in crate::run) start: Start,
     /// Of the base parameters as they were loaded.
     pub(in crate::run) checksums: Checksums,
+    /// How examples are pooled, and who says so.
+    pub(in crate::run) pooling: String,
 }
 
 pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
     // Plugins first: a wrong option must not wait for a model to load.
-    let (file, mut library) = open_methods(file, plugins)?;
+    let (mut file, mut library) = open_methods(file, plugins)?;
+    model::fetch(&mut file)?;
     let mut model = load_model(&file, device.open()?)?;
+    let pooling = model::pooling_text(&file, &model);
+    // The class's own way stays open: what is saved may hold a pooler that this folder lacks, or lack one that it holds.
+    if !model.model.info().pools_as_its_class() {
+        file.model.pools(model.model.info().plain().pooling);
+    }
     let precision: Precision = file.train.precision.into();
     // Reading a tokenizer takes one core: the others pack meanwhile.
     let (checksums, tokenizer) =
@@ -72,7 +85,7 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     let start = Start::of(&mut model, &data[0].train, precision, &claims, pretrained)?;
     let mut tasks = Vec::new();
     for (i, data) in data.into_iter().enumerate() {
-        tasks.push(Task::set_up(&file, i, data, &mut library, &mut model)?);
+        tasks.push(Task::set_up(&mut file, i, data, &mut library, &mut model)?);
     }
     freeze_unread(&model, &tasks);
     let samplers: Vec<_> = tasks.iter().map(|task| task.sampler(&file.train, file.train.accumulate)).collect();
@@ -86,7 +99,20 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     )
     .map_err(|error| file.at_method(schedule, error))?;
     reach::check(&file, &tasks, &phases, &scheduler)?;
-    Ok(Setup { file, library, model, tasks, phases, strategies, regularizers, scheduler, precision, start, checksums })
+    Ok(Setup {
+        file,
+        library,
+        model,
+        tasks,
+        phases,
+        strategies,
+        regularizers,
+        scheduler,
+        precision,
+        start,
+        checksums,
+        pooling,
+    })
 }
 
 /// What no head's features pass cannot learn: a pooler, where heads read every token.
@@ -163,6 +189,7 @@ impl Setup {
     pub(in crate::run) fn plan(&self) -> Plan {
         let settings = &self.file.train;
         let schedule = Schedule {
+            pooling: self.pooling.clone(),
             strategies: self.file.strategies.iter().map(|method| method.plugin.clone()).collect(),
             tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
             steps_per_epoch: self.phases.iter().map(Phase::steps_per_epoch).sum(),
@@ -175,11 +202,51 @@ impl Setup {
                 .collect(),
             files: self.tasks.iter().flat_map(Task::files).collect(),
             watched: self.tasks.iter().filter_map(Task::watched).collect(),
+            from_data: self.tasks.iter().flat_map(|task| task.from_data.clone()).collect(),
             moments: settings.optimizer.moments(),
             threads: rayon::current_num_threads(),
+            splits: self.tasks.iter().all(|task| splits(&task.spec, &self.model)),
         };
         let data: Vec<&Dataset> = self.tasks.iter().map(|task| &task.train).collect();
-        Plan::new(&self.model, &data, &schedule)
+        let evaluated = self.tasks.iter().flat_map(|task| task.validation.iter().chain(&task.test));
+        let plan = Plan::new(&self.model, &data, &evaluated.collect::<Vec<_>>(), &schedule);
+        Plan { notes: self.notes(), ..plan }
+    }
+
+    /// What was recognised in the tasks' files, each sentence once.
+    pub(in crate::run) fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = Vec::new();
+        for task in &self.tasks {
+            let parts = || std::iter::once(&task.train).chain(&task.validation).chain(&task.test);
+            for note in parts().flat_map(Dataset::notes) {
+                if !notes.contains(note) {
+                    notes.push(note.clone());
+                }
+            }
+            for (what, data) in [("validation", &task.validation), ("test", &task.test)] {
+                let Some(data) = data.as_ref().filter(|data| data.cut_words() > 0) else { continue };
+                let scored =
+                    if data.outside().is_some() { ", and count as predicted O" } else { ", and are not scored" };
+                let (words, texts) = (count(data.cut_words()), count(data.truncated()));
+                notes.push(format!("{what}: the longest length cuts off words ({words} of {texts} texts){scored}"));
+            }
+        }
+        notes
+    }
+
+    /// What is in the data of each task.
+    pub(in crate::run) fn surveys(&self) -> Result<Vec<Survey>> {
+        let one = |task: &Task| {
+            let parts = [
+                ("training", Some(&task.train)),
+                ("validation", task.validation.as_ref()),
+                ("test", task.test.as_ref()),
+            ];
+            let parts: Vec<(&str, &Dataset)> =
+                parts.into_iter().filter_map(|(name, data)| Some((name, data?))).collect();
+            Survey::of(&task.name, &parts)
+        };
+        self.tasks.iter().map(one).collect()
     }
 
     /// What the run's numbers follow from.
@@ -190,10 +257,9 @@ impl Setup {
         let earlier = self.file.regularizers.iter().filter_map(|table| table.state.as_deref());
         paths.extend(earlier.map(|folder| folder.join(snapshot::FINAL)));
         for task in &self.file.tasks {
-            paths.push(task.train.clone());
-            paths.extend(task.test.clone());
-            if let Some(Validation::File(path)) = &task.validation {
-                paths.push(path.clone());
+            paths.extend(task.train.read()?);
+            for files in [&task.test, &task.validation].into_iter().flatten().filter_map(HeldOut::files) {
+                paths.extend(files.read()?);
             }
         }
         let mut files = BTreeMap::new();

@@ -3,13 +3,22 @@
 use std::path::PathBuf;
 
 use fthost_autograd::Device;
-use fthost_models::Modality;
+use fthost_models::{MODULES, Modality, PoolBy, Pooling};
 
 use super::demo;
 use crate::adapted::AdaptedModel;
 use crate::data::Tokenizer;
-use crate::run::file::{RunFile, TaskTable};
+use crate::hub;
+use crate::run::file::{PoolingKey, RunFile, TaskTable};
 use crate::{Error, Result};
+
+/// Brings the model here, where the run file names one of the hub: its path is a folder then, its revision a commit.
+pub(in crate::run) fn fetch(file: &mut RunFile) -> Result<()> {
+    let Some(name) = &file.model.named else { return Ok(()) };
+    let fetched = hub::fetch(name)?;
+    (file.model.path, file.model.named) = (fetched.folder, Some(fetched.name));
+    Ok(())
+}
 
 /// The model that the run file names, nothing attached.
 pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<AdaptedModel> {
@@ -18,7 +27,7 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
         return Err(file.error_at("model.path", message, "named here", Some(help.into())));
     }
-    let base = if file.model.is_demo() {
+    let mut base = if file.model.is_demo() {
         fthost_models::from_parts(demo::CONFIG, demo::WEIGHTS, &device)?
     } else if file.model.random() {
         let path = file.model.path.join("config.json");
@@ -27,6 +36,9 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
     } else {
         fthost_models::open(&file.model.path, &device)?
     };
+    let pooling = pooling(file, base.info().plain().pooling)?;
+    base.set_pooling(pooling)
+        .map_err(|error| file.error_at("model.pooling", crate::error::plain(&error), "asked for here", None))?;
     let mut model = AdaptedModel::new(base, device, file.train.seed);
     model.tasks = file.tasks.len();
     if let Some(path) = tokenizer_file(file, &model) {
@@ -34,6 +46,33 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         model.tokenize = Some(Box::new(move |text| Tokenizer::load(&path, usize::MAX)?.ids(text)));
     }
     Ok(model)
+}
+
+/// How the run file has examples pooled; `own` is the architecture's way.
+fn pooling(file: &RunFile, own: Pooling) -> Result<Pooling> {
+    let by = match file.model.pooling {
+        PoolingKey::Auto => {
+            let of_folder = if file.model.is_demo() { None } else { Pooling::of_folder(&file.model.path)? };
+            let Pooling { by, normalize } = of_folder.unwrap_or(own);
+            return Ok(Pooling { by, normalize: file.model.normalize.unwrap_or(normalize) });
+        }
+        PoolingKey::Cls => PoolBy::First,
+        PoolingKey::Pooler => PoolBy::Pooler,
+        PoolingKey::Mean => PoolBy::Mean,
+        PoolingKey::Max => PoolBy::Max,
+        PoolingKey::Last => PoolBy::Last,
+    };
+    Ok(Pooling { by, normalize: file.model.normalize.unwrap_or(false) })
+}
+
+/// How a model's examples are pooled, and who says so: `mean, normalised, as modules.json in the model's folder says`.
+pub(in crate::run) fn pooling_text(file: &RunFile, model: &AdaptedModel) -> String {
+    let says = match (file.model.pooling, model.model.info().pools_as_its_class()) {
+        (PoolingKey::Auto, true) => "as Transformers' class for classification does".into(),
+        (PoolingKey::Auto, false) => format!("as {MODULES} in the model's folder says"),
+        (_, _) => "as model.pooling says".into(),
+    };
+    format!("{}, {says}", model.model.info().plain().pooling)
 }
 
 /// The tokenizer of a model that reads text.

@@ -1,12 +1,13 @@
 //! The plan: what a run will do, said before the first step.
 
-use std::path::PathBuf;
-
-use fthost_models::{Modality, Stream};
 use serde::Serialize;
 
+use super::from_data::FromData;
+use super::memory::{self, Load, Memory};
+use super::schedule::Schedule;
+pub use super::schedule::{DataFile, Watched};
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
-use crate::data::{Dataset, episodes};
+use crate::data::{Dataset, Survey, episodes};
 use crate::report::numbers::{count, duration};
 use crate::report::table::Table;
 use crate::report::text::{NAME, shortened};
@@ -16,6 +17,8 @@ use crate::report::text::{NAME, shortened};
 pub struct Plan {
     /// Hugging Face's `model_type`.
     pub model: String,
+    /// How features of whole examples are made, and who says so.
+    pub pooling: String,
     /// What each pattern of each strategy matched.
     pub matches: Vec<PatternMatch>,
     /// Parameters that train, by who declared them.
@@ -30,6 +33,14 @@ pub struct Plan {
     pub tokens: usize,
     /// Texts cut to the longest length.
     pub truncated: usize,
+    /// Words that are cut off with that, where texts come as words.
+    pub cut_words: usize,
+    /// What is in the data, by task, where that was looked at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<Survey>,
+    /// Sentences about what was recognised in the data's files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// By task, what an episode is made of, where a head learns by episodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub episodes: Vec<(String, episodes::Shape)>,
@@ -38,6 +49,9 @@ pub struct Plan {
     /// What is watched on validation examples, by which the best model is kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub watched: Vec<Watched>,
+    /// Options of heads that the training examples gave.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from_data: Vec<FromData>,
     /// Optimizer steps of one epoch.
     pub steps_per_epoch: u64,
     /// Optimizer steps of the run.
@@ -49,32 +63,6 @@ pub struct Plan {
     pub estimate: Option<Estimate>,
 }
 
-/// A file of examples, or the part of one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct DataFile {
-    /// The task.
-    pub task: String,
-    /// What they are for: `train`, `validation` or `test`.
-    pub part: &'static str,
-    /// The file.
-    pub path: PathBuf,
-    /// How many they are.
-    pub examples: usize,
-}
-
-/// What of a task is watched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Watched {
-    /// The task.
-    pub task: String,
-    /// The metric.
-    pub metric: String,
-    /// Validation examples.
-    pub examples: usize,
-    /// Why this metric: half a sentence.
-    pub why: String,
-}
-
 /// Who declared parameters that train, and how many elements.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Share {
@@ -84,26 +72,6 @@ pub struct Share {
     pub tensors: usize,
     /// Number of elements.
     pub elements: usize,
-}
-
-/// Estimated memory in bytes, by what it is for.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Memory {
-    /// All parameters, and the forms of the weights that the kernels read.
-    pub weights: usize,
-    /// Gradients and the optimizer's moments.
-    pub training: usize,
-    /// What the micro-batches in flight keep for their backward pass.
-    pub activations: usize,
-    /// Tokenized data, as far as they are not on disk.
-    pub data: usize,
-}
-
-impl Memory {
-    /// The sum.
-    pub fn total(&self) -> usize {
-        self.weights + self.training + self.activations + self.data
-    }
 }
 
 /// Time and memory of a run, as a few batches took them.
@@ -119,34 +87,9 @@ pub struct Estimate {
     pub batches: usize,
 }
 
-/// What the plan needs to know besides the model and the data.
-#[derive(Clone, Debug)]
-pub struct Schedule {
-    /// Names of the strategies, in order.
-    pub strategies: Vec<String>,
-    /// Names of the tasks, in order.
-    pub tasks: Vec<String>,
-    /// Optimizer steps of one epoch.
-    pub steps_per_epoch: u64,
-    /// Optimizer steps of the run.
-    pub steps: u64,
-    /// Examples of a batch, or of an episode.
-    pub batch_size: usize,
-    /// By task, what an episode is made of.
-    pub episodes: Vec<(String, episodes::Shape)>,
-    /// The files that are read.
-    pub files: Vec<DataFile>,
-    /// What is watched.
-    pub watched: Vec<Watched>,
-    /// Moments that the optimizer keeps per parameter.
-    pub moments: usize,
-    /// Micro-batches in flight.
-    pub threads: usize,
-}
-
 impl Plan {
-    /// The plan of a run whose strategies and heads have attached.
-    pub fn new(model: &AdaptedModel, data: &[&Dataset], schedule: &Schedule) -> Self {
+    /// The plan of a run whose strategies and heads have attached, that trains on some data and evaluates on others.
+    pub fn new(model: &AdaptedModel, data: &[&Dataset], evaluated: &[&Dataset], schedule: &Schedule) -> Self {
         let sum = |of: fn(&Dataset) -> usize| data.iter().map(|data| of(data)).sum();
         let info = model.model.info();
         let mut trainable: Vec<Share> = Vec::new();
@@ -165,21 +108,28 @@ impl Plan {
                 None => trainable.push(Share { owner, tensors: 1, elements }),
             }
         }
+        let &Schedule { batch_size, moments, threads, splits, .. } = schedule;
+        let load = Load { batch_size, moments, threads, splits };
         let trainable_parameters = trainable.iter().map(|share| share.elements).sum();
         let total_parameters = model.parameters.iter().map(|p| p.parameter.elem_count()).sum();
         Self {
             model: info.model_type.clone(),
+            pooling: schedule.pooling.clone(),
             matches: model.matches.clone(),
-            memory: estimate(model, data, schedule, trainable_parameters, total_parameters),
+            memory: memory::estimate(model, data, evaluated, &load),
             trainable,
             trainable_parameters,
             total_parameters,
             examples: sum(Dataset::len),
             tokens: sum(Dataset::total_tokens),
             truncated: sum(Dataset::truncated),
+            cut_words: sum(Dataset::cut_words),
+            notes: Vec::new(),
+            data: Vec::new(),
             episodes: schedule.episodes.clone(),
             files: schedule.files.clone(),
             watched: schedule.watched.clone(),
+            from_data: schedule.from_data.clone(),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
             estimate: None,
@@ -188,11 +138,12 @@ impl Plan {
 
     /// What it trains on: `8 examples, 64 tokens, 1 text cut`.
     pub fn data_text(&self) -> String {
-        let cut = match self.truncated {
+        let one = |number: usize, what: &str| match number {
             0 => String::new(),
-            1 => ", 1 text cut".into(),
-            texts => format!(", {} texts cut", count(texts)),
+            1 => format!(", 1 {what} cut"),
+            number => format!(", {} {what}s cut", count(number)),
         };
+        let cut = one(self.truncated, "text") + &one(self.cut_words, "word");
         format!("{} examples, {} tokens{cut}", count(self.examples), count(self.tokens))
     }
 
@@ -200,6 +151,7 @@ impl Plan {
     pub fn to_text(&self) -> String {
         let mut rows = Table::new();
         rows.row(["model", &format!("{}, {} parameters", self.model, count(self.total_parameters))]);
+        rows.row(["features", &self.pooling]);
         let share = 100.0 * self.trainable_parameters as f64 / self.total_parameters.max(1) as f64;
         rows.row(["trains", &format!("{} parameters ({share:.3} %)", count(self.trainable_parameters))]);
         for part in &self.trainable {
@@ -211,6 +163,7 @@ impl Plan {
             rows.row(["", &format!("pattern {pattern:?} matched {} places", found.matched)]);
         }
         rows.row(["data", &self.data_text()]);
+        self.notes.iter().for_each(|note| rows.row(["", note]));
         for (task, shape) in &self.episodes {
             let episodes::Shape { ways, shots, queries } = shape;
             let made =
@@ -220,6 +173,9 @@ impl Plan {
         for Watched { task, metric, examples, why } in &self.watched {
             let of = if self.watched.len() > 1 { format!("{}: ", shortened(task, NAME)) } else { String::new() };
             rows.row(["watches", &format!("{of}{metric} on {} validation examples: {why}", count(*examples))]);
+        }
+        for found in &self.from_data {
+            rows.row(["options", &found.to_text()]);
         }
         rows.row(["steps", &format!("{} ({} an epoch)", self.steps, self.steps_per_epoch)]);
         match &self.estimate {
@@ -233,36 +189,5 @@ impl Plan {
             }
         }
         rows.to_text()
-    }
-}
-
-/// Bytes per parameter for the kernels' own copies of the weights: one form for the forward and one for the backward pass.
-const PACKED_FORMS: usize = 2;
-/// What a block keeps per token for its backward pass, in widths: keys, values and queries, attention's output, both norms'
-/// inputs, and the feed-forward part before and after its activation, four widths each.
-const KEPT_WIDTHS: usize = 16;
-/// The engine itself: code, thread stacks, scratch of the kernels, tokenizer.
-const BASELINE: usize = 60_000_000;
-
-fn estimate(model: &AdaptedModel, data: &[&Dataset], schedule: &Schedule, trainable: usize, total: usize) -> Memory {
-    const F32: usize = 4;
-    let streams = &model.model.info().streams;
-    let embeddings = streams.iter().map(|stream| match (&stream.word_embeddings, stream.modality) {
-        (Some(_), Modality::Text { vocabulary, .. }) => vocabulary * stream.width,
-        _ => 0,
-    });
-    let embeddings: usize = embeddings.sum();
-    let linear = total.saturating_sub(embeddings);
-    let mean_length = |data: &&Dataset| data.total_tokens().div_ceil(data.len().max(1));
-    let length = data.iter().map(mean_length).max().unwrap_or_default();
-    let tokens = length * schedule.batch_size;
-    // Micro-batches in flight hold at most the whole batch.
-    let kept = |of: &Stream| of.layers.unwrap_or(1) * (KEPT_WIDTHS * of.width + of.heads.unwrap_or(0) * length);
-    let kept: usize = streams.iter().map(kept).sum();
-    Memory {
-        weights: F32 * (total + PACKED_FORMS * linear),
-        training: F32 * trainable * (2 + schedule.moments),
-        activations: F32 * tokens * kept * schedule.threads.min(4) / 4 + BASELINE,
-        data: data.iter().map(|data| data.in_memory()).sum(),
     }
 }

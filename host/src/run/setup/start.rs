@@ -204,7 +204,7 @@ mod tests {
     use fthost_models::{BlockHook, EmbeddingHook, Hook, LinearHook, Prompt};
 
     use super::*;
-    use crate::data::{self, Columns, Part};
+    use crate::data::{self, Files, Form, Part};
     use crate::run::setup::demo;
 
     type Made = fthost_autograd::Result<Value>;
@@ -259,9 +259,9 @@ mod tests {
     }
 
     fn start(model: &mut AdaptedModel, claimed: bool, pretrained: impl FnOnce() -> AdaptedModel) -> Result<Start> {
-        let (path, columns) = (Path::new("demo"), &Columns::default());
+        let (files, form) = (&Files::from(Path::new("demo")), &Form::default());
         let (part, modality, device) = (Part::Train, model.model.info().plain().modality, &Device::Cpu);
-        let source = data::Source { path, part, columns, header: None, labels: None, modality, device };
+        let source = data::Source { files, part, form, only: None, texts: false, labels: None, modality, device };
         let data = data::load(&source, None).unwrap();
         Start::of(model, &data, Precision::F32, &[("method".into(), claimed)], |_| Ok(pretrained()))
     }

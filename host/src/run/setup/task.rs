@@ -1,20 +1,19 @@
 //! A task of a run: its head and its examples.
 
-use std::path::Path;
+use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
-use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
-
-use super::plan::{DataFile, Watched};
+use super::from_data::{self, FromData};
+use super::schedule::{DataFile, Watched};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Again, Dataset, Episodes, Part, Sampler, Shuffled, Tokenizer};
+use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, Source, Tokenizer};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
 use crate::report::numbers::percent;
 use crate::report::text::{NAME, shortened};
-use crate::run::file::{RunFile, TaskTable, TrainTable, Validation};
+use crate::run::file::{HeldOut, RunFile, TaskTable, TrainTable};
 use crate::run::pass::{Decision, episode_shape};
 
 /// A task with its data and its head.
@@ -37,6 +36,8 @@ pub struct Task {
     pub monitor: Option<Monitor>,
     /// What its loss is multiplied with.
     pub weight: f64,
+    /// Options of its head that its training examples gave.
+    pub from_data: Vec<FromData>,
     /// How classes follow from probabilities: once it has trained, by what was fitted on the validation examples.
     pub decision: Decision,
 }
@@ -48,15 +49,6 @@ pub struct Monitor {
     pub metric: String,
     /// Why this one: half a sentence.
     pub why: String,
-}
-
-/// What a saved model was measured on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    /// Examples that the run has not seen.
-    Test,
-    /// Those by which the best model was chosen, where there are no others.
-    Validation,
 }
 
 /// A task's examples, before a head says what their labels mean.
@@ -81,87 +73,92 @@ impl TaskData {
             }
             None => None,
         };
-        let load = |path: &Path, part: Part, labels: Option<&[String]>| {
-            data::load(&source(table, model, path, part, labels), tokenizer)
+        // What stands beside predictions are the texts of the test examples, or where there are none of the validation examples.
+        let shown = table.test.as_ref().or(table.validation.as_ref());
+        let of_train = Source {
+            files: &table.train,
+            part: Part::Train,
+            form: &table.form,
+            only: table.split.as_ref().map(|split| split.train.as_str()),
+            labels: None,
+            texts: shown.and_then(HeldOut::share).is_some(),
+            modality: model.model.info().plain().modality,
+            device: &model.device,
         };
-        let train = load(&table.train, Part::Train, None)?;
-        let held_out = |path: &Path| load(path, Part::Test, Some(train.labels()));
-        let validation = match &table.validation {
-            Some(Validation::File(path)) => Some(held_out(path)?),
-            Some(Validation::Share(_)) | None => None,
+        let train = data::load(&of_train, tokenizer)?;
+        let own = Source { part: Part::Test, labels: Some(train.labels()), ..of_train };
+        // What has files of its own has them whole.
+        let form = table.form.of_whole_files();
+        let held_out = |part: Option<&HeldOut>, texts: bool| match part {
+            Some(HeldOut::Files(files)) => {
+                data::load(&Source { files, form: &form, only: None, texts, ..own }, tokenizer).map(Some)
+            }
+            Some(HeldOut::Rows(rows)) => data::load(&Source { only: Some(rows), texts, ..own }, tokenizer).map(Some),
+            Some(HeldOut::Share(_)) | None => Ok(None),
         };
-        let test = table.test.as_deref().map(held_out).transpose()?;
+        let (validation, test) =
+            (held_out(table.validation.as_ref(), table.test.is_none())?, held_out(table.test.as_ref(), true)?);
         Ok(Self { train, validation, test })
     }
 }
 
-fn source<'a>(
-    table: &'a TaskTable,
-    model: &'a AdaptedModel,
-    path: &'a Path,
-    part: Part,
-    labels: Option<&'a [String]>,
-) -> data::Source<'a> {
-    let (columns, header) = (&table.columns, table.header);
-    data::Source {
-        path,
-        part,
-        columns,
-        header,
-        labels,
-        modality: model.model.info().plain().modality,
-        device: &model.device,
+/// The training examples, and what of them is held out.
+struct Parts {
+    train: Dataset,
+    validation: Option<Dataset>,
+    /// Drawn first, and the same with every seed: runs with other seeds are compared on it.
+    test: Option<Dataset>,
+}
+
+impl Parts {
+    fn of(all: &Dataset, table: &TaskTable, seed: u64) -> Result<Self> {
+        let (mut train, mut test, mut validation) = (all.clone(), None, None);
+        let (test_share, share) = (table.test_share(), table.validation.as_ref().and_then(HeldOut::share));
+        if let Some(share) = test_share {
+            let (rest, held_out) = train.split_test(share)?;
+            (train, test) = (rest, Some(held_out));
+        }
+        if let Some(share) = share {
+            // Of all examples, not of those that are left.
+            let (rest, held_out) = train.split(share / (1.0 - test_share.unwrap_or(0.0)), seed)?;
+            (train, validation) = (rest, Some(held_out));
+        }
+        Ok(Self { train, validation, test })
     }
 }
 
-/// The texts of test or validation examples, read again, and what their words were encoded with.
-///
-/// # Errors
-/// Where their file cannot be opened any more.
-pub(in crate::run) fn texts<'a>(
-    file: &RunFile,
-    table: &TaskTable,
-    model: &AdaptedModel,
-    data: &'a Dataset,
-    labels: &[String],
-    split: Split,
-) -> Result<(Again<'a>, Option<Tokenizer>)> {
-    let (path, part) = match (split, &table.test, &table.validation) {
-        (Split::Test, Some(path), _) | (Split::Validation, _, Some(Validation::File(path))) => (path, Part::Test),
-        _ => (&table.train, Part::Train),
-    };
-    let tokenizer = if data.of_words() { base::tokenizer(file, table, model)? } else { None };
-    Ok((Again::open(&source(table, model, path, part, Some(labels)), data)?, tokenizer))
-}
-
 impl Task {
-    /// Attaches the task's head and tells the examples what their labels mean.
+    /// Attaches the task's head and tells the examples what their labels mean. Options of the head that these give are set in the run file.
     pub(in crate::run) fn set_up(
-        file: &RunFile,
+        file: &mut RunFile,
         index: usize,
         data: TaskData,
         library: &mut Library,
         model: &mut AdaptedModel,
     ) -> Result<Self> {
         let TaskData { mut train, mut validation, mut test } = data;
-        let table = &file.tasks[index];
-        let share = match table.validation {
-            Some(Validation::Share(share)) => Some(share),
-            Some(Validation::File(_)) | None => None,
-        };
-        let split = |train: &Dataset| Some(train.clone().split(share?, file.train.seed));
+        let (seed, table) = (file.train.seed, file.tasks[index].clone());
+        let parts = |train: &Dataset| Parts::of(train, &table, seed);
+        let trains = |values: Dataset| Ok(parts(&values)?.train);
+        let from_data = from_data::fill(&table.name, &mut file.tasks[index].head, library, &train, trains)?;
+        let file = &*file;
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
-        let by_class = split(&train);
-        let trained_on = by_class.as_ref().and_then(|split| split.as_ref().ok()).map_or(&train, |(rest, _)| rest);
+        let by_class = parts(&train);
+        let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
         let (labels, counts) = (train.labels().to_vec(), trained_on.class_counts());
         let (head, spec) = methods::attach_head(file, index, library, model, labels, counts)?;
+        if spec.scope == LossScope::Batch && train.weighted() {
+            let path = format!("task[{index}].columns.weight");
+            let message = "the task's head has one loss for a whole batch, in which examples have no weights";
+            return Err(file.error_at(&path, message, "weights do nothing", Some("take weight out of columns".into())));
+        }
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }
-        let split = if spec.targets == TargetKind::Value { split(&train) } else { by_class };
-        if let Some((rest, held_out)) = split.transpose()? {
-            (train, validation) = (rest, Some(held_out));
-        }
+        let parts = if spec.targets == TargetKind::Value { parts(&train) } else { by_class }?;
+        train = parts.train;
+        validation = validation.or(parts.validation);
+        test = test.or(parts.test.filter(|_| table.test.is_some()));
         let monitor = monitored(file, &table.name, &spec, &train)?;
         let episodes = episode_shape(&spec).map(|shape| Episodes::new(file.train.seed, &train, shape)).transpose();
         let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;
@@ -176,6 +173,7 @@ impl Task {
             test,
             monitor,
             weight,
+            from_data,
             decision: Decision::default(),
         };
         task.decides(file)?;

@@ -1,5 +1,6 @@
 //! The run folder: one per run, never overwritten, written atomically.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -76,6 +77,18 @@ impl RunFolder {
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
+    /// The metrics of the first evaluation of a kind (`validation`) that a run in a folder has logged at a step.
+    pub fn evaluation(path: &Path, step: u64, when: &str) -> Result<Option<BTreeMap<String, f64>>> {
+        let file = path.join(METRICS);
+        let text = fs::read_to_string(&file).map_err(Error::io(format!("cannot read {}", file.display())))?;
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let found = lines.find(|line| line["when"] == when && line["step"] == step);
+        // A metric that is no number is null there.
+        let metrics = found.and_then(|line| line["metrics"].as_object().cloned());
+        Ok(metrics
+            .map(|metrics| metrics.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()))
+    }
+
     /// The resolved run file of the run in a folder.
     pub fn run_file(path: &Path) -> Result<PathBuf> {
         let file = path.join(RUN_FILE);
@@ -139,13 +152,25 @@ impl RunFolder {
 pub(crate) fn claim(chosen: Option<&Path>, default: &Path) -> Result<PathBuf> {
     let Some(path) = chosen else { return make_numbered(default) };
     make(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::Usage {
-            message: format!("the run folder {} exists already", path.display()),
-            help: Some("a run never overwrites another: name another folder by --out".into()),
-        },
+        std::io::ErrorKind::AlreadyExists => taken(path),
         _ => cannot_make(path, source),
     })?;
     Ok(path.to_owned())
+}
+
+/// Says of a folder that is there already that no run can have it, before there is any work that would be lost.
+///
+/// # Errors
+/// Where it is there.
+pub(crate) fn must_be_free(path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_ok() { Err(taken(path)) } else { Ok(()) }
+}
+
+fn taken(path: &Path) -> Error {
+    Error::Usage {
+        message: format!("the run folder {} exists already", path.display()),
+        help: Some("a run never overwrites another: name another folder by --out".into()),
+    }
 }
 
 fn make_numbered(default: &Path) -> Result<PathBuf> {

@@ -20,6 +20,9 @@ pub struct Watch {
     pub mark: Option<f64>,
     /// Evaluations since then.
     pub since: u64,
+    /// Optimizer steps taken when patience ended training before its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_early: Option<u64>,
 }
 
 /// The best value of the monitored metric.
@@ -34,7 +37,7 @@ pub struct Best {
 impl Watch {
     /// A watch that has seen nothing.
     pub fn new(metric: &str, min_delta: f64, patience: Option<u64>) -> Self {
-        Self { metric: metric.to_owned(), min_delta, patience, best: None, mark: None, since: 0 }
+        Self { metric: metric.to_owned(), min_delta, patience, best: None, mark: None, since: 0, stopped_early: None }
     }
 
     /// Sees the metric's value after `step` optimizer steps, and says whether it is the best so far: `min_delta` has no say in that,

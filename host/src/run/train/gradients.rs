@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use fthost_autograd::{Dropout, Gradients, Tape, TapeOptions};
-use fthost_plugin_api::LossScope;
 
 use super::reference::Holding;
 use crate::cores;
 use crate::data::split_micro_batches;
-use crate::run::pass::{Pass, episode_shape, head_outputs, scalar};
+use crate::run::pass::{Pass, episode_shape, head_outputs, scalar, splits};
 use crate::{Error, Result};
 
 /// What one batch gave.
@@ -63,12 +62,10 @@ impl Pass<'_> {
         holding: Option<&Holding<'_>>,
     ) -> Result<BatchGradients> {
         let lengths: Vec<usize> = rows.iter().map(|&row| self.data.tokens(row)).collect::<Result<_>>()?;
-        let on_cpu = self.model.device.is_cpu();
-        // A loss over the whole batch, norms over the whole batch, and a device with parallelism of its own take the batch in one piece.
-        let over_batch = self.spec.scope == LossScope::Batch || self.model.model.info().batch_statistics;
-        let whole = over_batch || !on_cpu;
-        let micro_batches =
-            if whole { vec![(0..rows.len()).collect::<Vec<_>>()] } else { split_micro_batches(&lengths) };
+        let micro_batches = match splits(self.spec, self.model) {
+            true => split_micro_batches(&lengths),
+            false => vec![(0..rows.len()).collect::<Vec<_>>()],
+        };
 
         let (parallel_ops, reads) = (micro_batches.len() == 1, self.reads());
         let one = |places: &[usize]| -> Result<BatchGradients> {
@@ -85,12 +82,11 @@ impl Pass<'_> {
             let rows: Vec<u32> = places.iter().map(|&place| rows[place]).collect();
             let features = self.features(&tape, &rows, &reads)?;
             let outputs = head_outputs(self.head, &tape, &features)?;
-            let targets = self.data.targets(&rows, &self.model.device)?;
             let support: Vec<u8> = match episode_shape(self.spec) {
                 Some(shape) => places.iter().map(|&place| u8::from(shape.supports(place))).collect(),
                 None => Vec::new(),
             };
-            let (sum, weight) = self.head.loss(&tape, &outputs, &targets, &support)?;
+            let (sum, weight) = self.loss(&tape, &outputs, &rows, &support)?;
             let loss = scalar(&sum)?;
             let held = match holding {
                 Some(holding) => holding.penalty(&tape, self.model, &rows, (&reads, &features), |other| {

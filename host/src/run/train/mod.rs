@@ -237,6 +237,10 @@ impl Trainer<'_> {
                 return Err(interrupted_after(state.trained.steps, all));
             }
         }
+        let before_its_end = state.phase_steps() < total_steps;
+        if let Some(watch) = state.watch.as_mut().filter(|_| before_its_end) {
+            watch.stopped_early = Some(state.trained.steps);
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use fthost_plugin_api::TargetKind;
 use serde::Serialize;
 
 use super::model::TrainedModel;
-use crate::data::{self, Episodes, Source, episodes};
+use crate::data::{self, Episodes, Files, Source, episodes};
 use crate::report::progress::EvaluationProgress;
 use crate::run::pass::episode_shape;
 use crate::run::results::evaluate;
@@ -62,7 +62,8 @@ impl TrainedModel {
             return Err(Error::usage(format!("the head of the task {} does not learn by episodes", task.name))
                 .with_help("leave --episodes out, or train a head that does"));
         };
-        let of_file = Source { labels: None, ..self.source(task, path) };
+        let files = Files::from(path);
+        let of_file = Source { labels: None, ..self.source(task, &files) };
         let mut data = data::load(&of_file, task.tokenizer.as_ref())?;
         data.set_targets(TargetKind::Class)?;
         let episodes = Episodes::new(seed, &data, shape)?;

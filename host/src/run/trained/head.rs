@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use fthost_models::ModelInfo;
+use fthost_autograd::Device;
+use fthost_models::{ModelInfo, Module, Weights};
 use fthost_plugin_api::{MethodKind, problem_type};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::model::{TrainedModel, TrainedTask};
-use crate::adapted::AdaptedModel;
+use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::{Library, StrategyInstance};
 use crate::run::file::RunFile;
 use crate::run::pass::Decision;
 use crate::run::results::export::SavedDecision;
+use crate::run::results::sentences;
 use crate::run::setup::{methods, model as base};
 use crate::{Error, Result};
 
@@ -35,6 +37,36 @@ pub(super) struct Found {
 /// The task of the run file that would have led to the folder. What it was trained on is not known, and not asked for.
 pub(super) fn task(folder: &Path) -> Value {
     json!({ "head": { "plugin": UNDECIDED }, "train": folder, "max_tokens": LONGEST })
+}
+
+/// The head of a folder that sentence-transformers opens: a dense layer beside the model or the adapter, with the names of its classes.
+pub(super) struct Dense(Weights);
+
+impl Dense {
+    /// That of a folder, where it has one. A dense layer without names of classes is part of the features, and no head.
+    pub(super) fn find(folder: &Path) -> Result<Option<Self>> {
+        let modules = Module::list(folder)?.unwrap_or_default();
+        match modules.last() {
+            Some(last) if last.class() == "Dense" && folder.join(LABELS).is_file() => {
+                Ok(Some(Self(Weights::open(&folder.join(&last.path))?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Outputs.
+    pub(super) fn outputs(&self) -> Result<usize> {
+        Ok(self.0.tensor(sentences::BIAS, &Device::Cpu)?.dims()[0])
+    }
+
+    /// Gives the head's parameters their values.
+    pub(super) fn restore(&self, model: &AdaptedModel) -> Result<()> {
+        for p in model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))) {
+            let name = if p.parameter.dims().len() > 1 { sentences::WEIGHT } else { sentences::BIAS };
+            p.parameter.set(&self.0.tensor_of_shape(name, p.parameter.dims(), &model.device)?)?;
+        }
+        Ok(())
+    }
 }
 
 /// The path of a head's last layer.
@@ -121,9 +153,8 @@ impl Found {
         restore(&model)?;
         let task = &file.tasks[0];
         let tokenizer = base::tokenizer(file, task, &model)?;
-        let (name, columns, header) = (task.name.clone(), task.columns.clone(), task.header);
-        let task =
-            TrainedTask { name, columns, header, head, spec, labels, numbered, tokenizer, train: None, decision };
+        let (name, form) = (task.name.clone(), task.form.clone());
+        let task = TrainedTask { name, form, head, spec, labels, numbered, tokenizer, train: None, decision };
         Ok(TrainedModel::new(file, model, strategies, vec![task]))
     }
 }

@@ -69,12 +69,11 @@ impl TrainedModel {
 
     /// The first training examples of a task.
     fn trained_on(&self, task: &TrainedTask) -> Result<Option<Input>> {
-        let Some(path) = &task.train else { return Ok(None) };
-        let source = self.source(task, path);
+        let Some(files) = &task.train else { return Ok(None) };
+        let source = self.source(task, files);
         let Some(block) = data::unlabelled(&source, task.tokenizer.as_ref())?.next().transpose()? else {
             return Ok(None);
         };
-        let block = block.data;
         let rows: Vec<u32> = (0..block.len().min(EXAMPLES) as u32).collect();
         if rows.is_empty() { Ok(None) } else { block.input(&rows).map(Some) }
     }

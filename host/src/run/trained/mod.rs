@@ -1,5 +1,6 @@
 //! A run that has ended, opened again, or a folder that PEFT or Transformers saved.
 
+pub mod embed;
 mod few_shot;
 mod head;
 mod merge;
@@ -12,11 +13,18 @@ mod whole;
 use std::path::Path;
 
 use crate::Result;
+use crate::hub;
 use crate::run::file::Override;
 use crate::run::machine::DeviceChoice;
 use crate::run::state::folder::RunFolder;
 pub use few_shot::FewShot;
 use model::TrainedModel;
+
+/// Whether a folder is a whole model's, and no run's or adapter's.
+fn is_whole(folder: &Path) -> bool {
+    let adapter = folder.join(peft::CONFIG).is_file();
+    !adapter && folder.join(whole::CONFIG).is_file() && RunFolder::run_file(folder).is_err()
+}
 
 /// Opens a run folder, or one that PEFT or Transformers saved. `plugins` are used instead of those that the run used, where any is named;
 /// `overrides` change its run file, and paths in them start from the working directory.
@@ -24,9 +32,10 @@ use model::TrainedModel;
 /// # Errors
 /// Where the folder is none of these, the run has not ended, or something that it needs is gone.
 pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<TrainedModel> {
+    let folder = &hub::local(folder)?;
     if folder.join(peft::CONFIG).is_file() {
         peft::open(folder, plugins, overrides, device)
-    } else if folder.join(whole::CONFIG).is_file() && RunFolder::run_file(folder).is_err() {
+    } else if is_whole(folder) {
         whole::open(folder, plugins, overrides, device)
     } else {
         run_folder::open(folder, plugins, overrides, device)

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use fthost_autograd::Precision;
 use fthost_plugin_api::{HeadSpec, TargetKind};
 
-use super::predict::{Form, Prediction, Writer};
+use super::predict::{Place, Prediction, Style, Writer};
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Block, Columns, Dataset, Part, Tokenizer};
+use crate::data::{self, Dataset, Files, Form, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
 use crate::run::file::RunFile;
@@ -22,7 +22,7 @@ use crate::{Error, Result};
 pub struct TrainedModel {
     pub(super) model: AdaptedModel,
     /// Kept because their hooks stand in the model.
-    _strategies: Vec<StrategyInstance>,
+    pub(super) _strategies: Vec<StrategyInstance>,
     pub(super) tasks: Vec<TrainedTask>,
     pub(super) precision: Precision,
     /// The folder that the model was loaded from; none for the embedded one.
@@ -32,8 +32,7 @@ pub struct TrainedModel {
 /// A task of a run that has ended.
 pub(super) struct TrainedTask {
     pub(super) name: String,
-    pub(super) columns: Columns,
-    pub(super) header: Option<bool>,
+    pub(super) form: Form,
     pub(super) head: HeadInstance,
     pub(super) spec: HeadSpec,
     pub(super) labels: Vec<String>,
@@ -41,7 +40,7 @@ pub(super) struct TrainedTask {
     pub(super) numbered: bool,
     pub(super) tokenizer: Option<Tokenizer>,
     /// What it trained on, where that is known.
-    pub(super) train: Option<PathBuf>,
+    pub(super) train: Option<Files>,
     /// How classes follow from probabilities.
     pub(super) decision: Decision,
 }
@@ -59,7 +58,7 @@ impl TrainedModel {
 
     /// Says whether the first row of a TSV or CSV file is a header, in place of the run file.
     pub fn set_header(&mut self, header: bool) {
-        self.tasks.iter_mut().for_each(|task| task.header = Some(header));
+        self.tasks.iter_mut().for_each(|task| task.form.header = Some(header));
     }
 
     /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
@@ -69,7 +68,8 @@ impl TrainedModel {
     /// Where there is no such task, or the file cannot be read, or has a label that training never saw.
     pub fn evaluate(&self, task: Option<&str>, path: &Path, shown: bool) -> Result<(String, TaskResult)> {
         let task = self.task(task)?;
-        let mut data = data::load(&self.source(task, path), task.tokenizer.as_ref())?;
+        let mut data = data::load(&self.source(task, &path.into()), task.tokenizer.as_ref())?;
+        data.notes().iter().for_each(|note| tracing::warn!("{note}"));
         if task.numbered {
             data.set_named_or_numbered_targets(task.spec.targets)?;
         } else {
@@ -86,14 +86,16 @@ impl TrainedModel {
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate), and where `out` takes no more: what stands before is written.
-    pub fn predict(&self, task: Option<&str>, path: &Path, form: Form, out: &mut dyn Write) -> Result<()> {
+    pub fn predict(&self, task: Option<&str>, path: &Path, style: Style, out: &mut dyn Write) -> Result<()> {
         let task = self.task(task)?;
-        let source = self.source(task, path);
+        let files = Files::from(path);
+        let source = self.source(task, &files);
         data::check(&source)?;
-        let mut writer = Writer::new(out, form, task.spec.predictions, &task.labels, task.decision);
+        let (labels, ids) = (&task.labels, task.form.columns.id.is_some());
+        let mut writer = Writer::new(out, style, task.spec.predictions, labels, ids, task.decision);
         let mut number = 0;
         for block in data::unlabelled(&source, task.tokenizer.as_ref())? {
-            let Block { rows, data } = block?;
+            let data = block?;
             data.check_kind(task.spec.targets)?;
             let pass = self.pass(task, &data);
             let predictions = match task.spec.targets {
@@ -102,8 +104,8 @@ impl TrainedModel {
             };
             for (i, prediction) in (0..).zip(predictions) {
                 number += 1;
-                let line = data.place(i)?.1.unwrap_or(number);
-                writer.write(line, rows.get(i as usize), &prediction)?;
+                let (line, id, texts) = (data.place(i)?.1.unwrap_or(number), data.id(i)?, data.texts(i)?);
+                writer.write(&Place { line, id: id.as_deref(), texts: &texts }, &prediction)?;
             }
         }
         writer.finish()
@@ -130,13 +132,14 @@ impl TrainedModel {
         })
     }
 
-    /// A file for a task.
-    pub(super) fn source<'a>(&'a self, task: &'a TrainedTask, path: &'a Path) -> data::Source<'a> {
+    /// Files for a task.
+    pub(super) fn source<'a>(&'a self, task: &'a TrainedTask, files: &'a Files) -> data::Source<'a> {
         data::Source {
-            path,
+            files,
             part: Part::Test,
-            columns: &task.columns,
-            header: task.header,
+            form: &task.form,
+            only: None,
+            texts: true,
             labels: Some(&task.labels),
             modality: self.model.model.info().plain().modality,
             device: &self.model.device,

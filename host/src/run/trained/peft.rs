@@ -11,14 +11,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fthost_autograd::Device;
-use fthost_models::{Model, ModelInfo, Weights};
+use fthost_models::{MODULES, Model, ModelInfo, Pooling, Weights};
 use fthost_plugin_api::MethodKind;
 use serde_json::{Map, Value, json};
 
 use super::head::{self, read};
 use super::model::TrainedModel;
+use crate::hub::Name;
 use crate::plugin::{Library, Search};
-use crate::run::file::{Override, RunFile, split_argument};
+use crate::run::file::{Override, PoolingKey, RunFile, split_argument};
 use crate::run::machine::DeviceChoice;
 use crate::run::results::keys::{TUNED, WRAPPED};
 use crate::run::setup::{methods, model as base};
@@ -54,15 +55,31 @@ pub(super) fn open(
         library.open(split_argument(plugin).0)?;
     }
     // Which layers the fields name is seen in the base model, which the run file names.
-    let named = adapter.run_file(&mut library, None, overrides)?;
+    let mut named = adapter.run_file(&mut library, None, overrides)?;
+    base::fetch(&mut named)?;
     let base = base_config(&named)?;
     let mut model = base::load_model(&named, device.open()?)?;
+    // What the base model's folder says of pooling is of no account: PEFT's class for the task pools in its own way.
+    if named.model.pooling == PoolingKey::Auto {
+        let of_class = model.model.info().classification.as_ref().map(|class| class.pooling);
+        if let Some(pooling) = Pooling::of_folder(folder)?.or(of_class) {
+            model.model.set_pooling(pooling)?;
+        }
+    }
     let mut file = adapter.run_file(&mut library, Some(model.model.as_ref()), overrides)?;
-    let outputs = adapter.outputs(model.model.info())?;
+    (file.model.path, file.model.named) = (named.model.path, named.model.named);
+    let dense = head::Dense::find(folder)?;
+    let outputs = match &dense {
+        Some(dense) => dense.outputs()?,
+        None => adapter.outputs(model.model.info())?,
+    };
     let found = head::find(folder, &base, outputs, adapter.per_token)?;
     found.choose(&mut file, &mut library)?;
     let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
-    found.open(&file, &mut library, model, strategies, |model| adapter.restore(model))
+    found.open(&file, &mut library, model, strategies, |model| {
+        adapter.restore(model, dense.is_none())?;
+        dense.map_or(Ok(()), |dense| dense.restore(model))
+    })
 }
 
 /// What stands in the folder.
@@ -91,6 +108,8 @@ impl<'a> Adapter<'a> {
         let per_token = match config.get("task_type") {
             None | Some(Value::Null) => false,
             Some(task) if task == "SEQ_CLS" => false,
+            // The head is a dense layer of sentence-transformers beside it.
+            Some(task) if task == "FEATURE_EXTRACTION" && folder.join(MODULES).is_file() => false,
             Some(task) if task == "TOKEN_CLS" => true,
             Some(task) => {
                 return Err(Error::usage(format!(
@@ -99,7 +118,8 @@ impl<'a> Adapter<'a> {
                 )));
             }
         };
-        let base = config.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+        let text = |field: &str| config.get(field).and_then(Value::as_str);
+        let base = base(text("base_model_name_or_path").unwrap_or("unknown"), text("revision"));
         config.retain(|field, _| !ABOUT.contains(&field.as_str()));
         let saved = layers::take::<Vec<String>>(&mut config, "modules_to_save")?.unwrap_or_default();
 
@@ -132,7 +152,8 @@ impl<'a> Adapter<'a> {
             let wrapped =
                 |name: &&String| self.names.keys().any(|path| within(path, name) && path.contains(".base_layer."));
             let saved: Vec<&str> = self.saved.iter().filter(|name| !wrapped(name)).map(String::as_str).collect();
-            layers::resolve(&mut config, &saved, base.info(), base.sites())?;
+            let headed = !self.folder.join(MODULES).is_file();
+            layers::resolve(&mut config, &saved, base.info(), base.sites(), headed)?;
             let options = plugin.options_from_peft(&method.name, &config.into())?;
             let options = options.as_object().cloned().unwrap_or_default();
             // TOML has no null: an option without a value is left out.
@@ -167,6 +188,15 @@ impl<'a> Adapter<'a> {
 /// Whether a path leads through a module whose own path ends with a name, as PEFT compares them.
 fn within(path: &str, name: &str) -> bool {
     path.match_indices('.').any(|(end, _)| path[..end].ends_with(name))
+}
+
+/// Where the base model of an adapter is: a folder, or `org/name` of the hub.
+fn base(named: &str, revision: Option<&str>) -> String {
+    let of_hub = named.contains('/') && !Path::new(named).exists();
+    match format!("{named}@{}", revision.unwrap_or("main")).parse::<Name>() {
+        Ok(name) if of_hub => name.to_string(),
+        _ => named.to_owned(),
+    }
 }
 
 fn at(folder: &Path, file: &str) -> String {

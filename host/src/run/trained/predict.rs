@@ -7,7 +7,6 @@ use clap::ValueEnum;
 use fthost_plugin_api::PredictionKind;
 use serde::{Serialize, Serializer};
 
-use crate::data::Row;
 use crate::run::pass::Decision;
 use crate::{Error, Result};
 
@@ -69,11 +68,22 @@ impl Format {
 
 /// What is written.
 #[derive(Clone, Copy, Debug)]
-pub struct Form {
+pub struct Style {
     /// How.
     pub format: Format,
     /// Whether the probabilities of all classes are, and not that of the predicted one alone.
     pub probabilities: bool,
+}
+
+/// An example, as its file has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The line where it begins.
+    pub line: u64,
+    /// What it is called, where it is called something.
+    pub id: Option<&'a str>,
+    /// Its text, or both of a pair, or its words; nothing of an image.
+    pub texts: &'a [String],
 }
 
 /// What a model predicts for an example.
@@ -89,9 +99,11 @@ pub enum Prediction {
 /// has a class, a table has a row for each word, and JSONL lists.
 pub struct Writer<'a> {
     sink: Sink<'a>,
-    form: Form,
+    style: Style,
     labels: &'a [String],
     kind: PredictionKind,
+    /// Whether examples are called something.
+    ids: bool,
     decision: Decision,
     /// The names of a table's columns, once they are written.
     header: Option<Vec<String>>,
@@ -108,16 +120,18 @@ fn column(label: &str) -> String {
 }
 
 impl<'a> Writer<'a> {
-    /// A writer to `out` of predictions of this kind; `labels` are the names of the classes, and `decision` says which is predicted.
+    /// A writer to `out` of predictions of this kind; `labels` are the names of the classes, `ids` says whether examples have ids, and
+    /// `decision` which class is predicted.
     pub fn new(
         out: &'a mut dyn Write,
-        form: Form,
+        style: Style,
         kind: PredictionKind,
         labels: &'a [String],
+        ids: bool,
         decision: Decision,
     ) -> Self {
         let mut table = csv::WriterBuilder::new();
-        let sink = match form.format {
+        let sink = match style.format {
             Format::Csv => Sink::Table { rows: Box::new(table.from_writer(out)), tabs: false },
             // TSV has no quoting.
             Format::Tsv => {
@@ -126,30 +140,19 @@ impl<'a> Writer<'a> {
             }
             Format::Jsonl => Sink::Lines(out),
         };
-        Self { sink, form, labels, kind, decision, header: None }
+        Self { sink, style, labels, kind, ids, decision, header: None }
     }
 
-    /// Writes the prediction for the example on a line of its file, which stands there as `row`.
+    /// Writes the prediction for an example.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn write(&mut self, line: u64, row: Option<&Row>, prediction: &Prediction) -> Result<()> {
+    pub fn write(&mut self, place: &Place<'_>, prediction: &Prediction) -> Result<()> {
         let written = match (&self.sink, prediction) {
-            (Sink::Lines(_), _) => self.object(line, row, prediction),
-            (Sink::Table { .. }, Prediction::Example(prediction)) => {
-                let text = row.map(|row| (row.text.as_str(), row.pair.as_deref()));
-                self.cells(line, None, Some(prediction), text)
-            }
+            (Sink::Lines(_), _) => self.object(place, prediction),
+            (Sink::Table { .. }, Prediction::Example(prediction)) => self.cells(place, None, Some(prediction)),
             (Sink::Table { .. }, Prediction::Words(words)) => {
-                let texts = row.and_then(|row| row.words.as_ref()).map(|row| row.words.as_slice()).unwrap_or_default();
-                words.iter().enumerate().try_for_each(|(i, word)| {
-                    self.cells(
-                        line,
-                        Some(i + 1),
-                        word.as_deref(),
-                        Some((texts.get(i).map_or("", String::as_str), None)),
-                    )
-                })
+                words.iter().enumerate().try_for_each(|(i, word)| self.cells(place, Some(i), word.as_deref()))
             }
         };
         written.map_err(cannot_write)
@@ -168,16 +171,11 @@ impl<'a> Writer<'a> {
     }
 
     /// A row of a table, and before the first one the names of its columns.
-    fn cells(
-        &mut self,
-        line: u64,
-        word: Option<usize>,
-        prediction: Option<&[f32]>,
-        text: Option<(&str, Option<&str>)>,
-    ) -> io::Result<()> {
+    fn cells(&mut self, place: &Place<'_>, word: Option<usize>, prediction: Option<&[f32]>) -> io::Result<()> {
         let number = |value: Option<&f32>| value.map(f32::to_string).unwrap_or_default();
-        let mut row = vec![("line".to_owned(), line.to_string())];
-        row.extend(word.map(|word| ("word".to_owned(), word.to_string())));
+        let mut row = vec![("line".to_owned(), place.line.to_string())];
+        row.extend(self.ids.then(|| ("id".to_owned(), place.id.unwrap_or_default().to_owned())));
+        row.extend(word.map(|word| ("word".to_owned(), (word + 1).to_string())));
         match self.kind {
             PredictionKind::Values => row.push(("value".into(), number(prediction.and_then(<[f32]>::first)))),
             PredictionKind::Classes => {
@@ -185,14 +183,15 @@ impl<'a> Writer<'a> {
                 let label = class.and_then(|class| self.labels.get(class)).cloned().unwrap_or_default();
                 let of = |class: usize| prediction.and_then(|prediction| prediction.get(class));
                 row.extend([("label".into(), label), ("probability".into(), number(class.and_then(of)))]);
-                let all = self.labels.iter().enumerate().filter(|_| self.form.probabilities);
+                let all = self.labels.iter().enumerate().filter(|_| self.style.probabilities);
                 row.extend(all.map(|(class, label)| (column(label), number(of(class)))));
             }
         }
-        if let Some((text, pair)) = text {
-            row.push(("text".into(), text.to_owned()));
-            row.extend(pair.map(|pair| ("text_pair".into(), pair.to_owned())));
-        }
+        let texts = match word {
+            Some(word) => place.texts.get(word..=word).unwrap_or_default(),
+            None => place.texts,
+        };
+        row.extend(["text", "text_pair"].into_iter().zip(texts).map(|(name, text)| (name.to_owned(), text.clone())));
         let (names, cells): (Vec<String>, Vec<String>) = row.into_iter().unzip();
         if self.header.is_none() {
             self.record(names.clone())?;
@@ -210,32 +209,33 @@ impl<'a> Writer<'a> {
     }
 
     /// An object of JSONL.
-    fn object(&mut self, line: u64, row: Option<&Row>, prediction: &Prediction) -> io::Result<()> {
+    fn object(&mut self, place: &Place<'_>, prediction: &Prediction) -> io::Result<()> {
         let (labels, decision) = (self.labels, self.decision);
         let label = |p: &Vec<f32>| labels.get(decision.class(p) as usize).map(String::as_str);
         let most = |p: &Vec<f32>| p.get(decision.class(p) as usize).copied();
-        let all = self.form.probabilities;
-        let text = row.map(|row| row.text.as_str());
-        let pair = row.and_then(|row| row.pair.as_deref());
-        let words = row.and_then(|row| row.words.as_ref()).map(|row| row.words.as_slice());
+        let all = self.style.probabilities;
+        let &Place { line, id, texts } = place;
+        let text = |i: usize| texts.get(i).map(String::as_str);
+        let (text, text_pair) = (text(0), text(1));
         match (prediction, self.kind, &mut self.sink) {
             (_, _, Sink::Table { .. }) => Ok(()),
             (Prediction::Example(value), PredictionKind::Values, Sink::Lines(out)) => {
-                write_json(*out, &ValueRow { line, value: value.first().copied(), text, text_pair: pair })
+                write_json(*out, &ValueRow { line, id, value: value.first().copied(), text, text_pair })
             }
             (Prediction::Example(p), PredictionKind::Classes, Sink::Lines(out)) => {
                 let (label, probability, probabilities) =
                     (label(p), most(p), all.then_some(Named { labels, probabilities: p }));
-                write_json(*out, &ClassRow { line, label, probability, probabilities, text, text_pair: pair })
+                write_json(*out, &ClassRow { line, id, label, probability, probabilities, text, text_pair })
             }
             (Prediction::Words(found), _, Sink::Lines(out)) => {
                 let each = || found.iter().map(Option::as_ref);
                 let row = WordRow {
                     line,
+                    id,
                     labels: each().map(|p| p.and_then(label)).collect(),
                     probability: each().map(|p| p.and_then(most)).collect(),
                     probabilities: all.then(|| each().map(|p| p.map(|p| Named { labels, probabilities: p })).collect()),
-                    text: words,
+                    text: (!texts.is_empty()).then_some(texts),
                 };
                 write_json(*out, &row)
             }
@@ -246,6 +246,8 @@ impl<'a> Writer<'a> {
 #[derive(Serialize)]
 struct ValueRow<'a> {
     line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     value: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -256,6 +258,8 @@ struct ValueRow<'a> {
 #[derive(Serialize)]
 struct ClassRow<'a> {
     line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     label: Option<&'a str>,
     probability: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,6 +273,8 @@ struct ClassRow<'a> {
 #[derive(Serialize)]
 struct WordRow<'a> {
     line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     labels: Vec<Option<&'a str>>,
     probability: Vec<Option<f32>>,
     #[serde(skip_serializing_if = "Option::is_none")]

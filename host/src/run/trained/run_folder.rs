@@ -50,10 +50,11 @@ pub(super) fn open(
     let plugins = if plugins.is_empty() { recorded.as_slice() } else { plugins };
     let whole = folder.join(export::MODEL);
     if whole.is_dir() {
-        file.model.path = whole;
+        (file.model.path, file.model.named) = (whole, None);
         file.model.init = ModelInit::Pretrained;
     }
-    let (file, mut library) = methods::open_methods(file, plugins)?;
+    let (mut file, mut library) = methods::open_methods(file, plugins)?;
+    base::fetch(&mut file)?;
     let mut model = base::load_model(&file, device.open()?)?;
     let mut strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
     let mut tasks = Vec::new();
@@ -66,8 +67,7 @@ pub(super) fn open(
         let tokenizer = base::tokenizer(&file, task, &model)?;
         tasks.push(TrainedTask {
             name: task.name.clone(),
-            columns: task.columns.clone(),
-            header: task.header,
+            form: task.form.of_whole_files(),
             head,
             spec,
             labels,

@@ -18,6 +18,14 @@ use crate::{Error, Result};
 /// What makes a folder one of a whole model.
 pub(super) const CONFIG: &str = "config.json";
 
+/// Whether the head that a config.json names answers for each token; `None` where it names none.
+fn kind(config: &Value) -> Option<bool> {
+    let class = config["architectures"][0].as_str()?;
+    let ends = |end| class.ends_with(end);
+    (ends("ForTokenClassification") || ends("ForSequenceClassification") || ends("ForImageClassification"))
+        .then(|| ends("ForTokenClassification"))
+}
+
 /// Opens a folder that has a `config.json`.
 ///
 /// # Errors
@@ -29,9 +37,10 @@ pub(super) fn open(
     device: DeviceChoice,
 ) -> Result<TrainedModel> {
     let config: Value = read(&folder.join(CONFIG))?;
-    let class = config["architectures"][0].as_str().unwrap_or("no class");
-    let per_token = class.ends_with("ForTokenClassification");
-    if !per_token && !class.ends_with("ForSequenceClassification") && !class.ends_with("ForImageClassification") {
+    let (dense, kind) = (head::Dense::find(folder)?, kind(&config));
+    let per_token = kind == Some(true);
+    if dense.is_none() && kind.is_none() {
+        let class = config["architectures"][0].as_str().unwrap_or("no class");
         return Err(Error::usage(format!(
             "{} holds no head that opens here: its {CONFIG} names {class}",
             folder.display()
@@ -49,6 +58,11 @@ pub(super) fn open(
         .map_err(|error| Error::usage(format!("{} cannot be a run file: {error}", folder.join(CONFIG).display())))?;
     let mut file = RunFile::parse(&text, Path::new(CONFIG), overrides)?;
     let model = base::load_model(&file, device.open()?)?;
+    if let Some(dense) = dense {
+        let found = head::find(folder, &config, dense.outputs()?, false)?;
+        found.choose(&mut file, &mut library)?;
+        return found.open(&file, &mut library, model, Vec::new(), |model| dense.restore(model));
+    }
     let weights = Weights::open(&file.model.path)?;
     let output = format!("{}.weight", head::last_layer(model.model.info(), per_token)?);
     let outputs = weights.tensor(&output, &model.device)?.dims()[0];

@@ -13,4 +13,5 @@ mod loss;
 mod norm;
 mod reduce;
 mod row_norm;
+mod segment;
 mod shape;

@@ -71,6 +71,9 @@ fn cases() -> Vec<Case> {
         case("embedding", X, |t, v| t.embedding(&v[0], &[4, 0, 0, 2])),
         case("select_rows", X, |t, v| t.select_rows(&v[0], &[4, 1])),
         case("prepend_rows", &[&[10, 4], &[2, 4]], move |t, v| t.prepend_rows(&v[0], &v[1], &layout())),
+        case("segment_mean", &[&[10, 4]], move |t, v| t.segment_mean(&v[0], &layout())),
+        case("segment_max", &[&[10, 4]], move |t, v| t.segment_max(&v[0], &layout())),
+        case("normalize", X, |t, v| t.normalize(&v[0])),
         case("linear", &[&[20, 33], &[17, 33], &[17]], |t, v| t.linear(&v[0], &v[1], Some(&v[2]))),
         case("linear", &[&[20, 33], &[17, 33]], |t, v| t.linear(&v[0], &v[1], None)),
         case("linear_activation", &[&[20, 33], &[17, 33], &[17]], |t, v| {

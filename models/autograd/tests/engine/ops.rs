@@ -1,6 +1,6 @@
 //! Every op against finite differences in `f64`, and its `f32` and `bf16` forms against its `f64` one.
 
-use fthost_autograd::{Activation, DType, Device, Result, Tape, Tensor, Value, check};
+use fthost_autograd::{Activation, DType, Device, Layout, Result, Tape, Tensor, Value, check};
 
 use super::{assert_close, flat, normal};
 
@@ -134,6 +134,30 @@ fn reductions() {
     let tape = Tape::evaluation();
     assert!(tape.sum_dim(&Value::constant(normal("x", &[3])), 1, false).is_err());
     assert!(tape.mean(&Value::constant(Tensor::zeros(0, DType::F32, &Device::Cpu).unwrap())).is_err());
+}
+
+#[test]
+fn sequences_become_rows() {
+    for (lengths, width) in [(&[3usize, 1, 6][..], 4), (&[1], 1), (&[2, 2], 7)] {
+        let layout = Layout::from_lengths(lengths.iter().copied());
+        let x = [normal("x", &[layout.tokens(), width])];
+        check("segment_mean", &x, |tape, v| tape.segment_mean(&v[0], &layout));
+        check("segment_max", &x, |tape, v| tape.segment_max(&v[0], &layout));
+        check("normalize", &x, |tape, v| tape.normalize(&v[0]));
+    }
+    let tape = Tape::evaluation();
+    let x = Value::constant(Tensor::new(&[[1f32, -2.0], [3.0, -4.0], [-5.0, 12.0]], &Device::Cpu).unwrap());
+    let layout = Layout::from_lengths([2, 1]);
+    assert_eq!(flat(tape.segment_mean(&x, &layout).unwrap().tensor()), [2.0, -3.0, -5.0, 12.0]);
+    assert_eq!(flat(tape.segment_max(&x, &layout).unwrap().tensor()), [3.0, -2.0, -5.0, 12.0]);
+    assert_close(&flat(tape.normalize(&x).unwrap().tensor())[4..], &[-5.0 / 13.0, 12.0 / 13.0], 1e-7);
+    let zeros = Value::constant(Tensor::zeros((1, 2), DType::F32, &Device::Cpu).unwrap());
+    assert_eq!(flat(tape.normalize(&zeros).unwrap().tensor()), [0.0, 0.0]);
+    for lengths in [&[3usize, 0][..], &[2]] {
+        let layout = Layout::from_lengths(lengths.iter().copied());
+        let error = tape.segment_mean(&x, &layout).unwrap_err().to_string();
+        assert!(error.contains("3 rows cannot be taken together"), "{error}");
+    }
 }
 
 #[test]

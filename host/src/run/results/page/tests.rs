@@ -13,7 +13,8 @@ use crate::run::results::proof::{Pairing, Proof};
 use crate::run::results::report::Report;
 use crate::run::results::result::Parameters;
 use crate::run::results::worst::Worst;
-use crate::run::setup::plan::{DataFile, Memory, Share};
+use crate::run::setup::memory::Memory;
+use crate::run::setup::plan::{DataFile, Share};
 use crate::run::setup::start::{Frozen, Start};
 use crate::run::state::snapshot::Trained;
 use crate::run::state::watch::{Best, Watch};
@@ -78,6 +79,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
         precision: "f32".into(),
         saved: Exported { format: Format::Peft, path: format!("runs/sentiment{name}/adapter").into(), own_heads: None },
         plan: Plan {
+            pooling: "cls".into(),
             model: "bert".into(),
             matches: ["query", "value", r"encoder\.layer\.[0-5]\..*"]
                 .map(|pattern| PatternMatch { strategy: 0, pattern: format!("{pattern}{name}"), matched: 12 })
@@ -90,7 +92,11 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             episodes: Vec::new(),
             files: Vec::new(),
             watched: Vec::new(),
+            from_data: Vec::new(),
             truncated: 7,
+            cut_words: 0,
+            notes: Vec::new(),
+            data: Vec::new(),
             steps_per_epoch: 400,
             steps: 1200,
             memory: Memory { weights: 180_000_000, training: 2_377_824, activations: 140_000_000, data: 2_703_360 },

@@ -42,11 +42,18 @@ impl<T> From<OneOrMore<T>> for Vec<T> {
 }
 
 /// Replaces the fields that name layers by the layers' paths. `saved`: patterns of the modules that are saved whole, which get
-/// nothing. A config without targets stays as it is.
+/// nothing; `headed`: whether the class that they belong to has a head, and so a prefix before its paths. A config without targets
+/// stays as it is.
 ///
 /// # Errors
 /// A field of another type, a pattern that is no regular expression, targets that name no layer.
-pub(super) fn resolve(config: &mut Map<String, Value>, saved: &[&str], info: &ModelInfo, sites: &[Site]) -> Result<()> {
+pub(super) fn resolve(
+    config: &mut Map<String, Value>,
+    saved: &[&str],
+    info: &ModelInfo,
+    sites: &[Site],
+    headed: bool,
+) -> Result<()> {
     let Some(targets) = take::<Targets>(config, TARGETS)? else { return Ok(()) };
     let of_blocks = matches!(targets, Targets::Names(_));
     let (mut numbers, mut blocks) = (Vec::<u64>::new(), Vec::<String>::new());
@@ -72,7 +79,8 @@ pub(super) fn resolve(config: &mut Map<String, Value>, saved: &[&str], info: &Mo
     let saved = saved.collect::<Result<Vec<_>>>()?;
 
     let linear = sites.iter().filter(|site| site.kind == SiteKind::Linear);
-    let paths = linear.map(|site| format!("{}{}", info.prefix(site.stream), site.path));
+    let prefix = |site: &Site| if headed { info.prefix(site.stream) } else { "" };
+    let paths = linear.map(|site| format!("{}{}", prefix(site), site.path));
     let chosen: Vec<String> = paths
         .filter(|path| !exclude.as_ref().is_some_and(|exclude| exclude.name(path)))
         .filter(|path| !saved.iter().any(|saved| saved.is_match(path)))
@@ -159,7 +167,7 @@ mod tests {
         let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/tiny/bert");
         let model = fthost_models::open(&tiny, &Device::Cpu).unwrap();
         let mut config = fields.as_object().unwrap().clone();
-        resolve(&mut config, saved, model.info(), model.sites())?;
+        resolve(&mut config, saved, model.info(), model.sites(), true)?;
         Ok(config)
     }
 

@@ -18,11 +18,11 @@ impl Adapter<'_> {
     /// # Errors
     /// Where a parameter that was added or one of a module that is saved whole has no tensor, a tensor has no parameter, or the two do
     /// not fit.
-    pub(super) fn restore(&self, model: &AdaptedModel) -> Result<()> {
-        let keys = Keys::of(model);
+    pub(super) fn restore(&self, model: &AdaptedModel, headed: bool) -> Result<()> {
+        let keys = Keys::of(model, headed);
         let mut left: BTreeSet<&str> = self.names.keys().map(String::as_str).collect();
         let mut unsaved = Vec::new();
-        for p in &model.parameters {
+        for p in model.parameters.iter().filter(|p| headed || !matches!(p.owner, Owner::Head(_))) {
             let path = keys.path(p);
             // PEFT writes a module's only tensor under its own name or the module's.
             let found = [path.clone(), format!("{path}.weight")].into_iter().find(|path| left.remove(path.as_str()));
@@ -36,7 +36,7 @@ impl Adapter<'_> {
             }
         }
         if let Some(path) = left.into_iter().find(|path| !COMPUTED.iter().any(|end| path.ends_with(end))) {
-            return Err(self.left_over(model, path));
+            return Err(self.left_over(model, path, headed));
         }
         if let Some(first) = unsaved.first() {
             tracing::warn!(
@@ -102,9 +102,9 @@ impl Adapter<'_> {
     }
 
     /// The error about a tensor that has no parameter.
-    fn left_over(&self, model: &AdaptedModel, path: &str) -> Error {
+    fn left_over(&self, model: &AdaptedModel, path: &str, headed: bool) -> Error {
         let info = model.model.info();
-        let keys = Keys::of(model);
+        let keys = Keys::of(model, headed);
         let known: BTreeSet<String> = (model.parameters.iter().filter(|p| !matches!(p.owner, Owner::Strategy(_))))
             .filter_map(|p| keys.plain_path(p).rsplit_once('.').map(|(module, _)| module.to_owned()))
             .collect();
@@ -117,8 +117,8 @@ impl Adapter<'_> {
             ),
             Some(module) => {
                 let linear = model.model.sites().iter().any(|site| {
-                    site.kind == SiteKind::Linear
-                        && module.strip_prefix(info.prefix(site.stream)) == Some(site.path.as_str())
+                    let prefix = if headed { info.prefix(site.stream) } else { "" };
+                    site.kind == SiteKind::Linear && module.strip_prefix(prefix) == Some(site.path.as_str())
                 });
                 match linear {
                     true => self.other_fields(),

@@ -1,0 +1,92 @@
+//! The files that examples stand in.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::arrow::Saved;
+use super::texts::MAPPING;
+use crate::Result;
+
+/// The files of a part of the data: of its training examples, say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Files {
+    /// One file, a folder that `datasets` saved, or an embedded data set.
+    One(PathBuf),
+    /// Texts, one a line, beside their labels, one a line.
+    Pair {
+        /// The texts.
+        text: PathBuf,
+        /// The labels.
+        label: PathBuf,
+    },
+    /// A file for each class: all its examples have it.
+    ByClass(BTreeMap<String, PathBuf>),
+}
+
+impl From<&Path> for Files {
+    fn from(path: &Path) -> Self {
+        Self::One(path.to_owned())
+    }
+}
+
+impl fmt::Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.named().iter().map(|path| path.display().to_string()).collect();
+        f.write_str(&names.join(" and "))
+    }
+}
+
+impl Files {
+    /// The files that are named.
+    pub fn named(&self) -> Vec<&Path> {
+        match self {
+            Self::One(path) => vec![path],
+            Self::Pair { text, label } => vec![text, label],
+            Self::ByClass(files) => files.values().map(PathBuf::as_path).collect(),
+        }
+    }
+
+    /// Every file that is read: those in a folder, labels beside texts, and names of classes beside them too.
+    ///
+    /// # Errors
+    /// Where a folder is none that `datasets` saved.
+    pub fn read(&self) -> Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for path in self.named() {
+            match path.is_dir() {
+                true => all.extend(Saved::read(path)?.all()),
+                false => all.push(path.to_owned()),
+            }
+        }
+        if let Self::One(path) = self {
+            all.extend(labels_beside(path));
+        }
+        if !matches!(self, Self::ByClass(_))
+            && let Some(labels) = all.get(1)
+        {
+            all.extend(Some(labels.with_file_name(MAPPING)).filter(|path| path.is_file()));
+        }
+        Ok(all)
+    }
+
+    /// The one file with this name, for messages: the first.
+    pub fn first(&self) -> &Path {
+        match self {
+            Self::One(path) => path,
+            Self::Pair { text, .. } => text,
+            Self::ByClass(files) => files.values().next().map_or(Path::new(""), PathBuf::as_path),
+        }
+    }
+}
+
+/// The labels beside a file of texts, as TweetEval names them: `train_labels.txt` beside `train_text.txt`.
+pub(super) fn labels_beside(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let (begin, end) = name.split_once("_text.txt")?;
+    let labels = path.with_file_name(format!("{begin}_labels.txt{end}"));
+    labels.is_file().then_some(labels)
+}

@@ -1,0 +1,142 @@
+//! What a task's keys say of its files.
+
+use std::path::{Path, PathBuf};
+
+use super::document::Document;
+use super::tables::{DEMO, FilesKey, HeldOut, PartKey, TaskKeys};
+use crate::data::{Columns, Files, Form, Quote};
+use crate::{Error, Result};
+
+/// Names of embedded data sets: these are no paths.
+const EMBEDDED_DATA: [&str; 2] = [DEMO, "demo-pretrain"];
+
+/// Keys of a table that is texts beside labels, and no files by class.
+const PAIR: [&str; 2] = ["label", "text"];
+
+/// The files of a key.
+pub(super) fn files(document: &Document, folder: &Path, path: &str, key: FilesKey) -> Result<Files> {
+    let table = match key {
+        FilesKey::File(file) => return absolute(folder, &file, &EMBEDDED_DATA).map(Files::One),
+        FilesKey::Table(table) => table,
+    };
+    if table.len() < 2 {
+        let help = "a table names { text = \"FILE\", label = \"FILE\" }, or a file for each of two classes or more";
+        return Err(document.error(
+            document.place(path),
+            format!("{path} is a table of {} file{}", table.len(), if table.len() == 1 { "" } else { "s" }),
+            "needs two files or more",
+            Some(help.into()),
+        ));
+    }
+    let is_pair = table.keys().eq(PAIR);
+    let mut paths = table.into_iter().map(|(key, file)| Ok((key, absolute(folder, &file, &[])?)));
+    if !is_pair {
+        return paths.collect::<Result<_>>().map(Files::ByClass);
+    }
+    match (paths.next().transpose()?, paths.next().transpose()?) {
+        (Some((_, label)), Some((_, text))) => Ok(Files::Pair { text, label }),
+        _ => Err(Error::usage(format!("{path} names no files"))),
+    }
+}
+
+/// How the files of a task are read.
+pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result<Form> {
+    let one = |key: &str, text: &str| {
+        let mut characters = text.chars();
+        match (characters.next(), characters.next()) {
+            (Some(character), None) if character.is_ascii() && !matches!(character, '\n' | '\r' | '\0') => {
+                Ok(character)
+            }
+            _ => {
+                let path = format!("task[{index}].{key}");
+                let message = format!("{path} must be one ASCII character, and is {text:?}");
+                Err(document.error(document.place(&path), message, "must be one ASCII character", None))
+            }
+        }
+    };
+    let quote = match task.quote.as_deref() {
+        None => None,
+        Some("" | "none") => Some(Quote(None)),
+        Some(text) => Some(Quote(Some(one("quote", text)?))),
+    };
+    let separator = task.separator.as_deref().map(|text| one("separator", text)).transpose()?;
+    if separator.is_some() && quote == Some(Quote(separator)) {
+        let path = format!("task[{index}].quote");
+        let message = format!("{path} is what separates the cells");
+        return Err(document.error(document.place(&path), message, "is the separator", None));
+    }
+    let columns = Columns {
+        text: task.columns.text.clone(),
+        text_pair: task.columns.text_pair.clone(),
+        label: task.columns.label.clone(),
+        part: task.split.as_ref().map(|split| split.column.clone()),
+        id: task.columns.id.clone(),
+        weight: task.columns.weight.clone(),
+        group: task.columns.group.clone(),
+    };
+    Ok(Form { columns, header: task.header, format: task.format, separator, quote, encoding: task.encoding })
+}
+
+/// The test and the validation examples.
+pub(super) fn held_out(
+    document: &Document,
+    folder: &Path,
+    index: usize,
+    task: &TaskKeys,
+) -> Result<[Option<HeldOut>; 2]> {
+    let split = task.split.as_ref();
+    let parts = [
+        ("test", &task.test, split.and_then(|split| split.test.as_ref())),
+        ("validation", &task.validation, split.and_then(|split| split.validation.as_ref())),
+    ];
+    let one = |(key, part, rows): (&str, &Option<PartKey>, Option<&String>)| {
+        let path = format!("task[{index}].{key}");
+        match (part, rows) {
+            (Some(_), Some(_)) => {
+                let help =
+                    format!("leave one of them out: {key} of split names rows of train, and {key} other examples");
+                let message = format!("{path} is said twice, by {key} and by split");
+                Err(document.error(document.place(&path), message, "said in split too", Some(help)))
+            }
+            (None, Some(rows)) => Ok(Some(HeldOut::Rows(rows.clone()))),
+            (None, None) => Ok(None),
+            (Some(PartKey::Share(share)), None) => Ok(Some(HeldOut::Share(share.0))),
+            (Some(PartKey::Files(key)), None) => {
+                files(document, folder, &path, key.clone()).map(|files| Some(HeldOut::Files(files)))
+            }
+        }
+    };
+    let [test, validation] = parts.map(one);
+    let (test, validation) = (test?, validation?);
+    if let (Some(_), Some(HeldOut::Share(_))) = (&task.set_aside, &test) {
+        let path = format!("task[{index}].set_aside");
+        let help = "leave it out: it is for a run without the test examples that another has";
+        return Err(document.error(
+            document.place(&path),
+            format!("{path} and test are both shares of the training examples"),
+            "said beside test",
+            Some(help.into()),
+        ));
+    }
+    let share = |part: &Option<HeldOut>| part.as_ref().and_then(HeldOut::share).unwrap_or(0.0);
+    if share(&test) + share(&validation) >= 1.0 {
+        let path = format!("task[{index}].validation");
+        let message = format!("{path} and test together take all training examples");
+        return Err(document.error(
+            document.place(&path),
+            message,
+            "nothing is left",
+            Some("lower one of them".into()),
+        ));
+    }
+    Ok([test, validation])
+}
+
+/// A path of the run file, absolute, so that the run folder's copy of the file means the same.
+pub(super) fn absolute(folder: &Path, path: &str, embedded: &[&str]) -> Result<PathBuf> {
+    if embedded.contains(&path) {
+        return Ok(PathBuf::from(path));
+    }
+    std::path::absolute(folder.join(path))
+        .map_err(Error::io(format!("cannot find the working directory, from which {path} starts")))
+}

@@ -1,0 +1,118 @@
+//! The memory that a run will take: what the process has once everything is set up, which is measured, and what training adds.
+
+use fthost_models::{Modality, Stream};
+use serde::Serialize;
+
+use crate::adapted::{AdaptedModel, Owner};
+use crate::data::{Dataset, split_micro_batches};
+use crate::run::machine::{peak_rss_bytes, rss_bytes};
+use crate::run::pass::EVALUATED_AT_ONCE;
+
+/// Estimated memory in bytes, by what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// What is there before the first step, data left out: the program, the tokenizer, and the weights as the kernels read them.
+    pub weights: usize,
+    /// Weights that train, their gradients and the optimizer's moments.
+    pub training: usize,
+    /// What the micro-batches in flight keep for their backward pass, or evaluation's take: the larger of the two.
+    pub activations: usize,
+    /// Tokenized data, as far as they are not on disk.
+    pub data: usize,
+}
+
+/// How much is on its way at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// Examples of a batch, or of an episode.
+    pub(super) batch_size: usize,
+    /// Moments that the optimizer keeps per parameter.
+    pub(super) moments: usize,
+    /// Threads that take micro-batches.
+    pub(super) threads: usize,
+    /// Whether batches are split into micro-batches.
+    pub(super) splits: bool,
+}
+
+impl Memory {
+    /// The sum.
+    pub fn total(&self) -> usize {
+        self.weights + self.training + self.activations + self.data
+    }
+}
+
+const F32: usize = size_of::<f32>();
+/// What a block keeps per token for its backward pass where its own weights are frozen, in widths: queries, keys and values, both norms'
+/// inputs, and the feed-forward part before its activation, four widths.
+const KEPT: usize = 10;
+/// The same where its weights train: what each of its products reads is kept too, four widths of it after the activation.
+const KEPT_TO_TRAIN: usize = 16;
+/// What a block takes per token where nothing is kept: its input and output, and the feed-forward part, four widths.
+const PASSING: usize = 6;
+/// Scratch of the kernels and the stack of a thread.
+const THREAD: usize = 10_000_000;
+
+/// What a run takes whose model and data are there. `evaluated` are the examples that it evaluates on.
+pub(super) fn estimate(model: &AdaptedModel, train: &[&Dataset], evaluated: &[&Dataset], load: &Load) -> Memory {
+    let elements = |of: &dyn Fn(&Owner) -> bool| -> usize {
+        model.trainable().filter(|p| of(&p.owner)).map(|p| p.parameter.elem_count()).sum()
+    };
+    let trainable = elements(&|_| true);
+    let of_base = elements(&|owner| matches!(owner, Owner::Base));
+    let beneath_heads = elements(&|owner| !matches!(owner, Owner::Head(_)));
+    let total: usize = model.parameters.iter().map(|p| p.parameter.elem_count()).sum();
+    let streams = &model.model.info().streams;
+
+    // Gradients of embeddings are those of the rows that a micro-batch has.
+    let dense = trainable - of_base.min(streams.iter().map(embedded).sum());
+    let in_pieces = |data: &Dataset| -> (usize, usize) {
+        if !load.splits {
+            return (1, load.batch_size * mean_length(data).max(1));
+        }
+        let mut lengths = vec![mean_length(data); load.batch_size];
+        if let Some(first) = lengths.first_mut() {
+            *first = data.longest();
+        }
+        let pieces = split_micro_batches(&lengths);
+        let tokens = |places: &Vec<usize>| places.iter().map(|&place| lengths[place]).sum::<usize>();
+        (load.threads.min(pieces.len()), pieces.iter().map(tokens).max().unwrap_or_default())
+    };
+    let widths = if 2 * of_base > total { KEPT_TO_TRAIN } else { KEPT };
+    let kept_by = |stream: &Stream, tokens: usize| {
+        let layers = if beneath_heads > 0 { widths * stream.layers.unwrap_or(1) } else { 0 };
+        F32 * tokens * stream.width * layers.max(PASSING)
+    };
+    let of_streams = |by: &dyn Fn(&Stream) -> usize| streams.iter().map(by).sum::<usize>();
+    let in_training = train
+        .iter()
+        .map(|data| in_pieces(data))
+        .map(|(flights, tokens)| flights * of_streams(&|stream| kept_by(stream, tokens)));
+    let in_evaluation = evaluated.iter().map(|data| {
+        let rows = data.len().min(EVALUATED_AT_ONCE);
+        let flights = load.threads.min(data.len().div_ceil(EVALUATED_AT_ONCE));
+        flights * of_streams(&|stream| F32 * rows * mean_length(data) * stream.width * PASSING)
+    });
+    let activations = in_training.chain(in_evaluation).max().unwrap_or_default() + load.threads * THREAD;
+
+    let flights = train.iter().map(|data| in_pieces(data).0).max().unwrap_or(1);
+    let flights = if flights > 1 { flights } else { 0 };
+    let training = F32 * (of_base + trainable * (1 + load.moments) + dense * flights);
+    let data = train.iter().chain(evaluated).map(|data| data.in_memory()).sum();
+    let there = if model.device.is_cpu() { rss_bytes() as usize } else { F32 * total + data };
+    let memory = Memory { weights: there.saturating_sub(data), training, activations, data };
+    // Setting up may have taken more than training will.
+    let beyond = (peak_rss_bytes() as usize).saturating_sub(memory.total());
+    Memory { weights: memory.weights + beyond, ..memory }
+}
+
+fn mean_length(data: &Dataset) -> usize {
+    data.total_tokens().div_ceil(data.len().max(1))
+}
+
+/// Elements of a stream's word embeddings.
+fn embedded(stream: &Stream) -> usize {
+    match (&stream.word_embeddings, stream.modality) {
+        (Some(_), Modality::Text { vocabulary, .. }) => vocabulary * stream.width,
+        _ => 0,
+    }
+}

@@ -1,0 +1,65 @@
+//! What a run is made of, as far as its plan and its memory hang on it.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::from_data::FromData;
+use crate::data::episodes;
+
+/// What the plan needs to know besides the model and the data.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// How features of whole examples are made, and who says so.
+    pub pooling: String,
+    /// Names of the strategies, in order.
+    pub strategies: Vec<String>,
+    /// Names of the tasks, in order.
+    pub tasks: Vec<String>,
+    /// Optimizer steps of one epoch.
+    pub steps_per_epoch: u64,
+    /// Optimizer steps of the run.
+    pub steps: u64,
+    /// Examples of a batch, or of an episode.
+    pub batch_size: usize,
+    /// By task, what an episode is made of.
+    pub episodes: Vec<(String, episodes::Shape)>,
+    /// Options of heads that the training examples gave.
+    pub from_data: Vec<FromData>,
+    /// The files that are read.
+    pub files: Vec<DataFile>,
+    /// What is watched.
+    pub watched: Vec<Watched>,
+    /// Moments that the optimizer keeps per parameter.
+    pub moments: usize,
+    /// Threads that take micro-batches.
+    pub threads: usize,
+    /// Whether batches are split into micro-batches.
+    pub splits: bool,
+}
+
+/// A file of examples, or the part of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DataFile {
+    /// The task.
+    pub task: String,
+    /// What they are for: `train`, `validation` or `test`.
+    pub part: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// How many they are.
+    pub examples: usize,
+}
+
+/// What of a task is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Watched {
+    /// The task.
+    pub task: String,
+    /// The metric.
+    pub metric: String,
+    /// Validation examples.
+    pub examples: usize,
+    /// Why this metric: half a sentence.
+    pub why: String,
+}

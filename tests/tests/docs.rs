@@ -1,0 +1,106 @@
+//! What README.md and docs/ say to type: every command of fthost's in a block is run, page by page, in the order of the page.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fthost_tests::{Workdir, root};
+
+use crate::text::text_workdir;
+
+/// The pages that people read.
+fn pages() -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join("docs")).expect("docs/ is there");
+    let mut pages: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    pages.push(root().join("README.md"));
+    pages.sort();
+    pages
+}
+
+/// The commands of a page: lines of blocks that begin with `fthost `, without what `#` says of them.
+fn commands(page: &str) -> Vec<Vec<String>> {
+    let lines = page.lines().filter_map(|line| line.strip_prefix("    fthost "));
+    lines.map(|line| words(line.split(" # ").next().unwrap_or(line))).collect()
+}
+
+/// The words of a command line; quotes hold one together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for c in line.trim().chars() {
+        let word = words.last_mut().unwrap();
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, ' ') if word.is_empty() => {}
+            (None, ' ') => words.push(String::new()),
+            (_, c) => word.push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// The blocks of a page in a language that are whole files: their first line is a comment with the file's name, or for a run file `[model]`.
+fn run_file(readme: &str) -> String {
+    let block = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    block.expect("README.md shows a run file").to_owned()
+}
+
+/// A folder with everything that the pages name, small: the model, the data of the README's run file and the run file itself.
+fn workdir() -> Workdir {
+    let workdir = text_workdir();
+    fs::rename(workdir.path().join("model"), workdir.path().join("all-MiniLM-L6-v2")).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    workdir.write("sentiment.toml", run_file(&readme));
+    let other = run_file(&readme).replace("rank = 8", "rank = 4");
+    workdir.write("other.toml", other);
+    let test = fs::read(workdir.path().join("test.tsv")).unwrap();
+    workdir.write("other.tsv", &test);
+    let texts: String = String::from_utf8(test)
+        .unwrap()
+        .lines()
+        .map(|line| format!("{}\n", line.split('\t').next().unwrap()))
+        .collect();
+    workdir.write("new.tsv", format!("text\n{texts}"));
+    workdir
+}
+
+#[test]
+fn what_the_pages_say_to_type_works() {
+    std::thread::scope(|scope| {
+        for page in pages() {
+            scope.spawn(move || {
+                let name = page.strip_prefix(root()).unwrap().display().to_string();
+                let commands = commands(&fs::read_to_string(&page).unwrap());
+                if commands.is_empty() {
+                    return;
+                }
+                let workdir = workdir();
+                // Pages begin where the README's first run has ended, if they speak of its folder.
+                let begins = |command: &[String]| command == ["sentiment.toml"];
+                if name != "README.md" && !commands.iter().any(|command| begins(command)) {
+                    workdir.fthost(["sentiment.toml"]).succeeded();
+                }
+                for command in commands {
+                    let outcome = workdir.fthost(&command);
+                    assert_eq!(outcome.code, Some(0), "{name}: fthost {}\n{}", command.join(" "), outcome.stderr);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_readme_is_short_and_its_links_lead_somewhere() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.lines().count() < 150, "README.md has {} lines: details belong to docs/", readme.lines().count());
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
+            let path = page.parent().unwrap_or(Path::new("")).join(target.split('#').next().unwrap());
+            assert!(path.exists(), "{}: {target} leads nowhere", page.display());
+        }
+    }
+}
