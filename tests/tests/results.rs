@@ -1,5 +1,6 @@
 //! What a run comes to, used: validation examples alone, temperatures and thresholds, predictions of files and standard input.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
@@ -225,4 +226,52 @@ fn candidates_are_compared_by_metrics_of_probabilities() {
     let again = ["compare", "--resume", "--out", "plain", "--metric", "log_loss"];
     let error = on_one_line(&workdir.fthost(again).failed(2));
     assert!(error.contains("log_loss is of the probabilities of all classes"), "{error}");
+}
+
+/// Whatever files examples come from, and however they are shared out.
+#[test]
+fn texts_beside_predictions_are_those_of_the_examples() {
+    let workdir = text_workdir();
+    let text = |i: usize| format!("film {i} was {}", ["dull", "good"][i % 2]);
+    let rows = |wanted: &dyn Fn(usize) -> bool, row: &dyn Fn(usize) -> String| {
+        (0..32).filter(|&i| wanted(i)).map(|i| format!("{}\n", row(i))).collect::<String>()
+    };
+    let table = |i: usize| format!("{}\tand {i}\t{}\t{}\tr{i}", text(i), i % 2, if i % 4 < 2 { "fit" } else { "held" });
+    workdir.write("rows.tsv", format!("text\ttext_pair\tlabel\tpart\tname\n{}", rows(&|_| true, &table)));
+    for class in [0, 1] {
+        workdir.write(&format!("{class}.txt"), rows(&|i| i % 2 == class, &text));
+    }
+    let pairs = "train = \"rows.tsv\"\ncolumns = { text_pair = \"text_pair\", id = \"name\" }\n";
+    let single = "train = { \"0\" = \"0.txt\", \"1\" = \"1.txt\" }\n";
+    let split = "split = { column = \"part\", train = \"fit\", test = \"held\" }\n";
+    for (n, (train, held_out, file, examples)) in [
+        (pairs, "test = 0.25\n", "predictions.csv", 8),
+        (pairs, "validation = 0.25\n", "validation_predictions.csv", 8),
+        (pairs, split, "predictions.csv", 16),
+        (single, "test = 0.25\nvalidation = 0.25\n", "predictions.csv", 8),
+        (single, "validation = 0.25\n", "validation_predictions.csv", 8),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let run_file = RUN.replace("train = \"train.tsv\"\n", train).replace("test = \"test.tsv\"\n", held_out);
+        workdir.write("run.toml", run_file);
+        let out = format!("run{n}");
+        workdir.fthost(["--config", "run.toml", "--out", out.as_str()]).succeeded();
+        let found = fs::read_to_string(workdir.path().join(&out).join(file)).unwrap();
+        let texts = column(&found, ',', "text");
+        assert_eq!(texts.len(), examples, "{found}");
+        let rows = texts.iter().zip(column(&found, ',', "target"));
+        for (place, (said, target)) in rows.enumerate() {
+            let i: usize = said.split(' ').nth(1).unwrap().parse().unwrap();
+            assert_eq!((said.as_str(), target.as_str()), (text(i).as_str(), (i % 2).to_string().as_str()), "{found}");
+            if train == pairs {
+                assert_eq!(column(&found, ',', "text_pair")[place], format!("and {i}"));
+                assert_eq!(column(&found, ',', "id")[place], format!("r{i}"));
+            }
+            assert!(held_out != split || i % 4 >= 2, "{found}");
+        }
+        let different: BTreeSet<&String> = texts.iter().collect();
+        assert_eq!(different.len(), examples, "each is there once: {found}");
+    }
 }
