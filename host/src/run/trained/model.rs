@@ -89,7 +89,7 @@ impl TrainedModel {
     pub fn predict(&self, task: Option<&str>, path: &Path, style: Style, out: &mut dyn Write) -> Result<()> {
         let task = self.task(task)?;
         let files = Files::from(path);
-        let source = self.source(task, &files);
+        let source = data::Source { texts: true, ..self.source(task, &files) };
         data::check(&source)?;
         let (labels, ids) = (&task.labels, task.form.columns.id.is_some());
         let mut writer = Writer::new(out, style, task.spec.predictions, labels, ids, task.decision);
@@ -139,7 +139,7 @@ impl TrainedModel {
             part: Part::Test,
             form: &task.form,
             only: None,
-            texts: true,
+            texts: false,
             labels: Some(&task.labels),
             modality: self.model.model.info().plain().modality,
             device: &self.model.device,
