@@ -52,9 +52,9 @@ impl Draft {
     }
 
     /// The head, with balanced class weights where there is a reason.
-    pub(super) fn head(&mut self, plugin: &str, balanced: bool, why: &str, balance: Option<&str>) {
+    pub(super) fn head(&mut self, plugin: &str, why: &str, balance: Option<&str>) {
         let mut keys = vec![("plugin", json!(plugin))];
-        keys.extend(balanced.then(|| ("class_weights", json!("balanced"))));
+        keys.extend(balance.map(|_| ("class_weights", json!("balanced"))));
         let why = [Some(why), balance].into_iter().flatten().collect::<Vec<_>>().join("; ");
         self.raw("head", inline(&keys), &why);
     }
@@ -70,7 +70,8 @@ impl Draft {
             named("text", own(&choice.text)),
             named("text_pair", choice.pair.as_ref()),
             named("label", own(&choice.label)),
-            named("id", choice.id.as_ref()).or_else(|| choice.id.clone().map(|chosen| ("id", chosen))),
+            // No column is an id unless it is named.
+            choice.id.clone().map(|chosen| ("id", chosen)),
         ];
         let all: Vec<_> = all.into_iter().flatten().collect();
         if all.is_empty() {

@@ -68,7 +68,7 @@ pub fn draft(train: &Path, model: Option<&str>, plugins: &[String], ask: &dyn As
     let (_, head) = library.serving(MethodKind::TaskHead, problem)?;
     let balance =
         balance(label).filter(|_| problem == problem_type::SINGLE_LABEL && has_option(&head, "class_weights"));
-    draft.head(&head.name, balance.is_some(), &why, balance.as_deref());
+    draft.head(&head.name, &why, balance.as_deref());
     draft.set(
         "train",
         absolute(train)?.as_str(),
