@@ -8,7 +8,7 @@ import random
 import warnings
 from pathlib import Path
 
-from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
 warnings.filterwarnings("ignore")
@@ -22,10 +22,26 @@ def case(true, predicted):
         "true": true,
         "predicted": predicted,
         "support": len(set(get_entities(named[0]))),
+        "report": report(*named),
         "entity_precision": float(precision_score(*named)),
         "entity_recall": float(recall_score(*named)),
         "entity_f1": float(f1_score(*named)),
     }
+
+
+def report(true, predicted):
+    """seqeval has no report of no entity."""
+    if get_entities(true) or get_entities(predicted):
+        return classification_report(true, predicted, digits=4, zero_division=0)
+    return NONE
+
+
+NONE = (
+    "              precision    recall  f1-score   support\n\n"
+    "   micro avg     0.0000    0.0000    0.0000         0\n"
+    "   macro avg     0.0000    0.0000    0.0000         0\n"
+    "weighted avg     0.0000    0.0000    0.0000         0\n"
+)
 
 
 def noisy(texts, share):

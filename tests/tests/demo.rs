@@ -104,7 +104,7 @@ fn a_run_leaves_its_file_its_metrics_its_result_and_its_adapter() {
 
     let predictions = fs::read_to_string(run.join("predictions.csv")).unwrap();
     let rows: Vec<Vec<&str>> = predictions.lines().map(|row| row.split(',').collect()).collect();
-    assert_eq!(rows[0], ["task", "target", "prediction", "example"]);
+    assert_eq!(rows[0], ["task", "target", "prediction", "example", "probability"]);
     let right = rows[1..].iter().filter(|row| row[1] == row[2]).count();
     let accuracy = task(&result)["metrics"]["accuracy"].as_f64().unwrap();
     assert_eq!((rows.len() - 1, right as f64 / 355.0), (355, accuracy));

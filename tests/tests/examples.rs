@@ -30,8 +30,8 @@ fn run(workdir: &Workdir, out: &str, sets: &[&str]) -> Value {
 fn ids(workdir: &Workdir, out: &str) -> Vec<String> {
     let text = fs::read_to_string(workdir.path().join(out).join("predictions.csv")).unwrap();
     let mut lines = text.lines();
-    assert_eq!(lines.next(), Some("task,target,prediction,example,id"));
-    lines.map(|line| line.rsplit(',').next().unwrap().to_owned()).collect()
+    assert_eq!(lines.next(), Some("task,target,prediction,example,id,probability,text"));
+    lines.map(|line| line.split(',').nth(4).unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -98,7 +98,8 @@ fn the_loss_is_the_weighted_mean() {
     let loss = serde_json::from_str::<Value>(&eval).unwrap()["tasks"]["sentiment"]["metrics"]["loss"].as_f64().unwrap();
     let rows = fs::read_to_string(workdir.path().join("rows.tsv")).unwrap();
     let labels: Vec<&str> = rows.lines().skip(1).map(|row| row.split('\t').nth(2).unwrap()).collect();
-    let printed = workdir.fthost(["predict", "run", "rows.tsv", "--format", "jsonl"]).succeeded().stdout;
+    let printed =
+        workdir.fthost(["predict", "run", "rows.tsv", "--format", "jsonl", "--probabilities"]).succeeded().stdout;
     let (mut sum, mut weights) = (0.0, 0.0);
     for (i, (line, label)) in printed.lines().zip(labels).enumerate() {
         let row: Value = serde_json::from_str(line).unwrap();
@@ -115,10 +116,12 @@ fn words_that_are_cut_off_are_counted_and_missed() {
     workdir.write("rows.jsonl", &rows);
     let run_file = RUN.replace("\"classification\"", "\"token-classification\"");
     workdir.write("run.toml", run_file.replace("train.tsv", "rows.jsonl").replace("test.tsv", "rows.jsonl"));
-    let words: Vec<Vec<String>> = rows
-        .lines()
-        .map(|row| serde_json::from_value(serde_json::from_str::<Value>(row).unwrap()["label"].take()).unwrap())
-        .collect();
+    let lists = |key: &str| -> Vec<Vec<String>> {
+        rows.lines()
+            .map(|row| serde_json::from_value(serde_json::from_str::<Value>(row).unwrap()[key].take()).unwrap())
+            .collect()
+    };
+    let words = lists("label");
     let all: usize = words.iter().map(Vec::len).sum();
     let result = run(&workdir, "run", &["task.0.max_tokens=5"]);
     let cut = result["plan"]["cut_words"].as_u64().unwrap() as usize;
@@ -126,14 +129,21 @@ fn words_that_are_cut_off_are_counted_and_missed() {
     assert!(result["plan"]["notes"].as_array().unwrap().iter().any(|note| {
         note.as_str().unwrap().starts_with(&format!("test: the longest length cuts off words ({cut} of "))
     }));
-    // Every word has a row, in its place; those that are cut off are O.
-    let text = fs::read_to_string(workdir.path().join("run/predictions.csv")).unwrap();
+    // Every word has a row, in its place; those that are cut off are O, and nothing says how probable that is.
+    let text = fs::read_to_string(workdir.path().join("run/predictions.csv")).unwrap().replace("\",\"", ";");
     let found: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split(',').collect()).collect();
     let truth: Vec<&str> = words.iter().flatten().map(String::as_str).collect();
     assert_eq!(found.iter().map(|row| row[1]).collect::<Vec<_>>(), truth);
     let mut of_sentence: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     found.iter().for_each(|row| of_sentence.entry(row[3]).or_default().push(row[2]));
     assert!(of_sentence.values().filter(|row| row.len() > 3).all(|row| row[3..].iter().all(|label| *label == "O")));
+    let expected = lists("text").into_iter().flat_map(|words| words.into_iter().zip(1usize..));
+    for (row, (word, place)) in found.iter().zip(expected) {
+        assert_eq!((row[5], row[6].replace(';', ",")), (place.to_string().as_str(), word));
+    }
+    let silent: Vec<&Vec<&str>> = found.iter().filter(|row| row[4].is_empty()).collect();
+    assert!(silent.len() == cut && silent.iter().all(|row| row[2] == "O"), "{text}");
+    assert!(result["tasks"]["sentiment"]["metrics"]["log_loss"].is_number(), "{result}");
     let counted: u64 = result["tasks"]["sentiment"]["confusion"]
         .as_array()
         .unwrap()

@@ -31,6 +31,7 @@
 //! | `reach` | options that a run of its length never comes to |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
+//! | `results` | validation examples alone, temperatures and thresholds, predictions of files and standard input |
 //! | `saved` | every head's saved folders on many bases: what Transformers, PEFT and fthost itself compute with them |
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `tasks` | several tasks: joint, in sequence, used after the run |
@@ -69,6 +70,7 @@ mod prompts;
 mod published;
 mod reach;
 mod refused;
+mod results;
 mod resume;
 mod saved;
 mod sentences;

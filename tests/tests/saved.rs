@@ -269,8 +269,10 @@ fn config(workdir: &Workdir, folder: &str) -> Value {
 /// What fthost predicts from a folder: numbers row by row, or for words their labels.
 pub(crate) fn predict(workdir: &Workdir, folder: &str, data: &str, sets: &[&str]) -> Vec<Value> {
     let sets = sets.iter().flat_map(|set| ["--set", set]);
-    let printed =
-        workdir.fthost(["predict", folder, data, "--format", "jsonl"].into_iter().chain(sets)).succeeded().stdout;
+    let printed = workdir
+        .fthost(["predict", folder, data, "--format", "jsonl", "--probabilities"].into_iter().chain(sets))
+        .succeeded()
+        .stdout;
     printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -433,7 +435,8 @@ fn heads_of_fthosts_own_are_saved_as_such() {
             let found = workdir.fthost(["eval", "run", data, "--task", name, "--json"]).succeeded().stdout;
             let found: Value = serde_json::from_str(&found).unwrap();
             assert_eq!(found["tasks"][name]["metrics"], result["metrics"], "{of}");
-            let printed = workdir.fthost(["predict", "run", data, "--task", name, "--format", "jsonl"]).succeeded();
+            let arguments = ["predict", "run", data, "--task", name, "--format", "jsonl", "--probabilities"];
+            let printed = workdir.fthost(arguments).succeeded();
             let rows: Vec<Value> = printed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             predictions.insert(name.clone(), rows.into());
         }

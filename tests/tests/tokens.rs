@@ -1,5 +1,6 @@
 //! Tasks with a label for each word: learned, evaluated, predicted, and read by Transformers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -41,6 +42,21 @@ fn labels(text: &str, key: &str) -> Vec<String> {
     lines(text).iter().flat_map(|row| strings(&row[key])).collect()
 }
 
+/// The entities that a column of predictions.csv spells, as seqeval finds them: sentence, first and last row, type.
+fn entities<'a>(rows: &[Vec<&'a str>], column: usize) -> BTreeSet<(&'a str, usize, usize, &'a str)> {
+    let mut found: Vec<(&str, usize, usize, &str)> = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        let Some((part, kind)) = row[column].split_once('-') else { continue };
+        match found.last_mut() {
+            Some((sentence, _, last, of)) if part == "I" && *sentence == row[3] && *last + 1 == i && *of == kind => {
+                *last = i
+            }
+            _ => found.push((row[3], i, i, kind)),
+        }
+    }
+    found.into_iter().collect()
+}
+
 #[test]
 fn words_are_learned_evaluated_and_predicted() {
     for strategy in [LORA, "plugin = \"full\""] {
@@ -64,9 +80,26 @@ fn words_are_learned_evaluated_and_predicted() {
         assert_eq!(confusion.concat().iter().sum::<u64>() as usize, truth.len());
 
         // predictions.csv, predict and eval say the same.
-        let csv = fs::read_to_string(workdir.path().join("run/predictions.csv")).unwrap();
+        // A word may be a comma, and is in quotes then.
+        let csv = fs::read_to_string(workdir.path().join("run/predictions.csv")).unwrap().replace("\",\"", ";");
         let rows: Vec<Vec<&str>> = csv.lines().skip(1).map(|row| row.split(',').collect()).collect();
         assert_eq!(rows.iter().map(|row| row[1]).collect::<Vec<_>>(), truth);
+        // Each word by its number in its sentence, as it stands there.
+        let words = lines(&test).iter().map(|row| strings(&row["text"])).collect::<Vec<_>>();
+        let places = words.iter().enumerate().flat_map(|(i, words)| (0..words.len()).map(move |word| (i, word)));
+        for (row, (sentence, word)) in rows.iter().zip(places) {
+            let said = [row[3].to_owned(), row[5].to_owned(), row[6].to_owned()];
+            assert_eq!(
+                said,
+                [(sentence + 1).to_string(), (word + 1).to_string(), words[sentence][word].replace(',', ";")]
+            );
+        }
+        // Sentence by sentence they give the entities that the result counts.
+        let (actual, found) = (entities(&rows, 1), entities(&rows, 2));
+        let f1 = 2.0 * actual.intersection(&found).count() as f64 / (actual.len() + found.len()) as f64;
+        assert_eq!(f1, after["entity_f1"].as_f64().unwrap());
+        let support = |of: &Value| of["support"].as_u64().unwrap() as usize;
+        assert_eq!(task["entities"].as_object().unwrap().values().map(support).sum::<usize>(), actual.len());
         let right = rows.iter().filter(|row| row[1] == row[2]).count();
         assert_eq!(after["accuracy"].as_f64().unwrap(), right as f64 / rows.len() as f64);
         let predicted = workdir.fthost(["predict", "run", "test.jsonl"]).succeeded().stdout;
@@ -83,7 +116,7 @@ fn words_are_learned_evaluated_and_predicted() {
 }
 
 #[test]
-fn words_alone_are_predicted_and_tables_refused() {
+fn words_alone_are_predicted() {
     let workdir = words_workdir(LORA);
     run(&workdir, &["train.epochs=1"]);
     // 24 positions, of which two are special: the last words are not seen.
@@ -100,8 +133,19 @@ fn words_alone_are_predicted_and_tables_refused() {
         let error = on_one_line(&workdir.fthost(["predict", "run"].iter().chain(arguments)).failed(2));
         assert!(error.contains(expected), "{arguments:?}: {error}");
     };
-    check(&["words.jsonl", "--out", "out.tsv"], "the task has a label for each word, and a table has no lists");
-    check(&["words.jsonl", "--format", "csv"], "--format jsonl");
+    // A table has a row for each word.
+    let table = workdir.fthost(["predict", "run", "words.jsonl", "--format", "csv"]).succeeded().stdout;
+    let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split(',').collect()).collect();
+    assert_eq!((rows.len(), &rows[0][..]), (1 + 33, &["line", "word", "label", "probability", "text"][..]));
+    let labels = found.iter().flat_map(|row| row["labels"].as_array().unwrap());
+    for (row, label) in rows[1..].iter().zip(labels) {
+        assert_eq!(label.as_str().unwrap_or_default(), row[2], "{table}");
+    }
+    assert_eq!((rows[2][1], rows[2][4], rows[5][0], rows[5][1]), ("2", "film", "2", "2"));
+    check(
+        &["words.jsonl", "--out", "out.tsv", "--format", "csv"],
+        "--format says csv, and --out out.tsv is a .tsv file",
+    );
     check(&["test.tsv", "--format", "jsonl"], "test.tsv: has one label per example");
     workdir.write("empty.jsonl", "{\"text\": [\"a\"]}\n{\"text\": []}\n");
     check(&["empty.jsonl"], "empty.jsonl:2: this row has no word");

@@ -46,7 +46,7 @@ fn predictions_on_the_test_file_are_those_of_the_evaluation() {
     for strategy in [LORA, "plugin = \"full\""] {
         let workdir = trained(strategy);
         let test = fs::read_to_string(workdir.path().join("test.tsv")).unwrap();
-        let printed = workdir.fthost(["predict", "run", "test.tsv"]).succeeded().stdout;
+        let printed = workdir.fthost(["predict", "run", "test.tsv", "--probabilities"]).succeeded().stdout;
         assert!(printed.starts_with("line\tlabel\tprobability\tp("), "{printed}");
         let (expected, found) = (rows(&test), rows(&printed).split_off(1));
         assert_eq!(found.len(), expected.len());
@@ -56,6 +56,7 @@ fn predictions_on_the_test_file_are_those_of_the_evaluation() {
         assert_eq!(accuracy, result.as_f64().unwrap(), "{strategy}");
         // The loss, too, is that of the probabilities.
         let classes: Vec<&str> = printed.lines().next().unwrap().split('\t').skip(3).collect();
+        assert_eq!(classes.last(), Some(&"text"));
         let probability = |row: &[&str], label: &str| {
             let place = classes.iter().position(|class| *class == format!("p({label})")).unwrap();
             row[3 + place].parse::<f64>().unwrap()
@@ -70,7 +71,8 @@ fn predictions_on_the_test_file_are_those_of_the_evaluation() {
         let json = |text: &&str| format!("{}\n", serde_json::json!({ "text": text }));
         workdir.write("texts.tsv", texts.join("\n"));
         workdir.write("texts.jsonl", texts.iter().map(json).collect::<String>());
-        let alone = workdir.fthost(["predict", "run", "texts.tsv", "--out", "out.tsv"]).succeeded().stdout;
+        let alone =
+            workdir.fthost(["predict", "run", "texts.tsv", "--out", "out.tsv", "--probabilities"]).succeeded().stdout;
         assert_eq!(alone, "");
         assert_eq!(fs::read_to_string(workdir.path().join("out.tsv")).unwrap(), printed);
         let lines = workdir.fthost(["predict", "run", "texts.jsonl"]).succeeded().stdout;
@@ -78,6 +80,7 @@ fn predictions_on_the_test_file_are_those_of_the_evaluation() {
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!(line["label"], row[1]);
             assert_eq!(line["probability"].as_f64().unwrap() as f32, row[2].parse::<f32>().unwrap());
+            assert_eq!((&line["text"], line.get("probabilities")), (&Value::from(row[row.len() - 1]), None));
         }
         assert_eq!(lines.lines().count(), found.len());
     }
@@ -96,6 +99,8 @@ fn predictions_overwrite_nothing_and_end_where_the_input_is_broken() {
     let error = on_one_line(&workdir.fthost(["predict", "run", "broken.jsonl", "--out", "new.jsonl"]).failed(2));
     assert!(error.contains("broken.jsonl:2: this line is no JSON object"), "{error}");
     assert_eq!(workdir.listing(), before, "a file that is not whole is not left");
+    let outcome = workdir.fthost(["predict", "run", "broken.jsonl"]);
+    assert_eq!(outcome.stdout, "", "what is wrong is said before anything is written");
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub use trail::{Best, Trail, Trial};
 use crate::compare::PluginsNow;
 use crate::processes::{Job, Runner, has_result};
 use crate::report::numbers::{duration, significant};
+use crate::run::results::predictions;
 use crate::run::resume_arguments;
 use crate::run::state::folder::{lock, write_atomically, write_json};
 use crate::run::train::interrupt::Interrupt;
@@ -148,14 +149,16 @@ fn try_one(
     Ok((left, run))
 }
 
-/// Removes what a run has learned: a search keeps what its runs said, and the weights of all of them would fill a disk.
+/// Removes what a run has learned and predicts: a search keeps what its runs said, and the weights of all of them would fill a disk.
 fn forget_weights(run: &Path) -> Result<()> {
     let failed = || Error::io(format!("cannot remove the weights in {}", run.display()));
     for entry in fs::read_dir(run).map_err(failed())? {
         let path = entry.map_err(failed())?.path();
         if path.is_dir() {
             fs::remove_dir_all(&path).map_err(failed())?;
-        } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+        } else if path.extension().is_some_and(|extension| extension == "safetensors")
+            || path.ends_with(predictions::VALIDATION)
+        {
             fs::remove_file(&path).map_err(failed())?;
         }
     }

@@ -102,7 +102,7 @@ pub(super) enum Command {
     Eval {
         /// Folder that a run has left, or that PEFT saved
         run: PathBuf,
-        /// File with the examples, in the form of the run's own
+        /// File with the examples, in the form of the run's own; - is standard input
         data: PathBuf,
         /// Few-shot: draws so many episodes from the file, whose classes may be new, and learns each from its support examples
         #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
@@ -115,18 +115,22 @@ pub(super) enum Command {
         #[command(flatten)]
         with: UseArguments,
     },
-    /// Predicts for each example of a file, labelled or not: labels with probabilities, or values
+    /// Predicts for each example of a file, labelled or not: labels with their probability, or values, beside the texts
     Predict {
         /// Folder that a run has left, or that PEFT saved
         run: PathBuf,
-        /// File with the examples: .tsv, .csv, .jsonl or .parquet
+        /// File with the examples: .tsv, .csv, .jsonl or .parquet; - is standard input
         input: PathBuf,
-        /// File to write, whole or not at all; it must not exist. Without it standard output, row by row
+        /// File to write, whole or not at all; it must not exist. Its extension tells the format: .tsv, .csv or .jsonl. Without it
+        /// standard output, row by row
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// Form of the predictions; by default that of --out or of the input
+        /// Format of the predictions; by default that of --out or of the input
         #[arg(long, value_enum)]
         format: Option<Format>,
+        /// Writes the probabilities of all classes, and not that of the predicted one alone
+        #[arg(long)]
+        probabilities: bool,
         #[command(flatten)]
         of: TaskArgument,
         #[command(flatten)]

@@ -5,7 +5,9 @@ mod auto;
 mod compare;
 mod errors;
 mod init;
+mod input;
 mod inspect;
+mod log;
 mod output;
 mod values;
 
@@ -23,18 +25,15 @@ use fthost::run::lr_find::Range;
 use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
 use fthost::run::trained::embed::{Embedder, Form};
 use fthost::run::trained::model::TrainedModel;
-use fthost::run::trained::predict::Format;
+use fthost::run::trained::predict::{Format, Style};
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
-use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic, UseArguments};
+use input::Input;
 use output::{must_not_exist, say};
 use values::overrides;
-
-/// The variable with the log's filter, as in `FTHOST_LOG=fthost=debug`.
-const LOG_VARIABLE: &str = "FTHOST_LOG";
 
 /// Runs the command and gives its exit code: 0, 1 where the work failed, 2 where what was asked was wrong.
 pub(crate) fn main(started: Instant) -> ExitCode {
@@ -43,7 +42,7 @@ pub(crate) fn main(started: Instant) -> ExitCode {
         Err(error) => return errors::wrong_arguments(&error),
     };
     let json = arguments.json;
-    let begun = log_to_stderr(arguments.verbose).and_then(|()| fthost::kernels::from_environment());
+    let begun = log::to_stderr(arguments.verbose).and_then(|()| fthost::kernels::from_environment());
     match begun.and_then(|()| dispatch(arguments, started)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -66,30 +65,20 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Plan(run) => plan(&run, json),
         Command::Data(run) => data(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
-        Command::Eval { run, data, episodes: Some(episodes), seed, of, with } => {
-            let (task, result) =
-                with.open_for(&run, &of, &data)?.few_shot(of.task.as_deref(), &data, episodes as usize, seed, !json)?;
-            match json {
-                true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
-                false => say(&result.to_text(&task)),
-            }
+        Command::Eval { run, data, episodes, seed, of, with } => {
+            let data = Input::open(&data)?;
+            evaluate(&run, data.path(), (episodes, seed), &of, &with, json).map_err(|error| data.named(error))
         }
-        Command::Eval { run, data, episodes: None, of, with, .. } => {
-            let model = with.open_for(&run, &of, &data)?;
-            let (task, result) = model.evaluate(of.task.as_deref(), &data, !json)?;
-            match json {
-                true => say(&serde_json::json!({ "tasks": { task: result } }).to_string()),
-                false => say(&wrapped(result.to_text(&task, "what --json prints").trim_end())),
-            }
-        }
-        Command::Predict { run, input, out, format, of, with } => {
-            let format = match (format, json) {
-                (Some(format), _) => format,
-                (None, true) => Format::Jsonl,
-                (None, false) => Format::of(out.as_ref().unwrap_or(&input)),
+        Command::Predict { run, input, out, format, probabilities, of, with } => {
+            let named = if json { format.or(Some(Format::Jsonl)) } else { format };
+            out.as_deref().map_or(Ok(()), must_not_exist)?;
+            let input = Input::open(&input)?;
+            let style = Style { format: Format::choose(named, out.as_deref(), input.path())?, probabilities };
+            let predicted = || {
+                let model = with.open_for(&run, &of, input.path())?;
+                predict(out.as_deref(), |out| model.predict(of.task.as_deref(), input.path(), style, out))
             };
-            let model = with.open_for(&run, &of, &input)?;
-            predict(out.as_deref(), |out| model.predict(of.task.as_deref(), &input, format, out))
+            predicted().map_err(|error| input.named(error))
         }
         Command::Embed { model, input, out, header, with } => {
             let form = Form::of(&out)?;
@@ -131,6 +120,33 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
                 false => say(&saved.to_string()),
             }
         }
+    }
+}
+
+/// Evaluates a run on a file, or its encoder by so many few-shot episodes and their seed.
+fn evaluate(
+    run: &Path,
+    data: &Path,
+    (episodes, seed): (Option<u32>, u64),
+    of: &TaskArgument,
+    with: &UseArguments,
+    json: bool,
+) -> Result<()> {
+    let mut model = with.open_for(run, of, data)?;
+    let task = of.task.as_deref();
+    let as_json =
+        |task: String, result: serde_json::Value| serde_json::json!({ "tasks": { task: result } }).to_string();
+    if let Some(episodes) = episodes {
+        let (task, result) = model.few_shot(task, data, episodes as usize, seed, !json)?;
+        return match json {
+            true => say(&as_json(task, serde_json::json!(result))),
+            false => say(&result.to_text(&task)),
+        };
+    }
+    let (task, result) = model.evaluate(task, data, !json)?;
+    match json {
+        true => say(&as_json(task, serde_json::json!(result))),
+        false => say(&wrapped(result.to_text(&task, "what --json prints").trim_end())),
     }
 }
 
@@ -241,30 +257,8 @@ fn predict(out: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>)
             outcome => outcome.and(stdout.flush().map_err(Error::io("cannot write to standard output"))),
         };
     };
-    must_not_exist(path)?;
     write_file_atomically(path, |file| {
         let file = File::create(file).map_err(cannot_write(path))?;
         write(&mut BufWriter::new(file))
     })
-}
-
-/// Sends the log to standard error. `-v` goes before the variable.
-fn log_to_stderr(verbose: u8) -> Result<()> {
-    let variable = std::env::var(LOG_VARIABLE).ok().filter(|value| !value.is_empty());
-    let filter = match (verbose, variable) {
-        (0, Some(filter)) => EnvFilter::try_new(&filter).map_err(|error| {
-            Error::usage(format!("{LOG_VARIABLE}={filter} is no filter: {error}"))
-                .with_help("write a level (warn, info, debug, trace) or TARGET=LEVEL, separated by commas")
-        })?,
-        (0, None) => EnvFilter::new("warn"),
-        (1, _) => EnvFilter::new("info"),
-        (2, _) => EnvFilter::new("debug"),
-        (_, _) => EnvFilter::new("trace"),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(errors::colour(&io::stderr()))
-        .init();
-    Ok(())
 }

@@ -66,6 +66,17 @@ impl Candidate {
         Ok(Self::of_file(&file, name, vec![used], device))
     }
 
+    /// The same candidate, whose runs write the probabilities of all classes.
+    ///
+    /// # Errors
+    /// Where its run file does not read.
+    pub(super) fn with_probabilities(&self) -> Result<Self> {
+        let mut file = self.file()?;
+        file.run.probabilities = true;
+        let identity = Identity { run_file: file.to_toml(), ..self.identity.clone() };
+        Ok(Self { name: self.name.clone(), identity })
+    }
+
     /// The same candidate with its plugin as the file is now.
     pub(crate) fn as_of_now(&self) -> Result<Self> {
         let mut now = self.clone();

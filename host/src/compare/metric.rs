@@ -5,7 +5,9 @@ use fthost_plugin_api::PredictionKind;
 use super::candidates::Candidate;
 use super::runs::Left;
 use crate::report::entities;
-use crate::report::metrics::{self, Score};
+use crate::report::metrics::probabilities::{self, most_probable};
+use crate::report::metrics::values::{self, Score};
+use crate::report::metrics::{self, Probabilities};
 use crate::run::file::RunFile;
 use crate::{Error, Result};
 
@@ -55,6 +57,11 @@ impl Subject {
         metric.as_deref().map_or(Ok(()), |metric| told_by_predictions(metric, wanted.is_none()))?;
         Ok(Self { tasks, metric })
     }
+
+    /// Whether the metric is one of the probabilities of all classes.
+    pub(super) fn needs_probabilities(&self) -> bool {
+        self.metric.as_deref().is_some_and(of_probabilities)
+    }
 }
 
 /// The task of a run file that is compared: the one that is named, or the only one with test examples.
@@ -84,7 +91,8 @@ fn tested_task(candidate: &str, file: &RunFile, named: Option<&str>) -> Result<S
 /// Whether predictions of any kind tell a metric of this name; asked before runs are made, when their kind is not known yet. `monitored`:
 /// the run files name it, not the user.
 fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
-    let mut known = [PredictionKind::Classes, PredictionKind::Values].map(metrics::names).concat();
+    let names = |kind| metrics::names(kind, usize::MAX);
+    let mut known = [PredictionKind::Classes, PredictionKind::Values].map(names).concat();
     known.extend(entities::NAMES.map(str::to_owned));
     known.retain(|name| name != LOSS);
     if known.iter().any(|known| known == name) {
@@ -99,6 +107,11 @@ fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
     Err(Error::usage(format!("there is no metric {name:?} to compare by{why}")).with_help(help))
 }
 
+/// Whether a metric is one of the probabilities of all classes.
+fn of_probabilities(metric: &str) -> bool {
+    probabilities::names(usize::MAX).any(|name| name == metric)
+}
+
 /// The metric that is compared.
 #[derive(Clone, Debug)]
 pub(super) enum Metric {
@@ -106,6 +119,8 @@ pub(super) enum Metric {
     Classes { name: String, classes: usize },
     /// Of values.
     Values(Score),
+    /// Of the probabilities of so many classes: each prediction is as many numbers.
+    Probabilities { name: String, classes: usize },
     /// Of entities: targets and predictions say of each whether it is there, 1 or 0.
     Entities { name: String },
 }
@@ -123,17 +138,33 @@ impl Metric {
         let name = wanted.unwrap_or(usual);
         let known: Vec<&str> = of.metrics.iter().map(String::as_str).filter(|metric| *metric != LOSS).collect();
         let found = known.contains(&name).then(|| match of.kind {
-            PredictionKind::Values => metrics::value_score(name).map(Self::Values),
+            PredictionKind::Values => values::score(name).map(Self::Values),
             PredictionKind::Classes if entities::NAMES.contains(&name) => {
                 Some(Self::Entities { name: name.to_owned() })
             }
+            PredictionKind::Classes if of_probabilities(name) => {
+                Some(Self::Probabilities { name: name.to_owned(), classes: of.labels.len() })
+            }
             PredictionKind::Classes => Some(Self::Classes { name: name.to_owned(), classes: of.labels.len() }),
         });
+        if let Some(Some(Self::Probabilities { .. })) = &found
+            && of.predictions.iter().all(|row| row.probabilities.is_empty())
+        {
+            return Err(Error::usage(format!(
+                "{name} is of the probabilities of all classes, and the runs have written that of the predicted one alone"
+            ))
+            .with_help("begin a new comparison by this metric, in another folder"));
+        }
         let found = found.flatten().map(|metric| (name.to_owned(), metric));
         found.ok_or_else(|| {
             Error::usage(format!("there is no metric {name:?} of these predictions"))
                 .with_help(format!("their metrics are {}", known.join(", ")))
         })
+    }
+
+    /// Numbers of one prediction.
+    pub(super) fn width(&self) -> usize {
+        if let Self::Probabilities { classes, .. } = self { *classes } else { 1 }
     }
 
     /// Its value. Classes are whole numbers.
@@ -149,6 +180,12 @@ impl Metric {
             Self::Classes { name, classes } => {
                 let whole = |values: &[f64]| values.iter().map(|&class| class as u32).collect::<Vec<_>>();
                 named(metrics::classes(&whole(targets), &whole(predictions), *classes).to_map(), name)
+            }
+            Self::Probabilities { name, classes } => {
+                let p = Probabilities::new(*classes, predictions.iter().map(|&p| p as f32).collect());
+                let found: Vec<u32> = p.rows().map(most_probable).collect();
+                let targets: Vec<u32> = targets.iter().map(|&class| class as u32).collect();
+                p.metric(name, &targets, &found).unwrap_or(f64::NAN)
             }
             Self::Entities { name } => {
                 let there = |values: &[f64]| values.iter().filter(|&&there| there == 1.0).count() as u64;

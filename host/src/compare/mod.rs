@@ -114,6 +114,9 @@ fn open(options: &Options, runner: &Runner<'_>) -> Result<(PathBuf, Record, Subj
         }
         let (mut candidates, metric) = (options.candidates.clone(), options.metric.clone());
         let subject = Subject::of(&candidates, metric.as_deref())?;
+        if subject.needs_probabilities() {
+            candidates = candidates.iter().map(Candidate::with_probabilities).collect::<Result<_>>()?;
+        }
         if options.lr_find {
             candidates = rates::own_rates(candidates, runner, &|text| options.say(text))?;
             if runner.interrupt.came() {
@@ -130,7 +133,12 @@ fn open(options: &Options, runner: &Runner<'_>) -> Result<(PathBuf, Record, Subj
     };
     let text = std::fs::read_to_string(&path).map_err(|error| no_comparison(&error))?;
     let begun: Record = serde_json::from_str(&text).map_err(|error| no_comparison(&error))?;
-    let now = going_on(&begun.candidates, &options.candidates, options.device)?;
+    let mut now = going_on(&begun.candidates, &options.candidates, options.device)?;
+    if let Some(first) = begun.candidates.first()
+        && first.file()?.run.probabilities
+    {
+        now = now.iter().map(Candidate::with_probabilities).collect::<Result<_>>()?;
+    }
     let differences = differences(&begun.candidates, &now);
     if !differences.is_empty() {
         return Err(Error::usage(format!(

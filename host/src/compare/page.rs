@@ -5,7 +5,7 @@ use std::path::Path;
 
 use maud::{Markup, html};
 
-use super::result::{CandidateResult, Comparison};
+use super::result::{CandidateResult, Comparison, PairResult, amount};
 use crate::report::chart::{Chart, Series};
 use crate::report::page::curves::{Curves, Points, scale, smoothed, span};
 use crate::report::page::document;
@@ -26,6 +26,7 @@ pub(super) fn page(comparison: &Comparison) -> String {
         section { h2 { "Candidates" } (table(&comparison.candidate_rows(str::to_owned))) }
         section {
             h2 { "Pairs" }
+            (intervals(comparison))
             (table(&comparison.pair_rows(str::to_owned)))
             p.note { "As for what is paired: " (comparison.paired_text()) ". " (Comparison::METHOD) }
         }
@@ -49,6 +50,36 @@ fn table<const N: usize>(rows: &[[String; N]]) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The difference of every pair with its interval, over one axis: an interval beside zero is more than chance.
+fn intervals(comparison: &Comparison) -> Markup {
+    let drawn =
+        |pair: &&PairResult| pair.difference.is_finite() && pair.interval.0.is_finite() && pair.interval.1.is_finite();
+    let pairs: Vec<&PairResult> = comparison.pairs.iter().filter(drawn).collect();
+    let ends = pairs.iter().flat_map(|pair| [pair.interval.0, pair.interval.1, pair.difference, 0.0]);
+    let (low, high) = ends.fold((0.0f64, 0.0f64), |(low, high), end| (low.min(end), high.max(end)));
+    let room = 0.03 * (high - low).max(f64::MIN_POSITIVE);
+    let place = |value: f64| 100.0 * (value - low + room) / (high - low + 2.0 * room);
+    html! {
+        @if !pairs.is_empty() {
+            div.intervals role="img" aria-label="differences with their 95 % intervals" {
+                @for pair in pairs {
+                    @let (from, to) = pair.interval;
+                    div.pair {
+                        span { (pair.a) " - " (pair.b) }
+                        div.track.resolved[pair.resolved] {
+                            i.zero style=(format!("left:{:.2}%", place(0.0))) {}
+                            i.range style=(format!("left:{:.2}%;width:{:.2}%", place(from), place(to) - place(from))) {}
+                            i.value style=(format!("left:{:.2}%", place(pair.difference))) {}
+                        }
+                        span.number { (amount(&comparison.metric, pair.difference)) }
+                    }
+                }
+            }
+            p.note { "The dashed line is no difference; coloured are those that are more than chance." }
         }
     }
 }
@@ -117,7 +148,7 @@ fn mean<'a>(curves: impl Iterator<Item = &'a Points>) -> Points {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::result::{PairResult, Paired, RunResult};
+    use crate::compare::result::{Paired, RunResult};
     use crate::report::text::wrapped;
 
     #[test]
@@ -178,6 +209,8 @@ mod tests {
             "not resolved with these seeds",
             "-1.00 to 1.00",
             "McNemar p",
+            "class=\"track\"",
+            "left:50.00%",
             "0.8750",
             "c failed in 1 of 1 runs: its process was ended",
         ] {

@@ -129,9 +129,9 @@ impl Left {
             kind: if result.confusion.is_empty() { PredictionKind::Values } else { PredictionKind::Classes },
             one_class: predicts_one_class(&result.confusion),
             plugins: json.plugins,
-            labels: result.labels,
             metrics: result.metrics.into_keys().collect(),
-            predictions: predictions::read(&folder.join(predictions::FILE), task)?,
+            predictions: predictions::read(&folder.join(predictions::FILE), task, &result.labels)?,
+            labels: result.labels,
         })
     }
 }

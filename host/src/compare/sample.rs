@@ -1,6 +1,7 @@
 //! What all runs of a comparison predict, and the metric of any part of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::repeat_n;
 use std::ops::Range;
 
 use fthost_plugin_api::PredictionKind;
@@ -31,7 +32,7 @@ pub(super) struct Sample {
     pub(super) examples: Vec<Range<usize>>,
     /// `[rows]`
     pub(super) targets: Vec<f64>,
-    /// `[candidates][seeds][rows]`; nothing where the run has no result.
+    /// `[candidates][seeds][rows]`, and of probabilities `[classes]` for each row; nothing where the run has no result.
     pub(super) predictions: Vec<Vec<Option<Vec<f64>>>>,
 }
 
@@ -66,17 +67,36 @@ impl Sample {
             }
         }
         let mut numbers = Numbers::of_run(first);
-        let targets = first.predictions.iter().map(|row| numbers.of(&row.target)).collect();
-        let mut predictions = Vec::new();
-        for runs in left {
-            let mut of_run = |run: &Left| run.predictions.iter().map(|row| numbers.of(&row.prediction)).collect();
-            predictions.push(runs.iter().map(|run| run.as_ref().map(&mut of_run)).collect());
-        }
         let (name, mut metric) = Metric::choose(metric, first)?;
+        // A word that the longest length cuts off has no probabilities.
+        let probable = |place: &usize| {
+            left.iter().flatten().flatten().all(|run| !run.predictions[*place].probabilities.is_empty())
+        };
+        let all = 0..first.predictions.len();
+        let kept: Vec<usize> = match metric {
+            Metric::Probabilities { .. } => all.filter(probable).collect(),
+            _ => all.collect(),
+        };
+        let rows: Vec<&Row> = kept.iter().map(|&place| &first.predictions[place]).collect();
+        let targets = rows.iter().map(|row| numbers.of(&row.target)).collect();
+        let mut predictions = Vec::new();
+        for (candidate, runs) in candidates.iter().zip(left) {
+            let mut of_run = |run: &Left| match metric {
+                Metric::Probabilities { .. } if run.labels != first.labels => {
+                    Err(Error::run(format!("{} has other classes than the runs before it", candidate.name))
+                        .with_help("give all candidates the same training data, or compare by another metric"))
+                }
+                Metric::Probabilities { .. } => {
+                    Ok(kept.iter().flat_map(|&place| run.predictions[place].probabilities.iter().copied()).collect())
+                }
+                _ => Ok(run.predictions.iter().map(|row| numbers.of(&row.prediction)).collect()),
+            };
+            predictions.push(runs.iter().map(|run| run.as_ref().map(&mut of_run).transpose()).collect::<Result<_>>()?);
+        }
         if let Metric::Classes { classes, .. } = &mut metric {
             *classes = numbers.classes.len();
         }
-        let sample = Self { metric, examples: examples(&first.predictions), targets, predictions };
+        let sample = Self { metric, examples: examples(&rows), targets, predictions };
         Ok((name, if let Metric::Entities { .. } = sample.metric { sample.of_entities(&numbers)? } else { sample }))
     }
 
@@ -144,9 +164,13 @@ impl Sample {
     pub(super) fn scores_of(&self, items: &[usize]) -> Vec<Vec<f64>> {
         let rows: Vec<usize> = items.iter().flat_map(|&item| self.examples[item].clone()).collect();
         let targets: Vec<f64> = rows.iter().map(|&row| self.targets[row]).collect();
-        let mut chosen = vec![0.0; rows.len()];
+        let width = self.metric.width();
+        let mut chosen = vec![0.0; rows.len() * width];
         let mut score = |predictions: &[f64]| {
-            chosen.iter_mut().zip(&rows).for_each(|(chosen, &row)| *chosen = predictions[row]);
+            let copy = |(chosen, &row): (&mut [f64], &usize)| {
+                chosen.copy_from_slice(&predictions[row * width..][..width]);
+            };
+            chosen.chunks_exact_mut(width).zip(&rows).for_each(copy);
             self.metric.of(&targets, &chosen)
         };
         self.each(&mut score)
@@ -175,7 +199,8 @@ impl Sample {
             exchanged[rows.clone()].fill(exchanges(item));
         }
         let mixed = |plain: &[f64], other: &[f64]| -> Vec<f64> {
-            let chosen = exchanged.iter().zip(plain.iter().zip(other));
+            let each = exchanged.iter().flat_map(|exchanged| repeat_n(exchanged, self.metric.width()));
+            let chosen = each.zip(plain.iter().zip(other));
             chosen.map(|(&exchanged, (&plain, &other))| if exchanged { other } else { plain }).collect()
         };
         let differences = pair.seeds.iter().filter_map(|&seed| {
@@ -187,7 +212,7 @@ impl Sample {
 }
 
 /// Of each example its rows, which follow each other.
-fn examples(rows: &[Row]) -> Vec<Range<usize>> {
+fn examples(rows: &[&Row]) -> Vec<Range<usize>> {
     let mut end = 0;
     let of_one = rows.chunk_by(|a, b| a.example == b.example).map(|rows| {
         end += rows.len();

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::compare::metric::Metric;
-use crate::report::metrics::value_score;
+use crate::report::metrics::values;
 
 fn reference() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/statistics.json");
@@ -161,7 +161,7 @@ fn randomization_finds_for_any_metric_what_mcnemar_finds_for_accuracy() {
     };
     let predictions = vec![noisy(1.0), noisy(4.0)];
     for (metric, sign) in [("mse", -1.0), ("spearman", 1.0)] {
-        let metric = Metric::Values(value_score(metric).unwrap());
+        let metric = Metric::Values(values::score(metric).unwrap());
         let (sample, pair) = of_rows(metric, &[1; 60], targets.clone(), predictions.clone());
         assert!(randomization(&sample, &pair) < 0.01);
         let found = bootstrap(&sample, &[pair])[0];

@@ -92,6 +92,11 @@ impl Totals {
 }
 
 impl Dataset {
+    /// The file that they are from, or the name of embedded data.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Number of examples.
     pub fn len(&self) -> usize {
         self.selection.len() as usize
@@ -138,6 +143,24 @@ impl Dataset {
         let numbers = self.store.extra(&record)?.cut;
         let known = numbers.iter().filter_map(|&number| classes.get(number as usize).copied());
         Ok((known.collect(), self.cut_left))
+    }
+
+    /// The places of an example's words that are scored, in their order, where its text comes as words: those that have a token, and
+    /// those that [`missed`](Self::missed) gives.
+    pub fn scored_words(&self, row: u32) -> Result<Vec<usize>> {
+        let record = self.record(row)?;
+        let silent = self.store.extra(&record)?.silent;
+        let has_tokens = |&place: &usize| silent.binary_search(&(place as u32)).is_err();
+        let mut places: Vec<usize> = (0..record.words as usize).filter(has_tokens).collect();
+        if self.outside().is_none() {
+            let kept = places.len() - (record.cut as usize).min(places.len());
+            if self.cut_left {
+                places.drain(..places.len() - kept);
+            } else {
+                places.truncate(kept);
+            }
+        }
+        Ok(places)
     }
 
     /// The class of words that are of no kind.

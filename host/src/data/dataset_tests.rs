@@ -304,6 +304,18 @@ fn labels_of_words_belong_to_their_first_tokens() {
 }
 
 #[test]
+fn words_that_are_scored_have_a_token_or_are_missed() {
+    let mut data = load_words(&WORDS, None).unwrap();
+    data.set_targets(TargetKind::TokenClass).unwrap();
+    // O is predicted for the word that is cut off; nothing is for the one without a token.
+    assert_eq!(data.missed(2).unwrap(), (vec![1], false));
+    assert_eq!([0, 1, 2].map(|row| data.scored_words(row).unwrap()), [vec![0, 1], vec![0], vec![0, 1, 3, 4]]);
+    let renamed = WORDS.map(|row| row.replace("\"O\"", "\"NOUN\""));
+    let data = load_words(&renamed.each_ref().map(String::as_str), None).unwrap();
+    assert_eq!((data.missed(2).unwrap().0, data.scored_words(2).unwrap()), (Vec::new(), vec![0, 1, 3]));
+}
+
+#[test]
 fn a_split_counts_the_tokens_of_each_side() {
     let rows: Vec<&str> = WORDS.into_iter().cycle().take(30).collect();
     let data = load_words(&rows, None).unwrap();

@@ -21,6 +21,9 @@ pub(super) struct Extra {
     /// The numbers of the labels of words that are cut off.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) cut: Vec<u32>,
+    /// The places of words that the tokenizer makes nothing of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) silent: Vec<u32>,
     /// Its text, or both of a pair, or its words; none where texts are not kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) texts: Vec<String>,
@@ -61,6 +64,7 @@ mod tests {
             weight: Some(0.1),
             group: Some(u64::MAX),
             cut: vec![3, u32::MAX],
+            silent: vec![0, 7],
             texts: vec![String::new(), "b".into()],
         };
         for extra in [all, Extra::default(), Extra { weight: Some(1e-30), ..Extra::default() }] {

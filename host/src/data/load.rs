@@ -76,7 +76,10 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
         None => data.targets = data.classes()?,
     }
     if data.empty_texts() > 0 {
-        tracing::warn!("{}: {} of {} texts are empty", data.path.display(), data.empty_texts(), data.len());
+        let (path, empty, all) = (data.path.display(), data.empty_texts(), data.len());
+        tracing::warn!(
+            "{path}: {empty} of {all} texts are empty; the model sees nothing of them but its special tokens"
+        );
     }
     if let Some(tokenizer) = tokenizer.filter(|_| data.truncated() > 0) {
         let (path, longest) = (data.path.display(), tokenizer.max_tokens());
@@ -116,6 +119,24 @@ pub fn unlabelled<'a>(
         let block: Result<Option<Dataset>> = read();
         block.transpose()
     })))
+}
+
+/// Reads a file to its end without its labels, so that what is wrong with it is said before anything is made of its first rows.
+///
+/// # Errors
+/// Whatever is wrong with a row, with its line.
+pub fn check(source: &Source<'_>) -> Result<()> {
+    if images::embedded_classes(source.files.first()).is_some() {
+        return Ok(());
+    }
+    check_unread_header(source)?;
+    let mut rows = source.rows(Labels::Unread)?;
+    loop {
+        while rows.next_of_file()?.is_some() {}
+        if !rows.next_file()? {
+            return Ok(());
+        }
+    }
 }
 
 /// What was read.
@@ -278,6 +299,7 @@ impl Writer {
             let (count, cut) = (row.words.len(), tokens.cut.len());
             let mut extra = self.extra(path, line, &cells, row.words)?;
             extra.cut = tokens.cut.iter().filter_map(|&word| numbers.get(word as usize).copied()).collect();
+            extra.silent = tokens.silent(count);
             let record = self.store.push(&NewRow {
                 extra: &extra.to_bytes()?,
                 cut,

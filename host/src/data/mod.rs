@@ -50,7 +50,7 @@ pub use fingerprint::fingerprint;
 pub use form::{Encoding, Form, Format, Quote};
 pub use header::Naming;
 pub use images::Part;
-pub use load::{Source, load, unlabelled};
+pub use load::{Source, check, load, unlabelled};
 pub use moments::Moments;
 pub use peek::{Column, Peek, peek};
 pub use permutation::Permutation;

@@ -49,6 +49,19 @@ pub struct Tokens {
     pub cut: Vec<u32>,
 }
 
+impl Tokens {
+    /// The places of those of so many words that the tokenizer makes nothing of, ascending.
+    pub fn silent(&self, words: usize) -> Vec<u32> {
+        let mut silent = vec![true; words];
+        for &word in self.begins.iter().chain(&self.cut) {
+            if let Some(silent) = silent.get_mut(word as usize) {
+                *silent = false;
+            }
+        }
+        (0..).zip(silent).filter_map(|(word, silent)| silent.then_some(word)).collect()
+    }
+}
+
 impl Tokenizer {
     /// Reads a tokenizer.json. Texts become at most `max_tokens` tokens, special ones included; of a pair the longer
     /// text is cut first. What tokenizer_config.json says beside it is done as Transformers' AutoTokenizer does it.

@@ -43,6 +43,7 @@ enum Style {
     Line,
     Faint,
     Marked,
+    Dots,
 }
 
 impl Series {
@@ -62,6 +63,13 @@ impl Series {
     #[must_use]
     pub fn marked(mut self) -> Self {
         self.style = Style::Marked;
+        self
+    }
+
+    /// Draws the points alone, as pale dots that show where many lie; x need not rise.
+    #[must_use]
+    pub fn dots(mut self) -> Self {
+        self.style = Style::Dots;
         self
     }
 }

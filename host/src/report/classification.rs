@@ -4,15 +4,20 @@ use std::cmp::Reverse;
 
 use super::metrics::{self, ClassMetrics, Scores};
 use super::numbers::count;
-use super::table::Table;
-use super::text::{LINE, shortened};
+use super::table::{Table, scores_table};
+use super::text::{line_width, shortened};
 
-/// Classes whose report and confusion matrix a terminal still shows.
-const MOST_CLASSES: usize = 20;
-/// Characters of a class's name on it: two of them stand in a line.
+/// Classes whose report a terminal still shows.
+const MOST_CLASSES: usize = 12;
+/// Confusions that it shows.
+const MOST_CONFUSED: usize = 12;
+/// Lines of a report with what is confused: beside them a terminal of 40 rows has the metrics.
+const MOST_LINES: usize = 30;
+/// What a report's line has beside the class's name, and a line of confusions beside two of them.
+const SCORES: usize = 44;
+const EXAMPLES: usize = 16;
+/// Characters of a class's name, however wide the terminal is.
 const CLASS: usize = 60;
-/// Confusions that it shows of more.
-const MOST_CONFUSED: usize = 20;
 
 /// Precision, recall, F1 and support of every class that occurs, accuracy and averages: to the character what
 /// `sklearn.metrics.classification_report(y, p, digits=4, zero_division=0)` prints.
@@ -24,39 +29,35 @@ pub fn report(confusion: &[Vec<u64>], labels: &[String]) -> String {
 
 /// Rows of a report, and below them accuracy and averages.
 fn rows_and_averages(rows: Vec<(&str, Scores)>, metrics: &ClassMetrics) -> String {
-    const AVERAGE: &str = "weighted avg";
-    let width = rows.iter().map(|(label, _)| label.chars().count()).fold(AVERAGE.len(), usize::max);
-    let line = |label: &str, Scores { precision, recall, f1, support }: &Scores| {
-        format!("{label:>width$}  {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}\n")
-    };
-
-    let mut text = format!("{:>width$}  {:>9} {:>9} {:>9} {:>9}\n\n", "", "precision", "recall", "f1-score", "support");
-    for (label, scores) in &rows {
-        text += &line(label, scores);
-    }
-    let total = metrics.macro_average.support;
-    let gap = if rows.is_empty() { "" } else { "\n" };
-    text += &format!("{gap}{:>width$}  {:>9} {:>9} {:>9.4} {total:>9}\n", "accuracy", "", "", metrics.accuracy);
-    text += &line("macro avg", &metrics.macro_average);
-    text += &line(AVERAGE, &metrics.weighted_average);
-    text
+    let support = metrics.macro_average.support;
+    let accuracy = Scores { precision: f64::NAN, recall: f64::NAN, f1: metrics.accuracy, support };
+    let averages =
+        [("accuracy", accuracy), ("macro avg", metrics.macro_average), ("weighted avg", metrics.weighted_average)];
+    scores_table(&rows, &averages)
 }
 
 /// Report and confusion matrix as a terminal can show them: of many classes the averages and what is confused most. `whole` says where
 /// all of it is.
 pub fn terminal_text(confusion: &[Vec<u64>], labels: &[String], whole: &str) -> String {
-    let names: Vec<String> = labels.iter().map(|label| shortened(label, CLASS).into_owned()).collect();
-    if names.len() <= MOST_CLASSES {
-        let matrix = confusion_text(confusion, &names);
-        if matrix.lines().all(|line| line.chars().count() <= LINE) {
-            return format!("{}\n{matrix}", report(confusion, &names));
-        }
-    }
+    text_within(confusion, labels, whole, line_width())
+}
+
+fn text_within(confusion: &[Vec<u64>], labels: &[String], whole: &str, width: usize) -> String {
+    let most = CLASS.min(width - SCORES).min((width - EXAMPLES) / 2);
+    let names: Vec<String> = labels.iter().map(|label| shortened(label, most).into_owned()).collect();
     let report = match names.len() <= MOST_CLASSES {
         true => report(confusion, &names),
         false => rows_and_averages(Vec::new(), &metrics::of_confusion(confusion)),
     };
-    let (confused, shown) = (confused(confusion), MOST_CONFUSED);
+    let left = MOST_LINES.saturating_sub(report.lines().count() + 1);
+    if names.len() < left {
+        let matrix = confusion_text(confusion, &names);
+        if matrix.lines().all(|line| line.chars().count() <= width) {
+            return format!("{report}\n{matrix}");
+        }
+    }
+    // Beside the confusions stand their header and two lines below.
+    let (confused, shown) = (confused(confusion), left.saturating_sub(3).clamp(3, MOST_CONFUSED));
     let mut table = Table::new().numbers_from(2);
     table.row(["true", "predicted", "examples"]);
     for &(n, class, predicted) in confused.iter().take(shown) {
@@ -96,6 +97,7 @@ fn confusion_text(counts: &[Vec<u64>], labels: &[String]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::super::metrics::confusion_matrix;
+    use super::super::text::LINE;
     use super::*;
 
     fn check(file: &str) {
@@ -141,17 +143,24 @@ mod tests {
             counts[class][class] = 5;
             counts[class][(class + 1) % names.len()] += wrong;
         }
-        let text = terminal_text(&counts, names, "report.html");
-        assert!(text.lines().all(|line| line.chars().count() <= LINE), "{text}");
-        text
+        for width in [LINE, 80, 60] {
+            let text = text_within(&counts, names, "report.html", width);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+            assert!(text.lines().count() <= MOST_LINES, "{text}");
+        }
+        text_within(&counts, names, "report.html", LINE)
     }
 
     #[test]
     fn of_few_classes_everything_is_shown() {
-        let names: Vec<String> = (0..20).map(|class| format!("c{class}")).collect();
-        let text = shown(&names, &[1; 20]);
-        assert!(text.contains("true \\ predicted  c0") && text.contains("\n         c19  "), "{text}");
+        let names: Vec<String> = (0..11).map(|class| format!("c{class}")).collect();
+        let text = shown(&names, &[1; 11]);
+        assert!(text.contains("true \\ predicted  c0") && text.contains("\n         c10  "), "{text}");
         assert!(!text.contains("report.html"), "{text}");
+        // Of some more the report, and the most frequent confusions.
+        let names: Vec<String> = (0..12).map(|class| format!("c{class}")).collect();
+        let text = shown(&names, &[1; 12]);
+        assert!(text.contains("\n         c11  ") && text.contains("the 8 most frequent of 12 confusions"), "{text}");
     }
 
     #[test]
@@ -165,8 +174,8 @@ mod tests {
             "{text}"
         );
         assert!(rows[7].contains("_76") && rows[7].ends_with("76"), "{text}");
-        assert_eq!(rows.len(), 4 + 2 + 1 + 20 + 2, "{text}");
-        assert!(text.ends_with("the 20 most frequent of 76 confusions\nall 77 classes are in report.html\n"), "{text}");
+        assert_eq!(rows.len(), 4 + 2 + 1 + 12 + 2, "{text}");
+        assert!(text.ends_with("the 12 most frequent of 76 confusions\nall 77 classes are in report.html\n"), "{text}");
         assert!(shown(&names, &[0; 77]).contains("no class is taken for another"));
     }
 

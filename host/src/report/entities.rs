@@ -1,11 +1,15 @@
 //! Entities that the labels of words spell in IOB2: `B-X` begins one of type X, `I-X` goes on in it, `O` is outside of all.
 //!
 //! They are found as conlleval and seqeval find them: an `I-X` after anything but `B-X` or `I-X` begins an entity too. One is
-//! predicted right where its first word, its last word and its type are; precision, recall and F1 are over all types together.
+//! predicted right where its first word, its last word and its type are; the metrics are over all types together, and a table has
+//! those of each.
 
 use std::collections::BTreeMap;
 
-use super::metrics::{Scores, ratio};
+use serde::Serialize;
+
+use super::metrics::{Metrics, Scores, average, ratio};
+use super::table::scores_table;
 
 /// Names of the metrics.
 pub const NAMES: [&str; 3] = ["entity_f1", "entity_precision", "entity_recall"];
@@ -53,18 +57,29 @@ impl Tags {
 
     /// Scores of the predicted entities; the support is the number of true ones. `lengths`: how many words each text has; no
     /// entity reaches over two texts.
-    pub fn scores(&self, targets: &[u32], predictions: &[u32], lengths: &[usize]) -> Scores {
-        let (mut actual, mut predicted, mut right) = (0, 0, 0);
+    pub fn scores(&self, targets: &[u32], predictions: &[u32], lengths: &[usize]) -> Entities {
+        // Of each type how many are both true and predicted, true, and predicted.
+        let mut counts: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
         let mut start = 0;
         for &length in lengths {
             let (of_targets, of_predictions) =
                 (self.entities(&targets[start..][..length]), self.entities(&predictions[start..][..length]));
-            actual += of_targets.len() as u64;
-            predicted += of_predictions.len() as u64;
-            right += of_predictions.iter().filter(|entity| of_targets.binary_search(entity).is_ok()).count() as u64;
+            of_targets.iter().for_each(|entity| counts.entry(entity.2).or_default()[1] += 1);
+            for entity in of_predictions {
+                let of_type = counts.entry(entity.2).or_default();
+                of_type[0] += u64::from(of_targets.binary_search(&entity).is_ok());
+                of_type[2] += 1;
+            }
             start += length;
         }
-        scores(right, actual, predicted)
+        let all = |place: usize| counts.values().map(|counts| counts[place]).sum();
+        Entities {
+            all: scores(all(0), all(1), all(2)),
+            types: counts
+                .into_iter()
+                .map(|(name, [right, actual, predicted])| (name.to_owned(), scores(right, actual, predicted)))
+                .collect(),
+        }
     }
 
     /// The entities of one text, in order.
@@ -85,6 +100,36 @@ impl Tags {
     }
 }
 
+/// Scores of entities.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Entities {
+    /// Over all types together.
+    pub all: Scores,
+    /// Of each type that occurs among the true ones or the predicted ones.
+    pub types: BTreeMap<String, Scores>,
+}
+
+impl Entities {
+    /// Names and values.
+    pub fn to_map(&self) -> Metrics {
+        to_map(&self.all)
+    }
+
+    /// A row for each type, and averages: to the character what `seqeval.metrics.classification_report(y, p, digits=4)` prints.
+    pub fn report(&self) -> String {
+        let types: Vec<Scores> = self.types.values().copied().collect();
+        let support = self.all.support;
+        scores_table(
+            &self.types.iter().map(|(name, scores)| (name.as_str(), *scores)).collect::<Vec<_>>(),
+            &[
+                ("micro avg", self.all),
+                ("macro avg", average(&types, support, |_| 1.0)),
+                ("weighted avg", average(&types, support, |scores| scores.support as f64)),
+            ],
+        )
+    }
+}
+
 /// Of entities that are both true and predicted, that are true, and that are predicted.
 pub fn scores(right: u64, actual: u64, predicted: u64) -> Scores {
     Scores {
@@ -96,7 +141,7 @@ pub fn scores(right: u64, actual: u64, predicted: u64) -> Scores {
 }
 
 /// Names and values.
-pub fn to_map(scores: &Scores) -> BTreeMap<String, f64> {
+pub fn to_map(scores: &Scores) -> Metrics {
     let Scores { precision, recall, f1, support: _ } = *scores;
     NAMES.iter().zip([f1, precision, recall]).map(|(name, value)| ((*name).to_owned(), value)).collect()
 }
@@ -119,8 +164,9 @@ mod tests {
             let (targets, predictions) = (texts("true"), texts("predicted"));
             let lengths: Vec<usize> = targets.iter().map(Vec::len).collect();
             let found = tags.scores(&targets.concat(), &predictions.concat(), &lengths);
-            assert_eq!(case["support"], found.support);
-            for (name, value) in to_map(&found) {
+            assert_eq!(case["support"], found.all.support);
+            assert_eq!(found.report(), case["report"].as_str().unwrap(), "{case}");
+            for (name, value) in found.to_map() {
                 let expected = case[&name].as_f64().unwrap();
                 assert!((value - expected).abs() < 1e-12, "{name}: {value} is not {expected} in {case}");
             }

@@ -1,27 +1,51 @@
 //! Metrics, as scikit-learn and SciPy define them.
 
+pub mod probabilities;
+pub mod values;
+
 use std::collections::BTreeMap;
 
 use fthost_plugin_api::PredictionKind;
+use serde::Serialize;
+
+pub use probabilities::Probabilities;
+
+/// Values by the names of their metrics.
+pub type Metrics = BTreeMap<String, f64>;
 
 /// Whether a greater value of a metric is a better one: not so for losses and errors.
 pub fn higher_is_better(metric: &str) -> bool {
-    !["loss", "mse", "mae"].contains(&metric)
+    !["loss", "mse", "rmse", "mae", "log_loss", "brier", "calibration_error"].contains(&metric)
 }
 
-/// The metrics of a kind of predictions, the loss among them.
-pub fn names(kind: PredictionKind) -> Vec<String> {
+/// The metrics of a kind of predictions, the loss among them; `classes` is how many there are.
+pub fn names(kind: PredictionKind, classes: usize) -> Vec<String> {
     let mut names: Vec<String> = match kind {
-        PredictionKind::Classes => classes(&[0, 1], &[0, 1], 2).to_map().into_keys().collect(),
-        PredictionKind::Values => values(&[0.0, 1.0], &[0.0, 1.0]).to_map().into_keys().collect(),
+        PredictionKind::Classes => {
+            let of_classes = self::classes(&[0, 1], &[0, 1], 2).to_map().into_keys();
+            of_classes.chain(probabilities::names(classes)).collect()
+        }
+        PredictionKind::Values => values::NAMES.map(str::to_owned).into(),
     };
     names.push("loss".into());
     names.sort();
     names
 }
 
+/// Why a metric is not a number, where `finite` says whether what the model predicts is.
+pub fn why_undefined(metric: &str, finite: bool) -> &'static str {
+    match metric {
+        _ if !finite => "the model predicts what is no number",
+        "roc_auc" => "a class has no example, or there is no example of another",
+        "kappa" => "the truth and the predictions are all of one class",
+        "pearson" | "spearman" => "the true values or the predicted ones are all the same",
+        "r2" => "it takes two examples",
+        _ => "there is no example",
+    }
+}
+
 /// Precision, recall and F1 of one class, or averages of them. Where a denominator is zero, zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Scores {
     /// Of the examples predicted as the class, the share that is of it.
     pub precision: f64,
@@ -38,12 +62,16 @@ pub struct Scores {
 pub struct ClassMetrics {
     /// Share of right predictions.
     pub accuracy: f64,
+    /// Mean recall of the classes that have examples.
+    pub balanced_accuracy: f64,
     /// Mean over the classes.
     pub macro_average: Scores,
     /// Mean over the classes, weighted by their true examples.
     pub weighted_average: Scores,
     /// Matthews' correlation coefficient, for any number of classes.
     pub matthews: f64,
+    /// Cohen's kappa: agreement beyond that of chance; not a number where both sides have one class, the same.
+    pub kappa: f64,
     /// Each class, in index order; `None` where it does not occur at all.
     pub classes: Vec<Option<Scores>>,
 }
@@ -72,11 +100,14 @@ pub fn of_confusion(confusion: &[Vec<u64>]) -> ClassMetrics {
         })
         .collect();
     let all: Vec<Scores> = by_class.iter().copied().flatten().collect();
+    let true_ones: Vec<Scores> = all.iter().copied().filter(|scores| scores.support > 0).collect();
     ClassMetrics {
         accuracy: ratio(right.iter().sum(), total),
+        balanced_accuracy: average(&true_ones, total, |_| 1.0).recall,
         macro_average: average(&all, total, |_| 1.0),
         weighted_average: average(&all, total, |scores| scores.support as f64),
         matthews: matthews(&right, &actual, &predicted),
+        kappa: kappa(&right, &actual, &predicted),
         classes: by_class,
     }
 }
@@ -96,7 +127,7 @@ pub(super) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-fn average(all: &[Scores], support: u64, weight: impl Fn(&Scores) -> f64) -> Scores {
+pub(super) fn average(all: &[Scores], support: u64, weight: impl Fn(&Scores) -> f64) -> Scores {
     let whole: f64 = all.iter().map(&weight).sum();
     let mean = |score: fn(&Scores) -> f64| match whole {
         0.0 => 0.0,
@@ -119,11 +150,30 @@ fn matthews(right: &[u64], actual: &[u64], predicted: &[u64]) -> f64 {
     covariance(actual, predicted, right * total) as f64 / (of_actual as f64 * of_predicted as f64).sqrt()
 }
 
+/// One minus the disagreement over that of chance, in whole numbers up to the division.
+fn kappa(right: &[u64], actual: &[u64], predicted: &[u64]) -> f64 {
+    let total: i128 = actual.iter().map(|&n| i128::from(n)).sum();
+    let right: i128 = right.iter().map(|&n| i128::from(n)).sum();
+    let chance: i128 = actual.iter().zip(predicted).map(|(&a, &p)| i128::from(a) * i128::from(p)).sum();
+    if total * total == chance {
+        return f64::NAN;
+    }
+    1.0 - (total * (total - right)) as f64 / (total * total - chance) as f64
+}
+
 impl ClassMetrics {
     /// Names and values: `accuracy`, `macro_f1`, ...
-    pub fn to_map(&self) -> BTreeMap<String, f64> {
-        let Self { accuracy, macro_average, weighted_average, matthews, classes: _ } = self;
-        let mut map = BTreeMap::from([("accuracy".to_owned(), *accuracy), ("matthews".to_owned(), *matthews)]);
+    pub fn to_map(&self) -> Metrics {
+        let Self { accuracy, balanced_accuracy, macro_average, weighted_average, matthews, kappa, classes: _ } = self;
+        let mut map = Metrics::from(
+            [
+                ("accuracy", *accuracy),
+                ("balanced_accuracy", *balanced_accuracy),
+                ("matthews", *matthews),
+                ("kappa", *kappa),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
         for (name, scores) in [("macro", macro_average), ("weighted", weighted_average)] {
             map.insert(format!("{name}_precision"), scores.precision);
             map.insert(format!("{name}_recall"), scores.recall);
@@ -133,98 +183,10 @@ impl ClassMetrics {
     }
 }
 
-/// Metrics of predicted values.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ValueMetrics {
-    /// Mean squared error.
-    pub mse: f64,
-    /// Mean absolute error.
-    pub mae: f64,
-    /// Pearson's correlation; not a number where one side is constant.
-    pub pearson: f64,
-    /// Spearman's rank correlation, equal values sharing their mean rank; not a number where one side is constant.
-    pub spearman: f64,
-}
-
-/// Metrics of predicted values against true ones.
-pub fn values(targets: &[f32], predictions: &[f32]) -> ValueMetrics {
-    let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
-    let (targets, predictions) = (wide(targets), wide(predictions));
-    ValueMetrics {
-        mse: mse(&targets, &predictions),
-        mae: mae(&targets, &predictions),
-        pearson: pearson(&targets, &predictions),
-        spearman: spearman(&targets, &predictions),
-    }
-}
-
-/// How one metric is computed from true and predicted numbers.
-pub type Score = fn(&[f64], &[f64]) -> f64;
-
-/// One metric of predicted values by its name; `None` where there is none of that name, and for the loss, which is the head's.
-pub fn value_score(metric: &str) -> Option<Score> {
-    let known: [(&str, Score); 4] = [("mse", mse), ("mae", mae), ("pearson", pearson), ("spearman", spearman)];
-    known.into_iter().find(|(name, _)| *name == metric).map(|(_, score)| score)
-}
-
-fn mse(targets: &[f64], predictions: &[f64]) -> f64 {
-    mean_error(targets, predictions, |error| error * error)
-}
-
-fn mae(targets: &[f64], predictions: &[f64]) -> f64 {
-    mean_error(targets, predictions, f64::abs)
-}
-
-fn mean_error(targets: &[f64], predictions: &[f64], error: fn(f64) -> f64) -> f64 {
-    let sum: f64 = targets.iter().zip(predictions).map(|(target, prediction)| error(prediction - target)).sum();
-    sum / targets.len() as f64
-}
-
-fn spearman(a: &[f64], b: &[f64]) -> f64 {
-    pearson(&ranks(a), &ranks(b))
-}
-
-fn pearson(a: &[f64], b: &[f64]) -> f64 {
-    let centred = |values: &[f64]| {
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        values.iter().map(|value| value - mean).collect::<Vec<_>>()
-    };
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let constant = |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]);
-    if constant(a) || constant(b) {
-        return f64::NAN;
-    }
-    let (a, b) = (centred(a), centred(b));
-    (dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()).clamp(-1.0, 1.0)
-}
-
-/// Ranks from 1; equal values share the mean of their ranks.
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
-    let mut ranks = vec![0.0; values.len()];
-    let mut start = 0;
-    for equal in order.chunk_by(|&a, &b| values[a] == values[b]) {
-        let mean = start as f64 + (equal.len() + 1) as f64 / 2.0;
-        equal.iter().for_each(|&place| ranks[place] = mean);
-        start += equal.len();
-    }
-    ranks
-}
-
-impl ValueMetrics {
-    /// Names and values.
-    pub fn to_map(&self) -> BTreeMap<String, f64> {
-        let Self { mse, mae, pearson, spearman } = *self;
-        [("mse", mse), ("mae", mae), ("pearson", pearson), ("spearman", spearman)]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::probabilities::{Bin, most_probable};
     use super::*;
 
     fn reference() -> serde_json::Value {
@@ -251,13 +213,51 @@ mod tests {
     }
 
     #[test]
-    fn value_metrics_are_scipys() {
+    fn value_metrics_are_scikit_learns_and_scipys() {
         for case in reference()["values"].as_array().unwrap() {
             let numbers = |key: &str| serde_json::from_value::<Vec<f32>>(case[key].clone()).unwrap();
-            let found = values(&numbers("true"), &numbers("predicted")).to_map();
+            let found = values::of(&numbers("true"), &numbers("predicted"));
             let expected = case["metrics"].as_object().unwrap();
             assert_eq!(found.len(), expected.len());
             found.iter().for_each(|(name, value)| close(name, *value, &expected[name]));
         }
+    }
+
+    #[test]
+    fn probability_metrics_are_scikit_learns() {
+        let reference = reference();
+        let cases = reference["probabilities"].as_array().unwrap();
+        assert!(cases.len() >= 8);
+        for case in cases {
+            let targets: Vec<u32> = serde_json::from_value(case["true"].clone()).unwrap();
+            let rows: Vec<Vec<f32>> = serde_json::from_value(case["probabilities"].clone()).unwrap();
+            let p = Probabilities::new(rows[0].len(), rows.concat());
+            let predictions: Vec<u32> = rows.iter().map(|row| most_probable(row)).collect();
+            let found = p.metrics(&targets, &predictions);
+            let expected = case["metrics"].as_object().unwrap();
+            assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+            found.iter().for_each(|(name, value)| close(name, *value, &expected[name]));
+            let bins = p.reliability(&targets, &predictions);
+            let (accuracy, confidence) = (|b: &Bin| b.accuracy, |b: &Bin| b.confidence);
+            for (key, of) in [("bin_accuracy", &accuracy as &dyn Fn(&Bin) -> f64), ("bin_confidence", &confidence)] {
+                let expected = case[key].as_array().unwrap();
+                assert_eq!(bins.len(), expected.len());
+                bins.iter().zip(expected).for_each(|(bin, expected)| close(key, of(bin), expected));
+            }
+        }
+    }
+
+    #[test]
+    fn every_metric_has_a_direction_and_what_is_no_number_a_reason() {
+        let all = names(PredictionKind::Classes, 77);
+        assert!(
+            ["top_3_accuracy", "top_5_accuracy", "roc_auc", "kappa"].iter().all(|name| all.contains(&(*name).into()))
+        );
+        assert!(!names(PredictionKind::Classes, 3).contains(&"top_3_accuracy".to_owned()));
+        let lower: Vec<&str> = all.iter().map(String::as_str).filter(|name| !higher_is_better(name)).collect();
+        assert_eq!(lower, ["brier", "calibration_error", "log_loss", "loss"]);
+        let p = Probabilities::new(2, vec![f32::NAN, f32::NAN, 0.5, 0.5]);
+        assert!(p.metrics(&[0, 1], &[0, 0]).values().all(|value| value.is_nan()));
+        assert!(why_undefined("roc_auc", false).contains("no number"));
     }
 }

@@ -1,5 +1,6 @@
 //! What a run tells: progress while it goes, metrics, and text for people.
 
+pub mod calibration;
 pub mod chart;
 pub mod classification;
 pub mod entities;

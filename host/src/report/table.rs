@@ -2,6 +2,8 @@
 
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, presets};
 
+use super::metrics::Scores;
+
 /// A table without lines: columns two spaces apart, as wide as their widest cell.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -57,6 +59,21 @@ impl Table {
         }
         text
     }
+}
+
+/// Precision, recall, F1 and support by name, and below a gap their averages, in the form of scikit-learn's and seqeval's reports with
+/// four digits. An average may be a line of its own, of which only the F1 stands there.
+pub(super) fn scores_table(rows: &[(&str, Scores)], averages: &[(&str, Scores)]) -> String {
+    let names = rows.iter().chain(averages).map(|(name, _)| name.chars().count());
+    let width = names.max().unwrap_or_default();
+    let line = |(name, Scores { precision, recall, f1, support }): &(&str, Scores)| match precision.is_nan() {
+        true => format!("{name:>width$}  {:>9} {:>9} {f1:>9.4} {support:>9}\n", "", ""),
+        false => format!("{name:>width$}  {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}\n"),
+    };
+    let head = format!("{:>width$}  {:>9} {:>9} {:>9} {:>9}\n\n", "", "precision", "recall", "f1-score", "support");
+    let gap = if rows.is_empty() { "" } else { "\n" };
+    let lines = |of: &[(&str, Scores)]| of.iter().map(line).collect::<String>();
+    format!("{head}{}{gap}{}", lines(rows), lines(averages))
 }
 
 #[cfg(test)]

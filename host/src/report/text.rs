@@ -4,6 +4,15 @@ use std::borrow::Cow;
 
 /// Characters of a line on a terminal, where it can be broken.
 pub const LINE: usize = 160;
+/// Characters of the narrowest line that is kept to.
+const NARROWEST: usize = 60;
+
+/// Characters of a line on the terminal that standard output is, [`LINE`] at most and where it is none.
+pub fn line_width() -> usize {
+    let columns = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    columns.filter(|&columns| columns > 0).map_or(LINE, |columns| columns.clamp(NARROWEST, LINE))
+}
+
 /// Characters of a name in a line: a candidate's, a task's, a pattern.
 pub const NAME: usize = 40;
 
@@ -27,8 +36,12 @@ pub fn shortened(name: &str, most: usize) -> Cow<'_, str> {
 
 /// The text with longer lines broken at spaces. A word that is longer by itself, such as a path, stays whole.
 pub fn wrapped(text: &str) -> String {
+    wrapped_to(text, line_width())
+}
+
+fn wrapped_to(text: &str, most: usize) -> String {
     let lines = text.split('\n').map(|line| {
-        if line.chars().count() <= LINE {
+        if line.chars().count() <= most {
             return line.to_owned();
         }
         let indent = line.len() - line.trim_start().len();
@@ -36,7 +49,7 @@ pub fn wrapped(text: &str) -> String {
         let mut length = indent;
         for (i, word) in line[indent..].split(' ').enumerate() {
             let more = word.chars().count();
-            if i > 0 && length + 1 + more > LINE {
+            if i > 0 && length + 1 + more > most {
                 broken += &format!("\n{}    ", &line[..indent]);
                 length = indent + 4;
             } else if i > 0 {
@@ -69,6 +82,7 @@ mod tests {
         let line = format!("  {word} {word} {word} {word}");
         assert_eq!(wrapped(&line), format!("  {word} {word} {word}\n      {word}"));
         assert_eq!(wrapped("a\n\nb  c\n"), "a\n\nb  c\n");
+        assert_eq!(wrapped_to("a bb ccc", 5), "a bb\n    ccc");
         let path = format!("saved in /{}", "x".repeat(300));
         assert!(wrapped(&path).ends_with(&"x".repeat(300)), "a word stays whole");
     }

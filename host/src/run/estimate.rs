@@ -25,8 +25,14 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
     let mut optimizer = Optimizer::new(settings.optimizer.algorithm());
     let (mut train_seconds, mut evaluation_seconds, mut batches) = (0.0, 0.0, 0);
     for (i, task) in setup.tasks.iter().enumerate() {
-        let pass =
-            |data| Pass { model: &setup.model, head: &task.head, spec: &task.spec, data, precision: setup.precision };
+        let pass = |data| Pass {
+            model: &setup.model,
+            head: &task.head,
+            spec: &task.spec,
+            data,
+            precision: setup.precision,
+            decision: task.decision,
+        };
         let speed = Speed::measure(setup, task, &pass(&task.train), &mut optimizer)?;
         batches += speed.batches;
         let (mut passes, mut steps, mut validations) = (0.0, 0.0, 0.0);
@@ -39,6 +45,8 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
         // In sequence all are tested after each.
         let before = if settings.evaluate_before { 1.0 } else { 0.0 };
         let tests = setup.phases.len() as f64;
+        // Where there is no test, the saved model is measured on them.
+        validations += f64::from(u8::from(task.test.is_none()));
         for (data, times) in [(&task.test, before + tests), (&task.validation, validations)] {
             let Some(data) = data else { continue };
             let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();

@@ -6,6 +6,7 @@ pub mod estimate;
 pub mod file;
 pub mod lr_find;
 pub mod machine;
+mod measure;
 pub mod pass;
 pub mod results;
 pub mod setup;
@@ -21,21 +22,21 @@ use std::time::Instant;
 use fthost_autograd::optim;
 use fthost_models::MODULES;
 
-use crate::data::{Dataset, Survey};
+use crate::data::Survey;
 use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
-use crate::report::progress::{EvaluationProgress, TrainProgress};
+use crate::report::progress::TrainProgress;
 use crate::report::text::wrapped;
 use crate::{Error, Result};
 use file::RunFile;
 pub use machine::DeviceChoice;
 use machine::peak_rss_bytes;
-use results::evaluate::{self, Evaluation};
+use results::evaluate::Evaluation;
 use results::export::{self, Exported};
 use results::plain::Trained as TrainedHead;
 use results::proof::{Pairing, Proof};
-use results::result::{self, Parameters, Summary, TaskResult};
-use results::{inputs, keys, page, predictions};
+use results::result::{self, Parameters, Split, Summary, TaskResult};
+use results::{inputs, keys, page};
 use setup::plan::Plan;
 use setup::start::Checksums;
 use setup::task::Task;
@@ -186,10 +187,15 @@ impl Begun<'_> {
         progress.finish();
         let mut state = outcome?;
 
-        let after = test(&trainer, output, "after training")?;
+        let shown = output.says_progress();
+        let mut calibrations = measure::calibrate(&mut trainer, shown)?;
+        let after = measure::test(&trainer, shown, "after training")?;
         log_tests(&trainer, &mut state, &after, folder)?;
-        let after: BTreeMap<String, Evaluation> = after.into_iter().collect();
-        let saved = save(&mut trainer, &file, &state, &after, folder)?;
+        let mut after: BTreeMap<String, (Split, Evaluation)> =
+            after.into_iter().map(|(task, found)| (task, (Split::Test, found))).collect();
+        after.extend(measure::validate(&trainer, shown)?);
+        let mut worst = measure::save_predictions(&trainer, &file, &after, folder)?;
+        let saved = save(&mut trainer, &file, &state, folder)?;
 
         state.trained.peak_rss_bytes = peak_rss_bytes();
         let TrainState { trained, mut watched, mut before, sequence, .. } = state;
@@ -199,7 +205,10 @@ impl Begun<'_> {
         let result = |task: &Task| {
             let before = before.remove(&task.name).unwrap_or_default();
             let (labels, counts) = (task.train.labels(), task.train.class_counts());
-            let result = TaskResult::new(labels, counts, before, watched.next().flatten(), after.get(&task.name));
+            let after = after.get(&task.name).map(|(on, found)| (*on, found));
+            let mut result = TaskResult::new(labels, counts, before, watched.next().flatten(), after);
+            result.shown_mut().worst = worst.remove(&task.name).unwrap_or_default();
+            result.calibration = calibrations.remove(&task.name);
             (task.name.clone(), result)
         };
         let summary = Summary {
@@ -236,26 +245,13 @@ fn begin(trainer: &mut Trainer<'_>, folder: &mut RunFolder, output: Output) -> R
     let mut state = TrainState::begin(trainer.learner.precision);
     if trainer.learner.settings.evaluate_before {
         (0..trainer.learner.tasks.len()).try_for_each(|task| trainer.learner.fit(task))?;
-        for (name, evaluation) in test(trainer, output, "before training")? {
+        for (name, evaluation) in measure::test(trainer, output.says_progress(), "before training")? {
             let metrics = evaluation.metrics();
-            folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics: &metrics })?;
-            state.before.insert(name, metrics);
+            folder.log(&Line::Evaluation { step: 0, task: &name, when: "before", metrics })?;
+            state.before.insert(name, metrics.clone());
         }
     }
     Ok(state)
-}
-
-/// Evaluates the test examples of each task that has some, in the order of the run file.
-fn test(trainer: &Trainer<'_>, output: Output, when: &str) -> Result<Vec<(String, Evaluation)>> {
-    let Learner { tasks, .. } = &trainer.learner;
-    let tests = tasks.iter().enumerate().filter_map(|(i, task)| Some((i, task, task.test.as_ref()?)));
-    let one = |(i, task, test): (usize, &Task, &Dataset)| {
-        let of = if tasks.len() > 1 { format!(" {}", task.name) } else { String::new() };
-        let progress = EvaluationProgress::new(output.says_progress(), &format!("evaluating{of} {when}"), test.len());
-        let evaluation = evaluate::evaluate(&trainer.learner.pass(i, test), &|examples| progress.advance(examples))?;
-        Ok((task.name.clone(), evaluation))
-    };
-    tests.map(one).collect()
 }
 
 /// Logs what the tests after training gave, as what the last of several phases came to and as the run's own.
@@ -271,8 +267,8 @@ fn log_tests(
         let mut last = After { task: ended, metrics: BTreeMap::new() };
         for (name, evaluation) in after {
             let metrics = evaluation.metrics();
-            folder.log(&Line::Evaluation { step, task: name, when: &when, metrics: &metrics })?;
-            last.metrics.insert(name.clone(), metrics);
+            folder.log(&Line::Evaluation { step, task: name, when: &when, metrics })?;
+            last.metrics.insert(name.clone(), metrics.clone());
         }
         state.sequence.push(last);
     }
@@ -280,34 +276,20 @@ fn log_tests(
     let step = best.map_or(state.trained.steps, |best| best.step);
     let by_name: BTreeMap<&String, &Evaluation> = after.iter().map(|(name, evaluation)| (name, evaluation)).collect();
     for (name, evaluation) in by_name {
-        folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: &evaluation.metrics() })?;
+        folder.log(&Line::Evaluation { step, task: name, when: "after", metrics: evaluation.metrics() })?;
     }
     folder.flush()
 }
 
-/// Saves the predictions, the adapter or the whole model, and what opens the run again.
-fn save(
-    trainer: &mut Trainer<'_>,
-    file: &RunFile,
-    state: &TrainState,
-    after: &BTreeMap<String, Evaluation>,
-    folder: &RunFolder,
-) -> Result<Exported> {
+/// Saves the adapter or the whole model, and what opens the run again.
+fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &RunFolder) -> Result<Exported> {
     let tasks: &[Task] = trainer.learner.tasks;
-    if !after.is_empty() {
-        let tested = tasks.iter().filter_map(|task| Some((task, after.get(&task.name)?)));
-        let mut rows = Vec::new();
-        for (task, after) in tested {
-            let ids = task.test.as_ref().map_or(Ok(Vec::new()), Dataset::ids)?;
-            rows.extend(predictions::rows(&task.name, task.train.labels(), &ids, after));
-        }
-        folder.write(predictions::FILE, &predictions::to_csv(&rows)?)?;
-    }
     let heads = tasks.iter().map(|task| TrainedHead {
         name: &task.name,
         labels: task.train.labels(),
         head: &task.head,
         spec: &task.spec,
+        decision: task.decision,
     });
     let saved = export::Saved {
         model: trainer.learner.model,

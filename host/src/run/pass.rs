@@ -5,11 +5,46 @@ use std::collections::BTreeMap;
 use fthost_autograd::{DType, Precision, Tape, Tensor, Value};
 use fthost_models::{Features, Input, ModelInfo, Read};
 use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope, Sampling, StreamFeatures, TargetKind};
+use serde::{Deserialize, Serialize};
 
 use crate::adapted::{AdaptedModel, StreamRead};
 use crate::data::{Dataset, episodes};
 use crate::plugin::HeadInstance;
+use crate::report::calibration;
+use crate::report::metrics::probabilities::most_probable;
 use crate::{Error, Result};
+
+/// How a class follows from what a head predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Decision {
+    /// What logits are divided by: probabilities are proportional to `p^(1 / temperature)`.
+    pub temperature: f64,
+    /// The probability of the second of two classes from which on it is predicted; without it the most probable class is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+}
+
+impl Default for Decision {
+    fn default() -> Self {
+        Self { temperature: 1.0, threshold: None }
+    }
+}
+
+impl Decision {
+    /// Puts an example's probabilities at the temperature.
+    pub fn calibrate(&self, probabilities: &mut [f32]) {
+        calibration::at_temperature(probabilities, self.temperature);
+    }
+
+    /// The class that is predicted by calibrated probabilities.
+    pub fn class(&self, probabilities: &[f32]) -> u32 {
+        match (self.threshold, probabilities) {
+            (Some(threshold), [_, positive]) => u32::from(f64::from(*positive) >= threshold),
+            _ => most_probable(probabilities),
+        }
+    }
+}
 
 /// What a pass over examples needs to know, in training and in evaluation.
 pub struct Pass<'a> {
@@ -23,6 +58,8 @@ pub struct Pass<'a> {
     pub data: &'a Dataset,
     /// Float type of matrix products.
     pub precision: Precision,
+    /// How classes follow from probabilities.
+    pub decision: Decision,
 }
 
 impl Pass<'_> {

@@ -4,7 +4,7 @@
 use fthost::adapted::AdaptedModel;
 use fthost::data::{self, Dataset, Files, Form, Part, Source, Tokenizer};
 use fthost::plugin::{HeadInstance, Plugin, RegularizerInstance, State, Stateful};
-use fthost::run::pass::Pass;
+use fthost::run::pass::{Decision, Pass};
 use fthost::run::train::example_gradients::TaskExamples;
 use fthost_autograd::{Device, Precision, Tape, Tensor};
 use fthost_plugin_api::{Event, HeadSpec, TargetKind, TaskInfo};
@@ -102,7 +102,8 @@ impl Run {
         let mut losses = Vec::new();
         for _ in 0..steps {
             let Self { model, head, spec, data, .. } = &*self;
-            let pass = Pass { model, head, spec, data, precision: Precision::F32 };
+            let decision = Decision::default();
+            let pass = Pass { model, head, spec, data, precision: Precision::F32, decision };
             let mut batch = pass.gradients(&rows, None, 1.0, None).unwrap();
             losses.push(batch.loss / batch.weight);
             batch.gradients.scale(1.0 / batch.weight).unwrap();

@@ -4,7 +4,7 @@
 use fthost::adapted::AdaptedModel;
 use fthost::data::{Columns, Dataset, Files, Form, Part, Source, Tokenizer, load};
 use fthost::plugin::HeadInstance;
-use fthost::run::pass::Pass;
+use fthost::run::pass::{Decision, Pass};
 use fthost_autograd::{Device, Precision, Tape, Tensor};
 use fthost_plugin_api::{HeadSpec, TaskInfo};
 use fthost_tests::Workdir;
@@ -60,7 +60,8 @@ impl Head {
     /// Sum and weight of the loss of some examples, and the sum's gradient.
     fn loss(&self, outputs: &Tensor, rows: &[u32]) -> (f32, f64, Vec<f32>) {
         let Self { model, head, spec, data } = self;
-        let pass = Pass { model, head, spec, data, precision: Precision::F32 };
+        let decision = Decision::default();
+        let pass = Pass { model, head, spec, data, precision: Precision::F32, decision };
         let tape = Tape::recording();
         let outputs = tape.variable(outputs.clone());
         let (sum, weight) = pass.loss(&tape, &outputs, rows, &[]).unwrap();

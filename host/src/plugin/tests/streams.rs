@@ -8,7 +8,7 @@ use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, StreamFeatures};
 use super::*;
 use crate::data::{self, Files, Form, Part, Source};
 use crate::plugin::instance::of_this_model;
-use crate::run::pass::{Pass, head_outputs, reads_of};
+use crate::run::pass::{Decision, Pass, head_outputs, reads_of};
 
 /// y = x W^T of each stream, with `W` once and twice the identity.
 struct Pair {
@@ -234,7 +234,8 @@ fn a_batch_whose_examples_depend_on_each_other_is_one_piece() {
         let task = TaskInfo { labels, class_counts: digits.class_counts(), ..tables::task(&[]) };
         let mut head = HeadInstance::create(&plugin(), "test-classes", &json!({})).unwrap();
         let spec = head.attach(&task, &mut model, 0).unwrap();
-        let pass = Pass { model: &model, head: &head, spec: &spec, data: &digits, precision: Precision::F32 };
+        let decision = Decision::default();
+        let pass = Pass { model: &model, head: &head, spec: &spec, data: &digits, precision: Precision::F32, decision };
         pass.gradients(&(0..64).collect::<Vec<_>>(), None, 1.0, None).unwrap();
         assert_eq!(passes.load(Ordering::Relaxed) == 1, whole, "{batch_statistics}");
     }

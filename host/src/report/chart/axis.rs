@@ -93,7 +93,12 @@ impl Axis {
         // A constant, or as good as one: it stands in the middle, over zero.
         if high - low <= (1e-9 * largest).max(SMALLEST) {
             let around = if largest > SMALLEST { largest } else { 1.0 };
-            (low, high) = if low == 0.0 { (0.0, 1.0) } else { (low - around, high + around) };
+            (low, high) = match ends {
+                _ if low == 0.0 => (0.0, 1.0),
+                // It ends with its data: one step stands at the end of those that led to it.
+                Ends::Exact => (low.min(0.0), high.max(0.0)),
+                Ends::Round => (low - around, high + around),
+            };
         }
         if ends == Ends::Round && low > 0.0 && low < 0.35 * high {
             low = 0.0;

@@ -103,11 +103,15 @@ impl<'a> Drawing<'a> {
                     text.marker.left[!fits] x=(number(x)) y=(number(top + ROW * row as f64 + 12.0)) { (marker.label) }
                 }
                 @for curve in self.curves {
-                    @let faint = curve.series.style == Style::Faint;
-                    path.line.faint[faint].{ "c" (curve.colour) } d=(self.path(curve)) {}
-                    @if curve.series.style == Style::Marked {
+                    @let style = curve.series.style;
+                    // One point is no line.
+                    @let alone = curve.points.len() == 1;
+                    @if style != Style::Dots && !alone {
+                        path.line.faint[style == Style::Faint].{ "c" (curve.colour) } d=(self.path(curve)) {}
+                    }
+                    @if matches!(style, Style::Marked | Style::Dots) || alone {
                         @for (x, y) in curve.points.iter().filter_map(|&point| self.place(point)) {
-                            circle.dot.{ "c" (curve.colour) } cx=(number(x)) cy=(number(y)) r="3" {}
+                            circle.dot.faint[style == Style::Dots].{ "c" (curve.colour) } cx=(number(x)) cy=(number(y)) r="3" {}
                         }
                     }
                 }

@@ -54,8 +54,11 @@ impl Curves {
         curves
     }
 
-    /// A chart of each curve that there is, the loss first; wide where that fills the page's two columns.
-    pub(crate) fn charts(&self) -> Vec<Chart> {
+    /// A chart of each curve that there is, the loss first; wide where that fills the page's two columns. Of validations the metric that
+    /// is `watched` is drawn, and the step of the model that was `saved` is marked.
+    pub(crate) fn charts(&self, watched: Option<&str>, saved: Option<u64>) -> Vec<Chart> {
+        let marked =
+            |chart: Chart| saved.into_iter().fold(chart, |chart, step| chart.marker("saved model", step as f64));
         let steps = |title: &str, points: &Points| Chart::new(title, "step").y_scale(scale(points));
         let mut charts = Vec::new();
         let validation_loss = self.validation(|metric, _| metric == "loss");
@@ -66,16 +69,18 @@ impl Curves {
                     chart.series(Series::new(task.clone(), smoothed(points, span(points.len()))))
                 }),
             };
-            charts.push(validation_loss.into_iter().fold(chart, Chart::series));
+            charts.push(marked(validation_loss.into_iter().fold(chart, Chart::series)));
         } else if !validation_loss.is_empty() {
-            charts.push(validation_loss.into_iter().fold(Chart::new("Validation loss", "step"), Chart::series));
+            let chart = Chart::new("Validation loss", "step");
+            charts.push(marked(validation_loss.into_iter().fold(chart, Chart::series)));
         }
         let scores = self.validation(|metric, all| {
             let known = SCORES.iter().any(|&score| all.contains_key(score));
-            if known { SCORES.contains(&metric) } else { metric != "loss" }
+            let wanted = SCORES.contains(&metric) || (watched == Some(metric) && metric != "loss");
+            if known { wanted } else { metric != "loss" }
         });
         if !scores.is_empty() {
-            charts.push(scores.into_iter().fold(Chart::new("Validation", "step"), Chart::series));
+            charts.push(marked(scores.into_iter().fold(Chart::new("Validation", "step"), Chart::series)));
         }
         if !self.lr.is_empty() {
             charts.push(Chart::new("Learning rate", "step").series(Series::new("learning rate", self.lr.clone())));
@@ -173,8 +178,8 @@ mod tests {
         assert!(curves.gradient_norm[0].1.is_nan());
         assert_eq!(curves.validation["t"]["macro_f1"], [(2.0, 0.5)]);
         assert_eq!(curves.validation["t"]["loss"], [(2.0, 1.5)]);
-        assert_eq!(curves.charts().len(), 5);
-        assert!(Curves::read(&[]).charts().is_empty());
+        assert_eq!(curves.charts(None, Some(2)).len(), 5);
+        assert!(Curves::read(&[]).charts(None, None).is_empty());
     }
 
     #[test]
@@ -182,7 +187,7 @@ mod tests {
         let line = |(step, task): (u64, &str)| json!({"event": "step", "step": step, "task": task, "loss": 1.0});
         let curves = Curves::read(&[(1, "a"), (2, "b"), (3, "a")].map(line));
         assert_eq!(curves.loss["a"], [(1.0, 1.0), (3.0, 1.0)]);
-        assert_eq!((curves.loss["b"].len(), curves.charts().len()), (1, 1));
+        assert_eq!((curves.loss["b"].len(), curves.charts(None, Some(2)).len()), (1, 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::RunFile;
 use super::acts::does_nothing;
-use super::tables::{self, TaskOrder, TaskTable};
+use super::tables::{self, TaskOrder, TaskTable, Threshold};
 use crate::Result;
 
 impl RunFile {
@@ -41,6 +41,11 @@ impl RunFile {
             "train.min_delta",
             "it decides when patience ends, and nothing else: set train.patience, or leave it out",
         )?;
+        let validated = self.tasks.iter().any(|task| task.validation.is_some());
+        let validate = "it is fitted on validation examples, and there are none: give the task validation = \"FILE\", or a share of its \
+                        training examples: validation = 0.1";
+        refuse(!train.calibrate || validated, "train.calibrate", validate)?;
+        refuse(train.threshold != Some(Threshold::BestF1) || validated, "train.threshold", validate)?;
         self.monitors_what_is_watched()?;
         Ok(self)
     }

@@ -32,7 +32,7 @@ pub use overrides::Override;
 pub use reference::{OptionHelp, Section, options_of, schema, sections};
 pub use tables::{
     HeldOut, Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable, Sampling,
-    SplitKeys, TaskOrder, TaskTable, TrainTable,
+    SplitKeys, TaskOrder, TaskTable, Threshold, TrainTable,
 };
 
 use crate::hub::Name;
@@ -40,7 +40,9 @@ use crate::{Error, Result};
 use document::{Document, Node, Value};
 use files::absolute;
 use schema::Checker;
-use tables::{DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, TaskKeys, TrainKeys};
+use tables::{
+    BestKey, DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, Share, TaskKeys, ThresholdKey, TrainKeys,
+};
 
 /// Passes over the training examples where a run file names neither epochs nor steps.
 const EPOCHS: u64 = 3;
@@ -175,7 +177,11 @@ impl RunFile {
                 None => Method { plugin: "constant".into(), config: empty_object(), path: "schedule".into() },
             },
             train: train_table(&document, train)?,
-            run: RunTable { out: run.out.map_or_else(|| Path::new("runs").join(&name), PathBuf::from), name },
+            run: RunTable {
+                out: run.out.map_or_else(|| Path::new("runs").join(&name), PathBuf::from),
+                name,
+                probabilities: run.probabilities,
+            },
             document,
             unnamed,
         })
@@ -413,6 +419,11 @@ fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
         evaluate_before: keys.evaluate_before,
         evaluate_steps: keys.evaluate_steps,
         monitor: keys.monitor,
+        calibrate: keys.calibrate,
+        threshold: keys.threshold.map(|key| match key {
+            ThresholdKey::At(Share(threshold)) => Threshold::At(threshold),
+            ThresholdKey::Best(BestKey::F1) => Threshold::BestF1,
+        }),
         patience: keys.patience,
         min_delta: keys.min_delta,
         checkpoint_steps: keys.checkpoint_steps,

@@ -235,6 +235,11 @@ fn train_settings_that_are_wrong() {
     cases.add("seed_negative", bad_with("[train]\nseed = -1"));
     cases.add("clip_norm_zero", train("clip_norm = 0.0"));
     cases.add("precision", train("precision = \"fp16\""));
+    cases.add("threshold_range", train("threshold = 1.0"));
+    cases.add("threshold_word", train("threshold = \"f2\""));
+    cases.add("threshold_without_validation", train("threshold = \"f1\""));
+    cases.add("calibrate_without_validation", train("calibrate = true"));
+    cases.add("calibrate_number", train("calibrate = 1"));
     cases.add("optimizer", train("optimizer = \"adamW\""));
     cases.add("dropout_number", train("dropout = 0.1"));
     cases.add("betas_one", train("betas = [0.9]"));

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{HeldOut, Method, ModelTable, Optimizer, RunFile};
+use super::{HeldOut, Method, ModelTable, Optimizer, RunFile, Threshold};
 use crate::data::Encoding;
 
 impl RunFile {
@@ -45,7 +45,9 @@ impl RunFile {
         }
         section(&mut out, "[schedule]", method(&self.schedule));
         section(&mut out, "[train]", self.train_keys());
-        section(&mut out, "[run]", [("name", value(&self.run.name)), ("out", value(&self.run.out))]);
+        let run = &self.run;
+        let keys = [("name", value(&run.name)), ("out", value(&run.out)), ("probabilities", value(run.probabilities))];
+        section(&mut out, "[run]", keys);
         out
     }
 
@@ -81,6 +83,8 @@ impl RunFile {
             ("evaluate_before", value(train.evaluate_before)),
             ("evaluate_steps", value(train.evaluate_steps)),
             ("monitor", value(&train.monitor)),
+            ("calibrate", value(train.calibrate)),
+            ("threshold", train.threshold.and_then(threshold)),
             ("patience", value(train.patience)),
             // Without patience it would be refused when the file is read again.
             ("min_delta", train.patience.and_then(|_| value(train.min_delta))),
@@ -103,6 +107,13 @@ fn held_out(part: Option<&HeldOut>) -> Option<toml::Value> {
 
 /// A key of a table; one without a value is left out.
 type Key<'a> = (&'a str, Option<toml::Value>);
+
+fn threshold(threshold: Threshold) -> Option<toml::Value> {
+    match threshold {
+        Threshold::At(threshold) => value(threshold),
+        Threshold::BestF1 => value("f1"),
+    }
+}
 
 /// The method's name and its options.
 fn method(method: &Method) -> impl Iterator<Item = Key<'_>> {

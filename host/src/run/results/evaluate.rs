@@ -1,5 +1,7 @@
 //! Evaluation: predictions for a whole data set, and the loss over it.
 
+use std::collections::BTreeMap;
+
 use fthost_autograd::{DType, Precision, Tape, TapeOptions, Tensor};
 use fthost_models::Read;
 use fthost_plugin_api::{PredictionKind, TargetKind};
@@ -8,59 +10,127 @@ use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::cores;
 use crate::data::{Dataset, UNCOUNTED};
-use crate::report::entities::{self, Tags};
-use crate::report::metrics::{self, ClassMetrics, Scores, ValueMetrics};
+use crate::report::entities::{Entities, Tags};
+use crate::report::metrics::probabilities::Bin;
+use crate::report::metrics::{self, Metrics, Probabilities};
 use crate::run::pass::{EVALUATED_AT_ONCE, Pass, scalar};
+
+/// Probabilities that are kept for the metrics of a whole data set: 256 MB of them.
+const MOST_KEPT: usize = 1 << 26;
 
 /// What a model predicts for a data set.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// Mean loss over the examples, weighted as in training; `None` where none of them counts in it.
-    pub loss: Option<f64>,
     /// By the kind of prediction.
     pub outcome: Outcome,
+    metrics: Metrics,
 }
 
-/// Predictions beside their targets, with their metrics.
+/// Predictions beside their targets.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// Classes, of examples or of the tokens that count.
-    Classes {
-        /// True classes.
-        targets: Vec<u32>,
-        /// The most probable classes.
-        predictions: Vec<u32>,
-        /// Accuracy, F1 and their kind.
-        metrics: ClassMetrics,
-        /// Of the entities that the classes of tokens spell, where they do.
-        entities: Option<Scores>,
-        /// How many of each example's tokens count, where classes are those of tokens.
-        counted: Option<Vec<usize>>,
-    },
+    Classes(Classes),
     /// Real values.
     Values {
         /// True values.
         targets: Vec<f32>,
         /// Predicted values.
         predictions: Vec<f32>,
-        /// Errors and correlations.
-        metrics: ValueMetrics,
     },
 }
 
+/// Predicted classes.
+#[derive(Clone, Debug, Default)]
+pub struct Classes {
+    /// True classes.
+    pub targets: Vec<u32>,
+    /// The predicted ones.
+    pub predictions: Vec<u32>,
+    /// The probabilities of the predicted ones; none of a word that is cut off.
+    pub confidences: Vec<Option<f32>>,
+    /// Those of all classes, of what has any; none where they are too many to be kept.
+    pub probabilities: Option<Probabilities>,
+    /// The entities that the classes of tokens spell, where they do.
+    pub entities: Option<Entities>,
+    /// How many of each example's tokens count, where classes are those of tokens.
+    pub counted: Option<Vec<usize>>,
+}
+
+impl Classes {
+    /// Of classes with these names. Without `counted` they are classes of examples.
+    pub fn new(labels: &[String], targets: Vec<u32>, predictions: Vec<u32>, counted: Option<Vec<usize>>) -> Self {
+        let tags = Tags::of(labels).zip(counted.as_deref());
+        let entities = tags.map(|(tags, counted)| tags.scores(&targets, &predictions, counted));
+        Self { targets, predictions, entities, counted, ..Self::default() }
+    }
+
+    /// The places of what has probabilities: of all but words that are cut off.
+    pub fn with_probabilities(&self) -> impl Iterator<Item = usize> {
+        (0..self.targets.len()).filter(|&place| self.confidences.get(place) != Some(&None))
+    }
+
+    /// The true and the predicted classes of what has probabilities.
+    pub fn probable(&self) -> (Vec<u32>, Vec<u32>) {
+        self.with_probabilities().map(|place| (self.targets[place], self.predictions[place])).unzip()
+    }
+
+    /// The natural logarithm of each true class's probability, negated: what an example loses. With its place.
+    pub fn losses(&self) -> impl Iterator<Item = (usize, f64)> {
+        let rows = self.probabilities.iter().flat_map(Probabilities::rows);
+        let loss =
+            |row: &[f32], place: usize| -f64::from(row[self.targets[place] as usize]).max(f64::MIN_POSITIVE).ln();
+        rows.zip(self.with_probabilities()).map(move |(row, place)| (place, loss(row, place)))
+    }
+
+    /// The reliability curve; none without probabilities.
+    pub fn reliability(&self) -> Vec<Bin> {
+        let bins = self.probabilities.as_ref().filter(|all| all.are_finite());
+        let (targets, predictions) = self.probable();
+        bins.map_or_else(Vec::new, |all| all.reliability(&targets, &predictions))
+    }
+}
+
 impl Evaluation {
-    /// Metric names and values, the loss among them where there is one.
-    pub fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
-        let mut all = match &self.outcome {
-            Outcome::Classes { metrics, entities, .. } => {
-                let mut all = metrics.to_map();
-                all.extend(entities.iter().flat_map(entities::to_map));
+    /// With the mean loss over the examples, weighted as in training, where any of them counts in it; of so many classes.
+    pub fn new(loss: Option<f64>, outcome: Outcome, classes: usize) -> Self {
+        let mut metrics = match &outcome {
+            Outcome::Classes(found) => {
+                let mut all = metrics::classes(&found.targets, &found.predictions, classes).to_map();
+                let (targets, predictions) = found.probable();
+                all.extend(match &found.probabilities {
+                    Some(probable) => probable.metrics(&targets, &predictions),
+                    None => metrics::probabilities::names(classes).map(|name| (name, f64::NAN)).collect(),
+                });
+                all.extend(found.entities.iter().flat_map(Entities::to_map));
                 all
             }
-            Outcome::Values { metrics, .. } => metrics.to_map(),
+            Outcome::Values { targets, predictions } => metrics::values::of(targets, predictions),
         };
-        all.extend(self.loss.map(|loss| ("loss".to_owned(), loss)));
-        all
+        metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
+        Self { outcome, metrics }
+    }
+
+    /// Metric names and values, the loss among them where there is one. What is undefined is not a number.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Why those that are undefined are so.
+    pub fn undefined(&self) -> BTreeMap<String, String> {
+        let (finite, kept) = match &self.outcome {
+            Outcome::Classes(found) => {
+                let probabilities = found.probabilities.as_ref();
+                (probabilities.is_none_or(Probabilities::are_finite), probabilities.is_some())
+            }
+            Outcome::Values { predictions, .. } => (predictions.iter().all(|value| value.is_finite()), true),
+        };
+        let why = |name: &String| match kept || !metrics::probabilities::names(usize::MAX).any(|known| known == *name) {
+            true => metrics::why_undefined(name, finite),
+            false => "the probabilities of so many examples and classes are not kept",
+        };
+        let undefined = self.metrics.keys().filter(|name| self.metrics[*name].is_nan());
+        undefined.map(|name| (name.clone(), why(name).to_owned())).collect()
     }
 }
 
@@ -78,23 +148,36 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
     let loss = (weight > 0.0).then(|| parts.iter().map(|part| part.loss).sum::<f64>() / weight);
     let targets: Vec<f32> = parts.iter().flat_map(|part| part.targets.iter().copied()).collect();
     let predictions: Vec<f32> = parts.iter().flat_map(|part| part.predictions.iter().copied()).collect();
+    let labels = pass.data.labels();
     let outcome = match pass.spec.predictions {
         PredictionKind::Classes => {
             let class = |values: Vec<f32>| values.into_iter().map(|value| value as u32).collect::<Vec<_>>();
-            let (targets, predictions) = (class(targets), class(predictions));
-            let metrics = metrics::classes(&targets, &predictions, pass.data.labels().len());
-            let counted: Vec<usize> = parts.into_iter().flat_map(|part| part.counted).collect();
+            let kept = pass.keeps_probabilities();
+            let (mut counted, mut confidences, mut probabilities) = (Vec::new(), Vec::new(), Vec::new());
+            for part in parts {
+                counted.extend(part.counted);
+                confidences.extend(part.confidences);
+                probabilities.extend(part.probabilities);
+            }
             let counted = (pass.spec.targets == TargetKind::TokenClass).then_some(counted);
-            let tags = Tags::of(pass.data.labels()).zip(counted.as_deref());
-            let entities = tags.map(|(tags, counted)| tags.scores(&targets, &predictions, counted));
-            Outcome::Classes { targets, predictions, metrics, entities, counted }
+            let probabilities = kept.then(|| Probabilities::new(labels.len(), probabilities));
+            let classes = Classes::new(labels, class(targets), class(predictions), counted);
+            Outcome::Classes(Classes { confidences, probabilities, ..classes })
         }
-        PredictionKind::Values => {
-            let metrics = metrics::values(&targets, &predictions);
-            Outcome::Values { targets, predictions, metrics }
-        }
+        PredictionKind::Values => Outcome::Values { targets, predictions },
     };
-    Ok(Evaluation { loss, outcome })
+    Ok(Evaluation::new(loss, outcome, labels.len()))
+}
+
+impl Pass<'_> {
+    /// Whether the probabilities of all classes are few enough to be kept.
+    fn keeps_probabilities(&self) -> bool {
+        let rows = match self.spec.targets {
+            TargetKind::TokenClass => self.data.total_tokens(),
+            _ => self.data.len(),
+        };
+        rows.saturating_mul(self.data.labels().len()) <= MOST_KEPT
+    }
 }
 
 /// What the head predicts for each example of the pass's data: probabilities of the classes, or one value.
@@ -104,7 +187,11 @@ pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
         let tape = evaluation_tape(pass);
         let outputs = pass.outputs(&tape, rows)?;
         let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
-        Ok(predicted.to_dtype(DType::F32)?.reshape((rows.len(), ()))?.to_vec2::<f32>()?)
+        let mut predicted = predicted.to_dtype(DType::F32)?.reshape((rows.len(), ()))?.to_vec2::<f32>()?;
+        if pass.spec.predictions == PredictionKind::Classes {
+            predicted.iter_mut().for_each(|row| pass.decision.calibrate(row));
+        }
+        Ok(predicted)
     })?;
     Ok(parts.into_iter().flatten().collect())
 }
@@ -121,21 +208,23 @@ pub fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> R
     Ok(parts.into_iter().flatten().collect())
 }
 
-/// The class of each word of the pass's data, which were read without labels; `None` where no token begins the word.
-pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<u32>>>> {
+/// What the head predicts for each word of the pass's data, which were read without labels: probabilities of the classes; `None` where
+/// no token begins the word.
+pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<Vec<f32>>>>> {
     let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
     let parts = over_chunks(pass, &rows, &|_| {}, |rows| {
         let tape = evaluation_tape(pass);
         let outputs = pass.outputs(&tape, rows)?;
-        let classes = pass.head.predict(&tape, &outputs)?.argmax(1)?.to_vec1::<u32>()?; // [tokens]
-        let mut classes = classes.into_iter();
+        let tokens = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?.to_vec2::<f32>()?; // [tokens, classes]
+        let mut tokens = tokens.into_iter();
         let mut of_rows = Vec::new();
         for &row in rows {
             let (words, begins) = pass.data.words(row)?;
             let mut of_words = vec![None; words];
-            for (word, class) in begins.into_iter().zip(classes.by_ref()) {
+            for (word, mut probabilities) in begins.into_iter().zip(tokens.by_ref()) {
+                pass.decision.calibrate(&mut probabilities);
                 if let Some(of_word) = of_words.get_mut(word as usize) {
-                    *of_word = Some(class);
+                    *of_word = Some(probabilities);
                 }
             }
             of_rows.push(of_words);
@@ -184,27 +273,46 @@ struct Part {
     /// Classes as whole numbers.
     targets: Vec<f32>,
     predictions: Vec<f32>,
+    /// Of classes the predicted ones' probabilities, and where they are kept those of all.
+    confidences: Vec<Option<f32>>,
+    probabilities: Vec<f32>,
     /// Where targets are classes of tokens, how many of each example's count; only these are kept.
     counted: Vec<usize>,
 }
 
 impl Part {
-    /// Keeps the tokens that count of these examples, and adds the words that are cut off: to the model they are of no kind.
+    /// Keeps the tokens that count of these examples, and adds the words that are cut off: to the model they are of no kind, and it
+    /// says nothing of how probable that is.
     fn keep_counted(&mut self, data: &Dataset, rows: &[u32]) -> Result<()> {
         let outside = data.outside().unwrap_or_default() as f32;
-        let (all_targets, all_predictions) = (std::mem::take(&mut self.targets), std::mem::take(&mut self.predictions));
-        let mut pairs = all_targets.into_iter().zip(all_predictions);
+        let take = |values: &mut Vec<f32>| std::mem::take(values);
+        let (targets, predictions) = (take(&mut self.targets), take(&mut self.predictions));
+        let (confidences, probabilities) = (std::mem::take(&mut self.confidences), take(&mut self.probabilities));
+        let classes = probabilities.len() / targets.len().max(1); // none where they are not kept
+        let mut next = 0;
         for &row in rows {
-            let of_example = pairs.by_ref().take(data.tokens(row)?);
-            let counted: Vec<(f32, f32)> = of_example.filter(|&(target, _)| target != UNCOUNTED as f32).collect();
+            let tokens = next..next + data.tokens(row)?;
+            next = tokens.end;
             let (missed, before) = data.missed(row)?;
-            let missed: Vec<(f32, f32)> = missed.into_iter().map(|class| (class as f32, outside)).collect();
-            let words = if before { [missed, counted] } else { [counted, missed] }.concat();
-            self.counted.push(words.len());
-            for (target, prediction) in words {
-                self.targets.push(target);
-                self.predictions.push(prediction);
+            let first = self.targets.len();
+            let miss = |part: &mut Self| {
+                part.targets.extend(missed.iter().map(|&class| class as f32));
+                part.predictions.extend(missed.iter().map(|_| outside));
+                part.confidences.extend(missed.iter().map(|_| None));
+            };
+            if before {
+                miss(self);
             }
+            for token in tokens.filter(|&token| targets[token] != UNCOUNTED as f32) {
+                self.targets.push(targets[token]);
+                self.predictions.push(predictions[token]);
+                self.confidences.push(confidences[token]);
+                self.probabilities.extend_from_slice(&probabilities[token * classes..(token + 1) * classes]);
+            }
+            if !before {
+                miss(self);
+            }
+            self.counted.push(self.targets.len() - first);
         }
         Ok(())
     }
@@ -215,18 +323,26 @@ fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
     let outputs = pass.outputs(&tape, rows)?;
     let targets = pass.data.targets(rows, &pass.model.device)?;
     let (sum, weight) = pass.loss(&tape, &outputs, rows, &[])?;
-    let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
-    let predicted = match pass.spec.predictions {
-        PredictionKind::Classes => predicted.argmax(1)?, // [rows], or [tokens]
-        PredictionKind::Values => predicted.flatten_all()?,
-    };
+    let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [rows or tokens, classes] or [rows]
     let mut part = Part {
         loss: scalar(&sum)?,
         weight,
         targets: targets.to_dtype(DType::F32)?.to_vec1()?,
-        predictions: predicted.to_dtype(DType::F32)?.to_vec1()?,
+        predictions: predicted.flatten_all()?.to_vec1()?,
+        confidences: Vec::new(),
+        probabilities: Vec::new(),
         counted: Vec::new(),
     };
+    if pass.spec.predictions == PredictionKind::Classes {
+        let mut probabilities = std::mem::take(&mut part.predictions);
+        for row in probabilities.chunks_exact_mut(predicted.dim(1)?) {
+            pass.decision.calibrate(row);
+            let class = pass.decision.class(row);
+            part.predictions.push(class as f32);
+            part.confidences.push(Some(row[class as usize]));
+        }
+        part.probabilities = if pass.keeps_probabilities() { probabilities } else { Vec::new() };
+    }
     if pass.spec.targets == TargetKind::TokenClass {
         part.keep_counted(pass.data, rows)?;
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fthost_autograd::Tensor;
 use fthost_models::{Answer, Modality, ModelInfo, SavedHead, write_tensors};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::keys::{Keys, TUNED, WRAPPED};
@@ -12,6 +13,7 @@ use super::plain::{SavedHeads, Trained};
 use super::sentences;
 use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
+use crate::run::pass::Decision;
 use crate::run::state::folder::write_json;
 
 /// The folder of a whole model within a run folder.
@@ -136,6 +138,7 @@ impl Saved<'_> {
         };
         write_json(&folder.join("adapter_config.json"), &config)?;
         write_labels(self.tasks, folder)?;
+        write_decision(self.tasks, heads.own.is_none(), folder)?;
         if dense.is_some() {
             sentences::write(folder, info.plain(), longest(self.model)?, dense)?;
         }
@@ -197,12 +200,66 @@ pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], folder: &Path) -
         sentences::write(folder, stream, longest(model)?, dense)?;
     }
     write_labels(tasks, folder)?;
+    write_decision(tasks, heads.own.is_none(), folder)?;
     Ok(Exported { format, path: folder.to_owned(), own_heads: heads.own })
 }
 
 /// The longest text of a model, in tokens; 0 where it reads none.
 fn longest(model: &AdaptedModel) -> Result<usize> {
     Ok(model.model.longest_sequence()?.unwrap_or_default())
+}
+
+/// What is said beside a saved head of how classes follow from its probabilities.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedDecision {
+    /// Temperature and threshold.
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// Whether the last layer was divided by the temperature: what opens it gives calibrated probabilities.
+    pub folded: bool,
+    /// The class whose probability the threshold is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive: Option<String>,
+    /// The same in words.
+    #[serde(default)]
+    note: String,
+}
+
+impl SavedDecision {
+    /// The file's name.
+    pub const FILE: &str = "decision.json";
+
+    fn new(task: &Trained<'_>, folded: bool) -> Self {
+        let Decision { temperature, threshold } = task.decision;
+        let positive = threshold.and(task.labels.get(1)).cloned();
+        let mut note = Vec::new();
+        if temperature != 1.0 {
+            note.push(match folded {
+                true => format!(
+                    "The last layer is divided by a temperature of {temperature:.4}: its probabilities are calibrated."
+                ),
+                false => format!(
+                    "Its probabilities are calibrated at a temperature of {temperature:.4}, which fthost alone applies."
+                ),
+            });
+        }
+        if let (Some(threshold), Some(positive)) = (threshold, &positive) {
+            note.push(format!(
+                "{positive:?} is meant where its probability is {threshold:.4} or more: other tools take the more probable class."
+            ));
+        }
+        Self { decision: task.decision, folded, positive, note: note.join(" ") }
+    }
+}
+
+/// Says how classes follow from probabilities, where it is not as is usual. A folder with several heads opens nowhere but in its run.
+fn write_decision(tasks: &[Trained<'_>], folded: bool, folder: &Path) -> Result<()> {
+    match tasks {
+        [task] if task.decision != Decision::default() => {
+            write_json(&folder.join(SavedDecision::FILE), &SavedDecision::new(task, folded))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Class names in index order, empty for real values: a list where there is one task, else lists by task.

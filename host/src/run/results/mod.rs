@@ -1,5 +1,6 @@
 //! What a run comes to: evaluation, proof, `result.json` and its page, and what is saved to be used elsewhere.
 
+pub mod calibrated;
 pub mod evaluate;
 pub mod export;
 pub mod inputs;
@@ -8,5 +9,7 @@ pub mod page;
 pub mod plain;
 pub mod predictions;
 pub mod proof;
+pub mod report;
 pub mod result;
 pub mod sentences;
+pub mod worst;

@@ -1,29 +1,32 @@
 //! `report.html`: the page of a run.
 
+mod results;
+
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::result::{Summary, TaskResult};
+use super::result::{Split, Summary, TaskResult};
 use crate::report::numbers::{bytes, count, duration, percent, significant};
-use crate::report::page::confusion;
 use crate::report::page::curves::Curves;
 use crate::report::page::{document, figure};
 use crate::run::setup::plan::Plan;
 use crate::run::state::identity::PluginUsed;
 
-/// Metrics that come first, the one that names a task's result before the others.
-const FIRST: [&str; 7] = ["entity_f1", "accuracy", "pearson", "spearman", "macro_f1", "matthews", "loss"];
-
 /// The page of a run. `metrics` are the lines of its `metrics.jsonl`; those of an unknown kind are left out.
 pub fn page(summary: &Summary, metrics: &[Value]) -> String {
     let name = summary.folder.file_name().unwrap_or(summary.folder.as_os_str()).to_string_lossy();
-    let charts = Curves::read(metrics).charts();
+    // Of tasks in sequence each has its own best step, and the last one's is what is saved.
+    let watched = summary.tasks.values().filter_map(|task| task.watch.as_ref());
+    let watch = summary.watch.as_ref().or(watched.max_by_key(|watch| watch.best.map(|best| best.step)));
+    let best = watch.and_then(|watch| watch.best).map(|best| best.step);
+    let charts = Curves::read(metrics).charts(watch.map(|watch| watch.metric.as_str()), best);
     let content = html! {
         (key_figures(summary))
         @if !charts.is_empty() {
             section { h2 { "Training" } div.charts { @for chart in &charts { (chart) } } }
         }
-        @for (task, result) in &summary.tasks { (results(task, result)) }
+        @for (task, result) in &summary.tasks { (results::section(task, result)) }
+        (data(summary))
         (plan(&summary.plan))
         (plugins(&summary.plugins))
         (facts(summary))
@@ -46,10 +49,12 @@ fn key_figures(summary: &Summary) -> Markup {
     html! {
         section.figures {
             @for (task, result) in &summary.tasks {
-                @if let Some(main) = FIRST.into_iter().find(|&metric| result.metrics.contains_key(metric)) {
-                    @let title = if summary.tasks.len() > 1 { format!("{task}: {}", title(main)) } else { title(main) };
+                @let (report, on) = result.shown();
+                @if let Some(main) = results::main(result) {
+                    @let title = if summary.tasks.len() > 1 { format!("{task}: {}", results::title(main)) } else { results::title(main) };
                     @let before = result.before.get(main).map(|&before| value(main, before) + " before training");
-                    (figure(&title, &value(main, result.metrics[main]), &before.unwrap_or_default()))
+                    @let of = if on == Split::Validation { "on validation examples".to_owned() } else { String::new() };
+                    (figure(&title, &value(main, report.metrics[main]), &before.unwrap_or(of)))
                 }
             }
             @let first_step = format!("first step after {}", duration(train.first_step_seconds));
@@ -70,72 +75,9 @@ fn key_figures(summary: &Summary) -> Markup {
     }
 }
 
-/// `macro_f1` as `Macro F1`.
-fn title(metric: &str) -> String {
-    let words = metric.replace('_', " ").replace("f1", "F1");
-    let mut letters = words.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
-}
-
 /// A metric's value, accuracy as people say it.
 fn value(metric: &str, value: f64) -> String {
     if metric == "accuracy" { percent(value) } else { significant(value) }
-}
-
-fn results(task: &str, result: &TaskResult) -> Markup {
-    html! {
-        section {
-            h2 { "Results: " (task) }
-            @if result.metrics.is_empty() { p.note { "The task has no test data." } }
-            div.columns {
-                @if !result.metrics.is_empty() { div { (metrics_table(result)) } }
-                @if let Some(report) = &result.report {
-                    div { h3 { "Classification report" } pre { (report.trim_end_matches('\n')) } }
-                }
-            }
-            @if !result.confusion.is_empty() { (confusion::matrix(&result.confusion, &result.labels)) }
-        }
-    }
-}
-
-fn metrics_table(result: &TaskResult) -> Markup {
-    let place = |metric: &str| FIRST.iter().position(|&first| first == metric).unwrap_or(FIRST.len());
-    let mut metrics: Vec<(&String, f64)> = result.metrics.iter().map(|(name, &value)| (name, value)).collect();
-    metrics.sort_by_key(|(name, _)| place(name));
-    let compared = !result.before.is_empty();
-    html! {
-        h3 { "On the test data" }
-        table.rows {
-            thead {
-                tr {
-                    th { "metric" }
-                    @if compared { th.number { "before" } }
-                    th.number { @if compared { "after" } @else { "value" } }
-                    @if compared { th.number { "change" } }
-                }
-            }
-            tbody {
-                @for (metric, after) in metrics {
-                    @let before = result.before.get(metric);
-                    tr {
-                        td { (title(metric)) }
-                        @if compared { td.number { (before.map(|&value| four(value)).unwrap_or_default()) } }
-                        td.number { b { (four(after)) } }
-                        @if compared { td.number { (before.map(|before| change(after - before)).unwrap_or_default()) } }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Four decimals, as the classification report has them, where they say enough.
-fn four(value: f64) -> String {
-    if (0.01..1e4).contains(&value.abs()) || value == 0.0 { format!("{value:.4}") } else { significant(value) }
-}
-
-fn change(by: f64) -> String {
-    if by > 0.0 { format!("+{}", four(by)) } else { four(by) }
 }
 
 /// A part of a whole as a row with a bar.
@@ -146,6 +88,59 @@ fn part(name: &str, cells: &[String], share: f64) -> Markup {
             @for cell in cells { td.number { (cell) } }
             td.number { (percent(share)) }
             td.bar { i style=(format!("width:{:.2}%", 100.0 * share.clamp(0.0, 1.0))) {} }
+        }
+    }
+}
+
+/// The files that the run read, with their examples, and how many each class has.
+fn data(summary: &Summary) -> Markup {
+    let several = summary.tasks.len() > 1;
+    let classes = |result: &'_ TaskResult| {
+        let counts = result.labels.iter().cloned().zip(result.class_counts.iter().copied());
+        let mut counts: Vec<(String, u64)> = counts.collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts
+    };
+    html! {
+        section {
+            h2 { "Data" }
+            div.columns {
+                @if !summary.plan.files.is_empty() { div {
+                    h3 { "Files" }
+                    table.rows {
+                        thead { tr { @if several { th { "task" } } th { "for" } th { "file" } th.number { "examples" } } }
+                        tbody {
+                            @for file in &summary.plan.files {
+                                tr {
+                                    @if several { td { (file.task) } }
+                                    td { (file.part) }
+                                    td { code { (file.path.display()) } }
+                                    td.number { (count(file.examples)) }
+                                }
+                            }
+                        }
+                    }
+                }}
+                @for (task, result) in &summary.tasks {
+                    @let counts = classes(result);
+                    @let all: u64 = counts.iter().map(|(_, count)| count).sum();
+                    @if all > 0 {
+                        div {
+                            h3 { @if several { (task) ": training examples by class" } @else { "Training examples by class" } }
+                            div.tall {
+                                table.rows {
+                                    thead { tr { th { "class" } th.number { "examples" } th.number { "share" } th {} } }
+                                    tbody {
+                                        @for (label, examples) in &counts {
+                                            (part(label, &[count(*examples as usize)], *examples as f64 / all as f64))
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use super::sentences;
 use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::HeadInstance;
+use crate::run::pass::Decision;
 
 /// A task whose head is saved.
 #[derive(Clone, Copy)]
@@ -28,6 +29,8 @@ pub struct Trained<'a> {
     pub head: &'a HeadInstance,
     /// What the head declared.
     pub spec: &'a HeadSpec,
+    /// How classes follow from its probabilities.
+    pub decision: Decision,
 }
 
 /// The heads of a run as they are saved.
@@ -55,7 +58,10 @@ impl<'a> SavedHeads<'a> {
                     (heads.answer, heads.dropout) = (answer, Some(last_dropout(model, task)?));
                     plain
                 }
-                Err(why) => {
+                Err(mut why) => {
+                    if task.decision.temperature != 1.0 {
+                        why += "; its temperature is not in its layers";
+                    }
                     heads.own.get_or_insert(why);
                     own
                 }
@@ -136,11 +142,18 @@ fn plain<'a>(
         layers.insert(weight(output), own[&weight(output)].affine(factor, 0.0)?);
         layers.insert(bias(output), own[&bias(output)].affine(factor, constant)?);
     }
+    let temperature = task.decision.temperature;
+    if matches!(answer, Answer::Class(_) | Answer::TokenClass(_)) && temperature != 1.0 {
+        for name in [weight(output), bias(output)] {
+            layers.insert(name.clone(), own[&name].affine(1.0 / temperature, 0.0)?);
+        }
+    }
     let features = Value::constant(some_features(info.plain().width, &model.device)?); // [rows, width]
     let tape = Tape::evaluation();
     let layout = Layout::single_rows(ROWS);
     tape.set_layout(layout.clone());
     let ours = task.head.predict(&tape, &task.head.forward(&tape, &features, &layout)?)?;
+    let ours = if answer == Answer::Value { ours } else { calibrated(&ours, task.decision)? };
     let linear = |x: &Value, path: &str| {
         let [weight, bias] = [weight(path), bias(path)].map(|name| Value::constant(layers[&name].clone()));
         tape.linear(x, &weight, Some(&bias))
@@ -163,6 +176,15 @@ fn plain<'a>(
         return Ok(Ok((layers, answer)));
     }
     Ok(Err(format!("the head of {name} predicts otherwise than Transformers' class does from its layers")))
+}
+
+/// Probabilities as the run gives them, `[rows, classes]`.
+fn calibrated(probabilities: &Tensor, decision: Decision) -> Result<Tensor> {
+    let shape = probabilities.dims().to_vec();
+    let mut values = probabilities.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let classes = shape.last().copied().unwrap_or_default().max(1);
+    values.chunks_exact_mut(classes).for_each(|row| decision.calibrate(row));
+    Ok(Tensor::from_vec(values, shape, probabilities.device())?)
 }
 
 fn weight(path: &str) -> String {

@@ -1,24 +1,33 @@
 //! `predictions.csv` of a run folder: what the saved model predicts for every test example, in their order. Where a task has a class
-//! for each token, a row is one that counts.
+//! for each word, a row is a word that counts.
 //!
-//! Four columns: `task`, `target` and `prediction`, names for classes and numbers for values, and `example`, its number from 1 in the
-//! test data: tokens of one example are not independent of each other, and have the same. Where the run file names a column of ids, a
-//! fifth has them. CSV, because a class may be named by any
-//! text, a tab or a new line in it, and the `.tsv` of data files has no quoting.
+//! Columns: `task`, `target` and `prediction`, names for classes and numbers for values; `example`, its number from 1 in the test data;
+//! `id`, where the run file names a column of them; `probability` of the predicted class; for words `word`, its number from 1 in the
+//! example; `text`, that of the example or the word, and `text_pair`. With `run.probabilities` a column `p(CLASS)` for each class. A
+//! word that the longest length cuts off has no probability. Words of one example are not independent of each other: they have the
+//! same `example`. CSV, because a class may be named by any text, a tab or a new line in it, and the `.tsv` of data files has no
+//! quoting.
 
-use std::iter::repeat_n;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::evaluate::{Evaluation, Outcome};
+use super::worst::{Worst, least_expected};
+use crate::data::Dataset;
+use crate::report::metrics::Probabilities;
+use crate::run::state::folder::{cannot_write, write_file_atomically};
 use crate::{Error, Result};
 
 /// The file's name.
 pub const FILE: &str = "predictions.csv";
+/// The file's name where the examples are validation examples, because there are no test examples.
+pub const VALIDATION: &str = "validation_predictions.csv";
 
-/// One test example, or one of its tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One test example, or one of its words, as it is read again.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Row {
     /// The task's name.
     pub task: String,
@@ -29,108 +38,270 @@ pub struct Row {
     /// The example's number in the test data, from 1.
     pub example: usize,
     /// What it is called in its file, where it is called something.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// Probabilities of the classes, where they are there.
+    #[serde(skip)]
+    pub probabilities: Vec<f64>,
 }
 
-/// The rows of a task whose classes have these names, and of examples that are called so.
-pub fn rows(task: &str, labels: &[String], ids: &[Option<String>], evaluation: &Evaluation) -> Vec<Row> {
-    let id = |example: usize| ids.get(example - 1).cloned().flatten();
-    let row =
-        |(example, (target, prediction))| Row { task: task.to_owned(), target, prediction, example, id: id(example) };
-    match &evaluation.outcome {
-        Outcome::Classes { targets, predictions, counted, .. } => {
-            let name = |&class: &u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
-            let named = targets.iter().map(name).zip(predictions.iter().map(name));
-            match counted {
-                Some(counted) => {
-                    (1..).zip(counted).flat_map(|(i, &tokens)| repeat_n(i, tokens)).zip(named).map(row).collect()
-                }
-                None => (1..).zip(named).map(row).collect(),
+/// A task's predictions beside its examples.
+pub struct Predicted<'a> {
+    /// The task's name.
+    pub task: &'a str,
+    /// Names of the classes in index order.
+    pub labels: &'a [String],
+    /// What the model predicts.
+    pub evaluation: &'a Evaluation,
+    /// The examples; where it has them, with their texts.
+    pub data: Option<&'a Dataset>,
+}
+
+/// The column of a class's probability.
+fn column(label: &str) -> String {
+    format!("p({label})")
+}
+
+/// Writes the predictions of tasks to a file, whole or not at all; with `all` the probabilities of all classes. Gives of each task the
+/// examples that it is worst at.
+///
+/// # Errors
+/// Where it cannot be written, or examples cannot be read.
+pub fn write(path: &Path, tasks: &[Predicted<'_>], all: bool) -> Result<Vec<Vec<Worst>>> {
+    let columns = Columns::of(tasks, all)?;
+    let mut worst = Vec::new();
+    write_file_atomically(path, |file| {
+        let mut rows = csv::Writer::from_writer(BufWriter::new(File::create(file).map_err(cannot_write(path))?));
+        let failed = |error: csv::Error| cannot_write(path)(error.into());
+        rows.write_record(columns.names()).map_err(failed)?;
+        for task in tasks {
+            let of_task = task.each(|cells| rows.write_record(columns.cells(cells)).map_err(failed))?;
+            worst.push(of_task);
+        }
+        rows.flush().map_err(cannot_write(path))
+    })?;
+    Ok(worst)
+}
+
+/// Which columns a file has.
+struct Columns {
+    ids: bool,
+    words: bool,
+    texts: bool,
+    pairs: bool,
+    /// Names of the classes whose probabilities are written.
+    classes: Vec<String>,
+    probability: bool,
+}
+
+/// What a row is made of.
+#[derive(Default)]
+struct Cells<'a> {
+    task: &'a str,
+    labels: &'a [String],
+    target: String,
+    prediction: String,
+    example: usize,
+    id: Option<&'a str>,
+    probability: Option<f32>,
+    probabilities: &'a [f32],
+    word: Option<usize>,
+    text: &'a str,
+    pair: &'a str,
+}
+
+impl Columns {
+    fn of(tasks: &[Predicted<'_>], all: bool) -> Result<Self> {
+        let classes = |task: &Predicted<'_>| matches!(task.evaluation.outcome, Outcome::Classes(_));
+        let mut names: Vec<String> = Vec::new();
+        for label in tasks.iter().filter(|task| all && classes(task)).flat_map(|task| task.labels) {
+            if !names.contains(label) {
+                names.push(label.clone());
             }
         }
-        Outcome::Values { targets, predictions, .. } => {
-            let pairs = targets.iter().map(f32::to_string).zip(predictions.iter().map(f32::to_string));
-            (1..).zip(pairs).map(row).collect()
+        let (mut ids, mut texts, mut pairs) = (false, false, false);
+        for data in tasks.iter().filter_map(|task| task.data.filter(|data| !data.is_empty())) {
+            let first = data.texts(0)?;
+            texts |= !first.is_empty();
+            pairs |= !data.of_words() && first.len() > 1;
+            ids |= data.ids()?.iter().any(Option::is_some);
         }
+        let words = tasks.iter().any(|task| task.counted().is_some());
+        Ok(Self { ids, words, texts, pairs, classes: names, probability: tasks.iter().any(classes) })
+    }
+
+    fn names(&self) -> Vec<String> {
+        let some = [
+            (true, "task"),
+            (true, "target"),
+            (true, "prediction"),
+            (true, "example"),
+            (self.ids, "id"),
+            (self.probability, "probability"),
+            (self.words, "word"),
+            (self.texts, "text"),
+            (self.pairs, "text_pair"),
+        ];
+        let names = some.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned());
+        names.chain(self.classes.iter().map(|label| column(label))).collect()
+    }
+
+    fn cells(&self, row: Cells<'_>) -> Vec<String> {
+        let said = |value: Option<String>| value.unwrap_or_default();
+        let some = [
+            (true, row.task.to_owned()),
+            (true, row.target),
+            (true, row.prediction),
+            (true, row.example.to_string()),
+            (self.ids, row.id.unwrap_or_default().to_owned()),
+            (self.probability, said(row.probability.map(|p| p.to_string()))),
+            (self.words, said(row.word.map(|word| word.to_string()))),
+            (self.texts, row.text.to_owned()),
+            (self.pairs, row.pair.to_owned()),
+        ];
+        let of = |label: &String| {
+            let place = row.labels.iter().position(|known| known == label)?;
+            row.probabilities.get(place).map(f32::to_string)
+        };
+        let cells = some.into_iter().filter(|(there, _)| *there).map(|(_, cell)| cell);
+        cells.chain(self.classes.iter().map(|label| said(of(label)))).collect()
     }
 }
 
-/// Rows as the file's content.
-pub fn to_csv(rows: &[Row]) -> Result<Vec<u8>> {
-    let failed = |error: String| Error::run(format!("cannot write {FILE}: {error}"));
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    // All rows have the same columns.
-    let some = rows.iter().any(|row| row.id.is_some());
-    let with_id = |row: &Row| Row { id: some.then(|| row.id.clone().unwrap_or_default()), ..row.clone() };
-    rows.iter().try_for_each(|row| writer.serialize(with_id(row))).map_err(|error| failed(error.to_string()))?;
-    writer.into_inner().map_err(|error| failed(error.to_string()))
+impl Predicted<'_> {
+    fn counted(&self) -> Option<&[usize]> {
+        match &self.evaluation.outcome {
+            Outcome::Classes(classes) => classes.counted.as_deref(),
+            Outcome::Values { .. } => None,
+        }
+    }
+
+    /// Hands over every row, and gives the worst examples.
+    fn each(&self, mut row: impl FnMut(Cells<'_>) -> Result<()>) -> Result<Vec<Worst>> {
+        let (task, labels, evaluation) = (self.task, self.labels, self.evaluation);
+        let mut worst = least_expected(evaluation);
+        let mut keep = |place: usize, cells: &Cells<'_>, context: &str| {
+            if let Some(worst) = worst.iter_mut().find(|worst| worst.place == place) {
+                worst.example = cells.example;
+                worst.target.clone_from(&cells.target);
+                worst.prediction.clone_from(&cells.prediction);
+                worst.set_text(if context.is_empty() { cells.text } else { context }, cells.pair);
+                worst.word = cells.word.map(|_| cells.text.to_owned());
+            }
+        };
+        match &evaluation.outcome {
+            Outcome::Values { targets, predictions } => {
+                for (i, (target, prediction)) in targets.iter().zip(predictions).enumerate() {
+                    let found = self.example(i)?;
+                    let cells = Cells {
+                        task,
+                        labels,
+                        target: target.to_string(),
+                        prediction: prediction.to_string(),
+                        ..found.cells()
+                    };
+                    keep(i, &cells, "");
+                    row(cells)?;
+                }
+            }
+            Outcome::Classes(found) => {
+                let name = |class: u32| labels.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
+                let mut all = found.probabilities.iter().flat_map(Probabilities::rows);
+                let examples = found.counted.as_ref().map_or(found.targets.len(), Vec::len);
+                let mut place = 0;
+                for i in 0..examples {
+                    let example = self.example(i)?;
+                    let context = if found.counted.is_some() { example.texts.join(" ") } else { String::new() };
+                    let words = match &found.counted {
+                        Some(counted) => self.words(i, counted[i])?.into_iter().map(Some).collect(),
+                        None => vec![None],
+                    };
+                    for word in words {
+                        let probability = found.confidences.get(place).copied().flatten();
+                        let is_cut = found.confidences.get(place) == Some(&None);
+                        let mut cells = Cells {
+                            task,
+                            labels,
+                            target: name(found.targets[place]),
+                            prediction: name(found.predictions[place]),
+                            probability,
+                            probabilities: if is_cut { &[] } else { all.next().unwrap_or_default() },
+                            ..example.cells()
+                        };
+                        if let Some(word) = word {
+                            let text = example.texts.get(word).map_or("", String::as_str);
+                            cells = Cells { word: Some(word + 1), text, pair: "", ..cells };
+                        }
+                        keep(place, &cells, &context);
+                        row(cells)?;
+                        place += 1;
+                    }
+                }
+            }
+        }
+        Ok(worst)
+    }
+
+    /// An example by its place.
+    fn example(&self, place: usize) -> Result<Example> {
+        let row = place as u32;
+        let (id, texts) = match self.data {
+            Some(data) => (data.id(row)?, data.texts(row)?),
+            None => (None, Vec::new()),
+        };
+        Ok(Example { number: place + 1, id, texts })
+    }
+
+    /// The places of the words of an example that are scored, of which there are so many.
+    fn words(&self, place: usize, counted: usize) -> Result<Vec<usize>> {
+        self.data.map_or_else(|| Ok((0..counted).collect()), |data| data.scored_words(place as u32))
+    }
 }
 
-/// The rows of a task in a file.
+/// An example as its file has it.
+struct Example {
+    number: usize,
+    id: Option<String>,
+    /// Its text, or both of a pair, or its words.
+    texts: Vec<String>,
+}
+
+impl Example {
+    fn cells(&self) -> Cells<'_> {
+        let text = |i: usize| self.texts.get(i).map_or("", String::as_str);
+        Cells { example: self.number, id: self.id.as_deref(), text: text(0), pair: text(1), ..Cells::default() }
+    }
+}
+
+/// The rows of a task in a file, with the probabilities of these classes where it has them.
 ///
 /// # Errors
 /// Where the file is missing or does not read.
-pub fn read(path: &Path, task: &str) -> Result<Vec<Row>> {
+pub fn read(path: &Path, task: &str, labels: &[String]) -> Result<Vec<Row>> {
     let unreadable = |error: csv::Error| Error::Data {
         file: path.to_owned(),
         line: error.position().map(csv::Position::line),
         message: error.to_string(),
         help: Some("it is written where a run ends: remove the run's folder and run it again".into()),
     };
+    let mut file = csv::Reader::from_path(path).map_err(unreadable)?;
+    let header = file.headers().map_err(unreadable)?.clone();
+    let place = |label: &String| header.iter().position(|name| name == column(label));
+    let places: Vec<usize> = labels.iter().filter_map(place).collect();
     let mut rows = Vec::new();
-    for row in csv::Reader::from_path(path).map_err(unreadable)?.into_deserialize::<Row>() {
-        rows.push(row.map_err(unreadable)?);
+    for record in file.records() {
+        let record = record.map_err(unreadable)?;
+        let mut row: Row = record.deserialize(Some(&header)).map_err(unreadable)?;
+        if row.task == task {
+            let number = |&place: &usize| record.get(place)?.parse().ok();
+            if places.len() == labels.len() {
+                row.probabilities = places.iter().filter_map(number).collect();
+            }
+            rows.push(row);
+        }
     }
-    rows.retain(|row| row.task == task);
     Ok(rows)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::metrics;
-
-    #[test]
-    fn names_and_numbers_come_back_as_they_were() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FILE);
-        let labels = ["no, never", "a\t\"b\"\nc"].map(String::from);
-        let classes = Evaluation {
-            loss: Some(0.5),
-            outcome: Outcome::Classes {
-                metrics: metrics::classes(&[0, 1], &[1, 1], 2),
-                targets: vec![0, 1],
-                predictions: vec![1, 1],
-                entities: None,
-                counted: None,
-            },
-        };
-        let (targets, predictions) = (vec![0.1f32, 1e-20], vec![f32::NAN, 1.0 / 3.0]);
-        let metrics = metrics::values(&targets, &predictions);
-        let values = Evaluation { loss: Some(0.5), outcome: Outcome::Values { metrics, targets, predictions } };
-
-        let written = [rows("a", &labels, &[], &classes), rows("b", &[], &[], &values)];
-        std::fs::write(&path, to_csv(&written.concat()).unwrap()).unwrap();
-        assert_eq!(written[0][0].prediction, labels[1]);
-        assert_eq!(read(&path, "a").unwrap(), written[0]);
-        let back = read(&path, "b").unwrap();
-        assert_eq!(back, written[1]);
-        assert_eq!(back[1].prediction.parse(), Ok(1.0f32 / 3.0));
-        assert_eq!(back.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 2]);
-
-        // Of three examples the first has two tokens that count, the second none.
-        let Outcome::Classes { metrics, .. } = classes.outcome else { panic!("they are classes") };
-        let (targets, predictions, counted) = (vec![0, 1, 1], vec![1, 1, 0], Some(vec![2, 0, 1]));
-        let outcome = Outcome::Classes { metrics, targets, predictions, entities: None, counted };
-        let ids = ["x", "y, z", "w"].map(|id| Some(id.to_owned()));
-        let tokens = rows("c", &labels, &ids, &Evaluation { loss: Some(0.5), outcome });
-        assert_eq!(tokens.iter().map(|row| row.example).collect::<Vec<_>>(), [1, 1, 3]);
-        std::fs::write(&path, to_csv(&tokens).unwrap()).unwrap();
-        assert_eq!(read(&path, "c").unwrap(), tokens);
-        assert_eq!(tokens.iter().map(|row| row.id.as_deref().unwrap()).collect::<Vec<_>>(), ["x", "x", "w"]);
-
-        std::fs::write(&path, "task,target,prediction,example\na,b\n").unwrap();
-        assert!(read(&path, "a").unwrap_err().to_string().contains("predictions.csv:2: "));
-    }
-}
+#[path = "predictions_tests.rs"]
+mod tests;

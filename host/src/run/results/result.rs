@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::evaluate::{Evaluation, Outcome};
+use super::calibrated::Calibration;
+use super::evaluate::Evaluation;
 use super::export::Exported;
 use super::proof::Proof;
-use crate::report::classification;
-use crate::report::metrics;
+use super::report::{Report, main_metric};
+use crate::report::metrics::Metrics;
 use crate::report::table::Table;
 use crate::run::setup::plan::Plan;
 use crate::run::state::identity::PluginUsed;
@@ -23,6 +24,15 @@ use crate::{Error, Result};
 pub const FILE: &str = "result.json";
 /// The name of its page.
 pub const PAGE: &str = "report.html";
+
+/// What a saved model was measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Examples that the run has not seen.
+    Test,
+    /// Those by which the best model was chosen, where there are no others.
+    Validation,
+}
 
 /// Reads the parts of a run's result that are needed.
 ///
@@ -75,11 +85,18 @@ pub struct Summary {
 /// One task's results.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct TaskResult {
-    /// Metrics on the test data after training; empty without test data.
-    pub metrics: BTreeMap<String, f64>,
-    /// The same metrics before the first step, where `train.evaluate_before` asks for them.
+    /// On the test data after training; its metrics are empty without test data.
+    #[serde(flatten)]
+    pub test: Report,
+    /// The same on the validation data, where there is no test data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Report>,
+    /// Metrics on the test data before the first step, where `train.evaluate_before` asks for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub before: BTreeMap<String, f64>,
+    pub before: Metrics,
+    /// Temperature and threshold, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// The metric that was watched on the validation examples, with its best value: that of the model that is saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
@@ -89,12 +106,6 @@ pub struct TaskResult {
     /// Training examples, or tokens, of each class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub class_counts: Vec<u64>,
-    /// Test examples, or tokens, of each true class (row) by predicted class (column).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub confusion: Vec<Vec<u64>>,
-    /// scikit-learn's classification report.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub report: Option<String>,
 }
 
 /// Counts of elements.
@@ -106,58 +117,50 @@ pub struct Parameters {
     pub total: usize,
 }
 
-/// The metrics that people look at, those that say most first.
-const MAIN_METRICS: [&str; 4] = ["entity_f1", "accuracy", "pearson", "loss"];
-
 impl TaskResult {
-    /// From the classes with their numbers of training examples, the metrics before training, what was watched, and the evaluation on
-    /// the test data.
+    /// From the classes with their numbers of training examples, the metrics before training, what was watched, and the evaluation
+    /// after it.
     pub fn new(
         labels: &[String],
         class_counts: Vec<u64>,
-        before: BTreeMap<String, f64>,
+        before: Metrics,
         watch: Option<Watch>,
-        after: Option<&Evaluation>,
+        after: Option<(Split, &Evaluation)>,
     ) -> Self {
-        let confusion = match after.map(|after| &after.outcome) {
-            Some(Outcome::Classes { targets, predictions, .. }) => {
-                Some(metrics::confusion_matrix(targets, predictions, labels.len()))
-            }
-            Some(Outcome::Values { .. }) | None => None,
-        };
-        let report = confusion.as_deref().map(|confusion| classification::report(confusion, labels));
+        let report = |wanted: Split| after.filter(|(on, _)| *on == wanted).map(|(_, found)| Report::of(labels, found));
         Self {
-            metrics: after.map(Evaluation::metrics).unwrap_or_default(),
+            test: report(Split::Test).unwrap_or_default(),
+            validation: report(Split::Validation),
             before,
+            calibration: None,
             watch,
             labels: labels.to_vec(),
             class_counts,
-            confusion: confusion.unwrap_or_default(),
-            report,
         }
     }
 
-    /// Metrics before and after, report and confusion matrix, as a person reads them on a terminal. `whole` says where all is of what
-    /// that does not hold.
+    /// What there is to show, and whether it is of validation examples.
+    pub fn shown(&self) -> (&Report, Split) {
+        self.validation.as_ref().map_or((&self.test, Split::Test), |report| (report, Split::Validation))
+    }
+
+    /// The same, to be added to.
+    pub fn shown_mut(&mut self) -> &mut Report {
+        self.validation.as_mut().unwrap_or(&mut self.test)
+    }
+
+    /// What a person reads on a terminal. `whole` says where all is of what that does not hold.
     pub fn to_text(&self, task: &str, whole: &str) -> String {
-        let mut text = String::new();
-        if !self.confusion.is_empty() {
-            text += &format!("{}\n", classification::terminal_text(&self.confusion, &self.labels, whole));
+        let (report, on) = self.shown();
+        let mut text = report.to_text(task, &self.labels, &self.before, whole);
+        text += &self.calibration.as_ref().map(|found| found.to_text(task, &report.metrics)).unwrap_or_default();
+        if on == Split::Validation {
+            text += &format!(
+                "{task}: measured on the validation examples, by which the model was chosen: expect less of new ones, or name \
+                 test examples\n"
+            );
         }
-        for name in MAIN_METRICS {
-            let Some(after) = self.metrics.get(name) else { continue };
-            text += &match self.before.get(name) {
-                Some(before) => format!("{task}: {name} {before:.4} before, {after:.4} after\n"),
-                None => format!("{task}: {name} {after:.4}\n"),
-            };
-        }
-        text += &watch_text(self.watch.as_ref(), &format!("{task}: "));
-        text
-    }
-
-    /// The metric that says most, by name: the first of those that people look at.
-    pub fn main_metric(metrics: &BTreeMap<String, f64>) -> Option<(&str, f64)> {
-        MAIN_METRICS.iter().find_map(|name| Some((*name, *metrics.get(*name)?)))
+        text + &watch_text(self.watch.as_ref(), &format!("{task}: "))
     }
 }
 
@@ -178,7 +181,7 @@ fn sequence_text(sequence: &[After]) -> String {
     let mut rows = Table::new();
     for After { task, metrics } in sequence {
         let found = metrics.iter().filter_map(|(name, metrics)| {
-            TaskResult::main_metric(metrics).map(|(metric, value)| format!("{name}: {metric} {value:.4}"))
+            main_metric(metrics).map(|(metric, value)| format!("{name}: {metric} {value:.4}"))
         });
         rows.row([&format!("after {task}"), &found.collect::<Vec<_>>().join(", ")]);
     }

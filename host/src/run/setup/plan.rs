@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::from_data::FromData;
 use super::memory::{self, Load, Memory};
 use super::schedule::Schedule;
+pub use super::schedule::{DataFile, Watched};
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::{Dataset, Survey, episodes};
 use crate::report::numbers::{count, duration};
@@ -43,6 +44,11 @@ pub struct Plan {
     /// By task, what an episode is made of, where a head learns by episodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub episodes: Vec<(String, episodes::Shape)>,
+    /// The files that are read, with their examples.
+    pub files: Vec<DataFile>,
+    /// What is watched on validation examples, by which the best model is kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub watched: Vec<Watched>,
     /// Options of heads that the training examples gave.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub from_data: Vec<FromData>,
@@ -121,6 +127,8 @@ impl Plan {
             notes: Vec::new(),
             data: Vec::new(),
             episodes: schedule.episodes.clone(),
+            files: schedule.files.clone(),
+            watched: schedule.watched.clone(),
             from_data: schedule.from_data.clone(),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
@@ -161,6 +169,10 @@ impl Plan {
             let made =
                 format!("{ways} classes of {shots} support examples and {queries} queries: {} examples", shape.size());
             rows.row(["episodes", &format!("{}: {made}; train.batch_size has no say", shortened(task, NAME))]);
+        }
+        for Watched { task, metric, examples, why } in &self.watched {
+            let of = if self.watched.len() > 1 { format!("{}: ", shortened(task, NAME)) } else { String::new() };
+            rows.row(["watches", &format!("{of}{metric} on {} validation examples: {why}", count(*examples))]);
         }
         for found in &self.from_data {
             rows.row(["options", &found.to_text()]);

@@ -1,5 +1,9 @@
 //! What a run is made of, as far as its plan and its memory hang on it.
 
+use std::path::PathBuf;
+
+use serde::Serialize;
+
 use super::from_data::FromData;
 use crate::data::episodes;
 
@@ -22,10 +26,40 @@ pub struct Schedule {
     pub episodes: Vec<(String, episodes::Shape)>,
     /// Options of heads that the training examples gave.
     pub from_data: Vec<FromData>,
+    /// The files that are read.
+    pub files: Vec<DataFile>,
+    /// What is watched.
+    pub watched: Vec<Watched>,
     /// Moments that the optimizer keeps per parameter.
     pub moments: usize,
     /// Threads that take micro-batches.
     pub threads: usize,
     /// Whether batches are split into micro-batches.
     pub splits: bool,
+}
+
+/// A file of examples, or the part of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DataFile {
+    /// The task.
+    pub task: String,
+    /// What they are for: `train`, `validation` or `test`.
+    pub part: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// How many they are.
+    pub examples: usize,
+}
+
+/// What of a task is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Watched {
+    /// The task.
+    pub task: String,
+    /// The metric.
+    pub metric: String,
+    /// Validation examples.
+    pub examples: usize,
+    /// Why this metric: half a sentence.
+    pub why: String,
 }

@@ -3,6 +3,7 @@
 use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
 use super::from_data::{self, FromData};
+use super::schedule::{DataFile, Watched};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
@@ -10,8 +11,10 @@ use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, Source, Toke
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
+use crate::report::numbers::percent;
+use crate::report::text::{NAME, shortened};
 use crate::run::file::{HeldOut, RunFile, TaskTable, TrainTable};
-use crate::run::pass::episode_shape;
+use crate::run::pass::{Decision, episode_shape};
 
 /// A task with its data and its head.
 pub struct Task {
@@ -30,11 +33,22 @@ pub struct Task {
     /// The examples that the result is measured on.
     pub test: Option<Dataset>,
     /// The metric on the validation examples that counts for the best model; `None` where another task's does.
-    pub monitor: Option<String>,
+    pub monitor: Option<Monitor>,
     /// What its loss is multiplied with.
     pub weight: f64,
     /// Options of its head that its training examples gave.
     pub from_data: Vec<FromData>,
+    /// How classes follow from probabilities: once it has trained, by what was fitted on the validation examples.
+    pub decision: Decision,
+}
+
+/// The metric on a task's validation examples that counts for the best model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Monitor {
+    /// Its name.
+    pub metric: String,
+    /// Why this one: half a sentence.
+    pub why: String,
 }
 
 /// A task's examples, before a head says what their labels mean.
@@ -59,14 +73,15 @@ impl TaskData {
             }
             None => None,
         };
+        // What stands beside predictions are the texts of the test examples, or where there are none of the validation examples.
+        let shown = table.test.as_ref().or(table.validation.as_ref());
         let of_train = Source {
             files: &table.train,
             part: Part::Train,
             form: &table.form,
             only: table.split.as_ref().map(|split| split.train.as_str()),
             labels: None,
-            // A share of them may be the test's.
-            texts: table.test_share().is_some(),
+            texts: shown.and_then(HeldOut::share).is_some(),
             modality: model.model.info().plain().modality,
             device: &model.device,
         };
@@ -74,7 +89,6 @@ impl TaskData {
         let own = Source { part: Part::Test, labels: Some(train.labels()), ..of_train };
         // What has files of its own has them whole.
         let form = table.form.of_whole_files();
-        // What stands beside predictions are the test examples' texts.
         let held_out = |part: Option<&HeldOut>, texts: bool| match part {
             Some(HeldOut::Files(files)) => {
                 data::load(&Source { files, form: &form, only: None, texts, ..own }, tokenizer).map(Some)
@@ -82,7 +96,8 @@ impl TaskData {
             Some(HeldOut::Rows(rows)) => data::load(&Source { only: Some(rows), texts, ..own }, tokenizer).map(Some),
             Some(HeldOut::Share(_)) | None => Ok(None),
         };
-        let (validation, test) = (held_out(table.validation.as_ref(), false)?, held_out(table.test.as_ref(), true)?);
+        let (validation, test) =
+            (held_out(table.validation.as_ref(), table.test.is_none())?, held_out(table.test.as_ref(), true)?);
         Ok(Self { train, validation, test })
     }
 }
@@ -144,11 +159,25 @@ impl Task {
         train = parts.train;
         validation = validation.or(parts.validation);
         test = test.or(parts.test.filter(|_| table.test.is_some()));
-        let monitor = monitored(file, &table.name, &spec, train.labels())?;
+        let monitor = monitored(file, &table.name, &spec, &train)?;
         let episodes = episode_shape(&spec).map(|shape| Episodes::new(file.train.seed, &train, shape)).transpose();
         let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;
         let (name, weight) = (table.name.clone(), table.weight);
-        Ok(Self { name, head, spec, train, episodes, validation, test, monitor, weight, from_data })
+        let task = Self {
+            name,
+            head,
+            spec,
+            train,
+            episodes,
+            validation,
+            test,
+            monitor,
+            weight,
+            from_data,
+            decision: Decision::default(),
+        };
+        task.decides(file)?;
+        Ok(task)
     }
 
     /// Its batches: the examples of `together` passes, forward and backward, each.
@@ -162,27 +191,104 @@ impl Task {
         }
     }
 
+    /// Refuses a threshold or a temperature that the task has no use for.
+    fn decides(&self, file: &RunFile) -> Result<()> {
+        let refuse = |key: &str, why: String, help: &str| {
+            Err(file.error_at(&format!("train.{key}"), why, "does nothing", Some(help.into())))
+        };
+        let (classes, several) = (self.spec.predictions == PredictionKind::Classes, file.tasks.len() > 1);
+        if file.train.calibrate && !classes && !several {
+            let help = "leave it out: it is for classes";
+            return refuse(
+                "calibrate",
+                format!("the task {} predicts values, and they have no probabilities", self.name),
+                help,
+            );
+        }
+        let binary = classes && self.spec.targets == TargetKind::Class && self.train.labels().len() == 2;
+        if file.train.threshold.is_some() && !binary && !several {
+            let has =
+                if classes { format!("has {} classes", self.train.labels().len()) } else { "predicts values".into() };
+            let help = "leave it out: it is where the two classes of examples part";
+            return refuse(
+                "threshold",
+                format!("a threshold is for two classes, and the task {} {has}", self.name),
+                help,
+            );
+        }
+        Ok(())
+    }
+
+    /// The files of its examples.
+    pub(super) fn files(&self) -> Vec<DataFile> {
+        let parts =
+            [("train", Some(&self.train)), ("validation", self.validation.as_ref()), ("test", self.test.as_ref())];
+        let file = |(part, data): (&'static str, Option<&Dataset>)| {
+            let data = data?;
+            Some(DataFile { task: self.name.clone(), part, path: data.path().to_owned(), examples: data.len() })
+        };
+        parts.into_iter().filter_map(file).collect()
+    }
+
+    /// What of it is watched, where something is.
+    pub(super) fn watched(&self) -> Option<Watched> {
+        let (Monitor { metric, why }, data) = (self.monitor.clone()?, self.validation.as_ref()?);
+        Some(Watched { task: self.name.clone(), metric, examples: data.len(), why })
+    }
+
     /// Examples of one pass, forward and backward: a batch, or an episode.
     pub(in crate::run) fn pass_size(&self, settings: &TrainTable) -> usize {
         self.episodes.as_ref().map_or(settings.batch_size, |episodes| episodes.shape.size())
     }
 }
 
-/// The metric of a task that is watched, if it is one of those that count.
-fn monitored(file: &RunFile, task: &str, spec: &HeadSpec, labels: &[String]) -> Result<Option<String>> {
-    let Some(wanted) = &file.train.monitor else {
-        let metric = match spec.predictions {
-            // What joint tasks have in common is a loss.
-            PredictionKind::Classes if !file.joint() => "accuracy",
-            PredictionKind::Classes | PredictionKind::Values => "loss",
+/// The largest class's share, in those that each would have if all were as frequent, from which classes count as imbalanced.
+const IMBALANCED: f64 = 1.5;
+
+/// The metric that is watched where the run file names none, and why.
+fn usual(
+    joint: bool,
+    (targets, predictions): (TargetKind, PredictionKind),
+    labels: &[String],
+    counts: &[u64],
+) -> (&'static str, String) {
+    if joint {
+        return ("loss", "it is what joint tasks have in common".into());
+    }
+    if predictions == PredictionKind::Values {
+        return ("loss", "the task predicts values".into());
+    }
+    if targets == TargetKind::TokenClass {
+        return match Tags::of(labels) {
+            Some(_) => (entities::NAMES[0], "the labels spell entities, and most words are in none".into()),
+            None => ("accuracy", "each word has a class".into()),
         };
-        return Ok(Some(metric.into()));
+    }
+    let all: u64 = counts.iter().sum();
+    let largest = counts.iter().zip(labels).max_by_key(|(count, _)| **count);
+    match largest.map(|(&count, label)| (count as f64 / all.max(1) as f64, label)) {
+        Some((share, label)) if share * counts.len() as f64 > IMBALANCED => {
+            let label = shortened(label, NAME);
+            let why =
+                format!("{} of the training examples are {label:?}: accuracy rewards saying so always", percent(share));
+            ("macro_f1", why)
+        }
+        _ => ("accuracy", "no class is much more frequent than the others".into()),
+    }
+}
+
+/// The metric of a task that is watched, if it is one of those that count.
+fn monitored(file: &RunFile, task: &str, spec: &HeadSpec, train: &Dataset) -> Result<Option<Monitor>> {
+    let labels = train.labels();
+    let Some(wanted) = &file.train.monitor else {
+        let (metric, why) = usual(file.joint(), (spec.targets, spec.predictions), labels, &train.class_counts());
+        return Ok(Some(Monitor { metric: metric.into(), why }));
     };
     let (of_task, metric) = match wanted.split_once('.') {
         Some((name, metric)) => (Some(name), metric),
         None => (None, wanted.as_str()),
     };
-    let mut known = metrics::names(spec.predictions);
+    let mut known = metrics::names(spec.predictions, labels.len());
     if spec.targets == TargetKind::TokenClass && Tags::of(labels).is_some() {
         known.extend(entities::NAMES.map(str::to_owned));
     }
@@ -192,8 +298,42 @@ fn monitored(file: &RunFile, task: &str, spec: &HeadSpec, labels: &[String]) -> 
             let names: Vec<&str> = file.tasks.iter().map(|table| table.name.as_str()).collect();
             format!("there is no task {name:?}; the tasks are {}", names.join(", "))
         }
-        _ if known.iter().any(|name| name == metric) => return Ok(Some(metric.to_owned())),
+        _ if known.iter().any(|name| name == metric) => {
+            return Ok(Some(Monitor { metric: metric.to_owned(), why: "train.monitor names it".into() }));
+        }
         _ => format!("the metrics of the task {task} are {}", known.join(", ")),
     };
     Err(file.error_at("train.monitor", format!("there is no metric {wanted:?}"), "unknown metric", Some(help)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_follows_from_the_task_and_its_balance() {
+        let check = |joint: bool, kind, counts: &[(&str, u64)], expected: &str, why: &str| {
+            let labels: Vec<String> = counts.iter().map(|(label, _)| (*label).to_owned()).collect();
+            let counts: Vec<u64> = counts.iter().map(|(_, count)| *count).collect();
+            let (metric, reason) = usual(joint, kind, &labels, &counts);
+            assert!(metric == expected && reason.contains(why), "{metric}: {reason}");
+        };
+        let classes = (TargetKind::Class, PredictionKind::Classes);
+        check(
+            false,
+            classes,
+            &[("ham", 4825), ("spam", 747)],
+            "macro_f1",
+            "86.59 % of the training examples are \"ham\"",
+        );
+        check(false, classes, &[("no", 3310), ("yes", 3610)], "accuracy", "no class");
+        check(false, classes, &[("a", 74), ("b", 26)], "accuracy", "no class");
+        check(false, classes, &[("a", 60), ("b", 20), ("c", 20)], "macro_f1", "60 %");
+        check(true, classes, &[("ham", 4825), ("spam", 747)], "loss", "joint");
+        let words = (TargetKind::TokenClass, PredictionKind::Classes);
+        check(false, words, &[("B-X", 5), ("O", 95)], "entity_f1", "entities");
+        check(false, words, &[("NOUN", 5), ("VERB", 95)], "accuracy", "each word");
+        let values = (TargetKind::Value, PredictionKind::Values);
+        check(false, values, &[], "loss", "values");
+    }
 }

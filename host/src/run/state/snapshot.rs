@@ -35,6 +35,7 @@ pub struct TrainState {
     /// Loss scale and steps since its last change, where losses are scaled.
     pub loss_scale: Option<(f64, u64)>,
     /// By task, metrics on the test examples before training, where the run file asks for them.
+    #[serde(deserialize_with = "undefined_as_nan")]
     pub before: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
@@ -78,7 +79,19 @@ pub struct After {
     /// The task that has just been trained.
     pub task: String,
     /// Metrics on the test examples, by task and name.
+    #[serde(deserialize_with = "undefined_as_nan")]
     pub metrics: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+/// Metrics by task: JSON has no number for what is undefined, and holds null.
+fn undefined_as_nan<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<BTreeMap<String, BTreeMap<String, f64>>, D::Error> {
+    let read = BTreeMap::<String, BTreeMap<String, Option<f64>>>::deserialize(deserializer)?;
+    let defined = |metrics: BTreeMap<String, Option<f64>>| {
+        metrics.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect()
+    };
+    Ok(read.into_iter().map(|(task, metrics)| (task, defined(metrics))).collect())
 }
 
 impl TrainState {
@@ -338,4 +351,18 @@ fn unknown(name: &str) -> Error {
 fn below(tensors: &BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
     let named = |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
     tensors.iter().filter_map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undefined_metrics_survive_a_checkpoint() {
+        let metrics = BTreeMap::from([("t".to_owned(), BTreeMap::from([("roc_auc".to_owned(), f64::NAN)]))]);
+        let sequence = vec![After { task: "t".into(), metrics: metrics.clone() }];
+        let state = TrainState { before: metrics, sequence, ..TrainState::default() };
+        let back: TrainState = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        assert!(back.before["t"]["roc_auc"].is_nan() && back.sequence[0].metrics["t"]["roc_auc"].is_nan());
+    }
 }

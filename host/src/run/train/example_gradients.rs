@@ -7,7 +7,7 @@ use fthost_plugin_api::{FisherLabels, HeadSpec, PredictionKind, TargetKind};
 use crate::adapted::AdaptedModel;
 use crate::data::Dataset;
 use crate::plugin::{ExampleGradients, HeadInstance};
-use crate::run::pass::Pass;
+use crate::run::pass::{Decision, Pass};
 use crate::{Error, Result};
 
 /// The least probability that has a logarithm to go on with.
@@ -43,7 +43,9 @@ impl ExampleGradients for TaskExamples<'_> {
                 self.spec.targets
             )));
         }
-        let pass = Pass { model, head: self.head, spec: self.spec, data: self.data, precision: Precision::F32 };
+        let decision = Decision::default();
+        let pass =
+            Pass { model, head: self.head, spec: self.spec, data: self.data, precision: Precision::F32, decision };
         let order = Stream::new(self.seed, "fisher examples").permutation(self.data.len());
         let draws = Stream::new(self.seed, "fisher labels");
         let limit = limit.map_or(order.len(), |limit| order.len().min(limit as usize));

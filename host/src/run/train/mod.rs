@@ -20,7 +20,7 @@ use crate::report::metrics::higher_is_better;
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::run::results::evaluate::evaluate;
 use crate::run::setup::phase::{Batch, Phase};
-use crate::run::setup::task::Task;
+use crate::run::setup::task::{Monitor, Task};
 use crate::run::state::checkpoint::{Checkpoints, Found};
 use crate::run::state::folder::RunFolder;
 use crate::run::state::identity::Identity;
@@ -135,7 +135,7 @@ impl Trainer<'_> {
             for (i, task) in self.learner.tasks.iter().enumerate() {
                 let Some(test) = &task.test else { continue };
                 progress.say(&format!("testing {} after {ended}", task.name));
-                let metrics = evaluate(&self.learner.pass(i, test), &|_| {})?.metrics();
+                let metrics = evaluate(&self.learner.pass(i, test), &|_| {})?.metrics().clone();
                 folder.log(&Line::Evaluation {
                     step,
                     task: &task.name,
@@ -262,9 +262,9 @@ impl Trainer<'_> {
             }
             let task = &self.learner.tasks[i];
             let Some(data) = &task.validation else { continue };
-            let metrics = evaluate(&self.learner.pass(i, data), &|_| {})?.metrics();
+            let metrics = evaluate(&self.learner.pass(i, data), &|_| {})?.metrics().clone();
             folder.log(&Line::Evaluation { step, task: &task.name, when: "validation", metrics: &metrics })?;
-            if let Some(metric) = &task.monitor {
+            if let Some(Monitor { metric, .. }) = &task.monitor {
                 let value = metrics.get(metric).ok_or_else(|| not_measured(&task.name, metric))?;
                 seen.add(*value, task.weight);
             }
@@ -286,7 +286,9 @@ impl Trainer<'_> {
         let losses = losses.collect::<Vec<_>>().join(", ");
         let remark = if better { ", the best so far" } else { "" };
         progress.say(&format!("step {step}: validation {} {value:.4}, {losses}{remark}", watch.metric));
-        for (i, metrics) in found {
+        for (i, mut metrics) in found {
+            // A plugin reads numbers, and JSON has none for what is undefined.
+            metrics.retain(|_, value| value.is_finite());
             self.tell(&Event::Evaluation { step, task: self.learner.tasks[i].name.clone(), metrics }, i)?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use crate::run::state::watch::Watch;
 /// The watch of a phase, if any of its tasks has validation examples. Of several joint tasks the mean of their metrics is watched.
 pub(crate) fn of_phase(phase: &Phase, tasks: &[Task], settings: &TrainTable) -> Option<Watch> {
     let watched = |i: usize| tasks[i].validation.is_some();
-    let monitor = |i: usize| tasks[i].monitor.clone();
+    let monitor = |i: usize| tasks[i].monitor.as_ref().map(|monitor| monitor.metric.clone());
     let metric = phase.tasks().filter(|&i| watched(i)).find_map(monitor)?;
     Some(Watch::new(&metric, settings.min_delta, settings.patience))
 }

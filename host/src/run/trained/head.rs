@@ -12,6 +12,8 @@ use super::model::{TrainedModel, TrainedTask};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::{Library, StrategyInstance};
 use crate::run::file::RunFile;
+use crate::run::pass::Decision;
+use crate::run::results::export::SavedDecision;
 use crate::run::results::sentences;
 use crate::run::setup::{methods, model as base};
 use crate::{Error, Result};
@@ -29,6 +31,7 @@ pub(super) struct Found {
     /// Whether labels may be the classes' numbers: where the names were made by no one who saw the labels.
     numbered: bool,
     problem: String,
+    decision: Decision,
 }
 
 /// The task of the run file that would have led to the folder. What it was trained on is not known, and not asked for.
@@ -100,7 +103,13 @@ pub(super) fn find(folder: &Path, config: &Value, outputs: usize, per_token: boo
         true => Vec::new(),
         false => (0..outputs).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect(),
     });
-    Ok(Found { labels, numbered, problem })
+    let said = Some(folder.join(SavedDecision::FILE)).filter(|file| file.is_file());
+    let said: Option<SavedDecision> = said.map(|file| read(&file)).transpose()?;
+    let decision = said.map_or_else(Decision::default, |said| match said.folded {
+        true => Decision { temperature: 1.0, ..said.decision },
+        false => said.decision,
+    });
+    Ok(Found { labels, numbered, problem, decision })
 }
 
 /// A JSON file.
@@ -138,14 +147,14 @@ impl Found {
         strategies: Vec<StrategyInstance>,
         restore: impl FnOnce(&AdaptedModel) -> Result<()>,
     ) -> Result<TrainedModel> {
-        let Self { labels, numbered, .. } = self;
+        let Self { labels, numbered, decision, .. } = self;
         let counts = vec![0; labels.len()];
         let (head, spec) = methods::attach_head(file, 0, library, &mut model, labels.clone(), counts)?;
         restore(&model)?;
         let task = &file.tasks[0];
         let tokenizer = base::tokenizer(file, task, &model)?;
         let (name, form) = (task.name.clone(), task.form.clone());
-        let task = TrainedTask { name, form, head, spec, labels, numbered, tokenizer, train: None };
+        let task = TrainedTask { name, form, head, spec, labels, numbered, tokenizer, train: None, decision };
         Ok(TrainedModel::new(file, model, strategies, vec![task]))
     }
 }

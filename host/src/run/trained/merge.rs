@@ -39,8 +39,13 @@ impl TrainedModel {
     }
 
     fn write_merged(&self, folder: &Path) -> Result<Exported> {
-        let heads =
-            self.tasks.iter().map(|TrainedTask { name, labels, head, spec, .. }| Trained { name, labels, head, spec });
+        let heads = self.tasks.iter().map(|TrainedTask { name, labels, head, spec, decision, .. }| Trained {
+            name,
+            labels,
+            head,
+            spec,
+            decision: *decision,
+        });
         let saved = write_model(&self.model, &heads.collect::<Vec<_>>(), folder)?;
         if let Some(base) = &self.base {
             inputs::copy(base, folder, self.model.model.info())?;

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use fthost_autograd::Precision;
 use fthost_plugin_api::{HeadSpec, TargetKind};
 
-use super::predict::{Format, WordWriter, Writer};
+use super::predict::{Place, Prediction, Style, Writer};
 use crate::adapted::AdaptedModel;
 use crate::data::{self, Dataset, Files, Form, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
 use crate::run::file::RunFile;
-use crate::run::pass::Pass;
+use crate::run::pass::{Decision, Pass};
 use crate::run::results::evaluate::{Evaluation, evaluate, predict, predict_words};
-use crate::run::results::result::TaskResult;
+use crate::run::results::result::{Split, TaskResult};
 use crate::{Error, Result};
 
 /// The model of a run that has ended, as it was saved.
@@ -41,6 +41,8 @@ pub(super) struct TrainedTask {
     pub(super) tokenizer: Option<Tokenizer>,
     /// What it trained on, where that is known.
     pub(super) train: Option<Files>,
+    /// How classes follow from probabilities.
+    pub(super) decision: Decision,
 }
 
 impl TrainedModel {
@@ -75,46 +77,35 @@ impl TrainedModel {
         }
         let progress = EvaluationProgress::new(shown, "evaluating", data.len());
         let evaluation: Evaluation = evaluate(&self.pass(task, &data), &|examples| progress.advance(examples))?;
-        Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, Some(&evaluation))))
+        let found = Some((Split::Test, &evaluation));
+        Ok((task.name.clone(), TaskResult::new(data.labels(), Vec::new(), BTreeMap::new(), None, found)))
     }
 
-    /// Writes what the model predicts for each example of a file, labelled or not, while it reads it.
+    /// Writes what the model predicts for each example of a file, labelled or not, while it reads it; nothing before the file was read to
+    /// its end once.
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate), and where `out` takes no more: what stands before is written.
-    pub fn predict(&self, task: Option<&str>, path: &Path, format: Format, out: &mut dyn Write) -> Result<()> {
+    pub fn predict(&self, task: Option<&str>, path: &Path, style: Style, out: &mut dyn Write) -> Result<()> {
         let task = self.task(task)?;
         let files = Files::from(path);
-        let source = self.source(task, &files);
-        let blocks = data::unlabelled(&source, task.tokenizer.as_ref())?;
-        if task.spec.targets == TargetKind::TokenClass {
-            return self.predict_words(task, blocks, WordWriter::new(out, format, &task.labels)?);
-        }
-        let mut writer = Writer::new(out, format, task.spec.predictions, &task.labels, task.form.columns.id.is_some())?;
+        let source = data::Source { texts: true, ..self.source(task, &files) };
+        data::check(&source)?;
+        let (labels, ids) = (&task.labels, task.form.columns.id.is_some());
+        let mut writer = Writer::new(out, style, task.spec.predictions, labels, ids, task.decision);
         let mut number = 0;
-        for block in blocks {
-            let block = block?;
-            block.check_kind(task.spec.targets)?;
-            for (row, prediction) in (0..).zip(predict(&self.pass(task, &block))?) {
+        for block in data::unlabelled(&source, task.tokenizer.as_ref())? {
+            let data = block?;
+            data.check_kind(task.spec.targets)?;
+            let pass = self.pass(task, &data);
+            let predictions = match task.spec.targets {
+                TargetKind::TokenClass => predict_words(&pass)?.into_iter().map(Prediction::Words).collect(),
+                _ => predict(&pass)?.into_iter().map(Prediction::Example).collect::<Vec<_>>(),
+            };
+            for (i, prediction) in (0..).zip(predictions) {
                 number += 1;
-                writer.write(block.place(row)?.1.unwrap_or(number), block.id(row)?.as_deref(), &prediction)?;
-            }
-        }
-        writer.finish()
-    }
-
-    /// Writes the classes of the words of each example.
-    fn predict_words(
-        &self,
-        task: &TrainedTask,
-        blocks: impl Iterator<Item = Result<Dataset>>,
-        mut writer: WordWriter<'_>,
-    ) -> Result<()> {
-        for block in blocks {
-            let block = block?;
-            block.check_kind(task.spec.targets)?;
-            for (row, classes) in (0..).zip(predict_words(&self.pass(task, &block))?) {
-                writer.write(block.place(row)?.1, block.id(row)?.as_deref(), &classes)?;
+                let (line, id, texts) = (data.place(i)?.1.unwrap_or(number), data.id(i)?, data.texts(i)?);
+                writer.write(&Place { line, id: id.as_deref(), texts: &texts }, &prediction)?;
             }
         }
         writer.finish()
@@ -148,7 +139,7 @@ impl TrainedModel {
             part: Part::Test,
             form: &task.form,
             only: None,
-            texts: true,
+            texts: false,
             labels: Some(&task.labels),
             modality: self.model.model.info().plain().modality,
             device: &self.model.device,
@@ -156,6 +147,7 @@ impl TrainedModel {
     }
 
     pub(super) fn pass<'a>(&'a self, task: &'a TrainedTask, data: &'a Dataset) -> Pass<'a> {
-        Pass { model: &self.model, head: &task.head, spec: &task.spec, data, precision: self.precision }
+        let TrainedTask { head, spec, decision, .. } = task;
+        Pass { model: &self.model, head, spec, data, precision: self.precision, decision: *decision }
     }
 }

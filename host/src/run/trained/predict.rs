@@ -7,9 +7,10 @@ use clap::ValueEnum;
 use fthost_plugin_api::PredictionKind;
 use serde::{Serialize, Serializer};
 
+use crate::run::pass::Decision;
 use crate::{Error, Result};
 
-/// The form of predictions.
+/// The format of predictions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Cells between tabs, with a header.
@@ -21,23 +22,91 @@ pub enum Format {
 }
 
 impl Format {
-    /// That of a file by its extension; TSV where it is none of these.
-    pub fn of(path: &Path) -> Self {
-        match path.extension().unwrap_or_default().to_string_lossy().to_lowercase().as_str() {
-            "csv" => Self::Csv,
-            "jsonl" | "ndjson" => Self::Jsonl,
-            _ => Self::Tsv,
+    /// That of a file by its extension, where it is one of these.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_string_lossy().to_lowercase().as_str() {
+            "tsv" => Some(Self::Tsv),
+            "csv" => Some(Self::Csv),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            _ => None,
+        }
+    }
+
+    /// What the command line asks for: by name, or by the extension of the file to write; else the input's, and TSV where that is none
+    /// of these.
+    ///
+    /// # Errors
+    /// Where name and extension are not the same, or the extension says nothing.
+    pub fn choose(named: Option<Self>, out: Option<&Path>, input: &Path) -> Result<Self> {
+        match (named, out.map(|out| (out, Self::of(out)))) {
+            (Some(named), Some((out, Some(of_file)))) if named != of_file => Err(Error::usage(format!(
+                "--format says {}, and --out {} is a .{} file",
+                named.name(),
+                out.display(),
+                of_file.name()
+            ))
+            .with_help("leave --format out, or give the file the extension of its format")),
+            (Some(named), _) => Ok(named),
+            (None, Some((_, Some(of_file)))) => Ok(of_file),
+            (None, Some((out, None))) => Err(Error::usage(format!(
+                "the extension of {} names no format that predictions are written in",
+                out.display()
+            ))
+            .with_help("known are .tsv, .csv and .jsonl; --format NAME says it for any other name")),
+            (None, None) => Ok(Self::of(input).unwrap_or(Self::Tsv)),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tsv => "tsv",
+            Self::Csv => "csv",
+            Self::Jsonl => "jsonl",
         }
     }
 }
 
-/// Writes predictions: of classes the most probable one, its probability, and that of each; of values the value.
+/// What is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// How.
+    pub format: Format,
+    /// Whether the probabilities of all classes are, and not that of the predicted one alone.
+    pub probabilities: bool,
+}
+
+/// An example, as its file has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The line where it begins.
+    pub line: u64,
+    /// What it is called, where it is called something.
+    pub id: Option<&'a str>,
+    /// Its text, or both of a pair, or its words; nothing of an image.
+    pub texts: &'a [String],
+}
+
+/// What a model predicts for an example.
+pub enum Prediction {
+    /// Probabilities of the classes, or one value.
+    Example(Vec<f32>),
+    /// Of each word the probabilities of the classes; none where it came after the longest length, or where the tokenizer makes nothing
+    /// of it.
+    Words(Vec<Option<Vec<f32>>>),
+}
+
+/// Writes predictions: of classes the most probable one and its probability, of values the value, each beside the text. Where each word
+/// has a class, a table has a row for each word, and JSONL lists.
 pub struct Writer<'a> {
     sink: Sink<'a>,
+    style: Style,
     labels: &'a [String],
     kind: PredictionKind,
     /// Whether examples are called something.
     ids: bool,
+    decision: Decision,
+    /// The names of a table's columns, once they are written.
+    header: Option<Vec<String>>,
 }
 
 enum Sink<'a> {
@@ -45,20 +114,24 @@ enum Sink<'a> {
     Lines(&'a mut dyn Write),
 }
 
+/// The column of a class's probability.
+fn column(label: &str) -> String {
+    format!("p({label})")
+}
+
 impl<'a> Writer<'a> {
-    /// A writer to `out` of predictions of this kind; `labels` are the names of the classes, `ids` says whether examples have ids.
-    ///
-    /// # Errors
-    /// Where the header cannot be written.
+    /// A writer to `out` of predictions of this kind; `labels` are the names of the classes, `ids` says whether examples have ids, and
+    /// `decision` which class is predicted.
     pub fn new(
         out: &'a mut dyn Write,
-        format: Format,
+        style: Style,
         kind: PredictionKind,
         labels: &'a [String],
         ids: bool,
-    ) -> Result<Self> {
+        decision: Decision,
+    ) -> Self {
         let mut table = csv::WriterBuilder::new();
-        let sink = match format {
+        let sink = match style.format {
             Format::Csv => Sink::Table { rows: Box::new(table.from_writer(out)), tabs: false },
             // TSV has no quoting.
             Format::Tsv => {
@@ -67,45 +140,19 @@ impl<'a> Writer<'a> {
             }
             Format::Jsonl => Sink::Lines(out),
         };
-        let mut writer = Self { sink, labels, kind, ids };
-        let mut header = vec!["line".to_owned()];
-        header.extend(ids.then(|| "id".to_owned()));
-        match kind {
-            PredictionKind::Values => header.push("value".into()),
-            PredictionKind::Classes => {
-                header.extend(["label".into(), "probability".into()]);
-                header.extend(labels.iter().map(|label| format!("p({label})")));
-            }
-        }
-        if matches!(writer.sink, Sink::Table { .. }) {
-            writer.cells(header).map_err(cannot_write)?;
-        }
-        Ok(writer)
+        Self { sink, style, labels, kind, ids, decision, header: None }
     }
 
-    /// Writes the prediction for the example on a line of its file: the classes' probabilities, or one value.
+    /// Writes the prediction for an example.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn write(&mut self, line: u64, id: Option<&str>, prediction: &[f32]) -> Result<()> {
-        let begin = std::iter::once(line.to_string()).chain(self.ids.then(|| id.unwrap_or_default().to_owned()));
-        let written = match (self.kind, &mut self.sink) {
-            (PredictionKind::Values, Sink::Lines(out)) => {
-                write_json(*out, &ValueRow { line, id, value: prediction[0] })
-            }
-            (PredictionKind::Values, Sink::Table { .. }) => {
-                self.cells(begin.chain([prediction[0].to_string()]).collect())
-            }
-            (PredictionKind::Classes, Sink::Lines(out)) => {
-                let (best, probability) = most_probable(prediction);
-                let label = &self.labels[best];
-                let probabilities = Named { labels: self.labels, probabilities: prediction };
-                write_json(*out, &ClassRow { line, id, label, probability, probabilities })
-            }
-            (PredictionKind::Classes, Sink::Table { .. }) => {
-                let (best, probability) = most_probable(prediction);
-                let named = [self.labels[best].clone(), probability.to_string()];
-                self.cells(begin.chain(named).chain(prediction.iter().map(f32::to_string)).collect())
+    pub fn write(&mut self, place: &Place<'_>, prediction: &Prediction) -> Result<()> {
+        let written = match (&self.sink, prediction) {
+            (Sink::Lines(_), _) => self.object(place, prediction),
+            (Sink::Table { .. }, Prediction::Example(prediction)) => self.cells(place, None, Some(prediction)),
+            (Sink::Table { .. }, Prediction::Words(words)) => {
+                words.iter().enumerate().try_for_each(|(i, word)| self.cells(place, Some(i), word.as_deref()))
             }
         };
         written.map_err(cannot_write)
@@ -123,61 +170,77 @@ impl<'a> Writer<'a> {
         .map_err(cannot_write)
     }
 
-    fn cells(&mut self, mut cells: Vec<String>) -> io::Result<()> {
+    /// A row of a table, and before the first one the names of its columns.
+    fn cells(&mut self, place: &Place<'_>, word: Option<usize>, prediction: Option<&[f32]>) -> io::Result<()> {
+        let number = |value: Option<&f32>| value.map(f32::to_string).unwrap_or_default();
+        let mut row = vec![("line".to_owned(), place.line.to_string())];
+        row.extend(self.ids.then(|| ("id".to_owned(), place.id.unwrap_or_default().to_owned())));
+        row.extend(word.map(|word| ("word".to_owned(), (word + 1).to_string())));
+        match self.kind {
+            PredictionKind::Values => row.push(("value".into(), number(prediction.and_then(<[f32]>::first)))),
+            PredictionKind::Classes => {
+                let class = prediction.map(|prediction| self.decision.class(prediction) as usize);
+                let label = class.and_then(|class| self.labels.get(class)).cloned().unwrap_or_default();
+                let of = |class: usize| prediction.and_then(|prediction| prediction.get(class));
+                row.extend([("label".into(), label), ("probability".into(), number(class.and_then(of)))]);
+                let all = self.labels.iter().enumerate().filter(|_| self.style.probabilities);
+                row.extend(all.map(|(class, label)| (column(label), number(of(class)))));
+            }
+        }
+        let texts = match word {
+            Some(word) => place.texts.get(word..=word).unwrap_or_default(),
+            None => place.texts,
+        };
+        row.extend(["text", "text_pair"].into_iter().zip(texts).map(|(name, text)| (name.to_owned(), text.clone())));
+        let (names, cells): (Vec<String>, Vec<String>) = row.into_iter().unzip();
+        if self.header.is_none() {
+            self.record(names.clone())?;
+            self.header = Some(names);
+        }
+        self.record(cells)
+    }
+
+    fn record(&mut self, mut cells: Vec<String>) -> io::Result<()> {
         let Sink::Table { rows, tabs } = &mut self.sink else { return Ok(()) };
         if *tabs {
             cells.iter_mut().for_each(|cell| *cell = cell.replace(['\t', '\n', '\r'], " "));
         }
         rows.write_record(&cells).map_err(io::Error::from)
     }
-}
 
-/// Writes predictions for texts that are lists of words: an object for each, with the label of each word.
-pub struct WordWriter<'a> {
-    out: &'a mut dyn Write,
-    labels: &'a [String],
-}
-
-impl<'a> WordWriter<'a> {
-    /// A writer to `out`; `labels` are the names of the classes.
-    ///
-    /// # Errors
-    /// Where the format has no lists.
-    pub fn new(out: &'a mut dyn Write, format: Format, labels: &'a [String]) -> Result<Self> {
-        match format {
-            Format::Jsonl => Ok(Self { out, labels }),
-            Format::Tsv | Format::Csv => {
-                Err(Error::usage("the task has a label for each word, and a table has no lists")
-                    .with_help("write JSONL: --out FILE.jsonl, or --format jsonl"))
+    /// An object of JSONL.
+    fn object(&mut self, place: &Place<'_>, prediction: &Prediction) -> io::Result<()> {
+        let (labels, decision) = (self.labels, self.decision);
+        let label = |p: &Vec<f32>| labels.get(decision.class(p) as usize).map(String::as_str);
+        let most = |p: &Vec<f32>| p.get(decision.class(p) as usize).copied();
+        let all = self.style.probabilities;
+        let &Place { line, id, texts } = place;
+        let text = |i: usize| texts.get(i).map(String::as_str);
+        let (text, text_pair) = (text(0), text(1));
+        match (prediction, self.kind, &mut self.sink) {
+            (_, _, Sink::Table { .. }) => Ok(()),
+            (Prediction::Example(value), PredictionKind::Values, Sink::Lines(out)) => {
+                write_json(*out, &ValueRow { line, id, value: value.first().copied(), text, text_pair })
+            }
+            (Prediction::Example(p), PredictionKind::Classes, Sink::Lines(out)) => {
+                let (label, probability, probabilities) =
+                    (label(p), most(p), all.then_some(Named { labels, probabilities: p }));
+                write_json(*out, &ClassRow { line, id, label, probability, probabilities, text, text_pair })
+            }
+            (Prediction::Words(found), _, Sink::Lines(out)) => {
+                let each = || found.iter().map(Option::as_ref);
+                let row = WordRow {
+                    line,
+                    id,
+                    labels: each().map(|p| p.and_then(label)).collect(),
+                    probability: each().map(|p| p.and_then(most)).collect(),
+                    probabilities: all.then(|| each().map(|p| p.map(|p| Named { labels, probabilities: p })).collect()),
+                    text: (!texts.is_empty()).then_some(texts),
+                };
+                write_json(*out, &row)
             }
         }
     }
-
-    /// Writes the words' classes for the example on a line of its file. A word has none where it came after the longest length, or
-    /// where the tokenizer makes nothing of it: null.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn write(&mut self, line: Option<u64>, id: Option<&str>, classes: &[Option<u32>]) -> Result<()> {
-        let name = |class: &Option<u32>| Some(self.labels.get((*class)? as usize)?.as_str());
-        write_json(self.out, &WordRow { line, id, labels: classes.iter().map(name).collect() }).map_err(cannot_write)
-    }
-
-    /// Writes what is still held back.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn finish(self) -> Result<()> {
-        self.out.flush().map_err(cannot_write)
-    }
-}
-
-#[derive(Serialize)]
-struct WordRow<'a> {
-    line: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-    labels: Vec<Option<&'a str>>,
 }
 
 #[derive(Serialize)]
@@ -185,7 +248,11 @@ struct ValueRow<'a> {
     line: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
-    value: f32,
+    value: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text_pair: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -193,9 +260,27 @@ struct ClassRow<'a> {
     line: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
-    label: &'a str,
-    probability: f32,
-    probabilities: Named<'a>,
+    label: Option<&'a str>,
+    probability: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probabilities: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text_pair: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct WordRow<'a> {
+    line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    labels: Vec<Option<&'a str>>,
+    probability: Vec<Option<f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probabilities: Option<Vec<Option<Named<'a>>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a [String]>,
 }
 
 /// Probabilities by the names of their classes, in the order of the classes.
@@ -215,87 +300,10 @@ fn write_json(out: &mut dyn Write, row: &impl Serialize) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// The first of the most probable classes, as evaluation takes it, and its probability.
-fn most_probable(probabilities: &[f32]) -> (usize, f32) {
-    let first = (0, probabilities.first().copied().unwrap_or_default());
-    let places = probabilities.iter().copied().enumerate();
-    places.fold(first, |best, (class, p)| if p > best.1 { (class, p) } else { best })
-}
-
 fn cannot_write(error: io::Error) -> Error {
     Error::io("cannot write predictions")(error)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-
-    #[track_caller]
-    fn check(format: Format, kind: PredictionKind, labels: &[&str], rows: &[&[f32]], expected: &str) {
-        let labels: Vec<String> = labels.iter().map(|&label| label.into()).collect();
-        let mut out = Vec::new();
-        let mut writer = Writer::new(&mut out, format, kind, &labels, false).unwrap();
-        for (line, row) in (2..).zip(rows) {
-            writer.write(line, None, row).unwrap();
-        }
-        writer.finish().unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
-    }
-
-    #[test]
-    fn classes_with_their_probabilities() {
-        use PredictionKind::Classes;
-        let rows: &[&[f32]] = &[&[0.25, 0.75], &[0.5, 0.5]];
-        check(
-            Format::Tsv,
-            Classes,
-            &["a\tb", "c, d"],
-            rows,
-            "line\tlabel\tprobability\tp(a b)\tp(c, d)\n2\tc, d\t0.75\t0.25\t0.75\n3\ta b\t0.5\t0.5\t0.5\n",
-        );
-        check(
-            Format::Csv,
-            Classes,
-            &["a", "c, d"],
-            &rows[..1],
-            "line,label,probability,p(a),\"p(c, d)\"\n2,\"c, d\",0.75,0.25,0.75\n",
-        );
-        check(
-            Format::Jsonl,
-            Classes,
-            &["b", "a"],
-            &rows[..1],
-            "{\"line\":2,\"label\":\"a\",\"probability\":0.75,\"probabilities\":{\"b\":0.25,\"a\":0.75}}\n",
-        );
-    }
-
-    #[test]
-    fn words() {
-        let labels = ["B-X", "O"].map(String::from);
-        let mut out = Vec::new();
-        let mut writer = WordWriter::new(&mut out, Format::Jsonl, &labels).unwrap();
-        writer.write(Some(2), Some("a"), &[Some(1), None, Some(0)]).unwrap();
-        writer.finish().unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "{\"line\":2,\"id\":\"a\",\"labels\":[\"O\",null,\"B-X\"]}\n");
-        for format in [Format::Tsv, Format::Csv] {
-            let error = WordWriter::new(&mut Vec::new(), format, &labels).err().unwrap();
-            assert!(error.to_string().contains("a label for each word"), "{error}");
-        }
-    }
-
-    #[test]
-    fn values() {
-        check(Format::Tsv, PredictionKind::Values, &[], &[&[3.5]], "line\tvalue\n2\t3.5\n");
-        check(Format::Jsonl, PredictionKind::Values, &[], &[&[3.5]], "{\"line\":2,\"value\":3.5}\n");
-    }
-
-    #[test]
-    fn the_extension_tells_the_format() {
-        for (name, expected) in
-            [("a.csv", Format::Csv), ("a.ndjson", Format::Jsonl), ("a.tsv", Format::Tsv), ("a.parquet", Format::Tsv)]
-        {
-            assert_eq!(Format::of(Path::new(name)), expected, "{name}");
-        }
-    }
-}
+#[path = "predict_tests.rs"]
+mod tests;

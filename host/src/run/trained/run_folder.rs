@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::model::{TrainedModel, TrainedTask};
 use crate::run::file::{ModelInit, Override, RunFile};
 use crate::run::machine::DeviceChoice;
+use crate::run::results::calibrated::Calibration;
 use crate::run::results::{export, result};
 use crate::run::setup::{methods, model as base};
 use crate::run::state::checkpoint;
@@ -29,6 +30,7 @@ struct LeftTask {
     labels: Vec<String>,
     #[serde(default)]
     class_counts: Vec<u64>,
+    calibration: Option<Calibration>,
 }
 
 /// Opens it.
@@ -57,7 +59,7 @@ pub(super) fn open(
     let mut strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
     let mut tasks = Vec::new();
     for (i, task) in file.tasks.iter().enumerate() {
-        let LeftTask { labels, class_counts } = left
+        let LeftTask { labels, class_counts, calibration } = left
             .tasks
             .remove(&task.name)
             .ok_or_else(|| Error::usage(format!("{} has no result of the task {}", folder.display(), task.name)))?;
@@ -72,6 +74,7 @@ pub(super) fn open(
             numbered: false,
             tokenizer,
             train: Some(task.train.clone()),
+            decision: calibration.map(|found| found.decision).unwrap_or_default(),
         });
     }
 

@@ -4,15 +4,20 @@ use serde_json::json;
 
 use super::*;
 use crate::adapted::PatternMatch;
-use crate::report::metrics;
-use crate::run::results::evaluate::{Evaluation, Outcome};
+use crate::report::metrics::probabilities::Bin;
+use crate::run::pass::Decision;
+use crate::run::results::calibrated::Calibration;
+use crate::run::results::evaluate::{Classes, Evaluation, Outcome};
 use crate::run::results::export::{Exported, Format};
 use crate::run::results::proof::{Pairing, Proof};
+use crate::run::results::report::Report;
 use crate::run::results::result::Parameters;
+use crate::run::results::worst::Worst;
 use crate::run::setup::memory::Memory;
-use crate::run::setup::plan::Share;
+use crate::run::setup::plan::{DataFile, Share};
 use crate::run::setup::start::{Frozen, Start};
 use crate::run::state::snapshot::Trained;
+use crate::run::state::watch::{Best, Watch};
 
 /// A run that trained a classifier of `labels`, everything named `name`.
 fn summary(name: &str, labels: &[&str]) -> Summary {
@@ -20,25 +25,23 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
     let pairs: Vec<(u32, u32)> = (0..classes)
         .flat_map(|class| (0..classes).map(move |predicted| (class, predicted)))
         .flat_map(|(class, predicted)| {
-            let n = if class == predicted { 180 - 14 * class } else { (class * 5 + predicted * 3) % 7 };
+            let n = if class == predicted {
+                180u32.saturating_sub(14 * class).max(5)
+            } else {
+                (class * 5 + predicted * 3) % 7
+            };
             std::iter::repeat_n((class, predicted), n as usize)
         })
         .collect();
     let targets: Vec<u32> = pairs.iter().map(|pair| pair.0).collect();
-    let evaluation = |loss: f64, predictions: Vec<u32>| Evaluation {
-        loss: Some(loss),
-        outcome: Outcome::Classes {
-            metrics: metrics::classes(&targets, &predictions, labels.len()),
-            targets: targets.clone(),
-            predictions,
-            entities: None,
-            counted: None,
-        },
+    let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+    let evaluation = |loss: f64, predictions: Vec<u32>| {
+        let found = Classes::new(&labels, targets.clone(), predictions, None);
+        Evaluation::new(Some(loss), Outcome::Classes(found), labels.len())
     };
     let before = evaluation(2.3071, vec![0; targets.len()]);
     let after = evaluation(0.2832, pairs.iter().map(|pair| pair.1).collect());
-    let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
-    let result = TaskResult::new(&labels, Vec::new(), before.metrics(), None, Some(&after));
+    let result = TaskResult::new(&labels, Vec::new(), before.metrics().clone(), None, Some((Split::Test, &after)));
     let plugin = |plugin: &str, hash: &str| PluginUsed {
         name: format!("{plugin}{name}"),
         version: "0.1.0".into(),
@@ -87,6 +90,8 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             examples: 12_800,
             tokens: 337_920,
             episodes: Vec::new(),
+            files: Vec::new(),
+            watched: Vec::new(),
             from_data: Vec::new(),
             truncated: 7,
             cut_words: 0,
@@ -203,10 +208,10 @@ fn names_are_text_and_never_markup() {
 fn numbers_that_are_not_finite_are_said_and_break_nothing() {
     let mut summary = summary("", &["no", "yes"]);
     for result in summary.tasks.values_mut() {
-        result.metrics = [("pearson", f64::NAN), ("loss", f64::INFINITY)].map(|(k, v)| (k.to_owned(), v)).into();
+        result.test.metrics = [("pearson", f64::NAN), ("loss", f64::INFINITY)].map(|(k, v)| (k.to_owned(), v)).into();
         result.before = [("pearson", 0.5), ("loss", f64::NEG_INFINITY)].map(|(k, v)| (k.to_owned(), v)).into();
-        result.report = None;
-        result.confusion.clear();
+        result.test.report = None;
+        result.test.confusion.clear();
     }
     summary.train = Trained { loss: f64::NAN, ..Trained::default() };
     summary.parameters = Parameters { trainable: 0, total: 0 };
@@ -237,4 +242,100 @@ fn the_page_of_a_long_run_stays_small() {
     let text = page(&summary("", &EMOTIONS), &lines(100_000));
     leave("long.html", &text);
     assert!(text.len() < 300_000, "{} bytes", text.len());
+}
+
+/// A summary whose only task came to something else.
+fn with(change: impl FnOnce(&mut Summary, &mut TaskResult)) -> Summary {
+    let mut summary = summary("", &EMOTIONS);
+    let (name, mut result) = summary.tasks.pop_first().unwrap();
+    change(&mut summary, &mut result);
+    summary.tasks.insert(name, result);
+    summary
+}
+
+#[test]
+fn calibration_files_and_the_worst_examples_are_shown() {
+    let summary = with(|summary, result| {
+        let bin = |i: u32| Bin {
+            from: f64::from(i) / 15.0,
+            to: f64::from(i + 1) / 15.0,
+            examples: u64::from(i) * 7,
+            confidence: (f64::from(i) + 0.6) / 15.0,
+            accuracy: (f64::from(i) + 0.6) / 15.0 - 0.08,
+        };
+        result.test.reliability = (4..15).map(bin).collect();
+        let worst = |example: usize, word: Option<&str>| Worst {
+            place: 0,
+            example,
+            text: "we loved it, <but> the plot is boring and the actor is not ".repeat(example),
+            word: word.map(str::to_owned),
+            target: "joy".into(),
+            prediction: "anger".into(),
+            loss: 4.0 / example as f64,
+        };
+        result.test.worst = vec![worst(1, None), worst(4, Some("boring"))];
+        result.test.undefined = [("roc_auc".to_owned(), "a class has no example".to_owned())].into();
+        result.class_counts = vec![700, 300, 900, 100, 50, 20];
+        result.calibration = Some(Calibration {
+            decision: Decision { temperature: 1.7311, threshold: Some(0.31) },
+            positive: Some("joy".into()),
+            fitted_on: 812,
+            without: [("log_loss".to_owned(), 0.4), ("calibration_error".to_owned(), 0.08)].into(),
+        });
+        result.watch = Some(Watch { best: Some(Best { step: 800, value: 0.93 }), ..Watch::new("accuracy", 0.0, None) });
+        let file = |part: &'static str, examples| DataFile {
+            task: "sentiment".into(),
+            part,
+            path: format!("/data/emotions/{part}.tsv").into(),
+            examples,
+        };
+        summary.plan.files = vec![file("train", 2070), file("validation", 812), file("test", 905)];
+    });
+    let text = page(&summary, &lines(1200));
+    leave("calibrated.html", &text);
+    for said in [
+        "saved model",
+        "share that is right",
+        "Wrong with the most confidence",
+        "&lt;but&gt;",
+        "1.83 %",
+        "boring",
+        "Not defined, because a class has no example: ROC-AUC.",
+        "<b>1.7311</b>",
+        "is predicted from a probability of",
+        "/data/emotions/validation.tsv",
+        "812",
+        "Training examples by class",
+    ] {
+        assert!(text.contains(said), "{said} is missing");
+    }
+}
+
+#[test]
+fn values_are_drawn_beside_the_truth_with_what_they_are_off_by() {
+    let summary = with(|_, result| {
+        let pair = |i: usize| [i as f32 / 80.0, (i as f32 / 80.0).mul_add(0.8, (i as f32 * 12.9).sin() * 0.4)];
+        result.test = Report {
+            metrics: [("r2", 0.81), ("rmse", 0.3), ("pearson", 0.9)].map(|(k, v)| (k.to_owned(), v)).into(),
+            values: (0..400).map(pair).collect(),
+            ..Report::default()
+        };
+        result.before.clear();
+        result.labels.clear();
+    });
+    let text = page(&summary, &lines(300));
+    leave("values.html", &text);
+    for said in ["Predicted and true values", "Residuals", "predicted less true", "R²"] {
+        assert!(text.contains(said), "{said} is missing");
+    }
+    assert_eq!(text.matches("<circle class=\"dot c0 faint\"").count(), 800);
+}
+
+#[test]
+fn a_report_of_many_classes_has_a_row_of_its_own() {
+    let names: Vec<String> = (0..77).map(|i| format!("balance_not_updated_after_transfer_{i}")).collect();
+    let text = page(&summary("", &names.iter().map(String::as_str).collect::<Vec<_>>()), &lines(8));
+    leave("many.html", &text);
+    assert!(text.contains("<div class=\"whole\"><h3>Classification report"), "the report is beside something");
+    assert!(names.iter().all(|name| text.matches(name.as_str()).count() >= 3));
 }

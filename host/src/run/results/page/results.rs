@@ -1,0 +1,237 @@
+//! What a page shows of a task's results: metrics, report, calibration, values, and the worst examples.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+
+use super::super::calibrated::Calibration;
+use super::super::report::Report;
+use super::super::result::{Split, TaskResult};
+use super::super::worst::Worst;
+use crate::report::chart::{Chart, Series};
+use crate::report::metrics::Metrics;
+use crate::report::metrics::probabilities::Bin;
+use crate::report::numbers::{count, percent, significant};
+use crate::report::page::confusion;
+
+/// Metrics that come first, the one that names a task's result before the others.
+const FIRST: [&str; 7] = ["entity_f1", "accuracy", "pearson", "spearman", "macro_f1", "matthews", "loss"];
+
+/// Characters of a report's line beside which nothing else has room.
+const NARROW: usize = 62;
+
+/// `macro_f1` as `Macro F1`.
+pub(super) fn title(metric: &str) -> String {
+    let known = [
+        ("roc_auc", "ROC-AUC"),
+        ("pr_auc", "PR-AUC"),
+        ("mse", "MSE"),
+        ("rmse", "RMSE"),
+        ("mae", "MAE"),
+        ("r2", "R²"),
+        ("brier", "Brier score"),
+        ("matthews", "Matthews' coefficient"),
+        ("kappa", "Cohen's kappa"),
+    ];
+    if let Some((_, name)) = known.iter().find(|(name, _)| *name == metric) {
+        return (*name).to_owned();
+    }
+    let words = metric.replace('_', " ").replace("f1", "F1");
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// The metric that names a task's result: the one that was watched, else the first of those that people look at.
+pub(super) fn main(result: &TaskResult) -> Option<&str> {
+    let metrics = &result.shown().0.metrics;
+    let watched = result.watch.as_ref().map(|watch| watch.metric.as_str()).filter(|metric| *metric != "loss");
+    watched.into_iter().chain(FIRST).find(|&metric| metrics.get(metric).is_some_and(|value| value.is_finite()))
+}
+
+/// A task's section.
+pub(super) fn section(task: &str, result: &TaskResult) -> Markup {
+    let (report, on) = result.shown();
+    let charts: Vec<Chart> = reliability(&report.reliability).into_iter().chain(values(&report.values)).collect();
+    html! {
+        section {
+            h2 { "Results: " (task) }
+            @if report.metrics.is_empty() { p.note { "The task has no test data." } }
+            @if on == Split::Validation {
+                p.note { "Measured on the validation examples, by which the model was chosen: expect less of new ones." }
+            }
+            div.columns {
+                @if !report.metrics.is_empty() {
+                    div {
+                        (metrics_table(report, on, &result.before))
+                        @if let Some(found) = &result.calibration { (calibration(found, &report.metrics)) }
+                    }
+                }
+                @if let Some(text) = &report.report { (preformatted("Classification report", text)) }
+                @if let Some(text) = &report.entity_report { (preformatted("Entities", text)) }
+            }
+            @if !report.confusion.is_empty() { (confusion::matrix(&report.confusion, &result.labels)) }
+            @if !charts.is_empty() { h3 {} div.charts { @for chart in &charts { (chart) } } }
+            @if !report.worst.is_empty() { (worst(&report.worst, report.values.is_empty())) }
+        }
+    }
+}
+
+/// A text with its own columns: beside others where it is narrow, else in a row of its own, where it scrolls.
+fn preformatted(title: &str, text: &str) -> Markup {
+    let wide = text.lines().any(|line| line.chars().count() > NARROW);
+    html! { div.whole[wide] { h3 { (title) } pre { (text.trim_end_matches('\n')) } } }
+}
+
+fn metrics_table(report: &Report, on: Split, before: &Metrics) -> Markup {
+    let place = |metric: &str| FIRST.iter().position(|&first| first == metric).unwrap_or(FIRST.len());
+    let mut metrics: Vec<(&String, f64)> = report.metrics.iter().map(|(name, &value)| (name, value)).collect();
+    // Of what is not defined the reason stands below.
+    metrics.retain(|(name, value)| !value.is_nan() || before.get(*name).is_some_and(|before| before.is_finite()));
+    metrics.sort_by_key(|(name, _)| place(name));
+    let compared = !before.is_empty();
+    html! {
+        h3 { @if on == Split::Test { "On the test data" } @else { "On the validation data" } }
+        table.rows {
+            thead {
+                tr {
+                    th { "metric" }
+                    @if compared { th.number { "before" } }
+                    th.number { @if compared { "after" } @else { "value" } }
+                    @if compared { th.number { "change" } }
+                }
+            }
+            tbody {
+                @for (metric, after) in metrics {
+                    @let before = before.get(metric);
+                    tr {
+                        td { (title(metric)) }
+                        @if compared { td.number { (before.map(|&value| four(value)).unwrap_or_default()) } }
+                        td.number { b { (four(after)) } }
+                        @if compared { td.number { (before.map(|before| change(after - before)).unwrap_or_default()) } }
+                    }
+                }
+            }
+        }
+        @for (why, metrics) in undefined(&report.undefined) { p.note { "Not defined, because " (why) ": " (metrics) "." } }
+    }
+}
+
+/// Four decimals, as the classification report has them, where they say enough.
+fn four(value: f64) -> String {
+    if value.is_nan() {
+        return "–".to_owned();
+    }
+    if (0.01..1e4).contains(&value.abs()) || value == 0.0 { format!("{value:.4}") } else { significant(value) }
+}
+
+fn change(by: f64) -> String {
+    if by > 0.0 { format!("+{}", four(by)) } else { four(by) }
+}
+
+/// The metrics that are not defined, by the reason.
+fn undefined(reasons: &BTreeMap<String, String>) -> BTreeMap<&str, String> {
+    let mut by_reason: BTreeMap<&str, String> = BTreeMap::new();
+    for (metric, why) in reasons {
+        let metrics = by_reason.entry(why).or_default();
+        let comma = if metrics.is_empty() { "" } else { ", " };
+        *metrics += &format!("{comma}{}", title(metric));
+    }
+    by_reason
+}
+
+/// Temperature and threshold.
+fn calibration(found: &Calibration, with: &Metrics) -> Markup {
+    html! {
+        h3 { "Calibration" }
+        p {
+            @if found.decision.temperature != 1.0 {
+                "Temperature " b { (four(found.decision.temperature)) } ", fitted on " (count(found.fitted_on))
+                " validation examples; it is in the last layer of what is saved. "
+            }
+            @if let (Some(threshold), Some(positive)) = (found.decision.threshold, &found.positive) {
+                b { (positive) } " is predicted from a probability of " b { (four(threshold)) } " on."
+            }
+        }
+        table.rows {
+            thead { tr { th { "metric" } th.number { "without" } th.number { "with" } } }
+            tbody {
+                @for (metric, without) in &found.without {
+                    tr {
+                        td { (title(metric)) }
+                        td.number { (four(*without)) }
+                        td.number { b { (with.get(metric).map(|&value| four(value)).unwrap_or_default()) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The reliability curve beside that of a model whose probabilities mean what they say.
+fn reliability(bins: &[Bin]) -> Option<Chart> {
+    let points = bins.iter().map(|bin| (bin.confidence, bin.accuracy)).collect();
+    let low = bins.first()?.from;
+    Some(
+        Chart::new("Calibration", "probability of the predicted class")
+            .series(Series::new("as it should be", vec![(low, low), (1.0, 1.0)]).faint())
+            .series(Series::new("share that is right", points).marked()),
+    )
+}
+
+/// True values with the predicted ones, and how far each prediction is off.
+fn values(pairs: &[[f32; 2]]) -> Vec<Chart> {
+    let wide = |pair: &[f32; 2]| (f64::from(pair[0]), f64::from(pair[1]));
+    let points: Vec<(f64, f64)> =
+        pairs.iter().map(wide).filter(|(target, found)| target.is_finite() && found.is_finite()).collect();
+    if points.is_empty() {
+        return Vec::new();
+    }
+    let ends = |of: &dyn Fn(&(f64, f64)) -> f64| {
+        let values = || points.iter().map(of);
+        (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max))
+    };
+    let (low, high) = ends(&|point| point.0);
+    let (least, most) = ends(&|point| point.1);
+    let residuals = points.iter().map(|(target, found)| (*found, found - target)).collect();
+    vec![
+        Chart::new("Predicted and true values", "true value")
+            .series(Series::new("as it should be", vec![(low, low), (high, high)]).faint())
+            .series(Series::new("predicted", points.clone()).dots()),
+        Chart::new("Residuals", "predicted value")
+            .series(Series::new("none", vec![(least, 0.0), (most, 0.0)]).faint())
+            .series(Series::new("predicted less true", residuals).dots()),
+    ]
+}
+
+fn worst(examples: &[Worst], classes: bool) -> Markup {
+    let words = examples.iter().any(|worst| worst.word.is_some());
+    html! {
+        h3 { @if classes { "Wrong with the most confidence" } @else { "Furthest from the truth" } }
+        div.scroll {
+            table.rows.worst {
+                thead {
+                    tr {
+                        th { "text" }
+                        @if words { th { "word" } }
+                        th { "true" }
+                        th { "predicted" }
+                        th.number { @if classes { "p(true)" } @else { "off by" } }
+                        th.number { "example" }
+                    }
+                }
+                tbody {
+                    @for worst in examples {
+                        tr {
+                            td { (worst.text) }
+                            @if words { td { (worst.word.as_deref().unwrap_or_default()) } }
+                            td { (worst.target) }
+                            td { (worst.prediction) }
+                            td.number { @if classes { (percent((-worst.loss).exp())) } @else { (significant(worst.loss)) } }
+                            td.number { (count(worst.example)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

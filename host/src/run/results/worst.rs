@@ -1,0 +1,58 @@
+//! The examples that a model is worst at.
+
+use serde::Serialize;
+
+use super::evaluate::{Evaluation, Outcome};
+use crate::report::text::shortened;
+
+/// Examples that are shown.
+const SHOWN: usize = 10;
+/// Characters of a text that are shown.
+const TEXT: usize = 300;
+
+/// An example, or one of its words, that the model is far off at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Worst {
+    /// Its place among the predictions.
+    #[serde(skip)]
+    pub place: usize,
+    /// The example's number, from 1.
+    pub example: usize,
+    /// Its text, its middle left out where it is long; nothing of an image.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// The word, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub word: Option<String>,
+    /// The true class or value.
+    pub target: String,
+    /// The predicted one.
+    pub prediction: String,
+    /// The negative natural logarithm of the true class's probability, or the distance from the true value.
+    pub loss: f64,
+}
+
+impl Worst {
+    /// Takes the example's text, and the second of a pair.
+    pub(super) fn set_text(&mut self, text: &str, pair: &str) {
+        let both = if pair.is_empty() { text.to_owned() } else { format!("{text} / {pair}") };
+        self.text = shortened(&both, TEXT).into_owned();
+    }
+}
+
+/// The examples with the greatest losses of those that are wrong, the worst first; their texts are still to be found.
+pub(super) fn least_expected(evaluation: &Evaluation) -> Vec<Worst> {
+    let losses: Vec<(usize, f64)> = match &evaluation.outcome {
+        Outcome::Classes(found) => {
+            let wrong = |&(place, _): &(usize, f64)| found.targets[place] != found.predictions[place];
+            found.losses().filter(wrong).collect()
+        }
+        Outcome::Values { targets, predictions } => {
+            let distance = |(target, found): (&f32, &f32)| (f64::from(*target) - f64::from(*found)).abs();
+            targets.iter().zip(predictions).map(distance).enumerate().collect()
+        }
+    };
+    let mut losses: Vec<(usize, f64)> = losses.into_iter().filter(|(_, loss)| loss.is_finite()).collect();
+    losses.sort_by(|a, b| b.1.total_cmp(&a.1));
+    losses.into_iter().take(SHOWN).map(|(place, loss)| Worst { place, loss, ..Worst::default() }).collect()
+}
