@@ -128,13 +128,14 @@ pub fn peek(path: &Path, most: usize) -> Result<Peek> {
 /// The columns that are read where nothing is said of them: of formats whose own are not told here.
 fn by_rows(path: &Path, most: usize) -> Result<Peek> {
     let mut rows = Rows::open(path, &Form::default(), Labels::Read, None)?;
+    let all = rows.keep(most);
     let notes = rows.notes().to_vec();
     let names = ["text", "text_pair", "label"].map(str::to_owned);
     let mut columns = names.map(|name| Column { name, values: Vec::new() });
     let mut whole = false;
     while columns[0].values.len() < most {
         let Some(row) = rows.next().transpose()? else {
-            whole = true;
+            whole = all;
             break;
         };
         let (text, label) = match row.words {
