@@ -69,8 +69,9 @@ const FEW: u64 = 8;
 const MOST: f64 = 0.8;
 /// Share of texts that may be cut, repeated or elsewhere without a sentence.
 const SOME: f64 = 0.01;
-/// Classes that a sentence names.
+/// Classes that a sentence names, and characters of a name in it.
 const NAMED: usize = 3;
+const SHORT: usize = 24;
 
 /// A part's texts: how often each occurs, and with which class first.
 type Texts = BTreeMap<u64, (usize, Option<u32>)>;
@@ -109,8 +110,12 @@ impl Survey {
             }
         }
         let labels = parts.first().map_or(&[][..], |(_, data)| data.labels());
-        let few: Vec<String> =
-            trained.iter().zip(labels).filter(|&(&n, _)| n < FEW).map(|(n, label)| format!("{label} ({n})")).collect();
+        let few: Vec<String> = trained
+            .iter()
+            .zip(labels)
+            .filter(|&(&n, _)| n < FEW)
+            .map(|(n, label)| format!("{} ({n})", shortened(label, SHORT)))
+            .collect();
         if !few.is_empty() {
             let named = few.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
             let more = if few.len() > NAMED { format!(" and {} more", few.len() - NAMED) } else { String::new() };

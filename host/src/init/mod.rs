@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::{Encoding, Naming, Tokenizer, peek};
 use crate::plugin::{Library, Search};
+use crate::report::numbers::percent;
 use crate::run::file::options_of;
 use crate::{Error, Result, hub};
 use columns::{Choice, Look, Seen};
@@ -247,8 +248,14 @@ fn longest(texts: &[Value], pairs: Option<&[Value]>, model: Option<&str>) -> Res
             .get(((lengths.len() as f64 * share) as usize).min(lengths.len().saturating_sub(1)))
             .map_or(0, |length| length + 2)
     };
-    let long = LENGTHS.into_iter().find(|&longest| at(0.99) <= longest).unwrap_or(512);
     let how = if tokenizer.is_some() { "" } else { "about " };
+    let most = LENGTHS[LENGTHS.len() - 1];
+    let Some(long) = LENGTHS.into_iter().find(|&longest| at(0.99) <= longest) else {
+        // The tokenizer counts no further than its model reads.
+        let cut = lengths.iter().filter(|&&length| length + 2 > most).count();
+        let share = percent(cut as f64 / lengths.len().max(1) as f64);
+        return Ok((most, format!("{how}{share} of the texts have more than {most} tokens, and are cut to these")));
+    };
     Ok((long, format!("99 of 100 texts have up to {how}{} tokens, the longest {how}{}", at(0.99), at(1.0))))
 }
 

@@ -136,7 +136,7 @@ fn data(summary: &Summary) -> Markup {
                     // Images have none.
                     @let shows = counts.iter().any(|(label, _)| !first(label).is_empty());
                     @if all > 0 {
-                        div {
+                        div.whole[shows] {
                             h3 { @if several { (task) ": training examples by class" } @else { "Training examples by class" } }
                             div.tall {
                                 table.rows {
