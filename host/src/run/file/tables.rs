@@ -13,7 +13,7 @@ use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use crate::data::{Encoding, Files, Form, Format};
+use crate::data::{Encoding, Files, Fold, Form, Format};
 use crate::hub::Name;
 
 /// How a run file names the embedded model, and the embedded data set for it.
@@ -109,12 +109,13 @@ pub(super) struct TaskKeys {
     /// { text = "FILE", label = "FILE" }: one text a line beside one label a line
     /// { good = "FILE", bad = "FILE" }: a file for each class
     pub(super) train: FilesKey,
-    /// the examples that the result is measured on: as train, or a share of the training examples such as 0.2, which no seed changes
-    pub(super) test: Option<PartKey>,
+    /// the examples that the result is measured on: as train, a share of the training examples such as 0.2, or one of their folds as in
+    /// { fold = 2, of = 5 }; no seed changes a share or a fold
+    pub(super) test: Option<TestKey>,
     /// examples that training watches, to keep the best model: as train, or a share of the training examples such as 0.1
     pub(super) validation: Option<PartKey>,
-    /// share of the training examples that the run leaves alone: what fthost auto keeps for the test; drawn as that of test
-    pub(super) set_aside: Option<Share>,
+    /// share or fold of the training examples that the run leaves alone: what fthost auto keeps for the test; drawn as that of test
+    pub(super) set_aside: Option<DrawnKey>,
     /// which rows of train are for what, where a column says so: { column = "split", train = "train", validation = "dev", test = "test" }
     pub(super) split: Option<SplitKeys>,
     /// which columns are read: { text = "...", text_pair = "...", label = "..." }; in files without names by number, from 1
@@ -154,10 +155,31 @@ pub(super) enum FilesKey {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum PartKey {
-    /// share of the training examples, classes in proportion: of validation drawn by the seed, of test the same with every seed
+    /// share of the training examples, classes in proportion, drawn by the seed
     Share(Share),
     /// files with the examples; relative to the run file
     Files(FilesKey),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum TestKey {
+    /// share of the training examples, classes in proportion, the same with every seed
+    Share(Share),
+    /// files with the examples; relative to the run file
+    Files(FilesKey),
+    /// one of the folds of the training examples, classes in proportion, the same with every seed; whole groups where columns.group is
+    /// given
+    Fold(Fold),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum DrawnKey {
+    /// share of the training examples
+    Share(Share),
+    /// one of their folds
+    Fold(Fold),
 }
 
 /// Rows of one file for several uses.
@@ -458,8 +480,8 @@ pub struct TaskTable {
     pub test: Option<HeldOut>,
     /// The examples that training watches.
     pub validation: Option<HeldOut>,
-    /// The share of the training examples that the run leaves alone, above 0 and below 1: it has no test share then.
-    pub set_aside: Option<f64>,
+    /// What of the training examples the run leaves alone: its test examples are not drawn from them then.
+    pub set_aside: Option<Drawn>,
     /// Which rows of `train` are for what, where a column says so.
     pub split: Option<SplitKeys>,
     /// How the files are read.
@@ -471,15 +493,24 @@ pub struct TaskTable {
 }
 
 impl TaskTable {
-    /// The share of the training examples that is held out for the test, whether this run makes it or another.
-    pub fn test_share(&self) -> Option<f64> {
-        self.test.as_ref().and_then(HeldOut::share).or(self.set_aside)
+    /// What of the training examples is held out for the test, whether this run makes it or another.
+    pub fn test_drawn(&self) -> Option<Drawn> {
+        self.test.as_ref().and_then(HeldOut::drawn).or(self.set_aside)
     }
 
-    /// Takes the test examples out; a share of the training examples stays held out.
+    /// Takes the test examples out; what of the training examples is held out for them stays held out.
     pub fn hide_test(&mut self) {
-        self.set_aside = self.test_share();
-        self.test = None;
+        self.set_aside = self.test_drawn();
+        self.set_test(None);
+    }
+
+    /// Tests on a fold of the training examples, whatever the test examples were.
+    pub fn test_on(&mut self, fold: Fold) {
+        self.set_test(Some(HeldOut::Drawn(Drawn::Fold(fold))));
+    }
+
+    fn set_test(&mut self, test: Option<HeldOut>) {
+        self.test = test;
         if let Some(split) = &mut self.split {
             split.test = None;
         }
@@ -491,10 +522,30 @@ impl TaskTable {
 pub enum HeldOut {
     /// Files of their own: absolute paths, or the name of an embedded data set.
     Files(Files),
-    /// A share of the training examples, above 0 and below 1.
-    Share(f64),
+    /// Some of the training examples; validation examples are a share.
+    Drawn(Drawn),
     /// The rows of the training examples' files that have this in the column of `split`.
     Rows(String),
+}
+
+/// Some of the training examples, classes in proportion.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Drawn {
+    /// A share of them, above 0 and below 1.
+    Share(f64),
+    /// One of their folds.
+    Fold(Fold),
+}
+
+impl Drawn {
+    /// About which share of the training examples it is.
+    pub fn share(self) -> f64 {
+        match self {
+            Self::Share(share) => share,
+            Self::Fold(fold) => 1.0 / f64::from(fold.of),
+        }
+    }
 }
 
 impl HeldOut {
@@ -502,14 +553,14 @@ impl HeldOut {
     pub fn files(&self) -> Option<&Files> {
         match self {
             Self::Files(files) => Some(files),
-            Self::Share(_) | Self::Rows(_) => None,
+            Self::Drawn(_) | Self::Rows(_) => None,
         }
     }
 
-    /// The share of the training examples, where it is one.
-    pub fn share(&self) -> Option<f64> {
+    /// What of the training examples it is, where it is some of them.
+    pub fn drawn(&self) -> Option<Drawn> {
         match self {
-            Self::Share(share) => Some(*share),
+            Self::Drawn(drawn) => Some(*drawn),
             Self::Files(_) | Self::Rows(_) => None,
         }
     }
