@@ -16,11 +16,11 @@ use super::runs::Left;
 use super::sample::mean;
 use super::statistics::{self, Resampled, variance};
 use super::{joined, verdict};
-use crate::Result;
 use crate::data::Fold;
 use crate::run::file::{Drawn, HeldOut, RunFile, SplitKeys};
 use crate::run::results::predictions;
 use crate::run::state::folder::write_atomically;
+use crate::{Error, Result};
 
 /// Writes the run files of a candidate's folds.
 ///
@@ -83,40 +83,31 @@ pub(super) struct Folds<'a> {
     record: &'a Record,
     rounds: Vec<Round>,
     left: &'a [Vec<Option<Left>>],
+    /// Examples that are tested.
+    pub(super) examples: usize,
 }
 
 impl<'a> Folds<'a> {
     /// # Errors
-    /// Where candidates were tested on different examples.
+    /// Where runs of a fold were tested on different examples, or two folds on the same: the training file has changed between them, or
+    /// candidates have different ones.
     pub(super) fn new(record: &'a Record, left: &'a [Vec<Option<Left>>]) -> Result<Self> {
         let rounds = record.rounds();
-        for place in 0..rounds.len() {
-            let mut runs = record
-                .candidates
-                .iter()
-                .zip(left)
-                .filter_map(|(candidate, runs)| Some((candidate, runs[place].as_ref()?)));
-            let Some((_, first)) = runs.next() else { continue };
-            for (candidate, run) in runs {
-                run.tested_on_the_same(first, candidate)?;
+        let mut first: BTreeMap<Option<Fold>, &Left> = BTreeMap::new();
+        for (candidate, runs) in record.candidates.iter().zip(left) {
+            for (round, run) in rounds.iter().zip(runs) {
+                let Some(run) = run else { continue };
+                run.tested_on_the_same(first.entry(round.fold).or_insert(run), candidate)?;
             }
         }
-        Ok(Self { record, rounds, left })
-    }
-
-    /// Examples that are tested, each counted once.
-    pub(super) fn examples(&self) -> usize {
-        let of_seed = |seed: u64| {
-            let of_candidate = |runs: &'a Vec<Option<Left>>| {
-                let of_round = |(round, run): (&Round, &Option<Left>)| {
-                    let run = run.as_ref().filter(|_| round.seed == seed)?;
-                    Some(run.predictions.chunk_by(|a, b| a.example == b.example).count())
-                };
-                self.rounds.iter().zip(runs).filter_map(of_round).sum::<usize>()
-            };
-            self.left.iter().map(of_candidate).max().unwrap_or(0)
-        };
-        (0..self.record.seeds).map(of_seed).max().unwrap_or(0)
+        let mut seen = BTreeSet::new();
+        for rows in first.values().flat_map(|run| run.predictions.chunk_by(|a, b| a.example == b.example)) {
+            if rows.first().is_some_and(|row| !seen.insert(row.example)) {
+                let message = "an example is in two folds: the training file has changed since the first of them ran";
+                return Err(Error::run(message).with_help("begin a new comparison in another folder"));
+            }
+        }
+        Ok(Self { record, rounds, left, examples: seen.len() })
     }
 
     /// For each fold the mean over its seeds of something that rounds may have.

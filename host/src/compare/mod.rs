@@ -323,7 +323,7 @@ fn compare(
         }
         return Ok(Comparison {
             higher_is_better: higher_is_better(&metric),
-            examples: folds.examples(),
+            examples: folds.examples,
             intervals: CORRECTED,
             candidates,
             pairs,
