@@ -25,12 +25,15 @@ def stratified(sizes, folds):
 
 
 def grouped(seed, classes, groups, folds):
-    """Groups of uneven size that are uneven over the classes, numbered as they first occur: so scikit-learn takes them in that order
-    where the rest is equal, as we do."""
+    """Groups of uneven size that are uneven over the classes, no two equally: of those scikit-learn takes the one first whose name is,
+    and we the larger one. Of one class all are."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(5, 60, groups)
     rows = [(int(c), g) for g, n in enumerate(sizes) for c in rng.choice(classes, n, p=rng.dirichlet(np.ones(classes)))]
     rows = [rows[i] for i in rng.permutation(len(rows))]
+    per_group = np.array([[rows.count((c, g)) for c in range(classes)] for g in range(groups)])
+    if classes > 1 and len(set((classes * (per_group**2).sum(1) - per_group.sum(1) ** 2).tolist())) < groups:
+        return grouped(seed + 100, classes, groups, folds)
     order = list(dict.fromkeys(g for _, g in rows))
     label = np.array([c for c, _ in rows])
     group = np.array([order.index(g) for _, g in rows])
@@ -45,8 +48,8 @@ content = {
         for sizes, folds in [([33, 21], 5), ([100, 10, 7], 3), ([5, 5, 5], 5), ([47, 2], 2), ([13, 11, 17, 19], 10)]
     ],
     "grouped": [
-        grouped(1, 2, 30, 5),
-        grouped(2, 3, 41, 4),
+        grouped(1, 2, 11, 5),
+        grouped(2, 3, 17, 4),
         grouped(3, 5, 12, 3),
         grouped(4, 3, 7, 7),
         grouped(5, 1, 23, 4),
