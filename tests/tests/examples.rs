@@ -30,8 +30,8 @@ fn run(workdir: &Workdir, out: &str, sets: &[&str]) -> Value {
 fn ids(workdir: &Workdir, out: &str) -> Vec<String> {
     let text = fs::read_to_string(workdir.path().join(out).join("predictions.csv")).unwrap();
     let mut lines = text.lines();
-    assert_eq!(lines.next(), Some("task,target,prediction,example,id,probability,text"));
-    lines.map(|line| line.split(',').nth(4).unwrap().to_owned()).collect()
+    assert_eq!(lines.next(), Some("task,target,prediction,example,line,id,probability,text"));
+    lines.map(|line| line.split(',').nth(5).unwrap().to_owned()).collect()
 }
 
 #[test]

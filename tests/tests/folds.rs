@@ -12,10 +12,7 @@ use crate::text::{LORA, RUN, text_workdir};
 
 /// The rows of a predictions file without quotes, by column.
 fn predictions(workdir: &Workdir, file: &str) -> Vec<BTreeMap<String, String>> {
-    let text = fs::read_to_string(workdir.path().join(file)).unwrap();
-    let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
-    let header = lines.next().unwrap();
-    lines.map(|cells| header.iter().cloned().zip(cells).collect()).collect()
+    csv::Reader::from_path(workdir.path().join(file)).unwrap().into_deserialize().map(Result::unwrap).collect()
 }
 
 fn numbers(rows: &[BTreeMap<String, String>], column: &str) -> Vec<u64> {
