@@ -159,8 +159,13 @@ mod tests {
         (0..40).for_each(|class| counts[class][class + 1] = 3);
         let text = matrix(&counts, &[]).into_string();
         assert_eq!(text.matches("<td class=\"number\">3</td>").count(), 40, "every pair is listed");
-        assert_eq!(text.matches("<td class=\"right\">50</td>").count(), 77, "{text}");
-        assert_eq!(text.matches("<td class=\"wrong\">3</td>").count(), 40, "{text}");
+        assert_eq!(
+            text.matches(">50</td>").count(),
+            77 + 37,
+            "each class, and the sums of those that are always right"
+        );
+        assert_eq!(text.matches("<td class=\"wrong\" style=\"--share:0.06\">3</td>").count(), 40);
+        assert_eq!(text.matches("<td class=\"right strong\" style=\"--share:0.94\">50</td>").count(), 40);
         assert!(text.len() < 250_000, "{}", text.len());
     }
 }
