@@ -74,9 +74,9 @@ fn unary_ops() {
 
 #[test]
 fn activations() {
-    use Activation::{Gelu, GeluTanh, Identity, Relu, Sigmoid, Silu, Tanh};
+    use Activation::{Gelu, GeluTanh, HardSigmoid, HardSwish, Identity, Relu, Relu6, Sigmoid, Silu, Tanh};
     let x = [normal("x", &[5, 7]).affine(2.0, 0.0).unwrap()];
-    for activation in [Relu, Gelu, GeluTanh, Tanh, Sigmoid, Silu, Identity] {
+    for activation in [Relu, Gelu, GeluTanh, Tanh, Sigmoid, Silu, Relu6, HardSigmoid, HardSwish, Identity] {
         check(&format!("{activation:?}"), &x, |tape, v| tape.activation(&v[0], activation));
     }
 }

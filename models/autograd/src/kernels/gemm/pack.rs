@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::micro::PANEL;
 use crate::Precision;
-use crate::kernels::multiversion;
+use crate::kernels::{multiversion, pieces};
 
 /// Greatest number of lanes along k in one block: a panel of B then fits the first cache, a block of A the second.
 pub(super) const BLOCK: usize = 384;
@@ -109,7 +109,7 @@ fn convert_body<const FMA: bool>(format: Format, source: &[f32], out: &mut [f32]
 
 multiversion! {
     /// Neighbours along k as lanes.
-    fn convert(format: Format, source: &[f32], out: &mut [f32]) = convert_body
+    pub(super) fn convert(format: Format, source: &[f32], out: &mut [f32]) = convert_body
 }
 
 #[inline(always)]
@@ -121,7 +121,20 @@ fn interleave_body<const FMA: bool>(low: &[f32], high: &[f32], out: &mut [f32]) 
 
 multiversion! {
     /// Two rows that are neighbours along k as pairs.
-    fn interleave(low: &[f32], high: &[f32], out: &mut [f32]) = interleave_body
+    pub(super) fn interleave(low: &[f32], high: &[f32], out: &mut [f32]) = interleave_body
+}
+
+/// Neighbouring elements as the pairs of bf16 that products in `precision` read; `None` where they read floats.
+pub(crate) fn to_pairs(source: &[f32], precision: Precision, parallel: bool) -> Option<Vec<f32>> {
+    const PIECE: usize = 1 << 14;
+    (Format::of(precision) == Format::Pairs).then(|| {
+        let mut pairs = vec![0f32; source.len().div_ceil(2)];
+        pieces::each(&mut pairs, PIECE, parallel, |i, out| {
+            let source = &source[2 * i * PIECE..];
+            convert(Format::Pairs, &source[..source.len().min(2 * out.len())], out);
+        });
+        pairs
+    })
 }
 
 /// Floats that the packed form of a `k` by `n` matrix takes.

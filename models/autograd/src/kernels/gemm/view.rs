@@ -23,6 +23,32 @@ enum Panels<'a> {
     Ready(&'a [f32]),
     /// In a weight at rest.
     AtRest(&'a Packed, Direction),
+    /// In a convolution's weight at rest, for the gradient of its input.
+    Taps(&'a Packed, Taps),
+}
+
+/// Some of the taps of a convolution's weight, in any direction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taps {
+    /// The weight's tap that comes first, down and across.
+    pub(crate) first: [usize; 2],
+    /// To the next one.
+    pub(crate) step: [isize; 2],
+    pub(crate) count: [usize; 2],
+    /// Taps of the weight from one row of them to the next.
+    pub(crate) kernel_width: usize,
+}
+
+impl Taps {
+    /// The weight's number of a tap.
+    pub(crate) fn of_weight(&self, tap: usize) -> usize {
+        let along = |i: usize, n: usize| self.first[i].wrapping_add_signed(self.step[i] * n as isize);
+        along(0, tap / self.count[1]) * self.kernel_width + along(1, tap % self.count[1])
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count[0] * self.count[1]
+    }
 }
 
 impl<'a> PackedView<'a> {
@@ -45,6 +71,7 @@ impl<'a> PackedView<'a> {
     pub(super) fn panel_scratch(&self) -> usize {
         match self.panels {
             Panels::AtRest(weight, direction) if !weight.lies_ready(direction) => (BLOCK + TILE) * PANEL,
+            Panels::Taps(..) => (BLOCK + TILE) * PANEL,
             _ => 0,
         }
     }
@@ -59,6 +86,10 @@ impl<'a> PackedView<'a> {
                 &lanes[block.start * self.n.next_multiple_of(PANEL) + column * block.len()..][..block.len() * PANEL]
             }
             Panels::AtRest(weight, direction) => weight.panel(direction, column / PANEL, block, scratch),
+            Panels::Taps(weight, taps) => {
+                weight.panel_of_taps(&taps, column, block, scratch);
+                &scratch[..block.len() * PANEL]
+            }
         }
     }
 }
@@ -67,5 +98,17 @@ impl Packed {
     /// As B of a product.
     pub(crate) fn view(&self, direction: Direction) -> PackedView<'_> {
         PackedView::at_rest(self, direction)
+    }
+
+    /// As B of a product of gradients: tap after tap the outputs along k, padded to whole tiles, and a column for each channel. Only
+    /// where it [turns](Self::turns_taps).
+    pub(crate) fn view_of_taps(&self, taps: Taps) -> PackedView<'_> {
+        debug_assert!(self.turns_taps());
+        PackedView {
+            k: taps.len() * self.padded_out(),
+            n: self.channels(),
+            format: self.format(),
+            panels: Panels::Taps(self, taps),
+        }
     }
 }
