@@ -15,7 +15,20 @@ pub enum Activation {
     Sigmoid,
     /// x sigmoid(x); also called swish.
     Silu,
+    /// min(max(x, 0), 6), with derivative 0 at both ends (Sandler et al. 2018, MobileNetV2).
+    Relu6,
+    /// min(max(x + 3, 0), 6) / 6, with derivative 0 at both ends.
+    HardSigmoid,
+    /// x times the hard sigmoid (Howard et al. 2019, MobileNetV3).
+    HardSwish,
     /// x.
     #[default]
     Identity,
+}
+
+impl Activation {
+    /// Whether the derivative is the same at x and at the activation of x, so that the result is all that a backward pass needs.
+    pub(crate) fn keeps_slope(self) -> bool {
+        matches!(self, Self::Relu | Self::Relu6 | Self::Identity)
+    }
 }

@@ -13,26 +13,34 @@
 
 mod activation;
 pub mod check;
+mod convolution;
+mod epilogue;
 mod gradients;
 mod kernels;
 mod layout;
+mod map;
 mod node;
 mod ops;
 pub mod optim;
 mod parameter;
 mod philox;
 pub mod random;
+mod sampling;
 mod slices;
+mod statistics;
 mod tape;
 mod value;
 
 pub use activation::Activation;
 pub use candle_core::{DType, Device, Error, Result, Tensor};
+pub use epilogue::{Epilogue, ScaleShift};
 pub use gradients::{Gradient, Gradients};
 pub use kernels::Instructions;
 pub use layout::Layout;
+pub use map::{Map, Window};
 pub use node::NodeId;
 pub use parameter::{Parameter, Reading, Source};
+pub use statistics::BatchStatistics;
 pub use tape::{Dropout, Tape, TapeOptions, Vjp};
 pub use value::Value;
 

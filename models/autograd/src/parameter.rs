@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
 
-use crate::kernels::gemm::Packed;
+use crate::kernels::gemm::{Packed, Shape};
 use crate::{Precision, slices};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -25,7 +25,7 @@ pub trait Source: fmt::Debug + Send + Sync {
 /// What layers do with a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// They multiply with it, `[out, in]`.
+    /// They multiply with it, `[out, in]`, or a convolution's `[out, channels, kh, kw]`.
     Products,
     /// They take single rows.
     Rows,
@@ -195,14 +195,12 @@ impl Parameter {
         self.each_rows(|_, rows| see(rows))
     }
 
-    /// Goes over all values as [`each_value`](Self::each_value) does, and on the way packs a matrix at rest that layers multiply with
+    /// Goes over all values as [`each_value`](Self::each_value) does, and on the way packs a weight at rest that layers multiply with
     /// for products in `precision`.
     pub fn prepare(&self, precision: Precision, mut see: impl FnMut(&[f32])) -> Result<()> {
-        let [out, width] = *self.dims() else { return self.each_value(see) };
-        if !self.packs() {
-            return self.each_value(see);
-        }
-        let mut packed = Packed::new(out, width, precision, None);
+        let shape = Shape::of(self.dims()).filter(|_| self.packs());
+        let Some(shape) = shape else { return self.each_value(see) };
+        let mut packed = Packed::new(shape, precision, None);
         self.each_rows(|_, rows| {
             see(rows);
             packed.push(rows);
@@ -216,9 +214,14 @@ impl Parameter {
         if self.packs() { self.prepare(precision, |_| {}) } else { Ok(()) }
     }
 
-    /// Whether it is a matrix at rest that layers multiply with.
+    /// Whether it is a weight at rest that layers multiply with. One of a single channel is a depthwise convolution's, which do not.
     fn packs(&self) -> bool {
-        self.0.reading == Reading::Products && self.dims().len() == 2 && self.source().is_some()
+        let multiplies = match *self.dims() {
+            [_, _] => true,
+            [_, channels, _, _] => channels > 1,
+            _ => false,
+        };
+        self.0.reading == Reading::Products && multiplies && self.source().is_some()
     }
 
     /// Goes over all values as [`each_value`](Self::each_value) does. Whether every packed form that products read is what they give.
@@ -236,7 +239,7 @@ impl Parameter {
 
     /// Calls `f` with the number and the elements of each piece of [`Packed::ROWS`] rows.
     fn each_rows(&self, mut f: impl FnMut(usize, &[f32])) -> Result<()> {
-        let width = self.dims().last().copied().unwrap_or(1);
+        let width = Shape::of(self.dims()).map_or(self.dims().last().copied().unwrap_or(1), |shape| shape.width);
         let piece = (Packed::ROWS * width).max(1);
         if let Some(source) = self.source() {
             let (count, mut buffer) = (self.elem_count(), Vec::new());
@@ -258,10 +261,10 @@ impl Parameter {
         }
     }
 
-    /// The packed form of this matrix's current version, made the first time: once for a frozen weight, once per step for one that
+    /// The packed form of this weight's current version, made the first time: once for a frozen weight, once per step for one that
     /// trains. `None` where it is not `f32` on the CPU.
     pub(crate) fn packed(&self, precision: Precision) -> Result<Option<Arc<Packed>>> {
-        let [out, width] = *self.dims() else { return Ok(None) };
+        let Some(shape) = Shape::of(self.dims()) else { return Ok(None) };
         let version = self.version();
         let mut cache = lock(&self.0.packed);
         if let Some((at, packed)) = cache.get(&precision)
@@ -274,7 +277,7 @@ impl Parameter {
         }
         // The memory of the last version's is used again.
         let old = cache.remove(&precision).and_then(|(_, old)| Arc::into_inner(old));
-        let mut packed = Packed::new(out, width, precision, old);
+        let mut packed = Packed::new(shape, precision, old);
         self.each_rows(|_, rows| packed.push(rows))?;
         let packed = Arc::new(packed);
         cache.insert(precision, (version, packed.clone()));

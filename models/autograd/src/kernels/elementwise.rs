@@ -66,6 +66,35 @@ impl Curve for Silu {
     }
 }
 
+struct Relu6;
+impl Curve for Relu6 {
+    #[inline(always)]
+    fn at<const FMA: bool>(x: f32) -> (f32, f32) {
+        let y = if x <= 0.0 { 0.0 } else { x };
+        (if y > 6.0 { 6.0 } else { y }, if x > 0.0 && x < 6.0 { 1.0 } else { 0.0 })
+    }
+}
+
+/// The hard sigmoid; its derivative is a sixth where x + 3 lies between 0 and 6.
+struct HardSigmoid;
+impl Curve for HardSigmoid {
+    #[inline(always)]
+    fn at<const FMA: bool>(x: f32) -> (f32, f32) {
+        const SIXTH: f32 = 1.0 / 6.0;
+        let (y, slope) = Relu6::at::<FMA>(x + 3.0);
+        (y * SIXTH, slope * SIXTH)
+    }
+}
+
+struct HardSwish;
+impl Curve for HardSwish {
+    #[inline(always)]
+    fn at<const FMA: bool>(x: f32) -> (f32, f32) {
+        let (y, slope) = HardSigmoid::at::<FMA>(x);
+        (x * y, math::mul_add::<FMA>(x, slope, y))
+    }
+}
+
 #[inline(always)]
 fn values_body<const FMA: bool, C: Curve>(x: &mut [f32]) {
     for x in x {
@@ -100,6 +129,9 @@ pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
         Activation::Tanh => values::<Tanh>(x),
         Activation::Sigmoid => values::<Sigmoid>(x),
         Activation::Silu => values::<Silu>(x),
+        Activation::Relu6 => values::<Relu6>(x),
+        Activation::HardSigmoid => values::<HardSigmoid>(x),
+        Activation::HardSwish => values::<HardSwish>(x),
         Activation::Identity => {}
     }
 }
@@ -113,6 +145,9 @@ pub(crate) fn activate_with_slope(activation: Activation, x: &mut [f32], slope: 
         Activation::Tanh => values_and_slopes::<Tanh>(x, slope),
         Activation::Sigmoid => values_and_slopes::<Sigmoid>(x, slope),
         Activation::Silu => values_and_slopes::<Silu>(x, slope),
+        Activation::Relu6 => values_and_slopes::<Relu6>(x, slope),
+        Activation::HardSigmoid => values_and_slopes::<HardSigmoid>(x, slope),
+        Activation::HardSwish => values_and_slopes::<HardSwish>(x, slope),
         Activation::Identity => slope.fill(1.0),
     }
 }
@@ -126,6 +161,9 @@ pub(crate) fn activate_backward(activation: Activation, x: &[f32], g: &mut [f32]
         Activation::Tanh => chain::<Tanh>(x, g),
         Activation::Sigmoid => chain::<Sigmoid>(x, g),
         Activation::Silu => chain::<Silu>(x, g),
+        Activation::Relu6 => chain::<Relu6>(x, g),
+        Activation::HardSigmoid => chain::<HardSigmoid>(x, g),
+        Activation::HardSwish => chain::<HardSwish>(x, g),
         Activation::Identity => {}
     }
 }
@@ -158,7 +196,8 @@ fn column_sums_body<const FMA: bool>(x: &[f32], sums: &mut [f32]) {
 }
 
 multiversion! {
-    fn add_column_sums(x: &[f32], sums: &mut [f32]) = column_sums_body
+    /// Adds the rows of `x`.
+    pub(super) fn add_column_sums(x: &[f32], sums: &mut [f32]) = column_sums_body
 }
 
 /// The sum of the rows of `[.., width]`: a bias's gradient.
@@ -209,6 +248,9 @@ mod tests {
             Activation::Tanh,
             Activation::Sigmoid,
             Activation::Silu,
+            Activation::Relu6,
+            Activation::HardSigmoid,
+            Activation::HardSwish,
             Activation::Identity,
         ] {
             let points: Vec<f32> = (-900..=901).map(|i| i as f32 / 100.0).collect();

@@ -6,13 +6,21 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod attention;
+pub(crate) mod channels;
+pub(crate) mod convolution;
+mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 mod instructions;
+pub(crate) mod joined;
 pub(crate) mod linear;
 pub(crate) mod math;
+pub(crate) mod max_pool;
 pub(crate) mod norm;
+pub(crate) mod patches;
 pub(crate) mod philox;
+mod pieces;
+pub(crate) mod resample;
 mod scratch;
 
 pub use self::instructions::Instructions;

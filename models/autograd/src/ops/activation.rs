@@ -20,11 +20,14 @@ impl Activation {
             (Some(y), _) => Tensor::from_vec(y, x.dims(), x.device()),
             (None, Self::Identity) => Ok(x.clone()),
             (None, Self::Relu) => x.relu(),
+            (None, Self::Relu6) => x.clamp(0.0, 6.0),
             (None, Self::Tanh) => x.tanh(),
             (None, _) => in_float(x, |x| match self {
                 Self::Gelu => x * normal_cdf(x)?,
                 Self::GeluTanh => x * gelu_tanh(x)?.affine(0.5, 0.5)?,
                 Self::Sigmoid => sigmoid(x),
+                Self::HardSigmoid => hard_sigmoid(x),
+                Self::HardSwish => x * hard_sigmoid(x)?,
                 _ => x * sigmoid(x)?,
             }),
         }
@@ -67,6 +70,9 @@ impl Activation {
                 &s * (x * s.affine(-1.0, 1.0)?)?.affine(1.0, 1.0)?
             }
             Self::Relu => x.gt(0.0)?.to_dtype(x.dtype()),
+            Self::Relu6 => between(x, 0.0, 6.0),
+            Self::HardSigmoid => between(x, -3.0, 3.0)?.affine(1.0 / 6.0, 0.0),
+            Self::HardSwish => hard_sigmoid(x)? + (x * between(x, -3.0, 3.0)?.affine(1.0 / 6.0, 0.0)?)?,
             Self::Identity => x.ones_like(),
         }
     }
@@ -87,6 +93,15 @@ fn normal_cdf(x: &Tensor) -> Result<Tensor> {
 /// tanh(sqrt(2 / pi) (x + 0.044715 x^3))
 fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     (x * x.sqr()?.affine(CUBIC * SQRT_2_OVER_PI, SQRT_2_OVER_PI)?)?.tanh()
+}
+
+fn hard_sigmoid(x: &Tensor) -> Result<Tensor> {
+    x.affine(1.0, 3.0)?.clamp(0.0, 6.0)?.affine(1.0 / 6.0, 0.0)
+}
+
+/// 1 where x lies between the two, neither included, else 0.
+fn between(x: &Tensor, low: f64, high: f64) -> Result<Tensor> {
+    x.gt(low)?.to_dtype(x.dtype())? * x.lt(high)?.to_dtype(x.dtype())?
 }
 
 /// By the tanh, which overflows nowhere.
@@ -128,6 +143,21 @@ impl Tape {
     /// [`Activation::Sigmoid`].
     pub fn sigmoid(&self, x: &Value) -> Result<Value> {
         self.activation(x, Activation::Sigmoid)
+    }
+
+    /// [`Activation::Relu6`].
+    pub fn relu6(&self, x: &Value) -> Result<Value> {
+        self.activation(x, Activation::Relu6)
+    }
+
+    /// [`Activation::HardSigmoid`].
+    pub fn hard_sigmoid(&self, x: &Value) -> Result<Value> {
+        self.activation(x, Activation::HardSigmoid)
+    }
+
+    /// [`Activation::HardSwish`].
+    pub fn hard_swish(&self, x: &Value) -> Result<Value> {
+        self.activation(x, Activation::HardSwish)
     }
 
     /// [`Activation::Silu`].

@@ -250,7 +250,7 @@ impl Tape {
 }
 
 /// `a b` for equal leading dimensions; either may be a transposed view.
-fn batched(a: &Tensor, b: &Tensor, precision: Precision, parallel: bool) -> Result<Tensor> {
+pub(super) fn batched(a: &Tensor, b: &Tensor, precision: Precision, parallel: bool) -> Result<Tensor> {
     match fast::matmul(a, b, precision, parallel)? {
         Some(y) => Ok(y),
         None => product(&a.contiguous()?, &b.contiguous()?, precision),

@@ -4,14 +4,22 @@
 
 mod activation;
 mod attention;
+mod batch_norm;
+mod conv2d;
+mod convolution;
 mod distance;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod group_norm;
 mod linear;
 mod loss;
+mod max_pool;
 mod norm;
+mod patches;
 mod reduce;
+mod resample;
+mod residual;
 mod row_norm;
 mod segment;
 mod shape;

@@ -3,7 +3,8 @@
 
 use fthost_autograd::optim::{Method, Optimizer, StepSettings};
 use fthost_autograd::{
-    Activation, DType, Device, Dropout, Layout, Parameter, Precision, Result, Tape, TapeOptions, Tensor, Value,
+    Activation, DType, Device, Dropout, Epilogue, Layout, Map, Parameter, Precision, Result, ScaleShift, Tape,
+    TapeOptions, Tensor, Value, Window,
 };
 
 use super::{flat, normal};
@@ -118,9 +119,67 @@ fn cases() -> Vec<Case> {
             }),
         ),
     ];
-    use Activation::{Gelu, GeluTanh, Identity, Relu, Sigmoid, Silu, Tanh};
-    for activation in [Relu, Gelu, GeluTanh, Tanh, Sigmoid, Silu, Identity] {
+    cases.extend(of_maps());
+    use Activation::{Gelu, GeluTanh, HardSigmoid, HardSwish, Identity, Relu, Relu6, Sigmoid, Silu, Tanh};
+    for activation in [Relu, Gelu, GeluTanh, Tanh, Sigmoid, Silu, Relu6, HardSigmoid, HardSwish, Identity] {
         cases.push(case("activation", X, move |t, v| t.activation(&v[0], activation)));
+    }
+    cases
+}
+
+/// Those of ops on feature maps.
+fn of_maps() -> Vec<Case> {
+    const X: &[&[usize]] = &[&[40, 6]];
+    const NORM: &[&[usize]] = &[&[40, 6], &[6], &[6]];
+    let map = Map::new(2, 5, 4);
+    let window = Window::square(3).padding(1);
+    let strided = Window { padding: [[0, 1], [1, 0]], ..Window::square(3).stride(2) };
+    let fixed = |like: &Value| -> Result<[Tensor; 2]> {
+        let of = |name: &str| normal(name, &[6]).to_dtype(like.dtype())?.to_device(like.tensor().device());
+        Ok([of("mean")?, (of("variance")?.abs()? + 0.5)?])
+    };
+    let epilogue = move |t: &Tape, v: &[Value], activation: Activation, groups: usize| -> Result<Value> {
+        let [shift, scale] = fixed(&v[0])?;
+        let norm = ScaleShift { scale, shift };
+        let epilogue = Epilogue { bias: Some(&v[2]), norm: Some(&norm), activation };
+        Ok(t.conv2d_epilogue(&v[0], map, &v[1], &window, groups, epilogue)?.0)
+    };
+    let mut cases = vec![
+        case("unfold", X, move |t, v| Ok(t.unfold(&v[0], map, &strided)?.0)),
+        case("max_pool2d", X, move |t, v| Ok(t.max_pool2d(&v[0], map, &strided)?.0)),
+        case("avg_pool2d", X, move |t, v| Ok(t.avg_pool2d(&v[0], map, &strided, false)?.0)),
+        case("adaptive_avg_pool2d", X, move |t, v| Ok(t.adaptive_avg_pool2d(&v[0], map, [2, 3])?.0)),
+        case("add_activation", &[&[5, 7], &[5, 7]], |t, v| t.add_activation(&v[0], &v[1], Activation::Relu)),
+        case("add_activation", &[&[5, 7], &[5, 7]], |t, v| t.add_activation(&v[0], &v[1], Activation::Silu)),
+        case("global_avg_pool2d", X, move |t, v| t.global_avg_pool2d(&v[0], map)),
+        case("upsample_bilinear2d", X, move |t, v| Ok(t.upsample_bilinear2d(&v[0], map, [7, 9], false)?.0)),
+        case("upsample_nearest2d", X, move |t, v| Ok(t.upsample_nearest2d(&v[0], map, [10, 3])?.0)),
+        case("group_norm", NORM, move |t, v| t.group_norm(&v[0], map, 3, &v[1], &v[2], 1e-5)),
+        case("batch_norm", NORM, move |t, v| {
+            let [mean, variance] = fixed(&v[0])?;
+            t.batch_norm(&v[0], &v[1], &v[2], &mean, &variance, 1e-3, Activation::Silu)
+        }),
+        case("batch_norm_training", NORM, move |t, v| {
+            Ok(t.batch_norm_training(&v[0], &v[1], &v[2], 1e-3, Activation::HardSwish)?.0)
+        }),
+    ];
+    for activation in [Activation::Identity, Activation::Relu, Activation::Silu] {
+        let weights: [&[&[usize]]; 2] = [&[&[40, 6], &[6, 6, 3, 3], &[6]], &[&[40, 6], &[6, 1, 3, 3], &[6]]];
+        for (inputs, groups) in weights.into_iter().zip([1, 6]) {
+            cases.push(case("conv2d_epilogue", inputs, move |t, v| epilogue(t, v, activation, groups)));
+        }
+    }
+    for (inputs, groups) in [(&[&[40usize, 6][..], &[9, 6, 3, 3], &[9]], 1), (&[&[40, 6], &[4, 3, 3, 3], &[4]], 2)] {
+        for window in [window, strided] {
+            cases.push(case("conv2d", inputs, move |t, v| {
+                Ok(t.conv2d(&v[0], map, &v[1], Some(&v[2]), &window, groups)?.0)
+            }));
+        }
+    }
+    for (inputs, groups) in [(&[&[40usize, 6][..], &[6, 5, 3, 3], &[5]], 1), (&[&[40, 6], &[6, 1, 3, 3], &[6]], 6)] {
+        cases.push(case("conv_transpose2d", inputs, move |t, v| {
+            Ok(t.conv_transpose2d(&v[0], map, &v[1], Some(&v[2]), &strided, [1, 0], groups)?.0)
+        }));
     }
     cases
 }
@@ -217,7 +276,7 @@ fn optimizers_on_every_device() {
 #[test]
 fn no_op_is_left_out() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ops");
-    let activations = ["relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu"];
+    let activations = ["relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu", "relu6", "hard_sigmoid", "hard_swish"];
     let known: Vec<&str> = cases().iter().map(|case| case.name).chain(activations).collect();
     let mut ops = 0;
     for entry in std::fs::read_dir(folder).unwrap() {

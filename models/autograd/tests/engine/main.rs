@@ -4,7 +4,9 @@
 mod at_rest;
 mod devices;
 mod dropout;
+mod images;
 mod loss;
+mod maps;
 mod ops;
 mod optim;
 mod tape;

@@ -58,6 +58,14 @@ fn binary_ops_broadcast() {
 }
 
 #[test]
+fn sums_with_an_activation() {
+    let inputs = [normal("a", &[5, 7]), normal("b", &[5, 7])];
+    for activation in [Activation::Identity, Activation::Relu, Activation::HardSwish] {
+        check("add_activation", &inputs, |tape, v| tape.add_activation(&v[0], &v[1], activation));
+    }
+}
+
+#[test]
 fn unary_ops() {
     let x = [normal("x", &[3, 7])];
     check("neg", &x, |tape, v| tape.neg(&v[0]));
@@ -74,9 +82,9 @@ fn unary_ops() {
 
 #[test]
 fn activations() {
-    use Activation::{Gelu, GeluTanh, Identity, Relu, Sigmoid, Silu, Tanh};
+    use Activation::{Gelu, GeluTanh, HardSigmoid, HardSwish, Identity, Relu, Relu6, Sigmoid, Silu, Tanh};
     let x = [normal("x", &[5, 7]).affine(2.0, 0.0).unwrap()];
-    for activation in [Relu, Gelu, GeluTanh, Tanh, Sigmoid, Silu, Identity] {
+    for activation in [Relu, Gelu, GeluTanh, Tanh, Sigmoid, Silu, Relu6, HardSigmoid, HardSwish, Identity] {
         check(&format!("{activation:?}"), &x, |tape, v| tape.activation(&v[0], activation));
     }
 }

@@ -12,15 +12,19 @@
 
 mod micro;
 mod pack;
+mod patches;
 mod rest;
+mod taps;
 mod view;
 
 use rayon::prelude::*;
 
 use self::micro::{Family, Kernel, Lanes, MAX_ROWS, PANEL, Tile};
 use self::pack::{Format, blocks, convert_left};
-pub(crate) use self::pack::{Strided, scratch_len};
+pub(crate) use self::pack::{Strided, scratch_len, to_pairs};
+pub(crate) use self::patches::{Along, Patches};
 pub(crate) use self::rest::{Direction, Packed};
+pub(crate) use self::taps::{Shape, Taps, by_tap};
 pub(crate) use self::view::PackedView;
 use super::{elementwise, scratch};
 use crate::Activation;
@@ -32,17 +36,45 @@ const TASK_ROWS: usize = 48;
 /// Multiplications below which a split does not pay.
 const PARALLEL: usize = 1 << 21;
 
-/// `activation(alpha a b + bias + addend)`: `a` `m` by `k`, `b` `k` by `n`.
+/// A of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Left<'a> {
+    Matrix(Strided<'a>),
+    Patches(Patches<'a>),
+    /// A row for each element of a patch.
+    PatchesTransposed(Patches<'a>),
+}
+
+impl<'a> From<Strided<'a>> for Left<'a> {
+    fn from(matrix: Strided<'a>) -> Self {
+        Self::Matrix(matrix)
+    }
+}
+
+impl Left<'_> {
+    /// Whether it is a matrix of `m` by `k`.
+    fn holds(&self, m: usize, k: usize, format: Format) -> bool {
+        match self {
+            Self::Matrix(a) => a.holds(m, k),
+            Self::Patches(a) => m == a.rows() && a.width() == if a.pairs { format.lanes(k) } else { k },
+            Self::PatchesTransposed(a) => !a.pairs && (m, k) == (a.width(), a.rows()),
+        }
+    }
+}
+
+/// `activation((alpha a b + bias + addend) scale + shift)`: `a` `m` by `k`, `b` `k` by `n`.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
     pub(crate) m: usize,
-    pub(crate) a: Strided<'a>,
+    pub(crate) a: Left<'a>,
     pub(crate) b: PackedView<'a>,
     pub(crate) alpha: f32,
     /// One number for each column.
     pub(crate) bias: Option<&'a [f32]>,
     /// `m` by `n`, rows contiguous.
     pub(crate) addend: Option<&'a [f32]>,
+    /// Scale and shift, one number for each column.
+    pub(crate) norm: Option<(&'a [f32], &'a [f32])>,
     pub(crate) activation: Activation,
     /// Split over the threads of the pool.
     pub(crate) parallel: bool,
@@ -50,8 +82,18 @@ pub(crate) struct Product<'a> {
 
 impl<'a> Product<'a> {
     /// `a b`
-    pub(crate) fn new(m: usize, a: Strided<'a>, b: PackedView<'a>) -> Self {
-        Self { m, a, b, alpha: 1.0, bias: None, addend: None, activation: Activation::Identity, parallel: false }
+    pub(crate) fn new(m: usize, a: impl Into<Left<'a>>, b: PackedView<'a>) -> Self {
+        Self {
+            m,
+            a: a.into(),
+            b,
+            alpha: 1.0,
+            bias: None,
+            addend: None,
+            norm: None,
+            activation: Activation::Identity,
+            parallel: false,
+        }
     }
 
     /// The result, `m` by `n`.
@@ -83,7 +125,7 @@ impl<'a> Product<'a> {
     /// The result to rows of `c` that are `row` apart.
     pub(crate) fn store(&self, c: &mut [f32], row: usize) {
         let fits = self.m == 0 || (row >= self.b.n && (self.m - 1) * row + self.b.n <= c.len());
-        assert!(fits && self.activation == Activation::Identity);
+        assert!(fits && !self.finishes());
         // SAFETY: the rows lie within c.
         unsafe { self.run(Target { c: c.as_mut_ptr(), row, slope: None }) }
     }
@@ -100,11 +142,16 @@ impl<'a> Product<'a> {
     /// The target's rows can be written, and the processor has the family's instructions.
     unsafe fn run_with(&self, family: &Family, target: Target) {
         let (m, k, n) = (self.m, self.b.k, self.b.n);
-        assert!(self.a.holds(m, k), "an operand of {m} by {k} does not fit its {} elements", self.a.data.len());
+        assert!(self.a.holds(m, k, self.b.format), "the left operand is none of {m} by {k}");
         assert!(self.bias.is_none_or(|bias| bias.len() == n) && self.addend.is_none_or(|addend| addend.len() == m * n));
+        assert!(self.norm.is_none_or(|(scale, shift)| scale.len() == n && shift.len() == n));
         let target = Shared(target);
         // A panel that is made for each task should serve many rows.
-        let rows = if self.b.panel_scratch() == 0 { TASK_ROWS } else { 2 * TASK_ROWS };
+        let rows = match self.a {
+            Left::PatchesTransposed(_) => m.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(12).min(ROWS),
+            _ if self.b.panel_scratch() == 0 => TASK_ROWS,
+            _ => 2 * TASK_ROWS,
+        };
         let split = self.parallel && m * n * k >= PARALLEL && m > rows;
         let step = if split { rows } else { ROWS };
         let block = |i: usize| {
@@ -126,23 +173,53 @@ impl<'a> Product<'a> {
     unsafe fn rows(&self, family: &Family, rows: std::ops::Range<usize>, target: Target) {
         let format = self.b.format;
         let k = self.b.k;
+        let matrix = match self.a {
+            Left::Matrix(matrix) => matrix,
+            Left::Patches(_) | Left::PatchesTransposed(_) => {
+                let longest = blocks(format.lanes(k)).next().map_or(0, |block| block.len());
+                return scratch::with(rows.len() * longest, |room| {
+                    // SAFETY: by the same contract.
+                    unsafe { self.tiles(family, rows, Source::Gathered(room), target) }
+                });
+            }
+        };
         // Columns are gathered so that a tile's lanes are not a page apart.
-        if format == Format::F32 && (self.a.column == 1 || self.b.n <= PANEL) {
-            let data = self.a.data.as_ptr().wrapping_add(rows.start * self.a.row);
+        if format == Format::F32 && (matrix.column == 1 || self.b.n <= PANEL) {
+            let data = matrix.data.as_ptr().wrapping_add(rows.start * matrix.row);
+            let lanes = Lanes { data, row: matrix.row, column: matrix.column };
             // SAFETY: A holds m by k elements.
-            unsafe { self.tiles(family, rows, Lanes { data, row: self.a.row, column: self.a.column }, target) }
+            unsafe { self.tiles(family, rows, Source::Ready(lanes), target) }
         } else {
             scratch::with(rows.len() * format.lanes(k), |lanes| {
-                let (row, column) = convert_left(self.a, rows.clone(), k, format, lanes);
+                let (row, column) = convert_left(matrix, rows.clone(), k, format, lanes);
+                let lanes = Lanes { data: lanes.as_ptr(), row, column };
                 // SAFETY: the lanes hold this block of A.
-                unsafe { self.tiles(family, rows, Lanes { data: lanes.as_ptr(), row, column }, target) }
+                unsafe { self.tiles(family, rows, Source::Ready(lanes), target) }
             });
         }
     }
 
+    /// The lanes `block` of the rows of A.
+    fn gather(&self, rows: std::ops::Range<usize>, block: &std::ops::Range<usize>, room: &mut [f32]) -> Lanes {
+        let (format, count) = (self.b.format, rows.len());
+        let room = &mut room[..count * block.len()];
+        let (row, column) = match self.a {
+            Left::PatchesTransposed(patches) => {
+                patches.fill_transposed(&rows, block, format, room);
+                (1, count)
+            }
+            Left::Patches(patches) => {
+                patches.fill(rows, block, self.b.k, format, room);
+                (block.len(), 1)
+            }
+            Left::Matrix(_) => unreachable!("a matrix is not gathered"),
+        };
+        Lanes { data: room.as_ptr(), row, column }
+    }
+
     /// # Safety
     /// As for `run_with`; `a` begins with the first of the rows.
-    unsafe fn tiles(&self, family: &Family, rows: std::ops::Range<usize>, a: Lanes, target: Target) {
+    unsafe fn tiles(&self, family: &Family, rows: std::ops::Range<usize>, a: Source<'_>, target: Target) {
         // SAFETY: by the same contract.
         scratch::with(self.b.panel_scratch(), |scratch| unsafe { self.tiles_with(family, rows, a, target, scratch) });
     }
@@ -153,7 +230,7 @@ impl<'a> Product<'a> {
         &self,
         family: &Family,
         rows: std::ops::Range<usize>,
-        a: Lanes,
+        mut source: Source<'_>,
         target: Target,
         scratch: &mut [f32],
     ) {
@@ -161,11 +238,15 @@ impl<'a> Product<'a> {
         let lanes = self.b.format.lanes(self.b.k);
         for block in blocks(lanes) {
             let (first, last) = (block.start == 0, block.end == lanes);
+            let a = match &mut source {
+                Source::Ready(a) => Lanes { data: a.data.wrapping_add(block.start * a.column), ..*a },
+                Source::Gathered(room) => self.gather(rows.clone(), &block, room),
+            };
             for panel in (0..n).step_by(PANEL) {
                 let b = self.b.panel(panel, &block, scratch).as_ptr();
                 for start in rows.clone().step_by(family.rows) {
                     let height = family.rows.min(rows.end - start);
-                    let offset = (start - rows.start) * a.row + block.start * a.column;
+                    let offset = (start - rows.start) * a.row;
                     let a = Lanes { data: a.data.wrapping_add(offset), ..a };
                     let width = PANEL.min(n - panel);
                     for j in (0..width).step_by(2 * family.lanes) {
@@ -185,7 +266,7 @@ impl<'a> Product<'a> {
                             tile_of(family, block.len(), a, b.wrapping_add(j), height, columns, &tile);
                         }
                     }
-                    if last && self.activation != Activation::Identity {
+                    if last && self.finishes() {
                         // SAFETY: these rows of the panel were just written.
                         unsafe { self.finish(start..start + height, panel..panel + width, target) }
                     }
@@ -194,7 +275,12 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Applies the activation to a part of C.
+    /// Whether anything comes after the sums.
+    fn finishes(&self) -> bool {
+        self.norm.is_some() || self.activation != Activation::Identity
+    }
+
+    /// Applies the norm and the activation to a part of C.
     ///
     /// # Safety
     /// That part was written, and the slope's can be.
@@ -204,6 +290,10 @@ impl<'a> Product<'a> {
             // SAFETY: by contract; the slope's memory is only written.
             unsafe {
                 let c = std::slice::from_raw_parts_mut(target.c.add(at), columns.len());
+                if let Some((scale, shift)) = self.norm {
+                    let line = scale[columns.clone()].iter().zip(&shift[columns.clone()]);
+                    c.iter_mut().zip(line).for_each(|(c, (scale, shift))| *c = *c * scale + shift);
+                }
                 match target.slope {
                     Some(slope) => {
                         let slope = std::slice::from_raw_parts_mut(slope.add(at), columns.len());
@@ -214,6 +304,14 @@ impl<'a> Product<'a> {
             }
         }
     }
+}
+
+/// Where the lanes of a block of A's rows are.
+enum Source<'a> {
+    /// All of them, from the first of the rows on.
+    Ready(Lanes),
+    /// Gathered to this room when their block of k is due.
+    Gathered(&'a mut [f32]),
 }
 
 /// Where a product goes.
@@ -372,7 +470,7 @@ mod tests {
         let packed = PackedView::pack(Strided::rows(&[], 0), 3, 0, Precision::F32, &mut []);
         assert!(Product::new(2, Strided::rows(&[0.0; 6], 3), packed).compute().is_empty());
         // A weight at rest without inputs, and one without outputs.
-        let weight = Packed::new(3, 0, Precision::F32, None);
+        let weight = Packed::new(Shape { out: 3, width: 0, taps: 1 }, Precision::F32, None);
         let product =
             Product { bias: Some(&bias), ..Product::new(2, Strided::rows(&[], 0), weight.view(Direction::Forward)) };
         assert_eq!(product.compute(), [1., 2., 3., 1., 2., 3.]);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::micro::PANEL;
 use crate::Precision;
-use crate::kernels::multiversion;
+use crate::kernels::{multiversion, pieces};
 
 /// Greatest number of lanes along k in one block: a panel of B then fits the first cache, a block of A the second.
 pub(super) const BLOCK: usize = 384;
@@ -109,7 +109,7 @@ fn convert_body<const FMA: bool>(format: Format, source: &[f32], out: &mut [f32]
 
 multiversion! {
     /// Neighbours along k as lanes.
-    fn convert(format: Format, source: &[f32], out: &mut [f32]) = convert_body
+    pub(super) fn convert(format: Format, source: &[f32], out: &mut [f32]) = convert_body
 }
 
 #[inline(always)]
@@ -121,7 +121,20 @@ fn interleave_body<const FMA: bool>(low: &[f32], high: &[f32], out: &mut [f32]) 
 
 multiversion! {
     /// Two rows that are neighbours along k as pairs.
-    fn interleave(low: &[f32], high: &[f32], out: &mut [f32]) = interleave_body
+    pub(super) fn interleave(low: &[f32], high: &[f32], out: &mut [f32]) = interleave_body
+}
+
+/// Neighbouring elements as the pairs of bf16 that products in `precision` read; `None` where they read floats.
+pub(crate) fn to_pairs(source: &[f32], precision: Precision, parallel: bool) -> Option<Vec<f32>> {
+    const PIECE: usize = 1 << 14;
+    (Format::of(precision) == Format::Pairs).then(|| {
+        let mut pairs = vec![0f32; source.len().div_ceil(2)];
+        pieces::each(&mut pairs, PIECE, parallel, |i, out| {
+            let source = &source[2 * i * PIECE..];
+            convert(Format::Pairs, &source[..source.len().min(2 * out.len())], out);
+        });
+        pairs
+    })
 }
 
 /// Floats that the packed form of a `k` by `n` matrix takes.
@@ -140,13 +153,15 @@ pub(super) fn blocks(lanes: usize) -> impl Iterator<Item = Range<usize>> {
     (0..lanes.max(1)).step_by(size).map(move |start| start..(start + size).min(lanes))
 }
 
-/// Packs all of `b`, block after block of k, each with all its panels.
-pub(super) fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut [f32]) {
+/// Packs all of `b`, block after block of k, each with all its panels; on the threads of the pool where `parallel` says so.
+pub(super) fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut [f32], parallel: bool) {
     assert!(b.holds(k, n), "an operand of {k} by {n} does not fit its {} elements", b.data.len());
-    let wide = n.next_multiple_of(PANEL);
-    for block in blocks(format.lanes(k)) {
-        let start = block.start * wide;
-        for (p, panel) in out[start..start + block.len() * wide].chunks_mut((block.len() * PANEL).max(1)).enumerate() {
+    let (wide, lanes) = (n.next_multiple_of(PANEL), format.lanes(k));
+    // All blocks but the last have one length.
+    let size = blocks(lanes).next().map_or(0, |block| block.len());
+    pieces::each(&mut out[..lanes * wide], size * wide, parallel, |i, out| {
+        let block = i * size..lanes.min((i + 1) * size);
+        for (p, panel) in out.chunks_mut((block.len() * PANEL).max(1)).enumerate() {
             let columns = p * PANEL..n.min((p + 1) * PANEL);
             if b.column == 1 {
                 pack_rows(b, k, block.clone(), columns, format, panel);
@@ -154,7 +169,7 @@ pub(super) fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut
                 pack_columns(b, k, block.clone(), columns, format, panel);
             }
         }
-    }
+    });
 }
 
 /// A panel of a B whose rows are contiguous.

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::micro::PANEL;
 use super::pack::{Format, Strided, pack_columns};
+use super::taps::{Shape, Taps, by_tap};
 use crate::Precision;
 use crate::kernels::multiversion;
 use crate::kernels::scratch::{self, LANES, Line, lanes, lanes_mut};
@@ -33,11 +34,12 @@ enum Form {
     Bf16,
 }
 
-/// A weight `[out, in]` at rest.
+/// A weight `[out, in]` at rest. One of a convolution, `[out, channels, kh, kw]`, lies tap after tap: in = (kh, kw, channels).
 #[derive(Debug)]
 pub(crate) struct Packed {
     out: usize,
     width: usize,
+    taps: usize,
     /// What the kernels of its products read.
     format: Format,
     /// Panel after panel, each of `lanes` times 32; lanes and columns beyond the weight's own are zero.
@@ -48,16 +50,16 @@ impl Packed {
     /// Rows of a weight that make a panel.
     pub(crate) const ROWS: usize = PANEL;
 
-    /// A weight `[out, width]` for products in `precision`, its rows still to come. Memory of `old`, which is no longer needed, is
-    /// used again.
-    pub(crate) fn new(out: usize, width: usize, precision: Precision, old: Option<Self>) -> Self {
-        Self::with_format(out, width, Format::of(precision), old)
+    /// A weight of these dimensions for products in `precision`, its rows still to come. Memory of `old`, which is no longer needed,
+    /// is used again.
+    pub(crate) fn new(shape: Shape, precision: Precision, old: Option<Self>) -> Self {
+        Self::with_format(shape, Format::of(precision), old)
     }
 
-    pub(super) fn with_format(out: usize, width: usize, format: Format, old: Option<Self>) -> Self {
+    pub(super) fn with_format(Shape { out, width, taps }: Shape, format: Format, old: Option<Self>) -> Self {
         let mut lines = old.map_or_else(Vec::new, |old| old.lines);
         lines.clear();
-        let mut packed = Self { out, width, format, lines };
+        let mut packed = Self { out, width, taps, format, lines };
         packed.lines.reserve_exact(out.div_ceil(PANEL) * packed.panel_lines());
         packed
     }
@@ -91,7 +93,7 @@ impl Packed {
         let start = self.lines.len();
         self.lines.resize(start + self.panel_lines(), Line::ZERO);
         let (width, format) = (self.width, self.kept_format());
-        fill(rows, width, format, lanes_mut(&mut self.lines[start..]));
+        by_tap(rows, width, self.taps, |rows| fill(rows, width, format, lanes_mut(&mut self.lines[start..])));
     }
 
     /// Whether the panel of this number holds these rows, to the bit.
@@ -100,7 +102,7 @@ impl Packed {
         let Some(kept) = self.lines.get(panel * size..(panel + 1) * size) else { return false };
         scratch::with(size * LANES, |packed| {
             packed.fill(0.0);
-            fill(rows, self.width, self.kept_format(), packed);
+            by_tap(rows, self.width, self.taps, |rows| fill(rows, self.width, self.kept_format(), packed));
             lanes(kept).iter().zip(packed).all(|(kept, packed)| kept.to_bits() == packed.to_bits())
         })
     }
@@ -145,9 +147,39 @@ impl Packed {
                 let pairs = block.start / 2..block.end.div_ceil(2);
                 widen(&kept.lanes[start + pairs.start * PANEL..start + pairs.end * PANEL], scratch);
             }
-            Direction::Backward => turn(kept, self.format, panel, block, scratch),
+            Direction::Backward => turn(kept, self.format, panel * PANEL, block, scratch),
         }
         &scratch[..block.len() * PANEL]
+    }
+
+    /// Channels of a weight whose taps [`panel_of_taps`](Self::panel_of_taps) can tell apart.
+    pub(crate) fn turns_taps(&self) -> bool {
+        let inputs = if self.form() == Form::Bf16 { 2 } else { 1 };
+        (self.width / self.taps).is_multiple_of(TILE * inputs)
+    }
+
+    pub(super) fn channels(&self) -> usize {
+        self.width / self.taps
+    }
+
+    /// Outputs of one tap in a B of taps: the weight's, and zeros up to a whole number of tiles.
+    pub(super) fn padded_out(&self) -> usize {
+        self.out.next_multiple_of(TILE)
+    }
+
+    /// The lanes `block` of the panel from channel `column` on of a B with, tap after tap as `taps` has them, the outputs along k.
+    pub(super) fn panel_of_taps(&self, taps: &Taps, column: usize, block: &Range<usize>, scratch: &mut [f32]) {
+        let kept = Kept { lanes: lanes(&self.lines), stride: self.lanes() * PANEL };
+        let per_tap = self.format.lanes(self.padded_out());
+        let mut at = block.start;
+        while at < block.end {
+            let tap = at / per_tap;
+            let end = block.end.min((tap + 1) * per_tap);
+            let outputs = at - tap * per_tap..end - tap * per_tap;
+            let first = taps.of_weight(tap) * self.channels() + column;
+            turn(kept, self.format, first, &outputs, &mut scratch[(at - block.start) * PANEL..]);
+            at = end;
+        }
     }
 }
 
@@ -198,14 +230,14 @@ multiversion! {
 }
 
 #[inline(always)]
-fn turn_body<const FMA: bool>(kept: Kept<'_>, format: Format, panel: usize, block: &Range<usize>, out: &mut [f32]) {
+fn turn_body<const FMA: bool>(kept: Kept<'_>, format: Format, input: usize, block: &Range<usize>, out: &mut [f32]) {
     // Inputs of a kept lane, and outputs of a lane of B.
     let (inputs, outputs) = match format {
         Format::F32 | Format::RoundedF16 => (1, 1),
         Format::RoundedBf16 => (2, 1),
         Format::Pairs => (2, 2),
     };
-    let first = panel * PANEL / inputs; // kept lane
+    let first = input / inputs; // kept lane
     let beyond = kept.stride / PANEL;
     for start in (block.start * outputs..block.end * outputs).step_by(TILE) {
         let from = &kept.lanes[start / PANEL * kept.stride + start % PANEL..];
@@ -243,8 +275,8 @@ fn turn_body<const FMA: bool>(kept: Kept<'_>, format: Format, panel: usize, bloc
 }
 
 multiversion! {
-    /// The lanes `block` of a panel of `W`, from panels of `W^T`.
-    fn turn(kept: Kept<'_>, format: Format, panel: usize, block: &Range<usize>, out: &mut [f32]) = turn_body
+    /// The lanes `block` of the panel of `W` that begins with this input, from panels of `W^T`.
+    fn turn(kept: Kept<'_>, format: Format, input: usize, block: &Range<usize>, out: &mut [f32]) = turn_body
 }
 
 /// Eight columns of eight lanes, column by column.
@@ -316,7 +348,7 @@ mod tests {
     }
 
     fn packed(weight: &[f32], width: usize, format: Format, old: Option<Packed>) -> Packed {
-        let mut packed = Packed::with_format(weight.len() / width, width, format, old);
+        let mut packed = Packed::with_format(Shape { out: weight.len() / width, width, taps: 1 }, format, old);
         weight.chunks(width * Packed::ROWS).for_each(|rows| packed.push(rows));
         packed
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::micro::PANEL;
 use super::pack::{BLOCK, Format, Strided, pack};
 use super::rest::{Direction, Packed, TILE};
+use super::taps::Taps;
 use crate::Precision;
 
 /// B of a product, `k` by `n`, in panels of 32 columns, lane after lane along k. Columns beyond `n` count as zero.
@@ -23,6 +24,8 @@ enum Panels<'a> {
     Ready(&'a [f32]),
     /// In a weight at rest.
     AtRest(&'a Packed, Direction),
+    /// In a convolution's weight at rest, for the gradient of its input.
+    Taps(&'a Packed, Taps),
 }
 
 impl<'a> PackedView<'a> {
@@ -31,8 +34,21 @@ impl<'a> PackedView<'a> {
         Self::pack_as(b, k, n, Format::of(precision), scratch)
     }
 
+    /// [`pack`](Self::pack) on the threads of the pool where `parallel` says so.
+    pub(crate) fn pack_by_all(
+        b: Strided<'_>,
+        k: usize,
+        n: usize,
+        precision: Precision,
+        scratch: &'a mut [f32],
+        parallel: bool,
+    ) -> Self {
+        pack(b, k, n, Format::of(precision), scratch, parallel);
+        Self { k, n, format: Format::of(precision), panels: Panels::Ready(scratch) }
+    }
+
     pub(super) fn pack_as(b: Strided<'_>, k: usize, n: usize, format: Format, scratch: &'a mut [f32]) -> Self {
-        pack(b, k, n, format, scratch);
+        pack(b, k, n, format, scratch, false);
         Self { k, n, format, panels: Panels::Ready(scratch) }
     }
 
@@ -45,6 +61,7 @@ impl<'a> PackedView<'a> {
     pub(super) fn panel_scratch(&self) -> usize {
         match self.panels {
             Panels::AtRest(weight, direction) if !weight.lies_ready(direction) => (BLOCK + TILE) * PANEL,
+            Panels::Taps(..) => (BLOCK + TILE) * PANEL,
             _ => 0,
         }
     }
@@ -59,6 +76,10 @@ impl<'a> PackedView<'a> {
                 &lanes[block.start * self.n.next_multiple_of(PANEL) + column * block.len()..][..block.len() * PANEL]
             }
             Panels::AtRest(weight, direction) => weight.panel(direction, column / PANEL, block, scratch),
+            Panels::Taps(weight, taps) => {
+                weight.panel_of_taps(&taps, column, block, scratch);
+                &scratch[..block.len() * PANEL]
+            }
         }
     }
 }
@@ -67,5 +88,17 @@ impl Packed {
     /// As B of a product.
     pub(crate) fn view(&self, direction: Direction) -> PackedView<'_> {
         PackedView::at_rest(self, direction)
+    }
+
+    /// As B of a product of gradients: tap after tap the outputs along k, padded to whole tiles, and a column for each channel. Only
+    /// where it [turns](Self::turns_taps).
+    pub(crate) fn view_of_taps(&self, taps: Taps) -> PackedView<'_> {
+        debug_assert!(self.turns_taps());
+        PackedView {
+            k: taps.len() * self.padded_out(),
+            n: self.channels(),
+            format: self.format(),
+            panels: Panels::Taps(self, taps),
+        }
     }
 }
