@@ -148,7 +148,7 @@ def decoded():
 
 
 def bombs():
-    """Headers of 60,000 x 60,000 pixels, and nothing behind."""
+    """Headers of 60,000 x 60,000 pixels, and hardly anything behind."""
     side = 60_000
     ihdr = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     (OUT / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + ihdr + chunk(b"IDAT", zlib.compress(bytes(64))) + chunk(b"IEND", b""))
@@ -159,11 +159,11 @@ def bombs():
     (OUT / "bomb.gif").write_bytes(gif[:6] + struct.pack("<HH", side, side) + gif[10:])
     bmp = encoded(photo(8, 8), "BMP")
     (OUT / "bomb.bmp").write_bytes(bmp[:18] + struct.pack("<ii", side, side) + bmp[26:])
-    # A lossless WebP has at most 16384 pixels a side: two 14-bit numbers behind its signature.
+    # A lossless WebP's sides, less 1, are two 14-bit numbers behind its signature.
     webp = bytearray(encoded(photo(8, 8), "WEBP", lossless=True))
     at = webp.index(b"VP8L") + 9
     bits = struct.unpack("<I", webp[at : at + 4])[0]
-    webp[at : at + 4] = struct.pack("<I", bits & ~0xFFFFFFF | 16383 | 16383 << 14)
+    webp[at : at + 4] = struct.pack("<I", bits & ~0xFFFFFFF | 16382 | 16382 << 14)
     (OUT / "bomb.webp").write_bytes(webp)
 
 

@@ -76,7 +76,7 @@ fn main() {
         (0..count).for_each(|i| drop(one(&i)));
         best = best.max(count as f64 / (processor_seconds() - start));
     }
-    println!("fthost: {best:.0f} pictures/s of processor time, {count} pictures");
+    println!("fthost: {best:.0} pictures/s of processor time, {count} pictures");
     for threads in [1, 2] {
         let batches: Vec<Vec<usize>> = (0..count).collect::<Vec<_>>().chunks(32).map(<[usize]>::to_vec).collect();
         let start = Instant::now();

@@ -120,6 +120,11 @@ impl<'a> Opened<'a> {
             Ok(ImageFormat::Png) => Self::Png(Box::new(Png::open(bytes, true)?)),
             Ok(ImageFormat::Gif) => Self::Other(Format::Gif, Box::new(GifDecoder::new(cursor)?), None),
             Ok(ImageFormat::WebP) => {
+                // How it is turned may be said behind the pixels.
+                let size = bytes.first_chunk::<8>().map_or(0, |b| u32::from_le_bytes([b[4], b[5], b[6], b[7]]));
+                if bytes.len() as u64 - 8 < u64::from(size) {
+                    return Err(Fault::Truncated);
+                }
                 let mut decoder = WebPDecoder::new(cursor)?;
                 let orientation = decoder.orientation().ok();
                 Self::Other(Format::WebP, Box::new(decoder), orientation)

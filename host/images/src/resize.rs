@@ -69,7 +69,9 @@ pub(crate) fn resized<const C: usize>(plane: &Plane<C>, size: (usize, usize), fi
 fn nearest<const C: usize>(plane: &Plane<C>, part: Area, (height, width): (usize, usize)) -> Plane<C> {
     let places = |start: usize, from: usize, to: usize| -> Vec<usize> {
         let scale = from as f64 / to as f64;
-        (0..to).map(|i| start + (((i as f64 + 0.5) * scale) as usize).min(from - 1)).collect()
+        // Pillow adds the scale up; where a place falls between two pixels, its rounding decides.
+        let at = std::iter::successors(Some(scale * 0.5), |at| Some(at + scale));
+        at.take(to).map(|at| start + (at as usize).min(from - 1)).collect()
     };
     let (rows, columns) = (places(part.top, part.height, height), places(part.left, part.width, width));
     Plane::from_fn(height, width, |y, x| plane.row(rows[y])[columns[x]])
@@ -82,18 +84,24 @@ fn convolved<const C: usize>(
     (height, width): (usize, usize),
     filter: Filter,
 ) -> Option<Plane<C>> {
-    let filter = filter.convolution()?;
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter.convolution()?)).use_alpha(false);
     let kind = if C == 3 { PixelType::U8x3 } else { PixelType::U8 };
     let side = |side: usize| u32::try_from(side).ok();
-    let source = ImageRef::new(side(plane.width())?, side(plane.height())?, plane.bytes(), kind).ok()?;
-    let source =
-        CroppedImage::new(&source, side(part.left)?, side(part.top)?, side(part.width)?, side(part.height)?).ok()?;
-    let mut target = Plane::filled(height, width, [0; C]);
-    let bytes = target.pixels_mut().as_flattened_mut();
-    let mut image = Image::from_slice_u8(side(width)?, side(height)?, bytes, kind).ok()?;
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-    Resizer::new().resize(&source, &mut image, &options).ok()?;
-    Some(target)
+    let pass = |from: &Plane<C>, part: Area, (height, width): (usize, usize)| {
+        let source = ImageRef::new(side(from.width())?, side(from.height())?, from.bytes(), kind).ok()?;
+        let source =
+            CroppedImage::new(&source, side(part.left)?, side(part.top)?, side(part.width)?, side(part.height)?)
+                .ok()?;
+        let mut to = Plane::filled(height, width, [0; C]);
+        let bytes = to.pixels_mut().as_flattened_mut();
+        let mut image = Image::from_slice_u8(side(width)?, side(height)?, bytes, kind).ok()?;
+        Resizer::new().resize(&source, &mut image, &options).ok()?;
+        Some(to)
+    };
+    // Rows first, then columns, as Pillow: the other way round other values are cut to bytes in between.
+    let wide = pass(plane, part, (part.height, width))?;
+    let part = Area { top: 0, left: 0, height: part.height, width };
+    if part.height == height { Some(wide) } else { pass(&wide, part, (height, width)) }
 }
 
 #[cfg(test)]

@@ -91,15 +91,17 @@ fn to_hsv(pixel: [u8; 3]) -> [u8; 3] {
     }
     let range = f32::from(most - least);
     let below = |level: u8| f32::from(most - level) / range;
+    // Pillow keeps its numbers in single precision, and so the same levels are cut off.
     let sixth = if r == most {
         below(b) - below(g)
     } else if g == most {
-        2.0 + below(r) - below(b)
+        (2.0 + f64::from(below(r)) - f64::from(below(b))) as f32
     } else {
-        4.0 + below(g) - below(r)
+        (4.0 + f64::from(below(g)) - f64::from(below(r))) as f32
     };
-    let hue = (f64::from(sixth) / 6.0 + 1.0).fract();
-    [(hue * 255.0) as u8, (f64::from(range / f32::from(most)) * 255.0) as u8, most]
+    let hue = (f64::from(sixth) / 6.0 + 1.0).fract() as f32;
+    let byte = |share: f32| (f64::from(share) * 255.0) as u8;
+    [byte(hue), byte(range / f32::from(most)), most]
 }
 
 fn from_hsv([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
@@ -107,9 +109,10 @@ fn from_hsv([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
         return [value; 3];
     }
     let sixth = f64::from(hue) * 6.0 / 255.0;
-    let (part, saturation) = (sixth.fract(), f64::from(saturation) / 255.0);
-    let level = |share: f64| (f64::from(value) * (1.0 - saturation * share)).round() as u8;
-    let (low, down, up) = (level(1.0), level(part), level(1.0 - part));
+    let (part, saturation) = (sixth.fract() as f32, f32::from(saturation) / 255.0);
+    let level = |less: f64| (f64::from(value) * (1.0 - less)).round() as u8;
+    let low = level(f64::from(saturation));
+    let (down, up) = (level(f64::from(saturation * part)), level(f64::from(saturation) * (1.0 - f64::from(part))));
     match sixth as u8 % 6 {
         0 => [value, up, low],
         1 => [down, value, low],

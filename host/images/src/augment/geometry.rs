@@ -43,6 +43,8 @@ pub(super) fn warp<const C: usize>(
 /// The map of a rotation about the middle, in degrees counter-clockwise.
 pub(super) fn rotation((height, width): (usize, usize), degrees: f64) -> Affine {
     let (sin, cos) = (-degrees.to_radians()).sin_cos();
+    // As Pillow does: a right angle is one.
+    let [sin, cos] = [sin, cos].map(|x| (x * 1e15).round() / 1e15);
     let (x, y) = (width as f64 / 2.0, height as f64 / 2.0);
     [cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y]
 }

@@ -14,9 +14,8 @@ fn read(case: &Value) -> Preprocess {
     }
 }
 
-/// The largest and the mean difference in levels, where all channels' levels are `apart` at the least: a number differs by
-/// `1 / 255 / std` where a level differs by one.
-fn apart(preprocess: &Preprocess, input: &Normalised, case: &Value) -> (f32, f64) {
+/// The largest and the mean difference in levels of the picked values, and the largest of the channels' means over all values.
+fn apart(preprocess: &Preprocess, input: &Normalised, case: &Value) -> (f32, f64, f64) {
     let side = |i: usize| case["size"][i].as_u64().unwrap() as usize;
     assert_eq!((input.height, input.width, input.channels), (side(0), side(1), 3), "{}", case["config"]);
     let step = case["step"].as_u64().unwrap() as usize;
@@ -28,15 +27,13 @@ fn apart(preprocess: &Preprocess, input: &Normalised, case: &Value) -> (f32, f64
     let levels: Vec<f32> =
         ours.zip(theirs).enumerate().map(|(i, (a, b))| (a - b).abs() / (one[i % 3] - black[i % 3])).collect();
     assert_eq!(levels.len(), case["values"].as_array().unwrap().len());
-    for c in 0..3 {
+    let bias = |c: usize| {
         let values = input.values.iter().skip(c).step_by(3).map(|x| f64::from(*x));
         let mean = values.sum::<f64>() / (input.height * input.width) as f64;
-        let level = f64::from(one[c] - black[c]);
-        let expected = case["mean"][c].as_f64().unwrap();
-        assert!((mean - expected).abs() < 0.15 * level, "{}: mean {mean}, expected {expected}", case["config"]);
-    }
+        (mean - case["mean"][c].as_f64().unwrap()).abs() / f64::from(one[c] - black[c])
+    };
     let mean = levels.iter().map(|x| f64::from(*x)).sum::<f64>() / levels.len() as f64;
-    (levels.into_iter().fold(0.0, f32::max), mean)
+    (levels.into_iter().fold(0.0, f32::max), mean, (0..3).map(bias).fold(0.0, f64::max))
 }
 
 /// Processors of Transformers and transforms of timm, by their files' own words.
@@ -46,8 +43,12 @@ fn models_get_what_transformers_and_timm_give_them() {
     for case in json("preprocessed.json").as_array().unwrap() {
         let preprocess = read(case);
         let input = preprocess.normalise(&preprocess.fit(source.clone()));
-        let (most, mean) = apart(&preprocess, &input, case);
-        assert!(most < 2.05 && mean < 0.1, "{}: {most} levels at most, {mean} in the mean", case["config"]);
+        let (most, mean, bias) = apart(&preprocess, &input, case);
+        // timm resizes by Pillow; torchvision's own kernel, which Transformers takes, rounds otherwise.
+        let (at_most, mean_at_most) = if case["kind"] == "timm" { (1.01, 0.02) } else { (2.01, 0.3) };
+        let what = format!("{}: {most} levels at most, {mean} in the mean, bias {bias}", case["config"]);
+        println!("{what}");
+        assert!(most < at_most && mean < mean_at_most && bias < mean_at_most, "{what}");
         assert_eq!(preprocess.size(), (input.height, input.width));
     }
 }
@@ -65,9 +66,11 @@ fn flowers_are_what_transformers_and_timm_give_to_models() {
         let (preprocess, file) = (read(case), case["file"].as_str().unwrap());
         let bytes = std::fs::read(data.join("flowers").join(file)).unwrap();
         let input = preprocess.normalise(&preprocess.fit(decode(&bytes, file, MAX_PIXELS).unwrap()));
-        let (most, mean) = apart(&preprocess, &input, case);
+        let (most, mean, bias) = apart(&preprocess, &input, case);
         // A JPEG's decoder rounds as it will, before.
-        assert!(most < 4.05 && mean < 0.35, "{file} {}: {most} levels at most, {mean} in the mean", case["config"]);
+        let what = format!("{file} {}: {most} levels at most, {mean} in the mean, bias {bias}", case["config"]);
+        println!("{what}");
+        assert!(most < 4.05 && mean < 0.6 && bias < 0.6, "{what}");
     }
 }
 
@@ -83,8 +86,8 @@ fn what_would_change_pixels_is_refused_by_its_name() {
     assert_eq!(hugging_face("\"do_pad\": true"), unknown("do_pad = true"));
     assert_eq!(hugging_face("\"size_divisor\": 32"), unknown("size_divisor = 32"));
     assert_eq!(
-        hugging_face("\"size\": {\"shortest_edge\": 9, \"longest_edge\": 12}"),
-        "p.json: size = {\"shortest_edge\":9,\"longest_edge\":12}, where a side, { height, width } or { shortest_edge } \
+        hugging_face("\"size\": {\"longest_edge\": 12}"),
+        "p.json: size = {\"longest_edge\":12}, where a side, { height, width } or { shortest_edge } \
          should stand"
     );
     assert_eq!(
