@@ -6,7 +6,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use crate::decode::Fault;
+use crate::fault::Fault;
 
 /// A JPEG whose header has been read.
 pub(crate) struct Jpeg<'a> {

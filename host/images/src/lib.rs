@@ -34,8 +34,10 @@
 pub mod augment;
 mod decode;
 mod error;
+mod fault;
 #[cfg(test)]
 mod fixtures;
+mod grey;
 mod guard;
 mod jpeg;
 mod loader;
@@ -46,12 +48,14 @@ mod png;
 pub mod preprocess;
 mod random;
 mod resize;
+mod show;
 pub mod source;
 mod transform;
 
 pub use augment::Augment;
 pub use decode::{Format, Header, MAX_PIXELS, decode, decode_mask, decode_pair, header};
 pub use error::{Error, Kind, Result};
+pub use grey::grey;
 pub use guard::guarded;
 pub use loader::Loader;
 pub use normalise::{Normalise, Normalised};

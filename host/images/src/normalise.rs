@@ -46,7 +46,7 @@ impl Normalise {
         self.channels.len()
     }
 
-    /// The picture's numbers. Of a grey model's picture (see [`grey`](crate::augment::grey)) all channels are equal.
+    /// The picture's numbers. Of a grey model's picture (see [`grey`](crate::grey())) all channels are equal.
     pub fn apply(&self, picture: &Picture) -> Normalised {
         let values = match self.channels.as_slice() {
             [red, green, blue] => {

@@ -102,3 +102,11 @@ impl<const C: usize> Plane<C> {
         padded
     }
 }
+
+/// Red, green and blue of pixels with so many channels: grey is repeated, alpha dropped.
+pub(crate) fn to_rgb(bytes: &[u8], channels: usize, pixels: &mut [[u8; 3]]) {
+    let grey = channels < 3;
+    for (pixel, from) in pixels.iter_mut().zip(bytes.chunks_exact(channels)) {
+        *pixel = if grey { [from[0]; 3] } else { [from[0], from[1], from[2]] };
+    }
+}

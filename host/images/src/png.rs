@@ -3,9 +3,10 @@
 use std::io::Cursor;
 
 use image::metadata::Orientation;
-use png::{BitDepth, ColorType, Decoder, DecodingError, Reader, Transformations};
+use png::{BitDepth, ColorType, Decoder, DecodingError, Encoder, Reader, Transformations};
 
-use crate::decode::Fault;
+use crate::fault::Fault;
+use crate::plane::{Picture, to_rgb};
 
 /// A PNG whose header has been read.
 pub(crate) struct Png<'a> {
@@ -50,7 +51,7 @@ impl<'a> Png<'a> {
             ColorType::Rgba => 4,
             ColorType::Indexed => return Err(Fault::broken("its palette is missing")),
         };
-        crate::decode::to_rgb(&self.bytes()?, channels, pixels);
+        to_rgb(&self.bytes()?, channels, pixels);
         Ok(())
     }
 
@@ -74,6 +75,18 @@ impl<'a> Png<'a> {
         let value = |row: &[u8], x: usize| (u16::from(row[x * bits / 8]) >> (8 - bits - x * bits % 8)) & mask;
         Ok(rows.flat_map(|row| (0..width).map(move |x| [value(row, x) as u8])).collect())
     }
+}
+
+/// A picture's PNG.
+pub(crate) fn encode(picture: &Picture) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(&mut bytes, picture.width() as u32, picture.height() as u32);
+    encoder.set_color(ColorType::Rgb);
+    encoder.set_depth(BitDepth::Eight);
+    // Writing into memory fails for sizes alone, and a picture's pixels are as many as its size says.
+    let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(picture.bytes()));
+    debug_assert!(written.is_ok(), "{written:?}");
+    bytes
 }
 
 fn fault(error: DecodingError) -> Fault {

@@ -2,18 +2,8 @@
 
 use std::array;
 
+use crate::grey::lightness;
 use crate::plane::{Picture, Plane};
-
-/// Pillow's lightness: ITU-R 601 in 16-bit fixed point.
-pub(super) fn lightness([r, g, b]: [u8; 3]) -> u8 {
-    ((u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000) >> 16) as u8
-}
-
-/// All channels are the lightness.
-pub fn grey(mut picture: Picture) -> Picture {
-    picture.pixels_mut().iter_mut().for_each(|pixel| *pixel = [lightness(*pixel); 3]);
-    picture
-}
 
 /// From `a` at 0 over `b` at 1 and beyond, cut to the levels there are; fractions are cut off, as Pillow does.
 fn blend(a: u8, b: u8, factor: f32) -> u8 {

@@ -1,6 +1,6 @@
 //! Where pixels go: crops, flips, rotations. The numbers of a picture's op serve its mask too.
 
-use super::Shown;
+use super::shown::Shown;
 use crate::plane::Plane;
 use crate::random::Random;
 use crate::resize::{Area, Filter, resized_part};

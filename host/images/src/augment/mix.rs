@@ -1,7 +1,8 @@
 //! Pictures of a batch mixed with each other: mixup (Zhang et al. 2017, arXiv:1710.09412) and cutmix (Yun et al. 2019,
 //! arXiv:1905.04899).
 
-use super::{Augment, Op};
+use super::Augment;
+use super::op::Op;
 use crate::random::Random;
 
 /// How a batch was mixed. The loss of example `i` is `lambda` times that of its own label and `1 - lambda` times that of its partner's.

@@ -11,21 +11,23 @@ mod geometry;
 mod mix;
 mod op;
 mod rand_augment;
+mod shown;
 #[cfg(test)]
 mod tests;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use colour::grey;
 pub use erase::Erased;
 pub use mix::Mixed;
 pub use op::Op;
+pub(crate) use shown::Shown;
 
 use crate::error::{Error, Result};
+use crate::grey::grey;
 use crate::normalise::Normalised;
 use crate::orientation::{mirrored, upside_down};
-use crate::plane::{Mask, Picture};
+use crate::plane::Picture;
 use crate::preprocess::Preprocess;
 use crate::random::Random;
 use crate::resize::Filter;
@@ -34,14 +36,6 @@ use crate::resize::Filter;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Augment(Vec<op::Entry>);
-
-/// A picture under way, with its mask.
-pub(crate) struct Shown {
-    pub(crate) picture: Picture,
-    pub(crate) mask: Option<Mask>,
-    /// What a mask has where no pixel of the picture is.
-    pub(crate) void: u8,
-}
 
 impl From<Vec<Op>> for Augment {
     fn from(ops: Vec<Op>) -> Self {
@@ -95,13 +89,6 @@ impl Augment {
                 erase::erase(input, scale, ratio, value, random);
             }
         }
-    }
-}
-
-impl Shown {
-    /// Changes the picture, and its mask where there is one.
-    fn map(self, picture: impl FnOnce(Picture) -> Picture, mask: impl FnOnce(Mask) -> Mask) -> Self {
-        Self { picture: picture(self.picture), mask: self.mask.map(mask), void: self.void }
     }
 }
 

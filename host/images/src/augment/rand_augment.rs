@@ -1,8 +1,8 @@
 //! RandAugment (Cubuk et al. 2019, arXiv:1909.13719) with torchvision's ops and magnitudes.
 
-use super::Shown;
 use super::colour::{autocontrast, brightness, contrast, equalize, posterize, saturation, sharpness, solarize};
 use super::geometry::rotation;
+use super::shown::Shown;
 use crate::random::Random;
 
 /// Magnitudes are 0 to 30.

@@ -2,7 +2,7 @@
 use super::geometry::{random_area, rotation, warp};
 use super::*;
 use crate::fixtures::{differences, json, noise, picture, plane};
-use crate::plane::Plane;
+use crate::plane::{Mask, Plane};
 use crate::random::seeded;
 use crate::resize::Area;
 use crate::transform::Transform;

@@ -10,17 +10,13 @@ fn every_kind_has_pillows_pixels() {
     for (name, expected) in expected["pictures"].as_object().unwrap() {
         let (picture, expected) = (decode(&bytes(name), name, MAX_PIXELS).unwrap(), plane::<3>(expected));
         let (most, mean) = differences(&picture, &expected);
-        // Lossy formats leave the rounding of their cosines and of colours between pixels to the decoder.
-        let (at_most, mean_at_most) = match name.rsplit_once('.').unwrap().1 {
-            "jpg" => (4, 0.6),
-            "webp" if name == "lossy.webp" => (4, 0.6),
+        // JPEG leaves the rounding of its cosines to the decoder, and how colours are filled in of which there is one for several pixels.
+        let shared_colours = ["jpeg_420.jpg", "jpeg_422.jpg", "progressive.jpg", "restarts.jpg"];
+        let (at_most, mean_at_most) = match name.as_str() {
+            name if shared_colours.contains(&name) => (3, 0.45),
+            name if name.ends_with(".jpg") => (2, 0.03),
             _ => (0, 0.0),
         };
-        if most > 0 {
-            let sum = |plane: &Picture| plane.bytes().iter().map(|x| f64::from(*x)).sum::<f64>();
-            let bias = (sum(&picture) - sum(&expected)) / expected.bytes().len() as f64;
-            println!("{name}: {most} levels at most, {mean:.3} in the mean, bias {bias:.3}");
-        }
         if most > at_most || mean > mean_at_most {
             report += &format!("{name}: {most} at most, {mean:.3} in the mean\n");
         }
@@ -125,4 +121,14 @@ fn damaged_bytes_never_panic() {
         let _ = decode_mask(&bytes, "x", 1 << 20);
     }
     assert!(errors > 500, "{errors}");
+}
+
+#[test]
+fn a_picture_is_written_as_png() {
+    let picture = crate::fixtures::picture("photo.png");
+    assert!(decode(&picture.to_png(), "x", MAX_PIXELS).unwrap() == picture);
+    assert_eq!(picture.size(), (18, 24));
+    assert_eq!(picture.thumbnail(12).size(), (9, 12));
+    assert!(picture.thumbnail(24) == picture);
+    assert_eq!(Picture::filled(1, 500, [0; 3]).thumbnail(10).size(), (1, 10));
 }

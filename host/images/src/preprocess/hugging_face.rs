@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Centre, Preprocess, Resize, normalise, numbers, wrong_value};
+use super::fit::{Centre, Preprocess, Resize, normalise};
+use super::keys::{numbers, wrong_value};
 use crate::error::{Error, Result};
 use crate::resize::Filter;
 

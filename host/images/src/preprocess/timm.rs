@@ -5,9 +5,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Centre, IMAGENET_MEAN, IMAGENET_STD, Preprocess, Resize, normalise, numbers, wrong_value};
+use super::fit::{Centre, Preprocess, Resize, normalise};
+use super::keys::{numbers, wrong_value};
 use crate::error::{Error, Result};
 use crate::resize::Filter;
+
+/// ImageNet's mean of red, green and blue, of 1.
+pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// ImageNet's deviation of red, green and blue, of 1.
+pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// A table that says a size alone.
 pub(super) fn of_size((height, width): (usize, usize)) -> Map<String, Value> {
