@@ -17,6 +17,7 @@ mod files;
 mod fingerprint;
 #[cfg(test)]
 mod fixtures;
+mod folder;
 mod form;
 mod guard;
 mod header;

@@ -6,9 +6,9 @@ mod draft;
 use std::path::{Path, PathBuf};
 
 use fthost_plugin_api::{MethodInfo, MethodKind, problem_type};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::data::{Naming, Tokenizer, peek};
+use crate::data::{Encoding, Naming, Tokenizer, peek};
 use crate::plugin::{Library, Search};
 use crate::run::file::options_of;
 use crate::{Error, Result, hub};
@@ -90,6 +90,9 @@ pub fn draft(train: &Path, model: Option<&str>, plugins: &[String], ask: &dyn As
             header,
             if header { "its first row names the columns" } else { "its first row is an example" },
         );
+    }
+    if found.encoding != Encoding::Utf8 {
+        draft.set("encoding", json!(found.encoding), "its bytes are no UTF-8");
     }
     draft.columns(&choice, found.sentences);
     held_out(&mut draft, train, &choice)?;
