@@ -293,8 +293,9 @@ fn orders(page: &str) -> BTreeMap<&str, Vec<&str>> {
 }
 
 /// Our crates: the names by which they are imported, and their sources.
-const CRATES: [(&str, &str); 4] = [
+const CRATES: [(&str, &str); 5] = [
     ("fthost", "host/src"),
+    ("fthost_images", "host/images/src"),
     ("fthost_models", "models/src"),
     ("fthost_autograd", "models/autograd/src"),
     ("fthost_plugin_api", "plugin-api/src"),
