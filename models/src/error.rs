@@ -37,6 +37,22 @@ pub enum LoadError {
         /// Another weight file that is there.
         other: Option<String>,
     },
+    /// The folder holds several files with weights, and none by a name that says which is meant.
+    #[error("{} holds {} and {}: name one of them", folder.display(), files[0].display(), files[1].display())]
+    Ambiguous {
+        /// The folder.
+        folder: PathBuf,
+        /// Two of the files.
+        files: [PathBuf; 2],
+    },
+    /// A file of PyTorch's that is damaged, or holds what is not read.
+    #[error("{} {reason}", file.display())]
+    Refused {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and what would do.
+        reason: String,
+    },
     /// config.json is not what it should be.
     #[error("{} is not a usable config: {source}", file.display())]
     Config {
