@@ -260,7 +260,7 @@ fn what_is_saved_is_what_was_loaded() {
         }
         let config: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
-        assert_eq!(config["architectures"][0], model.info().classification.as_ref().unwrap().class.as_str());
+        assert_eq!(config["architectures"][0], model.info().classification.as_ref().unwrap().class.as_deref().unwrap());
         assert_eq!(config["id2label"]["2"], "c");
         assert_eq!(config["model_type"], architecture);
 

@@ -117,6 +117,20 @@ impl Weights {
         self.index.contains_key(name)
     }
 
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        let file = &self.files[*self.index.get(name)?];
+        file.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// A whole number that stands alone, as a norm's count of batches.
+    pub(crate) fn counter(&self, name: &str) -> Option<i64> {
+        let file = &self.files[*self.index.get(name)?];
+        let entry = file.entries.get(name).filter(|entry| entry.dtype == Dtype::I64)?;
+        let bytes = file.bytes.as_slice().get(entry.range.clone())?;
+        bytes.try_into().ok().map(i64::from_le_bytes)
+    }
+
     /// A tensor as `f32`, copied to `device`. Errors where it is missing or holds no floats.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor, LoadError> {
         let (stored, shape) = self.find(name)?;
