@@ -67,7 +67,7 @@ impl Sum {
                 let sum = match (self.owned, other.owned) {
                     (true, _) => optim::add_reusing(mine.clone(), &theirs, parallel)?,
                     (false, true) => optim::add_reusing(theirs, mine, parallel)?,
-                    (false, false) => optim::sum(mine, &theirs)?,
+                    (false, false) => optim::sum(mine, &theirs, parallel)?,
                 };
                 Ok(self.owned(sum))
             }

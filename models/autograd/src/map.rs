@@ -202,9 +202,7 @@ impl Placed {
                     for ty in 0..vertical.kernel {
                         for tx in 0..horizontal.kernel {
                             rows.push(match (vertical.pixel(oy, ty), horizontal.pixel(ox, tx)) {
-                                (Some(y), Some(x)) => {
-                                    ((image * self.input.height + y) * self.input.width + x) as u32
-                                }
+                                (Some(y), Some(x)) => ((image * self.input.height + y) * self.input.width + x) as u32,
                                 _ => outside,
                             });
                         }

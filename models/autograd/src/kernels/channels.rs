@@ -245,11 +245,7 @@ impl Line<'_> {
     }
 
     /// `g` before the activation times `scale`, plus `(x - center) tilt + level` of `of_batch`.
-    pub(crate) fn input_gradient(
-        &self,
-        g: &Tensor,
-        of_batch: Option<(&Tensor, &Tensor)>,
-    ) -> Result<Option<Tensor>> {
+    pub(crate) fn input_gradient(&self, g: &Tensor, of_batch: Option<(&Tensor, &Tensor)>) -> Result<Option<Tensor>> {
         let piece = ROWS * self.channels();
         let (tilt, level) = of_batch.unwrap_or((self.center, self.center));
         let tensors = [g, self.x, self.center, self.scale, self.shift, tilt, level];

@@ -188,8 +188,7 @@ impl Phase {
         let first = taps.last().copied().unwrap_or(0);
         let apart = taps.first_chunk().map_or(axis.stride, |[a, b]| b - a);
         let offset = (p as isize + axis.before as isize - (first * axis.dilation) as isize) / axis.stride as isize;
-        let along =
-            Along { taps: taps.len(), stride: 1, step: (apart * axis.dilation / axis.stride) as isize, offset };
+        let along = Along { taps: taps.len(), stride: 1, step: (apart * axis.dilation / axis.stride) as isize, offset };
         let pixels = axis.input.saturating_sub(p).div_ceil(axis.stride);
         Self { pixels, along, first, step: -(apart as isize) }
     }
@@ -286,7 +285,7 @@ pub(crate) fn weight_gradient(convolution: &Convolution, g: &Tensor, x: &Tensor)
     let width = kh * kw * channels;
     let dw = read([g, x], |[g, x]| {
         let product = scratch::with(scratch_len(places, out, precision), |lanes| {
-            let b = PackedView::pack(Strided::rows(g, out), places, out, precision, lanes);
+            let b = PackedView::pack_by_all(Strided::rows(g, out), places, out, precision, lanes, parallel);
             let a = Left::PatchesTransposed(convolution.patches(x, false));
             Product { parallel, ..Product::new(width, a, b) }.compute() // [taps * channels, out]
         });

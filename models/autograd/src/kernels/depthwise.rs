@@ -27,12 +27,7 @@ struct Row<'a> {
 
 /// `N` channels of a pixel, from `start` on.
 #[inline(always)]
-fn block<const FMA: bool, const N: usize>(
-    row: &Row<'_>,
-    across: &Taps,
-    start: usize,
-    out: &mut [MaybeUninit<f32>],
-) {
+fn block<const FMA: bool, const N: usize>(row: &Row<'_>, across: &Taps, start: usize, out: &mut [MaybeUninit<f32>]) {
     let mut sums = [0f32; N];
     for (ty, y) in row.down {
         for (tx, x) in across {

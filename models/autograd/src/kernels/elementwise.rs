@@ -196,7 +196,8 @@ fn column_sums_body<const FMA: bool>(x: &[f32], sums: &mut [f32]) {
 }
 
 multiversion! {
-    fn add_column_sums(x: &[f32], sums: &mut [f32]) = column_sums_body
+    /// Adds the rows of `x`.
+    pub(super) fn add_column_sums(x: &[f32], sums: &mut [f32]) = column_sums_body
 }
 
 /// The sum of the rows of `[.., width]`: a bias's gradient.

@@ -107,7 +107,7 @@ pub(crate) fn weight_gradient(
     let ((rows, out), (_, width)) = (g.dims2()?, x.dims2()?);
     let result = read([g, x], |[g, x]| {
         scratch::with(scratch_len(rows, width, precision), |lanes| {
-            let b = PackedView::pack(Strided::rows(x, width), rows, width, precision, lanes);
+            let b = PackedView::pack_by_all(Strided::rows(x, width), rows, width, precision, lanes, parallel);
             let product = Product::new(out, Strided::rows(g, out).transposed(), b);
             Product { alpha: scale as f32, parallel, ..product }.compute()
         })

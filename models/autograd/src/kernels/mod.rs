@@ -12,6 +12,7 @@ mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 mod instructions;
+pub(crate) mod joined;
 pub(crate) mod linear;
 pub(crate) mod math;
 pub(crate) mod max_pool;

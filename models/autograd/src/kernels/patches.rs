@@ -13,11 +13,7 @@ fn each_tap(placed: &Placed, mut f: impl FnMut(usize, usize, usize)) {
         for (ox, across) in across.iter().enumerate() {
             for (ty, y) in down {
                 for (tx, x) in across {
-                    f(
-                        oy * placed.output.width + ox,
-                        ty * placed.window.kernel[1] + tx,
-                        y * placed.input.width + x,
-                    );
+                    f(oy * placed.output.width + ox, ty * placed.window.kernel[1] + tx, y * placed.input.width + x);
                 }
             }
         }
@@ -41,9 +37,7 @@ pub(crate) fn unfold(x: &Tensor, placed: &Placed, parallel: bool) -> Result<Opti
         });
         patches
     });
-    patches
-        .map(|patches| Tensor::from_vec(patches, (placed.output.rows(), channels * taps), x.device()))
-        .transpose()
+    patches.map(|patches| Tensor::from_vec(patches, (placed.output.rows(), channels * taps), x.device())).transpose()
 }
 
 /// The transpose of [`unfold`].

@@ -63,12 +63,7 @@ multiversion! {
 }
 
 /// The map `x` with both directions applied. `None` where it is not contiguous `f32` on the CPU.
-pub(crate) fn resample(
-    x: &Tensor,
-    map: Map,
-    along: &[Sampling; 2],
-    parallel: bool,
-) -> Result<Option<Tensor>> {
+pub(crate) fn resample(x: &Tensor, map: Map, along: &[Sampling; 2], parallel: bool) -> Result<Option<Tensor>> {
     let channels = x.dims2()?.1;
     let terms = |along: &Sampling| -> Terms {
         along.terms.iter().map(|terms| terms.iter().map(|(x, weight)| (*x, *weight as f32)).collect()).collect()

@@ -1,11 +1,12 @@
 //! Convolutions, plain and transposed.
 
-use candle_core::{Result, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::convolution::Convolution;
 use super::elementwise::unbroadcast;
+use crate::kernels::joined as fast;
 use crate::map::Placed;
-use crate::{Epilogue, Map, Tape, Value, Window};
+use crate::{Epilogue, Map, Tape, Value, Window, slices};
 
 impl Tape {
     /// Cross-correlation, as torch's `conv2d`: `x` `[pixels, channels]`, `weight` `[out, channels / groups, kh, kw]`, `bias` `[out]`;
@@ -32,8 +33,7 @@ impl Tape {
         groups: usize,
         epilogue: Epilogue<'_>,
     ) -> Result<(Value, Map)> {
-        let convolution =
-            Convolution::new(self, window.place(map)?, map.channels(x.dims())?, weight.dims(), groups)?;
+        let convolution = Convolution::new(self, window.place(map)?, map.channels(x.dims())?, weight.dims(), groups)?;
         let out = convolution.out;
         let bias = epilogue.bias;
         if bias.is_some_and(|bias| bias.dims() != [out]) {
@@ -58,12 +58,12 @@ impl Tape {
         let kept = x.requires_grad().then(|| weight.clone());
         let scale = epilogue.norm.map(|norm| norm.scale.clone());
         let y = self.record(y, &inputs, move |g, vjp| {
-            let mut g = slope.chain(g.contiguous()?)?; // [places, out]
+            let mut g = slope.chain(g.contiguous()?, convolution.parallel)?; // [places, out]
             if let Some(scale) = &scale {
-                g = super::elementwise::product(&g, scale)?;
+                g = scale_rows(&g, scale, convolution.parallel)?;
             }
             if vjp.wants(2) {
-                vjp.give(2, unbroadcast(g.clone(), &[out])?)?;
+                vjp.give(2, column_sums(&g, convolution.parallel)?)?;
             }
             if let Some(x) = &saved {
                 vjp.give(1, convolution.weight_gradient(&g, x)?)?;
@@ -114,7 +114,7 @@ impl Tape {
         let y = self.record(y, &inputs, move |g, vjp| {
             let g = g.contiguous()?; // [output's pixels, out]
             if vjp.wants(2) {
-                vjp.give(2, unbroadcast(g.clone(), &[out])?)?;
+                vjp.give(2, column_sums(&g, convolution.parallel)?)?;
             }
             if let Some(x) = &saved {
                 vjp.give(1, convolution.weight_gradient(x, &g)?)?;
@@ -128,12 +128,31 @@ impl Tape {
     }
 }
 
+/// Each row of `g` `[rows, channels]` times `scale`.
+fn scale_rows(g: &Tensor, scale: &Tensor, parallel: bool) -> Result<Tensor> {
+    match slices::read([g, scale], |[g, scale]| fast::scale_rows(g, scale, parallel)) {
+        Some(scaled) => Tensor::from_vec(scaled, g.dims(), g.device()),
+        None => g.broadcast_mul(scale),
+    }
+}
+
+/// The sum of the rows of `g` `[rows, channels]`.
+fn column_sums(g: &Tensor, parallel: bool) -> Result<Tensor> {
+    let width = g.dims2()?.1;
+    match slices::read([g], |[g]| fast::column_sums(g, width, parallel)) {
+        Some(sums) => Tensor::from_vec(sums, width, g.device()),
+        None => unbroadcast(g.clone(), &[width]),
+    }
+}
+
 fn transposed_size(map: Map, window: &Window, output_padding: [usize; 2]) -> Result<Map> {
     let mut size = [0; 2];
     for (axis, out) in size.iter_mut().enumerate() {
         let (stride, dilation, extra) = (window.stride[axis], window.dilation[axis], output_padding[axis]);
         if map.size()[axis] == 0 || window.kernel[axis] == 0 || stride == 0 || dilation == 0 {
-            bail!("a transposed convolution takes a map of at least one pixel and a window of at least 1, got {map:?}, {window:?}");
+            bail!(
+                "a transposed convolution takes a map of at least one pixel and a window of at least 1, got {map:?}, {window:?}"
+            );
         }
         if extra >= stride.max(dilation) {
             bail!("an output padding of {extra} must be less than the stride {stride} or the dilation {dilation}");

@@ -4,9 +4,9 @@ use candle_core::{Result, Tensor, bail};
 
 use super::linear::batched;
 use super::patches::{gather, scatter};
-use crate::kernels::convolution as fast;
+use crate::kernels::{convolution as fast, joined};
 use crate::map::Placed;
-use crate::{Activation, Epilogue, Precision, ScaleShift, Tape, Value};
+use crate::{Activation, Epilogue, Precision, ScaleShift, Tape, Value, slices};
 
 /// A convolution of a map of `channels` to one of `out`, by a weight `[out, channels / groups, kh, kw]`.
 #[derive(Clone, Copy, Debug)]
@@ -20,16 +20,10 @@ pub(crate) struct Convolution {
 }
 
 impl Convolution {
-    pub(super) fn new(
-        tape: &Tape,
-        placed: Placed,
-        channels: usize,
-        weight: &[usize],
-        groups: usize,
-    ) -> Result<Self> {
+    pub(super) fn new(tape: &Tape, placed: Placed, channels: usize, weight: &[usize], groups: usize) -> Result<Self> {
         let [kh, kw] = placed.window.kernel;
         let out = weight.first().copied().unwrap_or(0);
-        let divides = groups > 0 && channels % groups == 0 && out % groups == 0;
+        let divides = groups > 0 && channels > 0 && out > 0 && channels % groups == 0 && out % groups == 0;
         if !divides || *weight != [out, channels / groups, kh, kw] {
             bail!(
                 "a convolution of {channels} channels by a kernel of {kh} x {kw} in {groups} groups takes a weight \
@@ -136,26 +130,34 @@ pub(super) enum Slope {
     One,
     /// Its derivative at each element.
     Derivative(Tensor),
-    /// Its argument.
+    /// Its argument, or its value where that tells the derivative as well.
     At(Activation, Tensor),
-    /// Its value, which tells the derivative.
-    OfOutput(Activation, Tensor),
 }
 
 impl Slope {
     fn of_output(activation: Activation, y: &Tensor) -> Self {
         match activation {
             Activation::Identity => Self::One,
-            _ => Self::OfOutput(activation, y.clone()),
+            _ => Self::At(activation, y.clone()),
         }
     }
 
-    pub(super) fn chain(self, g: Tensor) -> Result<Tensor> {
+    /// `g` times the derivative.
+    pub(super) fn chain(self, g: Tensor, parallel: bool) -> Result<Tensor> {
         match self {
-            Self::One => Ok(g),
-            Self::Derivative(slope) => g * slope,
-            // Where the value tells the derivative, it is the derivative at the value.
-            Self::At(activation, x) | Self::OfOutput(activation, x) => activation.backward(&x, &g),
+            Self::One | Self::At(Activation::Identity, _) => Ok(g),
+            Self::Derivative(slope) => {
+                match slices::read([&g, &slope], |[g, slope]| joined::product(g, slope, parallel)) {
+                    Some(product) => Tensor::from_vec(product, g.dims(), g.device()),
+                    None => g * slope,
+                }
+            }
+            Self::At(activation, x) => {
+                match slices::read([&x, &g], |[x, g]| joined::chain(activation, x, g, parallel)) {
+                    Some(chained) => Tensor::from_vec(chained, g.dims(), g.device()),
+                    None => activation.backward(&x, &g),
+                }
+            }
         }
     }
 }

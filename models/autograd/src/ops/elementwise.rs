@@ -50,7 +50,7 @@ fn difference(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     zip(a, b, |a, b| a - b).unwrap_or_else(|| a.broadcast_sub(b))
 }
 
-pub(super) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     zip(a, b, |a, b| a * b).unwrap_or_else(|| a.broadcast_mul(b))
 }
 

@@ -19,6 +19,7 @@ mod norm;
 mod patches;
 mod reduce;
 mod resample;
+mod residual;
 mod row_norm;
 mod segment;
 mod shape;

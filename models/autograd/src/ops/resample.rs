@@ -10,13 +10,7 @@ use crate::{Map, Tape, Value, Window};
 impl Tape {
     /// The mean under each place of `window`: `x` `[pixels, channels]`, gives `[places, channels]` and the places as a map. With
     /// `count_include_pad` the padding's zeros count, as torch has it by default; TensorFlow's `"SAME"` pooling leaves them out.
-    pub fn avg_pool2d(
-        &self,
-        x: &Value,
-        map: Map,
-        window: &Window,
-        count_include_pad: bool,
-    ) -> Result<(Value, Map)> {
+    pub fn avg_pool2d(&self, x: &Value, map: Map, window: &Window, count_include_pad: bool) -> Result<(Value, Map)> {
         let placed = window.place(map)?;
         placed.check_covers()?;
         let along = [0, 1].map(|i| {
@@ -88,9 +82,8 @@ fn apply(x: &Tensor, map: Map, along: &[Sampling; 2], parallel: bool) -> Result<
 fn composite(x: &Tensor, map: Map, [vertical, horizontal]: &[Sampling; 2]) -> Result<Tensor> {
     let (channels, dtype) = (x.dims2()?.1, x.dtype());
     let float = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-    let matrix = |along: &Sampling| {
-        Tensor::from_vec(along.matrix(), (along.output(), along.input), x.device())?.to_dtype(float)
-    };
+    let matrix =
+        |along: &Sampling| Tensor::from_vec(along.matrix(), (along.output(), along.input), x.device())?.to_dtype(float);
     let x = x.contiguous()?.to_dtype(float)?.reshape((map.images, map.height, map.width * channels))?;
     let y = matrix(vertical)?.broadcast_matmul(&x)?; // [images, output height, width * channels]
     let y = y.reshape((map.images * vertical.output(), map.width, channels))?;

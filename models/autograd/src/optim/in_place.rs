@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::slices;
+use crate::kernels::joined;
+use crate::{Activation, slices};
 
 /// Copies `src` over `dst`, which must be contiguous, have its shape and not share its memory. Casts to `dst`'s type and
 /// moves to its device.
@@ -45,12 +46,15 @@ pub fn add_rows_in_place(dense: &Tensor, ids: &Tensor, rows: &Tensor) -> Result<
     copy_in_place(dense, &dense.index_add(&ids.flatten_all()?, &rows.to_dtype(dense.dtype())?.contiguous()?, 0)?)
 }
 
-/// `a + b` in memory of its own. Not candle's sum: its threads would spin beside the micro-batches'.
-pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    match slices::read([a, b], |[a, b]| a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<f32>>()) {
-        Some(sum) if a.dims() == b.dims() => Tensor::from_vec(sum, a.dims(), a.device()),
-        _ => a + b,
+/// `a + b` in memory of its own. Not candle's sum: its threads would spin beside the micro-batches'. `parallel` splits a large one over
+/// the threads of the pool.
+pub fn sum(a: &Tensor, b: &Tensor, parallel: bool) -> Result<Tensor> {
+    if a.dims() == b.dims()
+        && let Some(sum) = slices::read([a, b], |[a, b]| joined::sum(a, b, Activation::Identity, parallel))
+    {
+        return Tensor::from_vec(sum, a.dims(), a.device());
     }
+    a + b
 }
 
 /// `a + b`, written over `a`, which nothing else may hold. Where `a` cannot be written to so, the sum is a new tensor. `parallel` splits

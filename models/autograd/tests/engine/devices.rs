@@ -3,8 +3,8 @@
 
 use fthost_autograd::optim::{Method, Optimizer, StepSettings};
 use fthost_autograd::{
-    Activation, DType, Device, Dropout, Epilogue, Layout, Map, Parameter, Precision, Result, ScaleShift, Tape, TapeOptions,
-    Tensor, Value, Window,
+    Activation, DType, Device, Dropout, Epilogue, Layout, Map, Parameter, Precision, Result, ScaleShift, Tape,
+    TapeOptions, Tensor, Value, Window,
 };
 
 use super::{flat, normal};
@@ -149,6 +149,8 @@ fn of_maps() -> Vec<Case> {
         case("max_pool2d", X, move |t, v| Ok(t.max_pool2d(&v[0], map, &strided)?.0)),
         case("avg_pool2d", X, move |t, v| Ok(t.avg_pool2d(&v[0], map, &strided, false)?.0)),
         case("adaptive_avg_pool2d", X, move |t, v| Ok(t.adaptive_avg_pool2d(&v[0], map, [2, 3])?.0)),
+        case("add_activation", &[&[5, 7], &[5, 7]], |t, v| t.add_activation(&v[0], &v[1], Activation::Relu)),
+        case("add_activation", &[&[5, 7], &[5, 7]], |t, v| t.add_activation(&v[0], &v[1], Activation::Silu)),
         case("global_avg_pool2d", X, move |t, v| t.global_avg_pool2d(&v[0], map)),
         case("upsample_bilinear2d", X, move |t, v| Ok(t.upsample_bilinear2d(&v[0], map, [7, 9], false)?.0)),
         case("upsample_nearest2d", X, move |t, v| Ok(t.upsample_nearest2d(&v[0], map, [10, 3])?.0)),
@@ -274,8 +276,7 @@ fn optimizers_on_every_device() {
 #[test]
 fn no_op_is_left_out() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ops");
-    let activations =
-        ["relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu", "relu6", "hard_sigmoid", "hard_swish"];
+    let activations = ["relu", "gelu", "gelu_tanh", "tanh", "sigmoid", "silu", "relu6", "hard_sigmoid", "hard_swish"];
     let known: Vec<&str> = cases().iter().map(|case| case.name).chain(activations).collect();
     let mut ops = 0;
     for entry in std::fs::read_dir(folder).unwrap() {

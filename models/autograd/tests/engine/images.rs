@@ -93,7 +93,8 @@ impl Case {
         let channels = like.dims()[0];
         let mean = wave(3, channels).iter().map(|x| x / 4.0).collect();
         let variance = wave(4, channels).iter().map(|x| 1.0 + x / 2.0).collect();
-        [mean, variance].map(|x: Vec<f64>| Tensor::from_vec(x, channels, &Device::Cpu).unwrap().to_dtype(like.dtype()).unwrap())
+        [mean, variance]
+            .map(|x: Vec<f64>| Tensor::from_vec(x, channels, &Device::Cpu).unwrap().to_dtype(like.dtype()).unwrap())
     }
 
     fn run(&self, tape: &Tape, v: &[Value]) -> Result<Value> {

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use fthost_autograd::random::Stream;
 use fthost_autograd::{
-    Activation, DType, Device, Epilogue, Gradient, Map, Parameter, Precision, Reading, Result, ScaleShift, Source, Tape,
-    TapeOptions, Tensor, Value, Window,
+    Activation, DType, Device, Epilogue, Gradient, Map, Parameter, Precision, Reading, Result, ScaleShift, Source,
+    Tape, TapeOptions, Tensor, Value, Window,
 };
 use proptest::prelude::*;
 
 use super::{flat, normal};
 
-type Op = dyn Fn(&Tape, &[Value]) -> Result<Value>;
+type Op<'a> = dyn Fn(&Tape, &[Value]) -> Result<Value> + Sync + 'a;
 
 /// Value and gradients.
-fn run(options: TapeOptions, inputs: &[Tensor], op: &Op) -> Vec<Vec<f64>> {
+fn run(options: TapeOptions, inputs: &[Tensor], op: &Op<'_>) -> Vec<Vec<f64>> {
     let tape = Tape::new(TapeOptions { recording: true, ..options });
     let values: Vec<Value> = inputs.iter().map(|x| tape.variable(x.clone())).collect();
     let y = op(&tape, &values).unwrap();
@@ -27,7 +27,7 @@ fn run(options: TapeOptions, inputs: &[Tensor], op: &Op) -> Vec<Vec<f64>> {
 }
 
 /// How far the `f32` form is from the `f64` composite, of the largest element.
-fn error(options: TapeOptions, inputs: &[Tensor], op: &Op) -> f64 {
+fn error(options: TapeOptions, inputs: &[Tensor], op: &Op<'_>) -> f64 {
     let floats: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F32).unwrap()).collect();
     let wide: Vec<Tensor> = floats.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();
     let exact = run(TapeOptions::default(), &wide, op);
@@ -41,11 +41,8 @@ fn error(options: TapeOptions, inputs: &[Tensor], op: &Op) -> f64 {
 
 fn windows() -> impl Strategy<Value = Window> {
     let pair = |range: std::ops::Range<usize>| (range.clone(), range).prop_map(|(a, b)| [a, b]);
-    (pair(1..5), pair(1..4), pair(0..3), pair(0..3), pair(1..3)).prop_map(|(kernel, stride, above, below, dilation)| Window {
-        stride,
-        padding: [[above[0], below[0]], [above[1], below[1]]],
-        dilation,
-        ..Window::new(kernel)
+    (pair(1..5), pair(1..4), pair(0..3), pair(0..3), pair(1..3)).prop_map(|(kernel, stride, above, below, dilation)| {
+        Window { stride, padding: [[above[0], below[0]], [above[1], below[1]]], dilation, ..Window::new(kernel) }
     })
 }
 
@@ -144,11 +141,19 @@ fn floats(seed: u64, dims: &[usize]) -> Tensor {
 #[test]
 fn the_bits_are_the_same_at_any_number_of_threads() {
     let map = Map::new(3, 23, 19);
-    let ops: [(&[&[usize]], &Op); 5] = [
-        (&[&[map.rows(), 48], &[40, 48, 3, 3]], &|t, v| Ok(t.conv2d(&v[0], map, &v[1], None, &Window::square(3).padding(1), 1)?.0)),
-        (&[&[map.rows(), 48], &[40, 48, 3, 3]], &|t, v| Ok(t.conv2d(&v[0], map, &v[1], None, &Window::square(3).stride(2), 1)?.0)),
-        (&[&[map.rows(), 40], &[40, 1, 3, 3]], &|t, v| Ok(t.conv2d(&v[0], map, &v[1], None, &Window::square(3).padding(1), 40)?.0)),
-        (&[&[map.rows(), 40], &[40], &[40]], &|t, v| Ok(t.batch_norm_training(&v[0], &v[1], &v[2], 1e-5, Activation::Relu)?.0)),
+    let ops: [(&[&[usize]], &Op<'_>); 5] = [
+        (&[&[map.rows(), 48], &[40, 48, 3, 3]], &|t, v| {
+            Ok(t.conv2d(&v[0], map, &v[1], None, &Window::square(3).padding(1), 1)?.0)
+        }),
+        (&[&[map.rows(), 48], &[40, 48, 3, 3]], &|t, v| {
+            Ok(t.conv2d(&v[0], map, &v[1], None, &Window::square(3).stride(2), 1)?.0)
+        }),
+        (&[&[map.rows(), 40], &[40, 1, 3, 3]], &|t, v| {
+            Ok(t.conv2d(&v[0], map, &v[1], None, &Window::square(3).padding(1), 40)?.0)
+        }),
+        (&[&[map.rows(), 40], &[40], &[40]], &|t, v| {
+            Ok(t.batch_norm_training(&v[0], &v[1], &v[2], 1e-5, Activation::Relu)?.0)
+        }),
         (&[&[map.rows(), 40]], &|t, v| {
             let (y, map) = t.max_pool2d(&v[0], map, &Window::square(3).stride(2))?;
             t.global_avg_pool2d(&y, map)
@@ -184,7 +189,9 @@ fn a_convolution_at_rest_computes_what_a_held_one_does() {
     let window = Window::square(3).padding(1);
     let map = Map::new(2, 9, 7);
     for (channels, out, groups) in [(16, 24, 1), (3, 10, 1), (13, 7, 1), (64, 64, 1), (24, 24, 24)] {
-        for (precision, window) in [(Precision::F32, window), (Precision::Bf16, window), (Precision::Bf16, window.stride(2))] {
+        for (precision, window) in
+            [(Precision::F32, window), (Precision::Bf16, window), (Precision::Bf16, window.stride(2))]
+        {
             let dims = [out, channels / groups, 3, 3];
             let values = floats(1, &dims);
             let source = Arc::new(Elements(values.flatten_all().unwrap().to_vec1().unwrap()));
@@ -193,7 +200,7 @@ fn a_convolution_at_rest_computes_what_a_held_one_does() {
             rest.prepare(precision, |values| seen.extend_from_slice(values)).unwrap();
             assert_eq!(seen, values.flatten_all().unwrap().to_vec1::<f32>().unwrap());
             let held = Parameter::new("weight", values.clone(), false);
-            let of = |weight: &dyn Fn(&Tape) -> Value| {
+            let of = |weight: &(dyn Fn(&Tape) -> Value + Sync)| {
                 let x = floats(2, &[map.rows(), channels]);
                 run(TapeOptions { precision, ..TapeOptions::default() }, &[x], &|tape, v| {
                     Ok(tape.conv2d(&v[0], map, &weight(tape), None, &window, groups)?.0)

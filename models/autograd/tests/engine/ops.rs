@@ -58,6 +58,14 @@ fn binary_ops_broadcast() {
 }
 
 #[test]
+fn sums_with_an_activation() {
+    let inputs = [normal("a", &[5, 7]), normal("b", &[5, 7])];
+    for activation in [Activation::Identity, Activation::Relu, Activation::HardSwish] {
+        check("add_activation", &inputs, |tape, v| tape.add_activation(&v[0], &v[1], activation));
+    }
+}
+
+#[test]
 fn unary_ops() {
     let x = [normal("x", &[3, 7])];
     check("neg", &x, |tape, v| tape.neg(&v[0]));

@@ -153,13 +153,15 @@ pub(super) fn blocks(lanes: usize) -> impl Iterator<Item = Range<usize>> {
     (0..lanes.max(1)).step_by(size).map(move |start| start..(start + size).min(lanes))
 }
 
-/// Packs all of `b`, block after block of k, each with all its panels.
-pub(super) fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut [f32]) {
+/// Packs all of `b`, block after block of k, each with all its panels; on the threads of the pool where `parallel` says so.
+pub(super) fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut [f32], parallel: bool) {
     assert!(b.holds(k, n), "an operand of {k} by {n} does not fit its {} elements", b.data.len());
-    let wide = n.next_multiple_of(PANEL);
-    for block in blocks(format.lanes(k)) {
-        let start = block.start * wide;
-        for (p, panel) in out[start..start + block.len() * wide].chunks_mut((block.len() * PANEL).max(1)).enumerate() {
+    let (wide, lanes) = (n.next_multiple_of(PANEL), format.lanes(k));
+    // All blocks but the last have one length.
+    let size = blocks(lanes).next().map_or(0, |block| block.len());
+    pieces::each(&mut out[..lanes * wide], size * wide, parallel, |i, out| {
+        let block = i * size..lanes.min((i + 1) * size);
+        for (p, panel) in out.chunks_mut((block.len() * PANEL).max(1)).enumerate() {
             let columns = p * PANEL..n.min((p + 1) * PANEL);
             if b.column == 1 {
                 pack_rows(b, k, block.clone(), columns, format, panel);
@@ -167,7 +169,7 @@ pub(super) fn pack(b: Strided<'_>, k: usize, n: usize, format: Format, out: &mut
                 pack_columns(b, k, block.clone(), columns, format, panel);
             }
         }
-    }
+    });
 }
 
 /// A panel of a B whose rows are contiguous.

@@ -57,8 +57,21 @@ impl<'a> PackedView<'a> {
         Self::pack_as(b, k, n, Format::of(precision), scratch)
     }
 
+    /// [`pack`](Self::pack) on the threads of the pool where `parallel` says so.
+    pub(crate) fn pack_by_all(
+        b: Strided<'_>,
+        k: usize,
+        n: usize,
+        precision: Precision,
+        scratch: &'a mut [f32],
+        parallel: bool,
+    ) -> Self {
+        pack(b, k, n, Format::of(precision), scratch, parallel);
+        Self { k, n, format: Format::of(precision), panels: Panels::Ready(scratch) }
+    }
+
     pub(super) fn pack_as(b: Strided<'_>, k: usize, n: usize, format: Format, scratch: &'a mut [f32]) -> Self {
-        pack(b, k, n, format, scratch);
+        pack(b, k, n, format, scratch, false);
         Self { k, n, format, panels: Panels::Ready(scratch) }
     }
 
