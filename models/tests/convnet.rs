@@ -447,7 +447,7 @@ fn hooks_see_patches_and_fold_into_kernels() {
             assert_eq!(set.is_ok(), groups == 1, "{name}: {}", site.path);
             if let Err(error) = set {
                 assert!(error.to_string().contains(&format!("{} is a convolution in {groups} groups", site.path)));
-            } else if site.path.len() % 2 == 0 {
+            } else if site.path.len().is_multiple_of(2) {
                 case.model.set_hook(&site.path, Hook::Linear(Arc::new(Scale(0.9)))).unwrap();
             }
         }

@@ -88,7 +88,7 @@ impl Block {
                 tape.set_layout(layout(at));
             }
             y = hooks.iter().try_fold(y, |y, hook| hook.forward(tape, y, &residual))?;
-            y = tape.activation(&tape.add(&y, &residual)?, shortcut.activation)?;
+            y = tape.add_activation(&y, &residual, shortcut.activation)?;
         }
         match &self.pool {
             Some(window) => tape.max_pool2d(&y, at, window),

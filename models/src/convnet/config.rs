@@ -44,7 +44,7 @@ impl<'a> Sizes<'a> {
 
     /// That all lie in range, and that there is one.
     pub(super) fn check(
-        &mut self,
+        &self,
         key: &'static str,
         sizes: impl IntoIterator<Item = usize>,
     ) -> Result<(), LoadError> {
@@ -59,7 +59,7 @@ impl<'a> Sizes<'a> {
     }
 
     /// That there are so many numbers of blocks, and that all lie in range.
-    pub(super) fn depths(&mut self, key: &'static str, depths: &[usize], stages: usize) -> Result<(), LoadError> {
+    pub(super) fn depths(&self, key: &'static str, depths: &[usize], stages: usize) -> Result<(), LoadError> {
         if depths.len() != stages {
             let why = format!("must say a number of blocks for each of {stages} stages");
             return Err(setting(self.source, key, format!("{depths:?}"), why));
@@ -71,7 +71,7 @@ impl<'a> Sizes<'a> {
     }
 
     /// That a factor lies in range.
-    pub(super) fn factor(&mut self, key: &'static str, factor: f64) -> Result<(), LoadError> {
+    pub(super) fn factor(&self, key: &'static str, factor: f64) -> Result<(), LoadError> {
         if factor > 0.0 && factor <= 100.0 {
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl Images {
         let said = pretrained_cfg.and_then(|config| config.input_size);
         let channels = in_chans.or(said.map(|size| size[0])).unwrap_or(3);
         let size = said.map_or(size, |size| size[1].max(size[2]));
-        let mut sizes = Sizes::new(source);
+        let sizes = Sizes::new(source);
         sizes.check("in_chans", [channels])?;
         sizes.check("pretrained_cfg.input_size", [size])?;
         Ok(Self { channels, size })

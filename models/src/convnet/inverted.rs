@@ -163,7 +163,7 @@ impl Default for Config {
 /// Hugging Face's MobileNetV2.
 pub(super) fn hugging_face(source: &Source<'_>) -> Result<Plan, LoadError> {
     let config: Config = read(source)?;
-    let mut sizes = Sizes::new(source);
+    let sizes = Sizes::new(source);
     sizes.check("num_channels", [config.num_channels])?;
     sizes.check("depth_divisible_by", [config.depth_divisible_by])?;
     sizes.check("min_depth", [config.min_depth])?;

@@ -204,7 +204,8 @@ fn maps(plan: &Plan) -> (Vec<FeatureMap>, Vec<usize>) {
         stride *= block.pool.map_or(1, |window| window.stride[0]);
         let channels = block.layers.last().map_or(0, width);
         if maps.last().is_some_and(|last| last.stride == stride) {
-            (maps.pop(), ends.pop());
+            maps.pop();
+            ends.pop();
         }
         maps.push(FeatureMap { channels, stride });
         ends.push(i + 1);

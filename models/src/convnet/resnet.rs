@@ -146,7 +146,7 @@ pub(super) fn hugging_face(source: &Source<'_>) -> Result<Plan, LoadError> {
         "basic" => false,
         other => return Err(setting(source, "layer_type", other, "is not known; known are basic and bottleneck")),
     };
-    let mut sizes = Sizes::new(source);
+    let sizes = Sizes::new(source);
     sizes.check("num_channels", [config.num_channels])?;
     sizes.check("embedding_size", [config.embedding_size])?;
     sizes.check("hidden_sizes", config.hidden_sizes.iter().copied())?;

@@ -29,7 +29,7 @@ impl Default for Conv4 {
 /// Four blocks of a convolution of 3 by 3, batch norm, ReLU and max pooling of 2 by 2.
 pub(super) fn conv4(source: &Source<'_>) -> Result<Plan, LoadError> {
     let Conv4 { num_channels, image_size, hidden_size, num_blocks } = read(source)?;
-    let mut sizes = Sizes::new(source);
+    let sizes = Sizes::new(source);
     sizes.check("num_channels", [num_channels])?;
     sizes.check("image_size", [image_size])?;
     sizes.check("hidden_size", [hidden_size])?;
@@ -77,7 +77,7 @@ impl Default for Mlp {
 /// Linear layers over an image's pixels, each with an activation.
 pub(super) fn mlp(source: &Source<'_>) -> Result<Plan, LoadError> {
     let Mlp { num_channels, image_size, hidden_sizes, hidden_act } = read(source)?;
-    let mut sizes = Sizes::new(source);
+    let sizes = Sizes::new(source);
     sizes.check("num_channels", [num_channels])?;
     sizes.check("image_size", [image_size])?;
     sizes.check("hidden_sizes", hidden_sizes.iter().copied())?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fthost_autograd::{Activation, Layout, Map, Result, Tape, Value};
+use fthost_autograd::{Activation, Layout, Map, Result, Tape};
 
 use super::block::{Block, Rows};
 use super::config::{Config, InputConfig};

@@ -433,7 +433,8 @@ impl Machine<'_> {
     }
 
     fn pop_text(&mut self) -> Outcome<String> {
-        match &self.objects[self.pop()?] {
+        let top = self.pop()?;
+        match &self.objects[top] {
             Object::Text(text) => Ok(text.clone()),
             _ => Err("holds a pickle that names something by no text".into()),
         }
@@ -452,14 +453,16 @@ impl Machine<'_> {
     }
 
     fn list(&mut self) -> Outcome<&mut Vec<Id>> {
-        match &mut self.objects[self.top()?] {
+        let top = self.top()?;
+        match &mut self.objects[top] {
             Object::List(items) => Ok(items),
             _ => Err("holds a pickle that appends to what is no list".into()),
         }
     }
 
     fn dict(&mut self) -> Outcome<&mut Vec<(Id, Id)>> {
-        match &mut self.objects[self.top()?] {
+        let top = self.top()?;
+        match &mut self.objects[top] {
             Object::Dict(entries) => Ok(entries),
             _ => Err("holds a pickle that sets entries, or a state, of what is no dictionary".into()),
         }

@@ -40,8 +40,9 @@ pub(super) fn entries(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, Refusal> 
 fn of_archive(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, Refusal> {
     let damaged = |error: zip::result::ZipError| format!("is no archive that can be read: {error}");
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
-    let pickle =
-        archive.file_names().find(|name| name.ends_with("/data.pkl") || *name == "data.pkl").map(str::to_owned);
+    let mut names = archive.file_names().flatten();
+    let pickle = names.find(|name| name.ends_with("/data.pkl") || name == "data.pkl").map(|name| name.into_owned());
+    drop(names);
     let pickle = pickle.ok_or("is a ZIP archive without data.pkl, and no file of torch.save")?;
     let folder = pickle[..pickle.len() - "data.pkl".len()].to_owned();
     let mut program = Vec::new();
