@@ -14,6 +14,8 @@ use serde_json::{Value as Json, json};
 
 /// Of the largest element, or of a digest's length.
 const TOLERANCE: f64 = 1e-4;
+/// Of a gradient's length: a sum of float32 falls on the other side of a kink of ReLU6 here and there.
+const GRADIENT: f64 = 1e-3;
 
 fn reference() -> Json {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/convnets.json");
@@ -76,13 +78,13 @@ fn numbers(json: &Json) -> Vec<f64> {
 }
 
 #[track_caller]
-fn assert_digest(found: &Tensor, expected: &Json, what: &str) {
+fn assert_digest(found: &Tensor, expected: &Json, tolerance: f64, what: &str) {
     let found = flat(found);
     let length = found.iter().map(|x| x * x).sum::<f64>().sqrt();
     let product: f64 = found.iter().zip(uniform("digest", found.len())).map(|(x, u)| x * u).sum();
     let expected = numbers(expected);
     let (of_length, of_product) = ((length - expected[0]).abs(), (product - expected[1]).abs());
-    let allowed = TOLERANCE * expected[0] + 1e-9;
+    let allowed = tolerance * expected[0] + 1e-9;
     assert!(of_length <= allowed && of_product <= allowed, "{what}: {length} {product}, torch has {expected:?}");
 }
 
@@ -176,7 +178,7 @@ impl Case {
             let parameter = self.parameter(name);
             let found = gradients.get(&parameter).unwrap_or_else(|| panic!("{name} got no gradient"));
             let found = found.to_dense(parameter.dims()).unwrap();
-            assert_digest(&found, digest, &format!("{}, {key}, {name}", self.name));
+            assert_digest(&found, digest, GRADIENT, &format!("{}, {key}, {name}", self.name));
         }
     }
 }
@@ -219,7 +221,7 @@ fn logits_and_features_equal_torchs() {
     for name in ALL {
         let case = Case::new(&all, name);
         let (pooled, logits) = case.logits();
-        assert_digest(&pooled, &case.expected["pooled"], name);
+        assert_digest(&pooled, &case.expected["pooled"], TOLERANCE, name);
         assert_near(&logits, &case.expected["logits"], TOLERANCE, name);
         // The map's mean is what is pooled.
         if case.model.info().plain().reads.contains(&Read::Spatial) {
@@ -266,7 +268,7 @@ fn training_by_the_batch_equals_torchs() {
             gradients.settle().unwrap();
         }
         for (name, digest) in case.expected["running"].as_object().unwrap() {
-            assert_digest(&case.parameter(name).tensor(), digest, &format!("{}, {name}", case.name));
+            assert_digest(&case.parameter(name).tensor(), digest, TOLERANCE, &format!("{}, {name}", case.name));
         }
         assert_near(&case.logits().1, &case.expected["trained_logits"], 1e-3, name);
     }
@@ -319,7 +321,7 @@ fn weights_alone_are_known_by_their_names() {
             let model = fthost_models::open(path, &Device::Cpu).unwrap();
             assert_eq!(model.info().model_type, name);
             let pooled = model.forward(&Tape::evaluation(), &case.input(0.0), Read::Pooled).unwrap().value;
-            assert_digest(pooled.tensor(), &case.expected["pooled"], name);
+            assert_digest(pooled.tensor(), &case.expected["pooled"], TOLERANCE, name);
         }
     }
     let folder = tempfile::tempdir().unwrap();
@@ -376,7 +378,7 @@ fn what_is_saved_has_the_names_that_were_read_and_opens_again() {
         }
         let again = fthost_models::open(saved.path(), &Device::Cpu).unwrap();
         let pooled = again.forward(&Tape::evaluation(), &case.input(0.0), Read::Pooled).unwrap().value;
-        assert_digest(pooled.tensor(), &case.expected["pooled"], name);
+        assert_digest(pooled.tensor(), &case.expected["pooled"], TOLERANCE, name);
     }
 }
 
@@ -550,6 +552,6 @@ fn real_weights_give_torchs_logits() {
         let logits = tape.linear(&pooled, &layer("weight"), Some(&layer("bias"))).unwrap().into_tensor();
         let expected = &all["real"][name];
         assert_near(&logits.narrow(1, 0, 8).unwrap(), &expected["first"], 1e-3, name);
-        assert_digest(&logits, &expected["logits"], name);
+        assert_digest(&logits, &expected["logits"], 1e-3, name);
     }
 }

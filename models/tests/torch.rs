@@ -54,6 +54,8 @@ fn tensors_share_storages_and_have_types() {
     let weights = Weights::open(&file("views.pth")).unwrap();
     assert_eq!(values(&weights, "first"), (vec![4], vec![0., 1., 2., 3.]));
     assert_eq!(values(&weights, "second"), (vec![2, 4], vec![4., 5., 6., 7., 8., 9., 10., 11.]));
+    let weights = Weights::open(&file("transposed.pth")).unwrap();
+    assert_eq!(values(&weights, "x"), (vec![3, 2], vec![0., 3., 1., 4., 2., 5.]), "by its strides");
     for (name, small) in [("float16.pth", 0.001_000_404_4), ("bfloat16.pth", 0.000_999_450_7), ("float64.pth", 0.001)] {
         let weights = Weights::open(&file(name)).unwrap();
         assert_eq!(values(&weights, "x"), (vec![3], vec![1.5, -2.25, small]), "{name}");
@@ -66,7 +68,6 @@ fn what_is_no_state_dict_is_refused_and_never_run() {
         ("foreign.pth", "is a pickle that calls posix.system, which stands in no state dict and is never run here"),
         ("foreign-legacy.pth", "is a pickle that calls posix.system"),
         ("whole-model.pth", "is a pickle that calls torch.nn.modules.container.Sequential"),
-        ("transposed.pth", "does not lie row by row (strides [1, 3])"),
         ("no-tensors.pth", "holds no state dict"),
         ("plain.pth", "is a pickle that torch.save did not write"),
     ] {

@@ -5,8 +5,9 @@ Usage: make_convnets.py [EFFICIENTNET] [CIFAR]      # torch 2.15, transformers 5
 EFFICIENTNET is a folder with timm/model.safetensors of EfficientNet-Lite0, CIFAR one with resnet20.safetensors: real weights, of which
 only the numbers of a made-up picture are kept.
 
-Element i of a tensor is a hash of i and of the tensor's name (`uniform`), scaled by what the tensor is (`values`). Long tensors are kept
-as a digest: their length, and the scalar product with such a tensor.
+Element i of a tensor is a hash of i and of the tensor's name (`uniform`), scaled by what the tensor is (`values`). Everything is computed
+in float64: float32 does not tell gradients at the kinks of ReLU6. Long tensors are kept as a digest: their length, and the scalar product
+with such a tensor.
 """
 import json, math, pathlib, sys
 
@@ -46,7 +47,7 @@ def values(name, shape):
         u = 1 + 0.2 * u
     else:
         u = 0.2 * u
-    return torch.from_numpy(u.astype(np.float32)).reshape(shape)
+    return torch.from_numpy(u.astype(np.float32)).double().reshape(shape)
 
 
 def digest(tensor):
@@ -62,12 +63,13 @@ def names(state):
 
 
 def fill(model):
+    model.double()
     state = {name: values(name, t.shape) if t.is_floating_point() else t for name, t in model.state_dict().items()}
     model.load_state_dict(state)
 
 
 def pixels(shape):
-    return torch.from_numpy((4 * uniform("pixels", math.prod(shape))).astype(np.float32)).reshape(shape)
+    return torch.from_numpy((4 * uniform("pixels", math.prod(shape))).astype(np.float32)).double().reshape(shape)
 
 
 class Cifar(nn.Module):
@@ -218,7 +220,7 @@ def gradients(model, x):
     """Those of the sum of the pooled features, each times a weight."""
     model.zero_grad()
     _, pooled = pooled_of(model, x)
-    weights = torch.from_numpy(uniform("weights", pooled.numel()).astype(np.float32)).reshape(pooled.shape)
+    weights = torch.from_numpy(uniform("weights", pooled.numel()).astype(np.float32)).double().reshape(pooled.shape)
     (pooled * weights).sum().backward()
 
 
@@ -230,7 +232,7 @@ def some(parameters):
 
 # Large networks take fewer steps.
 LARGE = ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v2_flat", *(f"tf_efficientnet_lite{i}" for i in range(1, 5)))
-RATE = 1e-3
+RATE = 1e-5
 
 
 def case(name, model, config):
@@ -291,7 +293,7 @@ def main():
         with torch.no_grad():
             for name, model, size in [("efficientnet-lite0", model, 224), ("resnet20", cifar, 32)]:
                 x = pixels([2, 3, size, size])
-                logits = model(x)
+                logits = model.double()(x)
                 real[name] = {"logits": digest(logits), "first": logits[:, :8].tolist()}
     text = json.dumps({"rate": RATE, "cases": cases, "real": real})
     out = pathlib.Path(__file__).with_name("convnets.json")

@@ -46,8 +46,8 @@ shared = torch.arange(12, dtype=torch.float32)
 save("views.pth", {"first": shared[:4], "second": shared[4:].view(2, 4)})
 for dtype in [torch.float16, torch.bfloat16, torch.float64]:
     save(f"{str(dtype).removeprefix('torch.')}.pth", {"x": torch.tensor([1.5, -2.25, 1e-3], dtype=dtype)})
-# What is refused.
 save("transposed.pth", {"x": torch.arange(6.0).view(2, 3).t()})
+# What is refused.
 save("whole-model.pth", model)
 save("no-tensors.pth", {"epoch": 3})
 

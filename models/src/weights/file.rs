@@ -52,14 +52,16 @@ pub(super) struct WeightFile {
 pub(super) struct Entry {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
-    /// Its bytes in the file.
+    /// Elements from one index to the next of each dimension; `None` where it lies row by row.
+    pub(super) strides: Option<Vec<usize>>,
+    /// Its bytes in the file, from its first element to its last.
     pub(super) range: Range<usize>,
 }
 
 impl Entry {
     /// A tensor of PyTorch's, whose storage takes these bytes of a file of so many.
     pub(super) fn of(name: &str, tensor: &TensorRecord, storage: Range<usize>, file: usize) -> Result<Self, Refusal> {
-        let TensorRecord { storage: Storage { dtype, length, .. }, offset, shape } = tensor;
+        let TensorRecord { storage: Storage { dtype, length, .. }, offset, shape, strides } = tensor;
         let size = size(*dtype);
         let bytes_of = |elements: usize| {
             elements.checked_mul(size).ok_or_else(|| format!("says that {name} has {length} elements"))
@@ -71,9 +73,13 @@ impl Entry {
             ));
         }
         // The interpreter has seen to it that these lie within the storage's elements.
-        let (start, elements) = (bytes_of(*offset)?, shape.iter().product());
-        let start = storage.start + start;
-        Ok(Self { dtype: *dtype, shape: shape.clone(), range: start..start + bytes_of(elements)? })
+        let places = match strides {
+            Some(strides) => 1 + shape.iter().zip(strides).map(|(extent, stride)| (extent - 1) * stride).sum::<usize>(),
+            None => shape.iter().product(),
+        };
+        let start = storage.start + bytes_of(*offset)?;
+        let (shape, strides) = (shape.clone(), strides.clone());
+        Ok(Self { dtype: *dtype, shape, strides, range: start..start + bytes_of(places)? })
     }
 }
 
@@ -145,6 +151,7 @@ fn safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
     let entry = |info: &TensorInfo| Entry {
         dtype: info.dtype,
         shape: info.shape.clone(),
+        strides: None,
         range: start + info.data_offsets.0..start + info.data_offsets.1,
     };
     Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())

@@ -175,7 +175,8 @@ impl Weights {
                 return Err(LoadError::WrongType { file: file.path.clone(), tensor: name.into(), found });
             }
         };
-        Ok((Stored::new(file.clone(), dtype, entry.range.clone()), entry.shape.clone()))
+        let strided = entry.strides.as_ref().map(|strides| (entry.shape.clone(), strides.clone()));
+        Ok((Stored::new(file.clone(), dtype, entry.range.clone(), strided), entry.shape.clone()))
     }
 
     /// The file that stands for all of them in an error about a tensor that none of them has.

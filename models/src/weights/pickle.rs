@@ -32,6 +32,8 @@ pub(super) struct TensorRecord {
     /// Its first element in the storage.
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
+    /// Elements from one index to the next of each dimension; `None` where it lies row by row.
+    pub(super) strides: Option<Vec<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -587,22 +589,26 @@ impl Machine<'_> {
         };
         let (shape, strides) = (numbers(shape)?, numbers(strides)?);
         let offset = usize::try_from(*offset).map_err(|_| "has a tensor that begins before its storage")?;
-        let (mut expected, mut contiguous) = (1usize, shape.len() == strides.len());
+        if shape.len() != strides.len() {
+            return Err(format!("has a tensor of shape {shape:?} with strides {strides:?}"));
+        }
+        let large = "has a tensor of more elements than any file";
+        // Elements, and places from the first one to the last.
+        let (mut elements, mut span, mut contiguous) = (1usize, 0usize, true);
         for (&extent, &stride) in shape.iter().zip(&strides).rev() {
-            contiguous &= extent <= 1 || stride == expected;
-            expected = expected.checked_mul(extent).ok_or("has a tensor of more elements than any file")?;
+            contiguous &= extent <= 1 || stride == elements;
+            elements = elements.checked_mul(extent).ok_or(large)?;
+            span = extent.saturating_sub(1).checked_mul(stride).and_then(|more| span.checked_add(more)).ok_or(large)?;
         }
-        if !contiguous && expected > 0 {
-            return Err(format!(
-                "has a tensor of shape {shape:?} that does not lie row by row (strides {strides:?}); save the state dict after .contiguous()"
-            ));
-        }
-        if offset.checked_add(expected).is_none_or(|end| end > storage.length) {
+        let end = if elements == 0 { Some(offset) } else { offset.checked_add(span).and_then(|last| last.checked_add(1)) };
+        // What repeats its elements, as torch's expand makes it, would take more memory than the file.
+        if end.is_none_or(|end| end > storage.length) || elements > storage.length {
             return Err(format!(
                 "has a tensor of shape {shape:?} that reaches past its storage of {} elements",
                 storage.length
             ));
         }
-        Ok(TensorRecord { storage: storage.clone(), offset, shape })
+        let strides = (!contiguous && elements > 0).then_some(strides);
+        Ok(TensorRecord { storage: storage.clone(), offset, shape, strides })
     }
 }

@@ -24,14 +24,21 @@ pub(crate) struct Stored {
     pub(super) file: Arc<WeightFile>,
     dtype: DType,
     range: Range<usize>,
+    /// Shape, and elements from one index to the next of each dimension, where it does not lie row by row.
+    strided: Option<(Vec<usize>, Vec<usize>)>,
     /// Bytes that single rows may have brought to memory.
     touched: AtomicUsize,
 }
 
 impl Stored {
     /// Elements of this type in these bytes of a file.
-    pub(super) fn new(file: Arc<WeightFile>, dtype: DType, range: Range<usize>) -> Self {
-        Self { file, dtype, range, touched: AtomicUsize::new(0) }
+    pub(super) fn new(
+        file: Arc<WeightFile>,
+        dtype: DType,
+        range: Range<usize>,
+        strided: Option<(Vec<usize>, Vec<usize>)>,
+    ) -> Self {
+        Self { file, dtype, range, strided, touched: AtomicUsize::new(0) }
     }
 
     /// As a tensor of this shape, which has as many elements.
@@ -46,6 +53,9 @@ impl Source for Stored {
     /// Long pieces are copied past the mapping: pages that are mapped have to be given back, which stops the other cores each time.
     /// Of single rows the most frequent may stay in memory.
     fn read(&self, start: usize, into: &mut [f32]) {
+        if let Some((shape, strides)) = &self.strided {
+            return self.gather(start, into, shape, strides);
+        }
         let size = self.dtype.size_in_bytes();
         let range = self.range.start + start * size..self.range.start + (start + into.len()) * size;
         if range.len() >= AROUND && self.copy(range.start, into) {
@@ -61,6 +71,31 @@ impl Source for Stored {
 }
 
 impl Stored {
+    /// Takes the elements from `start` on one by one.
+    fn gather(&self, start: usize, into: &mut [f32], shape: &[usize], strides: &[usize]) {
+        let size = self.dtype.size_in_bytes();
+        let bytes = &self.file.bytes.as_slice()[self.range.clone()];
+        let mut index = vec![0; shape.len()];
+        let mut rest = start;
+        for (i, extent) in shape.iter().enumerate().rev() {
+            (index[i], rest) = (rest % extent, rest / extent);
+        }
+        for x in into.iter_mut() {
+            let place: usize = index.iter().zip(strides).map(|(i, stride)| i * stride).sum();
+            self.convert(&bytes[place * size..][..size], std::slice::from_mut(x));
+            for (i, extent) in shape.iter().enumerate().rev() {
+                index[i] += 1;
+                if index[i] < *extent {
+                    break;
+                }
+                index[i] = 0;
+            }
+        }
+        if self.range.len() > RESIDENT {
+            self.file.bytes.give_back(self.range.clone());
+        }
+    }
+
     /// Copies the elements from this byte of the file on. Whether it could.
     fn copy(&self, start: usize, into: &mut [f32]) -> bool {
         if self.dtype == DType::F32 {
