@@ -26,6 +26,8 @@ pub use info::{BlockGroup, Classification, FeatureMap, Modality, ModelInfo, Read
 pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};
 pub use pooling::{MODULES, Module, PoolBy, Pooling};
 pub use registry::{from_parts, open, random};
-pub use site::{AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind};
+pub use site::{
+    AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
+};
 pub use transformer::activation;
 pub use weights::{FileState, Weights};

@@ -55,7 +55,10 @@ fn recognised(path: &Path) -> Result<Option<Json>, LoadError> {
     };
     let config = FAMILIES.iter().find_map(|family| (family.recognise)(&weights));
     if config.is_none() && alone {
-        return Err(LoadError::UnknownTensors { file: path.into(), supported: supported(|family| family.architectures) });
+        return Err(LoadError::UnknownTensors {
+            file: path.into(),
+            supported: supported(|family| family.architectures),
+        });
     }
     Ok(config)
 }

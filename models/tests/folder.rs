@@ -106,13 +106,13 @@ fn errors_say_what_and_where_and_what_to_do() {
     let text = changed("text", |_| {});
     std::fs::write(text.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1").unwrap();
     let bin = changed("bin", |_| {});
-    std::fs::rename(bin.join("model.safetensors"), bin.join("pytorch_model.bin")).unwrap();
+    std::fs::rename(bin.join("model.safetensors"), bin.join("tf_model.h5")).unwrap();
     let query = "bert.encoder.layer.1.attention.self.query.weight";
     let zeros = |dims: &[usize], dtype| Tensor::zeros(dims, dtype, &Device::Cpu).unwrap();
 
     let cases: [(PathBuf, &[&str]); 13] = [
         (fresh("empty"), &["config.json", "A model folder holds config.json and model.safetensors"]),
-        (bin, &["no model.safetensors", "pytorch_model.bin", "save the model again with Transformers"]),
+        (bin, &["no model.safetensors", "tf_model.h5", "save the model again with Transformers"]),
         (truncated, &["truncated/model.safetensors is damaged or incomplete", "Download it again"]),
         (text, &["text/model.safetensors is damaged or incomplete", "Download it again"]),
         (

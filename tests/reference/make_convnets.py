@@ -232,7 +232,8 @@ def some(parameters):
 
 # Large networks take fewer steps.
 LARGE = ("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v2_flat", *(f"tf_efficientnet_lite{i}" for i in range(1, 5)))
-RATE = 1e-5
+# Through norms over small batches and kinks, rounding grows from step to step, in torch as well: steps are short.
+RATE = 1e-8
 
 
 def case(name, model, config):

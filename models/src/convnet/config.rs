@@ -14,8 +14,7 @@ const LARGEST: usize = 1 << 20;
 const DEEPEST: usize = 1 << 10;
 
 pub(super) fn read<T: DeserializeOwned>(source: &Source<'_>) -> Result<T, LoadError> {
-    serde_json::from_str(source.text)
-        .map_err(|error| LoadError::Config { file: source.file.into(), source: error })
+    serde_json::from_str(source.text).map_err(|error| LoadError::Config { file: source.file.into(), source: error })
 }
 
 pub(super) fn setting(
@@ -43,11 +42,7 @@ impl<'a> Sizes<'a> {
     }
 
     /// That all lie in range, and that there is one.
-    pub(super) fn check(
-        &self,
-        key: &'static str,
-        sizes: impl IntoIterator<Item = usize>,
-    ) -> Result<(), LoadError> {
+    pub(super) fn check(&self, key: &'static str, sizes: impl IntoIterator<Item = usize>) -> Result<(), LoadError> {
         let mut none = true;
         for size in sizes {
             none = false;

@@ -269,8 +269,7 @@ fn mobile(source: &Source<'_>, name: &str, pairs: bool) -> Result<Plan, LoadErro
     let images = Images::read(source, 224)?;
     let style = Style { same: false, activation: Activation::Relu6 };
     let pair = |path: &str, conv: &str, norm: &str| (format!("{path}.{conv}"), format!("{path}.{norm}"));
-    let mut plans =
-        vec![style.alone(Place::Stem, pair("features.0", "0", "1"), [images.channels, STEM], 3, 2)];
+    let mut plans = vec![style.alone(Place::Stem, pair("features.0", "0", "1"), [images.channels, STEM], 3, 2)];
     let all = blocks(&MOBILE, STEM);
     let top = all.len() + 1;
     for (i, block) in all.iter().enumerate() {

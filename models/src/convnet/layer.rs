@@ -5,9 +5,9 @@ use fthost_autograd::{Activation, Epilogue, Layout, Map, Parameter, Result, Tape
 use super::norm::BatchNorm;
 use super::plan::{ConvPlan, LayerPlan, Plan};
 use crate::builder::Builder;
+use crate::fold::matrix;
 use crate::hooks::Pass;
 use crate::layers::Linear;
-use crate::fold::matrix;
 use crate::{Convolution, LoadError};
 
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use crate::family::Source;
 use crate::folder::{self, InFiles};
 use crate::hooks::{Hooks, Pass};
 use crate::{
-    BaseParameter, BlockGroup, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError, Modality, Model,
-    ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, fold,
+    BaseParameter, BlockGroup, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError, Modality,
+    Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, fold,
 };
 
 /// A side of the patches that images are counted by.
@@ -143,7 +143,10 @@ impl Model for Network {
 
     fn set_pooling(&mut self, pooling: Pooling) -> Result<()> {
         if !matches!(pooling.by, PoolBy::Mean | PoolBy::Max) {
-            candle_core::bail!("the pixels of a map have no first and no last; pool this {} by mean or max", self.info.model_type);
+            candle_core::bail!(
+                "the pixels of a map have no first and no last; pool this {} by mean or max",
+                self.info.model_type
+            );
         }
         self.info.streams[0].pooling = pooling;
         Ok(())
@@ -249,4 +252,3 @@ fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
         head_dropout: head.dropout,
     }
 }
-

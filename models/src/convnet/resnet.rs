@@ -5,7 +5,9 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::config::{Images, Sizes, known_activation, read, setting};
-use super::plan::{BlockPlan, ConvInit, ConvPlan, HeadPlan, LayerPlan, NORM, Paths, Place, Plan, ShortcutPlan, Way, places};
+use super::plan::{
+    BlockPlan, ConvInit, ConvPlan, HeadPlan, LayerPlan, NORM, Paths, Place, Plan, ShortcutPlan, Way, places,
+};
 use crate::LoadError;
 use crate::family::Source;
 use crate::weights::Weights;
@@ -79,7 +81,13 @@ impl Shape {
         blocks
     }
 
-    fn block(&self, (stage, block): (usize, usize), [from, out]: [usize; 2], stride: usize, names: &Names) -> BlockPlan {
+    fn block(
+        &self,
+        (stage, block): (usize, usize),
+        [from, out]: [usize; 2],
+        stride: usize,
+        names: &Names,
+    ) -> BlockPlan {
         let path = (names.block)(stage, block);
         let at = |i| (names.layer)(&path, i);
         let layers = if self.bottleneck {
@@ -203,7 +211,8 @@ pub(super) fn architectures() -> impl Iterator<Item = &'static str> {
 /// The row of an `architecture`.
 pub(super) fn named(source: &Source<'_>, name: &str) -> Result<Option<Plan>, LoadError> {
     let head = |output| HeadPlan { classes: None, output, dropout: 0.0, dropout_key: None };
-    let (shape, names, init, size, head) = if let Some((_, bottleneck, depths)) = NAMED.iter().find(|row| row.0 == name) {
+    let (shape, names, init, size, head) = if let Some((_, bottleneck, depths)) = NAMED.iter().find(|row| row.0 == name)
+    {
         let wider = if *bottleneck { 4 } else { 1 };
         let shape = Shape {
             bottleneck: *bottleneck,
@@ -248,7 +257,8 @@ pub(super) fn named(source: &Source<'_>, name: &str) -> Result<Option<Plan>, Loa
 /// The config of weights whose tensors have these names.
 pub(super) fn recognise(weights: &Weights) -> Option<Json> {
     let [width, channels, kernel, _] = *weights.shape("conv1.weight")? else { return None };
-    let depth = |stage: usize| (0..).take_while(|i| weights.contains(&format!("layer{stage}.{i}.conv1.weight"))).count();
+    let depth =
+        |stage: usize| (0..).take_while(|i| weights.contains(&format!("layer{stage}.{i}.conv1.weight"))).count();
     let depths = [1, 2, 3, 4].map(depth);
     let bottleneck = weights.contains("layer1.0.conv3.weight");
     let name = match (width, kernel, depths) {

@@ -13,8 +13,8 @@ use crate::folder::InFiles;
 use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
 use crate::{
-    BaseParameter, BlockGroup, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError, Modality, Model,
-    ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, fold, folder,
+    BaseParameter, BlockGroup, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError, Modality,
+    Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, fold, folder,
 };
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.

@@ -600,7 +600,8 @@ impl Machine<'_> {
             elements = elements.checked_mul(extent).ok_or(large)?;
             span = extent.saturating_sub(1).checked_mul(stride).and_then(|more| span.checked_add(more)).ok_or(large)?;
         }
-        let end = if elements == 0 { Some(offset) } else { offset.checked_add(span).and_then(|last| last.checked_add(1)) };
+        let end =
+            if elements == 0 { Some(offset) } else { offset.checked_add(span).and_then(|last| last.checked_add(1)) };
         // What repeats its elements, as torch's expand makes it, would take more memory than the file.
         if end.is_none_or(|end| end > storage.length) || elements > storage.length {
             return Err(format!(
