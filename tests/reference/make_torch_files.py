@@ -19,7 +19,8 @@ out.mkdir(parents=True, exist_ok=True)
 torch.manual_seed(0)
 
 model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 2), torch.nn.BatchNorm2d(3), torch.nn.Linear(3, 2))
-state = model.state_dict()
+# A copy: the optimizer below changes what the model holds.
+state = collections.OrderedDict((name, value.clone()) for name, value in model.state_dict().items())
 expected = {name: {"shape": list(t.shape), "values": t.double().flatten().tolist()} for name, t in state.items()}
 (out / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
