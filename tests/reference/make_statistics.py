@@ -107,6 +107,30 @@ def clustered_cases():
         yield clustered(metric, rows, targets, a, b)
 
 
+def resampled(differences, test, train):
+    """The corrected resampled t-test (Nadeau and Bengio 2003, "Inference for the generalization error"), two-sided: the variance of a
+    mean over runs whose training data overlap. So it stands in scikit-learn's example "Statistical comparison of models using grid
+    search" too."""
+    d = np.array(differences, float)
+    error = np.sqrt((1 / len(d) + test / train) * d.var(ddof=1))
+    t = d.mean() / error
+    half = stats.t.ppf(0.975, len(d) - 1) * error
+    return {
+        "differences": differences,
+        "test": test,
+        "train": train,
+        "t": t,
+        "p": float(2 * stats.t.sf(abs(t), len(d) - 1)),
+        "interval": [d.mean() - half, d.mean() + half],
+    }
+
+
+def resampled_cases():
+    rng = np.random.default_rng(4)
+    for runs, shift in [(2, 0.1), (5, 0.02), (5, -0.05), (10, 0.01), (30, 0.005)]:
+        yield resampled((shift + 0.02 * rng.normal(size=runs)).tolist(), 20, 20 * (runs - 1))
+
+
 def write():
     counts = [(0, 0), (1, 0), (3, 9), (9, 3), (12, 12), (40, 71), (0, 30), (300, 380)]
     exact = [float(mcnemar([[0, a], [b, 0]], exact=True).pvalue) if a + b else 1.0 for a, b in counts]
@@ -122,6 +146,7 @@ def write():
         "holm": [{"p": values, "corrected": multipletests(values, method="holm")[1].tolist()} for values in p],
         "bootstrap": [interval(case) for case in bootstrap],
         "clustered": list(clustered_cases()),
+        "resampled": list(resampled_cases()),
     }
     (HERE / "statistics.json").write_text(json.dumps(content, indent=1))
 

@@ -207,6 +207,24 @@ const CASES: &[Case] = &[
         edit(w, "test = \"test.tsv\"", "validation = 0.5\ncolumns = { group = \"author\" }");
         w.write("train.tsv", "text\tlabel\tauthor\na good film\t1\tAnn\na bad film\t0\tAnn\n");
     }),
+    case("a fold beyond the last", |w| edit(w, "test = \"test.tsv\"", "test = { fold = 6, of = 5 }")),
+    case("more folds than examples of a class", |w| {
+        edit(w, "test = \"test.tsv\"", "test = { fold = 1, of = 3 }");
+        w.write("train.tsv", "a good film\t1\na bad film\t0\na dull film\t0\na warm film\t1\nso boring\t0\n");
+    }),
+    case("more folds than groups", |w| {
+        edit(w, "test = \"test.tsv\"", "test = { fold = 1, of = 3 }\ncolumns = { group = \"author\" }");
+        let row = |i: usize| format!("film {i}\t{}\t{}\n", i % 2, ["Ann", "Bob"][i / 3 % 2]);
+        w.write("train.tsv", format!("text\tlabel\tauthor\n{}", (0..12).map(row).collect::<String>()));
+    }),
+    called("folds of nothing", untouched, &["compare", "--folds", "5"]),
+    called("one fold", untouched, &["compare", "run.toml", "--folds", "1"]),
+    called("a comparison of one", untouched, &["compare", "run.toml"]),
+    called(
+        "folds of what leaves examples alone",
+        |w| edit(w, "test = ", "set_aside = 0.2\ntest = "),
+        &["compare", "run.toml", "--folds", "5"],
+    ),
     case("a Parquet file that is none", |w| {
         edit(w, "\"train.tsv\"", "\"train.parquet\"");
         rename(w, "train.tsv", "train.parquet");

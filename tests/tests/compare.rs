@@ -16,13 +16,13 @@ fn compare(workdir: &Workdir, arguments: &[&str]) -> Outcome {
     workdir.fthost(["compare"].iter().chain(arguments).chain(&SHORT))
 }
 
-fn comparison(workdir: &Workdir, folder: &str) -> Value {
+pub(crate) fn comparison(workdir: &Workdir, folder: &str) -> Value {
     let file = workdir.path().join(folder).join("comparison.json");
     serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap()
 }
 
 /// When a run's result was written: it changes where the run is made again.
-fn written(workdir: &Workdir, run: &str) -> (i64, i64) {
+pub(crate) fn written(workdir: &Workdir, run: &str) -> (i64, i64) {
     let file = workdir.path().join(run).join("result.json").metadata().unwrap();
     (file.mtime(), file.mtime_nsec())
 }
@@ -130,7 +130,7 @@ fn a_plugin_that_aborts_loses_its_own_runs_only() {
 }
 
 /// Starts a comparison and waits until something is there.
-fn start_until(workdir: &Workdir, arguments: &[&str], there: impl Fn(&Path) -> bool) -> Child {
+pub(crate) fn start_until(workdir: &Workdir, arguments: &[&str], there: impl Fn(&Path) -> bool) -> Child {
     let mut command = workdir.command(["compare"].iter().chain(arguments));
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();

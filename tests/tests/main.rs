@@ -16,6 +16,7 @@
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `examples` | test shares, ids, weights, groups, words beyond the longest length |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
+//! | `folds` | cross-validation: one candidate and several, stopped and gone on with, groups, values, words, images |
 //! | `full_disk` | runs whose disk is full |
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
 //! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
@@ -56,6 +57,7 @@ mod docs;
 mod every_plugin;
 mod examples;
 mod few_shot;
+mod folds;
 mod full_disk;
 mod golden;
 mod hub;

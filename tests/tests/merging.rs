@@ -31,7 +31,7 @@ fn trained(strategies: &[&str]) -> Workdir {
 
 /// Log probabilities by row.
 fn predicted(workdir: &Workdir, folder: &str, more: &[&str]) -> Vec<Vec<f64>> {
-    let arguments = ["predict", folder, "test.tsv", "--format", "jsonl", "--probabilities"];
+    let arguments = ["predict", folder, "test.tsv", "--format", "jsonl"];
     let printed = workdir.fthost(arguments.iter().chain(more)).succeeded().stdout;
     let row = |line: &str| -> Vec<f64> {
         let row: Value = serde_json::from_str(line).unwrap();

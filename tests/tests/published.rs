@@ -113,6 +113,29 @@ fn files_by_class_are_trained_on_and_resumed() {
     assert_eq!(predicted.stdout.lines().count(), 17);
 }
 
+/// As IMDB's reviews are published: `aclImdb/train/pos/0_9.txt`.
+#[test]
+fn folders_of_texts_are_trained_on_and_predictions_name_the_files() {
+    let task = "train = \"DATA/imdb/train\"\ntest = \"DATA/imdb/test\"\ncolumns = { id = \"file\" }\n";
+    let workdir = workdir(task);
+    let printed = workdir.fthost(["run.toml", "--out", "run"]).succeeded().stdout;
+    assert!(printed.contains("a text in each of 6 files, its class is its folder's name"), "{printed}");
+    let result = result_json(&workdir.path().join("run"));
+    assert_eq!(result["tasks"]["sentiment"]["labels"], serde_json::json!(["neg", "pos"]));
+    assert_eq!(result["tasks"]["sentiment"]["class_counts"], serde_json::json!([3, 3]));
+    workdir.fthost(["--resume", "--out", "run"]).succeeded();
+    let folder = |name: &str| root().join("tests/data/imdb").join(name).display().to_string();
+    workdir.fthost(["eval", "run", &folder("test")]).succeeded();
+    let predicted = workdir.fthost(["predict", "run", &folder("test/pos"), "--format", "csv"]).succeeded().stdout;
+    let ids: Vec<&str> = predicted.lines().map(|line| line.split(',').nth(1).unwrap()).collect();
+    assert_eq!(ids, ["id", "0_10.txt", "1_8.txt"], "{predicted}");
+    workdir.fthost(["init", &folder("train"), "--model", "model", "--out", "first.toml"]).succeeded();
+    workdir.fthost(["plan", "first.toml"]).succeeded();
+
+    let by_class = "train = { good = \"DATA/imdb/train/pos\", bad = \"DATA/imdb/train/neg\" }\nvalidation = 0.25\n";
+    assert_eq!(plan(by_class)["examples"], 4);
+}
+
 #[test]
 fn arrow_folders_are_trained_on() {
     let task = "train = \"DATA/arrow/splits/train\"\ntest = \"DATA/arrow/splits/test\"\n";

@@ -72,8 +72,8 @@ fn imbalanced_classes_are_watched_by_macro_f1_and_all_probabilities_are_written_
     let row = |i: usize| {
         format!(
             "the film was {}\t{}\n",
-            ["good", "dull"][usize::from(i % 8 == 0)],
-            ["ham", "spam"][usize::from(i % 8 == 0)]
+            ["good", "dull"][usize::from(i.is_multiple_of(8))],
+            ["ham", "spam"][usize::from(i.is_multiple_of(8))]
         )
     };
     workdir.write("train.tsv", (0..64).map(row).collect::<String>());

@@ -12,7 +12,7 @@ use crate::data::Files;
 use crate::plugin::{Library, MethodKind, Search as PluginSearch};
 use crate::processes::Runner;
 use crate::run::DeviceChoice;
-use crate::run::file::{HeldOut, Method, RunFile};
+use crate::run::file::{Drawn, HeldOut, Method, RunFile};
 use crate::{Error, Result};
 
 /// The share of the training examples that is watched where the run file says nothing.
@@ -57,7 +57,7 @@ fn watched(file: &mut RunFile) -> Result<bool> {
             .with_help("a search chooses by validation examples: give others, or a share such as validation = 0.1"));
     }
     let shared = task.validation.is_none();
-    task.validation.get_or_insert(HeldOut::Share(SHARE));
+    task.validation.get_or_insert(HeldOut::Drawn(Drawn::Share(SHARE)));
     Ok(shared)
 }
 
@@ -182,8 +182,8 @@ mod tests {
             assert_eq!(file.tasks[0].validation, Some(expected));
             assert!(file.tasks[0].test.is_some(), "the best configuration's run file names it again");
         };
-        check("", true, HeldOut::Share(0.1));
-        check("validation = 0.3\n", false, HeldOut::Share(0.3));
+        check("", true, HeldOut::Drawn(Drawn::Share(0.1)));
+        check("validation = 0.3\n", false, HeldOut::Drawn(Drawn::Share(0.3)));
         let other = std::path::absolute("c.tsv").unwrap();
         check("validation = \"c.tsv\"\n", false, HeldOut::Files(Files::One(other)));
     }

@@ -128,7 +128,7 @@ pub(super) enum Command {
         /// Format of the predictions; by default that of --out or of the input
         #[arg(long, value_enum)]
         format: Option<Format>,
-        /// Writes the probabilities of all classes, and not that of the predicted one alone
+        /// Writes the probabilities of all classes, and not that of the predicted one alone; JSONL has those of an example anyway
         #[arg(long)]
         probabilities: bool,
         #[command(flatten)]

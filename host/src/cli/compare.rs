@@ -20,9 +20,16 @@ pub(super) struct CompareArguments {
     #[arg(long = "plugin", value_name = "PATH")]
     plugins: Vec<String>,
 
-    /// How many seeds each candidate runs with, from 0 on; 5 where nothing is said. With --resume it may be more than before
+    /// How many seeds each candidate runs with, from 0 on; 5 where nothing is said, with --folds 1. With --resume it may be more than
+    /// before
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: Option<u64>,
+
+    /// Cross-validation: deals the training examples out in so many folds, classes in proportion and groups whole, and runs each
+    /// candidate once for each, tested on that fold and trained on the others. One candidate is enough; the run file's test examples
+    /// are left out
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    folds: Option<u32>,
 
     /// The metric to compare by, METRIC or TASK.METRIC: without it the one that train.monitor names, or accuracy, or mse
     #[arg(long, value_name = "NAME")]
@@ -76,13 +83,18 @@ impl CompareArguments {
         let as_begun = self.resume && files.is_empty() && self.plugins.is_empty() && overrides.is_empty();
         let candidates = match as_begun {
             true => Vec::new(),
-            false => compare::candidates(&files, &base, &self.plugins, self.device)?,
+            false => {
+                // Whether one is enough for what goes on is told by what it began with.
+                let alone = self.folds.is_some() || (self.resume && files.len() + self.plugins.len() > 0);
+                compare::candidates(&files, &base, &self.plugins, self.device, alone)?
+            }
         };
         let program = std::env::current_exe().map_err(Error::io("cannot find this program's own file"))?;
         Ok(compare::Options {
             program,
             candidates,
             seeds: self.seeds,
+            folds: self.folds,
             metric: self.metric,
             lr_find: self.lr_find,
             out: self.out,

@@ -8,7 +8,7 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, SourceCode};
 use serde_json::{Value, json};
 use textwrap::{WordSeparator, WordSplitter};
 
-use super::output::say;
+use fthost::report::output::say;
 
 /// Prints an error.
 pub(super) fn print(error: &Error, json: bool) {

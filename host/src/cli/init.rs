@@ -9,7 +9,8 @@ use fthost::run::state::folder::write_atomically;
 use fthost::{Error, Result};
 use serde_json::json;
 
-use super::output::{must_not_exist, say};
+use super::output::must_not_exist;
+use fthost::report::output::say;
 
 /// Writes the run file and shows it.
 pub(super) fn init(

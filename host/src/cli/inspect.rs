@@ -8,7 +8,7 @@ use fthost::run::file::{OptionHelp, Section, options_of, sections};
 use fthost::{Error, Result};
 use serde_json::{Value, json};
 
-use super::output::say;
+use fthost::report::output::say;
 
 /// Shows what each plugin says of itself, its methods and their options.
 pub(super) fn inspect(plugins: &[String], as_json: bool) -> Result<()> {

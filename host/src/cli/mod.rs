@@ -31,8 +31,9 @@ use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic, UseArguments};
+use fthost::report::output::say;
 use input::Input;
-use output::{must_not_exist, say};
+use output::must_not_exist;
 use values::overrides;
 
 /// Runs the command and gives its exit code: 0, 1 where the work failed, 2 where what was asked was wrong.

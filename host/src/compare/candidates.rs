@@ -99,7 +99,8 @@ fn used(path: &Path) -> Result<PluginUsed> {
     })
 }
 
-/// The candidates that the command line names: each run file, or each plugin with the only run file. Equal names are numbered.
+/// The candidates that the command line names: each run file, or each plugin with the only run file. Equal names are numbered. `alone`:
+/// one is enough.
 ///
 /// # Errors
 /// Where there are fewer than two, both forms are mixed, or one of them cannot be used.
@@ -108,9 +109,11 @@ pub fn candidates(
     base: &RunFile,
     plugins: &[String],
     device: DeviceChoice,
+    alone: bool,
 ) -> Result<Vec<Candidate>> {
+    let least = if alone { 1 } else { 2 };
     let mut found = match (files.len(), plugins.len()) {
-        (2.., 0) => files
+        (number, 0) if number >= least => files
             .iter()
             .map(|(path, file)| {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -122,9 +125,17 @@ pub fn candidates(
                 "name one run file and several plugins, or several run files with their strategies in them",
             ));
         }
-        (_, 0..2) => {
-            return Err(Error::usage("a comparison needs two candidates at least")
-                .with_help("fthost compare RUN.toml --plugin FILE --plugin FILE, or fthost compare A.toml B.toml"));
+        (_, 0) if alone => {
+            return Err(Error::usage(
+                "there is nothing to run on folds: name a run file, or a plugin for the embedded demo",
+            )
+            .with_help("fthost compare RUN.toml --folds 5"));
+        }
+        (_, number) if number < least => {
+            return Err(Error::usage("a comparison needs two candidates at least").with_help(
+                "fthost compare RUN.toml --plugin FILE --plugin FILE, or fthost compare A.toml B.toml; one alone is measured by \
+                 cross-validation: fthost compare RUN.toml --folds 5",
+            ));
         }
         _ => plugins.iter().map(|plugin| Candidate::of_plugin(base, plugin, device)).collect::<Result<Vec<_>>>()?,
     };
@@ -167,16 +178,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compared_is_refused() {
-        let check = |files: usize, plugins: &[&str], expected: &str| {
+        let check_of = |files: usize, plugins: &[&str], alone: bool, expected: &str| {
             let demo = RunFile::demo(&[]).unwrap();
             let files = vec![(PathBuf::from("a.toml"), demo.clone()); files];
             let plugins: Vec<String> = plugins.iter().map(|plugin| (*plugin).to_owned()).collect();
-            let error = candidates(&files, &demo, &plugins, DeviceChoice::Cpu).unwrap_err();
+            let error = candidates(&files, &demo, &plugins, DeviceChoice::Cpu, alone).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         };
+        let check = |files, plugins: &[&str], expected| check_of(files, plugins, false, expected);
         check(1, &["x"], "needs two candidates");
         check(0, &[], "needs two candidates");
         check(2, &["x", "y"], "without --plugin");
         check(0, &["/nowhere/libx.so", "y"], "/nowhere/libx.so");
+        check_of(0, &[], true, "nothing to run on folds");
+        check_of(1, &["/nowhere/libx.so"], true, "/nowhere/libx.so");
     }
 }

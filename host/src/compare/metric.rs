@@ -28,12 +28,13 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// What the user asks for, METRIC or TASK.METRIC, or what the run files monitor.
+    /// What the user asks for, METRIC or TASK.METRIC, or what the run files monitor. `folds`: a task's test examples are folds of its
+    /// training examples, whatever the run file has.
     ///
     /// # Errors
     /// Where the run files monitor different metrics, nothing says which of several tasks is meant, the task has no test examples, or
     /// predictions cannot tell the metric.
-    pub(super) fn of(candidates: &[Candidate], wanted: Option<&str>) -> Result<Self> {
+    pub(super) fn of(candidates: &[Candidate], wanted: Option<&str>, folds: bool) -> Result<Self> {
         let (mut tasks, mut named) = (Vec::new(), Vec::new());
         for candidate in candidates {
             let file = candidate.file()?;
@@ -42,7 +43,10 @@ impl Subject {
                 Some((task, metric)) => (Some(task), Some(metric)),
                 None => (None, said),
             };
-            tasks.push(tested_task(&candidate.name, &file, task)?);
+            tasks.push(match folds {
+                true => folded_task(&candidate.name, &file, task)?,
+                false => tested_task(&candidate.name, &file, task)?,
+            });
             named.push(metric.map(str::to_owned));
         }
         if named.windows(2).any(|two| two[0] != two[1]) {
@@ -54,8 +58,21 @@ impl Subject {
                 .with_help("say which they are compared by: --metric NAME"));
         }
         let metric = named.into_iter().next().flatten();
-        metric.as_deref().map_or(Ok(()), |metric| told_by_predictions(metric, wanted.is_none()))?;
+        // A single candidate's loss is compared with nothing.
+        if let Some(metric) = metric.as_deref().filter(|metric| candidates.len() > 1 || *metric != LOSS) {
+            told_by_predictions(metric, wanted.is_none())?;
+        }
         Ok(Self { tasks, metric })
+    }
+
+    /// The name of the metric in a run's result, where that is all that is asked of it.
+    ///
+    /// # Errors
+    /// Where the result has no such metric.
+    pub(super) fn name_in(&self, left: &Left) -> Result<String> {
+        let name = self.metric.as_deref().unwrap_or(usual(left.kind));
+        let known: Vec<&str> = left.metrics.keys().map(String::as_str).collect();
+        if known.contains(&name) { Ok(name.to_owned()) } else { Err(no_metric(name, &known)) }
     }
 
     /// Whether the metric is one of the probabilities of all classes.
@@ -88,6 +105,35 @@ fn tested_task(candidate: &str, file: &RunFile, named: Option<&str>) -> Result<S
     }
 }
 
+/// The task of a run file whose training examples are dealt out in folds: the one that is named, or the only one.
+fn folded_task(candidate: &str, file: &RunFile, named: Option<&str>) -> Result<String> {
+    let names: Vec<&str> = file.tasks.iter().map(|task| task.name.as_str()).collect();
+    let found = match (named, names.as_slice()) {
+        (Some(named), names) => names.iter().find(|name| **name == named).ok_or_else(|| {
+            let message = format!("{candidate}: there is no task {named:?}");
+            Error::usage(message).with_help(format!("the tasks are {}", names.join(", ")))
+        })?,
+        (None, [only]) => only,
+        (None, names) => {
+            let message = format!(
+                "{candidate}: there are several tasks, and nothing says which is dealt out in folds: {}",
+                names.join(", ")
+            );
+            let first = names.first().copied().unwrap_or("TASK");
+            return Err(
+                Error::usage(message).with_help(format!("name the task with the metric: --metric {first}.accuracy"))
+            );
+        }
+    };
+    if file.tasks.iter().any(|task| task.name == **found && task.set_aside.is_some()) {
+        return Err(Error::usage(format!(
+            "{candidate}: {found} leaves some of its training examples alone (set_aside), and folds are of all of them"
+        ))
+        .with_help("take set_aside out of the run file, or leave --folds out"));
+    }
+    Ok((*found).to_owned())
+}
+
 /// Whether predictions of any kind tell a metric of this name; asked before runs are made, when their kind is not known yet. `monitored`:
 /// the run files name it, not the user.
 fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
@@ -112,6 +158,19 @@ fn of_probabilities(metric: &str) -> bool {
     probabilities::names(usize::MAX).any(|name| name == metric)
 }
 
+/// The metric that is compared where nothing else is asked for.
+fn usual(kind: PredictionKind) -> &'static str {
+    match kind {
+        PredictionKind::Classes => ACCURACY,
+        PredictionKind::Values => SQUARED_ERROR,
+    }
+}
+
+fn no_metric(name: &str, known: &[&str]) -> Error {
+    Error::usage(format!("there is no metric {name:?} of these predictions"))
+        .with_help(format!("their metrics are {}", known.join(", ")))
+}
+
 /// The metric that is compared.
 #[derive(Clone, Debug)]
 pub(super) enum Metric {
@@ -131,12 +190,8 @@ impl Metric {
     /// # Errors
     /// Where a run's result has no such metric that its predictions tell.
     pub(super) fn choose(wanted: Option<&str>, of: &Left) -> Result<(String, Self)> {
-        let usual = match of.kind {
-            PredictionKind::Classes => ACCURACY,
-            PredictionKind::Values => SQUARED_ERROR,
-        };
-        let name = wanted.unwrap_or(usual);
-        let known: Vec<&str> = of.metrics.iter().map(String::as_str).filter(|metric| *metric != LOSS).collect();
+        let name = wanted.unwrap_or(usual(of.kind));
+        let known: Vec<&str> = of.metrics.keys().map(String::as_str).filter(|metric| *metric != LOSS).collect();
         let found = known.contains(&name).then(|| match of.kind {
             PredictionKind::Values => values::score(name).map(Self::Values),
             PredictionKind::Classes if entities::NAMES.contains(&name) => {
@@ -156,10 +211,7 @@ impl Metric {
             .with_help("begin a new comparison by this metric, in another folder"));
         }
         let found = found.flatten().map(|metric| (name.to_owned(), metric));
-        found.ok_or_else(|| {
-            Error::usage(format!("there is no metric {name:?} of these predictions"))
-                .with_help(format!("their metrics are {}", known.join(", ")))
-        })
+        found.ok_or_else(|| no_metric(name, &known))
     }
 
     /// Numbers of one prediction.
@@ -225,7 +277,7 @@ mod tests {
     #[test]
     fn what_the_run_files_monitor_is_compared() {
         let check = |files: &[(&[&str], &str)], wanted: Option<&str>, tasks: &[&str], metric: Option<&str>| {
-            let found = Subject::of(&candidates(files), wanted).unwrap();
+            let found = Subject::of(&candidates(files), wanted, false).unwrap();
             let tasks = tasks.iter().map(|&task| task.to_owned()).collect();
             assert_eq!(found, Subject { tasks, metric: metric.map(str::to_owned) }, "{files:?} {wanted:?}");
         };
@@ -240,7 +292,7 @@ mod tests {
     #[test]
     fn what_cannot_be_compared_is_refused_by_its_name() {
         let check = |files: &[(&[&str], &str)], wanted: Option<&str>, expected: &str| {
-            let error = Subject::of(&candidates(files), wanted).unwrap_err();
+            let error = Subject::of(&candidates(files), wanted, false).unwrap_err();
             assert!(format!("{error} {:?}", error).contains(expected), "{files:?} {wanted:?}: {error:?}");
         };
         let plain: (&[&str], &str) = (&["x"], "");
@@ -253,5 +305,27 @@ mod tests {
         check(&[(&["x", "y"], ""), plain], Some("z.accuracy"), "a: there is no task \"z\" with test data");
         check(&[(&["x", "y untested"], ""), plain], Some("y.accuracy"), "no task \"y\" with test data");
         check(&[(&["x untested"], ""), plain], None, "the task x has no test data");
+    }
+    #[test]
+    fn folds_need_no_test_data_and_one_task() {
+        let of = |files: &[(&[&str], &str)], wanted| Subject::of(&candidates(files), wanted, true);
+        let check = |files: &[(&[&str], &str)], wanted, tasks: &[&str]| {
+            assert_eq!(of(files, wanted).unwrap().tasks, tasks, "{files:?} {wanted:?}");
+        };
+        check(&[(&["x untested"], "")], None, &["x"]);
+        check(&[(&["x", "y untested"], ""), (&["y"], "")], Some("y.accuracy"), &["y", "y"]);
+        // Nothing is compared with a single candidate's loss.
+        check(&[(&["x"], "loss")], None, &["x"]);
+        let refused = |files: &[(&[&str], &str)], wanted, expected: &str| {
+            let error = of(files, wanted).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        refused(
+            &[(&["x", "y"], "")],
+            None,
+            "a: there are several tasks, and nothing says which is dealt out in folds: x, y",
+        );
+        refused(&[(&["x"], "")], Some("y.accuracy"), "a: there is no task \"y\"");
+        refused(&[(&["x"], "loss"), (&["x"], "loss")], None, "there is no metric \"loss\" to compare by");
     }
 }

@@ -14,24 +14,40 @@ use crate::report::page::document;
 pub(super) fn page(comparison: &Comparison) -> String {
     let name = comparison.folder.file_name().unwrap_or(comparison.folder.as_os_str()).to_string_lossy();
     let charts = charts(comparison);
+    let several = comparison.candidates.len() > 1;
     let content = html! {
         section {
-            h2 { "Verdicts" }
+            h2 { @if several { "Verdicts" } @else { "Cross-validation" } }
             @for pair in &comparison.pairs {
                 p { @if pair.resolved { b { (pair.verdict) } "." } @else { (pair.verdict) "." } }
             }
             @for said in comparison.candidates.iter().filter_map(CandidateResult::one_class_text) { p.note { (said) } }
             @for failed in comparison.candidates.iter().filter_map(CandidateResult::failures) { p.note { (failed) } }
+            @for note in &comparison.notes { p.note { (note) "." } }
+            @if comparison.folds.is_some() { (estimates(comparison)) }
+            @if !several { p.note { (comparison.method()) } }
         }
         section { h2 { "Candidates" } (table(&comparison.candidate_rows(str::to_owned))) }
-        section {
-            h2 { "Pairs" }
-            (intervals(comparison))
-            (table(&comparison.pair_rows(str::to_owned)))
-            p.note { "As for what is paired: " (comparison.paired_text()) ". " (Comparison::METHOD) }
+        @if several {
+            section {
+                h2 { "Pairs" }
+                (intervals(comparison))
+                (table(&comparison.pair_rows(str::to_owned)))
+                p.note { "As for what is paired: " (comparison.paired_text()) ". " (comparison.method()) }
+            }
+        }
+        @for candidate in comparison.candidates.iter().filter(|candidate| !candidate.metrics.is_empty()) {
+            section {
+                h2 { (candidate.name) " over folds" }
+                (table(&comparison.metric_rows(candidate)))
+                @if let Some(found) = &candidate.out_of_fold {
+                    p.note { (found.headline()) ", in " (found.predictions.display()) }
+                    @if let Some(report) = &found.report.report { div.scroll { pre { (report) } } }
+                }
+            }
         }
         @if !charts.is_empty() {
-            section { h2 { "Training, mean over seeds" } div.charts { @for chart in &charts { (chart) } } }
+            section { h2 { "Training, mean over " @if comparison.folds.is_some() { "folds" } @else { "seeds" } } div.charts { @for chart in &charts { (chart) } } }
         }
         section { h2 { "Runs" } (runs(comparison)) }
     };
@@ -54,19 +70,54 @@ fn table<const N: usize>(rows: &[[String; N]]) -> Markup {
     }
 }
 
+/// Places on an axis that has all of these, in percent of its length.
+fn axis(values: impl Iterator<Item = f64>) -> impl Fn(f64) -> f64 {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), end| (low.min(end), high.max(end)));
+    let room = 0.03 * (high - low).max(f64::MIN_POSITIVE);
+    move |value: f64| 100.0 * (value - low + room) / (high - low + 2.0 * room)
+}
+
+/// The metric of every candidate with its interval, and of each of its runs a mark.
+fn estimates(comparison: &Comparison) -> Markup {
+    let of = |candidate: &CandidateResult| Some(candidate.metrics.get(&comparison.metric)?.interval?);
+    let drawn = comparison.candidates.iter().filter_map(|candidate| {
+        let (from, to) = of(candidate).filter(|(from, to)| from.is_finite() && to.is_finite())?;
+        let values: Vec<f64> = candidate.runs.iter().filter_map(|run| run.value).collect();
+        Some((candidate, (from, to), values))
+    });
+    let drawn: Vec<(&CandidateResult, (f64, f64), Vec<f64>)> = drawn.collect();
+    let place = axis(drawn.iter().flat_map(|(_, (from, to), values)| values.iter().copied().chain([*from, *to])));
+    html! {
+        @if !drawn.is_empty() {
+            div.intervals role="img" aria-label=(format!("{} with its 95 % intervals", comparison.metric)) {
+                @for (candidate, (from, to), values) in &drawn {
+                    div.pair {
+                        span { (candidate.name) }
+                        div.track.resolved {
+                            i.range style=(format!("left:{:.2}%;width:{:.2}%", place(*from), place(*to) - place(*from))) {}
+                            @for value in values { i.run style=(format!("left:{:.2}%", place(*value))) {} }
+                            i.value style=(format!("left:{:.2}%", place(candidate.mean))) {}
+                        }
+                        span.number { (format!("{:.4}", candidate.mean)) }
+                    }
+                }
+            }
+            p.note { "The mean of " (comparison.metric) " with its 95 % interval; each upright line is a fold." }
+        }
+    }
+}
+
 /// The difference of every pair with its interval, over one axis: an interval beside zero is more than chance.
 fn intervals(comparison: &Comparison) -> Markup {
     let drawn =
         |pair: &&PairResult| pair.difference.is_finite() && pair.interval.0.is_finite() && pair.interval.1.is_finite();
     let pairs: Vec<&PairResult> = comparison.pairs.iter().filter(drawn).collect();
-    let ends = pairs.iter().flat_map(|pair| [pair.interval.0, pair.interval.1, pair.difference, 0.0]);
-    let (low, high) = ends.fold((0.0f64, 0.0f64), |(low, high), end| (low.min(end), high.max(end)));
-    let room = 0.03 * (high - low).max(f64::MIN_POSITIVE);
-    let place = |value: f64| 100.0 * (value - low + room) / (high - low + 2.0 * room);
+    let ends = pairs.iter().flat_map(|pair| [pair.interval.0, pair.interval.1, pair.difference]);
+    let place = axis(ends.chain([0.0]));
     html! {
         @if !pairs.is_empty() {
             div.intervals role="img" aria-label="differences with their 95 % intervals" {
-                @for pair in pairs {
+                @for pair in &pairs {
                     @let (from, to) = pair.interval;
                     div.pair {
                         span { (pair.a) " - " (pair.b) }
@@ -165,6 +216,7 @@ mod tests {
             task: "task".into(),
             runs: vec![RunResult {
                 seed: 0,
+                fold: None,
                 folder: format!("c/{name}/seed-0").into(),
                 value: error.is_none().then_some(0.875),
                 error: error.map(str::to_owned),
@@ -176,13 +228,17 @@ mod tests {
             peak_rss_bytes: 1_000_000,
             lr: 1e-3,
             one_class: 0,
+            metrics: BTreeMap::new(),
+            out_of_fold: None,
         };
         let comparison = Comparison {
             folder: "c".into(),
             metric: "accuracy".into(),
             higher_is_better: true,
             seeds: vec![0],
+            folds: None,
             examples: 1821,
+            intervals: "bootstrap",
             paired: Paired { order: true, head: true },
             candidates: vec![
                 candidate("a", None),
@@ -193,15 +249,18 @@ mod tests {
                 a: "a".into(),
                 b: NAME.into(),
                 seeds: vec![0],
+                folds: Vec::new(),
                 difference: 0.0,
                 interval: (-0.01, 0.01),
                 test: "mcnemar",
+                t: None,
                 p: 1.0,
                 p_holm: 1.0,
                 resolved: false,
                 more_seeds: None,
                 verdict: format!("a and {NAME}: not resolved with these seeds"),
             }],
+            notes: Vec::new(),
         };
         let text = page(&comparison);
         for said in [

@@ -8,7 +8,7 @@ use super::candidates::Candidate;
 use crate::Result;
 use crate::processes::Runner;
 use crate::report::numbers::significant;
-use crate::run::file::{Override, RunFile};
+use crate::run::file::{Override, RunFile, TaskTable};
 
 /// What a search for a rate answers.
 #[derive(Debug, Deserialize)]
@@ -26,8 +26,8 @@ impl Found {
     /// Where it cannot be started.
     pub(crate) fn of(candidate: &Candidate, runner: &Runner<'_>) -> Result<Result<Self, String>> {
         let mut file = candidate.file()?;
-        // It has no use for them.
-        file.tasks.iter_mut().for_each(|task| task.test = None);
+        // It has no use for them, and does not learn from those that are training examples otherwise.
+        file.tasks.iter_mut().for_each(TaskTable::hide_test);
         file.train.evaluate_before = false;
         let answer = runner.ask_of("lr-find", &file, &candidate.identity.plugins)?;
         let found = answer.and_then(|answer| serde_json::from_value::<Self>(answer).map_err(|error| error.to_string()));

@@ -1,7 +1,7 @@
 //! What the runs of a comparison left in their folders.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fthost_plugin_api::PredictionKind;
 use serde::Deserialize;
@@ -26,16 +26,11 @@ pub(super) struct Left {
     pub(super) one_class: bool,
     /// The classes of the training examples.
     pub(super) labels: Vec<String>,
-    /// The metrics that the run has, by their names.
-    pub(super) metrics: Vec<String>,
+    /// The metrics that the run has; none that are no number.
+    pub(super) metrics: BTreeMap<String, Option<f64>>,
     pub(super) predictions: Vec<Row>,
     /// The plugins that took part.
     pub(super) plugins: Vec<PluginUsed>,
-}
-
-/// The run folder of a candidate and a seed.
-pub(super) fn run_folder(comparison: &Path, candidate: &Candidate, seed: u64) -> PathBuf {
-    comparison.join(&candidate.name).join(format!("seed-{seed}"))
 }
 
 /// Plugins as their files are now, each read once.
@@ -129,10 +124,28 @@ impl Left {
             kind: if result.confusion.is_empty() { PredictionKind::Values } else { PredictionKind::Classes },
             one_class: predicts_one_class(&result.confusion),
             plugins: json.plugins,
-            metrics: result.metrics.into_keys().collect(),
+            metrics: result.metrics,
             predictions: predictions::read(&folder.join(predictions::FILE), task, &result.labels)?,
             labels: result.labels,
         })
+    }
+}
+
+impl Left {
+    /// Refuses to be compared with a run that was tested on other examples.
+    ///
+    /// # Errors
+    /// Where it was.
+    pub(super) fn tested_on_the_same(&self, first: &Self, candidate: &Candidate) -> Result<()> {
+        let truth = |row: &Row| (row.example, row.target.clone());
+        if self.kind == first.kind && self.predictions.iter().map(truth).eq(first.predictions.iter().map(truth)) {
+            return Ok(());
+        }
+        Err(Error::run(format!(
+            "{} was tested on other examples than the runs before it: they cannot be compared",
+            candidate.name
+        ))
+        .with_help("give all candidates the same task and test file, and keep the file as it is while they run"))
     }
 }
 

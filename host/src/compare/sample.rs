@@ -51,20 +51,8 @@ impl Sample {
             let metric = Metric::Values(|_, _| f64::NAN);
             return Ok((String::new(), Self { metric, examples: Vec::new(), targets: Vec::new(), predictions }));
         };
-        let same = |run: &Left| {
-            let truth = |row: &Row| (row.example, row.target.clone());
-            run.kind == first.kind && run.predictions.iter().map(truth).eq(first.predictions.iter().map(truth))
-        };
         for (candidate, runs) in candidates.iter().zip(left) {
-            if !runs.iter().flatten().all(same) {
-                return Err(Error::run(format!(
-                    "{} was tested on other examples than the runs before it: they cannot be compared",
-                    candidate.name
-                ))
-                .with_help(
-                    "give all candidates the same task and test file, and keep the file as it is while they run",
-                ));
-            }
+            runs.iter().flatten().try_for_each(|run| run.tested_on_the_same(first, candidate))?;
         }
         let mut numbers = Numbers::of_run(first);
         let (name, mut metric) = Metric::choose(metric, first)?;

@@ -15,6 +15,8 @@
 //!   in an example, whose predictions are exchanged together (Yeh 2000, "More accurate tests for the statistical significance of
 //!   result differences", over sentences).
 //! - [`holm`]: Holm (1979), over all pairs.
+//!
+//! Folds of cross-validation are no such sample: the training data of any two overlap. [`resampled`] is for them.
 
 use fthost_autograd::random::Stream;
 use rayon::prelude::*;
@@ -149,6 +151,11 @@ fn difference<'a>(
     Difference { value, interval: (value - half, value + half), variance }
 }
 
+/// Whether an interval leaves zero out.
+pub(super) fn is_clear(interval: (f64, f64)) -> bool {
+    interval.0 > 0.0 || interval.1 < 0.0
+}
+
 /// Degrees of freedom of a sum of two variances: by seeds, and by items.
 fn degrees(by_seeds: f64, seeds: usize, by_items: f64, items: usize) -> f64 {
     let part = |variance: f64, count: usize| variance * variance / (count.max(2) - 1) as f64;
@@ -164,7 +171,7 @@ fn quantile(degrees: f64) -> f64 {
 impl Difference {
     /// Whether the interval leaves zero out.
     pub(super) fn is_clear(&self) -> bool {
-        self.interval.0 > 0.0 || self.interval.1 < 0.0
+        is_clear(self.interval)
     }
 
     /// What would make the interval leave zero out, if the difference stays as it is. `seeds` have been run.
@@ -226,6 +233,36 @@ pub(super) fn randomization(sample: &Sample, pair: &Pair) -> f64 {
         })
         .count();
     (as_great + 1) as f64 / (DRAWS + 1) as f64
+}
+
+/// The mean of something over folds, and how sure it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Resampled {
+    /// The mean.
+    pub(super) value: f64,
+    /// The interval's lower and upper end; not numbers with one fold.
+    pub(super) interval: (f64, f64),
+    /// The mean over its standard error.
+    pub(super) t: f64,
+    /// The probability of a mean at least as far from zero, were the true one zero; 1 where nothing tells.
+    pub(super) p: f64,
+}
+
+/// The corrected resampled t-test, two-sided (Nadeau and Bengio 2003, "Inference for the generalization error", doi:10.1023/A:1024068626366):
+/// of J values, one for each fold, the mean's variance is (1 / J + `ratio`) times theirs, and t has J - 1 degrees of freedom. `ratio` is
+/// test by training examples: what folds share makes their results alike, so that 1 / J alone finds differences that are none.
+pub(super) fn resampled(values: &[f64], ratio: f64) -> Resampled {
+    let (count, value) = (values.len(), mean(values));
+    if count < 2 {
+        return Resampled { value, interval: (f64::NAN, f64::NAN), t: f64::NAN, p: 1.0 };
+    }
+    let error = ((1.0 / count as f64 + ratio) * variance(values)).sqrt();
+    let degrees = (count - 1) as f64;
+    let half = quantile(degrees) * error;
+    // Folds that are equal to the last bit have no error: then any difference is beyond it, and none is not.
+    let t = if value == 0.0 { 0.0 } else { value / error };
+    let p = StudentsT::new(0.0, 1.0, degrees).map_or(f64::NAN, |of| 2.0 * of.sf(t.abs()));
+    Resampled { value, interval: (value - half, value + half), t, p: p.min(1.0) }
 }
 
 /// Holm's correction: each p times the number of hypotheses that it competes with, never below a smaller one's, at most 1.

@@ -101,6 +101,30 @@ fn the_bootstrap_draws_items_and_seeds() {
 }
 
 #[test]
+fn the_corrected_resampled_t_test_is_that_of_its_formula_in_scipy() {
+    for case in reference()["resampled"].as_array().unwrap() {
+        let number = |key: &str| case[key].as_f64().unwrap();
+        let differences: Vec<f64> = serde_json::from_value(case["differences"].clone()).unwrap();
+        let found = resampled(&differences, number("test") / number("train"));
+        close(found.t, number("t"), 1e-12);
+        close(found.p, number("p"), 1e-9);
+        let interval: [f64; 2] = serde_json::from_value(case["interval"].clone()).unwrap();
+        let length = interval[1] - interval[0];
+        [found.interval.0, found.interval.1]
+            .iter()
+            .zip(interval)
+            .for_each(|(end, expected)| assert!((end - expected).abs() < 1e-9 * length, "{end} is not {expected}"));
+        // Were folds independent, the same differences would seem surer than they are.
+        assert!(resampled(&differences, 0.0).p < found.p);
+    }
+    let none = resampled(&[0.0; 5], 0.25);
+    assert_eq!((none.value, none.interval, none.p), (0.0, (0.0, 0.0), 1.0));
+    assert_eq!(resampled(&[0.5; 5], 0.25).p, 0.0);
+    let one = resampled(&[0.5], 0.25);
+    assert!(one.value == 0.5 && one.interval.0.is_nan() && one.p == 1.0);
+}
+
+#[test]
 fn equal_predictions_differ_by_exactly_nothing() {
     let right = [vec![1, 0, 1, 1], vec![0, 0, 1, 1], vec![1, 1, 1, 0]];
     let (sample, pair) = accuracy(&right, &right);

@@ -2,33 +2,63 @@
 
 use super::metric::ACCURACY;
 use super::result::{PairResult, SIGNIFICANT, amount};
-use super::statistics::{Difference, Outlook};
+use super::statistics::{Outlook, is_clear};
 use crate::report::metrics::higher_is_better;
 use crate::report::numbers::count;
 
 /// Whether the two differ beyond chance: both the interval and the corrected test say so.
-pub(super) fn resolved(difference: &Difference, p_holm: f64) -> bool {
-    difference.is_clear() && p_holm < SIGNIFICANT
+pub(super) fn resolved(interval: (f64, f64), p_holm: f64) -> bool {
+    is_clear(interval) && p_holm < SIGNIFICANT
+}
+
+/// Which is better, and by how much.
+fn better(metric: &str, pair: &PairResult) -> String {
+    let PairResult { a, b, difference, interval, .. } = pair;
+    let first = (*difference > 0.0) == higher_is_better(metric);
+    let (better, worse) = if first { (a, b) } else { (b, a) };
+    let (low, high) = if *difference > 0.0 { (interval.0, interval.1) } else { (-interval.1, -interval.0) };
+    format!(
+        "{better} is better than {worse} by {} of {metric} (95 % interval {} to {})",
+        sized(metric, *difference),
+        amount(metric, low),
+        amount(metric, high),
+    )
+}
+
+/// The size of a difference, with its unit.
+fn sized(metric: &str, difference: f64) -> String {
+    format!("{}{}", amount(metric, difference.abs()), if metric == ACCURACY { " points" } else { "" })
+}
+
+/// As [`words`], of a pair on folds.
+pub(super) fn words_of_folds(metric: &str, pair: &PairResult, equal: bool) -> String {
+    if pair.resolved {
+        return better(metric, pair);
+    }
+    let PairResult { a, b, difference, interval, folds, .. } = pair;
+    let size = format!("a difference of {}", sized(metric, *difference));
+    let why = match folds.len() {
+        _ if difference.is_nan() => format!("the {metric} of a run is no number"),
+        _ if equal => "they are equal in every prediction".to_owned(),
+        1 => "one fold says nothing of how much folds differ".to_owned(),
+        _ if *difference == 0.0 => "there is no difference between their means".to_owned(),
+        _ if is_clear(*interval) => format!("the interval of {size} leaves zero out, but the corrected test does not"),
+        _ => format!(
+            "{size} is within what is chance between folds, {} to either side",
+            sized(metric, (interval.1 - interval.0) / 2.0)
+        ),
+    };
+    format!("{a} and {b}: not resolved with these folds; {why}")
 }
 
 /// The verdict of a pair, one sentence. `equal`: no prediction differs.
 pub(super) fn words(metric: &str, pair: &PairResult, outlook: Outlook, equal: bool) -> String {
-    let PairResult { a, b, difference, interval, seeds, .. } = pair;
-    let size = difference.abs();
-    let unit = if metric == ACCURACY { " points" } else { "" };
+    let PairResult { a, b, difference, seeds, .. } = pair;
     if pair.resolved {
-        let first = (*difference > 0.0) == higher_is_better(metric);
-        let (better, worse) = if first { (a, b) } else { (b, a) };
-        let (low, high) = if *difference > 0.0 { (interval.0, interval.1) } else { (-interval.1, -interval.0) };
         let one = if seeds.len() == 1 { "; one seed says nothing of how much seeds differ" } else { "" };
-        return format!(
-            "{better} is better than {worse} by {}{unit} of {metric} (95 % interval {} to {}){one}",
-            amount(metric, size),
-            amount(metric, low),
-            amount(metric, high),
-        );
+        return format!("{}{one}", better(metric, pair));
     }
-    let size = format!("a difference of {}{unit}", amount(metric, size));
+    let size = format!("a difference of {}", sized(metric, *difference));
     let more = match outlook {
         _ if difference.is_nan() => format!("the {metric} of a run is no number"),
         _ if equal => "they are equal in every prediction".to_owned(),
@@ -61,7 +91,9 @@ mod tests {
             seeds: (0..seeds).collect(),
             difference,
             interval,
+            folds: Vec::new(),
             test: "mcnemar",
+            t: None,
             p: 0.01,
             p_holm: 0.01,
             resolved,
@@ -101,8 +133,30 @@ mod tests {
             "more seeds will not resolve it: the test set is too small for a difference of 2.00 points, which takes at least \
              about 4,200 examples",
         );
-        let difference = |interval| Difference { value: 0.02, interval, variance: Default::default() };
-        assert!(resolved(&difference((0.01, 0.03)), 0.04) && resolved(&difference((-0.03, -0.01)), 0.04));
-        assert!(!resolved(&difference((0.01, 0.03)), 0.06) && !resolved(&difference((0.0, 0.03)), 0.04));
+        assert!(resolved((0.01, 0.03), 0.04) && resolved((-0.03, -0.01), 0.04));
+        assert!(!resolved((0.01, 0.03), 0.06) && !resolved((0.0, 0.03), 0.04));
+    }
+
+    #[test]
+    fn folds_are_spoken_of_as_folds() {
+        let of = |difference: f64, interval: (f64, f64), resolved: bool, folds: u32| PairResult {
+            folds: (1..=folds).collect(),
+            ..pair(difference, interval, resolved, 1)
+        };
+        let check = |pair: &PairResult, equal: bool, expected: &str| {
+            let text = words_of_folds("accuracy", pair, equal);
+            assert!(text.ends_with(expected) && text.contains("with these folds") != pair.resolved, "{text}");
+        };
+        check(
+            &of(0.02, (0.01, 0.03), true, 5),
+            false,
+            "a is better than b by 2.00 points of accuracy (95 % interval 1.00 to 3.00)",
+        );
+        check(&of(0.0, (0.0, 0.0), false, 5), true, "they are equal in every prediction");
+        check(&of(0.0, (-0.1, 0.1), false, 5), false, "there is no difference between their means");
+        check(&of(0.02, (f64::NAN, f64::NAN), false, 1), false, "one fold says nothing of how much folds differ");
+        let chance = "a difference of 2.00 points is within what is chance between folds, 3.00 points to either side";
+        check(&of(0.02, (-0.01, 0.05), false, 5), false, chance);
+        check(&of(0.02, (0.01, 0.03), false, 5), false, "leaves zero out, but the corrected test does not");
     }
 }

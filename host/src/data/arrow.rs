@@ -276,6 +276,11 @@ const INFO: &str = "dataset_info.json";
 const SPLITS: &str = "dataset_dict.json";
 
 impl Saved {
+    /// Whether a folder says of itself that `datasets` saved it.
+    pub(super) fn is(folder: &Path) -> bool {
+        [STATE, SPLITS].iter().any(|name| folder.join(name).is_file())
+    }
+
     /// Reads what a folder says of itself.
     ///
     /// # Errors

@@ -278,6 +278,16 @@ impl Dataset {
         Ok((&self.path, self.record(row)?.line))
     }
 
+    /// The number of an example among those of its file, from 0.
+    pub fn number(&self, row: u32) -> u32 {
+        self.selection.row(row)
+    }
+
+    /// Whether it has some of its file's examples, and not all.
+    pub fn is_part(&self) -> bool {
+        matches!(self.selection, Selection::Some(_))
+    }
+
     /// Takes the labels as what the task's head learns from: classes, or with [`TargetKind::Value`] real values, and
     /// then there are no class names any more. Training data are classes until then; test data have no targets until
     /// then.

@@ -14,7 +14,7 @@ use crate::Result;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Files {
-    /// One file, a folder that `datasets` saved, or an embedded data set.
+    /// One file, a folder that `datasets` saved or that has a folder of texts for each class, or an embedded data set.
     One(PathBuf),
     /// Texts, one a line, beside their labels, one a line.
     Pair {
@@ -23,7 +23,7 @@ pub enum Files {
         /// The labels.
         label: PathBuf,
     },
-    /// A file for each class: all its examples have it.
+    /// A file for each class, or a folder of texts: all its examples have it.
     ByClass(BTreeMap<String, PathBuf>),
 }
 
@@ -50,14 +50,14 @@ impl Files {
         }
     }
 
-    /// Every file that is read: those in a folder, labels beside texts, and names of classes beside them too.
+    /// Every file that is read: those of a data set that was saved in a folder, a folder of texts itself, labels beside texts, and names of classes beside them too.
     ///
     /// # Errors
-    /// Where a folder is none that `datasets` saved.
+    /// Where what `datasets` saved cannot be read.
     pub fn read(&self) -> Result<Vec<PathBuf>> {
         let mut all = Vec::new();
         for path in self.named() {
-            match path.is_dir() {
+            match Saved::is(path) {
                 true => all.extend(Saved::read(path)?.all()),
                 false => all.push(path.to_owned()),
             }

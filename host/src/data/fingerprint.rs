@@ -6,15 +6,20 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::images;
+use super::{folder, images};
 use crate::report::numbers::hexadecimal;
 use crate::{Error, Result};
 
-/// SHA-256 of a file's contents, or of an embedded data set's images, in hexadecimal. The file is read piece by piece.
+/// SHA-256 of a file's contents, of the names and contents in a folder of texts, or of an embedded data set's images, in hexadecimal. The file is read piece by piece.
 pub fn fingerprint(path: &Path) -> Result<String> {
     const PIECE: usize = 1 << 20;
     let mut hash = Sha256::new();
-    if images::embedded_classes(path).is_some() {
+    if path.is_dir() {
+        for (_, file) in folder::files(path)? {
+            hash.update(file.strip_prefix(path).unwrap_or(&file).as_os_str().as_encoded_bytes());
+            hash.update(fingerprint(&file)?);
+        }
+    } else if images::embedded_classes(path).is_some() {
         hash.update(images::DIGITS);
     } else {
         let doing = || Error::io(format!("cannot read {}", path.display()));
@@ -54,6 +59,22 @@ mod tests {
         );
         let error = fingerprint(&folder.path().join("b.tsv")).unwrap_err();
         assert!(error.to_string().contains("b.tsv"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_texts_has_one_of_its_names_and_contents() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+            fingerprint(folder.path()).unwrap()
+        };
+        let first = write("pos/a.txt", "x");
+        let other = write("neg/b.txt", "y");
+        assert_ne!(first, other);
+        assert_ne!(write("neg/b.txt", "z"), other);
+        assert_eq!(write("neg/b.txt", "y"), other);
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod files;
 mod fingerprint;
 #[cfg(test)]
 mod fixtures;
+mod folder;
+mod folds;
 mod form;
 mod guard;
 mod header;
@@ -47,6 +49,7 @@ pub use dataset::Dataset;
 pub use episodes::Episodes;
 pub use files::Files;
 pub use fingerprint::fingerprint;
+pub use folds::Fold;
 pub use form::{Encoding, Form, Format, Quote};
 pub use header::Naming;
 pub use images::Part;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::conll::ConllRows;
 use super::csv::CsvRows;
 use super::elements::Elements;
-use super::form::{Dialect, Form};
+use super::form::{Dialect, Encoding, Form};
 use super::header::{Naming, naming};
 use super::input::Input;
 use super::lines::Lines;
@@ -29,6 +29,8 @@ pub struct Peek {
     pub rows: usize,
     /// Whether these are all.
     pub whole: bool,
+    /// How its bytes stand for characters.
+    pub encoding: Encoding,
     /// Sentences about what was recognised.
     pub notes: Vec<String>,
 }
@@ -42,15 +44,21 @@ pub struct Column {
     pub values: Vec<Value>,
 }
 
-/// Looks at the first rows of a file, up to `most`.
+/// Looks at the first rows of a file, up to `most`; of a folder of texts at some of all over it. What is no UTF-8 is taken for
+/// Windows-1252, as browsers take it, if it can be read so.
 ///
 /// # Errors
 /// Where it cannot be read, or its rows are not as long as its first.
 pub fn peek(path: &Path, most: usize) -> Result<Peek> {
-    let form = Form::default();
-    let nothing = |notes| Peek { columns: Vec::new(), naming: None, sentences: false, rows: 0, whole: false, notes };
+    peek_as(path, most, Encoding::Utf8).or_else(|error| peek_as(path, most, Encoding::Windows1252).map_err(|_| error))
+}
+
+fn peek_as(path: &Path, most: usize, encoding: Encoding) -> Result<Peek> {
+    let form = Form { encoding, ..Form::default() };
+    let nothing =
+        |notes| Peek { columns: Vec::new(), naming: None, sentences: false, rows: 0, whole: false, encoding, notes };
     if path.is_dir() {
-        return by_rows(path, most);
+        return by_rows(path, most, &form);
     }
     let input = Input::open(path, form.encoding)?;
     let Recognised { kind, notes, .. } = recognise(&input, path, &form, Labels::Read, None);
@@ -121,20 +129,21 @@ pub fn peek(path: &Path, most: usize) -> Result<Peek> {
             let rows = words.values.len();
             Ok(Peek { columns: vec![words, labels], sentences: true, rows, whole, ..nothing(notes) })
         }
-        Kind::Parquet | Kind::Arrow | Kind::Lines => by_rows(path, most),
+        Kind::Parquet | Kind::Arrow | Kind::Lines => by_rows(path, most, &form),
     }
 }
 
 /// The columns that are read where nothing is said of them: of formats whose own are not told here.
-fn by_rows(path: &Path, most: usize) -> Result<Peek> {
-    let mut rows = Rows::open(path, &Form::default(), Labels::Read, None)?;
+fn by_rows(path: &Path, most: usize, form: &Form) -> Result<Peek> {
+    let mut rows = Rows::open(path, form, Labels::Read, None)?;
+    let all = rows.keep(most);
     let notes = rows.notes().to_vec();
     let names = ["text", "text_pair", "label"].map(str::to_owned);
     let mut columns = names.map(|name| Column { name, values: Vec::new() });
     let mut whole = false;
     while columns[0].values.len() < most {
         let Some(row) = rows.next().transpose()? else {
-            whole = true;
+            whole = all;
             break;
         };
         let (text, label) = match row.words {
@@ -146,7 +155,8 @@ fn by_rows(path: &Path, most: usize) -> Result<Peek> {
     }
     let rows = columns[0].values.len();
     let columns = columns.into_iter().filter(|column| column.values.iter().any(|value| !value.is_null()));
-    Ok(Peek { columns: columns.collect(), naming: None, sentences: false, rows, whole, notes })
+    let encoding = form.encoding;
+    Ok(Peek { columns: columns.collect(), naming: None, sentences: false, rows, whole, encoding, notes })
 }
 
 type Next<T> = Box<dyn FnMut(&Path) -> Result<Option<T>>>;
@@ -181,6 +191,19 @@ mod tests {
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
         peek(&path, 3).unwrap()
+    }
+
+    #[test]
+    fn what_is_no_utf8_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tsv");
+        std::fs::write(&path, b"caf\xe9 au lait\tgood\nwater\tbad\ntea\tgood\n").unwrap();
+        let found = peek(&path, 9).unwrap();
+        assert_eq!(found.encoding, Encoding::Windows1252);
+        assert_eq!(found.columns[0].values[0], "café au lait");
+        std::fs::write(&path, b"caf\xe9\tgood\nwater\n").unwrap();
+        // What is wrong in any encoding is said as it is.
+        assert!(peek(&path, 3).is_err());
     }
 
     fn names(peek: &Peek) -> Vec<&str> {

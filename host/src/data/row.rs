@@ -73,7 +73,7 @@ impl Columns {
 }
 
 /// A column's number, from 1, where its name is one.
-pub(super) fn column_number(name: &str) -> Option<usize> {
+pub fn column_number(name: &str) -> Option<usize> {
     name.parse().ok().filter(|&number| number > 0)
 }
 

@@ -202,7 +202,7 @@ fn arrow() {
         &Form::default(),
         &["holds several data sets: `train`, `test`", "splits/train"],
     );
-    check_error(&Files::One(data("arrow")), &Form::default(), &["is a folder, and no data set that `datasets` saved"]);
+    check_error(&Files::One(data("arrow")), &Form::default(), &["holds a folder"]);
     check_error(
         &Files::One(data("arrow/texts")),
         &named("text", "gold"),

@@ -49,44 +49,53 @@ impl Dataset {
             return self.hold_out_groups(fraction, stream, what);
         }
         let mut strata = self.strata(fraction, what)?;
-        let mut train = Part::new(self.store.len());
-        let mut validation = Part::new(self.store.len());
+        self.split_by(|row, record| {
+            let stratum = &mut strata[self.stratum(record)];
+            // Each of the rows left is as likely to be held out: the wanted number of them is, in one pass.
+            let held_out = stream.below(u64::from(row), stratum.left) < stratum.held_out;
+            stratum.held_out -= u64::from(held_out);
+            stratum.left -= 1;
+            Ok(held_out)
+        })
+    }
+
+    /// The examples of which something does not hold, and those of which it does; it is asked of each in their order. Both keep the
+    /// order of the file, and share its rows with this data set.
+    pub(super) fn split_by(&self, mut held_out: impl FnMut(u32, &Record) -> Result<bool>) -> Result<(Self, Self)> {
+        let (mut train, mut part) = (Part::new(self.store.len()), Part::new(self.store.len()));
         self.store.each_record(|row, record| {
             if !self.selection.contains(row) {
                 return Ok(());
             }
-            let stratum = match &self.targets {
-                Targets::Classes(classes) => &mut strata[classes[record.label as usize] as usize],
-                Targets::WordClasses(_) | Targets::Values | Targets::Open => &mut strata[0],
-            };
-            // Each of the rows left is as likely to be held out: the wanted number of them is, in one pass.
-            let part = if stream.below(u64::from(row), stratum.left) < stratum.held_out {
-                stratum.held_out -= 1;
-                &mut validation
-            } else {
-                &mut train
-            };
-            stratum.left -= 1;
-            part.add(&self, row, record)
+            let side = if held_out(row, record)? { &mut part } else { &mut train };
+            side.add(self, row, record)
         })?;
-        Ok((train.of(self.clone()), validation.of(self)))
+        Ok((train.of(self.clone()), part.of(self.clone())))
+    }
+
+    /// The class of an example, or 0 where targets are no classes of examples.
+    pub(super) fn stratum(&self, record: &Record) -> usize {
+        match &self.targets {
+            Targets::Classes(classes) => classes[record.label as usize] as usize,
+            Targets::WordClasses(_) | Targets::Values | Targets::Open => 0,
+        }
+    }
+
+    /// Stands for the group of an example.
+    pub(super) fn group_of(&self, record: &Record) -> Result<u64> {
+        Ok(self.store.extra(record)?.group.unwrap_or_default())
     }
 
     /// Splits whole groups: none is in both parts. Groups are taken in a random order, and one is held out where that brings the
     /// examples of each class that are held out nearer to `fraction` of all, by squares, as scikit-learn's StratifiedGroupKFold
     /// weighs them.
     fn hold_out_groups(self, fraction: f64, stream: &Stream, what: &str) -> Result<(Self, Self)> {
-        let class = |record: &Record| match &self.targets {
-            Targets::Classes(classes) => classes[record.label as usize] as usize,
-            Targets::WordClasses(_) | Targets::Values | Targets::Open => 0,
-        };
-        let group = |record: &Record| Ok::<u64, Error>(self.store.extra(record)?.group.unwrap_or_default());
         let mut groups: BTreeMap<u64, BTreeMap<usize, f64>> = BTreeMap::new();
         let mut wanted: BTreeMap<usize, f64> = BTreeMap::new();
         self.store.each_record(|row, record| {
             if self.selection.contains(row) {
-                *groups.entry(group(record)?).or_default().entry(class(record)).or_default() += 1.0;
-                *wanted.entry(class(record)).or_default() += fraction;
+                *groups.entry(self.group_of(record)?).or_default().entry(self.stratum(record)).or_default() += 1.0;
+                *wanted.entry(self.stratum(record)).or_default() += fraction;
             }
             Ok(())
         })?;
@@ -117,15 +126,7 @@ impl Dataset {
             // Every group is larger than the share: the smallest is the nearest to it.
             held_out.extend(order.last().map(|(_, group)| *group));
         }
-        let (mut train, mut part) = (Part::new(self.store.len()), Part::new(self.store.len()));
-        self.store.each_record(|row, record| {
-            if !self.selection.contains(row) {
-                return Ok(());
-            }
-            let side = if held_out.contains(&group(record)?) { &mut part } else { &mut train };
-            side.add(&self, row, record)
-        })?;
-        Ok((train.of(self.clone()), part.of(self)))
+        self.split_by(|_, record| Ok(held_out.contains(&self.group_of(record)?)))
     }
 
     /// The classes, or all examples where targets are values or classes of words.

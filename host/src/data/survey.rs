@@ -69,8 +69,9 @@ const FEW: u64 = 8;
 const MOST: f64 = 0.8;
 /// Share of texts that may be cut, repeated or elsewhere without a sentence.
 const SOME: f64 = 0.01;
-/// Classes that a sentence names.
+/// Classes that a sentence names, and characters of a name in it.
 const NAMED: usize = 3;
+const SHORT: usize = 24;
 
 /// A part's texts: how often each occurs, and with which class first.
 type Texts = BTreeMap<u64, (usize, Option<u32>)>;
@@ -109,8 +110,12 @@ impl Survey {
             }
         }
         let labels = parts.first().map_or(&[][..], |(_, data)| data.labels());
-        let few: Vec<String> =
-            trained.iter().zip(labels).filter(|&(&n, _)| n < FEW).map(|(n, label)| format!("{label} ({n})")).collect();
+        let few: Vec<String> = trained
+            .iter()
+            .zip(labels)
+            .filter(|&(&n, _)| n < FEW)
+            .map(|(n, label)| format!("{} ({n})", shortened(label, SHORT)))
+            .collect();
         if !few.is_empty() {
             let named = few.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
             let more = if few.len() > NAMED { format!(" and {} more", few.len() - NAMED) } else { String::new() };
@@ -139,19 +144,21 @@ impl Survey {
 const SHOWN: usize = 20;
 
 impl Survey {
-    /// As a person reads it: what is suspicious first.
-    pub fn to_text(&self) -> String {
+    /// What is likely to be a mistake, a line each.
+    pub fn suspicions(&self) -> String {
         let name = shortened(&self.task, NAME);
-        let mut text: String = self.suspicious.iter().map(|sentence| format!("{name}: {sentence}\n")).collect();
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        let mut table = Table::new().numbers_from(1);
-        let mut row = |what: &str, of: &dyn Fn(&PartSurvey) -> String| {
-            let cells: Vec<String> = std::iter::once(what.to_owned()).chain(self.parts.iter().map(of)).collect();
-            table.cells(cells.iter().map(String::as_str));
-        };
-        row(&name, &|part| part.part.clone());
+        self.suspicious.iter().map(|sentence| format!("{name}: {sentence}\n")).collect()
+    }
+
+    /// The beginning of the first text of a class, for a table; empty where it has none.
+    pub fn first_text(&self, class: &str) -> Option<std::borrow::Cow<'_, str>> {
+        self.classes.iter().find(|known| known.name == class).map(|known| shortened(&known.first, FIRST))
+    }
+
+    /// What is counted of each part: the name of the number, and the number of each part.
+    pub fn numbers(&self) -> Vec<(&'static str, Vec<String>)> {
+        let mut rows = Vec::new();
+        let mut row = |what, of: &dyn Fn(&PartSurvey) -> String| rows.push((what, self.parts.iter().map(of).collect()));
         row("examples", &|part| count(part.rows));
         row("tokens, median", &|part| count(part.tokens[1]));
         row("tokens, least to most", &|part| format!("{} to {}", part.tokens[0], part.tokens[2]));
@@ -166,6 +173,21 @@ impl Survey {
         });
         if self.parts.iter().any(|part| part.majority.is_some()) {
             row("most frequent class", &|part| part.majority.map_or(String::new(), percent));
+        }
+        rows
+    }
+
+    /// As a person reads it: what is suspicious first.
+    pub fn to_text(&self) -> String {
+        let mut text = self.suspicions();
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let mut table = Table::new().numbers_from(1);
+        let name = shortened(&self.task, NAME);
+        table.cells(std::iter::once(&*name).chain(self.parts.iter().map(|part| part.part.as_str())));
+        for (what, numbers) in self.numbers() {
+            table.cells(std::iter::once(what).chain(numbers.iter().map(String::as_str)));
         }
         text += &table.to_text();
         if self.classes.is_empty() {

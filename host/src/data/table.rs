@@ -7,6 +7,7 @@
 //! - **Parquet** and **Arrow** have columns with names, of strings (labels: also of numbers or booleans). A row's number, from 1, stands
 //!   for its line.
 //! - **CoNLL** has one word a line with its label in a column, and a blank line after each sentence.
+//! - **A folder** has a folder for each class, and in these each file is a text.
 //! - **Lines** are one text a line, of one class or beside a file of labels.
 //!
 //! In JSON, Parquet and Arrow the text may be a list of words, and the label then a list of as many labels.
@@ -21,11 +22,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::arrow::ArrowFiles;
+use super::arrow::{ArrowFiles, Saved};
 use super::conll::ConllRows;
 use super::csv::CsvRows;
 use super::elements::Elements;
 use super::files::labels_beside;
+use super::folder::TextFolder;
 use super::form::{Dialect, FORMATS, Form, Format, named};
 use super::header::{First, Places, first_row};
 use super::input::Input;
@@ -55,6 +57,7 @@ pub struct Rows {
 pub fn may_have_header(path: &Path, format: Option<Format>) -> bool {
     match format {
         Some(format) => matches!(format, Format::Tsv | Format::Csv),
+        None if path.is_dir() => false,
         None => {
             !matches!(extension(path).as_str(), "jsonl" | "ndjson" | "json" | "parquet" | "arrow" | "conll" | "conllu")
         }
@@ -69,6 +72,7 @@ enum Cells {
     Arrow(Box<ArrowFiles>),
     Conll(ConllRows),
     Texts(TextRows),
+    Folder(TextFolder),
 }
 
 impl Rows {
@@ -78,6 +82,11 @@ impl Rows {
     /// Where it is missing, or nothing tells how it is read.
     pub fn open(path: &Path, form: &Form, labels: Labels, known: Option<&[String]>) -> Result<Self> {
         let columns = &form.columns;
+        if path.is_dir() && !Saved::is(path) {
+            let texts = TextFolder::open(path, columns, labels, form.encoding)?;
+            let notes = vec![texts.note()];
+            return Ok(Self { notes, ..Self::new(path, form, labels, Cells::Folder(texts)) });
+        }
         if path.is_dir() {
             let rows = ArrowFiles::of_folder(path, columns, labels)?;
             return Ok(Self::new(path, form, labels, Cells::Arrow(Box::new(rows))));
@@ -131,6 +140,15 @@ impl Rows {
         Self { cells, path, columns, header, labels, notes: Vec::new(), first: None, rows: 0, failed: false }
     }
 
+    /// Keeps about so many rows, of all over the file, where that takes no reading of the others: of the files in a folder of texts.
+    /// Whether these are all.
+    pub(super) fn keep(&mut self, most: usize) -> bool {
+        match &mut self.cells {
+            Cells::Folder(texts) => texts.keep(most),
+            _ => true,
+        }
+    }
+
     /// Sentences about what was recognised.
     pub(super) fn notes(&self) -> &[String] {
         &self.notes
@@ -146,6 +164,7 @@ impl Rows {
             Cells::Arrow(rows) => return rows.next_row(path, &self.columns),
             Cells::Conll(rows) => return rows.next_row(path, &self.columns),
             Cells::Texts(rows) => return rows.next_row(path),
+            Cells::Folder(rows) => return rows.next_row(),
         };
         let Some((line, cells)) = cells else { return Ok(None) };
         if let Some((first, width)) = &self.first {

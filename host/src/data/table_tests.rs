@@ -275,7 +275,7 @@ fn folders_and_missing_files_are_named() {
     };
     check("train.tsv", "train.tsv: there is no such file");
     std::fs::create_dir(folder.path().join("x.tsv")).unwrap();
-    check("x.tsv", "x.tsv: is a folder, and no data set that `datasets` saved");
+    check("x.tsv", "x.tsv: is an empty folder");
 }
 
 proptest::proptest! {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::data::row::column_number;
 use crate::data::{Column, Peek};
 
 /// Names that columns of texts go by, the likeliest first.
@@ -130,6 +131,13 @@ impl<'a> Seen<'a> {
         matches!(self.look, Look::Classes | Look::Numbers) && self.counts.len() > 1
     }
 
+    /// Whether it tells rows apart: by its name, or because it counts them where columns have no names.
+    fn is_id(&self) -> bool {
+        let whole = |(value, _): &(String, usize)| value.parse::<u64>().is_ok();
+        self.counts.len() == self.rows
+            && (self.is_named(&IDS) || column_number(self.name).is_some() && self.counts.iter().all(whole))
+    }
+
     fn is_named(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.name.eq_ignore_ascii_case(name))
     }
@@ -203,9 +211,7 @@ pub(super) fn choose(columns: &[Seen<'_>]) -> Result<Choice, String> {
     let rest: Vec<&Seen<'_>> = free.iter().filter(taken).copied().collect();
     let lists = free.iter().any(|column| column.name == text.name && column.look == Look::Lists);
     let label = the_label(&rest, lists)?;
-    let id = rest
-        .iter()
-        .find(|column| column.is_named(&IDS) && column.name != label.name && column.counts.len() == column.rows);
+    let id = rest.iter().find(|column| column.is_id() && column.name != label.name);
     let id =
         id.map(|column| Chosen { name: column.name.into(), why: "another in each row".into(), others: Vec::new() });
     Ok(Choice { text, pair, label, id, split })
@@ -236,7 +242,7 @@ fn the_label(columns: &[&Seen<'_>], lists: bool) -> Result<Chosen, String> {
     let mut found: Vec<&&Seen<'_>> = columns.iter().filter(could).collect();
     found.sort_by_key(|column| column.counts.len());
     let others = |chosen: &str| {
-        let others = found.iter().filter(|column| column.name != chosen && !column.is_named(&IDS));
+        let others = found.iter().filter(|column| column.name != chosen && !column.is_named(&IDS) && !column.is_id());
         others.map(|column| column.name.to_owned()).collect()
     };
     match (named, found.first()) {
@@ -264,4 +270,29 @@ fn split(column: &Seen<'_>) -> Option<Split> {
     let (validation, test) = (of(&VALIDATION), of(&TEST));
     (validation.is_some() || test.is_some()).then_some(())?;
     Some(Split { column: column.name.into(), train: of(&TRAIN)?, validation, test })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    /// As the tweets of VADER are published: a number, a value, a text, and no names.
+    #[test]
+    fn a_column_that_counts_the_rows_is_their_id_and_no_label() {
+        let column = |name: &str, of: &dyn Fn(usize) -> String| Column {
+            name: name.into(),
+            values: (0..40).map(|row| Value::String(of(row))).collect(),
+        };
+        let columns = [
+            column("1", &|row| (row + 1).to_string()),
+            column("2", &|row| format!("{:.1}", (row % 25) as f64 / 10.0)),
+            column("3", &|row| format!("a text that is number {row}")),
+        ];
+        let seen: Vec<Seen<'_>> = columns.iter().map(Seen::of).collect();
+        let choice = choose(&seen).unwrap();
+        assert_eq!(choice.id.unwrap().name, "1");
+        assert_eq!((choice.text.name.as_str(), choice.label.name.as_str()), ("3", "2"));
+        assert_eq!(choice.label.others, Vec::<String>::new());
+    }
 }

@@ -6,10 +6,11 @@ mod draft;
 use std::path::{Path, PathBuf};
 
 use fthost_plugin_api::{MethodInfo, MethodKind, problem_type};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::data::{Naming, Tokenizer, peek};
+use crate::data::{Encoding, Naming, Tokenizer, peek};
 use crate::plugin::{Library, Search};
+use crate::report::numbers::percent;
 use crate::run::file::options_of;
 use crate::{Error, Result, hub};
 use columns::{Choice, Look, Seen};
@@ -90,6 +91,9 @@ pub fn draft(train: &Path, model: Option<&str>, plugins: &[String], ask: &dyn As
             header,
             if header { "its first row names the columns" } else { "its first row is an example" },
         );
+    }
+    if found.encoding != Encoding::Utf8 {
+        draft.set("encoding", json!(found.encoding), "its bytes are no UTF-8");
     }
     draft.columns(&choice, found.sentences);
     held_out(&mut draft, train, &choice)?;
@@ -244,8 +248,14 @@ fn longest(texts: &[Value], pairs: Option<&[Value]>, model: Option<&str>) -> Res
             .get(((lengths.len() as f64 * share) as usize).min(lengths.len().saturating_sub(1)))
             .map_or(0, |length| length + 2)
     };
-    let long = LENGTHS.into_iter().find(|&longest| at(0.99) <= longest).unwrap_or(512);
     let how = if tokenizer.is_some() { "" } else { "about " };
+    let most = LENGTHS[LENGTHS.len() - 1];
+    let Some(long) = LENGTHS.into_iter().find(|&longest| at(0.99) <= longest) else {
+        // The tokenizer counts no further than its model reads.
+        let cut = lengths.iter().filter(|&&length| length + 2 > most).count();
+        let share = percent(cut as f64 / lengths.len().max(1) as f64);
+        return Ok((most, format!("{how}{share} of the texts have more than {most} tokens, and are cut to these")));
+    };
     Ok((long, format!("99 of 100 texts have up to {how}{} tokens, the longest {how}{}", at(0.99), at(1.0))))
 }
 

@@ -6,6 +6,7 @@ pub mod classification;
 pub mod entities;
 pub mod metrics;
 pub mod numbers;
+pub mod output;
 pub mod page;
 pub mod progress;
 pub mod table;

@@ -25,6 +25,7 @@ use fthost_models::MODULES;
 use crate::data::Survey;
 use crate::kernels;
 use crate::plugin::{Stateful, StrategyInstance};
+use crate::report::output::say;
 use crate::report::progress::TrainProgress;
 use crate::report::text::wrapped;
 use crate::{Error, Result};
@@ -88,21 +89,20 @@ impl Output {
     }
 
     /// Prints text for a person.
-    #[allow(clippy::print_stdout, reason = "what a run prints on standard output is printed here")]
-    fn say(self, text: &str) {
-        if self.says_progress() {
-            println!("{}", wrapped(text));
-        }
+    fn say(self, text: &str) -> Result<()> {
+        if self.says_progress() { say(&wrapped(text)) } else { Ok(()) }
     }
 
-    #[allow(clippy::print_stdout, reason = "what a run prints on standard output is printed here")]
-    fn conclude(self, summary: &Summary, text: &str) {
+    fn conclude(self, summary: &Summary) -> Result<()> {
         match self {
-            Self::Human { .. } => println!("{}", wrapped(text)),
-            Self::Json => println!("{}", serde_json::to_string(summary).unwrap_or_default()),
+            Self::Human { .. } => say(&wrapped(&summary.to_text())),
+            Self::Json => say(&serde_json::to_string(summary).unwrap_or_default()),
         }
     }
 }
+
+/// Training examples up to which a run looks at its data before it begins; `fthost data` does at any number.
+const SURVEYED: usize = 100_000;
 
 /// Runs a run file: plan, evaluation before, training, evaluation after, and everything saved in the run folder.
 pub fn execute(options: Options) -> Result<Summary> {
@@ -115,8 +115,11 @@ pub fn execute(options: Options) -> Result<Summary> {
     }
     let setup = setup::set_up(file, &plugins, device)?;
     let identity = setup.identity(device)?;
-    let plan = setup.plan();
-    output.say(&plan.to_text());
+    let mut plan = setup.plan();
+    if plan.examples <= SURVEYED {
+        plan.data = setup.surveys()?;
+    }
+    output.say(&format!("{}{}", plan.to_text(), plan.suspicions()))?;
 
     let mut folder = match &out {
         Some(path) if resume => RunFolder::reopen(path)?,
@@ -124,7 +127,9 @@ pub fn execute(options: Options) -> Result<Summary> {
     };
     let checkpoints = Checkpoints::new(folder.path(), setup.file.train.keep_checkpoints);
     let begun = Begun { setup, identity, plan, checkpoints: &checkpoints, resume, device, output, started };
-    begun.finish(&mut folder).map_err(|error| way_on(error, folder.path(), &checkpoints, device))
+    let summary = begun.finish(&mut folder).map_err(|error| way_on(error, folder.path(), &checkpoints, device))?;
+    output.conclude(&summary)?;
+    Ok(summary)
 }
 
 /// A run that has a folder.
@@ -234,7 +239,6 @@ impl Begun<'_> {
         let page = page::page(&summary, &folder.logged()?);
         folder.write(result::PAGE, page.as_bytes())?;
         folder.write_json(result::FILE, &summary)?;
-        output.conclude(&summary, &summary.to_text());
         Ok(summary)
     }
 }

@@ -13,6 +13,7 @@
 
 mod activation;
 pub mod check;
+mod convolution;
 mod epilogue;
 mod gradients;
 mod kernels;

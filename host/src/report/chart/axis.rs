@@ -76,6 +76,7 @@ impl Axis {
     pub(super) fn new(scale: Scale, values: impl IntoIterator<Item = f64>, ends: Ends, room: usize) -> Self {
         let (mut low, mut high, mut whole) = (f64::INFINITY, f64::NEG_INFINITY, true);
         for value in values.into_iter().filter(|&value| scale.takes(value)) {
+            let value = if value.abs() < SMALLEST { 0.0 } else { value };
             (low, high) = (low.min(value), high.max(value));
             whole &= value.fract() == 0.0;
         }
@@ -260,6 +261,14 @@ mod tests {
         let axis = Axis::new(Scale::Linear, [0.001; 3], Ends::Round, 4);
         assert!((axis.fraction(0.001) - 0.5).abs() < 1e-9);
         assert_eq!(axis.ticks[0].text, "0");
+    }
+
+    #[test]
+    fn what_is_as_good_as_zero_is_zero() {
+        assert_eq!(
+            texts(Scale::Linear, -3.5e-309, -3.5e-309, Ends::Exact),
+            texts(Scale::Linear, 0.0, 0.0, Ends::Exact)
+        );
     }
 
     #[test]

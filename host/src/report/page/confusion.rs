@@ -17,7 +17,7 @@ pub(crate) fn matrix(counts: &[Vec<u64>], labels: &[String]) -> Markup {
     if counts.len() > READABLE {
         return html! {
             (most_confused(counts, labels))
-            @if counts.len() <= MATRIX { (whole(counts, labels, &|n, _, right| short_cell(n, right))) }
+            @if counts.len() <= MATRIX { (whole(counts, labels, &short_cell)) }
         };
     }
     whole(counts, labels, &cell)
@@ -25,10 +25,11 @@ pub(crate) fn matrix(counts: &[Vec<u64>], labels: &[String]) -> Markup {
 
 /// The whole matrix, made of such cells.
 fn whole(counts: &[Vec<u64>], labels: &[String], cell: &dyn Fn(u64, &[u64], bool) -> Markup) -> Markup {
+    let many = counts.len() > READABLE;
     html! {
         h3 { "Confusion matrix" }
-        div.scroll {
-            table.confusion {
+        div.scroll.tall[many] {
+            table.confusion.many[many] {
                 thead {
                     tr { td {} th colspan=(counts.len()) { "predicted" } td {} }
                     tr {
@@ -67,10 +68,15 @@ fn cell(n: u64, row: &[u64], right: bool) -> Markup {
 }
 
 /// A cell without its share; empty where nothing is counted.
-fn short_cell(n: u64, right: bool) -> Markup {
+fn short_cell(n: u64, row: &[u64], right: bool) -> Markup {
+    let share = share(n, row);
     match n {
         0 => html! { td.none {} },
-        _ => html! { td.(if right { "right" } else { "wrong" }) { (count(n as usize)) } },
+        _ => html! {
+            td.(if right { "right" } else { "wrong" }).strong[share > 0.55] style=(format!("--share:{share:.2}")) {
+                (count(n as usize))
+            }
+        },
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::document::Document;
-use super::tables::{DEMO, FilesKey, HeldOut, PartKey, TaskKeys};
-use crate::data::{Columns, Files, Form, Quote};
+use super::tables::{DEMO, Drawn, DrawnKey, FilesKey, HeldOut, PartKey, Share, TaskKeys, TestKey};
+use crate::data::{Columns, Files, Fold, Form, Quote};
 use crate::{Error, Result};
 
 /// Names of embedded data sets: these are no paths.
@@ -85,11 +85,7 @@ pub(super) fn held_out(
     task: &TaskKeys,
 ) -> Result<[Option<HeldOut>; 2]> {
     let split = task.split.as_ref();
-    let parts = [
-        ("test", &task.test, split.and_then(|split| split.test.as_ref())),
-        ("validation", &task.validation, split.and_then(|split| split.validation.as_ref())),
-    ];
-    let one = |(key, part, rows): (&str, &Option<PartKey>, Option<&String>)| {
+    let one = |key: &str, part: Option<Part>, rows: Option<&String>| {
         let path = format!("task[{index}].{key}");
         match (part, rows) {
             (Some(_), Some(_)) => {
@@ -100,25 +96,28 @@ pub(super) fn held_out(
             }
             (None, Some(rows)) => Ok(Some(HeldOut::Rows(rows.clone()))),
             (None, None) => Ok(None),
-            (Some(PartKey::Share(share)), None) => Ok(Some(HeldOut::Share(share.0))),
-            (Some(PartKey::Files(key)), None) => {
-                files(document, folder, &path, key.clone()).map(|files| Some(HeldOut::Files(files)))
+            (Some(Part::Drawn(drawn)), None) => {
+                there_is(document, &path, drawn).map(|drawn| Some(HeldOut::Drawn(drawn)))
+            }
+            (Some(Part::Files(key)), None) => {
+                files(document, folder, &path, key).map(|files| Some(HeldOut::Files(files)))
             }
         }
     };
-    let [test, validation] = parts.map(one);
-    let (test, validation) = (test?, validation?);
-    if let (Some(_), Some(HeldOut::Share(_))) = (&task.set_aside, &test) {
+    let test = one("test", task.test.as_ref().map(Part::from), split.and_then(|split| split.test.as_ref()))?;
+    let validation = split.and_then(|split| split.validation.as_ref());
+    let validation = one("validation", task.validation.as_ref().map(Part::from), validation)?;
+    if let (Some(_), Some(HeldOut::Drawn(_))) = (&task.set_aside, &test) {
         let path = format!("task[{index}].set_aside");
         let help = "leave it out: it is for a run without the test examples that another has";
         return Err(document.error(
             document.place(&path),
-            format!("{path} and test are both shares of the training examples"),
+            format!("{path} and test are both drawn from the training examples"),
             "said beside test",
             Some(help.into()),
         ));
     }
-    let share = |part: &Option<HeldOut>| part.as_ref().and_then(HeldOut::share).unwrap_or(0.0);
+    let share = |part: &Option<HeldOut>| part.as_ref().and_then(HeldOut::drawn).map_or(0.0, Drawn::share);
     if share(&test) + share(&validation) >= 1.0 {
         let path = format!("task[{index}].validation");
         let message = format!("{path} and test together take all training examples");
@@ -130,6 +129,59 @@ pub(super) fn held_out(
         ));
     }
     Ok([test, validation])
+}
+
+/// What of the training examples the run leaves alone.
+pub(super) fn set_aside(document: &Document, index: usize, task: &TaskKeys) -> Result<Option<Drawn>> {
+    let drawn = task.set_aside.as_ref().map(Drawn::from);
+    drawn.map(|drawn| there_is(document, &format!("task[{index}].set_aside"), drawn)).transpose()
+}
+
+/// Refuses a fold beyond the last.
+fn there_is(document: &Document, path: &str, drawn: Drawn) -> Result<Drawn> {
+    match drawn {
+        Drawn::Fold(Fold { fold, of }) if fold > of => {
+            let path = format!("{path}.fold");
+            let message = format!("{path} is {fold}, and there are {of} folds");
+            let help = format!("folds are numbered from 1 to {of}");
+            Err(document.error(document.place(&path), message, "there is no such fold", Some(help)))
+        }
+        drawn => Ok(drawn),
+    }
+}
+
+/// What the keys of examples that are not trained on have in common.
+enum Part {
+    Drawn(Drawn),
+    Files(FilesKey),
+}
+
+impl From<&PartKey> for Part {
+    fn from(key: &PartKey) -> Self {
+        match key {
+            PartKey::Share(Share(share)) => Self::Drawn(Drawn::Share(*share)),
+            PartKey::Files(files) => Self::Files(files.clone()),
+        }
+    }
+}
+
+impl From<&TestKey> for Part {
+    fn from(key: &TestKey) -> Self {
+        match key {
+            TestKey::Share(Share(share)) => Self::Drawn(Drawn::Share(*share)),
+            TestKey::Fold(fold) => Self::Drawn(Drawn::Fold(*fold)),
+            TestKey::Files(files) => Self::Files(files.clone()),
+        }
+    }
+}
+
+impl From<&DrawnKey> for Drawn {
+    fn from(key: &DrawnKey) -> Self {
+        match key {
+            DrawnKey::Share(Share(share)) => Self::Share(*share),
+            DrawnKey::Fold(fold) => Self::Fold(*fold),
+        }
+    }
 }
 
 /// A path of the run file, absolute, so that the run folder's copy of the file means the same.

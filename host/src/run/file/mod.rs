@@ -31,8 +31,8 @@ pub use choose::{Offer, split_argument};
 pub use overrides::Override;
 pub use reference::{OptionHelp, Section, options_of, schema, sections};
 pub use tables::{
-    HeldOut, Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable, Sampling,
-    SplitKeys, TaskOrder, TaskTable, Threshold, TrainTable,
+    Drawn, HeldOut, Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable,
+    Sampling, SplitKeys, TaskOrder, TaskTable, Threshold, TrainTable,
 };
 
 use crate::hub::Name;
@@ -357,6 +357,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
         }
         let form = files::form(document, i, &task)?;
         let [test, validation] = files::held_out(document, folder, i, &task)?;
+        let set_aside = files::set_aside(document, i, &task)?;
         let train = files::files(document, folder, &format!("task[{i}].train"), task.train)?;
         tasks.push(TaskTable {
             name,
@@ -365,7 +366,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             train,
             test,
             validation,
-            set_aside: task.set_aside.map(|share| share.0),
+            set_aside,
             split: task.split,
             max_tokens: task.max_tokens,
             weight: task.weight.unwrap_or(1.0),

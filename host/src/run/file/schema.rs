@@ -61,7 +61,7 @@ impl Checker<'_> {
 
     /// Checks that one branch fits. The error, where it can be told, is that of the branch that was meant.
     fn check_any(&self, node: &Node, branches: &[Json], path: &str) -> Result<(), Option<Box<Problem>>> {
-        let mut inner = None;
+        let (mut inner, mut shared) = (None, None);
         for branch in branches {
             let Err(problem) = self.check(node, branch, path) else { return Ok(()) };
             let resolved = resolve(self.root, branch);
@@ -70,10 +70,12 @@ impl Checker<'_> {
             if meant
                 && (matches!(node.value, Value::Table(_)) || problem.at != node.at || is_bound(self.root, resolved))
             {
-                inner.get_or_insert(problem);
+                // Of several kinds of tables one whose keys stand there was meant.
+                let meant = if resolved.is_some_and(|b| shares_a_key(b, node)) { &mut shared } else { &mut inner };
+                meant.get_or_insert(problem);
             }
         }
-        Err(inner.or_else(|| self.wrong_tag(node, branches, path)))
+        Err(shared.or(inner).or_else(|| self.wrong_tag(node, branches, path)))
     }
 
     /// A table whose kind, a key that is a constant in every branch, is none that there is.
@@ -305,6 +307,12 @@ fn tag_matches(schema: &Map<String, Json>, node: &Node) -> bool {
         (Some(_), None) => false,
         (None, _) => true,
     })
+}
+
+/// Does a key that the schema knows stand in the table?
+fn shares_a_key(schema: &Map<String, Json>, node: &Node) -> bool {
+    let properties = schema.get("properties").and_then(Json::as_object);
+    properties.into_iter().flatten().any(|(key, _)| node.child(key).is_some())
 }
 
 /// Whether a schema, or one that it chooses from, bounds numbers.

@@ -8,6 +8,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::json;
 
 use super::*;
+use crate::data::Fold;
 
 const GOOD: &str = r#"[model]
 path = "minilm"
@@ -165,6 +166,26 @@ fn the_demo_reads() {
 }
 
 #[test]
+fn a_fold_reads_back_and_stays_held_out_where_the_test_is_hidden() {
+    let text = GOOD.replace("train =", "test = { fold = 2, of = 5 }\nvalidation = 0.1\ntrain =");
+    let file = parse(&text, &[]).unwrap();
+    let fold = Drawn::Fold(Fold { fold: 2, of: 5 });
+    assert_eq!(file.tasks[0].test, Some(HeldOut::Drawn(fold)));
+    let back = |file: &RunFile| RunFile::parse(&file.to_toml(), Path::new("/x.toml"), &[]).unwrap();
+    assert_eq!(back(&file).tasks, file.tasks);
+    let mut hidden = file.clone();
+    hidden.tasks[0].hide_test();
+    assert_eq!((&hidden.tasks[0].test, hidden.tasks[0].set_aside), (&None, Some(fold)));
+    assert_eq!(back(&hidden).tasks, hidden.tasks);
+    // Whatever was tested, a fold takes its place.
+    let split = "split = { column = \"part\", train = \"a\", test = \"b\" }\ntrain =";
+    let mut split = parse(&GOOD.replace("train =", split), &[]).unwrap();
+    split.tasks[0].test_on(Fold { fold: 2, of: 5 });
+    assert_eq!(back(&split).tasks[0].test_drawn(), Some(fold));
+    assert_eq!(back(&split).tasks[0].split.as_ref().unwrap().test, None);
+}
+
+#[test]
 fn overrides_set_values() {
     let check = |sets: &[&str], value: fn(&RunFile) -> Json, expected: Json| {
         assert_eq!(value(&parse(GOOD, sets).unwrap()), expected, "{sets:?}");
@@ -206,6 +227,20 @@ fn tables_that_are_wrong() {
     cases.add("strategy_without_plugin", bad_with("[[strategy]]\nrank = 3"));
     cases.add("schedule_without_plugin", bad_with("[schedule]\nwarmup = 0.1"));
     cases.add("validation", bad(&GOOD.replace("train =", "validation = 1.5\ntrain =")));
+    let test = |test: &str| bad(&GOOD.replace("train =", &format!("test = {test}\ntrain =")));
+    cases.add("fold_beyond_the_last", test("{ fold = 6, of = 5 }"));
+    cases.add("fold_zero", test("{ fold = 0, of = 5 }"));
+    cases.add("one_fold", test("{ fold = 1, of = 1 }"));
+    cases.add("fold_of_nothing", test("{ fold = 1 }"));
+    cases.add("fold_misspelt", test("{ fold = 1, off = 5 }"));
+    cases.add("fold_of_validation", bad(&GOOD.replace("train =", "validation = { fold = 1, of = 5 }\ntrain =")));
+    cases.add("fold_beside_set_aside", test("{ fold = 1, of = 5 }\nset_aside = 0.1"));
+    cases.add(
+        "set_aside_fold_beyond_the_last",
+        bad(&GOOD.replace("train =", "set_aside = { fold = 3, of = 2 }\ntrain =")),
+    );
+    cases.add("folds_and_validation_take_all", test("{ fold = 1, of = 2 }\nvalidation = 0.5"));
+    cases.add("test_file_that_is_a_number", test("{ good = \"a.txt\", bad = 3 }"));
     cases.add("columns", bad(&GOOD.replace("train =", "columns = { txt = \"a\" }\ntrain =")));
     cases.add("max_tokens", bad(&GOOD.replace("train =", "max_tokens = 0\ntrain =")));
     cases.add("task_without_name", bad_with("[[task]]\nhead = { plugin = \"c\" }\ntrain = \"b\""));

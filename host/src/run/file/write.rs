@@ -100,7 +100,7 @@ impl RunFile {
 fn held_out(part: Option<&HeldOut>) -> Option<toml::Value> {
     match part? {
         HeldOut::Files(files) => value(files),
-        HeldOut::Share(share) => value(share),
+        HeldOut::Drawn(drawn) => value(drawn),
         HeldOut::Rows(_) => None,
     }
 }

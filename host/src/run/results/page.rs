@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::result::{Split, Summary, TaskResult};
+use crate::data::Survey;
 use crate::report::numbers::{bytes, count, duration, percent, significant};
 use crate::report::page::curves::Curves;
 use crate::report::page::{document, figure};
@@ -82,13 +83,15 @@ fn value(metric: &str, value: f64) -> String {
 
 /// A part of a whole as a row with a bar.
 fn part(name: &str, cells: &[String], share: f64) -> Markup {
+    html! { tr { (part_cells(name, cells, share)) } }
+}
+
+fn part_cells(name: &str, cells: &[String], share: f64) -> Markup {
     html! {
-        tr {
-            td { (name) }
-            @for cell in cells { td.number { (cell) } }
-            td.number { (percent(share)) }
-            td.bar { i style=(format!("width:{:.2}%", 100.0 * share.clamp(0.0, 1.0))) {} }
-        }
+        td { (name) }
+        @for cell in cells { td.number { (cell) } }
+        td.number { (percent(share)) }
+        td.bar { i style=(format!("width:{:.2}%", 100.0 * share.clamp(0.0, 1.0))) {} }
     }
 }
 
@@ -104,6 +107,9 @@ fn data(summary: &Summary) -> Markup {
     html! {
         section {
             h2 { "Data" }
+            @for survey in &summary.plan.data {
+                @for sentence in &survey.suspicious { p { @if several { (survey.task) ": " } (sentence) } }
+            }
             div.columns {
                 @if !summary.plan.files.is_empty() { div {
                     h3 { "Files" }
@@ -121,23 +127,54 @@ fn data(summary: &Summary) -> Markup {
                         }
                     }
                 }}
+                @for survey in &summary.plan.data { (survey_table(survey, several)) }
                 @for (task, result) in &summary.tasks {
                     @let counts = classes(result);
                     @let all: u64 = counts.iter().map(|(_, count)| count).sum();
+                    @let surveyed = summary.plan.data.iter().find(|survey| survey.task == *task);
+                    @let first = |label: &str| surveyed.and_then(|survey| survey.first_text(label)).unwrap_or_default();
+                    // Images have none.
+                    @let shows = counts.iter().any(|(label, _)| !first(label).is_empty());
                     @if all > 0 {
-                        div {
+                        div.whole[shows] {
                             h3 { @if several { (task) ": training examples by class" } @else { "Training examples by class" } }
                             div.tall {
                                 table.rows {
-                                    thead { tr { th { "class" } th.number { "examples" } th.number { "share" } th {} } }
+                                    thead {
+                                        tr {
+                                            th { "class" } th.number { "examples" } th.number { "share" } th {}
+                                            @if shows { th { "first text" } }
+                                        }
+                                    }
                                     tbody {
                                         @for (label, examples) in &counts {
-                                            (part(label, &[count(*examples as usize)], *examples as f64 / all as f64))
+                                            tr {
+                                                @let cells = [count(*examples as usize)];
+                                                (part_cells(label, &cells, *examples as f64 / all as f64))
+                                                @if shows { td { (first(label)) } }
+                                            }
                                         }
                                     }
                                 }
                             }
                         }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is counted in the examples of a task; what is suspicious stands above all of the section.
+fn survey_table(survey: &Survey, several: bool) -> Markup {
+    html! {
+        div {
+            h3 { @if several { (survey.task) ": what is in them" } @else { "What is in them" } }
+            table.rows {
+                thead { tr { th {} @for part in &survey.parts { th.number { (part.part) } } } }
+                tbody {
+                    @for (what, numbers) in survey.numbers() {
+                        tr { td { (what) } @for number in &numbers { td.number { (number) } } }
                     }
                 }
             }

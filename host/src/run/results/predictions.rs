@@ -1,8 +1,8 @@
 //! `predictions.csv` of a run folder: what the saved model predicts for every test example, in their order. Where a task has a class
 //! for each word, a row is a word that counts.
 //!
-//! Columns: `task`, `target` and `prediction`, names for classes and numbers for values; `example`, its number from 1 in the test data;
-//! `id`, where the run file names a column of them; `probability` of the predicted class; for words `word`, its number from 1 in the
+//! Columns: `task`, `target` and `prediction`, names for classes and numbers for values; `example`, its number from 1 among the examples of
+//! its file; `line`, where it begins there, of examples that are a share or a fold; `id`, where the run file names a column of them; `probability` of the predicted class; for words `word`, its number from 1 in the
 //! example; `text`, that of the example or the word, and `text_pair`. With `run.probabilities` a column `p(CLASS)` for each class. A
 //! word that the longest length cuts off has no probability. Words of one example are not independent of each other: they have the
 //! same `example`. CSV, because a class may be named by any text, a tab or a new line in it, and the `.tsv` of data files has no
@@ -35,10 +35,14 @@ pub struct Row {
     pub target: String,
     /// The predicted one.
     pub prediction: String,
-    /// The example's number in the test data, from 1.
+    /// The example's number in its file, from 1.
     pub example: usize,
     /// What it is called in its file, where it is called something.
     pub id: Option<String>,
+    /// The probability of the predicted class, where it has one.
+    pub probability: Option<f32>,
+    /// The word's number in the example, where it is a word.
+    pub word: Option<usize>,
     /// Probabilities of the classes, where they are there.
     #[serde(skip)]
     pub probabilities: Vec<f64>,
@@ -84,6 +88,7 @@ pub fn write(path: &Path, tasks: &[Predicted<'_>], all: bool) -> Result<Vec<Vec<
 
 /// Which columns a file has.
 struct Columns {
+    lines: bool,
     ids: bool,
     words: bool,
     texts: bool,
@@ -101,6 +106,7 @@ struct Cells<'a> {
     target: String,
     prediction: String,
     example: usize,
+    line: Option<u64>,
     id: Option<&'a str>,
     probability: Option<f32>,
     probabilities: &'a [f32],
@@ -118,15 +124,16 @@ impl Columns {
                 names.push(label.clone());
             }
         }
-        let (mut ids, mut texts, mut pairs) = (false, false, false);
+        let (mut lines, mut ids, mut texts, mut pairs) = (false, false, false, false);
         for data in tasks.iter().filter_map(|task| task.data.filter(|data| !data.is_empty())) {
             let first = data.texts(0)?;
             texts |= !first.is_empty();
             pairs |= !data.of_words() && first.len() > 1;
+            lines |= data.is_part() && data.place(0)?.1.is_some();
             ids |= data.ids()?.iter().any(Option::is_some);
         }
         let words = tasks.iter().any(|task| task.counted().is_some());
-        Ok(Self { ids, words, texts, pairs, classes: names, probability: tasks.iter().any(classes) })
+        Ok(Self { lines, ids, words, texts, pairs, classes: names, probability: tasks.iter().any(classes) })
     }
 
     fn names(&self) -> Vec<String> {
@@ -135,6 +142,7 @@ impl Columns {
             (true, "target"),
             (true, "prediction"),
             (true, "example"),
+            (self.lines, "line"),
             (self.ids, "id"),
             (self.probability, "probability"),
             (self.words, "word"),
@@ -152,6 +160,7 @@ impl Columns {
             (true, row.target),
             (true, row.prediction),
             (true, row.example.to_string()),
+            (self.lines, said(row.line.map(|line| line.to_string()))),
             (self.ids, row.id.unwrap_or_default().to_owned()),
             (self.probability, said(row.probability.map(|p| p.to_string()))),
             (self.words, said(row.word.map(|word| word.to_string()))),
@@ -244,11 +253,9 @@ impl Predicted<'_> {
     /// An example by its place.
     fn example(&self, place: usize) -> Result<Example> {
         let row = place as u32;
-        let (id, texts) = match self.data {
-            Some(data) => (data.id(row)?, data.texts(row)?),
-            None => (None, Vec::new()),
-        };
-        Ok(Example { number: place + 1, id, texts })
+        let Some(data) = self.data else { return Ok(Example { number: place + 1, ..Example::default() }) };
+        let line = if data.is_part() { data.place(row)?.1 } else { None };
+        Ok(Example { number: data.number(row) as usize + 1, line, id: data.id(row)?, texts: data.texts(row)? })
     }
 
     /// The places of the words of an example that are scored, of which there are so many.
@@ -258,8 +265,10 @@ impl Predicted<'_> {
 }
 
 /// An example as its file has it.
+#[derive(Default)]
 struct Example {
     number: usize,
+    line: Option<u64>,
     id: Option<String>,
     /// Its text, or both of a pair, or its words.
     texts: Vec<String>,
@@ -268,7 +277,8 @@ struct Example {
 impl Example {
     fn cells(&self) -> Cells<'_> {
         let text = |i: usize| self.texts.get(i).map_or("", String::as_str);
-        Cells { example: self.number, id: self.id.as_deref(), text: text(0), pair: text(1), ..Cells::default() }
+        let (example, line) = (self.number, self.line);
+        Cells { example, line, id: self.id.as_deref(), text: text(0), pair: text(1), ..Cells::default() }
     }
 }
 

@@ -136,6 +136,11 @@ impl Plan {
         }
     }
 
+    /// What in the data is likely to be a mistake, a line each, where that was looked at.
+    pub fn suspicions(&self) -> String {
+        self.data.iter().map(Survey::suspicions).collect()
+    }
+
     /// What it trains on: `8 examples, 64 tokens, 1 text cut`.
     pub fn data_text(&self) -> String {
         let one = |number: usize, what: &str| match number {

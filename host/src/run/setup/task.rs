@@ -13,7 +13,7 @@ use crate::report::entities::{self, Tags};
 use crate::report::metrics;
 use crate::report::numbers::percent;
 use crate::report::text::{NAME, shortened};
-use crate::run::file::{HeldOut, RunFile, TaskTable, TrainTable};
+use crate::run::file::{Drawn, HeldOut, RunFile, TaskTable, TrainTable};
 use crate::run::pass::{Decision, episode_shape};
 
 /// A task with its data and its head.
@@ -81,7 +81,7 @@ impl TaskData {
             form: &table.form,
             only: table.split.as_ref().map(|split| split.train.as_str()),
             labels: None,
-            texts: shown.and_then(HeldOut::share).is_some(),
+            texts: shown.and_then(HeldOut::drawn).is_some(),
             modality: model.model.info().plain().modality,
             device: &model.device,
         };
@@ -94,7 +94,7 @@ impl TaskData {
                 data::load(&Source { files, form: &form, only: None, texts, ..own }, tokenizer).map(Some)
             }
             Some(HeldOut::Rows(rows)) => data::load(&Source { only: Some(rows), texts, ..own }, tokenizer).map(Some),
-            Some(HeldOut::Share(_)) | None => Ok(None),
+            Some(HeldOut::Drawn(_)) | None => Ok(None),
         };
         let (validation, test) =
             (held_out(table.validation.as_ref(), table.test.is_none())?, held_out(table.test.as_ref(), true)?);
@@ -113,14 +113,17 @@ struct Parts {
 impl Parts {
     fn of(all: &Dataset, table: &TaskTable, seed: u64) -> Result<Self> {
         let (mut train, mut test, mut validation) = (all.clone(), None, None);
-        let (test_share, share) = (table.test_share(), table.validation.as_ref().and_then(HeldOut::share));
-        if let Some(share) = test_share {
-            let (rest, held_out) = train.split_test(share)?;
+        let (tested, watched) = (table.test_drawn(), table.validation.as_ref().and_then(HeldOut::drawn));
+        if let Some(drawn) = tested {
+            let (rest, held_out) = match drawn {
+                Drawn::Share(share) => train.split_test(share)?,
+                Drawn::Fold(fold) => train.split_fold(fold)?,
+            };
             (train, test) = (rest, Some(held_out));
         }
-        if let Some(share) = share {
+        if let Some(drawn) = watched {
             // Of all examples, not of those that are left.
-            let (rest, held_out) = train.split(share / (1.0 - test_share.unwrap_or(0.0)), seed)?;
+            let (rest, held_out) = train.split(drawn.share() / (1.0 - tested.map_or(0.0, Drawn::share)), seed)?;
             (train, validation) = (rest, Some(held_out));
         }
         Ok(Self { train, validation, test })

@@ -12,7 +12,6 @@ use ::parquet::file::properties::WriterProperties;
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use serde::Serialize;
-use serde_json::json;
 
 use super::head;
 use super::model::TrainedModel;
@@ -20,7 +19,7 @@ use crate::adapted::AdaptedModel;
 use crate::data::{self, Part, Tokenizer};
 use crate::hub;
 use crate::plugin::StrategyInstance;
-use crate::run::file::{Override, RunFile};
+use crate::run::file::Override;
 use crate::run::machine::DeviceChoice;
 use crate::run::results::evaluate::features;
 use crate::run::setup::model as base;
@@ -48,10 +47,7 @@ impl Embedder {
         if !super::is_whole(folder) {
             return super::open(folder, plugins, overrides, device)?.into_embedder();
         }
-        let tables = json!({ "model": { "path": std::path::absolute(folder).unwrap_or(folder.into()) }, "task": [head::task(folder)] });
-        let text = toml::to_string(&tables)
-            .map_err(|error| Error::usage(format!("{} cannot be a run file: {error}", folder.display())))?;
-        let file = RunFile::parse(&text, Path::new("config.json"), overrides)?;
+        let file = head::run_file(folder, overrides)?;
         let model = base::load_model(&file, device.open()?)?;
         let task = &file.tasks[0];
         let tokenizer = base::tokenizer(&file, task, &model)?;

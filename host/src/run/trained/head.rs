@@ -11,13 +11,15 @@ use serde_json::{Value, json};
 use super::model::{TrainedModel, TrainedTask};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::{Library, StrategyInstance};
-use crate::run::file::RunFile;
+use crate::run::file::{Override, RunFile};
 use crate::run::pass::Decision;
 use crate::run::results::export::SavedDecision;
 use crate::run::results::sentences;
 use crate::run::setup::{methods, model as base};
 use crate::{Error, Result};
 
+/// What makes a folder one of a whole model.
+pub(super) const CONFIG: &str = "config.json";
 /// Names of the classes beside what a run saved.
 const LABELS: &str = "labels.json";
 /// Stands for the head's plugin until the folder says which head it is.
@@ -37,6 +39,17 @@ pub(super) struct Found {
 /// The task of the run file that would have led to the folder. What it was trained on is not known, and not asked for.
 pub(super) fn task(folder: &Path) -> Value {
     json!({ "head": { "plugin": UNDECIDED }, "train": folder, "max_tokens": LONGEST })
+}
+
+/// The run file that would have led to a folder of a whole model.
+///
+/// # Errors
+/// Where the folder's path is no text, or an override does not fit.
+pub(super) fn run_file(folder: &Path, overrides: &[Override]) -> Result<RunFile> {
+    let path = std::path::absolute(folder).unwrap_or(folder.into());
+    let text = toml::to_string(&json!({ "model": { "path": path }, "task": [task(folder)] }))
+        .map_err(|error| Error::usage(format!("{} cannot be a run file: {error}", folder.join(CONFIG).display())))?;
+    RunFile::parse(&text, Path::new(CONFIG), overrides)
 }
 
 /// The head of a folder that sentence-transformers opens: a dense layer beside the model or the adapter, with the names of its classes.

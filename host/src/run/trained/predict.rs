@@ -71,7 +71,7 @@ impl Format {
 pub struct Style {
     /// How.
     pub format: Format,
-    /// Whether the probabilities of all classes are, and not that of the predicted one alone.
+    /// Whether the probabilities of all classes are, and not that of the predicted one alone. JSONL always has all of an example's.
     pub probabilities: bool,
 }
 
@@ -223,8 +223,8 @@ impl<'a> Writer<'a> {
                 write_json(*out, &ValueRow { line, id, value: value.first().copied(), text, text_pair })
             }
             (Prediction::Example(p), PredictionKind::Classes, Sink::Lines(out)) => {
-                let (label, probability, probabilities) =
-                    (label(p), most(p), all.then_some(Named { labels, probabilities: p }));
+                // A program takes what it wants; a table would get a column for each of a hundred classes.
+                let (label, probability, probabilities) = (label(p), most(p), Named { labels, probabilities: p });
                 write_json(*out, &ClassRow { line, id, label, probability, probabilities, text, text_pair })
             }
             (Prediction::Words(found), _, Sink::Lines(out)) => {
@@ -262,8 +262,7 @@ struct ClassRow<'a> {
     id: Option<&'a str>,
     label: Option<&'a str>,
     probability: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    probabilities: Option<Named<'a>>,
+    probabilities: Named<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

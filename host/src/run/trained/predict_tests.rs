@@ -48,7 +48,7 @@ fn classes_with_their_probabilities_and_texts() {
     );
     let pair = [((Some("a"), &["x", "y"][..]), Prediction::Example(vec![0.25, 0.75]))];
     check(
-        (Format::Jsonl, true),
+        (Format::Jsonl, false),
         Classes,
         &["b", "a"],
         &pair,

@@ -3,20 +3,17 @@
 use std::path::Path;
 
 use fthost_models::Weights;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::head::{self, read};
+use super::head::{self, CONFIG, read};
 use super::model::TrainedModel;
 use crate::adapted::Owner;
 use crate::plugin::{Library, Search};
-use crate::run::file::{Override, RunFile, split_argument};
+use crate::run::file::{Override, split_argument};
 use crate::run::machine::DeviceChoice;
 use crate::run::results::keys::head_path;
 use crate::run::setup::model as base;
 use crate::{Error, Result};
-
-/// What makes a folder one of a whole model.
-pub(super) const CONFIG: &str = "config.json";
 
 /// Whether the head that a config.json names answers for each token; `None` where it names none.
 fn kind(config: &Value) -> Option<bool> {
@@ -53,10 +50,7 @@ pub(super) fn open(
     for plugin in plugins {
         library.open(split_argument(plugin).0)?;
     }
-    let tables = json!({ "model": { "path": std::path::absolute(folder).unwrap_or(folder.into()) }, "task": [head::task(folder)] });
-    let text = toml::to_string(&tables)
-        .map_err(|error| Error::usage(format!("{} cannot be a run file: {error}", folder.join(CONFIG).display())))?;
-    let mut file = RunFile::parse(&text, Path::new(CONFIG), overrides)?;
+    let mut file = head::run_file(folder, overrides)?;
     let model = base::load_model(&file, device.open()?)?;
     if let Some(dense) = dense {
         let found = head::find(folder, &config, dense.outputs()?, false)?;

@@ -8,8 +8,8 @@ use super::gemm::{
     Along, Direction, Left, PackedView, Patches, Product, Shape, Strided, Taps, by_tap, scratch_len, to_pairs,
 };
 use super::{linear, scratch};
+use crate::convolution::Convolution;
 use crate::map::Axis;
-use crate::ops::Convolution;
 use crate::slices::{is_f32_slice, read};
 use crate::{Epilogue, Value};
 
@@ -182,7 +182,7 @@ struct Phase {
 
 impl Phase {
     fn of(axis: &Axis, p: usize) -> Self {
-        let divides = |tap: &usize| (p + axis.before).abs_diff(tap * axis.dilation) % axis.stride == 0;
+        let divides = |tap: &usize| (p + axis.before).abs_diff(tap * axis.dilation).is_multiple_of(axis.stride);
         let taps: Vec<usize> = (0..axis.kernel).filter(divides).collect();
         // From the last tap to the first, so that places ascend.
         let first = taps.last().copied().unwrap_or(0);

@@ -2,8 +2,8 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::convolution::Convolution;
 use super::elementwise::unbroadcast;
+use crate::convolution::Convolution;
 use crate::kernels::joined as fast;
 use crate::map::Placed;
 use crate::{Epilogue, Map, Tape, Value, Window, slices};

@@ -4,26 +4,17 @@ use candle_core::{Result, Tensor, bail};
 
 use super::linear::batched;
 use super::patches::{gather, scatter};
+use crate::convolution::Convolution;
 use crate::kernels::{convolution as fast, joined};
 use crate::map::Placed;
-use crate::{Activation, Epilogue, Precision, ScaleShift, Tape, Value, slices};
-
-/// A convolution of a map of `channels` to one of `out`, by a weight `[out, channels / groups, kh, kw]`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Convolution {
-    pub(crate) placed: Placed,
-    pub(crate) channels: usize,
-    pub(crate) out: usize,
-    pub(crate) groups: usize,
-    pub(crate) precision: Precision,
-    pub(crate) parallel: bool,
-}
+use crate::{Activation, Epilogue, ScaleShift, Tape, Value, slices};
 
 impl Convolution {
     pub(super) fn new(tape: &Tape, placed: Placed, channels: usize, weight: &[usize], groups: usize) -> Result<Self> {
         let [kh, kw] = placed.window.kernel;
         let out = weight.first().copied().unwrap_or(0);
-        let divides = groups > 0 && channels > 0 && out > 0 && channels % groups == 0 && out % groups == 0;
+        let divides =
+            groups > 0 && channels > 0 && out > 0 && channels.is_multiple_of(groups) && out.is_multiple_of(groups);
         if !divides || *weight != [out, channels / groups, kh, kw] {
             bail!(
                 "a convolution of {channels} channels by a kernel of {kh} x {kw} in {groups} groups takes a weight \
@@ -32,11 +23,6 @@ impl Convolution {
         }
         let options = tape.options();
         Ok(Self { placed, channels, out, groups, precision: options.precision, parallel: options.parallel_ops })
-    }
-
-    /// Whether each channel is a group of its own.
-    pub(crate) fn is_depthwise(&self) -> bool {
-        self.groups == self.channels && self.out == self.channels
     }
 
     fn taps(&self) -> usize {

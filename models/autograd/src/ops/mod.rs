@@ -23,5 +23,3 @@ mod residual;
 mod row_norm;
 mod segment;
 mod shape;
-
-pub(crate) use convolution::Convolution;

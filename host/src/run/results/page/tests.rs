@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::adapted::PatternMatch;
+use crate::data::survey::{ClassSurvey, PartSurvey};
 use crate::report::metrics::probabilities::Bin;
 use crate::run::pass::Decision;
 use crate::run::results::calibrated::Calibration;
@@ -309,6 +310,42 @@ fn calibration_files_and_the_worst_examples_are_shown() {
     ] {
         assert!(text.contains(said), "{said} is missing");
     }
+}
+
+#[test]
+fn what_is_in_the_data_is_shown_with_what_is_suspicious_first() {
+    let survey = Survey {
+        task: "sentiment".into(),
+        suspicious: vec!["2 of 355 test examples are training examples too: results on them say too much".into()],
+        parts: vec![PartSurvey {
+            part: "training".into(),
+            rows: 12_800,
+            tokens: [3, 21, 128],
+            cut: 7,
+            cut_words: 0,
+            empty: 0,
+            repeated: 9,
+            in_training: 0,
+            majority: Some(0.25),
+        }],
+        classes: vec![ClassSurvey { name: "joy".into(), counts: vec![3200], first: "a stirring film & more".into() }],
+    };
+    let page = |data| {
+        let summary = with(|summary, result| {
+            summary.plan.data = data;
+            result.labels = vec!["joy".into(), "fear".into()];
+            result.class_counts = vec![3200, 9600];
+        });
+        page(&summary, &lines(10))
+    };
+    let text = page(vec![survey]);
+    for said in
+        ["<p>2 of 355 test", "tokens, median", "7 (0.05 %)", "<th>first text</th>", "a stirring film &amp; more"]
+    {
+        assert!(text.contains(said), "{said} is missing");
+    }
+    let without = page(Vec::new());
+    assert!(without.contains(">9,600<") && !without.contains("first text"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod micro;
 mod pack;
 mod patches;
 mod rest;
+mod taps;
 mod view;
 
 use rayon::prelude::*;
@@ -22,8 +23,9 @@ use self::micro::{Family, Kernel, Lanes, MAX_ROWS, PANEL, Tile};
 use self::pack::{Format, blocks, convert_left};
 pub(crate) use self::pack::{Strided, scratch_len, to_pairs};
 pub(crate) use self::patches::{Along, Patches};
-pub(crate) use self::rest::{Direction, Packed, Shape, by_tap};
-pub(crate) use self::view::{PackedView, Taps};
+pub(crate) use self::rest::{Direction, Packed};
+pub(crate) use self::taps::{Shape, Taps, by_tap};
+pub(crate) use self::view::PackedView;
 use super::{elementwise, scratch};
 use crate::Activation;
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::micro::PANEL;
 use super::pack::{Format, Strided, pack_columns};
-use super::view::Taps;
+use super::taps::{Shape, Taps, by_tap};
 use crate::Precision;
 use crate::kernels::multiversion;
 use crate::kernels::scratch::{self, LANES, Line, lanes, lanes_mut};
@@ -155,7 +155,7 @@ impl Packed {
     /// Channels of a weight whose taps [`panel_of_taps`](Self::panel_of_taps) can tell apart.
     pub(crate) fn turns_taps(&self) -> bool {
         let inputs = if self.form() == Form::Bf16 { 2 } else { 1 };
-        (self.width / self.taps) % (TILE * inputs) == 0
+        (self.width / self.taps).is_multiple_of(TILE * inputs)
     }
 
     pub(super) fn channels(&self) -> usize {
@@ -181,43 +181,6 @@ impl Packed {
             at = end;
         }
     }
-}
-
-/// The dimensions of a weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
-    pub(crate) out: usize,
-    /// Inputs of an output: of a convolution's weight the channels times the taps.
-    pub(crate) width: usize,
-    /// 1 for a matrix.
-    pub(crate) taps: usize,
-}
-
-impl Shape {
-    /// Of a matrix, or of a convolution's weight.
-    pub(crate) fn of(dims: &[usize]) -> Option<Self> {
-        match *dims {
-            [out, width] => Some(Self { out, width, taps: 1 }),
-            [out, channels, kh, kw] => Some(Self { out, width: channels * kh * kw, taps: kh * kw }),
-            _ => None,
-        }
-    }
-}
-
-/// Calls `f` with rows whose elements, channel by channel in `rows`, go tap by tap.
-pub(crate) fn by_tap<R>(rows: &[f32], width: usize, taps: usize, f: impl FnOnce(&[f32]) -> R) -> R {
-    if taps <= 1 {
-        return f(rows);
-    }
-    scratch::with(rows.len(), |ordered| {
-        let channels = width / taps;
-        for (row, ordered) in rows.chunks_exact(width.max(1)).zip(ordered.chunks_exact_mut(width.max(1))) {
-            for (channel, row) in row.chunks_exact(taps).enumerate() {
-                ordered[channel..].iter_mut().step_by(channels).zip(row).for_each(|(out, x)| *out = *x);
-            }
-        }
-        f(ordered)
-    })
 }
 
 /// Packs the rows of a panel.

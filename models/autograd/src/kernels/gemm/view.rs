@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::micro::PANEL;
 use super::pack::{BLOCK, Format, Strided, pack};
 use super::rest::{Direction, Packed, TILE};
+use super::taps::Taps;
 use crate::Precision;
 
 /// B of a product, `k` by `n`, in panels of 32 columns, lane after lane along k. Columns beyond `n` count as zero.
@@ -25,30 +26,6 @@ enum Panels<'a> {
     AtRest(&'a Packed, Direction),
     /// In a convolution's weight at rest, for the gradient of its input.
     Taps(&'a Packed, Taps),
-}
-
-/// Some of the taps of a convolution's weight, in any direction.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Taps {
-    /// The weight's tap that comes first, down and across.
-    pub(crate) first: [usize; 2],
-    /// To the next one.
-    pub(crate) step: [isize; 2],
-    pub(crate) count: [usize; 2],
-    /// Taps of the weight from one row of them to the next.
-    pub(crate) kernel_width: usize,
-}
-
-impl Taps {
-    /// The weight's number of a tap.
-    pub(crate) fn of_weight(&self, tap: usize) -> usize {
-        let along = |i: usize, n: usize| self.first[i].wrapping_add_signed(self.step[i] * n as isize);
-        along(0, tap / self.count[1]) * self.kernel_width + along(1, tap % self.count[1])
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.count[0] * self.count[1]
-    }
 }
 
 impl<'a> PackedView<'a> {

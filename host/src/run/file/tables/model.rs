@@ -1,0 +1,104 @@
+//! `[model]`: the pretrained model.
+
+use std::path::PathBuf;
+
+use fthost_models::{PoolBy, Pooling};
+use fthost_plugin_api::schemars::{self, JsonSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::hub::Name;
+
+/// How a run file names the embedded model, and the embedded data set for it.
+pub(in crate::run::file) const DEMO: &str = "demo";
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::run::file) struct ModelKeys {
+    /// folder with config.json, model.safetensors and, for texts, tokenizer.json; relative to the run file. Or a model's name on the
+    /// Hugging Face Hub, hf:organisation/model@revision: its files come into the cache that Python's libraries use
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) path: String,
+    /// weights to begin with: those of the folder, or random ones
+    #[serde(default)]
+    pub(in crate::run::file) init: ModelInit,
+    /// what is taken of a text's tokens as its features: auto does as modules.json of the folder says, else as Transformers' class for
+    /// classification; mean and max are over the text's own tokens, of an image over its patches
+    #[serde(default)]
+    pub(in crate::run::file) pooling: PoolingKey,
+    /// whether features of whole examples are divided by their length; by default as the folder says where pooling is auto, else not
+    pub(in crate::run::file) normalize: Option<bool>,
+}
+
+/// How examples are pooled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolingKey {
+    /// As the folder says.
+    #[default]
+    Auto,
+    /// The first token.
+    Cls,
+    /// The first token through the model's dense layer and tanh.
+    Pooler,
+    /// The mean over the tokens.
+    Mean,
+    /// The greatest of the tokens, column by column.
+    Max,
+    /// The last token.
+    Last,
+}
+
+/// The weights to begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelInit {
+    /// Those of the folder.
+    #[default]
+    Pretrained,
+    /// Random ones, for the architecture of config.json.
+    Random,
+}
+
+/// `[model]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelTable {
+    /// A Hugging Face folder, absolute; or the name of the embedded model.
+    pub path: PathBuf,
+    /// Its name on the hub, where the file says that: `path` is its folder once it is fetched, and the revision then the commit.
+    pub named: Option<Name>,
+    /// The weights to begin with.
+    pub init: ModelInit,
+    /// How examples are pooled.
+    pub pooling: PoolingKey,
+    /// Whether the result is divided by its length, where the file says it.
+    pub normalize: Option<bool>,
+}
+
+impl ModelTable {
+    /// Says how examples are pooled, where that was left open: what is written of the run then holds it.
+    pub fn pools(&mut self, pooling: Pooling) {
+        self.pooling = match pooling.by {
+            PoolBy::First => PoolingKey::Cls,
+            PoolBy::Pooler => PoolingKey::Pooler,
+            PoolBy::Mean => PoolingKey::Mean,
+            PoolBy::Max => PoolingKey::Max,
+            PoolBy::Last => PoolingKey::Last,
+        };
+        self.normalize = Some(pooling.normalize);
+    }
+
+    /// Is it the embedded model?
+    pub fn is_demo(&self) -> bool {
+        self.path.as_os_str() == DEMO
+    }
+
+    /// Does it begin with random weights?
+    pub fn random(&self) -> bool {
+        self.init == ModelInit::Random
+    }
+
+    /// How others refer to it: the folder, the name of the embedded model, or on the hub `org/name`.
+    pub fn name(&self) -> String {
+        self.named.as_ref().map_or_else(|| self.path.display().to_string(), |name| name.id.clone())
+    }
+}

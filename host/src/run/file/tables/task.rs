@@ -1,0 +1,230 @@
+//! `[[task]]`: what is learned, and from which examples.
+
+use std::collections::BTreeMap;
+
+use fthost_plugin_api::schemars::{self, JsonSchema};
+use serde::{Deserialize, Serialize};
+
+use super::method::{Method, MethodKeys};
+use super::share::Share;
+use crate::data::{Encoding, Files, Fold, Form, Format};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::run::file) struct TaskKeys {
+    /// what the task is called; may be left out where there is one task
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) name: Option<String>,
+    /// the task head: { plugin = "classification" }, with its options
+    pub(in crate::run::file) head: MethodKeys,
+    /// the training examples, relative to the run file: a file, or a folder that datasets.save_to_disk left
+    /// { text = "FILE", label = "FILE" }: one text a line beside one label a line
+    /// { good = "FILE", bad = "FILE" }: a file for each class
+    pub(in crate::run::file) train: FilesKey,
+    /// the examples that the result is measured on: as train, a share of the training examples such as 0.2, or one of their folds as in
+    /// { fold = 2, of = 5 }; no seed changes a share or a fold
+    pub(in crate::run::file) test: Option<TestKey>,
+    /// examples that training watches, to keep the best model: as train, or a share of the training examples such as 0.1
+    pub(in crate::run::file) validation: Option<PartKey>,
+    /// share or fold of the training examples that the run leaves alone: what fthost auto keeps for the test; drawn as that of test
+    pub(in crate::run::file) set_aside: Option<DrawnKey>,
+    /// which rows of train are for what, where a column says so: { column = "split", train = "train", validation = "dev", test = "test" }
+    pub(in crate::run::file) split: Option<SplitKeys>,
+    /// which columns are read: { text = "...", text_pair = "...", label = "..." }; in files without names by number, from 1
+    #[serde(default)]
+    pub(in crate::run::file) columns: ColumnKeys,
+    /// whether the first row of a .tsv or .csv file names its columns; without it a first row that may be both is an error
+    pub(in crate::run::file) header: Option<bool>,
+    /// what the files are, where neither name nor content tell; conll: a word a line, lines: a text a line
+    pub(in crate::run::file) format: Option<Format>,
+    /// what stands between cells, a character such as ";" or "\t"; without it what the name and the content tell
+    #[schemars(length(min = 1, max = 1))]
+    pub(in crate::run::file) separator: Option<String>,
+    /// what quoted cells stand between, a character such as "'"; "none" or "" where quotes are ordinary characters
+    #[schemars(length(max = 4))]
+    pub(in crate::run::file) quote: Option<String>,
+    /// how bytes stand for characters
+    #[serde(default)]
+    pub(in crate::run::file) encoding: Encoding,
+    /// longest text in tokens; longer ones are cut
+    #[schemars(range(min = 1))]
+    #[serde(default = "max_tokens")]
+    pub(in crate::run::file) max_tokens: usize,
+    /// what the task's loss is multiplied with, where tasks train jointly; 1 by default
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub(in crate::run::file) weight: Option<f64>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::run::file) enum FilesKey {
+    /// a file; relative to the run file
+    File(#[schemars(length(min = 1))] String),
+    /// files by what they have: text and label, or a class each
+    Table(BTreeMap<String, String>),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::run::file) enum PartKey {
+    /// share of the training examples, classes in proportion, drawn by the seed
+    Share(Share),
+    /// files with the examples; relative to the run file
+    Files(FilesKey),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::run::file) enum TestKey {
+    /// share of the training examples, classes in proportion, the same with every seed
+    Share(Share),
+    /// files with the examples; relative to the run file
+    Files(FilesKey),
+    /// one of the folds of the training examples, classes in proportion, the same with every seed; whole groups where columns.group is
+    /// given
+    Fold(Fold),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::run::file) enum DrawnKey {
+    /// share of the training examples
+    Share(Share),
+    /// one of their folds
+    Fold(Fold),
+}
+
+/// Rows of one file for several uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitKeys {
+    /// the column that says what a row is for
+    #[schemars(length(min = 1))]
+    pub column: String,
+    /// what stands there in the training examples
+    pub train: String,
+    /// what stands there in the validation examples
+    pub validation: Option<String>,
+    /// what stands there in the test examples
+    pub test: Option<String>,
+}
+
+pub(in crate::run::file) fn max_tokens() -> usize {
+    128
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::run::file) struct ColumnKeys {
+    /// column of the text
+    pub(in crate::run::file) text: Option<String>,
+    /// column of the second text of a pair
+    pub(in crate::run::file) text_pair: Option<String>,
+    /// column of the label, or of the value to predict
+    pub(in crate::run::file) label: Option<String>,
+    /// column of what an example is called in predictions
+    pub(in crate::run::file) id: Option<String>,
+    /// column of weights from 0 up: an example's loss is multiplied with its own
+    pub(in crate::run::file) weight: Option<String>,
+    /// column of groups, such as authors: no group is in two of training, validation and test examples that are drawn as shares
+    pub(in crate::run::file) group: Option<String>,
+}
+
+/// One `[[task]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskTable {
+    /// Its name; no other task has it.
+    pub name: String,
+    /// Its head.
+    pub head: Method,
+    /// The training examples: absolute paths, or the name of an embedded data set.
+    pub train: Files,
+    /// The test examples.
+    pub test: Option<HeldOut>,
+    /// The examples that training watches.
+    pub validation: Option<HeldOut>,
+    /// What of the training examples the run leaves alone: its test examples are not drawn from them then.
+    pub set_aside: Option<Drawn>,
+    /// Which rows of `train` are for what, where a column says so.
+    pub split: Option<SplitKeys>,
+    /// How the files are read.
+    pub form: Form,
+    /// Longest text in tokens, before the model's own limit.
+    pub max_tokens: usize,
+    /// What its loss is multiplied with, above 0; 1 where tasks do not train jointly.
+    pub weight: f64,
+}
+
+impl TaskTable {
+    /// What of the training examples is held out for the test, whether this run makes it or another.
+    pub fn test_drawn(&self) -> Option<Drawn> {
+        self.test.as_ref().and_then(HeldOut::drawn).or(self.set_aside)
+    }
+
+    /// Takes the test examples out; what of the training examples is held out for them stays held out.
+    pub fn hide_test(&mut self) {
+        self.set_aside = self.test_drawn();
+        self.set_test(None);
+    }
+
+    /// Tests on a fold of the training examples, whatever the test examples were.
+    pub fn test_on(&mut self, fold: Fold) {
+        self.set_test(Some(HeldOut::Drawn(Drawn::Fold(fold))));
+    }
+
+    fn set_test(&mut self, test: Option<HeldOut>) {
+        self.test = test;
+        if let Some(split) = &mut self.split {
+            split.test = None;
+        }
+    }
+}
+
+/// Where examples that are not trained on come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HeldOut {
+    /// Files of their own: absolute paths, or the name of an embedded data set.
+    Files(Files),
+    /// Some of the training examples; validation examples are a share.
+    Drawn(Drawn),
+    /// The rows of the training examples' files that have this in the column of `split`.
+    Rows(String),
+}
+
+/// Some of the training examples, classes in proportion.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Drawn {
+    /// A share of them, above 0 and below 1.
+    Share(f64),
+    /// One of their folds.
+    Fold(Fold),
+}
+
+impl Drawn {
+    /// About which share of the training examples it is.
+    pub fn share(self) -> f64 {
+        match self {
+            Self::Share(share) => share,
+            Self::Fold(fold) => 1.0 / f64::from(fold.of),
+        }
+    }
+}
+
+impl HeldOut {
+    /// The files, where it has some of its own.
+    pub fn files(&self) -> Option<&Files> {
+        match self {
+            Self::Files(files) => Some(files),
+            Self::Drawn(_) | Self::Rows(_) => None,
+        }
+    }
+
+    /// What of the training examples it is, where it is some of them.
+    pub fn drawn(&self) -> Option<Drawn> {
+        match self {
+            Self::Drawn(drawn) => Some(*drawn),
+            Self::Files(_) | Self::Rows(_) => None,
+        }
+    }
+}
