@@ -98,7 +98,8 @@ fn assert_near(found: &Tensor, expected: &Json, tolerance: f64, what: &str) {
 /// Of a gradient's length, and of what training leaves. In float32 one of a million sums falls on the other side of a kink: by that
 /// torch's own gradients of networks with ReLU6 differ from those in float64 by up to 3e-3.
 fn of_training(name: &str) -> f64 {
-    if name.contains("mobilenet") || name.contains("efficientnet") { 1e-2 } else { 1e-3 }
+    // ResNet-50's 53 norms of sixteen rows each carry such a difference on.
+    if name.contains("mobilenet") || name.contains("efficientnet") || name == "resnet50" { 1e-2 } else { 1e-3 }
 }
 
 /// A model of the reference, its weights computed, its head's beside it.
