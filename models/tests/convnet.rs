@@ -178,13 +178,15 @@ impl Case {
         let expected = self.expected[key].as_object().unwrap();
         assert!(!expected.is_empty(), "{}", self.name);
         for (name, digest) in expected {
-            // A bias before a norm over the batch changes nothing: its gradient is zero but for rounding.
-            if key == "training" && name.ends_with("conv.bias") {
-                continue;
-            }
             let parameter = self.parameter(name);
             let found = gradients.get(&parameter).unwrap_or_else(|| panic!("{name} got no gradient"));
             let found = found.to_dense(parameter.dims()).unwrap();
+            // A bias that a norm over the batch takes away again changes nothing: its gradient is zero but for rounding, here of f32.
+            if digest[0].as_f64().unwrap() < 1e-9 {
+                let length = found.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+                assert!(length < 1e-3, "{}, {key}, {name}: {length}, and torch has {digest}", self.name);
+                continue;
+            }
             assert_digest(&found, digest, of_training(&self.name), &format!("{}, {key}, {name}", self.name));
         }
     }
