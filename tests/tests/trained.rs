@@ -80,7 +80,11 @@ fn predictions_on_the_test_file_are_those_of_the_evaluation() {
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!(line["label"], row[1]);
             assert_eq!(line["probability"].as_f64().unwrap() as f32, row[2].parse::<f32>().unwrap());
-            assert_eq!((&line["text"], line.get("probabilities")), (&Value::from(row[row.len() - 1]), None));
+            assert_eq!(line["text"], row[row.len() - 1]);
+            for class in ["0", "1"] {
+                let of_line = line["probabilities"][class].as_f64().unwrap();
+                assert!((of_line - probability(row, class)).abs() < 1e-6, "{class}: {line} {row:?}");
+            }
         }
         assert_eq!(lines.lines().count(), found.len());
     }

@@ -10,7 +10,7 @@ use super::text::{line_width, shortened};
 /// Classes whose report a terminal still shows.
 const MOST_CLASSES: usize = 12;
 /// Confusions that it shows.
-const MOST_CONFUSED: usize = 10;
+const MOST_CONFUSED: usize = 8;
 /// Lines of a report with what is confused: beside them a terminal of 40 rows has the metrics.
 const MOST_LINES: usize = 30;
 /// What a report's line has beside the class's name, and a line of confusions beside two of them.
@@ -174,8 +174,8 @@ mod tests {
             "{text}"
         );
         assert!(rows[7].contains("_76") && rows[7].ends_with("76"), "{text}");
-        assert_eq!(rows.len(), 4 + 2 + 1 + 10 + 2, "{text}");
-        assert!(text.ends_with("the 10 most frequent of 76 confusions\nall 77 classes are in report.html\n"), "{text}");
+        assert_eq!(rows.len(), 4 + 2 + 1 + 8 + 2, "{text}");
+        assert!(text.ends_with("the 8 most frequent of 76 confusions\nall 77 classes are in report.html\n"), "{text}");
         assert!(shown(&names, &[0; 77]).contains("no class is taken for another"));
     }
 

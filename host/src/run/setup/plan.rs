@@ -136,9 +136,15 @@ impl Plan {
         }
     }
 
-    /// What in the data is likely to be a mistake, a line each, where that was looked at.
+    /// What in the data is likely to be a mistake, a line each, where that was looked at: the first few, as a run says them.
     pub fn suspicions(&self) -> String {
-        self.data.iter().map(Survey::suspicions).collect()
+        const FEW: usize = 3;
+        let all: String = self.data.iter().map(Survey::suspicions).collect();
+        let said: String = all.split_inclusive('\n').take(FEW).collect();
+        match all.lines().count().saturating_sub(FEW) {
+            0 => said,
+            more => format!("{said}and {more} more, which fthost data says\n"),
+        }
     }
 
     /// What it trains on: `8 examples, 64 tokens, 1 text cut`.
