@@ -157,12 +157,7 @@ pub(crate) fn forward(
                 parallel,
                 ..Product::new(m, a, b)
             };
-            if records {
-                let (y, slope) = product.compute_with_slope();
-                (y, Some(slope))
-            } else {
-                (product.compute(), None)
-            }
+            product.compute_and_slope(records)
         })
     });
     let Some((y, slope)) = result.transpose()?.flatten() else { return Ok(None) };

@@ -59,12 +59,7 @@ pub(crate) fn forward(
                 parallel: weight.parallel,
                 ..Product::new(m, Strided::rows(x, width), packed)
             };
-            if slope {
-                let (y, slope) = product.compute_with_slope();
-                (y, Some(slope))
-            } else {
-                (product.compute(), None)
-            }
+            product.compute_and_slope(slope)
         })
     });
     let Some((y, slope)) = result.transpose()?.flatten() else { return Ok(None) };

@@ -106,8 +106,17 @@ impl<'a> Product<'a> {
         }
     }
 
+    /// The result, and where `slope` says so the activation's derivative there.
+    pub(crate) fn compute_and_slope(&self, slope: bool) -> (Vec<f32>, Option<Vec<f32>>) {
+        if !slope {
+            return (self.compute(), None);
+        }
+        let (y, slope) = self.compute_with_slope();
+        (y, Some(slope))
+    }
+
     /// The result and the activation's derivative there.
-    pub(crate) fn compute_with_slope(&self) -> (Vec<f32>, Vec<f32>) {
+    fn compute_with_slope(&self) -> (Vec<f32>, Vec<f32>) {
         let len = self.m * self.b.n;
         let mut slope = Vec::new();
         // SAFETY: `run` writes all m by n elements of both.
