@@ -8,7 +8,7 @@ use fthost_autograd::{Parameter, Reading};
 
 use crate::layers::{LayerNorm, Linear};
 use crate::weights::Weights;
-use crate::{BaseParameter, LoadError, Site, SiteKind};
+use crate::{BaseParameter, Convolution, FileState, LoadError, Site, SiteKind};
 
 /// Where the values of parameters come from.
 #[derive(Debug)]
@@ -19,10 +19,23 @@ pub(crate) enum Origin {
     New { seed: u64 },
 }
 
+impl Origin {
+    /// The files.
+    pub(crate) fn files(&self) -> Vec<FileState> {
+        match self {
+            Self::Checkpoint(weights) => weights.files(),
+            Self::New { .. } => Vec::new(),
+        }
+    }
+}
+
 /// What a new parameter starts from.
-#[derive(Clone, Copy)]
-enum Init {
-    Normal,
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Init {
+    /// Normal of this standard deviation.
+    Normal(f64),
+    /// Uniform between minus this and this.
+    Uniform(f64),
     Zeros,
     Ones,
 }
@@ -42,6 +55,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) parameters: Vec<BaseParameter>,
     /// The shape of each parameter in the files, where it may have further dimensions.
     pub(crate) stored_shapes: Vec<Vec<usize>>,
+    /// Counters of the norms, by name, which the checkpoint holds and nothing reads.
+    pub(crate) counters: Vec<(String, i64)>,
 }
 
 impl<'a> Builder<'a> {
@@ -56,6 +71,7 @@ impl<'a> Builder<'a> {
             sites: Vec::new(),
             parameters: Vec::new(),
             stored_shapes: Vec::new(),
+            counters: Vec::new(),
         }
     }
 
@@ -74,6 +90,7 @@ impl<'a> Builder<'a> {
             out_features,
             group: self.group,
             stream: self.stream,
+            convolution: None,
         });
         self.sites.len() - 1
     }
@@ -86,11 +103,56 @@ impl<'a> Builder<'a> {
         outputs: usize,
         bias: bool,
     ) -> Result<Linear, LoadError> {
+        let normal = Init::Normal(self.init_std);
+        self.linear_from(path, [inputs, outputs], bias, [normal, Init::Zeros])
+    }
+
+    /// [`linear`](Self::linear), with what a new weight and a new bias start from.
+    pub(crate) fn linear_from(
+        &mut self,
+        path: &str,
+        [inputs, outputs]: [usize; 2],
+        bias: bool,
+        [of_weight, of_bias]: [Init; 2],
+    ) -> Result<Linear, LoadError> {
         let site = self.site(path, SiteKind::Linear, inputs, outputs);
         let shape = [outputs, inputs];
-        let weight = self.parameter(format!("{path}.weight"), &shape, &shape, Init::Normal, Reading::Products)?;
-        let bias = bias.then(|| self.vector(format!("{path}.bias"), outputs, Init::Zeros)).transpose()?;
+        let weight = self.parameter(format!("{path}.weight"), &shape, &shape, of_weight, Reading::Products)?;
+        let bias = bias.then(|| self.vector(format!("{path}.bias"), outputs, of_bias)).transpose()?;
         Ok(Linear { site, weight, bias })
+    }
+
+    /// A convolution's site, weight `[out, channels / groups, kh, kw]` and bias `[out]`, with what new ones start from.
+    pub(crate) fn convolution(
+        &mut self,
+        path: &str,
+        convolution: Convolution,
+        outputs: usize,
+        bias: bool,
+        [of_weight, of_bias]: [Init; 2],
+    ) -> Result<(usize, Parameter, Option<Parameter>), LoadError> {
+        let Convolution { channels, kernel: [height, width], groups, .. } = convolution;
+        let shape = [outputs, channels / groups.max(1), height, width];
+        let site = self.site(path, SiteKind::Conv, shape[1..].iter().product(), outputs);
+        self.sites[site].convolution = Some(convolution);
+        let weight = self.parameter(format!("{path}.weight"), &shape, &shape, of_weight, Reading::Products)?;
+        let bias = bias.then(|| self.vector(format!("{path}.bias"), outputs, of_bias)).transpose()?;
+        Ok((site, weight, bias))
+    }
+
+    /// A batch norm's weight, bias, running mean and running variance, `[channels]`. The last two are buffers.
+    pub(crate) fn batch_norm(&mut self, path: &str, channels: usize) -> Result<[Parameter; 4], LoadError> {
+        let weight = self.vector(format!("{path}.weight"), channels, Init::Ones)?;
+        let bias = self.vector(format!("{path}.bias"), channels, Init::Zeros)?;
+        let mean = self.buffer(format!("{path}.running_mean"), channels, Init::Zeros)?;
+        let variance = self.buffer(format!("{path}.running_var"), channels, Init::Ones)?;
+        let count = format!("{path}.num_batches_tracked");
+        if let Origin::Checkpoint(weights) = self.origin
+            && let Some(value) = stored_name(weights, self.prefix, &count).and_then(|name| weights.counter(&name))
+        {
+            self.counters.push((count, value));
+        }
+        Ok([weight, bias, mean, variance])
     }
 
     /// A convolution whose stride is its kernel: a linear layer over patches, `[out, channels * kernel * kernel]`.
@@ -103,9 +165,13 @@ impl<'a> Builder<'a> {
     ) -> Result<Linear, LoadError> {
         let inputs = channels * kernel * kernel;
         let site = self.site(path, SiteKind::Conv, inputs, outputs);
-        let stored = [outputs, channels, kernel, kernel];
-        let name = format!("{path}.weight");
-        let weight = self.parameter(name, &stored, &[outputs, inputs], Init::Normal, Reading::Products)?;
+        let (kernel, stride) = ([kernel; 2], [kernel; 2]);
+        let padding = Some([0; 2]);
+        self.sites[site].convolution =
+            Some(Convolution { channels, kernel, stride, padding, dilation: [1; 2], groups: 1 });
+        let stored = [outputs, channels, kernel[0], kernel[1]];
+        let (name, normal) = (format!("{path}.weight"), Init::Normal(self.init_std));
+        let weight = self.parameter(name, &stored, &[outputs, inputs], normal, Reading::Products)?;
         let bias = Some(self.vector(format!("{path}.bias"), outputs, Init::Zeros)?);
         Ok(Linear { site, weight, bias })
     }
@@ -126,7 +192,7 @@ impl<'a> Builder<'a> {
     ) -> Result<Parameter, LoadError> {
         let mut stored = vec![1; leading];
         stored.extend([rows, width]);
-        self.parameter(name.into(), &stored, &[rows, width], Init::Normal, Reading::Rows)
+        self.parameter(name.into(), &stored, &[rows, width], Init::Normal(self.init_std), Reading::Rows)
     }
 
     /// Whether a checkpoint holds this tensor. New models hold all.
@@ -135,6 +201,15 @@ impl<'a> Builder<'a> {
             Origin::Checkpoint(weights) => stored_name(weights, self.prefix, name).is_some(),
             Origin::New { .. } => true,
         }
+    }
+
+    fn buffer(&mut self, name: String, length: usize, init: Init) -> Result<Parameter, LoadError> {
+        let buffer = self.vector(name, length, init)?;
+        buffer.set_trainable(false);
+        if let Some(base) = self.parameters.last_mut() {
+            base.buffer = true;
+        }
+        Ok(buffer)
     }
 
     fn vector(&mut self, name: String, length: usize, init: Init) -> Result<Parameter, LoadError> {
@@ -163,10 +238,10 @@ impl<'a> Builder<'a> {
             }
             Origin::New { seed } => {
                 let mut values = vec![0f32; shape.iter().product()];
+                let stream = || Stream::new(*seed, &format!("init/{name}"));
                 match init {
-                    Init::Normal => {
-                        Stream::new(*seed, &format!("init/{name}")).fill_normal(&mut values, 0.0, self.init_std);
-                    }
+                    Init::Normal(std) => stream().fill_normal(&mut values, 0.0, std),
+                    Init::Uniform(bound) => stream().fill_uniform(&mut values, -bound, bound),
                     Init::Ones => values.fill(1.0),
                     Init::Zeros => {}
                 }

@@ -37,6 +37,22 @@ pub enum LoadError {
         /// Another weight file that is there.
         other: Option<String>,
     },
+    /// The folder holds several files with weights, and none by a name that says which is meant.
+    #[error("{} holds {} and {}: name one of them", folder.display(), files[0].display(), files[1].display())]
+    Ambiguous {
+        /// The folder.
+        folder: PathBuf,
+        /// Two of the files.
+        files: [PathBuf; 2],
+    },
+    /// A file of PyTorch's that is damaged, or holds what is not read.
+    #[error("{} {reason}", file.display())]
+    Refused {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and what would do.
+        reason: String,
+    },
     /// config.json is not what it should be.
     #[error("{} is not a usable config: {source}", file.display())]
     Config {
@@ -47,16 +63,30 @@ pub enum LoadError {
     },
     /// An architecture that is not supported.
     #[error(
-        "{} has model_type {found}; supported are {supported}",
+        "{} has {key} {found}; supported are {supported}",
         file.display(),
-        found = match model_type { Some(name) => format!("{name:?}"), None => "missing".into() }
+        found = match name { Some(name) => format!("{name:?}"), None => "missing".into() }
     )]
     UnknownArchitecture {
         /// The file.
         file: PathBuf,
-        /// Its `model_type`.
-        model_type: Option<String>,
+        /// The key that names it: Hugging Face's `model_type`, timm's `architecture`.
+        key: &'static str,
+        /// What it says.
+        name: Option<String>,
         /// What is supported.
+        supported: String,
+    },
+    /// Weights without a config.json, whose tensors are of no network that is known.
+    #[error(
+        "the names of the tensors in {} are those of no network that is known without its config.json. Name the folder that holds both. \
+         Known by their tensors are {supported}",
+        file.display()
+    )]
+    UnknownTensors {
+        /// The file.
+        file: PathBuf,
+        /// What is known.
         supported: String,
     },
     /// A setting of the architecture that is not supported, or contradicts another.

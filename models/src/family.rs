@@ -13,15 +13,20 @@ pub(crate) const CONFIG_FILE: &str = "config.json";
 
 /// Architectures that one implementation builds.
 pub(crate) struct Family {
-    /// Their `model_type`s, for an error too.
+    /// Their `model_type`s in Hugging Face's configs, for an error too.
     pub(crate) model_types: fn() -> Vec<&'static str>,
+    /// Their `architecture`s in timm's configs, torchvision's names among them, for an error too.
+    pub(crate) architectures: fn() -> Vec<&'static str>,
+    /// The config of weights that come without one, by the names and shapes of their tensors.
+    pub(crate) recognise: fn(&Weights) -> Option<Json>,
     /// Builds one of them.
     pub(crate) build: fn(&Source<'_>) -> Result<Box<dyn Model>, LoadError>,
 }
 
 /// What a model is built from.
 pub(crate) struct Source<'a> {
-    /// config.json: its path in errors, its text, and what the text says.
+    /// config.json: its path in errors, its text, and what the text says. Of weights that came without one, theirs, and what was made of
+    /// their tensors' names.
     pub(crate) file: &'a Path,
     pub(crate) text: &'a str,
     pub(crate) config: Json,
@@ -37,6 +42,16 @@ pub(crate) enum Values<'a> {
 }
 
 impl Source<'_> {
+    /// What Hugging Face's configs say.
+    pub(crate) fn model_type(&self) -> Option<&str> {
+        self.config.get("model_type").and_then(Json::as_str)
+    }
+
+    /// What timm's configs say.
+    pub(crate) fn architecture(&self) -> Option<&str> {
+        self.config.get("architecture").and_then(Json::as_str)
+    }
+
     /// The weights, once the config has been found good.
     pub(crate) fn origin(&self) -> Result<Origin, LoadError> {
         Ok(match self.values {

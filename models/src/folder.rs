@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value as Json, json};
@@ -31,15 +31,25 @@ const OF_ANOTHER_FOLDER: [&str; 14] = [
     "torch_dtype",
 ];
 
-/// Writes a model's config.json and model.safetensors so that Transformers' class for the head loads them. `shapes` are those of its
-/// parameters in the files.
+/// How a model lies in its files, as it was read.
+#[derive(Debug)]
+pub(crate) struct InFiles {
+    /// config.json.
+    pub(crate) config: Json,
+    /// The shapes of its parameters.
+    pub(crate) shapes: Vec<Vec<usize>>,
+    /// Counters that nothing reads, by name without prefix.
+    pub(crate) counters: Vec<(String, i64)>,
+}
+
+/// Writes a model's config.json and model.safetensors so that Transformers' class for the head loads them; those of a model that timm or
+/// torchvision names under its names there.
 ///
 /// Hooks are not written: merge them first. Files that are there are replaced at once, so a folder can be written over the one
 /// that the model was loaded from.
 pub(crate) fn write(
     model: &dyn Model,
-    config: &Json,
-    shapes: &[Vec<usize>],
+    InFiles { config, shapes, counters }: &InFiles,
     folder: &Path,
     head: &SavedHead<'_>,
 ) -> Result<(), LoadError> {
@@ -54,25 +64,33 @@ pub(crate) fn write(
             stored.insert(name, base.parameter.tensor().reshape(shape.as_slice())?);
         }
     }
+    for (name, count) in counters {
+        stored.insert(format!("{}{name}", model.info().prefix(Some(0))), Tensor::new(*count, &Device::Cpu)?);
+    }
     for (name, tensor) in head.tensors {
         stored.insert(name.clone(), tensor.clone());
     }
     write_tensors(&folder.join(SINGLE_FILE), &stored)?;
-    let config = format!("{:#}\n", saved_config(config.clone(), model.info(), head));
+    let config = match config.get("model_type") {
+        Some(_) => saved_config(config.clone(), model.info(), head),
+        None => timm_config(config.clone(), model.info(), head),
+    };
+    let config = format!("{config:#}\n");
     replace(folder.join(CONFIG_FILE), |file| std::fs::write(file, &config))
 }
 
-/// Writes named tensors as `f32` into a .safetensors file, with the metadata that Hugging Face's readers ask for; whole or not at all,
+/// Writes named tensors, whole numbers as they are and others as `f32`, into a .safetensors file, with the metadata that Hugging Face's readers ask for; whole or not at all,
 /// and the folders on the way.
 ///
 /// # Errors
 /// Where the file cannot be written.
 pub fn write_tensors(file: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(), LoadError> {
-    let stored = tensors.iter().map(|(name, tensor)| Ok((name, tensor.dims(), bytes(tensor)?)));
+    let stored = tensors.iter().map(|(name, tensor)| Ok((name, tensor, bytes(tensor)?)));
     let stored = stored.collect::<Result<Vec<_>, LoadError>>()?;
     replace(file.to_owned(), |file| {
-        let views = stored.iter().map(|(name, shape, bytes)| {
-            TensorView::new(Dtype::F32, shape.to_vec(), bytes).map(|view| (name.as_str(), view))
+        let views = stored.iter().map(|(name, tensor, bytes)| {
+            let dtype = if tensor.dtype() == DType::I64 { Dtype::I64 } else { Dtype::F32 };
+            TensorView::new(dtype, tensor.dims().to_vec(), bytes).map(|view| (name.as_str(), view))
         });
         let views = views.collect::<Result<Vec<_>, _>>().map_err(std::io::Error::other)?;
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -89,7 +107,7 @@ fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Jso
     entries.retain(|key, _| !OF_ANOTHER_FOLDER.contains(&key.as_str()));
     let value = [VALUE.to_owned()];
     let own = info.classification.as_ref();
-    let class = own.map(|own| own.class.as_str());
+    let class = own.and_then(|own| own.class.as_deref());
     let family = info.base_class.as_ref().map(|class| class.strip_suffix("Model").unwrap_or(class));
     let (class, problem, labels) = match head.answer {
         Answer::None => (family.map(|family| format!("{family}Model")), None, &[][..]),
@@ -117,11 +135,36 @@ fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Jso
     config
 }
 
+/// config.json of what is saved as timm writes it: the number of its classes, and their names.
+fn timm_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Json {
+    let classes = match head.answer {
+        Answer::None => 0,
+        Answer::Class(labels) | Answer::TokenClass(labels) => labels.len(),
+        Answer::Value => 1,
+    };
+    let Json::Object(entries) = &mut config else { return config };
+    entries.insert("num_classes".into(), json!(classes));
+    entries.insert("num_features".into(), json!(info.plain().width));
+    if let Some(Json::Object(pretrained)) = entries.get_mut("pretrained_cfg") {
+        pretrained.insert("num_classes".into(), json!(classes));
+        ["label_names", "label_descriptions"].iter().for_each(|key| drop(pretrained.remove(*key)));
+    }
+    ["label_names", "label_descriptions"].iter().for_each(|key| drop(entries.remove(*key)));
+    if let Answer::Class(labels) = head.answer {
+        entries.insert("label_names".into(), json!(labels));
+    }
+    config
+}
+
 /// What Transformers calls the only output of a head for values.
 const VALUE: &str = "LABEL_0";
 
-/// A tensor's elements as little-endian `f32`.
+/// A tensor's elements, little-endian: whole numbers, or `f32`.
 fn bytes(tensor: &Tensor) -> Result<Vec<u8>, LoadError> {
+    if tensor.dtype() == DType::I64 {
+        let values = tensor.flatten_all()?.to_vec1::<i64>()?;
+        return Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+    }
     let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fthost_autograd::{Result, Tape};
 
 use crate::merge::Folded;
-use crate::site::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Site, SiteKind};
+use crate::site::{AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Site, SiteKind};
 use crate::weights::closest;
 
 /// Hooks by site. Each site has one kind, so at most one of the lists of a site is filled.
@@ -35,6 +35,12 @@ impl Hooks {
             let hint = closest.map(|name| format!("; the closest is {name}")).unwrap_or_default();
             candle_core::bail!("the model has no site {path}{hint}");
         };
+        if let (Hook::Linear(_), Some(Convolution { groups: groups @ 2.., .. })) = (&hook, &sites[i].convolution) {
+            candle_core::bail!(
+                "{path} is a convolution in {groups} groups, whose outputs see only some of the channels: nothing can be added to it; \
+                 leave it out"
+            );
+        }
         match (hook, sites[i].kind) {
             (Hook::Linear(hook), SiteKind::Linear | SiteKind::Conv) => self.linear[i].push(hook),
             (Hook::Block(hook), SiteKind::AttentionOutput | SiteKind::FeedForwardOutput) => self.block[i].push(hook),

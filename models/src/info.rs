@@ -18,8 +18,6 @@ pub struct ModelInfo {
     pub classification: Option<Classification>,
     /// Dropout that the architecture asks for before a head's last layer.
     pub head_dropout: f64,
-    /// Whether an example's features depend on the others of its batch: then a batch is taken in one piece.
-    pub batch_statistics: bool,
 }
 
 impl ModelInfo {
@@ -74,14 +72,26 @@ pub struct Stream {
     pub word_embeddings: Option<String>,
     /// Which features it gives.
     pub reads: Vec<Read>,
+    /// The feature maps that it gives of an image, from the bottom up: those of its stages, where it has stages. The last one is what
+    /// [`Read::Spatial`] reads; none where it gives no maps.
+    pub maps: Vec<FeatureMap>,
     /// How it pools.
     pub pooling: Pooling,
+}
+
+/// A feature map that a stream gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeatureMap {
+    /// Its channels.
+    pub channels: usize,
+    /// Pixels of the image from one pixel of the map to the next.
+    pub stride: usize,
 }
 
 /// Parameters that lie at one height: schedules and rates go by them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockGroup {
-    /// Its name: `embeddings`, `layer.3`, `head`.
+    /// Its name: `embeddings`, `layer.3`, `stem`, `stage.2.block.1`, `head`.
     pub name: String,
     /// The stream that it is part of.
     pub stream: Option<usize>,
@@ -94,8 +104,11 @@ pub enum Read {
     Pooled,
     /// Every token, `[tokens, width]`.
     Sequence,
-    /// A map per image, `[examples, channels, height, width]`.
+    /// A map of each image, `[examples * height * width, channels]`: pixel (y, x) of an example is row
+    /// `(example * height + y) * width + x`.
     Spatial,
+    /// As [`Spatial`](Self::Spatial), the map of this number among the stream's [`maps`](Stream::maps). What lies above is not computed.
+    Stage(usize),
 }
 
 /// What kind of input a stream takes.
@@ -112,9 +125,10 @@ pub enum Modality {
     Images {
         /// Channels.
         channels: usize,
-        /// Height and width in pixels.
+        /// Height and width in pixels that the model was made for. A convolutional network takes others as well.
         size: usize,
-        /// Rows of an image: its patches and the class token.
+        /// Rows of an image: its patches and the class token. A convolutional network, which has no such rows, says how many patches of
+        /// 16 pixels there are, so that images weigh alike.
         tokens: usize,
     },
 }
@@ -129,12 +143,13 @@ impl Modality {
     }
 }
 
-/// How the architecture's own classification head looks in Hugging Face's files.
+/// How the architecture's own classification head looks in its files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classification {
-    /// Hugging Face's class for sequence or image classification: `BertForSequenceClassification`.
-    pub class: String,
-    /// Path of the last linear layer: `classifier`, or RoBERTa's `classifier.out_proj`.
+    /// Hugging Face's class for sequence or image classification, `BertForSequenceClassification`; none of a model that comes from
+    /// timm, from torchvision or from here.
+    pub class: Option<String>,
+    /// Path of the last linear layer: `classifier`, RoBERTa's `classifier.out_proj`, torchvision's `fc`.
     pub output: String,
     /// Path and activation of the dense layer before it, where there is one: `("classifier.dense", "tanh")`, or
     /// `("bert.pooler.dense", "tanh")` where a checkpoint lacks the pooler of its architecture. Transformers makes a new one there,

@@ -3,8 +3,10 @@
 //! A model knows nothing of plugins: it offers [`Site`]s and calls the [`Hook`]s set there.
 
 mod builder;
+mod convnet;
 mod error;
 mod family;
+mod fold;
 mod folder;
 mod hooks;
 mod info;
@@ -20,10 +22,12 @@ mod weights;
 pub use error::LoadError;
 pub use folder::write_tensors;
 pub use fthost_autograd as autograd;
-pub use info::{BlockGroup, Classification, Modality, ModelInfo, Read, Stream};
+pub use info::{BlockGroup, Classification, FeatureMap, Modality, ModelInfo, Read, Stream};
 pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};
 pub use pooling::{MODULES, Module, PoolBy, Pooling};
 pub use registry::{from_parts, open, random};
-pub use site::{AttentionHook, BlockHook, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind};
+pub use site::{
+    AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
+};
 pub use transformer::activation;
 pub use weights::{FileState, Weights};

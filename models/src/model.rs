@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use fthost_autograd::{Layout, Parameter, Result, Tape, Tensor, Value};
+use fthost_autograd::{Layout, Map, Parameter, Result, Tape, Tensor, Value};
 
 use crate::info::{Modality, ModelInfo, Read};
 use crate::site::{Hook, Site};
@@ -14,7 +14,7 @@ use crate::{FileState, LoadError, Pooling};
 pub enum Input {
     /// Packed text.
     Text(TextInput),
-    /// Images, `[images, channels, height, width]`, `f32`, normalised.
+    /// Images, `[images, height, width, channels]`, `f32`, normalised.
     Images(Tensor),
 }
 
@@ -34,8 +34,10 @@ pub struct TextInput {
 pub struct Features {
     /// Shape by [`Read`].
     pub value: Value,
-    /// The layout of a `[tokens, width]` value; one row per example otherwise. Prompts are left out.
+    /// Which rows are whose: the tokens of a sequence, without prompts, the pixels of a map, or one row of each example.
     pub layout: Layout,
+    /// How the rows are pixels, where they are.
+    pub map: Option<Map>,
 }
 
 /// A base parameter and where it belongs.
@@ -92,6 +94,12 @@ pub trait Model: Send + Sync {
         &[]
     }
 
+    /// Whether an example's features depend in training on the others of its batch, as things are now: where a norm over the batch
+    /// trains. Then a batch is taken in one piece.
+    fn batch_statistics(&self) -> bool {
+        false
+    }
+
     /// Pools otherwise than the architecture does. Before hooks are set and heads attached: what it says of itself changes.
     ///
     /// # Errors
@@ -115,7 +123,8 @@ pub trait Model: Send + Sync {
     /// Removes every hook: the base model again.
     fn clear_hooks(&mut self);
 
-    /// Writes config.json and model.safetensors so that Transformers' class for the head loads them. Hooks are not written.
+    /// Writes config.json and model.safetensors so that Transformers' class for the head loads them; those of a model that came from
+    /// timm or torchvision under its names there. Hooks are not written.
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError>;
 
     /// Whether features that a stream gives depend on one of its parameters: those of a pooler stand above what is read of each token.

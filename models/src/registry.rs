@@ -6,17 +6,24 @@ use candle_core::Device;
 use serde_json::Value as Json;
 
 use crate::family::{CONFIG_FILE, Family, Source, Values};
-use crate::{LoadError, Model, transformer};
+use crate::weights::Weights;
+use crate::{LoadError, Model, convnet, transformer};
 
 /// Every family; a folder of this crate each, with a table of the architectures that it builds.
-const FAMILIES: [Family; 1] = [transformer::FAMILY];
+const FAMILIES: [Family; 2] = [transformer::FAMILY, convnet::FAMILY];
 
-/// Loads a folder: config.json, and model.safetensors or its shards.
+/// Loads a folder: config.json, and the weights beside it. Weights without a config, in a folder or as a file, are known by the names of
+/// their tensors, where a family knows these.
 ///
 /// # Errors
 /// Where a file is missing or damaged, the architecture is not known, or weights and config do not fit.
 pub fn open(folder: &Path, device: &Device) -> Result<Box<dyn Model>, LoadError> {
     let file = folder.join(CONFIG_FILE);
+    if !file.exists()
+        && let Some(config) = recognised(folder)?
+    {
+        return build(folder, &config.to_string(), Values::Folder(folder), device);
+    }
     let text = std::fs::read_to_string(&file).map_err(|source| LoadError::Read { file: file.clone(), source })?;
     build(&file, &text, Values::Folder(folder), device)
 }
@@ -37,16 +44,46 @@ pub fn random(config: &str, seed: u64, device: &Device) -> Result<Box<dyn Model>
     build(Path::new(CONFIG_FILE), config, Values::New { seed }, device)
 }
 
+/// The config of weights that have none, by the names of their tensors; `None` where it is the lack of a config.json that is to be said.
+fn recognised(path: &Path) -> Result<Option<Json>, LoadError> {
+    let alone = path.is_file();
+    let weights = match Weights::open(path) {
+        Ok(weights) => weights,
+        Err(error @ (LoadError::Refused { .. } | LoadError::Damaged { .. })) => return Err(error),
+        Err(error) if alone => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    let config = FAMILIES.iter().find_map(|family| (family.recognise)(&weights));
+    if config.is_none() && alone {
+        return Err(LoadError::UnknownTensors {
+            file: path.into(),
+            supported: supported(|family| family.architectures),
+        });
+    }
+    Ok(config)
+}
+
+/// Names that the families know.
+fn supported(names: impl Fn(&Family) -> fn() -> Vec<&'static str>) -> String {
+    FAMILIES.iter().flat_map(|family| names(family)()).collect::<Vec<_>>().join(", ")
+}
+
 fn build(file: &Path, text: &str, values: Values<'_>, device: &Device) -> Result<Box<dyn Model>, LoadError> {
     let config: Json = serde_json::from_str(text).map_err(|source| LoadError::Config { file: file.into(), source })?;
-    let model_type = config.get("model_type").and_then(Json::as_str);
-    let family = model_type.and_then(|name| FAMILIES.iter().find(|family| (family.model_types)().contains(&name)));
+    let named = |key: &str| config.get(key).and_then(Json::as_str);
+    let (model_type, architecture) = (named("model_type"), named("architecture"));
+    let family = match (model_type, architecture) {
+        (Some(name), _) => FAMILIES.iter().find(|family| (family.model_types)().contains(&name)),
+        (None, Some(name)) => FAMILIES.iter().find(|family| (family.architectures)().contains(&name)),
+        (None, None) => None,
+    };
     let Some(family) = family else {
-        let supported: Vec<&str> = FAMILIES.iter().flat_map(|family| (family.model_types)()).collect();
+        let of_timm = model_type.is_none() && architecture.is_some();
         return Err(LoadError::UnknownArchitecture {
             file: file.into(),
-            model_type: model_type.map(str::to_owned),
-            supported: supported.join(", "),
+            key: if of_timm { "architecture" } else { "model_type" },
+            name: model_type.or(architecture).map(str::to_owned),
+            supported: supported(|family| if of_timm { family.architectures } else { family.model_types }),
         });
     };
     (family.build)(&Source { file, text, config, values, device })

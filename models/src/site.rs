@@ -13,12 +13,29 @@ pub enum SiteKind {
     Conv,
     /// The output of a block's attention half, before the residual is added.
     AttentionOutput,
-    /// The output of a block's feed-forward half, before the residual is added.
+    /// The output of a block's feed-forward half, or of a block of convolutions, before the residual is added.
     FeedForwardOutput,
     /// The input embeddings, before positions are added.
     Embeddings,
     /// Attention's keys and values.
     Attention,
+}
+
+/// How a convolution moves over a map. Pairs are (vertical, horizontal).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// Channels of its input.
+    pub channels: usize,
+    /// Taps.
+    pub kernel: [usize; 2],
+    /// Pixels from one place to the next.
+    pub stride: [usize; 2],
+    /// Pixels of zeros around the map; `None` for as many as TensorFlow's `"SAME"` takes, which the map's size decides.
+    pub padding: Option<[usize; 2]>,
+    /// Pixels from one tap to the next.
+    pub dilation: [usize; 2],
+    /// Groups of channels that do not see each other. Hooks are set where there is one.
+    pub groups: usize,
 }
 
 /// A place in a model.
@@ -28,17 +45,20 @@ pub struct Site {
     pub path: String,
     /// What it is.
     pub kind: SiteKind,
-    /// Width of its input.
+    /// Width of its input; of a convolution's patches, channels / groups times taps.
     pub in_features: usize,
     /// Width of its output.
     pub out_features: usize,
-    /// The block group it belongs to: 0 holds the embeddings, then one group per block, then what stands above the blocks.
+    /// The block group it belongs to: 0 holds the embeddings or the stem, then one group per block, then what stands above the blocks.
     pub group: usize,
     /// The stream that it is part of; none where it stands above all.
     pub stream: Option<usize>,
+    /// How it moves, where it is a convolution.
+    pub convolution: Option<Convolution>,
 }
 
-/// Runs at a linear or convolution site.
+/// Runs at a linear or convolution site. At a convolution rows are places: `x` holds the patches that the kernel meets there,
+/// `[places, channels * kh * kw]`, by channel, then down, then right, and `weight` is the kernel in the same order.
 pub trait LinearHook: Send + Sync {
     /// What takes the place of the input, `None` for an unchanged one. `x`: `[tokens, in]`.
     fn input(&self, tape: &Tape, x: &Value) -> Result<Option<Value>>;

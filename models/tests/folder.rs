@@ -106,13 +106,13 @@ fn errors_say_what_and_where_and_what_to_do() {
     let text = changed("text", |_| {});
     std::fs::write(text.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1").unwrap();
     let bin = changed("bin", |_| {});
-    std::fs::rename(bin.join("model.safetensors"), bin.join("pytorch_model.bin")).unwrap();
+    std::fs::rename(bin.join("model.safetensors"), bin.join("tf_model.h5")).unwrap();
     let query = "bert.encoder.layer.1.attention.self.query.weight";
     let zeros = |dims: &[usize], dtype| Tensor::zeros(dims, dtype, &Device::Cpu).unwrap();
 
     let cases: [(PathBuf, &[&str]); 13] = [
         (fresh("empty"), &["config.json", "A model folder holds config.json and model.safetensors"]),
-        (bin, &["no model.safetensors", "pytorch_model.bin", "save the model again with Transformers"]),
+        (bin, &["no model.safetensors", "tf_model.h5", "save the model again with Transformers"]),
         (truncated, &["truncated/model.safetensors is damaged or incomplete", "Download it again"]),
         (text, &["text/model.safetensors is damaged or incomplete", "Download it again"]),
         (
@@ -260,7 +260,7 @@ fn what_is_saved_is_what_was_loaded() {
         }
         let config: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
-        assert_eq!(config["architectures"][0], model.info().classification.as_ref().unwrap().class.as_str());
+        assert_eq!(config["architectures"][0], model.info().classification.as_ref().unwrap().class.as_deref().unwrap());
         assert_eq!(config["id2label"]["2"], "c");
         assert_eq!(config["model_type"], architecture);
 

@@ -6,8 +6,8 @@ mod support;
 
 use std::sync::Arc;
 
-use fthost_models::autograd::{Activation, Device, Layout, Result, Tape, Tensor, Value};
-use fthost_models::{AttentionHook, EmbeddingHook, Hook, Model, Prefix, Prompt, Read, Weights};
+use fthost_models::autograd::{Activation, Device, Layout, Map, Result, Tape, Tensor, Value};
+use fthost_models::{AttentionHook, EmbeddingHook, FeatureMap, Hook, Model, Prefix, Prompt, Read, Weights};
 use support::{ARCHITECTURES, Expected, assert_close, assert_relative, rows, tiny};
 
 const TOLERANCE: f64 = 1e-5;
@@ -61,10 +61,11 @@ fn pooled_features_and_logits_equal_transformers() {
 #[test]
 fn a_spatial_map_holds_the_patches_in_rows() {
     let (model, expected) = (open("vit"), Expected::tiny("vit"));
-    let map = model.forward(&Tape::evaluation(), &expected.input(), Read::Spatial).unwrap().value;
-    assert_eq!(map.dims(), [3, 16, 2, 2]);
+    let features = model.forward(&Tape::evaluation(), &expected.input(), Read::Spatial).unwrap();
+    assert_eq!((features.value.dims(), features.map), (&[12, 16][..], Some(Map::new(3, 2, 2))));
+    assert_eq!(model.info().plain().maps, [FeatureMap { channels: 16, stride: 4 }]);
     for (i, hidden) in expected.numbered("hidden").iter().enumerate() {
-        let patches = map.tensor().get(i).unwrap().flatten_from(1).unwrap().t().unwrap(); // [patches, width]
+        let patches = rows(features.value.tensor(), &features.layout, i); // [patches, width]
         assert_close(&patches, &hidden.narrow(0, 1, 4).unwrap(), TOLERANCE, "patches");
     }
 }

@@ -124,7 +124,7 @@ pub use example_gradient::{ExampleGradient, FisherLabels};
 pub use head_layers::{CrossEntropy, HeadLayers, HeadShape, check_shares};
 pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prompt};
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
-pub use model::{Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
+pub use model::{Convolution, Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
 pub use peft::PeftConfig;
 pub use regularizer::Regularizer;
 pub use scheduler::{Evaluation, Group, Progress, Rate, Scheduler, TimeUnit, Warmup};

@@ -21,12 +21,29 @@ pub enum SiteKind {
     Conv,
     /// The output of the attention half of a block: [`BlockHook`](crate::BlockHook).
     AttentionOutput,
-    /// The output of the feed-forward half of a block: [`BlockHook`](crate::BlockHook).
+    /// The output of the feed-forward half of a block, or of a block of convolutions: [`BlockHook`](crate::BlockHook).
     FeedForwardOutput,
     /// The input embeddings: [`EmbeddingHook`](crate::EmbeddingHook).
     Embeddings,
     /// Attention's keys and values: [`AttentionHook`](crate::AttentionHook).
     Attention,
+}
+
+/// How a convolution moves over a map. Pairs are (vertical, horizontal).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Convolution {
+    /// Channels of its input.
+    pub channels: usize,
+    /// Taps.
+    pub kernel: [usize; 2],
+    /// Pixels from one place to the next.
+    pub stride: [usize; 2],
+    /// Pixels of zeros around the map; none where there are as many as TensorFlow's `"SAME"` takes.
+    pub padding: Option<[usize; 2]>,
+    /// Pixels from one tap to the next.
+    pub dilation: [usize; 2],
+    /// Groups of channels that do not see each other. Hooks are set where there is one.
+    pub groups: usize,
 }
 
 /// A place in the model that a hook can be set at.
@@ -48,6 +65,10 @@ pub struct Site {
     /// Whether hooks were set here before: a linear hook's `y` is then what these made of the layer's output.
     #[serde(default)]
     pub hooked: bool,
+    /// How it moves, where it is a convolution. A hook's `x` holds the patches that the kernel meets, `[places, channels * kh * kw]`, by
+    /// channel, then down, then right, and `weight` is the kernel in the same order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convolution: Option<Convolution>,
 }
 
 /// A parameter of the model or of a plugin, as the host lists it.

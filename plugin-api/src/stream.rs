@@ -10,7 +10,7 @@ pub enum FeatureKind {
     Pooled,
     /// One row per token, `[tokens, width]`, with the layout of the sequences.
     Sequence,
-    /// A map per image, `[examples, channels, height, width]`.
+    /// A map of each image, `[pixels, channels]`, with the layout of the images' pixels, which go row by row.
     Spatial,
 }
 

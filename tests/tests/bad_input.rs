@@ -61,7 +61,7 @@ const CASES: &[Case] = &[
     case("a model folder that is not there", |w| edit(w, "\"model\"", "\"modle\"")),
     case("a folder without config.json", |w| remove(w, "model/config.json")),
     case("a folder without weights", |w| remove(w, "model/model.safetensors")),
-    case("weights in PyTorch's form", |w| rename(w, "model/model.safetensors", "model/pytorch_model.bin")),
+    case("weights in TensorFlow's form", |w| rename(w, "model/model.safetensors", "model/tf_model.h5")),
     case("a folder without tokenizer.json", |w| remove(w, "model/tokenizer.json")),
     case("a vocabulary alone", |w| rename(w, "model/tokenizer.json", "model/vocab.txt")),
     case("a config.json that is broken", |w| cut(w, "model/config.json", 100)),

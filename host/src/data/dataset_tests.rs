@@ -183,7 +183,7 @@ fn digits_are_embedded() {
     let data = load_digits("demo", Part::Train, DIGITS).unwrap();
     assert_eq!((data.len(), data.labels().join("")), (1442, "0123456789".into()));
     let Input::Images(images) = data.input(&[3, 1]).unwrap() else { panic!("not images") };
-    assert_eq!(images.dims(), [2, 1, 8, 8]);
+    assert_eq!(images.dims(), [2, 8, 8, 1]);
     assert_eq!(data.targets(&[3, 1], &Device::Cpu).unwrap().to_vec1::<u32>().unwrap(), [3, 1]);
     assert_eq!(data.place(3).unwrap().1, None);
     assert_eq!((data.tokens(0).unwrap(), data.total_tokens()), (17, 17 * 1442));

@@ -28,7 +28,7 @@ impl Images {
         &self.pixels[row as usize * size..][..size]
     }
 
-    /// Normalised images, `[rows, channels, height, width]`.
+    /// Normalised images, `[rows, height, width, channels]`.
     pub(super) fn take(&self, rows: &[u32]) -> Result<Tensor> {
         let levels: [f32; 256] = std::array::from_fn(|value| (value as f32 / self.white - self.mean) / self.std);
         let [channels, height, width] = self.shape;
@@ -37,7 +37,8 @@ impl Images {
         for &row in rows {
             values.extend(self.bytes(row).iter().map(|&value| levels[usize::from(value)]));
         }
-        Ok(Tensor::from_vec(values, (rows.len(), channels, height, width), &self.device)?)
+        let images = Tensor::from_vec(values, (rows.len(), channels, height, width), &self.device)?;
+        Ok(images.permute((0, 2, 3, 1))?.contiguous()?)
     }
 }
 

@@ -123,7 +123,7 @@ pub const EVALUATED_AT_ONCE: usize = 32;
 /// Whether a batch is split into micro-batches. A loss over the whole batch, norms over the whole batch, and a device with parallelism of
 /// its own take it in one piece.
 pub fn splits(spec: &HeadSpec, model: &AdaptedModel) -> bool {
-    let over_batch = spec.scope == LossScope::Batch || model.model.info().batch_statistics;
+    let over_batch = spec.scope == LossScope::Batch || model.model.batch_statistics();
     model.device.is_cpu() && !over_batch
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::{NodeId, Parameter, Value, optim, slices};
+use crate::{NodeId, Observation, Parameter, Value, optim, slices};
 
 /// The gradient of one parameter or value.
 #[derive(Clone, Debug)]
@@ -117,9 +117,20 @@ impl Sum {
 pub struct Gradients {
     parameters: BTreeMap<u64, (Parameter, Sum)>,
     variables: HashMap<NodeId, Tensor>,
+    observations: Vec<Observation>,
 }
 
 impl Gradients {
+    /// None yet, of a pass that saw this.
+    pub(crate) fn observing(observations: Vec<Observation>) -> Self {
+        Self { observations, ..Self::default() }
+    }
+
+    /// Tells running statistics what the batches held, in their order: once for each step.
+    pub fn settle(&mut self) -> Result<()> {
+        self.observations.drain(..).try_for_each(|observation| observation.settle())
+    }
+
     pub(crate) fn insert_parameter(&mut self, parameter: Parameter, gradient: Sum) {
         self.parameters.insert(parameter.id(), (parameter, gradient));
     }
@@ -166,6 +177,7 @@ impl Gradients {
             };
             self.parameters.insert(id, (parameter, sum));
         }
+        self.observations.extend(other.observations);
         Ok(())
     }
 

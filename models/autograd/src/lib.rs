@@ -40,7 +40,7 @@ pub use layout::Layout;
 pub use map::{Map, Window};
 pub use node::NodeId;
 pub use parameter::{Parameter, Reading, Source};
-pub use statistics::BatchStatistics;
+pub use statistics::{BatchStatistics, Observation};
 pub use tape::{Dropout, Tape, TapeOptions, Vjp};
 pub use value::Value;
 

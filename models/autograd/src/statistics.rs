@@ -2,6 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::Parameter;
+
 /// The statistics of a batch's rows.
 #[derive(Clone, Debug)]
 pub struct BatchStatistics {
@@ -21,5 +23,27 @@ impl BatchStatistics {
             old.affine(1.0 - momentum, 0.0)? + new.affine(factor * momentum, 0.0)?.to_dtype(old.dtype())?
         };
         Ok((mix(mean, &self.mean, 1.0)?, mix(variance, &self.variance, unbiased)?))
+    }
+}
+
+/// What a batch adds to running statistics, once the passes over it are done.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The running mean, `[channels]`.
+    pub mean: Parameter,
+    /// The running variance, `[channels]`.
+    pub variance: Parameter,
+    /// The share of the new statistics.
+    pub momentum: f64,
+    /// What the batch gave.
+    pub batch: BatchStatistics,
+}
+
+impl Observation {
+    /// Updates the running statistics. Between steps only.
+    pub fn settle(&self) -> Result<()> {
+        let (mean, variance) = self.batch.update(&self.mean.tensor(), &self.variance.tensor(), self.momentum)?;
+        self.mean.set(&mean)?;
+        self.variance.set(&variance)
     }
 }

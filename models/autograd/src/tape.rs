@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use candle_core::{Result, Tensor};
 
 use crate::gradients::Sum;
-use crate::{Gradient, Gradients, Layout, NodeId, Parameter, Precision, Value};
+use crate::{Gradient, Gradients, Layout, NodeId, Observation, Parameter, Precision, Value};
 
 /// Where a training pass draws its dropout masks from. Numbers are counted per example, so that masks depend neither on the
 /// split into micro-batches nor on the number of threads.
@@ -49,6 +49,7 @@ pub struct Tape {
     parameters: RefCell<HashMap<u64, NodeId>>,
     layout: RefCell<Option<Layout>>,
     dropouts: RefCell<Vec<f64>>,
+    observations: RefCell<Vec<Observation>>,
 }
 
 impl std::fmt::Debug for Tape {
@@ -66,6 +67,7 @@ impl Tape {
             parameters: RefCell::default(),
             layout: RefCell::default(),
             dropouts: RefCell::default(),
+            observations: RefCell::default(),
         }
     }
 
@@ -104,6 +106,15 @@ impl Tape {
     /// The probabilities of this pass's dropout ops, in order; none where the options have no dropout.
     pub fn dropouts(&self) -> Vec<f64> {
         self.dropouts.borrow().clone()
+    }
+
+    /// Keeps what running statistics have to be told of this pass's batch, for [`Gradients::settle`]. Of several passes over one batch
+    /// the first counts.
+    pub fn observe(&self, observation: Observation) {
+        let mut known = self.observations.borrow_mut();
+        if known.iter().all(|of| of.mean.id() != observation.mean.id()) {
+            known.push(observation);
+        }
     }
 
     /// The value of a parameter: a leaf where it trains, a constant where it is frozen.
@@ -166,7 +177,7 @@ impl Tape {
                 add_to(&mut slots[i], Sum::dense(gradient), parallel)?;
             }
         }
-        let mut gradients = Gradients::default();
+        let mut gradients = Gradients::observing(self.observations.into_inner());
         // Nodes were pushed after their inputs, so the reverse order is topological. Popping frees what a node saved.
         for (i, node) in nodes.into_iter().enumerate().rev() {
             let Some(sum) = slots[i].take() else { continue };

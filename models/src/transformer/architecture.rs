@@ -160,6 +160,8 @@ pub fn activation(name: &str) -> Option<Activation> {
         "gelu" | "gelu_python" => Activation::Gelu,
         "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Activation::GeluTanh,
         "relu" => Activation::Relu,
+        "relu6" => Activation::Relu6,
+        "hardswish" => Activation::HardSwish,
         "silu" | "swish" => Activation::Silu,
         "tanh" => Activation::Tanh,
         "sigmoid" => Activation::Sigmoid,
@@ -169,4 +171,4 @@ pub fn activation(name: &str) -> Option<Activation> {
 }
 
 /// The names that [`activation`] knows, for an error.
-pub(crate) const ACTIVATIONS: &str = "gelu, gelu_new, relu, silu, tanh, sigmoid, linear";
+pub(crate) const ACTIVATIONS: &str = "gelu, gelu_new, relu, relu6, hardswish, silu, tanh, sigmoid, linear";

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use fthost_autograd::{Layout, Parameter, Result, Tape, Tensor, Value};
+use fthost_autograd::{Layout, Map, Parameter, Result, Tape, Tensor, Value, Window};
 
 use super::config::{Config, InputConfig};
 use crate::builder::Builder;
@@ -195,7 +195,7 @@ impl ImageEmbeddings {
         let (n, patches) = (images.dims().first().copied().unwrap_or(0), self.side() * self.side());
         let grid = Layout::from_lengths(std::iter::repeat_n(patches, n));
         tape.set_layout(grid.clone());
-        let unfolded = Value::constant(self.unfold(images)?); // [n * patches, channels * patch * patch]
+        let unfolded = self.unfold(tape, images)?; // [n * patches, channels * patch * patch]
         let projected = self.projection.forward(pass, &unfolded, Default::default())?; // [n * patches, width]
         let tokens = tape.prepend_rows(&projected, &tape.parameter(&self.class_token), &grid)?;
 
@@ -208,18 +208,17 @@ impl ImageEmbeddings {
         Prompted { value: placed, ..prompted }.prepend(tape, layout)
     }
 
-    /// `[n, channels, size, size]` to `[n * patches, channels * patch * patch]`: the rows that the convolution's kernel meets.
-    fn unfold(&self, images: &Tensor) -> Result<Tensor> {
-        let (c, side, p) = (self.channels, self.side(), self.patch);
+    /// `[n, size, size, channels]` to `[n * patches, channels * patch * patch]`: the rows that the convolution's kernel meets.
+    fn unfold(&self, tape: &Tape, images: &Tensor) -> Result<Value> {
+        let (c, size) = (self.channels, self.size);
         match *images.dims() {
-            [n, channels, height, width] if (channels, height, width) == (c, self.size, self.size) => images
-                .reshape(&[n, c, side, p, side, p])?
-                .permute([0, 2, 4, 1, 3, 5])? // [n, side, side, c, p, p]
-                .contiguous()?
-                .reshape((n * side * side, c * p * p)),
+            [n, height, width, channels] if (height, width, channels) == (size, size, c) => {
+                let pixels = Value::constant(images.reshape((n * size * size, c))?);
+                let window = Window::square(self.patch).stride(self.patch);
+                Ok(tape.unfold(&pixels, Map::new(n, size, size), &window)?.0)
+            }
             ref other => candle_core::bail!(
-                "images have shape {other:?}, the model takes [images, {c}, {size}, {size}]; resize them",
-                size = self.size
+                "images have shape {other:?}, the model takes [images, {size}, {size}, {c}]; resize them"
             ),
         }
     }

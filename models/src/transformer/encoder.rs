@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
-use fthost_autograd::{Activation, Layout, Parameter, Result, Tape, Value};
+use fthost_autograd::{Activation, Layout, Map, Result, Tape};
 
 use super::block::{Block, Rows};
 use super::config::{Config, InputConfig};
 use super::embeddings::{Embedded, Embeddings, WORD_EMBEDDINGS};
-use crate::builder::{Builder, Origin};
+use crate::builder::Builder;
 use crate::family::Source;
+use crate::folder::InFiles;
 use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
-use crate::merge::Folded;
 use crate::{
-    BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
-    PoolBy, Pooling, Read, SavedHead, Site, Stream, folder,
+    BaseParameter, BlockGroup, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError, Modality,
+    Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, fold, folder,
 };
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.
@@ -31,10 +31,7 @@ pub(crate) struct Encoder {
     sites: Vec<Site>,
     hooks: Hooks,
     parameters: Vec<BaseParameter>,
-    /// The shape of each parameter in the files.
-    stored_shapes: Vec<Vec<usize>>,
-    /// config.json.
-    config: serde_json::Value,
+    stored: InFiles,
     files: Vec<FileState>,
 }
 
@@ -60,6 +57,7 @@ impl Encoder {
         };
 
         let Builder { sites, parameters, stored_shapes, .. } = builder;
+        let stored = InFiles { config: source.config.clone(), shapes: stored_shapes, counters: Vec::new() };
         Ok(Self {
             info: info(config, &embeddings, pooler.is_some()),
             embeddings,
@@ -70,19 +68,9 @@ impl Encoder {
             hooks: Hooks::none(sites.len()),
             sites,
             parameters,
-            stored_shapes,
-            config: source.config.clone(),
-            files: match &origin {
-                Origin::Checkpoint(weights) => weights.files(),
-                Origin::New { .. } => Vec::new(),
-            },
+            stored,
+            files: origin.files(),
         })
-    }
-
-    /// A parameter of a site's module: `weight`.
-    fn parameter_of(&self, site: &Site, name: &str) -> Option<&Parameter> {
-        let path = format!("{}.{name}", site.path);
-        self.parameters.iter().map(|base| &base.parameter).find(|parameter| parameter.name() == path)
     }
 
     /// The rows of the last block that are read, `None` for all.
@@ -107,19 +95,23 @@ impl Encoder {
             }
             (Read::Sequence, _) if *prompt == 0 => None,
             (Read::Sequence, _) => Some(without(*prompt)),
-            (Read::Spatial, Embeddings::Images(_)) => Some(without(prompt + 1)), // the class token is no part of the map
-            (Read::Spatial, Embeddings::Text(_)) => {
+            // The class token is no part of the map.
+            (Read::Spatial | Read::Stage(0), Embeddings::Images(_)) => Some(without(prompt + 1)),
+            (Read::Spatial | Read::Stage(_), Embeddings::Text(_)) => {
                 candle_core::bail!("a text model has no spatial features; read pooled or sequence features")
+            }
+            (Read::Stage(stage), Embeddings::Images(_)) => {
+                candle_core::bail!("there is one map of an image, got a read of map {stage}, counted from 0")
             }
         })
     }
 
-    /// `[images * patches, width]` to `[images, width, side, side]`.
-    fn spatial(&self, tape: &Tape, x: &Value, images: usize) -> Result<Value> {
-        let Embeddings::Images(embeddings) = &self.embeddings else { return Ok(x.clone()) };
-        let (side, width) = (embeddings.side(), self.info.plain().width);
-        let x = tape.reshape(x, &[images, side * side, width])?;
-        tape.reshape(&tape.transpose(&x, 1, 2)?, &[images, width, side, side])
+    /// How patches are pixels of a map.
+    fn map(&self, images: usize) -> Option<Map> {
+        match &self.embeddings {
+            Embeddings::Images(embeddings) => Some(Map::new(images, embeddings.side(), embeddings.side())),
+            Embeddings::Text(_) => None,
+        }
     }
 }
 
@@ -156,36 +148,9 @@ impl Model for Encoder {
     }
 
     fn merge_hooks(&mut self, input: &Input) -> Result<()> {
-        let tape = Tape::evaluation();
-        let pass = Pass::new(&tape, &self.hooks);
-        let mut folded = Vec::with_capacity(self.sites.len());
-        for (i, site) in self.sites.iter().enumerate() {
-            if self.hooks.beside_weights(i) {
-                candle_core::bail!("what is added at {} is no change of a weight", site.path);
-            }
-            folded.push(match pass.linear_hooks(i) {
-                [] => None,
-                hooks => {
-                    let Some(weight) = self.parameter_of(site, "weight") else {
-                        candle_core::bail!("{} has no weight", site.path)
-                    };
-                    let bias = self.parameter_of(site, "bias").map(|bias| tape.parameter(bias));
-                    Some(Folded::new(&tape, &site.path, hooks, tape.parameter(weight), bias)?)
-                }
-            });
-        }
-        self.forward_pass(pass.checking(&folded), input, Read::Pooled)?;
-        for (site, folded) in self.sites.iter().zip(folded) {
-            let Some(Folded { weight, bias, .. }) = folded else { continue };
-            for (name, value) in [("weight", Some(weight)), ("bias", bias)] {
-                // What no hook has changed is still the parameter itself.
-                if let (Some(parameter), Some(value)) = (self.parameter_of(site, name), value)
-                    && value.parameter().is_none()
-                {
-                    parameter.set(value.tensor())?;
-                }
-            }
-        }
+        fold::into_weights(&self.sites, &self.parameters, &self.hooks, |pass| {
+            self.forward_pass(pass, input, Read::Pooled).map(drop)
+        })?;
         self.clear_hooks();
         Ok(())
     }
@@ -199,7 +164,7 @@ impl Model for Encoder {
     }
 
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
-        folder::write(self, &self.config, &self.stored_shapes, folder, head)
+        folder::write(self, &self.stored, folder, head)
     }
 
     fn passes(&self, _: usize, read: Read, parameter: &str) -> bool {
@@ -245,9 +210,10 @@ impl Encoder {
         }
         let sequences = embedded.own.sequences();
         Ok(match read {
-            Read::Sequence => Features { value: x, layout: embedded.own },
-            Read::Spatial => {
-                Features { value: self.spatial(tape, &x, sequences)?, layout: Layout::single_rows(sequences) }
+            Read::Sequence => Features { value: x, layout: embedded.own, map: None },
+            Read::Spatial | Read::Stage(_) => {
+                let layout = rows.map_or(embedded.own, |rows| rows.layout);
+                Features { value: x, layout, map: self.map(sequences) }
             }
             Read::Pooled => {
                 let Pooling { by, normalize } = self.info.plain().pooling;
@@ -259,7 +225,7 @@ impl Encoder {
                     (PoolBy::Max, _) => tape.segment_max(&x, rows)?,
                 }; // [sequences, width]
                 let value = if normalize { tape.normalize(&value)? } else { value };
-                Features { value, layout: Layout::single_rows(sequences) }
+                Features { value, layout: Layout::single_rows(sequences), map: None }
             }
         })
     }
@@ -299,18 +265,21 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
             heads: Some(config.heads),
             word_embeddings,
             reads,
+            maps: match config.input {
+                InputConfig::Text { .. } => Vec::new(),
+                InputConfig::Images { patch, .. } => vec![FeatureMap { channels: config.width, stride: patch }],
+            },
             pooling,
         }],
         groups,
         base_class: architecture.classification_class.split_once("For").map(|(family, _)| format!("{family}Model")),
         classification: Some(Classification {
-            class: architecture.classification_class.into(),
+            class: Some(architecture.classification_class.into()),
             output: architecture.head.into(),
             hidden: new_pooler.or(architecture.head_hidden.map(|(path, activation)| (path.into(), activation.into()))),
             dropout_key: architecture.head_dropout.map(str::to_owned),
             pooling,
         }),
         head_dropout: config.head_dropout,
-        batch_statistics: false,
     }
 }

@@ -6,6 +6,7 @@ mod config;
 mod embeddings;
 mod encoder;
 
+pub(crate) use architecture::ACTIVATIONS;
 pub use architecture::activation;
 
 use architecture::Architecture;
@@ -14,5 +15,9 @@ use encoder::Encoder;
 use crate::family::Family;
 
 /// The rows of the table.
-pub(crate) const FAMILY: Family =
-    Family { model_types: Architecture::model_types, build: |source| Ok(Box::new(Encoder::build(source)?)) };
+pub(crate) const FAMILY: Family = Family {
+    model_types: Architecture::model_types,
+    architectures: Vec::new,
+    recognise: |_| None,
+    build: |source| Ok(Box::new(Encoder::build(source)?)),
+};

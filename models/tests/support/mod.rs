@@ -51,7 +51,7 @@ impl Expected {
     /// The input that the numbers are for: all sequences in one packed batch, or all images.
     pub(crate) fn input(&self) -> Input {
         if let Some(pixels) = self.0.get("pixels") {
-            return Input::Images(pixels.clone());
+            return Input::Images(pixels.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap());
         }
         let integers = |name| -> Vec<Vec<u32>> {
             let vectors = self.numbered(name).into_iter();

@@ -131,7 +131,7 @@ pub(in crate::plugin) const fn kind_of(read: Read) -> api::FeatureKind {
     match read {
         Read::Pooled => api::FeatureKind::Pooled,
         Read::Sequence => api::FeatureKind::Sequence,
-        Read::Spatial => api::FeatureKind::Spatial,
+        Read::Spatial | Read::Stage(_) => api::FeatureKind::Spatial,
     }
 }
 
@@ -162,6 +162,14 @@ fn site_for_plugin(model: &AdaptedModel, site: &Site) -> api::Site {
         group: site.group,
         stream: stream_name(model, site.stream),
         hooked: model.model.hooked(&site.path),
+        convolution: site.convolution.map(|of| api::Convolution {
+            channels: of.channels,
+            kernel: of.kernel,
+            stride: of.stride,
+            padding: of.padding,
+            dilation: of.dilation,
+            groups: of.groups,
+        }),
     }
 }
 

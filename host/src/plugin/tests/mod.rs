@@ -57,13 +57,13 @@ impl OneLayer {
                     heads: Some(1),
                     word_embeddings: Some("words".into()),
                     reads: vec![Read::Pooled, Read::Sequence],
+                    maps: Vec::new(),
                     pooling: Pooling { by: PoolBy::First, normalize: false },
                 }],
                 groups: vec![group("embeddings", Some(0)), group("layer.0", Some(0)), group("head", None)],
                 base_class: None,
                 classification: None,
                 head_dropout: 0.0,
-                batch_statistics: false,
             },
             sites: vec![Site {
                 path: "layer.0.dense".into(),
@@ -72,6 +72,7 @@ impl OneLayer {
                 out_features: 2,
                 group: 1,
                 stream: Some(0),
+                convolution: None,
             }],
             parameters: vec![parameter("layer.0.dense.weight", weight), parameter("words.weight", words)],
             hooks: SetHooks::default(),
@@ -120,7 +121,7 @@ impl Model for OneLayer {
         for hook in hooks {
             y = hook.forward(tape, &x, y, &weight)?;
         }
-        Ok(Features { value: y, layout: Layout::single_rows(1) })
+        Ok(Features { value: y, layout: Layout::single_rows(1), map: None })
     }
 }
 

@@ -15,6 +15,7 @@ struct Pair {
     info: ModelInfo,
     sites: Vec<Site>,
     parameters: Vec<BaseParameter>,
+    batch_statistics: bool,
     /// Passes so far.
     passes: Arc<AtomicUsize>,
 }
@@ -34,6 +35,7 @@ impl Pair {
             heads: Some(1),
             word_embeddings: None,
             reads: vec![Read::Pooled, Read::Sequence],
+            maps: Vec::new(),
             pooling: Pooling { by: PoolBy::First, normalize: false },
         };
         let group = |name: &str, stream| BlockGroup { name: name.into(), stream };
@@ -57,6 +59,7 @@ impl Pair {
             out_features: 2,
             group: 2 * i + 1,
             stream: Some(i),
+            convolution: None,
         };
         Self {
             info: ModelInfo {
@@ -66,10 +69,10 @@ impl Pair {
                 base_class: None,
                 classification: None,
                 head_dropout: 0.0,
-                batch_statistics: true,
             },
             sites: NAMES.iter().enumerate().map(site).collect(),
             parameters,
+            batch_statistics: true,
             passes: Arc::default(),
         }
     }
@@ -84,6 +87,9 @@ impl Model for Pair {
     }
     fn parameters(&self) -> &[BaseParameter] {
         &self.parameters
+    }
+    fn batch_statistics(&self) -> bool {
+        self.batch_statistics
     }
     fn set_pooling(&mut self, _: Pooling) -> fthost_autograd::Result<()> {
         candle_core::bail!("not needed here")
@@ -107,7 +113,7 @@ impl Model for Pair {
         let weight = tape.parameter(&self.parameters[stream].parameter);
         let x = x.flatten_from(1)?.narrow(1, 0, 2)?.contiguous()?; // [examples, 2]
         let layout = Layout::single_rows(x.dims()[0]);
-        Ok(Features { value: tape.linear(&Value::constant(x), &weight, None)?, layout })
+        Ok(Features { value: tape.linear(&Value::constant(x), &weight, None)?, layout, map: None })
     }
 }
 
@@ -222,7 +228,7 @@ fn a_batch_whose_examples_depend_on_each_other_is_one_piece() {
     for (batch_statistics, whole) in [(true, true), (false, false)] {
         let mut plain = Pair::new();
         plain.info.streams.truncate(1);
-        plain.info.batch_statistics = batch_statistics;
+        plain.batch_statistics = batch_statistics;
         let (modality, passes) = (Modality::Images { channels: 1, size: 8, tokens: 17 }, Arc::clone(&plain.passes));
         let mut model = AdaptedModel::new(Box::new(plain), Device::Cpu, 7);
         let (files, form, device) = (Files::from(Path::new("demo")), Form::default(), Device::Cpu);

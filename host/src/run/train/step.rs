@@ -96,6 +96,7 @@ impl Learner<'_> {
             state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(batch.task, &gradients)?;
         }
         let base = self.rate(now, self.model.model.info().head_group(), 1.0)?;
+        gradients.settle()?;
         // A mean over nothing is no number. Penalties, momentum and decay alone would only take away from what was learned.
         if weight == 0.0 {
             return Ok(Step { loss: 0.0, penalty: None, gradient_norm: 0.0, lr: base.lr, update: Update::Empty });

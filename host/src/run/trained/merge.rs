@@ -88,7 +88,7 @@ fn made_up(modality: Modality, device: &Device) -> Result<Input> {
             Input::Text(TextInput { ids, types: vec![0; layout.tokens()], layout })
         }
         Modality::Images { channels, size, .. } => {
-            let shape = (EXAMPLES, channels, size, size);
+            let shape = (EXAMPLES, size, size, channels);
             let pixels: Vec<f32> = (0..EXAMPLES * channels * size * size).map(|i| (0.7 * i as f32).sin()).collect();
             Input::Images(Tensor::from_vec(pixels, shape, device)?)
         }

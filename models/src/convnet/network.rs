@@ -1,0 +1,254 @@
+//! The network: blocks from the stem up, and what is read of them.
+
+use std::path::Path;
+
+use fthost_autograd::{Layout, Map, Result, Tape, Value};
+
+use super::block::{Block, width};
+use super::layer::layout;
+use super::plan::{LayerPlan, Place, Plan};
+use crate::builder::Builder;
+use crate::family::Source;
+use crate::folder::{self, InFiles};
+use crate::hooks::{Hooks, Pass};
+use crate::{
+    BaseParameter, BlockGroup, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError, Modality,
+    Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, fold,
+};
+
+/// A side of the patches that images are counted by.
+const PATCH: usize = 16;
+
+/// A convolutional network, or an MLP. Sites and parameters have the paths of the files that it came from.
+pub(crate) struct Network {
+    info: ModelInfo,
+    flattens: bool,
+    blocks: Vec<Block>,
+    /// How many blocks each map of [`Stream::maps`] takes.
+    ends: Vec<usize>,
+    sites: Vec<Site>,
+    hooks: Hooks,
+    parameters: Vec<BaseParameter>,
+    stored: InFiles,
+    files: Vec<FileState>,
+}
+
+impl Network {
+    pub(super) fn build(source: &Source<'_>, plan: &Plan) -> std::result::Result<Self, LoadError> {
+        let origin = source.origin()?;
+        let mut builder = Builder::new(&origin, plan.prefix, 0.0, source.device);
+        let mut blocks = Vec::with_capacity(plan.blocks.len());
+        for (i, block) in plan.blocks.iter().enumerate() {
+            builder.group = i;
+            blocks.push(Block::build(&mut builder, plan, block)?);
+        }
+        let Builder { sites, parameters, stored_shapes, counters, .. } = builder;
+        let (maps, ends) = maps(plan);
+        Ok(Self {
+            info: info(plan, maps),
+            flattens: plan.flattens,
+            blocks,
+            ends,
+            hooks: Hooks::none(sites.len()),
+            sites,
+            parameters,
+            stored: InFiles { config: source.config.clone(), shapes: stored_shapes, counters },
+            files: origin.files(),
+        })
+    }
+
+    /// Images as rows of pixels; as one row of each where an MLP reads them.
+    fn rows(&self, input: &Input) -> Result<(Value, Map)> {
+        let Input::Images(images) = input else { candle_core::bail!("an image model got text; give it pixels") };
+        let Modality::Images { channels, size, .. } = self.info.plain().modality else {
+            candle_core::bail!("{} takes no images", self.info.model_type)
+        };
+        match *images.dims() {
+            [n, height, width, of] if of == channels && n * height * width > 0 => {
+                if !self.flattens {
+                    let pixels = images.reshape((n * height * width, channels))?;
+                    return Ok((Value::constant(pixels.contiguous()?), Map::new(n, height, width)));
+                }
+                if (height, width) == (size, size) {
+                    let flat = images.permute((0, 3, 1, 2))?.contiguous()?; // [n, channels, size, size]
+                    return Ok((Value::constant(flat.reshape((n, channels * size * size))?), Map::new(n, 1, 1)));
+                }
+            }
+            _ => {}
+        }
+        let side = if self.flattens { size.to_string() } else { "any".into() };
+        candle_core::bail!(
+            "images have shape {:?}, the model takes [images, height, width, {channels}] with a height and width of {side}",
+            images.dims()
+        )
+    }
+
+    /// Features of a micro-batch by the layers' hooks.
+    fn forward_pass(&self, pass: Pass<'_>, input: &Input, read: Read) -> Result<Features> {
+        let taken = match read {
+            Read::Pooled => self.blocks.len(),
+            Read::Spatial if !self.flattens => self.blocks.len(),
+            Read::Stage(map) if map < self.ends.len() => self.ends[map],
+            Read::Stage(map) => {
+                let maps = self.ends.len();
+                candle_core::bail!("there are {maps} maps of an image, got a read of map {map}, counted from 0")
+            }
+            Read::Spatial | Read::Sequence => {
+                let what = if read == Read::Spatial { "spatial" } else { "sequence" };
+                candle_core::bail!("{} gives no {what} features", self.info.model_type)
+            }
+        };
+        let (mut x, mut map) = self.rows(input)?;
+        for block in &self.blocks[..taken] {
+            (x, map) = block.forward(pass, x, map)?;
+        }
+        let tape = pass.tape;
+        let rows = layout(map);
+        if read != Read::Pooled {
+            tape.set_layout(rows.clone());
+            return Ok(Features { value: x, layout: rows, map: Some(map) });
+        }
+        let Pooling { by, normalize } = self.info.plain().pooling;
+        let x = match by {
+            _ if self.flattens => x,
+            PoolBy::Max => tape.segment_max(&x, &rows)?,
+            _ => tape.global_avg_pool2d(&x, map)?,
+        }; // [images, channels]
+        let layout = Layout::single_rows(map.images);
+        tape.set_layout(layout.clone());
+        Ok(Features { value: if normalize { tape.normalize(&x)? } else { x }, layout, map: None })
+    }
+}
+
+impl Model for Network {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn sites(&self) -> &[Site] {
+        &self.sites
+    }
+
+    fn parameters(&self) -> &[BaseParameter] {
+        &self.parameters
+    }
+
+    fn files(&self) -> &[FileState] {
+        &self.files
+    }
+
+    fn batch_statistics(&self) -> bool {
+        self.blocks.iter().flat_map(Block::norms).any(|norm| norm.trains())
+    }
+
+    fn set_pooling(&mut self, pooling: Pooling) -> Result<()> {
+        if !matches!(pooling.by, PoolBy::Mean | PoolBy::Max) {
+            candle_core::bail!(
+                "the pixels of a map have no first and no last; pool this {} by mean or max",
+                self.info.model_type
+            );
+        }
+        self.info.streams[0].pooling = pooling;
+        Ok(())
+    }
+
+    fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {
+        self.hooks.set(&self.sites, path, hook)
+    }
+
+    fn merge_hooks(&mut self, input: &Input) -> Result<()> {
+        fold::into_weights(&self.sites, &self.parameters, &self.hooks, |pass| {
+            self.forward_pass(pass, input, Read::Pooled).map(drop)
+        })?;
+        self.clear_hooks();
+        Ok(())
+    }
+
+    fn hooked(&self, path: &str) -> bool {
+        self.sites.iter().position(|site| site.path == path).is_some_and(|site| self.hooks.any(site))
+    }
+
+    fn clear_hooks(&mut self) {
+        self.hooks = Hooks::none(self.sites.len());
+    }
+
+    fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
+        folder::write(self, &self.stored, folder, head)
+    }
+
+    fn passes(&self, _: usize, read: Read, parameter: &str) -> bool {
+        let Read::Stage(map) = read else { return true };
+        let below = self.ends.get(map).copied().unwrap_or_default();
+        self.parameters.iter().any(|base| base.group < below && base.parameter.name() == parameter)
+    }
+
+    fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features> {
+        if stream != 0 {
+            candle_core::bail!("{} has one stream", self.info.model_type);
+        }
+        self.forward_pass(Pass::new(tape, &self.hooks), input, read)
+    }
+}
+
+/// The maps that a plan's blocks give, and how many blocks each takes: the last of each stride, in which all that is known at this height
+/// has come together.
+fn maps(plan: &Plan) -> (Vec<FeatureMap>, Vec<usize>) {
+    let (mut maps, mut ends): (Vec<FeatureMap>, Vec<usize>) = (Vec::new(), Vec::new());
+    if plan.flattens {
+        return (maps, ends);
+    }
+    let mut stride = 1;
+    for (i, block) in plan.blocks.iter().enumerate() {
+        for layer in &block.layers {
+            if let LayerPlan::Conv(conv) = layer {
+                stride *= conv.stride;
+            }
+        }
+        stride *= block.pool.map_or(1, |window| window.stride[0]);
+        let channels = block.layers.last().map_or(0, width);
+        if maps.last().is_some_and(|last| last.stride == stride) {
+            maps.pop();
+            ends.pop();
+        }
+        maps.push(FeatureMap { channels, stride });
+        ends.push(i + 1);
+    }
+    (maps, ends)
+}
+
+fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
+    let Plan { channels, size, .. } = *plan;
+    let patches = size.div_ceil(PATCH);
+    let modality = Modality::Images { channels, size, tokens: patches * patches };
+    let width = plan.blocks.last().and_then(|block| block.layers.last()).map_or(0, width);
+    let pooling = Pooling { by: PoolBy::Mean, normalize: false };
+    let of_stream = |place: Place| BlockGroup { name: place.group(), stream: Some(0) };
+    let mut groups: Vec<BlockGroup> = plan.blocks.iter().map(|block| of_stream(block.place)).collect();
+    groups.push(BlockGroup { name: "head".into(), stream: None });
+    let head = plan.head;
+    ModelInfo {
+        model_type: plan.name.clone(),
+        streams: vec![Stream {
+            name: modality.name().into(),
+            modality,
+            prefix: plan.prefix.into(),
+            width,
+            layers: None,
+            heads: None,
+            word_embeddings: None,
+            reads: if plan.flattens { vec![Read::Pooled] } else { vec![Read::Pooled, Read::Spatial] },
+            maps,
+            pooling,
+        }],
+        groups,
+        base_class: head.classes.map(|(base, _)| base.into()),
+        classification: Some(Classification {
+            class: head.classes.map(|(_, class)| class.into()),
+            output: head.output.into(),
+            hidden: None,
+            dropout_key: head.dropout_key.map(str::to_owned),
+            pooling,
+        }),
+        head_dropout: head.dropout,
+    }
+}

@@ -1,0 +1,64 @@
+//! Folding all of a model's hooks into its weights.
+
+use fthost_autograd::{Result, Tape, Value};
+
+use crate::BaseParameter;
+use crate::hooks::{Hooks, Pass};
+use crate::merge::Folded;
+use crate::site::Site;
+
+/// Folds every hook into the weights of its site, all or none. `forward` is the pass in which each folded layer is tried.
+///
+/// # Errors
+/// Where a hook cannot be folded, or a folded layer gives something else than the hooked one; the site is named.
+pub(crate) fn into_weights(
+    sites: &[Site],
+    parameters: &[BaseParameter],
+    hooks: &Hooks,
+    forward: impl FnOnce(Pass<'_>) -> Result<()>,
+) -> Result<()> {
+    let parameter_of = |site: &Site, name: &str| {
+        let path = format!("{}.{name}", site.path);
+        parameters.iter().map(|base| &base.parameter).find(|parameter| parameter.name() == path)
+    };
+    let tape = Tape::evaluation();
+    let pass = Pass::new(&tape, hooks);
+    let mut folded = Vec::with_capacity(sites.len());
+    for (i, site) in sites.iter().enumerate() {
+        if hooks.beside_weights(i) {
+            candle_core::bail!("what is added at {} is no change of a weight", site.path);
+        }
+        folded.push(match pass.linear_hooks(i) {
+            [] => None,
+            hooks => {
+                let Some(weight) = parameter_of(site, "weight") else {
+                    candle_core::bail!("{} has no weight", site.path)
+                };
+                let weight = matrix(&tape, tape.parameter(weight))?;
+                let bias = parameter_of(site, "bias").map(|bias| tape.parameter(bias));
+                Some(Folded::new(&tape, &site.path, hooks, weight, bias)?)
+            }
+        });
+    }
+    forward(pass.checking(&folded))?;
+    for (site, folded) in sites.iter().zip(folded) {
+        let Some(Folded { weight, bias, .. }) = folded else { continue };
+        for (name, value) in [("weight", Some(weight)), ("bias", bias)] {
+            // What no hook has changed is still the parameter itself.
+            if let (Some(parameter), Some(value)) = (parameter_of(site, name), value)
+                && value.parameter().is_none()
+            {
+                parameter.set(&value.tensor().reshape(parameter.dims())?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A weight as hooks see it, `[out, in]`: that of a convolution is `[out, channels, kh, kw]`.
+pub(crate) fn matrix(tape: &Tape, weight: Value) -> Result<Value> {
+    match *weight.dims() {
+        [out, channels, height, width] => tape.reshape(&weight, &[out, channels * height * width]),
+        _ => Ok(weight),
+    }
+}

@@ -1,0 +1,174 @@
+//! A file of weights, mapped, and what it says of its tensors.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use memmap2::{Mmap, UncheckedAdvice};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
+
+use super::pickle::{Refusal, Storage, TensorRecord, size};
+use super::torch;
+use crate::LoadError;
+
+/// Length of the field that opens a safetensors file and says how long its header is.
+const HEADER_LENGTH: usize = 8;
+
+/// A file that weights came from, as it was when they were mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileState {
+    /// What no other file has, and this one no longer once it was written to: path, size, times and inode.
+    pub identity: String,
+    /// When it was last written to.
+    pub modified: SystemTime,
+}
+
+impl FileState {
+    fn of(path: &Path, file: &std::fs::Metadata) -> Option<Self> {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+        let (size, inode, device) = (file.len(), file.ino(), file.dev());
+        let identity = format!("{} {size} {modified:?} {changed:?} {inode} {device}", path.display());
+        Some(Self { identity, modified: file.modified().ok()? })
+    }
+}
+
+/// A file of weights: its bytes, and where tensors lie in them.
+#[derive(Debug)]
+pub(super) struct WeightFile {
+    pub(super) path: PathBuf,
+    /// Nothing of bytes in memory.
+    pub(super) state: Option<FileState>,
+    pub(super) bytes: Bytes,
+    pub(super) entries: BTreeMap<String, Entry>,
+}
+
+/// A tensor in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    /// Elements from one index to the next of each dimension; `None` where it lies row by row.
+    pub(super) strides: Option<Vec<usize>>,
+    /// Its bytes in the file, from its first element to its last.
+    pub(super) range: Range<usize>,
+}
+
+impl Entry {
+    /// A tensor of PyTorch's, whose storage takes these bytes of a file of so many.
+    pub(super) fn of(name: &str, tensor: &TensorRecord, storage: Range<usize>, file: usize) -> Result<Self, Refusal> {
+        let TensorRecord { storage: Storage { dtype, length, .. }, offset, shape, strides } = tensor;
+        let size = size(*dtype);
+        let bytes_of = |elements: usize| {
+            elements.checked_mul(size).ok_or_else(|| format!("says that {name} has {length} elements"))
+        };
+        if storage.end > file || storage.len() < bytes_of(*length)? {
+            return Err(format!(
+                "says that the storage of {name} has {length} elements, and has {} bytes of them",
+                storage.len().min(file)
+            ));
+        }
+        // The interpreter has seen to it that these lie within the storage's elements.
+        let places = match strides {
+            Some(strides) => 1 + shape.iter().zip(strides).map(|(extent, stride)| (extent - 1) * stride).sum::<usize>(),
+            None => shape.iter().product(),
+        };
+        let start = storage.start + bytes_of(*offset)?;
+        let (shape, strides) = (shape.clone(), strides.clone());
+        Ok(Self { dtype: *dtype, shape, strides, range: start..start + bytes_of(places)? })
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Bytes {
+    Mapped(Mmap, File),
+    Owned(Vec<u8>),
+}
+
+impl Bytes {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map, _) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Copies bytes of a mapped file from `start` on, past the mapping. Whether it could.
+    pub(super) fn copy(&self, start: usize, into: &mut [u8]) -> bool {
+        match self {
+            Self::Mapped(_, file) => file.read_exact_at(into, start as u64).is_ok(),
+            Self::Owned(_) => false,
+        }
+    }
+
+    /// Gives pages of a mapped file back: whoever reads them again finds the same there.
+    pub(super) fn give_back(&self, range: Range<usize>) {
+        if let Self::Mapped(map, _) = self {
+            // SAFETY: of a file that is mapped for reading only the pages come back as they were.
+            #[allow(unsafe_code)]
+            let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+            // Pages that stay cost memory and nothing else.
+            drop(advised);
+        }
+    }
+}
+
+impl WeightFile {
+    pub(super) fn open(path: PathBuf) -> Result<Self, LoadError> {
+        let unreadable = |source| LoadError::Read { file: path.clone(), source };
+        let file = File::open(&path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if metadata.is_dir() {
+            return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let state = FileState::of(&path, &metadata);
+        // SAFETY: a mapping is sound as long as nobody changes the file below it. Model folders are not changed while they are
+        // used; our own writer replaces files by renaming, which leaves a mapped one untouched.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
+        Self::check(path, state, Bytes::Mapped(map, file))
+    }
+
+    /// Reads what a file says of its tensors, and checks that they lie in it.
+    pub(super) fn check(path: PathBuf, state: Option<FileState>, bytes: Bytes) -> Result<Self, LoadError> {
+        let content = bytes.as_slice();
+        let entries = match torch::is(content) {
+            true => torch::entries(content).map_err(|reason| LoadError::Refused { file: path.clone(), reason })?,
+            false => safetensors(content).map_err(|reason| LoadError::Damaged { file: path.clone(), reason })?,
+        };
+        Ok(Self { path, state, bytes, entries })
+    }
+}
+
+/// The tensors of a safetensors file, which describes exactly the bytes that follow its header.
+fn safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damage(&error, bytes.len()))?;
+    let start = HEADER_LENGTH + header;
+    let entry = |info: &TensorInfo| Entry {
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        strides: None,
+        range: start + info.data_offsets.0..start + info.data_offsets.1,
+    };
+    Ok(metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect())
+}
+
+/// What is wrong with a safetensors file of this many bytes.
+fn damage(error: &SafeTensorError, bytes: usize) -> String {
+    match error {
+        SafeTensorError::HeaderTooSmall => format!("it has {bytes} bytes only"),
+        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => {
+            format!("its header would be longer than the file, which has {bytes} bytes")
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            format!(
+                "the tensors that its header lists do not fill the file, or do not fit into it: it has {bytes} bytes"
+            )
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,214 @@
+//! The weight files of a model folder: mapped, checked, and read tensor by tensor.
+
+mod file;
+mod pickle;
+mod stored;
+mod torch;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::Dtype;
+use serde::Deserialize;
+
+use crate::LoadError;
+pub use file::FileState;
+use file::{Bytes, WeightFile};
+pub(crate) use stored::Stored;
+
+/// The only file of an unsharded folder.
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
+const SHARD_INDEX: &str = "model.safetensors.index.json";
+/// What Transformers wrote before it wrote safetensors: a state dict of PyTorch's, and the index of several.
+const TORCH_FILE: &str = "pytorch_model.bin";
+const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
+/// Extensions of files that hold weights under any name.
+const EXTENSIONS: [&str; 4] = ["safetensors", "pth", "pt", "bin"];
+/// Weight files of other frameworks, to tell a user what to do with them.
+const OTHER_FORMS: [&str; 2] = ["tf_model.h5", "flax_model.msgpack"];
+
+/// All tensors of a model folder. Nothing is copied before it is asked for.
+#[derive(Debug)]
+pub struct Weights {
+    files: Vec<Arc<WeightFile>>,
+    /// Tensor name to its file.
+    index: BTreeMap<String, usize>,
+}
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Maps the weights of a folder: `model.safetensors`, or the shards that `model.safetensors.index.json` names; the same of
+    /// `pytorch_model.bin`; or the only file with weights there. Checks what they say of their tensors. A path to one file is that file.
+    pub fn open(folder: &Path) -> Result<Self, LoadError> {
+        if folder.is_file() {
+            return Ok(Self::from_files(vec![WeightFile::open(folder.into())?]));
+        }
+        for (single, index) in [(SINGLE_FILE, SHARD_INDEX), (TORCH_FILE, TORCH_INDEX)] {
+            let (single, index) = (folder.join(single), folder.join(index));
+            if single.exists() {
+                return Ok(Self::from_files(vec![WeightFile::open(single)?]));
+            }
+            if index.exists() {
+                return Self::open_shards(folder, index);
+            }
+        }
+        let mut others = other_files(folder);
+        match (others.pop(), others.pop()) {
+            (Some(only), None) => Ok(Self::from_files(vec![WeightFile::open(only)?])),
+            (Some(one), Some(other)) => Err(LoadError::Ambiguous { folder: folder.into(), files: [other, one] }),
+            _ => {
+                let other = OTHER_FORMS.iter().find(|name| folder.join(name).exists());
+                Err(LoadError::NoWeights { folder: folder.into(), other: other.map(|name| (*name).into()) })
+            }
+        }
+    }
+
+    fn open_shards(folder: &Path, index_file: PathBuf) -> Result<Self, LoadError> {
+        let text = std::fs::read_to_string(&index_file)
+            .map_err(|source| LoadError::Read { file: index_file.clone(), source })?;
+        let shards: ShardIndex = serde_json::from_str(&text)
+            .map_err(|error| LoadError::Damaged { file: index_file.clone(), reason: error.to_string() })?;
+        let mut names: Vec<&String> = shards.weight_map.values().collect();
+        names.sort();
+        names.dedup();
+        let files = names.into_iter().map(|name| WeightFile::open(folder.join(name))).collect::<Result<_, _>>()?;
+        let weights = Self::from_files(files);
+        match shards.weight_map.iter().find(|(tensor, _)| !weights.index.contains_key(*tensor)) {
+            Some((tensor, shard)) => {
+                let reason = format!("{} says that tensor {tensor} is in it, and it is not", index_file.display());
+                Err(LoadError::Damaged { file: folder.join(shard), reason })
+            }
+            None => Ok(weights),
+        }
+    }
+
+    /// From the bytes of one safetensors file. `name` stands for the file in errors.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self, LoadError> {
+        Ok(Self::from_files(vec![WeightFile::check(name.into(), None, Bytes::Owned(bytes))?]))
+    }
+
+    fn from_files(files: Vec<WeightFile>) -> Self {
+        let index = files
+            .iter()
+            .enumerate()
+            .flat_map(|(i, file)| file.entries.keys().map(move |name| (name.clone(), i)))
+            .collect();
+        Self { files: files.into_iter().map(Arc::new).collect(), index }
+    }
+
+    /// The state of every file; none where one of them is bytes in memory.
+    pub(crate) fn files(&self) -> Vec<FileState> {
+        self.files.iter().map(|file| file.state.clone()).collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        let file = &self.files[*self.index.get(name)?];
+        file.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// A whole number that stands alone, as a norm's count of batches.
+    pub(crate) fn counter(&self, name: &str) -> Option<i64> {
+        let file = &self.files[*self.index.get(name)?];
+        let entry = file.entries.get(name).filter(|entry| entry.dtype == Dtype::I64)?;
+        let bytes = file.bytes.as_slice().get(entry.range.clone())?;
+        bytes.try_into().ok().map(i64::from_le_bytes)
+    }
+
+    /// A tensor as `f32`, copied to `device`. Errors where it is missing or holds no floats.
+    pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor, LoadError> {
+        let (stored, shape) = self.find(name)?;
+        stored.to_tensor(&shape, device)
+    }
+
+    /// [`tensor`](Self::tensor), which must have this shape.
+    pub fn tensor_of_shape(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, LoadError> {
+        self.stored(name, shape)?.to_tensor(shape, device)
+    }
+
+    /// Where the elements of a tensor lie, which must have this shape.
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, LoadError> {
+        let (stored, found) = self.find(name)?;
+        if found != shape {
+            return Err(LoadError::WrongShape {
+                file: stored.file.path.clone(),
+                tensor: name.into(),
+                found,
+                expected: shape.into(),
+            });
+        }
+        Ok(stored)
+    }
+
+    /// Where a tensor lies, and its shape.
+    fn find(&self, name: &str) -> Result<(Stored, Vec<usize>), LoadError> {
+        let missing = || LoadError::MissingTensor {
+            file: self.file().into(),
+            tensor: name.into(),
+            closest: closest(name, self.names()).map(str::to_owned),
+        };
+        let file = &self.files[*self.index.get(name).ok_or_else(missing)?];
+        let entry = file.entries.get(name).ok_or_else(missing)?;
+        let dtype = match entry.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::F64 => DType::F64,
+            other => {
+                let found = format!("{other:?}");
+                return Err(LoadError::WrongType { file: file.path.clone(), tensor: name.into(), found });
+            }
+        };
+        let strided = entry.strides.as_ref().map(|strides| (entry.shape.clone(), strides.clone()));
+        Ok((Stored::new(file.clone(), dtype, entry.range.clone(), strided), entry.shape.clone()))
+    }
+
+    /// The file that stands for all of them in an error about a tensor that none of them has.
+    fn file(&self) -> &Path {
+        match self.files.as_slice() {
+            [single] => &single.path,
+            shards => shards.first().and_then(|shard| shard.path.parent()).unwrap_or(Path::new(SHARD_INDEX)),
+        }
+    }
+}
+
+/// Files of a folder that hold weights, by their extensions, sorted.
+fn other_files(folder: &Path) -> Vec<PathBuf> {
+    let is = |path: &PathBuf| {
+        path.extension().is_some_and(|of| EXTENSIONS.iter().any(|known| of.eq_ignore_ascii_case(known)))
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is).collect();
+    // What training scripts leave beside the model.
+    files.retain(|path| {
+        !["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"].iter().any(|name| path.ends_with(name))
+    });
+    files.sort();
+    files
+}
+
+/// The most similar of some names, where one is similar at all.
+pub(crate) fn closest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const SIMILAR: f64 = 0.6;
+    names
+        .map(|other| (strsim::normalized_levenshtein(name, other), other))
+        .filter(|(similarity, _)| *similarity >= SIMILAR)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, other)| other)
+}
