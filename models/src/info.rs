@@ -125,8 +125,10 @@ pub enum Modality {
     Images {
         /// Channels.
         channels: usize,
-        /// Height and width in pixels that the model was made for. A convolutional network takes others as well.
+        /// Height and width in pixels that the model was made for.
         size: usize,
+        /// Whether it takes other sizes as well, as networks of convolutions do.
+        any_size: bool,
         /// Rows of an image: its patches and the class token. A convolutional network, which has no such rows, says how many patches of
         /// 16 pixels there are, so that images weigh alike.
         tokens: usize,

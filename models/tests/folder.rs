@@ -344,7 +344,7 @@ fn a_model_says_what_it_is() {
     assert!(error.to_string().contains("roberta has one stream"), "{error}");
 
     let model = open(&tiny("vit")).unwrap();
-    assert_eq!(model.info().plain().modality, Modality::Images { channels: 2, size: 8, tokens: 5 });
+    assert_eq!(model.info().plain().modality, Modality::Images { channels: 2, size: 8, any_size: false, tokens: 5 });
     assert_eq!((model.info().groups.len(), &model.info().plain().word_embeddings), (4, &None));
     assert_eq!(model.info().plain().reads, [Read::Pooled, Read::Sequence, Read::Spatial]);
     assert_eq!(open(&tiny("distilbert")).unwrap().info().head_dropout, 0.2);

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use fthost_images::guarded;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
@@ -17,7 +18,6 @@ use arrow_schema::{ArrowError, DataType, SchemaRef};
 use serde_json::Value;
 
 use super::form::Encoding;
-use super::guard::guarded;
 use super::input::{Bytes, Input};
 use super::row::{Columns, Labels, Row, data_error, list, no_label, shortened, word_row};
 use crate::{Error, Result};

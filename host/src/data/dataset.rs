@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fthost_autograd::{Device, Layout, Tensor};
+use fthost_images::Sample;
 use fthost_models::{Input, TextInput};
 use fthost_plugin_api::TargetKind;
 
 use super::distinct::{Distinct, UNNUMBERED};
-use super::images::Images;
+use super::pictures::{Draws, Pictures, Shown};
 use super::selection::Selection;
 use super::store::{Record, Store, UNCOUNTED};
 use crate::{Error, Result};
@@ -23,8 +24,10 @@ pub struct Dataset {
     pub(super) path: PathBuf,
     /// The rows of the file.
     pub(super) store: Arc<Store>,
-    /// The pixels of the store's rows, where they are images.
-    pub(super) images: Option<Arc<Images>>,
+    /// The pictures of the store's rows, where they are some.
+    pub(super) pictures: Option<Arc<Pictures>>,
+    /// Where pictures go; token ids stay on the host.
+    pub(super) device: Device,
     /// The labels that the store's records number.
     pub(super) distinct: Arc<Distinct>,
     /// The rows of the store that are examples of this data set.
@@ -172,8 +175,8 @@ impl Dataset {
     /// Stands for what the model reads of an example, its tokens or its pixels: examples that are the same to it have the same.
     pub fn digest(&self, row: u32) -> Result<u64> {
         let mut hash = DefaultHasher::new();
-        match &self.images {
-            Some(images) => images.bytes(self.selection.row(row)).hash(&mut hash),
+        match &self.pictures {
+            Some(pictures) => pictures.sketch(self.selection.row(row))?.hash(&mut hash),
             None => {
                 let (mut ids, mut segments) = (Vec::new(), Vec::new());
                 self.store.append(&self.record(row)?, &mut ids, &mut segments)?;
@@ -239,7 +242,7 @@ impl Dataset {
 
     /// Bytes of examples in memory.
     pub fn in_memory(&self) -> usize {
-        let pixels = self.images.as_ref().map_or(0, |images| images.pixels.len());
+        let pixels = self.pictures.as_ref().map_or(0, |pictures| pictures.in_memory());
         self.store.in_memory() + self.selection.in_memory() + pixels
     }
 
@@ -359,13 +362,57 @@ impl Dataset {
         })
     }
 
-    /// The examples of these rows, packed in their order. Images are on the data set's device.
+    /// Whether examples are pictures.
+    pub fn of_pictures(&self) -> bool {
+        self.pictures.is_some()
+    }
+
+    /// Whether it takes work to see an example, so that it is best done ahead: pictures are read and decoded.
+    pub fn takes_work(&self) -> bool {
+        self.pictures.as_ref().is_some_and(|pictures| pictures.take_work())
+    }
+
+    /// What is seen of these rows in evaluation.
+    pub fn show(&self, rows: &[u32]) -> Result<Shown> {
+        let Some(pictures) = &self.pictures else { return Ok(Shown::from(rows)) };
+        let samples = rows.iter().map(|&row| pictures.sample(self.selection.row(row), None));
+        Shown::new(rows, samples.collect::<Result<_>>()?)
+    }
+
+    /// What is seen of a row in training, at a place of a step; none where there is nothing to see.
+    pub fn sample(&self, row: u32, draws: &Draws, step: u64, place: u64) -> Result<Option<Sample>> {
+        let Some(pictures) = &self.pictures else { return Ok(None) };
+        let mut random = draws.of_picture(step, place);
+        pictures.sample(self.selection.row(row), Some(&mut random)).map(Some)
+    }
+
+    /// What is seen of these rows in training: the [`sample`](Self::sample)s of all, mixed where the task asks for it. `first` is the
+    /// place of the first in its step.
+    pub fn gather(
+        &self,
+        rows: &[u32],
+        samples: Vec<Option<Sample>>,
+        draws: &Draws,
+        step: u64,
+        first: u64,
+    ) -> Result<Shown> {
+        let Some(pictures) = &self.pictures else { return Ok(Shown::from(rows)) };
+        let mut shown = Shown::new(rows, samples.into_iter().flatten().collect())?;
+        shown.mix(pictures, draws, step, first)?;
+        Ok(shown)
+    }
+
+    /// The examples of these rows as they are evaluated, packed in their order. Pictures are on the data set's device.
     pub fn input(&self, rows: &[u32]) -> Result<Input> {
-        if let Some(images) = &self.images {
-            let rows: Vec<u32> = rows.iter().map(|&row| self.selection.row(row)).collect();
-            return Ok(Input::Images(images.take(&rows)?));
+        self.input_of(&self.show(rows)?)
+    }
+
+    /// What is seen of examples, packed in their order. Pictures are on the data set's device.
+    pub fn input_of(&self, shown: &Shown) -> Result<Input> {
+        if self.pictures.is_some() {
+            return Ok(Input::Images(shown.tensor(&self.device)?));
         }
-        let records = rows.iter().map(|&row| self.record(row)).collect::<Result<Vec<_>>>()?;
+        let records = shown.rows().iter().map(|&row| self.record(row)).collect::<Result<Vec<_>>>()?;
         let layout = Layout::from_lengths(records.iter().map(|record| record.tokens as usize));
         let mut packed =
             TextInput { ids: Vec::with_capacity(layout.tokens()), types: Vec::with_capacity(layout.tokens()), layout };

@@ -7,7 +7,7 @@ use miette::Diagnostic;
 use super::super::files::Files;
 use super::super::fixtures::{DIGITS, TEXT, load_digits, load_file};
 use super::super::form::Form;
-use super::super::images::Part;
+use super::super::pictures::digits::Part;
 use super::super::load::{BLOCK, Source, load};
 use super::super::row::Columns;
 use super::super::text::Tokenizer;
@@ -158,6 +158,7 @@ fn a_tokenizer_must_fit_the_model_and_the_text() {
         texts: false,
         labels: None,
         modality: TEXT,
+        transform: None,
         device: &Device::Cpu,
     };
     check_error(load(&source, Some(&tokenizer)), &["a.tsv:2: the tokenizer makes no token of this text"]);
@@ -194,7 +195,7 @@ fn digits_are_embedded() {
 #[test]
 fn data_and_model_must_fit() {
     check_error(
-        load_digits("demo", Part::Test, Modality::Images { channels: 3, size: 32, tokens: 65 }),
+        load_digits("demo", Part::Test, Modality::Images { channels: 3, size: 32, any_size: false, tokens: 65 }),
         &["1 x 8 x 8", "3 x 32 x 32"],
     );
     check_error(load_digits("photos", Part::Test, DIGITS), &["photos cannot be read as images", "`demo`"]);
@@ -209,6 +210,7 @@ fn data_and_model_must_fit() {
         texts: false,
         labels: None,
         modality: TEXT,
+        transform: None,
         device: &Device::Cpu,
     };
     check_error(load(&source, Some(&tokenizer)), &["the data `demo` are images, and the model reads text"]);
@@ -364,6 +366,7 @@ fn texts_and_ids_are_kept_where_they_are_asked_for() {
             texts,
             labels: None,
             modality: TEXT,
+            transform: None,
             device: &Device::Cpu,
         };
         let data = load(&source, Some(&tokenizer)).unwrap();

@@ -9,7 +9,7 @@ use super::bytes::Limits;
 use super::dataset::Dataset;
 use super::files::Files;
 use super::form::Form;
-use super::images::Part;
+use super::pictures::digits::Part;
 use super::load::{Source, load, load_within};
 use super::row::Columns;
 use super::text::Tokenizer;
@@ -19,7 +19,7 @@ use crate::Result;
 /// What the tokenizer of [`write_tokenizer`] needs: texts of the words a, b, c and d.
 pub(super) const TEXT: Modality = Modality::Text { max_tokens: 6, vocabulary: 7 };
 /// What the embedded digits need.
-pub(super) const DIGITS: Modality = Modality::Images { channels: 1, size: 8, tokens: 17 };
+pub(super) const DIGITS: Modality = Modality::Images { channels: 1, size: 8, any_size: false, tokens: 17 };
 
 /// Loads a file of this name and content, of which `memory` bytes are kept in memory.
 pub(super) fn load_file(
@@ -51,6 +51,7 @@ fn load_form(
         texts: false,
         labels,
         modality,
+        transform: None,
         device: &Device::Cpu,
     };
     load_within(&source, Some(&tokenizer), Limits { memory, folder: folder.path().to_owned() })
@@ -78,6 +79,7 @@ pub(super) fn load_digits(name: &str, part: Part, modality: Modality) -> Result<
         texts: false,
         labels: None,
         modality,
+        transform: None,
         device: &Device::Cpu,
     };
     load(&source, None)

@@ -3,6 +3,7 @@
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
+use super::pictures::PictureForm;
 use super::row::Columns;
 
 /// What a file is, where neither its name nor its content should decide.
@@ -57,6 +58,8 @@ pub struct Form {
     pub quote: Option<Quote>,
     /// How bytes stand for characters.
     pub encoding: Encoding,
+    /// Where pictures are, and which of them count.
+    pub pictures: PictureForm,
 }
 
 impl Form {

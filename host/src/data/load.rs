@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fthost_autograd::Device;
+use fthost_images::Transform;
 use fthost_models::Modality;
 
 use super::bytes::Limits;
@@ -12,7 +13,9 @@ use super::distinct::{self, Distinct, UNNUMBERED};
 use super::extra::{self, Extra};
 use super::files::Files;
 use super::form::Form;
-use super::images::{self, Images, Part};
+use super::pictures::digits::{self, Part};
+use super::pictures::list::{Listed, list};
+use super::pictures::Pictures;
 use super::recognise::file_name;
 use super::row::{Labels, Role, Row, Words, data_error, shortened};
 use super::rows::AllRows;
@@ -41,6 +44,8 @@ pub struct Source<'a> {
     pub texts: bool,
     /// What the model takes.
     pub modality: Modality,
+    /// What becomes of pictures, for a model that takes some.
+    pub transform: Option<&'a Arc<Transform>>,
     /// Where images go; token ids stay on the host.
     pub device: &'a Device,
 }
@@ -57,17 +62,17 @@ pub fn load(source: &Source<'_>, tokenizer: Option<&Tokenizer>) -> Result<Datase
 
 /// As [`load`], with its own limits.
 pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, limits: Limits) -> Result<Dataset> {
-    let (examples, images) = match (source.modality, tokenizer) {
+    let (examples, pictures) = match (source.modality, tokenizer) {
         (Modality::Text { vocabulary, .. }, Some(tokenizer)) => {
             (read_texts(source, tokenizer, vocabulary, limits)?, None)
         }
         (Modality::Text { .. }, None) => return Err(Error::usage("a model that reads text needs its tokenizer.json")),
-        (Modality::Images { channels, size, tokens }, _) => {
-            let (examples, images) = read_images(source, [channels, size, size], tokens, limits)?;
-            (examples, Some(Arc::new(images)))
+        (Modality::Images { .. }, _) => {
+            let (examples, pictures) = read_pictures(source, Labels::Read, limits)?;
+            (examples, Some(pictures))
         }
     };
-    let mut data = examples.into_dataset(source.files, images);
+    let mut data = examples.into_dataset(source, pictures);
     match source.labels {
         // What a head makes of the labels is not known yet: values need not occur in the training data.
         Some(labels) => data.labels = labels.to_vec(),
@@ -99,10 +104,13 @@ pub fn unlabelled<'a>(
     tokenizer: Option<&'a Tokenizer>,
 ) -> Result<Box<dyn Iterator<Item = Result<Dataset>> + 'a>> {
     let (Modality::Text { vocabulary, .. }, Some(tokenizer)) = (source.modality, tokenizer) else {
-        return Ok(Box::new(std::iter::once(load(source, tokenizer))));
+        let read = || {
+            let (examples, pictures) = read_pictures(source, Labels::Unread, Limits::from_environment())?;
+            Ok(examples.into_dataset(source, Some(pictures)))
+        };
+        return Ok(Box::new(std::iter::once(read())));
     };
     refuse_images(source.files)?;
-    let files = source.files;
     check_unread_header(source)?;
     let source = *source;
     let mut rows = source.rows(Labels::Unread)?;
@@ -114,7 +122,7 @@ pub fn unlabelled<'a>(
             }
             let mut writer = Writer::of(&source, Labels::Unread, tokenizer, vocabulary, Limits::from_environment());
             writer.push_rows(rows.path(), block, tokenizer)?;
-            writer.finish().map(|examples| Some(examples.into_dataset(files, None)))
+            writer.finish().map(|examples| Some(examples.into_dataset(&source, None)))
         };
         let block: Result<Option<Dataset>> = read();
         block.transpose()
@@ -126,8 +134,8 @@ pub fn unlabelled<'a>(
 /// # Errors
 /// Whatever is wrong with a row, with its line.
 pub fn check(source: &Source<'_>) -> Result<()> {
-    if images::embedded_classes(source.files.first()).is_some() {
-        return Ok(());
+    if let Modality::Images { .. } = source.modality {
+        return list(source, Labels::Unread).map(drop);
     }
     check_unread_header(source)?;
     let mut rows = source.rows(Labels::Unread)?;
@@ -154,10 +162,10 @@ struct Examples {
 
 impl Examples {
     /// What their labels mean is open.
-    fn into_dataset(self, files: &Files, images: Option<Arc<Images>>) -> Dataset {
+    fn into_dataset(self, source: &Source<'_>, pictures: Option<Pictures>) -> Dataset {
         let Self { store, distinct, totals, of_words, notes, firsts, weighted, grouped, cut_left } = self;
         Dataset {
-            path: files.to_string().into(),
+            path: source.files.to_string().into(),
             notes,
             firsts: Arc::new(firsts),
             weighted,
@@ -165,7 +173,8 @@ impl Examples {
             cut_left,
             selection: Selection::All(store.len()),
             store: Arc::new(store),
-            images,
+            pictures: pictures.map(Arc::new),
+            device: source.device.clone(),
             labels: distinct.names(),
             distinct: Arc::new(distinct),
             totals,
@@ -335,6 +344,14 @@ impl Writer {
         Ok(())
     }
 
+    fn refuse_no_weight(&self, path: &Path) -> Result<()> {
+        if self.roles.contains(&Role::Weight) && self.weights == 0.0 {
+            return Err(data_error(path, None, "no example has a weight above 0")
+                .with_help("an example of weight 0 teaches nothing: give some a weight"));
+        }
+        Ok(())
+    }
+
     fn finish(self) -> Result<Examples> {
         let Self { store, distinct, totals, of_words, cut_left, firsts, .. } = self;
         let (weighted, grouped) = (self.roles.contains(&Role::Weight), self.roles.contains(&Role::Group));
@@ -384,10 +401,7 @@ fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, lim
         let count = |label: &str| writer.distinct.number(label).map_or(0, |number| writer.totals.with_label(number));
         first.check_label(rows.path(), count, |label| source.knows(label))?;
     }
-    if writer.roles.contains(&Role::Weight) && writer.weights == 0.0 {
-        return Err(data_error(rows.path(), None, "no example has a weight above 0")
-            .with_help("an example of weight 0 teaches nothing: give some a weight"));
-    }
+    writer.refuse_no_weight(rows.path())?;
     let mut notes = rows.notes();
     if let Some(scheme) = scheme.flatten().filter(|scheme| *scheme != Scheme::Iob2) {
         let names: Vec<String> = source.files.named().into_iter().map(file_name).collect();
@@ -441,7 +455,7 @@ fn check_unread_header(source: &Source<'_>) -> Result<()> {
 
 /// The embedded data are images; a model that reads texts cannot take them.
 fn refuse_images(files: &Files) -> Result<()> {
-    match images::embedded_classes(files.first()) {
+    match digits::embedded_classes(files.first()) {
         None => Ok(()),
         Some(_) => Err(Error::Usage {
             message: format!("the data `{files}` are images, and the model reads text"),
@@ -487,24 +501,31 @@ fn check_tokens(path: &Path, line: u64, tokens: &Tokens, vocabulary: usize) -> R
     Ok(())
 }
 
-fn read_images(source: &Source<'_>, shape: [usize; 3], tokens: usize, limits: Limits) -> Result<(Examples, Images)> {
-    let Some(classes) = images::embedded_classes(source.files.first()) else {
-        return Err(Error::Usage {
-            message: format!("the model takes images, and {} cannot be read as images", source.files),
-            help: Some("known are the embedded digits: `demo` (0 to 9) and `demo-pretrain` (0 to 4)".into()),
-        });
+fn read_pictures(source: &Source<'_>, labels: Labels, limits: Limits) -> Result<(Examples, Pictures)> {
+    let Modality::Images { channels, size, tokens, .. } = source.modality else {
+        return Err(Error::run("pictures for a model of texts"));
     };
-    let (images, labels) = images::digits(classes, source.part, source.device);
-    if images.shape != shape {
-        let size = |[channels, height, width]: [usize; 3]| format!("{channels} x {height} x {width}");
+    let embedded = digits::embedded_classes(source.files.first()).is_some();
+    if embedded && (channels, size) != (1, digits::SIDE) {
+        let (side, own) = (digits::SIDE, format!("{channels} x {size} x {size}"));
         return Err(Error::Usage {
-            message: format!("the digits are images of {}, and the model takes {}", size(images.shape), size(shape)),
+            message: format!("the digits are images of 1 x {side} x {side}, and the model takes {own}"),
             help: Some("use the embedded model: path = \"demo\"".into()),
         });
     }
-    let mut writer = Writer::new(0, limits);
-    for label in labels {
-        writer.push(label.to_string(), "", NewRow { tokens, ..NewRow::default() })?;
+    let Listed { pictures, rows, table, notes } = list(source, labels)?;
+    let roles = source.form.columns.extra(labels).map(|(role, _)| role).collect();
+    let mut writer = Writer { roles, texts: source.texts, ..Writer::new(0, limits) };
+    let path = table.as_deref().unwrap_or(source.files.first());
+    for row in rows {
+        let line = (row.line > 0).then_some(row.line);
+        let texts = vec![row.text.clone()];
+        let mut extra = writer.extra(path, row.line, &row.extra, texts)?;
+        // A picture is called by its file's name.
+        extra.id = extra.id.or(Some(row.text.clone()).filter(|name| !name.is_empty()));
+        let extra = extra.to_bytes()?;
+        writer.push(row.label, &row.text, NewRow { tokens, line, extra: &extra, ..NewRow::default() })?;
     }
-    Ok((writer.finish()?, images))
+    writer.refuse_no_weight(path)?;
+    Ok((Examples { notes, ..writer.finish()? }, pictures))
 }

@@ -2,7 +2,7 @@
 //!
 //! [`load`] reads a file row by row ([`table`]), encodes the texts in parallel ([`text`]) and keeps token ids, labels
 //! and lines only: in memory while they are few, in a temporary file beyond ([`dataset`]). [`sampler`] says which
-//! examples come when.
+//! examples come when. Of pictures it keeps where they are ([`pictures`]).
 
 mod arrow;
 mod bytes;
@@ -20,9 +20,7 @@ mod fixtures;
 mod folder;
 mod folds;
 mod form;
-mod guard;
 mod header;
-mod images;
 mod input;
 mod jsonl;
 mod lines;
@@ -31,6 +29,7 @@ mod moments;
 mod parquet;
 mod peek;
 pub mod permutation;
+mod pictures;
 mod recognise;
 pub mod row;
 mod rows;
@@ -52,11 +51,12 @@ pub use fingerprint::fingerprint;
 pub use folds::Fold;
 pub use form::{Encoding, Form, Format, Quote};
 pub use header::Naming;
-pub use images::Part;
 pub use load::{Source, check, load, unlabelled};
 pub use moments::Moments;
 pub use peek::{Column, Peek, peek};
 pub use permutation::Permutation;
+pub use pictures::digits::Part;
+pub use pictures::{ClassFolder, Draws, OnBadImage, PictureForm, Shown};
 pub use row::Columns;
 pub use sampler::{Sampler, Shuffled, split_micro_batches};
 pub use store::UNCOUNTED;

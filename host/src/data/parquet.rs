@@ -12,7 +12,6 @@ use ::parquet::record::Field;
 use ::parquet::record::reader::RowIter;
 use ::parquet::schema::types::{Type, TypePtr};
 
-use super::guard;
 use super::row::{Columns, Labels, Row, data_error, list, no_label, shortened, word_row};
 use crate::{Error, Result};
 
@@ -138,7 +137,7 @@ fn is_list(column: &TypePtr) -> bool {
 
 /// The `parquet` crate answers some damaged files with a panic. Nothing is read from it after that.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-    guard::guarded(read).unwrap_or_else(|| Err(ParquetError::General("the file is damaged".into())))
+    fthost_images::guarded(read).unwrap_or_else(|| Err(ParquetError::General("the file is damaged".into())))
 }
 
 /// What a value is, for messages.

@@ -5,10 +5,10 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
+use fthost_images::guarded;
 use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
 
-use super::guard::guarded;
 use super::row::{data_error, shortened};
 use crate::{Error, Result};
 use settings::Settings;

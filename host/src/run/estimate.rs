@@ -78,7 +78,7 @@ impl Speed {
         let (mut seconds, mut update_seconds, mut tokens, mut batches) = (0.0, 0.0, 0, 0);
         for (i, rows) in (0..1 + BATCHES).map_while(|number| sampler.batch(0, number)).enumerate() {
             let began = Instant::now();
-            let gradients = training.gradients(&rows, dropout, 1.0, None)?.gradients;
+            let gradients = training.gradients(&task.train.show(&rows)?, dropout, 1.0, None)?.gradients;
             gradients.norm()?;
             let updating = Instant::now();
             update_nothing(setup, gradients, optimizer)?;

@@ -8,7 +8,7 @@ use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope, Sampling, StreamFeatur
 use serde::{Deserialize, Serialize};
 
 use crate::adapted::{AdaptedModel, StreamRead};
-use crate::data::{Dataset, episodes};
+use crate::data::{Dataset, Shown, episodes};
 use crate::plugin::HeadInstance;
 use crate::report::calibration;
 use crate::report::metrics::probabilities::most_probable;
@@ -63,15 +63,25 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The head's outputs for `rows`, recorded on `tape`.
-    pub fn outputs(&self, tape: &Tape, rows: &[u32]) -> Result<Value> {
+    /// The head's outputs for what is seen of examples, recorded on `tape`.
+    pub fn outputs(&self, tape: &Tape, shown: &Shown) -> Result<Value> {
         let reads = self.reads();
-        head_outputs(self.head, tape, &self.features(tape, rows, &reads)?)
+        head_outputs(self.head, tape, &self.features(tape, shown, &reads)?)
     }
 
-    /// The head's loss for the outputs of `rows`: the sum of its terms, each times its example's weight, and the sum of the terms'
-    /// weights times that. `support` marks the support rows of an episode.
-    pub fn loss(&self, tape: &Tape, outputs: &Value, rows: &[u32], support: &[u8]) -> Result<(Value, f64)> {
+    /// The head's loss for the outputs of examples: the sum of its terms, each times its example's weight, and the sum of the terms'
+    /// weights times that. `support` marks the support rows of an episode. Of examples that are mixed with others it is that for their
+    /// own targets and that for the others', in the shares in which they are mixed.
+    pub fn loss(&self, tape: &Tape, outputs: &Value, shown: &Shown, support: &[u8]) -> Result<(Value, f64)> {
+        let (own, weight) = self.loss_of(tape, outputs, shown.rows(), support)?;
+        let Some((share, partners)) = shown.mixed() else { return Ok((own, weight)) };
+        let (other, other_weight) = self.loss_of(tape, outputs, partners, support)?;
+        let sum = tape.add(&tape.affine(&own, share, 0.0)?, &tape.affine(&other, 1.0 - share, 0.0)?)?;
+        Ok((sum, share * weight + (1.0 - share) * other_weight))
+    }
+
+    /// The loss of outputs for the targets of `rows`.
+    fn loss_of(&self, tape: &Tape, outputs: &Value, rows: &[u32], support: &[u8]) -> Result<(Value, f64)> {
         let targets = self.data.targets(rows, &self.model.device)?;
         let Some(weights) = self.data.weights(rows)? else {
             return self.head.loss(tape, outputs, &targets, support);
@@ -109,9 +119,9 @@ impl Pass<'_> {
         reads_of(self.spec, self.model.model.info())
     }
 
-    /// The features of `rows` that a head reads, in its order.
-    pub fn features(&self, tape: &Tape, rows: &[u32], reads: &[StreamRead]) -> Result<Vec<Features>> {
-        let input: Input = self.data.input(rows)?;
+    /// The features of examples that a head reads, in its order.
+    pub fn features(&self, tape: &Tape, shown: &Shown, reads: &[StreamRead]) -> Result<Vec<Features>> {
+        let input: Input = self.data.input_of(shown)?;
         let one = |of: &StreamRead| Ok(self.model.model.features(tape, of.stream, &input, of.read)?);
         reads.iter().map(one).collect()
     }

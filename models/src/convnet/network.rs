@@ -219,7 +219,7 @@ fn maps(plan: &Plan) -> (Vec<FeatureMap>, Vec<usize>) {
 fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
     let Plan { channels, size, .. } = *plan;
     let patches = size.div_ceil(PATCH);
-    let modality = Modality::Images { channels, size, tokens: patches * patches };
+    let modality = Modality::Images { channels, size, any_size: !plan.flattens, tokens: patches * patches };
     let width = plan.blocks.last().and_then(|block| block.layers.last()).map_or(0, width);
     let pooling = Pooling { by: PoolBy::Mean, normalize: false };
     let of_stream = |place: Place| BlockGroup { name: place.group(), stream: Some(0) };

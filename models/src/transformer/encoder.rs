@@ -241,7 +241,7 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
         }
         (InputConfig::Text { vocabulary, positions, .. }, _) => Modality::Text { max_tokens: positions, vocabulary },
         (InputConfig::Images { channels, size, patch }, _) => {
-            Modality::Images { channels, size, tokens: 1 + (size / patch) * (size / patch) }
+            Modality::Images { channels, size, any_size: false, tokens: 1 + (size / patch) * (size / patch) }
         }
     };
     let (word_embeddings, reads) = match modality {

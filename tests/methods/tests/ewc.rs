@@ -55,6 +55,7 @@ impl Run {
             texts: false,
             labels: None,
             modality: info.modality,
+            transform: None,
             device: &Device::Cpu,
         };
         let tokenizer = Tokenizer::load(&reference::path("tiny/bert/tokenizer.json"), 24).unwrap();
@@ -104,7 +105,7 @@ impl Run {
             let Self { model, head, spec, data, .. } = &*self;
             let decision = Decision::default();
             let pass = Pass { model, head, spec, data, precision: Precision::F32, decision };
-            let mut batch = pass.gradients(&rows, None, 1.0, None).unwrap();
+            let mut batch = pass.gradients(&data.show(&rows).unwrap(), None, 1.0, None).unwrap();
             losses.push(batch.loss / batch.weight);
             batch.gradients.scale(1.0 / batch.weight).unwrap();
             let tape = Tape::recording();

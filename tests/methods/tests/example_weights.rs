@@ -49,6 +49,7 @@ fn head(name: &str, options: &Value, labels: &[&str], rows: &[Value]) -> Head {
         texts: false,
         labels: Some(&labels),
         modality: model.model.info().plain().modality,
+        transform: None,
         device: &Device::Cpu,
     };
     let mut data = load(&source, Some(&tokenizer)).unwrap();
@@ -64,7 +65,7 @@ impl Head {
         let pass = Pass { model, head, spec, data, precision: Precision::F32, decision };
         let tape = Tape::recording();
         let outputs = tape.variable(outputs.clone());
-        let (sum, weight) = pass.loss(&tape, &outputs, rows, &[]).unwrap();
+        let (sum, weight) = pass.loss(&tape, &outputs, &data.show(rows).unwrap(), &[]).unwrap();
         let loss = sum.tensor().to_scalar::<f32>().unwrap();
         let gradients = tape.backward(&sum).unwrap();
         let gradient = gradients.of(&outputs).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -40,24 +40,35 @@ impl Preprocess {
         timm::read("preprocess", &timm::of_size(size))
     }
 
-    /// What suits the model in a folder: what its `preprocessor_config.json`, `processor_config.json` or, of timm, `config.json` says.
-    /// Where none says anything it is [`imagenet`](Self::imagenet), at the size that `config.json` may name (`image_size`) or 224.
+    /// What suits the model in a folder: what its `preprocessor_config.json`, `processor_config.json` or, of timm, `config.json` says;
+    /// `None` where none says anything.
     ///
     /// Files that cannot be read are errors, and so is what would change pixels in a way that is not known here.
-    pub fn from_model(folder: &Path) -> Result<Self> {
+    pub fn of_folder(folder: &Path) -> Result<Option<Self>> {
         if let Some(config) = object(&folder.join("preprocessor_config.json"))? {
-            return hugging_face::read(&folder.join("preprocessor_config.json").display().to_string(), &config);
+            let place = folder.join("preprocessor_config.json").display().to_string();
+            return hugging_face::read(&place, &config).map(Some);
         }
         if let Some(Value::Object(config)) =
             object(&folder.join("processor_config.json"))?.and_then(|mut config| config.remove("image_processor"))
         {
-            return hugging_face::read(&folder.join("processor_config.json").display().to_string(), &config);
+            let place = folder.join("processor_config.json").display().to_string();
+            return hugging_face::read(&place, &config).map(Some);
         }
         let place = folder.join("config.json");
-        let config = object(&place)?.unwrap_or_default();
-        if let Some(Value::Object(pretrained)) = config.get("pretrained_cfg") {
-            return timm::read(&place.display().to_string(), pretrained);
+        match object(&place)?.unwrap_or_default().get("pretrained_cfg") {
+            Some(Value::Object(pretrained)) => timm::read(&place.display().to_string(), pretrained).map(Some),
+            _ => Ok(None),
         }
+    }
+
+    /// [`of_folder`](Self::of_folder); where nothing is said it is [`imagenet`](Self::imagenet), at the size that `config.json` may name
+    /// (`image_size`) or 224.
+    pub fn from_model(folder: &Path) -> Result<Self> {
+        if let Some(said) = Self::of_folder(folder)? {
+            return Ok(said);
+        }
+        let config = object(&folder.join("config.json"))?.unwrap_or_default();
         let side = config.get("image_size").and_then(Value::as_u64).unwrap_or(224) as usize;
         Self::imagenet((side, side))
     }

@@ -69,7 +69,7 @@ pub struct Classes {
 }
 
 /// Whether a name is one of a picture.
-pub(super) fn is_picture(name: &str) -> bool {
+pub fn is_picture(name: &str) -> bool {
     let end = name.rsplit_once('.').map_or("", |(_, end)| end);
     ENDS.iter().any(|known| end.eq_ignore_ascii_case(known))
 }
@@ -85,6 +85,16 @@ pub(super) fn picture_name<'a>(name: &'a str, place: &str, left_out: &mut LeftOu
         return None;
     }
     Some(name)
+}
+
+impl Source {
+    /// All pictures that lie in a folder, however deep, in the order of their paths, whatever their classes. Names alone are read.
+    pub fn folder(root: &Path) -> Result<(Self, LeftOut)> {
+        let mut found = Found::default();
+        walk(root, &mut Vec::new(), &mut found)?;
+        let item = |path: &[String]| Item::file(path.iter().fold(root.to_owned(), |at, name| at.join(name)));
+        found.all(&root.display().to_string(), item)
+    }
 }
 
 impl Classes {
@@ -109,6 +119,16 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Pictures whatever their classes.
+    pub(super) fn all(mut self, place: &str, item: impl FnMut(&[String]) -> Item) -> Result<(Source, LeftOut)> {
+        if self.pictures.is_empty() {
+            return Err(Error::files(place, "there is no picture", "is it the right folder?"));
+        }
+        self.pictures.sort_unstable();
+        let mut item = item;
+        Ok((self.pictures.iter().map(|path| item(path)).collect(), self.left_out))
+    }
+
     /// Pictures sorted into classes. `item` gives the place of each.
     pub(super) fn classes(
         mut self,

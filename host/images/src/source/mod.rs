@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use folder::{ClassName, Classes, FolderOptions, LeftOut};
+pub use folder::{ClassName, Classes, FolderOptions, LeftOut, is_picture};
 pub use pairs::Pairs;
 
 use crate::decode::{Header, MAX_PIXELS, header};
@@ -20,6 +20,8 @@ use crate::error::{Error, Kind, Result};
 
 /// How much of a file usually holds its header: EXIF with a thumbnail is at most 64 KiB.
 const HEAD: u64 = 80 << 10;
+/// How much of a file's beginning and of its end tells it from others.
+const END: u64 = 4 << 10;
 
 /// Pictures by number. Reading needs no lock, so threads share one.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +79,16 @@ impl Source {
         self.items.is_empty()
     }
 
+    /// Those at some places.
+    ///
+    /// # Panics
+    ///
+    /// Where there are not so many.
+    #[must_use]
+    pub fn select(&self, places: &[usize]) -> Self {
+        places.iter().map(|&place| self.items[place].clone()).collect()
+    }
+
     /// How errors name a picture.
     ///
     /// # Panics
@@ -113,14 +125,33 @@ impl Source {
                 }
             }
         };
-        read().map_err(|error| {
-            Error::new(
-                Kind::Picture,
-                &item.name,
-                format!("cannot read it: {error}"),
-                "was it moved, or the archive changed, since the run began?",
-            )
-        })
+        read().map_err(|error| unreadable(&item.name, &error))
+    }
+
+    /// A picture's length in bytes, its first and its last bytes: where they are equal, so are pictures in all likelihood.
+    ///
+    /// # Panics
+    ///
+    /// Where there are not so many.
+    pub fn ends(&self, index: usize) -> Result<Vec<u8>> {
+        let item = &self.items[index];
+        let read = || -> std::io::Result<Vec<u8>> {
+            let opened;
+            let (file, offset, length) = match &item.place {
+                Place::File(path) => {
+                    opened = File::open(path)?;
+                    (&opened, 0, opened.metadata()?.len())
+                }
+                Place::Range { file, offset, length } => (&**file, *offset, *length),
+            };
+            let mut bytes = vec![0; length.min(2 * END) as usize];
+            let (first, last) = bytes.split_at_mut(length.min(END) as usize);
+            file.read_exact_at(first, offset)?;
+            file.read_exact_at(last, offset + length - last.len() as u64)?;
+            bytes.extend(length.to_le_bytes());
+            Ok(bytes)
+        };
+        read().map_err(|error| unreadable(&item.name, &error))
     }
 
     /// What a picture's header says; only its beginning is read where that will do.
@@ -135,4 +166,9 @@ impl Source {
             header => header,
         }
     }
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Error {
+    let help = "was it moved, or the archive changed, since the run began?";
+    Error::new(Kind::Picture, name, format!("cannot read it: {error}"), help)
 }

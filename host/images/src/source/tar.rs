@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use tar::{Archive, EntryType};
 
-use super::Item;
-use super::folder::{Classes, FolderOptions, Found, picture_name};
+use super::folder::{Classes, FolderOptions, Found, LeftOut, picture_name};
+use super::{Item, Source};
 use crate::error::{Error, Result};
 
 /// Beginnings of files that are archives of another kind.
@@ -22,11 +22,18 @@ const OTHERS: [(&[u8], &str); 6] = [
     (b"7z\xBC\xAF", "a 7-zip file"),
 ];
 
-impl Classes {
-    /// The pictures of a tar, as of a [`folder`](Self::folder): the folders in the one that holds them all are the classes.
-    ///
-    /// A compressed archive is refused: pictures, which hardly shrink, could not be read out of order.
-    pub fn tar(archive: &Path, options: &FolderOptions) -> Result<Self> {
+/// What stands in an archive.
+struct Contents {
+    place: String,
+    file: Arc<File>,
+    /// Where the bytes of each picture lie, and how many there are, by its path.
+    ranges: BTreeMap<Vec<String>, (u64, u64)>,
+    folders: Vec<Vec<String>>,
+    left_out: LeftOut,
+}
+
+impl Contents {
+    fn read(archive: &Path) -> Result<Self> {
         let place = archive.display().to_string();
         let failed = |error: std::io::Error| {
             Error::files(
@@ -45,7 +52,7 @@ impl Classes {
         }
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
 
-        let (mut ranges, mut folders, mut found) = (BTreeMap::new(), Vec::new(), Found::default());
+        let (mut ranges, mut folders, mut left_out) = (BTreeMap::new(), Vec::new(), LeftOut::default());
         let mut tar = Archive::new(&file);
         for entry in tar.entries_with_seek().map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -54,13 +61,13 @@ impl Classes {
                 path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect();
             let Some((name, above)) = parts.split_last() else { continue };
             if above.iter().any(|part| part.starts_with('.')) {
-                found.left_out.hidden += 1;
+                left_out.hidden += 1;
                 continue;
             }
             match entry.header().entry_type() {
                 EntryType::Directory => folders.push(parts),
                 EntryType::Regular | EntryType::Continuous => {
-                    if picture_name(name, &format!("{place}: {path}"), &mut found.left_out).is_none() {
+                    if picture_name(name, &format!("{place}: {path}"), &mut left_out).is_none() {
                         continue;
                     }
                     let (offset, length) = (entry.raw_file_position(), entry.size());
@@ -72,25 +79,47 @@ impl Classes {
                     ranges.insert(parts, (offset, length));
                 }
                 // A link's target may lie anywhere; a sparse file's bytes do not lie together.
-                _ => found.left_out.other(format!("{place}: {path}")),
+                _ => left_out.other(format!("{place}: {path}")),
             }
         }
+        Ok(Self { place, file: Arc::new(file), ranges, folders, left_out })
+    }
 
-        let root = match &options.under {
+    fn item(&self, path: &[String]) -> Item {
+        let (offset, length) = self.ranges.get(path).copied().unwrap_or_default();
+        Item::range(format!("{}: {}", self.place, path.join("/")), self.file.clone(), offset, length)
+    }
+}
+
+impl Source {
+    /// All pictures of a tar, in the order of their paths, whatever their classes.
+    pub fn tar(archive: &Path) -> Result<(Self, LeftOut)> {
+        let mut contents = Contents::read(archive)?;
+        let left_out = std::mem::take(&mut contents.left_out);
+        let found = Found { pictures: contents.ranges.keys().cloned().collect(), left_out, ..Found::default() };
+        found.all(&contents.place, |path| contents.item(path))
+    }
+}
+
+impl Classes {
+    /// The pictures of a tar, as of a [`folder`](Self::folder): the folders in the one that holds them all are the classes.
+    ///
+    /// A compressed archive is refused: pictures, which hardly shrink, could not be read out of order.
+    pub fn tar(archive: &Path, options: &FolderOptions) -> Result<Self> {
+        let mut contents = Contents::read(archive)?;
+        let left_out = std::mem::take(&mut contents.left_out);
+        let root: Vec<String> = match &options.under {
             Some(under) => under.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
-            None => holding_all(ranges.keys()),
+            None => holding_all(contents.ranges.keys()),
         };
         let below = |path: &Vec<String>| path.strip_prefix(root.as_slice()).map(<[String]>::to_vec);
-        found.pictures = ranges.keys().filter_map(below).collect();
-        found.folders = folders.iter().filter_map(below).filter_map(|path| path.into_iter().next()).collect();
+        let mut found = Found { left_out, ..Found::default() };
+        found.pictures = contents.ranges.keys().filter_map(below).collect();
+        found.folders = contents.folders.iter().filter_map(below).filter_map(|path| path.into_iter().next()).collect();
         found.folders.retain(|name| !name.starts_with('.'));
+        let place = &contents.place;
         let inside = if root.is_empty() { place.clone() } else { format!("{place}: {}", root.join("/")) };
-        let file = Arc::new(file);
-        found.classes(&inside, options.class_name, |path| {
-            let whole = [root.as_slice(), path].concat();
-            let (offset, length) = ranges.get(&whole).copied().unwrap_or_default();
-            Item::range(format!("{place}: {}", whole.join("/")), file.clone(), offset, length)
-        })
+        found.classes(&inside, options.class_name, |path| contents.item(&[root.as_slice(), path].concat()))
     }
 }
 

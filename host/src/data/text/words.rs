@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use fthost_images::guarded;
 use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, PreTokenizerWrapper, TruncationDirection};
 
-use super::super::guard::guarded;
 use super::super::store::UNCOUNTED;
 use super::{BYTES_PER_TOKEN, DAMAGED, MARGIN, Tokenizer, Tokens, keep, part};
 use crate::Result;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::tables::{DEMO, Drawn, DrawnKey, FilesKey, HeldOut, PartKey, Share, TaskKeys, TestKey};
-use crate::data::{Columns, Files, Fold, Form, Quote};
+use crate::data::{Columns, Files, Fold, Form, PictureForm, Quote};
 use crate::{Error, Result};
 
 /// Names of embedded data sets: these are no paths.
@@ -66,7 +66,7 @@ pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result
         return Err(document.error(document.place(&path), message, "is the separator", None));
     }
     let columns = Columns {
-        text: task.columns.text.clone(),
+        text: task.columns.text.clone().or_else(|| task.columns.image.clone()),
         text_pair: task.columns.text_pair.clone(),
         label: task.columns.label.clone(),
         part: task.split.as_ref().map(|split| split.column.clone()),
@@ -74,7 +74,12 @@ pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result
         weight: task.columns.weight.clone(),
         group: task.columns.group.clone(),
     };
-    Ok(Form { columns, header: task.header, format: task.format, separator, quote, encoding: task.encoding })
+    let pictures = PictureForm {
+        class_folder: task.class_folder,
+        under: task.archive_folder.clone(),
+        on_bad_image: task.on_bad_image,
+    };
+    Ok(Form { columns, header: task.header, format: task.format, separator, quote, encoding: task.encoding, pictures })
 }
 
 /// The test and the validation examples.

@@ -168,7 +168,14 @@ impl RunFile {
         acts::watched_by_something(&document, &tasks)?;
         acts::mixed_by_something(&document, &tasks, &train)?;
         Ok(Self {
-            model: ModelTable { path, named, init: model.init, pooling: model.pooling, normalize: model.normalize },
+            model: ModelTable {
+                path,
+                named,
+                init: model.init,
+                pooling: model.pooling,
+                normalize: model.normalize,
+                image: model.image,
+            },
             tasks,
             strategies: strategies.map(|(i, keys)| method(keys, format!("strategy[{i}]"))).collect(),
             regularizers: regularizers.map(|(i, keys)| regularizer_table(folder, i, keys)).collect::<Result<_>>()?,
@@ -369,6 +376,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             set_aside,
             split: task.split,
             max_tokens: task.max_tokens,
+            augment: task.augment,
             weight: task.weight.unwrap_or(1.0),
         });
         acts::header_of_something(document, i, &tasks[i])?;

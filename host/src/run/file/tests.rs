@@ -69,7 +69,8 @@ fn defaults_are_filled_in() {
             named: None,
             init: ModelInit::Pretrained,
             pooling: PoolingKey::Auto,
-            normalize: None
+            normalize: None,
+            image: Default::default()
         }
     );
     assert_eq!(file.tasks[0].train, Path::new("/jobs/sst2/train.tsv").into());

@@ -3,16 +3,20 @@
 use serde_json::Value as Json;
 
 use super::{HeldOut, Method, ModelTable, Optimizer, RunFile, Threshold};
-use crate::data::Encoding;
 
 impl RunFile {
     /// The run file with every default and absolute paths. Reading it gives an equal run file.
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
-        let ModelTable { path, named, init, pooling, normalize } = &self.model;
+        let ModelTable { path, named, init, pooling, normalize, image } = &self.model;
         let path = named.as_ref().map_or_else(|| value(path), |name| value(name.to_string()));
-        let keys =
-            [("path", path), ("init", value(init)), ("pooling", value(pooling)), ("normalize", value(normalize))];
+        let keys = [
+            ("path", path),
+            ("init", value(init)),
+            ("pooling", value(pooling)),
+            ("normalize", value(normalize)),
+            ("image", value(image)),
+        ];
         section(&mut out, "[model]", keys);
         for task in &self.tasks {
             let head = method(&task.head).filter_map(|(key, value)| Some((key.to_owned(), value?)));
@@ -29,8 +33,12 @@ impl RunFile {
                 ("format", value(task.form.format)),
                 ("separator", value(task.form.separator)),
                 ("quote", value(task.form.quote)),
-                ("encoding", (task.form.encoding != Encoding::Utf8).then(|| value(task.form.encoding)).flatten()),
+                ("encoding", unless_usual(task.form.encoding)),
                 ("max_tokens", value(task.max_tokens)),
+                ("augment", task.augment.is_random().then(|| value(&task.augment)).flatten()),
+                ("class_folder", unless_usual(task.form.pictures.class_folder)),
+                ("archive_folder", value(&task.form.pictures.under)),
+                ("on_bad_image", unless_usual(task.form.pictures.on_bad_image)),
                 // Otherwise it would be refused when the file is read again.
                 ("weight", self.joint().then(|| value(task.weight)).flatten()),
             ];
@@ -103,6 +111,11 @@ fn held_out(part: Option<&HeldOut>) -> Option<toml::Value> {
         HeldOut::Drawn(drawn) => value(drawn),
         HeldOut::Rows(_) => None,
     }
+}
+
+/// A value that differs from what is meant where a file says nothing.
+fn unless_usual<T: Default + PartialEq + serde::Serialize>(own: T) -> Option<toml::Value> {
+    (own != T::default()).then(|| value(own)).flatten()
 }
 
 /// A key of a table; one without a value is left out.

@@ -21,6 +21,7 @@ use super::machine::DeviceChoice;
 use super::setup::phase::Batch;
 use super::setup::{self, Setup, model as base};
 use super::state::snapshot::{self, Parts, TrainState};
+use super::train::ahead::Ahead;
 use super::train::reference::Reference;
 use super::train::step::{Learner, Update};
 use crate::plugin::Stateful;
@@ -192,11 +193,13 @@ impl<'a> Trials<'a> {
             precision: *precision,
         };
         let mut losses = Vec::new();
-        for (i, batch) in self.batches.iter().enumerate().skip(from) {
+        let batches = self.batches[from..].to_vec().into_iter();
+        for (i, batch) in (from..).zip(Ahead::new(batches, from as u64, learner.tasks, &settings)) {
+            let batch = batch?;
             state.trained.steps = i as u64; // dropout follows from it
-            let step = learner.step(batch, &self.times.of_run(i), &mut state)?;
+            let step = learner.step(&batch, &self.times.of_run(i), &mut state)?;
             let loss = (step.update != Update::Empty).then_some(step.loss);
-            let report = StepReport { loss, lr: step.lr, samples: batch.rows.len(), tokens: 0 };
+            let report = StepReport { loss, lr: step.lr, samples: batch.batch.rows.len(), tokens: 0 };
             if step.update == Update::NotFinite || !go_on(&report) {
                 break;
             }

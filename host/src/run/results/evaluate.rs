@@ -185,7 +185,7 @@ pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
     let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
     let parts = over_chunks(pass, &rows, &|_| {}, |rows| {
         let tape = evaluation_tape(pass);
-        let outputs = pass.outputs(&tape, rows)?;
+        let outputs = pass.outputs(&tape, &pass.data.show(rows)?)?;
         let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
         let mut predicted = predicted.to_dtype(DType::F32)?.reshape((rows.len(), ()))?.to_vec2::<f32>()?;
         if pass.spec.predictions == PredictionKind::Classes {
@@ -214,7 +214,7 @@ pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<Vec<f32>>>>> {
     let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
     let parts = over_chunks(pass, &rows, &|_| {}, |rows| {
         let tape = evaluation_tape(pass);
-        let outputs = pass.outputs(&tape, rows)?;
+        let outputs = pass.outputs(&tape, &pass.data.show(rows)?)?;
         let tokens = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?.to_vec2::<f32>()?; // [tokens, classes]
         let mut tokens = tokens.into_iter();
         let mut of_rows = Vec::new();
@@ -238,7 +238,7 @@ pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<Vec<f32>>>>> {
 pub fn outputs(pass: &Pass<'_>, rows: &[u32]) -> Result<Tensor> {
     let parts = over_chunks(pass, rows, &|_| {}, |rows| {
         let tape = evaluation_tape(pass);
-        Ok(pass.outputs(&tape, rows)?.into_tensor())
+        Ok(pass.outputs(&tape, &pass.data.show(rows)?)?.into_tensor())
     })?;
     Ok(Tensor::cat(&parts, 0)?)
 }
@@ -319,10 +319,10 @@ impl Part {
 }
 
 fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
-    let tape = evaluation_tape(pass);
-    let outputs = pass.outputs(&tape, rows)?;
+    let (tape, shown) = (evaluation_tape(pass), pass.data.show(rows)?);
+    let outputs = pass.outputs(&tape, &shown)?;
     let targets = pass.data.targets(rows, &pass.model.device)?;
-    let (sum, weight) = pass.loss(&tape, &outputs, rows, &[])?;
+    let (sum, weight) = pass.loss(&tape, &outputs, &shown, &[])?;
     let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [rows or tokens, classes] or [rows]
     let mut part = Part {
         loss: scalar(&sum)?,

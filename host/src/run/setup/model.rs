@@ -1,8 +1,11 @@
 //! The pretrained model that the run file names, and its tokenizer.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fthost_autograd::Device;
+use fthost_images::preprocess::{IMAGENET_MEAN, IMAGENET_STD};
+use fthost_images::{Preprocess, Transform};
 use fthost_models::{MODULES, Modality, PoolBy, Pooling};
 
 use super::demo;
@@ -22,7 +25,7 @@ pub(in crate::run) fn fetch(file: &mut RunFile) -> Result<()> {
 
 /// The model that the run file names, nothing attached.
 pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<AdaptedModel> {
-    if !file.model.is_demo() && !file.model.path.is_dir() {
+    if !file.model.is_demo() && !file.model.path.exists() {
         let message = format!("there is no folder {}", file.model.path.display());
         let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
         return Err(file.error_at("model.path", message, "named here", Some(help.into())));
@@ -64,6 +67,61 @@ fn pooling(file: &RunFile, own: Pooling) -> Result<Pooling> {
     };
     Ok(Pooling { by, normalize: file.model.normalize.unwrap_or(false) })
 }
+
+/// What becomes of a task's pictures, for a model that takes some: what the run file says, else what the model's folder says, else what
+/// is usual for pictures of its size.
+pub(in crate::run) fn transform(
+    file: &RunFile,
+    task: &TaskTable,
+    model: &AdaptedModel,
+) -> Result<Option<Arc<Transform>>> {
+    let Modality::Images { channels, size, any_size, .. } = model.model.info().plain().modality else {
+        return Ok(None);
+    };
+    let keys = &file.model.image;
+    let at = |key: &str, message: String, help: &str| {
+        file.error_at(&format!("model.image.{key}"), message, "does not fit", Some(help.into()))
+    };
+    if let Some(asked) = keys.size.filter(|&asked| !any_size && asked != size) {
+        let message = format!("the model takes pictures of {size} x {size} pixels, and no others such as {asked}");
+        return Err(at("size", message, "leave it out"));
+    }
+    let said = if file.model.is_demo() { None } else { Preprocess::of_folder(&file.model.path)? };
+    let mut preprocess = match said {
+        Some(said) => said,
+        None if channels == 3 && size > SMALL => Preprocess::imagenet((size, size))?,
+        None if channels == 3 => Preprocess::exact((size, size), &IMAGENET_MEAN, &IMAGENET_STD)?,
+        None => Preprocess::exact((size, size), &vec![0.5; channels], &vec![0.5; channels])?,
+    };
+    let wanted = match keys.size {
+        Some(asked) => (asked, asked),
+        None if any_size => preprocess.size(),
+        None => (size, size),
+    };
+    if preprocess.size() != wanted {
+        preprocess = preprocess.with_size(wanted);
+    }
+    if keys.mean.is_some() || keys.std.is_some() {
+        let or_plain = |own: &Option<Vec<f64>>, plain: f64| own.clone().unwrap_or_else(|| vec![plain; channels]);
+        let (mean, std) = (or_plain(&keys.mean, 0.0), or_plain(&keys.std, 1.0));
+        for (key, values) in [("mean", &mean), ("std", &std)] {
+            if values.len() != channels {
+                let message = format!("model.image.{key} has {} numbers, and the model {channels} channels", values.len());
+                return Err(at(key, message, "give one for each channel"));
+            }
+        }
+        preprocess.normalise = Preprocess::exact((1, 1), &mean, &std)?.normalise;
+    }
+    if preprocess.channels() != channels {
+        let message = format!("the model takes {channels} channels, and its folder says how {} become numbers", preprocess.channels());
+        return Err(Error::usage(message).with_help("say it in the run file: [model] image = { mean = [...], std = [...] }"));
+    }
+    let transform = Transform::new(preprocess, task.augment.clone());
+    transform.map(|transform| Some(Arc::new(transform))).map_err(|error| file.at_task(task, "augment", error.into()))
+}
+
+/// Side of pictures up to which they are taken whole, where nothing says otherwise; of larger ones the middle.
+const SMALL: usize = 96;
 
 /// How a model's examples are pooled, and who says so: `mean, normalised, as modules.json in the model's folder says`.
 pub(in crate::run) fn pooling_text(file: &RunFile, model: &AdaptedModel) -> String {

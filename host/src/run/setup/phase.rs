@@ -105,7 +105,7 @@ impl Phase {
     }
 
     /// The batches of an epoch, from batch `first` on.
-    pub fn epoch_from(&self, epoch: u64, first: u64) -> impl Iterator<Item = Batch> {
+    pub fn epoch_from(&self, epoch: u64, first: u64) -> impl Iterator<Item = Batch> + Clone + Send + use<> {
         let turns = self.turns(epoch);
         // How many batches each task has given by then, in the whole phase.
         let mut given: Vec<u64> = self.shares.iter().map(|share| epoch * share.batches).collect();

@@ -75,6 +75,7 @@ impl TaskData {
         };
         // What stands beside predictions are the texts of the test examples, or where there are none of the validation examples.
         let shown = table.test.as_ref().or(table.validation.as_ref());
+        let transform = base::transform(file, table, model)?;
         let of_train = Source {
             files: &table.train,
             part: Part::Train,
@@ -83,6 +84,7 @@ impl TaskData {
             labels: None,
             texts: shown.and_then(HeldOut::drawn).is_some(),
             modality: model.model.info().plain().modality,
+            transform: transform.as_ref(),
             device: &model.device,
         };
         let train = data::load(&of_train, tokenizer)?;

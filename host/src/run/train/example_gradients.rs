@@ -52,7 +52,7 @@ impl ExampleGradients for TaskExamples<'_> {
         for &row in &order[..limit] {
             for (target, weight) in self.targets(&pass, row, labels, &draws)? {
                 let tape = Tape::recording();
-                let outputs = pass.outputs(&tape, &[row])?;
+                let outputs = pass.outputs(&tape, &self.data.show(&[row])?)?;
                 let (loss, terms) = self.negative_log_likelihood(&tape, &outputs, &target)?;
                 if terms == 0.0 {
                     continue; // none of its tokens has a label
@@ -91,7 +91,7 @@ impl TaskExamples<'_> {
             return Ok(vec![(self.data.targets(&[row], device)?, 1.0)]);
         }
         let tape = Tape::evaluation();
-        let outputs = pass.outputs(&tape, &[row])?;
+        let outputs = pass.outputs(&tape, &self.data.show(&[row])?)?;
         let probabilities = self.head.predict(&tape, &outputs)?.flatten_all()?.to_vec1::<f32>()?; // [classes]
         let target = |class: usize| Tensor::new(&[class as u32], device);
         if labels == FisherLabels::Exact {

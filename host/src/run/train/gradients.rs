@@ -12,7 +12,7 @@ use fthost_autograd::{Dropout, Gradients, Tape, TapeOptions};
 
 use super::reference::Holding;
 use crate::cores;
-use crate::data::split_micro_batches;
+use crate::data::{Shown, split_micro_batches};
 use crate::run::pass::{Pass, episode_shape, head_outputs, scalar, splits};
 use crate::{Error, Result};
 
@@ -52,19 +52,19 @@ pub struct DropoutKey {
 }
 
 impl Pass<'_> {
-    /// Loss and gradients of the examples `rows` of one batch, with penalties on what earlier heads say of them. `dropout` is `None`
+    /// Loss and gradients of the examples of one batch, with penalties on what earlier heads say of them. `dropout` is `None`
     /// where the run switched it off.
     pub fn gradients(
         &self,
-        rows: &[u32],
+        shown: &Shown,
         dropout: Option<DropoutKey>,
         loss_scale: f64,
         holding: Option<&Holding<'_>>,
     ) -> Result<BatchGradients> {
-        let lengths: Vec<usize> = rows.iter().map(|&row| self.data.tokens(row)).collect::<Result<_>>()?;
+        let lengths: Vec<usize> = shown.rows().iter().map(|&row| self.data.tokens(row)).collect::<Result<_>>()?;
         let micro_batches = match splits(self.spec, self.model) {
             true => split_micro_batches(&lengths),
-            false => vec![(0..rows.len()).collect::<Vec<_>>()],
+            false => vec![(0..shown.rows().len()).collect::<Vec<_>>()],
         };
 
         let (parallel_ops, reads) = (micro_batches.len() == 1, self.reads());
@@ -79,18 +79,18 @@ impl Pass<'_> {
                     examples: places.iter().map(|&place| key.first + place as u64).collect(),
                 }),
             });
-            let rows: Vec<u32> = places.iter().map(|&place| rows[place]).collect();
-            let features = self.features(&tape, &rows, &reads)?;
+            let shown = shown.select(places);
+            let features = self.features(&tape, &shown, &reads)?;
             let outputs = head_outputs(self.head, &tape, &features)?;
             let support: Vec<u8> = match episode_shape(self.spec) {
                 Some(shape) => places.iter().map(|&place| u8::from(shape.supports(place))).collect(),
                 None => Vec::new(),
             };
-            let (sum, weight) = self.loss(&tape, &outputs, &rows, &support)?;
+            let (sum, weight) = self.loss(&tape, &outputs, &shown, &support)?;
             let loss = scalar(&sum)?;
             let held = match holding {
-                Some(holding) => holding.penalty(&tape, self.model, &rows, (&reads, &features), |other| {
-                    self.features(&tape, &rows, other)
+                Some(holding) => holding.penalty(&tape, self.model, shown.rows(), (&reads, &features), |other| {
+                    self.features(&tape, &shown, other)
                 })?,
                 None => None,
             };

@@ -1,5 +1,6 @@
 //! The training loop, from the first step to the last.
 
+pub mod ahead;
 pub mod example_gradients;
 pub mod gradients;
 pub mod interrupt;
@@ -28,6 +29,7 @@ use crate::run::state::log::Line;
 use crate::run::state::snapshot::{self, After, Parts, TrainState};
 use crate::run::state::watch::Watch;
 use crate::{Error, Result};
+use ahead::Ahead;
 use example_gradients::TaskExamples;
 use interrupt::Interrupt;
 use reference::Reference;
@@ -170,8 +172,12 @@ impl Trainer<'_> {
                 state.epoch_loss = (0.0, 0);
                 self.tell_all(phase, &Event::EpochBegin { epoch, epochs })?;
             }
-            let rest = batches.get_or_insert_with(|| phase.epoch_from(epoch, place));
+            let now_trained = state.trained.steps;
+            let rest = batches.get_or_insert_with(|| {
+                Ahead::new(phase.epoch_from(epoch, place), now_trained, self.learner.tasks, self.learner.settings)
+            });
             let Some(batch) = rest.next() else { return Err(Error::run("an epoch has fewer batches than it should")) };
+            let batch = batch?;
 
             self.tell_all(phase, &Event::StepBegin { step, total_steps })?;
             let now = Progress { step, total_steps, steps_per_epoch };
@@ -185,7 +191,7 @@ impl Trainer<'_> {
                     state.trained.steps + 1
                 );
             }
-            let Batch { task, rows, .. } = &batch;
+            let Batch { task, rows, .. } = &batch.batch;
             let data = &self.learner.tasks[*task].train;
             let tokens = rows.iter().map(|&row| data.tokens(row)).sum::<Result<usize>>()?;
             state.trained.steps += 1;

@@ -7,6 +7,7 @@ use fthost_autograd::{Gradients, Precision, Tape, Tensor};
 use fthost_plugin_api::{Group, Progress, Rate, Sampling};
 
 use super::gradients::{BatchGradients, DropoutKey};
+use super::ahead::Shows;
 use super::reference::{Holding, Reference};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::Dataset;
@@ -14,7 +15,6 @@ use crate::plugin::{RegularizerInstance, SchedulerInstance};
 use crate::run::file::TrainTable;
 use crate::run::pass::{Pass, reads_of, scalar};
 use crate::run::results::evaluate;
-use crate::run::setup::phase::Batch;
 use crate::run::setup::task::Task;
 use crate::run::state::log::NO_WEIGHT;
 use crate::run::state::snapshot::TrainState;
@@ -86,11 +86,12 @@ impl Learner<'_> {
     ///
     /// # Errors
     /// A trainable parameter that the task's first batch does not reach; whatever else fails.
-    pub fn step(&mut self, batch: &Batch, now: &Progress, state: &mut TrainState) -> Result<Step> {
+    pub fn step(&mut self, batch: &Shows, now: &Progress, state: &mut TrainState) -> Result<Step> {
         let mut scaler = state.scaler();
         let scale = scaler.map_or(1.0, |scaler| scaler.scale());
         let step = state.trained.steps;
         let BatchGradients { mut gradients, loss, penalty: held, weight } = self.gradients(batch, step, scale)?;
+        let batch = &batch.batch;
         // Before penalties, which reach every parameter whether the loss does or not.
         if batch.first {
             state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(batch.task, &gradients)?;
@@ -129,9 +130,10 @@ impl Learner<'_> {
     }
 
     /// Gradients of the sum of the examples' loss terms, and of what regularizers hold of the same examples.
-    fn gradients(&self, batch: &Batch, step: u64, loss_scale: f64) -> Result<BatchGradients> {
+    fn gradients(&self, seen: &Shows, step: u64, loss_scale: f64) -> Result<BatchGradients> {
+        let batch = &seen.batch;
         if self.reference.is_empty() {
-            return self.sum(batch, step, loss_scale, None);
+            return self.sum(seen, step, loss_scale, None);
         }
         let mut regularizers = Vec::new();
         for regularizer in self.regularizers.iter() {
@@ -145,7 +147,7 @@ impl Learner<'_> {
         let sum = |weight: f64| {
             let (tasks, reference, regularizers) = (&*self.tasks, &self.reference, regularizers.clone());
             let holding = Holding { regularizers, tasks, reference, factor: weight / (rows * task) };
-            self.sum(batch, step, loss_scale, Some(&holding))
+            self.sum(seen, step, loss_scale, Some(&holding))
         };
         let found = sum(rows)?;
         // Weights other than 1 are known only now: the same again with their sum.
@@ -153,14 +155,14 @@ impl Learner<'_> {
     }
 
     /// The gradients of a batch, pass by pass.
-    fn sum(&self, batch: &Batch, step: u64, loss_scale: f64, holding: Option<&Holding<'_>>) -> Result<BatchGradients> {
-        let pass = self.pass(batch.task, &self.tasks[batch.task].train);
-        let mut sum = BatchGradients::default();
-        let size = self.tasks[batch.task].pass_size(self.settings);
-        for (i, rows) in batch.rows.chunks(size).enumerate() {
-            let first = (i * size) as u64;
+    fn sum(&self, seen: &Shows, step: u64, loss_scale: f64, holding: Option<&Holding<'_>>) -> Result<BatchGradients> {
+        let task = seen.batch.task;
+        let pass = self.pass(task, &self.tasks[task].train);
+        let (mut sum, mut first) = (BatchGradients::default(), 0);
+        for shown in &seen.passes {
             let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step, first });
-            sum.add(pass.gradients(rows, dropout, loss_scale, holding)?, true)?;
+            sum.add(pass.gradients(shown, dropout, loss_scale, holding)?, true)?;
+            first += shown.rows().len() as u64;
         }
         Ok(sum)
     }

@@ -25,6 +25,7 @@ use crate::run::results::evaluate::features;
 use crate::run::setup::model as base;
 use crate::{Error, Result};
 use fthost_autograd::Precision;
+use fthost_images::Transform;
 
 /// A model that gives features, with or without a head.
 pub struct Embedder {
@@ -32,6 +33,7 @@ pub struct Embedder {
     /// Kept because their hooks stand in the model.
     _strategies: Vec<StrategyInstance>,
     tokenizer: Option<Tokenizer>,
+    transform: Option<Arc<Transform>>,
     form: data::Form,
     precision: Precision,
 }
@@ -51,10 +53,12 @@ impl Embedder {
         let model = base::load_model(&file, device.open()?)?;
         let task = &file.tasks[0];
         let tokenizer = base::tokenizer(&file, task, &model)?;
+        let transform = base::transform(&file, task, &model)?;
         Ok(Self {
             model,
             _strategies: Vec::new(),
             tokenizer,
+            transform,
             form: task.form.clone(),
             precision: file.train.precision.into(),
         })
@@ -83,6 +87,7 @@ impl Embedder {
             texts: false,
             labels: None,
             modality: self.model.model.info().plain().modality,
+            transform: self.transform.as_ref(),
             device: &self.model.device,
         };
         let width = self.model.model.info().plain().width;
@@ -108,7 +113,7 @@ impl TrainedModel {
             return Err(Error::usage("the run has no task"));
         }
         let task = tasks.swap_remove(0);
-        Ok(Embedder { model, _strategies, tokenizer: task.tokenizer, form: task.form, precision })
+        Ok(Embedder { model, _strategies, tokenizer: task.tokenizer, transform: task.transform, form: task.form, precision })
     }
 }
 

@@ -166,8 +166,9 @@ impl Found {
         restore(&model)?;
         let task = &file.tasks[0];
         let tokenizer = base::tokenizer(file, task, &model)?;
+        let transform = base::transform(file, task, &model)?;
         let (name, form) = (task.name.clone(), task.form.clone());
-        let task = TrainedTask { name, form, head, spec, labels, numbered, tokenizer, train: None, decision };
+        let task = TrainedTask { name, form, head, spec, labels, numbered, tokenizer, transform, train: None, decision };
         Ok(TrainedModel::new(file, model, strategies, vec![task]))
     }
 }

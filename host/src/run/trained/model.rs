@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fthost_autograd::Precision;
+use fthost_images::Transform;
 use fthost_plugin_api::{HeadSpec, TargetKind};
 
 use super::predict::{Place, Prediction, Style, Writer};
@@ -39,6 +41,8 @@ pub(super) struct TrainedTask {
     /// Whether data may name classes by their numbers instead.
     pub(super) numbered: bool,
     pub(super) tokenizer: Option<Tokenizer>,
+    /// What becomes of pictures.
+    pub(super) transform: Option<Arc<Transform>>,
     /// What it trained on, where that is known.
     pub(super) train: Option<Files>,
     /// How classes follow from probabilities.
@@ -91,7 +95,7 @@ impl TrainedModel {
         let files = Files::from(path);
         let source = data::Source { texts: true, ..self.source(task, &files) };
         data::check(&source)?;
-        let (labels, ids) = (&task.labels, task.form.columns.id.is_some());
+        let (labels, ids) = (&task.labels, task.form.columns.id.is_some() || task.transform.is_some());
         let mut writer = Writer::new(out, style, task.spec.predictions, labels, ids, task.decision);
         let mut number = 0;
         for block in data::unlabelled(&source, task.tokenizer.as_ref())? {
@@ -142,6 +146,7 @@ impl TrainedModel {
             texts: false,
             labels: Some(&task.labels),
             modality: self.model.model.info().plain().modality,
+            transform: task.transform.as_ref(),
             device: &self.model.device,
         }
     }

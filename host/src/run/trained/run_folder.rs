@@ -65,6 +65,7 @@ pub(super) fn open(
             .ok_or_else(|| Error::usage(format!("{} has no result of the task {}", folder.display(), task.name)))?;
         let (head, spec) = methods::attach_head(&file, i, &mut library, &mut model, labels.clone(), class_counts)?;
         let tokenizer = base::tokenizer(&file, task, &model)?;
+        let transform = base::transform(&file, task, &model)?;
         tasks.push(TrainedTask {
             name: task.name.clone(),
             form: task.form.of_whole_files(),
@@ -73,6 +74,7 @@ pub(super) fn open(
             labels,
             numbered: false,
             tokenizer,
+            transform,
             train: Some(task.train.clone()),
             decision: calibration.map(|found| found.decision).unwrap_or_default(),
         });

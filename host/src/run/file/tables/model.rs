@@ -27,6 +27,24 @@ pub(in crate::run::file) struct ModelKeys {
     pub(in crate::run::file) pooling: PoolingKey,
     /// whether features of whole examples are divided by their length; by default as the folder says where pooling is auto, else not
     pub(in crate::run::file) normalize: Option<bool>,
+    /// pictures as the model takes them, where its folder does not say it: { size = 32, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }
+    #[serde(default)]
+    pub(in crate::run::file) image: ImageKeys,
+}
+
+/// How pictures become what a model takes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageKeys {
+    /// height and width in pixels; a network of convolutions takes others than it was made for
+    #[schemars(range(min = 1, max = 4096))]
+    pub size: Option<usize>,
+    /// mean of each channel, where black is 0 and white is 1
+    #[schemars(length(min = 1, max = 3))]
+    pub mean: Option<Vec<f64>>,
+    /// standard deviation of each channel
+    #[schemars(length(min = 1, max = 3))]
+    pub std: Option<Vec<f64>>,
 }
 
 /// How examples are pooled.
@@ -72,6 +90,8 @@ pub struct ModelTable {
     pub pooling: PoolingKey,
     /// Whether the result is divided by its length, where the file says it.
     pub normalize: Option<bool>,
+    /// How pictures become what it takes, as far as the file says it.
+    pub image: ImageKeys,
 }
 
 impl ModelTable {

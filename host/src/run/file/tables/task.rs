@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::method::{Method, MethodKeys};
 use super::share::Share;
-use crate::data::{Encoding, Files, Fold, Form, Format};
+use fthost_images::Augment;
+
+use crate::data::{ClassFolder, Encoding, Files, Fold, Form, Format, OnBadImage};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +52,18 @@ pub(in crate::run::file) struct TaskKeys {
     #[schemars(range(min = 1))]
     #[serde(default = "max_tokens")]
     pub(in crate::run::file) max_tokens: usize,
+    /// random changes of training pictures, in this order: ["random_resized_crop", "flip", { op = "color_jitter", hue = 0.1 }]
+    #[serde(default)]
+    pub(in crate::run::file) augment: Augment,
+    /// which folder names a picture's class: top, as rose in rose/1.jpg; path, as Latin/character01
+    #[serde(default)]
+    pub(in crate::run::file) class_folder: ClassFolder,
+    /// the folder inside a .tar that holds the classes' folders; by default the deepest that holds all pictures
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) archive_folder: Option<String>,
+    /// what becomes of a file that is no picture: the run stops and names it, or leaves it out and counts it
+    #[serde(default)]
+    pub(in crate::run::file) on_bad_image: OnBadImage,
     /// what the task's loss is multiplied with, where tasks train jointly; 1 by default
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(in crate::run::file) weight: Option<f64>,
@@ -116,6 +130,8 @@ pub(in crate::run::file) fn max_tokens() -> usize {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::run::file) struct ColumnKeys {
+    /// column of the picture's path, relative to the table; by default image, file_name, filename, path or file
+    pub(in crate::run::file) image: Option<String>,
     /// column of the text
     pub(in crate::run::file) text: Option<String>,
     /// column of the second text of a pair
@@ -149,6 +165,8 @@ pub struct TaskTable {
     pub split: Option<SplitKeys>,
     /// How the files are read.
     pub form: Form,
+    /// How training pictures are changed.
+    pub augment: Augment,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
     /// What its loss is multiplied with, above 0; 1 where tasks do not train jointly.

@@ -1,0 +1,264 @@
+//! Which pictures there are: of folders, archives, tables and IDX files, each with its label. No pixel is kept.
+
+use std::path::{Path, PathBuf};
+
+use fthost_images::source::{ClassName, Classes, FolderOptions, Item, LeftOut, Source as Places, is_picture};
+use fthost_images::{Kind, MAX_PIXELS, decode};
+use rayon::prelude::*;
+
+use super::digits::{self, Digits};
+use super::idx::{self, Planes};
+use super::{ClassFolder, OnBadImage, PictureForm, Pictures, Pixels};
+use crate::data::arrow::Saved;
+use crate::data::files::Files;
+use crate::data::form::Form;
+use crate::data::load::Source;
+use crate::data::recognise::file_name;
+use crate::data::row::{Columns, Labels, Row, data_error};
+use crate::data::rows::AllRows;
+use crate::report::numbers::count;
+use crate::{Error, Result};
+
+/// Pictures, and the row of each. A row's text is what the picture is called.
+pub(in crate::data) struct Listed {
+    pub(in crate::data) pictures: Pictures,
+    pub(in crate::data) rows: Vec<Row>,
+    /// The file that rows' lines count in, where there are lines.
+    pub(in crate::data) table: Option<PathBuf>,
+    pub(in crate::data) notes: Vec<String>,
+}
+
+/// Columns that name a picture's file, the most usual first.
+const PATHS: [&str; 5] = ["image", "file_name", "filename", "path", "file"];
+/// The end of an archive's name.
+const TAR: &str = "tar";
+
+/// Lists what a source names. Of every picture the header is read; where bad ones are to be left out, all of it.
+///
+/// # Errors
+/// What cannot be read, is no picture, or has no label.
+pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Listed> {
+    let Files::One(path) = source.files else {
+        return list_table(source, labels);
+    };
+    if let Some(classes) = digits::embedded_classes(path) {
+        let (digits, classes) = Digits::new(classes, source.part);
+        let rows = classes.into_iter().map(|class| Row { label: class.to_string(), ..Row::default() }).collect();
+        return Ok(Listed { pictures: pictures(Pixels::Digits(digits), source), rows, table: None, notes: Vec::new() });
+    }
+    if Planes::are_in(path) {
+        return list_idx(path, source, labels);
+    }
+    let options = folder_options(&source.form.pictures);
+    if path.is_dir() && !Saved::is(path) {
+        refuse_columns(path, &source.form.columns, "a folder of pictures")?;
+        return match labels {
+            Labels::Read => of_classes(Classes::folder(path, &options)?, path, source),
+            Labels::Unread => {
+                let (places, left_out) = Places::folder(path)?;
+                of_places(places, left_out, path, source)
+            }
+        };
+    }
+    if path.extension().is_some_and(|end| end.eq_ignore_ascii_case(TAR)) {
+        refuse_columns(path, &source.form.columns, "an archive of pictures")?;
+        return match labels {
+            Labels::Read => of_classes(Classes::tar(path, &options)?, path, source),
+            Labels::Unread => {
+                let (places, left_out) = Places::tar(path)?;
+                of_places(places, left_out, path, source)
+            }
+        };
+    }
+    if labels == Labels::Unread && is_picture(&file_name(path)) {
+        let places = std::iter::once(Item::file(path.clone())).collect();
+        return of_places(places, LeftOut::default(), path, source);
+    }
+    list_table(source, labels)
+}
+
+fn pictures(pixels: Pixels, source: &Source<'_>) -> Pictures {
+    Pictures { pixels, transform: source.transform.cloned() }
+}
+
+fn folder_options(form: &PictureForm) -> FolderOptions {
+    let class_name = match form.class_folder {
+        ClassFolder::Top => ClassName::Top,
+        ClassFolder::Path => ClassName::Path,
+    };
+    FolderOptions { class_name, under: form.under.clone() }
+}
+
+/// What has no columns is not asked for some.
+fn refuse_columns(path: &Path, columns: &Columns, what: &str) -> Result<()> {
+    match columns.given().next() {
+        None => Ok(()),
+        Some(_) => Err(data_error(path, None, format!("is {what}, and has no columns"))
+            .with_help("take columns and split out of the task: a picture's class is its folder's name")),
+    }
+}
+
+/// Pictures in folders of classes.
+fn of_classes(found: Classes, path: &Path, source: &Source<'_>) -> Result<Listed> {
+    let Classes { source: places, names, labels, left_out } = found;
+    let row = |(number, class): (usize, &u32)| Row {
+        text: called(places.name(number), path),
+        label: names[*class as usize].clone(),
+        ..Row::default()
+    };
+    let rows = labels.iter().enumerate().map(row).collect();
+    of_rows(places, rows, left_out, path, source)
+}
+
+/// Pictures without labels.
+fn of_places(places: Places, left_out: LeftOut, path: &Path, source: &Source<'_>) -> Result<Listed> {
+    let row = |number: usize| Row { text: called(places.name(number), path), ..Row::default() };
+    let rows = (0..places.len()).map(row).collect();
+    of_rows(places, rows, left_out, path, source)
+}
+
+fn of_rows(
+    places: Places,
+    rows: Vec<Row>,
+    left_out: LeftOut,
+    path: &Path,
+    source: &Source<'_>,
+) -> Result<Listed> {
+    let mut notes = Vec::new();
+    let passed_over = left_out.others + left_out.classless;
+    if passed_over > 0 {
+        let which = left_out.names.first().map_or(String::new(), |name| format!(", {name} for one"));
+        notes.push(format!("{}: {} files are no pictures of a class{which}", path.display(), count(passed_over)));
+    }
+    checked(places, rows, None, notes, source)
+}
+
+/// What a picture is called: its path below the folder or in the archive.
+fn called(name: &str, root: &Path) -> String {
+    let root = root.display().to_string();
+    let below = name.strip_prefix(&root).map(|rest| rest.trim_start_matches([':', ' ', '/']));
+    match below {
+        Some(below) if !below.is_empty() => below.to_owned(),
+        _ => file_name(Path::new(name)),
+    }
+}
+
+/// Grey pictures in an IDX file, with the labels beside it.
+fn list_idx(path: &Path, source: &Source<'_>, labels: Labels) -> Result<Listed> {
+    refuse_columns(path, &source.form.columns, "an IDX file")?;
+    let planes = Planes::read(path)?;
+    let mut rows = vec![Row::default(); planes.len()];
+    if labels == Labels::Read {
+        let Some(file) = idx::labels_beside(path) else {
+            return Err(data_error(path, None, "holds pictures in the IDX format, and their labels are not beside it")
+                .with_help("of train-images-idx3-ubyte.gz they stand in train-labels-idx1-ubyte.gz"));
+        };
+        let labels = idx::labels(&file)?;
+        if labels.len() != rows.len() {
+            let message = format!("holds {} labels, and {} has {} pictures", labels.len(), path.display(), rows.len());
+            return Err(data_error(&file, None, message).with_help("bring both files again"));
+        }
+        rows.iter_mut().zip(labels).for_each(|(row, label)| row.label = label.to_string());
+    }
+    // Pictures of such a file have no names but their numbers.
+    Ok(Listed { pictures: pictures(Pixels::Planes(planes), source), rows, table: None, notes: Vec::new() })
+}
+
+/// Pictures that the rows of a table name.
+fn list_table(source: &Source<'_>, labels: Labels) -> Result<Listed> {
+    let form = naming(source, labels);
+    let mut all = AllRows::open(source.files, &form, labels, source.labels, source.only)?;
+    let table = all.path().to_owned();
+    let (mut items, mut rows) = (Vec::new(), Vec::new());
+    loop {
+        while let Some(row) = all.next_of_file()? {
+            let file = all.path();
+            if row.words.is_some() {
+                return Err(data_error(file, Some(row.line), "has a list where a picture's path should be"));
+            }
+            let name = format!("{}:{}: {}", file.display(), row.line, row.text);
+            let path = file.parent().unwrap_or(Path::new("")).join(&row.text);
+            items.push(Item::named_file(name, path));
+            rows.push(row);
+        }
+        if !all.next_file()? {
+            break;
+        }
+    }
+    let notes = all.notes();
+    checked(items.into_iter().collect(), rows, Some(table), notes, source)
+}
+
+/// How a table is read: the column of pictures is the one that the task names, else one that names them usually.
+fn naming(source: &Source<'_>, labels: Labels) -> Form {
+    let with = |column: &str| {
+        let columns = Columns { text: Some(column.to_owned()), ..source.form.columns.clone() };
+        Form { columns, ..source.form.clone() }
+    };
+    let opens = |form: &Form| AllRows::open(source.files, form, labels, source.labels, source.only).is_ok();
+    if source.form.columns.text.is_some() {
+        return source.form.clone();
+    }
+    // Where none is there, the error names the first.
+    PATHS.map(with).into_iter().find(opens).unwrap_or_else(|| with(PATHS[0]))
+}
+
+/// Looks at every picture, so that a bad one is known before anything is made of the others.
+fn checked(
+    places: Places,
+    mut rows: Vec<Row>,
+    table: Option<PathBuf>,
+    mut notes: Vec<String>,
+    source: &Source<'_>,
+) -> Result<Listed> {
+    if places.is_empty() {
+        return Err(data_error(source.files.first(), None, "names no picture"));
+    }
+    let numbers = 0..places.len();
+    let places = match source.form.pictures.on_bad_image {
+        OnBadImage::Stop => {
+            let bad = numbers.into_par_iter().filter_map(|number| places.header(number).err()).find_first(|_| true);
+            if let Some(bad) = bad {
+                let help = format!("{}; or leave such files out: on_bad_image = \"skip\" in the task", bad.help);
+                return Err(Error::from(bad).with_help(help));
+            }
+            places
+        }
+        OnBadImage::Skip => {
+            let look = |number: usize| {
+                let bytes = places.read(number)?;
+                decode(&bytes, places.name(number), MAX_PIXELS).map(drop)
+            };
+            let bad: Vec<(usize, fthost_images::Error)> =
+                numbers.into_par_iter().filter_map(|number| Some((number, look(number).err()?))).collect();
+            if let Some((_, error)) = bad.iter().find(|(_, error)| error.kind != Kind::Picture) {
+                return Err(error.clone().into());
+            }
+            if bad.len() == places.len() {
+                return Err(bad.into_iter().next().map_or_else(|| Error::run("no picture"), |(_, e)| e.into()));
+            }
+            leave_out(places, &mut rows, &bad, &mut notes)
+        }
+    };
+    let pictures = pictures(Pixels::Files { pictures: places, masks: None }, source);
+    Ok(Listed { pictures, rows, table, notes })
+}
+
+/// Leaves out what cannot be decoded, and says so.
+fn leave_out(
+    places: Places,
+    rows: &mut Vec<Row>,
+    bad: &[(usize, fthost_images::Error)],
+    notes: &mut Vec<String>,
+) -> Places {
+    let Some((_, first)) = bad.first() else { return places };
+    notes.push(format!("{} bad pictures are left out; {first} for one", count(bad.len())));
+    let is_bad = |number: &usize| bad.binary_search_by_key(number, |(bad, _)| *bad).is_ok();
+    let good: Vec<usize> = (0..places.len()).filter(|number| !is_bad(number)).collect();
+    let mut number = 0;
+    rows.retain(|_| {
+        number += 1;
+        !is_bad(&(number - 1))
+    });
+    places.select(&good)
+}

@@ -1,0 +1,116 @@
+//! Examples as a model sees them this time.
+
+use fthost_autograd::{Device, Tensor};
+use fthost_images::{Mask, Sample};
+
+use super::{Draws, Pictures};
+use crate::{Error, Result};
+
+/// Rows of a data set, and where they are pictures, what is seen of them this time.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    rows: Vec<u32>,
+    pictures: Option<Block>,
+}
+
+/// What is seen of some pictures.
+#[derive(Clone, Debug)]
+struct Block {
+    /// Height, width and channels.
+    size: [usize; 3],
+    /// `[pictures, height, width, channels]`.
+    values: Vec<f32>,
+    /// The mask of each, `[height, width]`; none where there are no masks.
+    masks: Vec<Mask>,
+    mixed: Option<Mixed>,
+}
+
+/// How pictures were mixed.
+#[derive(Clone, Debug)]
+struct Mixed {
+    /// A picture's share of what is seen.
+    own: f64,
+    /// The row of what each was mixed with.
+    partners: Vec<u32>,
+}
+
+impl From<&[u32]> for Shown {
+    /// Rows of which nothing has to be seen.
+    fn from(rows: &[u32]) -> Self {
+        Self { rows: rows.to_vec(), pictures: None }
+    }
+}
+
+impl Shown {
+    /// Rows with what is seen of each.
+    pub(in crate::data) fn new(rows: &[u32], samples: Vec<Sample>) -> Result<Self> {
+        let size = samples.first().map_or([0; 3], |sample| {
+            let input = &sample.input;
+            [input.height, input.width, input.channels]
+        });
+        let mut block = Block {
+            size,
+            values: Vec::with_capacity(rows.len() * size.iter().product::<usize>()),
+            masks: Vec::new(),
+            mixed: None,
+        };
+        for Sample { input, mask } in samples {
+            if [input.height, input.width, input.channels] != size {
+                return Err(Error::run("pictures of one batch have several sizes"));
+            }
+            block.values.extend(input.values);
+            block.masks.extend(mask);
+        }
+        Ok(Self { rows: rows.to_vec(), pictures: Some(block) })
+    }
+
+    /// Mixes the pictures with each other, where the task asks for it. `numbers` are the store's of the rows.
+    pub(in crate::data) fn mix(&mut self, pictures: &Pictures, draws: &Draws, step: u64, first: u64) -> Result<()> {
+        let Some(block) = self.pictures.as_mut().filter(|_| pictures.take_work()) else { return Ok(()) };
+        let augment = pictures.transform()?.augment();
+        let [height, width, channels] = block.size;
+        let shape = [self.rows.len(), height, width, channels];
+        if let Some(mixed) = augment.mix(&mut block.values, shape, &mut draws.of_batch(step, first)) {
+            let partners = mixed.partners.iter().map(|&place| self.rows[place]).collect();
+            block.mixed = Some(Mixed { own: f64::from(mixed.lambda), partners });
+        }
+        Ok(())
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// What is seen of the rows at some places.
+    #[must_use]
+    pub fn select(&self, places: &[usize]) -> Self {
+        let rows = places.iter().map(|&place| self.rows[place]).collect();
+        let pictures = self.pictures.as_ref().map(|block| {
+            let len = block.size.iter().product::<usize>();
+            let mut values = Vec::with_capacity(places.len() * len);
+            places.iter().for_each(|&place| values.extend_from_slice(&block.values[place * len..][..len]));
+            let masks = if block.masks.is_empty() { &[] } else { places };
+            let masks = masks.iter().map(|&place| block.masks[place].clone()).collect();
+            let mixed = block.mixed.as_ref().map(|mixed| Mixed {
+                own: mixed.own,
+                partners: places.iter().map(|&place| mixed.partners[place]).collect(),
+            });
+            Block { size: block.size, values, masks, mixed }
+        });
+        Self { rows, pictures }
+    }
+
+    /// The pictures, `[rows, height, width, channels]`.
+    pub(in crate::data) fn tensor(&self, device: &Device) -> Result<Tensor> {
+        let block = self.pictures.as_ref().ok_or_else(|| Error::run("these pictures were not looked at"))?;
+        let [height, width, channels] = block.size;
+        Ok(Tensor::from_slice(&block.values, (self.rows.len(), height, width, channels), device)?)
+    }
+
+    /// A picture's share of what is seen of it, and the rows that the others' shares are of, where pictures are mixed.
+    pub fn mixed(&self) -> Option<(f64, &[u32])> {
+        let Mixed { own, partners } = self.pictures.as_ref()?.mixed.as_ref()?;
+        Some((*own, partners))
+    }
+}

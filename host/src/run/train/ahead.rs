@@ -1,0 +1,115 @@
+//! Batches with what is seen of their examples: pictures are read, decoded and changed by threads, ahead of the step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fthost_images::{Loader, Sample};
+
+use crate::Result;
+use crate::data::{Dataset, Draws, Shown};
+use crate::run::file::TrainTable;
+use crate::run::setup::phase::Batch;
+use crate::run::setup::task::Task;
+
+/// Steps that are made ready ahead.
+const AHEAD: usize = 2;
+
+/// The examples of one optimizer step.
+#[derive(Clone, Debug)]
+pub struct Shows {
+    /// Which they are.
+    pub batch: Batch,
+    /// What is seen of them, pass by pass.
+    pub passes: Vec<Shown>,
+}
+
+/// What a step's examples are made of.
+struct Making {
+    /// The training examples of each task, and how many of them a pass takes.
+    tasks: Vec<(Dataset, usize)>,
+    draws: Draws,
+}
+
+impl Making {
+    fn new(tasks: &[Task], settings: &TrainTable) -> Self {
+        let tasks = tasks.iter().map(|task| (task.train.clone(), task.pass_size(settings))).collect();
+        Self { tasks, draws: Draws::new(settings.seed) }
+    }
+
+    /// The example at a place of a step.
+    fn sample(&self, of: &Place) -> Result<Option<Sample>> {
+        self.tasks[of.task].0.sample(of.row, &self.draws, of.step, of.place)
+    }
+
+    /// The step's examples, of which all have been looked at.
+    fn gather(&self, step: u64, batch: Batch, mut samples: Vec<Option<Sample>>) -> Result<Shows> {
+        let (data, size) = &self.tasks[batch.task];
+        let (mut passes, mut first) = (Vec::new(), 0);
+        for rows in batch.rows.chunks(*size) {
+            let rest = samples.split_off(samples.len().min(rows.len()));
+            passes.push(data.gather(rows, samples, &self.draws, step, first)?);
+            samples = rest;
+            first += rows.len() as u64;
+        }
+        Ok(Shows { batch, passes })
+    }
+}
+
+/// An example of a step to come.
+struct Place {
+    task: usize,
+    row: u32,
+    step: u64,
+    place: u64,
+}
+
+/// The steps of a run, one after the other, each with what is seen of its examples.
+pub struct Ahead<B: Iterator<Item = Batch>> {
+    batches: B,
+    step: u64,
+    making: Arc<Making>,
+    /// Where examples take work.
+    loader: Option<Loader<Result<Option<Sample>>>>,
+}
+
+impl<B: Iterator<Item = Batch> + Clone + Send + 'static> Ahead<B> {
+    /// Makes these batches ready, the first of which is that of step `step`.
+    pub fn new(batches: B, step: u64, tasks: &[Task], settings: &TrainTable) -> Self {
+        let making = Arc::new(Making::new(tasks, settings));
+        let takes_work = tasks.iter().any(|task| task.train.takes_work());
+        let loader = takes_work.then(|| {
+            let places = (step..).zip(batches.clone()).map(|(step, batch)| {
+                let place = |(place, row)| Place { task: batch.task, row, step, place };
+                (0..).zip(batch.rows.iter().copied()).map(place).collect()
+            });
+            let work = Arc::clone(&making);
+            Loader::new(places, move |of| work.sample(of), rayon::current_num_threads(), AHEAD)
+        });
+        Self { batches, step, making, loader }
+    }
+}
+
+impl<B: Iterator<Item = Batch>> Ahead<B> {
+    /// How long steps have waited for their examples so far.
+    pub fn waited(&self) -> Duration {
+        self.loader.as_ref().map_or(Duration::ZERO, Loader::waited)
+    }
+}
+
+impl<B: Iterator<Item = Batch>> Iterator for Ahead<B> {
+    type Item = Result<Shows>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (batch, step) = (self.batches.next()?, self.step);
+        self.step += 1;
+        let samples = match &mut self.loader {
+            Some(loader) => loader.next()?,
+            None => {
+                let place = |(place, &row): (u64, &u32)| Place { task: batch.task, row, step, place };
+                (0..).zip(&batch.rows).map(|of| self.making.sample(&place(of))).collect()
+            }
+        };
+        let gathered = samples.into_iter().collect::<Result<Vec<_>>>();
+        Some(gathered.and_then(|samples| self.making.gather(step, batch, samples)))
+    }
+}
