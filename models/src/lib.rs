@@ -25,7 +25,7 @@ pub use fthost_autograd as autograd;
 pub use info::{BlockGroup, Classification, FeatureMap, Modality, ModelInfo, Read, Stream};
 pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};
 pub use pooling::{MODULES, Module, PoolBy, Pooling};
-pub use registry::{from_parts, open, random};
+pub use registry::{config, from_parts, open, random};
 pub use site::{
     AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
 };

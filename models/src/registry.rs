@@ -1,6 +1,6 @@
 //! Models from folders, from bytes or with new weights, by the family that knows their kind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde_json::Value as Json;
@@ -18,14 +18,29 @@ const FAMILIES: [Family; 2] = [transformer::FAMILY, convnet::FAMILY];
 /// # Errors
 /// Where a file is missing or damaged, the architecture is not known, or weights and config do not fit.
 pub fn open(folder: &Path, device: &Device) -> Result<Box<dyn Model>, LoadError> {
+    let (file, text) = config_of(folder)?;
+    build(&file, &text, Values::Folder(folder), device)
+}
+
+/// What stands in a folder's config.json; of weights that have none, what their tensors' names say.
+///
+/// # Errors
+/// As [`open`].
+pub fn config(folder: &Path) -> Result<Json, LoadError> {
+    let (file, text) = config_of(folder)?;
+    serde_json::from_str(&text).map_err(|source| LoadError::Config { file, source })
+}
+
+/// The config and where it is from.
+fn config_of(folder: &Path) -> Result<(PathBuf, String), LoadError> {
     let file = folder.join(CONFIG_FILE);
     if !file.exists()
         && let Some(config) = recognised(folder)?
     {
-        return build(folder, &config.to_string(), Values::Folder(folder), device);
+        return Ok((folder.to_owned(), config.to_string()));
     }
     let text = std::fs::read_to_string(&file).map_err(|source| LoadError::Read { file: file.clone(), source })?;
-    build(&file, &text, Values::Folder(folder), device)
+    Ok((file, text))
 }
 
 /// From the text of config.json and the bytes of model.safetensors.

@@ -344,7 +344,8 @@ impl Dataset {
     }
 
     /// As [`set_targets`](Self::set_targets), where the classes' names were made by no one who saw the labels: where the labels are
-    /// not these names but the numbers of classes, from 0, those count.
+    /// not these names but the numbers of classes, from 0, those count; and where pictures have as many other names, these in their
+    /// order, as torchvision numbers the classes of folders.
     ///
     /// # Errors
     ///
@@ -352,6 +353,12 @@ impl Dataset {
     pub fn set_named_or_numbered_targets(&mut self, kind: TargetKind) -> Result<()> {
         self.set_targets(kind).or_else(|error| {
             let numbers: Vec<String> = (0..self.labels.len()).map(|number| number.to_string()).collect();
+            let mut names = self.distinct.names();
+            names.sort_unstable();
+            if self.of_pictures() && kind == TargetKind::Class && names.len() == numbers.len() && names != numbers {
+                self.labels = names;
+                return self.set_targets(kind);
+            }
             match self.distinct.classes(&self.path, &numbers) {
                 Ok(classes) if kind == TargetKind::Class && !self.of_words => {
                     self.targets = Targets::Classes(classes.into());

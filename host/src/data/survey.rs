@@ -32,8 +32,9 @@ pub struct PartSurvey {
     pub part: String,
     /// Examples.
     pub rows: usize,
-    /// Tokens of the shortest, the middle and the longest text, as they are read.
-    pub tokens: [usize; 3],
+    /// Tokens of the shortest, the middle and the longest text, as they are read; none of pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<[usize; 3]>,
     /// Texts that are cut to the longest length.
     pub cut: usize,
     /// Words that are cut off with that, where texts come as words.
@@ -94,8 +95,10 @@ impl Survey {
             let part = PartSurvey {
                 part: (*name).to_owned(),
                 rows: data.len(),
-                tokens: [0, lengths.len() / 2, lengths.len().saturating_sub(1)]
-                    .map(|place| lengths.get(place).copied().unwrap_or_default()),
+                tokens: (!data.of_pictures()).then(|| {
+                    [0, lengths.len() / 2, lengths.len().saturating_sub(1)]
+                        .map(|place| lengths.get(place).copied().unwrap_or_default())
+                }),
                 cut: data.truncated(),
                 cut_words: data.cut_words(),
                 empty: data.empty_texts(),
@@ -160,13 +163,19 @@ impl Survey {
         let mut rows = Vec::new();
         let mut row = |what, of: &dyn Fn(&PartSurvey) -> String| rows.push((what, self.parts.iter().map(of).collect()));
         row("examples", &|part| count(part.rows));
-        row("tokens, median", &|part| count(part.tokens[1]));
-        row("tokens, least to most", &|part| format!("{} to {}", part.tokens[0], part.tokens[2]));
-        row("texts cut", &|part| of_all(part.cut, part.rows));
+        let texts = self.parts.iter().any(|part| part.tokens.is_some());
+        let tokens = |part: &PartSurvey| part.tokens.unwrap_or_default();
+        if texts {
+            row("tokens, median", &|part| count(tokens(part)[1]));
+            row("tokens, least to most", &|part| format!("{} to {}", tokens(part)[0], tokens(part)[2]));
+            row("texts cut", &|part| of_all(part.cut, part.rows));
+        }
         if self.parts.iter().any(|part| part.cut_words > 0) {
             row("words cut", &|part| count(part.cut_words));
         }
-        row("empty texts", &|part| of_all(part.empty, part.rows));
+        if texts {
+            row("empty texts", &|part| of_all(part.empty, part.rows));
+        }
         row("repeated", &|part| of_all(part.repeated, part.rows));
         row("in training too", &|part| {
             if part.part == TRAINING { String::new() } else { of_all(part.in_training, part.rows) }
@@ -194,7 +203,7 @@ impl Survey {
             return text;
         }
         let parts = self.parts.len();
-        // Images have none.
+        // Embedded images have none.
         let shows = self.classes.iter().any(|class| !class.first.is_empty());
         let mut table = Table::new();
         let header = std::iter::once("class")

@@ -111,7 +111,11 @@ pub(super) fn find(folder: &Path, config: &Value, outputs: usize, per_token: boo
     };
     let (problem, numbered) = (problem.to_owned(), left.is_none() && outputs > 1);
     let named = config["id2label"].as_object().filter(|names| names.len() == outputs);
-    let name = |i: usize| named?.get(&i.to_string())?.as_str().map(str::to_owned);
+    let in_order = config["label_names"].as_array().filter(|names| names.len() == outputs); // timm's
+    let name = |i: usize| {
+        let name = named.map_or_else(|| in_order?.get(i), |named| named.get(&i.to_string()));
+        name?.as_str().map(str::to_owned)
+    };
     let labels = left.unwrap_or_else(|| match problem == problem_type::REGRESSION {
         true => Vec::new(),
         false => (0..outputs).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect(),

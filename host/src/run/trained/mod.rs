@@ -23,7 +23,8 @@ use model::TrainedModel;
 /// Whether a folder is a whole model's, and no run's or adapter's.
 fn is_whole(folder: &Path) -> bool {
     let adapter = folder.join(peft::CONFIG).is_file();
-    !adapter && folder.join(head::CONFIG).is_file() && RunFolder::run_file(folder).is_err()
+    // Weights alone are known by the names of their tensors.
+    folder.is_file() || !adapter && folder.join(head::CONFIG).is_file() && RunFolder::run_file(folder).is_err()
 }
 
 /// Opens a run folder, or one that PEFT or Transformers saved. `plugins` are used instead of those that the run used, where any is named;

@@ -5,7 +5,7 @@ use std::path::Path;
 use fthost_models::Weights;
 use serde_json::Value;
 
-use super::head::{self, CONFIG, read};
+use super::head::{self, CONFIG};
 use super::model::TrainedModel;
 use crate::adapted::Owner;
 use crate::plugin::{Library, Search};
@@ -17,7 +17,10 @@ use crate::{Error, Result};
 
 /// Whether the head that a config.json names answers for each token; `None` where it names none.
 fn kind(config: &Value) -> Option<bool> {
-    let class = config["architectures"][0].as_str()?;
+    // What timm and torchvision write is a classifier of pictures, and names no class.
+    let Some(class) = config["architectures"][0].as_str() else {
+        return config["architecture"].is_string().then_some(false);
+    };
     let ends = |end| class.ends_with(end);
     (ends("ForTokenClassification") || ends("ForSequenceClassification") || ends("ForImageClassification"))
         .then(|| ends("ForTokenClassification"))
@@ -33,7 +36,7 @@ pub(super) fn open(
     overrides: &[Override],
     device: DeviceChoice,
 ) -> Result<TrainedModel> {
-    let config: Value = read(&folder.join(CONFIG))?;
+    let config: Value = fthost_models::config(folder)?;
     let (dense, kind) = (head::Dense::find(folder)?, kind(&config));
     let per_token = kind == Some(true);
     if dense.is_none() && kind.is_none() {
@@ -59,6 +62,7 @@ pub(super) fn open(
     }
     let weights = Weights::open(&file.model.path)?;
     let output = format!("{}.weight", head::last_layer(model.model.info(), per_token)?);
+    // That a classifier of pictures may have been saved without.
     let outputs = weights.tensor(&output, &model.device)?.dims()[0];
     let found = head::find(folder, &config, outputs, per_token)?;
     found.choose(&mut file, &mut library)?;
