@@ -27,6 +27,7 @@
 //! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
+//! | `pictures` | pictures in folders, archives, tables and IDX files; the same bits at any number of threads; bad ones |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `published` | data sets in the forms in which they are published |
 //! | `reach` | options that a run of its length never comes to |
@@ -68,6 +69,7 @@ mod misbehaving;
 mod old_compiler;
 mod outside;
 mod peft_folders;
+mod pictures;
 mod prompts;
 mod published;
 mod reach;

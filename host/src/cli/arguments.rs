@@ -16,6 +16,8 @@ use super::values::{device, overrides};
 
 /// What `--out` names for a search for a learning rate.
 const PAGE_HELP: &str = "Page to write with the curve, to be opened in a browser; the file must not exist";
+/// What `--out` names for pictures to look at.
+const GALLERY_HELP: &str = "Page to write with the pictures, to be opened in a browser; the file must not exist";
 
 /// Fine-tunes pretrained models. How is up to plugins: shared libraries with strategies, schedules, regularizers and task heads.
 ///
@@ -89,6 +91,10 @@ pub(super) enum Command {
     Plan(RunArguments),
     /// Shows what is in a run file's data: classes, lengths, repeated texts, and what about them is suspicious; trains nothing
     Data(RunArguments),
+    /// Shows training pictures as the model sees them, on a page; trains nothing
+    // --out is that of a run's arguments, where it names a folder.
+    #[command(mut_arg("out", |out| out.value_name("FILE.html").help(GALLERY_HELP).required(true)))]
+    Augment(RunArguments),
     /// Tries learning rates on a few batches and suggests one; the run's schedule is left aside, and nothing that is learned is kept
     // --out is that of a run's arguments, where it names a folder.
     #[command(mut_arg("out", |out| out.value_name("FILE.html").help(PAGE_HELP)))]

@@ -65,6 +65,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Init { train, model, out, plugins } => init::init(&train, model.as_deref(), out, &plugins, json),
         Command::Plan(run) => plan(&run, json),
         Command::Data(run) => data(&run, json),
+        Command::Augment(run) => augment(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
         Command::Eval { run, data, episodes, seed, of, with } => {
             let data = Input::open(&data)?;
@@ -204,6 +205,23 @@ fn data(arguments: &RunArguments, json: bool) -> Result<()> {
             let texts: Vec<String> = surveys.iter().map(Survey::to_text).collect();
             let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
             say(&wrapped(format!("{notes}{}", texts.join("\n")).trim_end()))
+        }
+    }
+}
+
+fn augment(arguments: &RunArguments, json: bool) -> Result<()> {
+    arguments.must_resume_nothing()?;
+    let page = arguments.out.as_deref().unwrap_or(Path::new(""));
+    must_not_exist(page)?;
+    let file = arguments.run_file()?;
+    start_threads(&file)?;
+    let looks = run::augment::augment(file, &arguments.plugins, arguments.device)?;
+    write_atomically(page, run::augment::page(&arguments.run_file_name(), &looks).as_bytes())?;
+    match json {
+        true => say(&serde_json::json!({ "tasks": looks, "page": page }).to_string()),
+        false => {
+            let texts: Vec<String> = looks.iter().map(run::augment::Look::to_text).collect();
+            say(&format!("{}\npictures in {}", texts.join("\n"), page.display()))
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fthost_autograd::{Device, Layout, Tensor};
-use fthost_images::Sample;
+use fthost_images::{Normalised, Picture, Sample, Transform};
 use fthost_models::{Input, TextInput};
 use fthost_plugin_api::TargetKind;
 
@@ -353,8 +353,7 @@ impl Dataset {
     pub fn set_named_or_numbered_targets(&mut self, kind: TargetKind) -> Result<()> {
         self.set_targets(kind).or_else(|error| {
             let numbers: Vec<String> = (0..self.labels.len()).map(|number| number.to_string()).collect();
-            let mut names = self.distinct.names();
-            names.sort_unstable();
+            let names = self.distinct.names();
             if self.of_pictures() && kind == TargetKind::Class && names.len() == numbers.len() && names != numbers {
                 self.labels = names;
                 return self.set_targets(kind);
@@ -377,6 +376,33 @@ impl Dataset {
     /// Whether it takes work to see an example, so that it is best done ahead: pictures are read and decoded.
     pub fn takes_work(&self) -> bool {
         self.pictures.as_ref().is_some_and(|pictures| pictures.take_work())
+    }
+
+    /// What becomes of its pictures, where they are read from files.
+    pub fn transform(&self) -> Option<&Transform> {
+        self.pictures
+            .as_ref()
+            .filter(|pictures| pictures.take_work())
+            .and_then(|pictures| pictures.transform().ok())
+            .map(|of| &**of)
+    }
+
+    /// A picture as it is; none where it is embedded, or no picture.
+    pub fn picture(&self, row: u32) -> Result<Option<Picture>> {
+        self.pictures.as_ref().map_or(Ok(None), |pictures| pictures.picture(self.selection.row(row)))
+    }
+
+    /// What a model takes of a picture, as a person sees it.
+    pub fn seen(&self, input: &Normalised) -> Result<Option<Picture>> {
+        self.pictures.as_ref().map_or(Ok(None), |pictures| pictures.seen(input))
+    }
+
+    /// The class of an example by name, or its value.
+    pub fn label(&self, row: u32) -> Result<String> {
+        Ok(match self.class(row)? {
+            Some(class) => self.labels.get(class as usize).cloned().unwrap_or_default(),
+            None => self.record(row)?.value.to_string(),
+        })
     }
 
     /// What is seen of these rows in evaluation.

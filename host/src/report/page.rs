@@ -6,12 +6,16 @@
 pub(crate) mod confusion;
 pub(crate) mod curves;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fthost_images::Picture;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// The look of every page, charts included.
 const STYLE: &str = include_str!("page/style.css");
-/// Even if something slipped through: the browser loads nothing and runs nothing.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+/// Even if something slipped through: the browser loads nothing and runs nothing. Pictures stand in the page itself.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+
 /// A page of this look: what it is called, what it is in a line, and what it holds.
 pub(crate) fn document(name: &str, headline: &str, content: &Markup) -> String {
     let page = html! {
@@ -46,4 +50,10 @@ pub(crate) fn figure(name: &str, value: &str, more: &str) -> Markup {
             @if !more.is_empty() { span.more { (more) } }
         }
     }
+}
+
+/// A picture that stands in the page; `name` says what it is where it cannot be seen.
+pub(crate) fn picture(picture: &Picture, name: &str) -> Markup {
+    let source = format!("data:image/png;base64,{}", STANDARD.encode(picture.to_png()));
+    html! { img src=(source) alt=(name) width=(picture.width()) height=(picture.height()); }
 }

@@ -2,6 +2,7 @@
 //!
 //! [`execute`] reads top to bottom as a run goes.
 
+pub mod augment;
 pub mod estimate;
 pub mod file;
 pub mod lr_find;

@@ -137,9 +137,8 @@ mod tests {
     #[test]
     fn damaged_files_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let said = |bytes: &[u8]| {
-            Planes::read(&write(folder.path(), "x-images-idx3-ubyte", bytes)).unwrap_err().to_string()
-        };
+        let said =
+            |bytes: &[u8]| Planes::read(&write(folder.path(), "x-images-idx3-ubyte", bytes)).unwrap_err().to_string();
         for (bytes, expected) in [
             (header(PICTURES, &[2, 1, 3]), "ends after 0 of 6 numbers"),
             (header(PICTURES, &[u32::MAX, u32::MAX, 3]), "at most 2147483648 are read"),

@@ -117,13 +117,7 @@ fn of_places(places: Places, left_out: LeftOut, path: &Path, source: &Source<'_>
     of_rows(places, rows, left_out, path, source)
 }
 
-fn of_rows(
-    places: Places,
-    rows: Vec<Row>,
-    left_out: LeftOut,
-    path: &Path,
-    source: &Source<'_>,
-) -> Result<Listed> {
+fn of_rows(places: Places, rows: Vec<Row>, left_out: LeftOut, path: &Path, source: &Source<'_>) -> Result<Listed> {
     let mut notes = Vec::new();
     let passed_over = left_out.others + left_out.classless;
     if passed_over > 0 {

@@ -12,8 +12,8 @@ mod shown;
 use std::sync::Arc;
 
 use fthost_autograd::random::Stream;
-use fthost_images::{Mask, Normalised, Picture, Sample, Transform, decode, decode_pair};
 use fthost_images::{MAX_PIXELS, source};
+use fthost_images::{Mask, Normalised, Picture, Sample, Transform, decode, decode_pair};
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
@@ -170,8 +170,7 @@ fn read(pictures: &source::Source, masks: Option<&source::Source>, row: u32) -> 
         return Ok((decode(&bytes, pictures.name(index), MAX_PIXELS)?, None));
     };
     let mask = masks.read(index)?;
-    let (picture, mask) =
-        decode_pair((&bytes, pictures.name(index)), (&mask, masks.name(index)), MAX_PIXELS)?;
+    let (picture, mask) = decode_pair((&bytes, pictures.name(index)), (&mask, masks.name(index)), MAX_PIXELS)?;
     Ok((picture, Some(mask)))
 }
 

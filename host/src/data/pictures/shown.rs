@@ -1,7 +1,7 @@
 //! Examples as a model sees them this time.
 
 use fthost_autograd::{Device, Tensor};
-use fthost_images::{Mask, Sample};
+use fthost_images::{Mask, Normalised, Sample};
 
 use super::{Draws, Pictures};
 use crate::{Error, Result};
@@ -99,6 +99,15 @@ impl Shown {
             Block { size: block.size, values, masks, mixed }
         });
         Self { rows, pictures }
+    }
+
+    /// What the model takes of each picture; nothing where there are none.
+    pub fn pictures(&self) -> impl Iterator<Item = Normalised> {
+        self.pictures.iter().flat_map(|block| {
+            let [height, width, channels] = block.size;
+            let one = move |values: &[f32]| Normalised { height, width, channels, values: values.to_vec() };
+            block.values.chunks_exact((height * width * channels).max(1)).map(one)
+        })
     }
 
     /// The pictures, `[rows, height, width, channels]`.

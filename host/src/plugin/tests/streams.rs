@@ -24,8 +24,10 @@ const NAMES: [&str; 2] = ["text", "image"];
 
 impl Pair {
     fn new() -> Self {
-        let modalities =
-            [Modality::Text { max_tokens: 8, vocabulary: 3 }, Modality::Images { channels: 1, size: 2, any_size: false, tokens: 5 }];
+        let modalities = [
+            Modality::Text { max_tokens: 8, vocabulary: 3 },
+            Modality::Images { channels: 1, size: 2, any_size: false, tokens: 5 },
+        ];
         let stream = |(name, modality): (&str, Modality)| Stream {
             name: name.into(),
             modality,
@@ -229,11 +231,22 @@ fn a_batch_whose_examples_depend_on_each_other_is_one_piece() {
         let mut plain = Pair::new();
         plain.info.streams.truncate(1);
         plain.batch_statistics = batch_statistics;
-        let (modality, passes) = (Modality::Images { channels: 1, size: 8, any_size: false, tokens: 17 }, Arc::clone(&plain.passes));
+        let (modality, passes) =
+            (Modality::Images { channels: 1, size: 8, any_size: false, tokens: 17 }, Arc::clone(&plain.passes));
         let mut model = AdaptedModel::new(Box::new(plain), Device::Cpu, 7);
         let (files, form, device) = (Files::from(Path::new("demo")), Form::default(), Device::Cpu);
         let (files, form, device) = (&files, &form, &device);
-        let source = Source { files, part: Part::Test, form, only: None, texts: false, labels: None, modality, transform: None, device };
+        let source = Source {
+            files,
+            part: Part::Test,
+            form,
+            only: None,
+            texts: false,
+            labels: None,
+            modality,
+            transform: None,
+            device,
+        };
         let mut digits = data::load(&source, None).unwrap();
         digits.set_targets(TargetKind::Class).unwrap();
         let labels = digits.labels().to_vec();

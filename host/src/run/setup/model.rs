@@ -106,15 +106,21 @@ pub(in crate::run) fn transform(
         let (mean, std) = (or_plain(&keys.mean, 0.0), or_plain(&keys.std, 1.0));
         for (key, values) in [("mean", &mean), ("std", &std)] {
             if values.len() != channels {
-                let message = format!("model.image.{key} has {} numbers, and the model {channels} channels", values.len());
+                let message =
+                    format!("model.image.{key} has {} numbers, and the model {channels} channels", values.len());
                 return Err(at(key, message, "give one for each channel"));
             }
         }
         preprocess.normalise = Preprocess::exact((1, 1), &mean, &std)?.normalise;
     }
     if preprocess.channels() != channels {
-        let message = format!("the model takes {channels} channels, and its folder says how {} become numbers", preprocess.channels());
-        return Err(Error::usage(message).with_help("say it in the run file: [model] image = { mean = [...], std = [...] }"));
+        let message = format!(
+            "the model takes {channels} channels, and its folder says how {} become numbers",
+            preprocess.channels()
+        );
+        return Err(
+            Error::usage(message).with_help("say it in the run file: [model] image = { mean = [...], std = [...] }")
+        );
     }
     let transform = Transform::new(preprocess, task.augment.clone());
     transform.map(|transform| Some(Arc::new(transform))).map_err(|error| file.at_task(task, "augment", error.into()))

@@ -261,7 +261,17 @@ mod tests {
     fn start(model: &mut AdaptedModel, claimed: bool, pretrained: impl FnOnce() -> AdaptedModel) -> Result<Start> {
         let (files, form) = (&Files::from(Path::new("demo")), &Form::default());
         let (part, modality, device) = (Part::Train, model.model.info().plain().modality, &Device::Cpu);
-        let source = data::Source { files, part, form, only: None, texts: false, labels: None, modality, transform: None, device };
+        let source = data::Source {
+            files,
+            part,
+            form,
+            only: None,
+            texts: false,
+            labels: None,
+            modality,
+            transform: None,
+            device,
+        };
         let data = data::load(&source, None).unwrap();
         Start::of(model, &data, Precision::F32, &[("method".into(), claimed)], |_| Ok(pretrained()))
     }

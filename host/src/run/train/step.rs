@@ -6,8 +6,8 @@ use fthost_autograd::optim::{self, LossScaler};
 use fthost_autograd::{Gradients, Precision, Tape, Tensor};
 use fthost_plugin_api::{Group, Progress, Rate, Sampling};
 
-use super::gradients::{BatchGradients, DropoutKey};
 use super::ahead::Shows;
+use super::gradients::{BatchGradients, DropoutKey};
 use super::reference::{Holding, Reference};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::Dataset;

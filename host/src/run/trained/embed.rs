@@ -113,7 +113,14 @@ impl TrainedModel {
             return Err(Error::usage("the run has no task"));
         }
         let task = tasks.swap_remove(0);
-        Ok(Embedder { model, _strategies, tokenizer: task.tokenizer, transform: task.transform, form: task.form, precision })
+        Ok(Embedder {
+            model,
+            _strategies,
+            tokenizer: task.tokenizer,
+            transform: task.transform,
+            form: task.form,
+            precision,
+        })
     }
 }
 

@@ -172,7 +172,8 @@ impl Found {
         let tokenizer = base::tokenizer(file, task, &model)?;
         let transform = base::transform(file, task, &model)?;
         let (name, form) = (task.name.clone(), task.form.clone());
-        let task = TrainedTask { name, form, head, spec, labels, numbered, tokenizer, transform, train: None, decision };
+        let task =
+            TrainedTask { name, form, head, spec, labels, numbered, tokenizer, transform, train: None, decision };
         Ok(TrainedModel::new(file, model, strategies, vec![task]))
     }
 }

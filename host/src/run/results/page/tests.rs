@@ -320,7 +320,7 @@ fn what_is_in_the_data_is_shown_with_what_is_suspicious_first() {
         parts: vec![PartSurvey {
             part: "training".into(),
             rows: 12_800,
-            tokens: [3, 21, 128],
+            tokens: Some([3, 21, 128]),
             cut: 7,
             cut_words: 0,
             empty: 0,
