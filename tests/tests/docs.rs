@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fthost_tests::{Workdir, root};
 
+use crate::pictures::picture_workdir;
 use crate::text::text_workdir;
 
 /// The pages that people read.
@@ -41,10 +42,10 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The blocks of a page in a language that are whole files: their first line is a comment with the file's name, or for a run file `[model]`.
-fn run_file(readme: &str) -> String {
-    let block = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
-    block.expect("README.md shows a run file").to_owned()
+/// The run files that the README shows: of pictures, and of texts.
+fn run_files(readme: &str) -> [String; 2] {
+    let block = |n| readme.split("```toml\n").nth(n).and_then(|rest| rest.split("```").next());
+    [1, 2].map(|n| block(n).expect("README.md shows two run files").to_owned())
 }
 
 /// A folder with everything that the pages name, small: the model, the data of the README's run file and the run file itself.
@@ -52,8 +53,9 @@ fn workdir() -> Workdir {
     let workdir = text_workdir();
     fs::rename(workdir.path().join("model"), workdir.path().join("all-MiniLM-L6-v2")).unwrap();
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    workdir.write("sentiment.toml", run_file(&readme));
-    let other = run_file(&readme).replace("rank = 8", "rank = 4");
+    let [flowers, sentiment] = run_files(&readme);
+    workdir.write("sentiment.toml", &sentiment);
+    let other = sentiment.replace("rank = 8", "rank = 4");
     workdir.write("other.toml", other);
     let test = fs::read(workdir.path().join("test.tsv")).unwrap();
     workdir.write("other.tsv", &test);
@@ -63,7 +65,28 @@ fn workdir() -> Workdir {
         .map(|line| format!("{}\n", line.split('\t').next().unwrap()))
         .collect();
     workdir.write("new.tsv", format!("text\n{texts}"));
+    write_pictures(&workdir);
+    workdir.write("flowers.toml", flowers);
     workdir
+}
+
+/// Pictures of three classes in the folders that the pages name, and a small network that has seen some.
+fn write_pictures(workdir: &Workdir) {
+    let made = picture_workdir();
+    let quick = ["run.toml", "--out", "run", "--set", "train.epochs=1"];
+    made.fthost(quick).succeeded();
+    made.fthost(["merge", "run", "merged"]).succeeded();
+    for entry in fs::read_dir(made.path().join("merged")).unwrap() {
+        let file = entry.unwrap();
+        workdir.write(&format!("efficientnet-lite0/{}", file.file_name().display()), fs::read(file.path()).unwrap());
+    }
+    for file in made.listing().iter().filter(|file| file.ends_with(".png")) {
+        let bytes = fs::read(made.path().join(file)).unwrap();
+        workdir.write(&format!("flowers/{file}"), &bytes);
+        if let Some(name) = file.strip_prefix("test/") {
+            workdir.write(&format!("flowers/val/{name}"), bytes);
+        }
+    }
 }
 
 #[test]
@@ -79,7 +102,8 @@ fn what_the_pages_say_to_type_works() {
                 let workdir = workdir();
                 // Pages begin where the README's first run has ended, if they speak of its folder.
                 let begins = |command: &[String]| command == ["sentiment.toml"];
-                if name != "README.md" && !commands.iter().any(|command| begins(command)) {
+                let speaks = |of: &str| commands.iter().flatten().any(|word| word.contains(of));
+                if name != "README.md" && speaks("sentiment") && !commands.iter().any(|command| begins(command)) {
                     workdir.fthost(["sentiment.toml"]).succeeded();
                 }
                 for command in commands {

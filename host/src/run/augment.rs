@@ -1,6 +1,6 @@
 //! Training pictures as the model sees them, for a person to look at before training.
 
-use fthost_images::Picture;
+use fthost_images::{Augment, Picture};
 use maud::{Markup, html};
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ pub struct Look {
     /// Height and width of what the model takes.
     pub size: (usize, usize),
     /// The random changes, as the run file writes them.
-    pub augment: serde_json::Value,
+    pub augment: Augment,
     /// The pictures, in the order in which the run trains on them.
     pub pictures: Vec<Looked>,
 }
@@ -57,7 +57,7 @@ pub fn augment(file: RunFile, plugins: &[String], device: DeviceChoice) -> Resul
             looks.push(Look {
                 task: task.name.clone(),
                 size: transform.preprocess().size(),
-                augment: serde_json::to_value(transform.augment()).unwrap_or_default(),
+                augment: transform.augment().clone(),
                 pictures: pictures(&setup, i)?,
             });
         }
@@ -100,8 +100,7 @@ fn pictures(setup: &Setup, task: usize) -> Result<Vec<Looked>> {
 impl Look {
     /// `flowers: 16 training pictures of 224 x 224 pixels, changed by random_resized_crop, flip`
     pub fn to_text(&self) -> String {
-        let name = |op: &serde_json::Value| op["op"].as_str().or(op.as_str()).unwrap_or_default().to_owned();
-        let ops: Vec<String> = self.augment.as_array().into_iter().flatten().map(name).collect();
+        let ops = self.augment.names();
         let changed =
             if ops.is_empty() { "not changed at random".into() } else { format!("changed by {}", ops.join(", ")) };
         let (height, width) = self.size;

@@ -49,6 +49,11 @@ impl Augment {
         self.0.iter().map(|entry| &entry.0)
     }
 
+    /// The ops' names, in their order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.ops().map(Op::name).collect()
+    }
+
     /// Whether pictures differ from epoch to epoch: features of them cannot be kept.
     pub fn is_random(&self) -> bool {
         !self.0.is_empty()

@@ -79,6 +79,25 @@ pub struct Preprocess {
     pub normalise: Normalise,
 }
 
+impl std::fmt::Display for Preprocess {
+    /// `224 x 224 pixels, the middle of the picture with its shorter side at 256, bicubic`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (height, width) = self.size();
+        write!(f, "{width} x {height} pixels")?;
+        if self.crop.is_some() {
+            write!(f, ", the middle of the picture")?;
+        }
+        match self.resize {
+            Resize::Keep => Ok(()),
+            Resize::Exact(height, width) if self.crop.is_some() => write!(f, " at {width} x {height}, {}", self.filter),
+            Resize::Exact(..) => write!(f, ", {}", self.filter),
+            Resize::Shorter(side) => write!(f, " with its shorter side at {side}, {}", self.filter),
+            Resize::Cover(height, width) => write!(f, " that covers {width} x {height}, {}", self.filter),
+            Resize::Within(height, width) => write!(f, " that fits into {width} x {height}, {}", self.filter),
+        }
+    }
+}
+
 impl Preprocess {
     /// The same for another size of the model's input. What is cut away stays the same share.
     #[must_use]

@@ -223,6 +223,11 @@ impl Setup {
                     notes.push(note.clone());
                 }
             }
+            if let Some(transform) = task.train.transform() {
+                let ops = transform.augment().names();
+                let changed = if ops.is_empty() { String::new() } else { format!("; changed in training: {}", ops.join(", ")) };
+                notes.push(format!("{}: pictures of {}{changed}", task.name, transform.preprocess()));
+            }
             for (what, data) in [("validation", &task.validation), ("test", &task.test)] {
                 let Some(data) = data.as_ref().filter(|data| data.cut_words() > 0) else { continue };
                 let scored =

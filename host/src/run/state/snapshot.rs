@@ -44,6 +44,9 @@ pub struct TrainState {
 pub struct Trained {
     /// Wall-clock seconds of the loop, evaluation left out; of all processes, where the run was resumed.
     pub seconds: f64,
+    /// Seconds of these in which steps waited for pictures that were not ready yet.
+    #[serde(default)]
+    pub waited_seconds: f64,
     /// Optimizer steps.
     pub steps: u64,
     /// Steps whose gradients overflowed in `f16` and were left out.

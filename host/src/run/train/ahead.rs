@@ -70,6 +70,8 @@ pub struct Ahead<B: Iterator<Item = Batch>> {
     making: Arc<Making>,
     /// Where examples take work.
     loader: Option<Loader<Result<Option<Sample>>>>,
+    /// How much of the waiting was told.
+    told: Duration,
 }
 
 impl<B: Iterator<Item = Batch> + Clone + Send + 'static> Ahead<B> {
@@ -85,14 +87,15 @@ impl<B: Iterator<Item = Batch> + Clone + Send + 'static> Ahead<B> {
             let work = Arc::clone(&making);
             Loader::new(places, move |of| work.sample(of), rayon::current_num_threads(), AHEAD)
         });
-        Self { batches, step, making, loader }
+        Self { batches, step, making, loader, told: Duration::ZERO }
     }
 }
 
 impl<B: Iterator<Item = Batch>> Ahead<B> {
-    /// How long steps have waited for their examples so far.
-    pub fn waited(&self) -> Duration {
-        self.loader.as_ref().map_or(Duration::ZERO, Loader::waited)
+    /// How long the steps since this was last asked have waited for their examples.
+    pub fn waited(&mut self) -> Duration {
+        let all = self.loader.as_ref().map_or(Duration::ZERO, Loader::waited);
+        all - std::mem::replace(&mut self.told, all)
     }
 }
 

@@ -178,6 +178,7 @@ impl Trainer<'_> {
             });
             let Some(batch) = rest.next() else { return Err(Error::run("an epoch has fewer batches than it should")) };
             let batch = batch?;
+            state.trained.waited_seconds += rest.waited().as_secs_f64();
 
             self.tell_all(phase, &Event::StepBegin { step, total_steps })?;
             let now = Progress { step, total_steps, steps_per_epoch };

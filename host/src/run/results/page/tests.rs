@@ -64,6 +64,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             tokens: 1_013_760,
             loss: 0.1713,
             peak_rss_bytes: 412_000_000,
+            waited_seconds: 0.0,
             first_step_seconds: 0.83,
             parameters_with_gradient: 1.0,
         },
