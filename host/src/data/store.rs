@@ -112,16 +112,20 @@ pub(super) struct StoreWriter {
     limits: Limits,
     tokens: Writer,
     records: Writer,
-    wide: bool,
+    id_bytes: usize,
     rows: u32,
     scratch: Vec<u8>,
 }
 
 impl StoreWriter {
-    /// A writer of token ids below `vocabulary`.
+    /// A writer of token ids below `vocabulary`; of 0, where rows have no ids though they count as tokens.
     pub(super) fn new(vocabulary: usize, limits: Limits) -> Self {
-        let wide = vocabulary > 1 << 16;
-        Self { limits, tokens: Writer::default(), records: Writer::default(), wide, rows: 0, scratch: Vec::new() }
+        let id_bytes = match vocabulary {
+            0 => 0,
+            1..=0x1_0000 => 2,
+            _ => 4,
+        };
+        Self { limits, tokens: Writer::default(), records: Writer::default(), id_bytes, rows: 0, scratch: Vec::new() }
     }
 
     /// Writes the next row. Rows are numbered by `u32`.
@@ -141,7 +145,7 @@ impl StoreWriter {
             extra: row.extra.len() as u32,
         };
         self.scratch.clear();
-        if self.wide {
+        if self.id_bytes == 4 {
             self.scratch.extend(row.ids.iter().flat_map(|id| id.to_le_bytes()));
         } else {
             self.scratch.extend(row.ids.iter().flat_map(|&id| (id as u16).to_le_bytes()));
@@ -164,7 +168,7 @@ impl StoreWriter {
 
     /// Ends the writing.
     pub(super) fn finish(self) -> Result<Store> {
-        Ok(Store { tokens: self.tokens.finish()?, records: self.records.finish()?, wide: self.wide, rows: self.rows })
+        Ok(Store { tokens: self.tokens.finish()?, records: self.records.finish()?, id_bytes: self.id_bytes, rows: self.rows })
     }
 }
 
@@ -173,8 +177,8 @@ impl StoreWriter {
 pub(super) struct Store {
     tokens: Bytes,
     records: Bytes,
-    /// Whether a token id takes four bytes, not two.
-    wide: bool,
+    /// Bytes of a token id: two or four, none of pictures.
+    id_bytes: usize,
     rows: u32,
 }
 
@@ -216,7 +220,7 @@ impl Store {
             return Ok(Vec::new());
         }
         let tokens = record.tokens as usize;
-        let before = tokens * (self.id_bytes() + usize::from(record.has_segments));
+        let before = tokens * (self.id_bytes + usize::from(record.has_segments));
         let mut bytes = vec![0; tokens * 4];
         self.tokens.read(record.start + before as u64, &mut bytes)?;
         Ok(bytes.as_chunks().0.iter().map(|&mark| u32::from_le_bytes(mark)).collect())
@@ -228,25 +232,20 @@ impl Store {
             return Ok(Extra::default());
         }
         let marks = if record.words == 0 { 0 } else { 4 };
-        let before = record.tokens as usize * (self.id_bytes() + usize::from(record.has_segments) + marks);
+        let before = record.tokens as usize * (self.id_bytes + usize::from(record.has_segments) + marks);
         let mut bytes = vec![0; record.extra as usize];
         self.tokens.read(record.start + before as u64, &mut bytes)?;
         Extra::from_bytes(&bytes)
     }
 
-    /// Bytes of a token id.
-    fn id_bytes(&self) -> usize {
-        if self.wide { 4 } else { 2 }
-    }
-
     /// Appends a row's token ids and the segment of each.
     pub(super) fn append(&self, record: &Record, ids: &mut Vec<u32>, segments: &mut Vec<u32>) -> Result<()> {
         let tokens = record.tokens as usize;
-        let size = self.id_bytes();
+        let size = self.id_bytes;
         let mut bytes = vec![0; tokens * (size + usize::from(record.has_segments))];
         self.tokens.read(record.start, &mut bytes)?;
         let (id_bytes, segment_bytes) = bytes.split_at(tokens * size);
-        if self.wide {
+        if size == 4 {
             ids.extend(id_bytes.as_chunks().0.iter().map(|&id| u32::from_le_bytes(id)));
         } else {
             ids.extend(id_bytes.as_chunks().0.iter().map(|&id| u32::from(u16::from_le_bytes(id))));
@@ -336,6 +335,22 @@ mod tests {
         assert_eq!(store(&rows, 1 << 16, all).in_memory(), all);
         assert_eq!(store(&rows, 1 << 16, all - 1).in_memory(), 0);
         assert_eq!(store(&rows, (1 << 16) + 1, usize::MAX).in_memory(), 100 * (Record::BYTES + 8) + 400 + more);
+    }
+
+    /// A picture counts as tokens, and has none.
+    #[test]
+    fn what_a_row_without_ids_has_besides_is_read_back() {
+        let mut writer = StoreWriter::new(0, Limits { memory: usize::MAX, folder: std::env::temp_dir() });
+        let extras: Vec<Extra> =
+            (0..3).map(|i| Extra { id: Some(format!("rose/{i}.jpg")), ..Extra::default() }).collect();
+        for extra in &extras {
+            writer.push(&NewRow { tokens: 197, extra: &extra.to_bytes().unwrap(), ..NewRow::default() }).unwrap();
+        }
+        let store = writer.finish().unwrap();
+        for (row, expected) in (0..).zip(&extras) {
+            let record = store.record(row).unwrap();
+            assert_eq!((record.tokens, &store.extra(&record).unwrap()), (197, expected));
+        }
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub(in crate::run) fn transform(
         let message = format!("the model takes pictures of {size} x {size} pixels, and no others such as {asked}");
         return Err(at("size", message, "leave it out"));
     }
-    let said = if file.model.is_demo() { None } else { Preprocess::of_folder(&file.model.path)? };
+    let said = if file.model.path.is_dir() { Preprocess::of_folder(&file.model.path)? } else { None };
     let mut preprocess = match said {
         Some(said) => said,
         None if channels == 3 && size > SMALL => Preprocess::imagenet((size, size))?,
