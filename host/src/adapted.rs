@@ -1,5 +1,6 @@
 //! The pretrained model with what plugins added to it: parameters, hooks, freezing, rates.
 
+pub mod kept;
 mod watched;
 
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use fthost_autograd::{Device, Parameter};
 use fthost_models::{BlockGroup, Hook, Model, Read};
 
 use crate::handles::RunHandles;
+use kept::Kept;
 use watched::{Watch, watched};
 
 /// Who declared a parameter.
@@ -95,6 +97,10 @@ pub struct AdaptedModel {
     pub tokenize: Option<Tokenize>,
     /// The numbers by which plugins name the parameters.
     handles: Arc<RunHandles>,
+    /// What its frozen part gives of examples, where that is kept.
+    pub kept: Option<Arc<Kept>>,
+    /// The lowest block group with a hook.
+    lowest_hook: usize,
     /// Shared by the hooks that [`set_hook`](Self::set_hook) set.
     watch: Arc<Watch>,
 }
@@ -124,7 +130,19 @@ impl AdaptedModel {
             .collect();
         let handles = Arc::new(RunHandles::new(device.clone(), seed));
         let watch = Arc::default();
-        Self { model, parameters, matches: Vec::new(), device, seed, tasks: 1, tokenize: None, handles, watch }
+        Self {
+            model,
+            parameters,
+            matches: Vec::new(),
+            device,
+            seed,
+            tasks: 1,
+            tokenize: None,
+            handles,
+            kept: None,
+            lowest_hook: usize::MAX,
+            watch,
+        }
     }
 
     /// Sets a hook at a site, after those that are there.
@@ -132,6 +150,9 @@ impl AdaptedModel {
     /// # Errors
     /// Where there is no such site, or it takes none of this kind.
     pub fn set_hook(&mut self, site: &str, hook: Hook) -> fthost_autograd::Result<()> {
+        if let Some(of) = self.model.sites().iter().find(|of| of.path == site) {
+            self.lowest_hook = self.lowest_hook.min(of.group);
+        }
         self.model.set_hook(site, watched(hook, &self.watch))
     }
 

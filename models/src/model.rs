@@ -142,6 +142,29 @@ pub trait Model: Send + Sync {
         })
     }
 
+    /// Whether the way of a plain model's inputs can be cut above any of its block groups.
+    fn can_be_cut(&self) -> bool {
+        false
+    }
+
+    /// What the lowest `groups` block groups make of a micro-batch, above the embeddings or the stem at least.
+    ///
+    /// # Errors
+    /// Where the model cannot be cut, or the input is not what it takes.
+    fn halfway(&self, tape: &Tape, input: &Input, groups: usize) -> Result<Features> {
+        let _ = (tape, input, groups);
+        candle_core::bail!("{} is not cut", self.info().model_type)
+    }
+
+    /// What the block groups above make of that: as [`features`](Self::features) to the bit. Sets the tape's layout.
+    ///
+    /// # Errors
+    /// Where the model cannot be cut, or it gives no such features.
+    fn onward(&self, tape: &Tape, halfway: &Features, groups: usize, read: Read) -> Result<Features> {
+        let _ = (tape, halfway, groups, read);
+        candle_core::bail!("{} is not cut", self.info().model_type)
+    }
+
     /// What a stream gives of a micro-batch. Sets the tape's layout.
     ///
     /// # Errors

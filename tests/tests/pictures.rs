@@ -12,7 +12,8 @@ use serde_json::Value;
 use crate::resume::{bits, set_back, start_until_checkpoint};
 
 /// A network that learns colours and directions within seconds.
-const MODEL: &str = r#"{ "model_type": "conv4", "num_channels": 3, "image_size": 16, "hidden_size": 8, "num_blocks": 2 }"#;
+const MODEL: &str =
+    r#"{ "model_type": "conv4", "num_channels": 3, "image_size": 16, "hidden_size": 8, "num_blocks": 2 }"#;
 
 pub(crate) const RUN: &str = r#"[model]
 path = "model"
@@ -67,7 +68,7 @@ pub(crate) fn picture_workdir() -> Workdir {
 
 /// The task's metrics after training.
 fn metrics(run: &Path) -> Value {
-    result_json(run)["tasks"]["shapes"]["after"]["metrics"].clone()
+    result_json(run)["tasks"]["shapes"]["metrics"].clone()
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn a_folder_of_pictures_trains_predicts_and_is_evaluated() {
 
     let eval = workdir.fthost(["eval", "run", "test", "--json"]).succeeded().stdout;
     let eval: Value = serde_json::from_str(&eval).unwrap();
-    assert_eq!(eval["tasks"]["shapes"]["after"]["metrics"]["accuracy"].as_f64(), Some(accuracy));
+    assert_eq!(eval["tasks"]["shapes"]["metrics"]["accuracy"].as_f64(), Some(accuracy));
 
     // Pictures without classes: a folder of them, and one alone.
     for (input, rows) in [("test/down", 4), ("test", 12), ("test/down/13.png", 1)] {
@@ -143,7 +144,8 @@ fn changed_pictures_are_the_same_at_any_number_of_threads_and_after_a_kill() {
     let mut found = bits(&workdir.path().join("three"));
     assert!(found.0 == expected.0 && found.1 == expected.1, "threads change the bits");
 
-    let losses: Vec<f64> = steps(&workdir.path().join("one")).iter().map(|step| step["loss"].as_f64().unwrap()).collect();
+    let losses: Vec<f64> =
+        steps(&workdir.path().join("one")).iter().map(|step| step["loss"].as_f64().unwrap()).collect();
     let plain = picture_workdir();
     plain.fthost(["run.toml", "--out", "run"]).succeeded();
     let unchanged: Vec<f64> =
@@ -164,6 +166,32 @@ fn changed_pictures_are_the_same_at_any_number_of_threads_and_after_a_kill() {
     found = bits(&workdir.path().join("run"));
     assert!(found.0 == expected.0, "the weights differ after a kill");
     assert_eq!(found.1, expected.1, "the logs differ after a kill");
+}
+
+/// What frozen layers make of pictures is computed once: the head alone, a thawed block, blocks that thaw in turn, an adapter in the
+/// upper block.
+#[test]
+fn what_is_kept_of_frozen_layers_changes_no_bit() {
+    let strategies = [
+        "plugin = \"freezing\"",
+        "plugin = \"freezing\"\ntop = 1",
+        "plugin = \"freezing\"\nunfreeze = { every = { steps = 7 } }",
+        "plugin = \"lora\"\nrank = 2\ntargets = [\"blocks.1.conv\"]",
+    ];
+    for strategy in strategies {
+        let workdir = picture_workdir();
+        set(&workdir, "plugin = \"full\"", strategy);
+        set(&workdir, "test = \"test\"", "test = \"test\"\nvalidation = 0.2");
+        let said = workdir.fthost(["run.toml", "--out", "kept"]).succeeded().stdout;
+        workdir.fthost(["run.toml", "--out", "anew", "--set", "train.keep_features=false"]).succeeded();
+        let (kept, anew) = (bits(&workdir.path().join("kept")), bits(&workdir.path().join("anew")));
+        assert_eq!(kept.1, anew.1, "{strategy}: the logs differ");
+        assert!(kept.0 == anew.0 && kept.2 == anew.2, "{strategy}: weights or results differ");
+        assert!(said.contains("computed once and kept"), "{strategy}: {said}");
+        set(&workdir, "test = \"test\"", "test = \"test\"\naugment = [\"flip\"]");
+        let said = workdir.fthost(["run.toml", "--out", "changed"]).succeeded().stdout;
+        assert!(said.contains("run anew in each epoch"), "{strategy}: {said}");
+    }
 }
 
 #[test]
@@ -318,7 +346,8 @@ fn mnist_trains_as_it_is_published() {
     }
     let workdir = Workdir::new();
     workdir.write("model/config.json", r#"{ "model_type": "mlp", "hidden_sizes": [32] }"#);
-    let files: Vec<_> = fs::read_dir(&mnist).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let files: Vec<_> =
+        fs::read_dir(&mnist).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     let find = |what: &str| mnist.join(files.iter().find(|name| name.contains(what)).unwrap()).display().to_string();
     let run = RUN
         .replace("train = \"train\"", &format!("train = \"{}\"", find("train-images")))
@@ -343,5 +372,5 @@ fn a_published_network_says_what_its_authors_say() {
     let said = Workdir::new().fthost(arguments).succeeded().stdout;
     let said: Value = serde_json::from_str(&said).unwrap();
     let (_, task) = said["tasks"].as_object().unwrap().iter().next().unwrap();
-    assert_eq!(task["after"]["metrics"]["accuracy"].as_f64(), Some(0.9173), "{task}");
+    assert_eq!(task["metrics"]["accuracy"].as_f64(), Some(0.9173), "{task}");
 }

@@ -22,6 +22,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Dataset {
     pub(super) path: PathBuf,
+    /// That of its file among those that this process has read.
+    pub(super) number: u64,
     /// The rows of the file.
     pub(super) store: Arc<Store>,
     /// The pictures of the store's rows, where they are some.
@@ -373,6 +375,19 @@ impl Dataset {
         self.pictures.is_some()
     }
 
+    /// What no other examples of this process have, for each of those that look as they always do; `None` where they are changed at
+    /// random.
+    pub fn keys(&self, shown: &Shown) -> Option<Vec<(u64, u32)>> {
+        let key = |&row: &u32| (self.number, self.selection.row(row));
+        shown.is_plain().then(|| shown.rows().iter().map(key).collect())
+    }
+
+    /// The key of an example that always looks the same.
+    pub fn key(&self, row: u32) -> Option<(u64, u32)> {
+        let changed = self.transform().is_some_and(|transform| transform.augment().is_random());
+        (!changed).then(|| (self.number, self.selection.row(row)))
+    }
+
     /// Whether it takes work to see an example, so that it is best done ahead: pictures are read and decoded.
     pub fn takes_work(&self) -> bool {
         self.pictures.as_ref().is_some_and(|pictures| pictures.take_work())
@@ -416,7 +431,8 @@ impl Dataset {
     pub fn sample(&self, row: u32, draws: &Draws, step: u64, place: u64) -> Result<Option<Sample>> {
         let Some(pictures) = &self.pictures else { return Ok(None) };
         let mut random = draws.of_picture(step, place);
-        pictures.sample(self.selection.row(row), Some(&mut random)).map(Some)
+        let changed = self.transform().is_some_and(|transform| transform.augment().is_random());
+        pictures.sample(self.selection.row(row), if changed { Some(&mut random) } else { None }).map(Some)
     }
 
     /// What is seen of these rows in training: the [`sample`](Self::sample)s of all, mixed where the task asks for it. `first` is the
@@ -430,8 +446,15 @@ impl Dataset {
         first: u64,
     ) -> Result<Shown> {
         let Some(pictures) = &self.pictures else { return Ok(Shown::from(rows)) };
+        // What is kept of examples needs no look at them.
+        if samples.iter().any(Option::is_none) {
+            return Ok(Shown::from(rows));
+        }
         let mut shown = Shown::new(rows, samples.into_iter().flatten().collect())?;
-        shown.mix(pictures, draws, step, first)?;
+        if self.transform().is_some_and(|transform| transform.augment().is_random()) {
+            shown.changed();
+            shown.mix(pictures, draws, step, first)?;
+        }
         Ok(shown)
     }
 
@@ -443,7 +466,11 @@ impl Dataset {
     /// What is seen of examples, packed in their order. Pictures are on the data set's device.
     pub fn input_of(&self, shown: &Shown) -> Result<Input> {
         if self.pictures.is_some() {
-            return Ok(Input::Images(shown.tensor(&self.device)?));
+            let images = match shown.was_seen() {
+                true => shown.tensor(&self.device),
+                false => self.show(shown.rows())?.tensor(&self.device),
+            };
+            return images.map(Input::Images);
         }
         let records = shown.rows().iter().map(|&row| self.record(row)).collect::<Result<Vec<_>>>()?;
         let layout = Layout::from_lengths(records.iter().map(|record| record.tokens as usize));

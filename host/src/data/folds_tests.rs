@@ -7,7 +7,7 @@ use miette::Diagnostic;
 use serde_json::Value;
 
 use super::super::fixtures::{DIGITS, TEXT, load_digits, load_file, load_grouped, load_text};
-use super::super::pictures::digits;
+use super::super::part;
 use super::*;
 
 /// Lines of a data set, or where there are none the rows of its store.
@@ -96,7 +96,7 @@ fn values_words_and_images_are_dealt_out_as_one() {
         assert_eq!(sizes.iter().sum::<usize>(), 11);
         assert!(sizes.iter().all(|size| (3..=4).contains(size)), "{sizes:?}");
     }
-    let digits = load_digits("demo", digits::Part::Train, DIGITS).unwrap();
+    let digits = load_digits("demo", part::Part::Train, DIGITS).unwrap();
     for (_, test) in folds(&digits, 5) {
         assert!((288..=289).contains(&test.len()));
         assert!(test.class_counts().iter().all(|count| (27..=30).contains(count)), "{:?}", test.class_counts());

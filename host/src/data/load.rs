@@ -2,53 +2,28 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use fthost_autograd::Device;
-use fthost_images::Transform;
 use fthost_models::Modality;
 
 use super::bytes::Limits;
 use super::dataset::{Dataset, Targets, Totals};
-use super::distinct::{self, Distinct, UNNUMBERED};
+use super::distinct::{Distinct, UNNUMBERED};
 use super::extra::{self, Extra};
 use super::files::Files;
-use super::form::Form;
 use super::pictures::Pictures;
-use super::pictures::digits::{self, Part};
+use super::pictures::digits;
 use super::pictures::list::{Listed, list};
 use super::recognise::file_name;
 use super::row::{Labels, Role, Row, Words, data_error, shortened};
 use super::rows::AllRows;
 use super::scheme::{Scheme, Seen};
 use super::selection::Selection;
+use super::source::Source;
 use super::store::{NewRow, Store, StoreWriter, UNCOUNTED};
 use super::table::Rows;
 use super::text::{Tokenizer, Tokens};
 use crate::{Error, Result};
-
-/// Where examples come from, and what they become.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    /// The files, or `demo` or `demo-pretrain` for the embedded digits.
-    pub files: &'a Files,
-    /// Which half of an embedded data set; a file is read whole.
-    pub part: Part,
-    /// How they are read.
-    pub form: &'a Form,
-    /// The rows that count, where not all do: what stands in their column of parts.
-    pub only: Option<&'a str>,
-    /// The classes of the training data in index order, for test data. `None` for training data: the classes are then
-    /// what its labels name.
-    pub labels: Option<&'a [String]>,
-    /// Whether texts are kept, to be shown beside predictions.
-    pub texts: bool,
-    /// What the model takes.
-    pub modality: Modality,
-    /// What becomes of pictures, for a model that takes some.
-    pub transform: Option<&'a Arc<Transform>>,
-    /// Where images go; token ids stay on the host.
-    pub device: &'a Device,
-}
 
 /// Reads and encodes a data set. A model of text needs its tokenizer. What does not fit into 64 MB is kept in a
 /// temporary file, in the folder that the environment variable `FTHOST_CACHE` names or else the system's.
@@ -147,6 +122,9 @@ pub fn check(source: &Source<'_>) -> Result<()> {
     }
 }
 
+/// How many files were read.
+static READ: AtomicU64 = AtomicU64::new(0);
+
 /// What was read.
 struct Examples {
     store: Store,
@@ -166,6 +144,7 @@ impl Examples {
         let Self { store, distinct, totals, of_words, notes, firsts, weighted, grouped, cut_left } = self;
         Dataset {
             path: source.files.to_string().into(),
+            number: READ.fetch_add(1, Ordering::Relaxed),
             notes,
             firsts: Arc::new(firsts),
             weighted,
@@ -420,18 +399,6 @@ fn scheme_of(source: &Source<'_>) -> Result<Option<Scheme>> {
         if !rows.next_file()? {
             return Ok(seen.scheme());
         }
-    }
-}
-
-impl<'a> Source<'a> {
-    /// Its rows.
-    fn rows(&self, labels: Labels) -> Result<AllRows<'a>> {
-        AllRows::open(self.files, self.form, labels, self.labels, self.only)
-    }
-
-    /// Whether the training data have a label.
-    fn knows(&self, label: &str) -> bool {
-        self.labels.into_iter().flatten().any(|known| distinct::name(known) == distinct::name(label))
     }
 }
 

@@ -5,7 +5,7 @@ use fthost_plugin_api::TargetKind;
 use miette::Diagnostic;
 
 use super::super::fixtures::{DIGITS, load_digits, load_grouped, load_text};
-use super::super::pictures::digits;
+use super::super::part;
 use super::*;
 
 /// Examples of the classes `x`, `y` and `z`, so many each, mixed.
@@ -109,7 +109,7 @@ fn a_part_can_be_split_again() {
 
 #[test]
 fn images_are_split() {
-    let whole = load_digits("demo", digits::Part::Train, DIGITS).unwrap();
+    let whole = load_digits("demo", part::Part::Train, DIGITS).unwrap();
     let (train, validation) = whole.clone().split(0.1, 0).unwrap();
     assert_eq!((train.len() + validation.len(), validation.len()), (1442, 145));
     let Input::Images(part) = validation.input(&[0, 143]).unwrap() else { panic!("not images") };

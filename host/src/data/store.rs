@@ -168,7 +168,12 @@ impl StoreWriter {
 
     /// Ends the writing.
     pub(super) fn finish(self) -> Result<Store> {
-        Ok(Store { tokens: self.tokens.finish()?, records: self.records.finish()?, id_bytes: self.id_bytes, rows: self.rows })
+        Ok(Store {
+            tokens: self.tokens.finish()?,
+            records: self.records.finish()?,
+            id_bytes: self.id_bytes,
+            rows: self.rows,
+        })
     }
 }
 

@@ -75,7 +75,7 @@ fn pictures(setup: &Setup, task: usize) -> Result<Vec<Looked>> {
     let mut looked = Vec::new();
     let batches = setup.phases.iter().flat_map(|phase| phase.epoch_from(0, 0)).collect::<Vec<_>>().into_iter();
     let wanted = SHOWN.min(data.len());
-    for shows in Ahead::new(batches, 0, &setup.tasks, &setup.file.train) {
+    for shows in Ahead::new(batches, 0, (&setup.tasks, &setup.model), &setup.file.train) {
         let shows = shows?;
         if shows.batch.task != task {
             continue;

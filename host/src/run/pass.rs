@@ -121,6 +121,12 @@ impl Pass<'_> {
 
     /// The features of examples that a head reads, in its order.
     pub fn features(&self, tape: &Tape, shown: &Shown, reads: &[StreamRead]) -> Result<Vec<Features>> {
+        if let ([read], Some(examples)) = (reads, self.data.keys(shown)) {
+            let input = |places: &[usize]| self.data.input_of(&shown.select(places));
+            if let Some(found) = self.model.kept_features(tape, &examples, *read, input)? {
+                return Ok(vec![found]);
+            }
+        }
         let input: Input = self.data.input_of(shown)?;
         let one = |of: &StreamRead| Ok(self.model.model.features(tape, of.stream, &input, of.read)?);
         reads.iter().map(one).collect()

@@ -1,5 +1,6 @@
 //! The network: blocks from the stem up, and what is read of them.
 
+use std::ops::Range;
 use std::path::Path;
 
 use fthost_autograd::{Layout, Map, Result, Tape, Value};
@@ -85,7 +86,22 @@ impl Network {
 
     /// Features of a micro-batch by the layers' hooks.
     fn forward_pass(&self, pass: Pass<'_>, input: &Input, read: Read) -> Result<Features> {
-        let taken = match read {
+        let taken = self.taken(read)?;
+        let (x, map) = self.through(pass, self.rows(input)?, 0..taken)?;
+        self.read(pass.tape, x, map, read)
+    }
+
+    /// Pixels through some of the blocks.
+    fn through(&self, pass: Pass<'_>, (mut x, mut map): (Value, Map), blocks: Range<usize>) -> Result<(Value, Map)> {
+        for block in &self.blocks[blocks] {
+            (x, map) = block.forward(pass, x, map)?;
+        }
+        Ok((x, map))
+    }
+
+    /// How many blocks are passed before what is read.
+    fn taken(&self, read: Read) -> Result<usize> {
+        Ok(match read {
             Read::Pooled => self.blocks.len(),
             Read::Spatial if !self.flattens => self.blocks.len(),
             Read::Stage(map) if map < self.ends.len() => self.ends[map],
@@ -97,12 +113,11 @@ impl Network {
                 let what = if read == Read::Spatial { "spatial" } else { "sequence" };
                 candle_core::bail!("{} gives no {what} features", self.info.model_type)
             }
-        };
-        let (mut x, mut map) = self.rows(input)?;
-        for block in &self.blocks[..taken] {
-            (x, map) = block.forward(pass, x, map)?;
-        }
-        let tape = pass.tape;
+        })
+    }
+
+    /// What is read of the pixels of a map.
+    fn read(&self, tape: &Tape, x: Value, map: Map, read: Read) -> Result<Features> {
         let rows = layout(map);
         if read != Read::Pooled {
             tape.set_layout(rows.clone());
@@ -180,6 +195,26 @@ impl Model for Network {
         let Read::Stage(map) = read else { return true };
         let below = self.ends.get(map).copied().unwrap_or_default();
         self.parameters.iter().any(|base| base.group < below && base.parameter.name() == parameter)
+    }
+
+    fn can_be_cut(&self) -> bool {
+        !self.flattens
+    }
+
+    fn halfway(&self, tape: &Tape, input: &Input, groups: usize) -> Result<Features> {
+        let groups = groups.clamp(1, self.blocks.len());
+        let (value, map) = self.through(Pass::new(tape, &self.hooks), self.rows(input)?, 0..groups)?;
+        Ok(Features { value, layout: layout(map), map: Some(map) })
+    }
+
+    fn onward(&self, tape: &Tape, halfway: &Features, groups: usize, read: Read) -> Result<Features> {
+        let (groups, taken) = (groups.clamp(1, self.blocks.len()), self.taken(read)?);
+        let Some(map) = halfway.map.filter(|_| groups <= taken) else {
+            candle_core::bail!("what is read lies below the cut above {groups} groups")
+        };
+        let pass = Pass::new(tape, &self.hooks);
+        let (x, map) = self.through(pass, (halfway.value.clone(), map), groups..taken)?;
+        self.read(tape, x, map, read)
     }
 
     fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features> {

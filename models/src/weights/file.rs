@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
+use safetensors::tensor::{SafeTensors, TensorInfo};
 
-use super::pickle::{Refusal, Storage, TensorRecord, size};
+use super::entry::Entry;
 use super::torch;
 use crate::LoadError;
 
@@ -45,42 +45,6 @@ pub(super) struct WeightFile {
     pub(super) state: Option<FileState>,
     pub(super) bytes: Bytes,
     pub(super) entries: BTreeMap<String, Entry>,
-}
-
-/// A tensor in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
-    /// Elements from one index to the next of each dimension; `None` where it lies row by row.
-    pub(super) strides: Option<Vec<usize>>,
-    /// Its bytes in the file, from its first element to its last.
-    pub(super) range: Range<usize>,
-}
-
-impl Entry {
-    /// A tensor of PyTorch's, whose storage takes these bytes of a file of so many.
-    pub(super) fn of(name: &str, tensor: &TensorRecord, storage: Range<usize>, file: usize) -> Result<Self, Refusal> {
-        let TensorRecord { storage: Storage { dtype, length, .. }, offset, shape, strides } = tensor;
-        let size = size(*dtype);
-        let bytes_of = |elements: usize| {
-            elements.checked_mul(size).ok_or_else(|| format!("says that {name} has {length} elements"))
-        };
-        if storage.end > file || storage.len() < bytes_of(*length)? {
-            return Err(format!(
-                "says that the storage of {name} has {length} elements, and has {} bytes of them",
-                storage.len().min(file)
-            ));
-        }
-        // The interpreter has seen to it that these lie within the storage's elements.
-        let places = match strides {
-            Some(strides) => 1 + shape.iter().zip(strides).map(|(extent, stride)| (extent - 1) * stride).sum::<usize>(),
-            None => shape.iter().product(),
-        };
-        let start = storage.start + bytes_of(*offset)?;
-        let (shape, strides) = (shape.clone(), strides.clone());
-        Ok(Self { dtype: *dtype, shape, strides, range: start..start + bytes_of(places)? })
-    }
 }
 
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! The weight files of a model folder: mapped, checked, and read tensor by tensor.
 
+mod entry;
 mod file;
 mod pickle;
 mod stored;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::file::Entry;
+use super::entry::Entry;
 use super::pickle::{Pickle, Refusal, size};
 
 /// How a ZIP archive begins.

@@ -4,14 +4,7 @@ use std::path::Path;
 
 use fthost_images::Normalised;
 
-/// Which half of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// What is trained on.
-    Train,
-    /// What is held out.
-    Test,
-}
+use crate::data::part::Part;
 
 /// The optical digits of the UCI repository as scikit-learn orders them: 64 pixels (0 to 16) and a label (0 to 9) each.
 /// Where they come from: `assets/README.md`.

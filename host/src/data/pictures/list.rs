@@ -7,15 +7,16 @@ use fthost_images::{Kind, MAX_PIXELS, decode};
 use rayon::prelude::*;
 
 use super::digits::{self, Digits};
+use super::form::{ClassFolder, OnBadImage, PictureForm};
 use super::idx::{self, Planes};
-use super::{ClassFolder, OnBadImage, PictureForm, Pictures, Pixels};
+use super::pixels::{Pictures, Pixels};
 use crate::data::arrow::Saved;
 use crate::data::files::Files;
 use crate::data::form::Form;
-use crate::data::load::Source;
 use crate::data::recognise::file_name;
 use crate::data::row::{Columns, Labels, Row, data_error};
 use crate::data::rows::AllRows;
+use crate::data::source::Source;
 use crate::report::numbers::count;
 use crate::{Error, Result};
 
@@ -189,7 +190,11 @@ fn naming(source: &Source<'_>, labels: Labels) -> Form {
         let columns = Columns { text: Some(column.to_owned()), ..source.form.columns.clone() };
         Form { columns, ..source.form.clone() }
     };
-    let opens = |form: &Form| AllRows::open(source.files, form, labels, source.labels, source.only).is_ok();
+    // Columns are looked for when the first row is read.
+    let opens = |form: &Form| {
+        let rows = AllRows::open(source.files, form, labels, source.labels, source.only);
+        rows.and_then(|mut rows| rows.next_of_file()).is_ok()
+    };
     if source.form.columns.text.is_some() {
         return source.form.clone();
     }

@@ -3,7 +3,8 @@
 use fthost_autograd::{Device, Tensor};
 use fthost_images::{Mask, Normalised, Sample};
 
-use super::{Draws, Pictures};
+use super::draws::Draws;
+use super::pixels::Pictures;
 use crate::{Error, Result};
 
 /// Rows of a data set, and where they are pictures, what is seen of them this time.
@@ -11,6 +12,8 @@ use crate::{Error, Result};
 pub struct Shown {
     rows: Vec<u32>,
     pictures: Option<Block>,
+    /// Whether they look as they do in evaluation.
+    plain: bool,
 }
 
 /// What is seen of some pictures.
@@ -37,7 +40,7 @@ struct Mixed {
 impl From<&[u32]> for Shown {
     /// Rows of which nothing has to be seen.
     fn from(rows: &[u32]) -> Self {
-        Self { rows: rows.to_vec(), pictures: None }
+        Self { rows: rows.to_vec(), pictures: None, plain: true }
     }
 }
 
@@ -61,7 +64,7 @@ impl Shown {
             block.values.extend(input.values);
             block.masks.extend(mask);
         }
-        Ok(Self { rows: rows.to_vec(), pictures: Some(block) })
+        Ok(Self { rows: rows.to_vec(), pictures: Some(block), plain: true })
     }
 
     /// Mixes the pictures with each other, where the task asks for it. `numbers` are the store's of the rows.
@@ -75,6 +78,21 @@ impl Shown {
             block.mixed = Some(Mixed { own: f64::from(mixed.lambda), partners });
         }
         Ok(())
+    }
+
+    /// Says that they were changed at random.
+    pub(in crate::data) fn changed(&mut self) {
+        self.plain = false;
+    }
+
+    /// Whether they look as they always do.
+    pub(in crate::data) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Whether pictures were looked at.
+    pub(in crate::data) fn was_seen(&self) -> bool {
+        self.pictures.is_some()
     }
 
     /// The rows.
@@ -98,7 +116,7 @@ impl Shown {
             });
             Block { size: block.size, values, masks, mixed }
         });
-        Self { rows, pictures }
+        Self { rows, pictures, plain: self.plain }
     }
 
     /// What the model takes of each picture; nothing where there are none.

@@ -437,6 +437,7 @@ fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
         min_delta: keys.min_delta,
         checkpoint_steps: keys.checkpoint_steps,
         keep_checkpoints: keys.keep_checkpoints,
+        keep_features: keys.keep_features,
         threads: keys.threads,
     })
 }

@@ -98,6 +98,7 @@ impl RunFile {
             ("min_delta", train.patience.and_then(|_| value(train.min_delta))),
             ("checkpoint_steps", value(train.checkpoint_steps)),
             ("keep_checkpoints", value(train.keep_checkpoints)),
+            ("keep_features", value(train.keep_features)),
             ("threads", value(train.threads)),
         ]);
         keys

@@ -194,7 +194,7 @@ impl<'a> Trials<'a> {
         };
         let mut losses = Vec::new();
         let batches = self.batches[from..].to_vec().into_iter();
-        for (i, batch) in (from..).zip(Ahead::new(batches, from as u64, learner.tasks, &settings)) {
+        for (i, batch) in (from..).zip(Ahead::new(batches, from as u64, (learner.tasks, learner.model), &settings)) {
             let batch = batch?;
             state.trained.steps = i as u64; // dropout follows from it
             let step = learner.step(&batch, &self.times.of_run(i), &mut state)?;

@@ -15,10 +15,12 @@ pub mod task;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fthost_autograd::Precision;
 use fthost_plugin_api::{Event, MethodKind, Sampling, TargetKind};
 
+use crate::adapted::kept::{Cut, Kept};
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{self, Dataset, Survey};
 use crate::kernels;
@@ -88,6 +90,9 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
         tasks.push(Task::set_up(&mut file, i, data, &mut library, &mut model)?);
     }
     freeze_unread(&model, &tasks);
+    if file.train.keep_features {
+        model.kept = Some(Arc::new(Kept::new(data::cache_folder())));
+    }
     let samplers: Vec<_> = tasks.iter().map(|task| task.sampler(&file.train, file.train.accumulate)).collect();
     let phases = Phase::all(&file.train, &samplers);
     let regularizers = attach_regularizers(&file, &tasks, &mut library, &mut model)?;
@@ -225,8 +230,10 @@ impl Setup {
             }
             if let Some(transform) = task.train.transform() {
                 let ops = transform.augment().names();
-                let changed = if ops.is_empty() { String::new() } else { format!("; changed in training: {}", ops.join(", ")) };
+                let changed =
+                    if ops.is_empty() { String::new() } else { format!("; changed in training: {}", ops.join(", ")) };
                 notes.push(format!("{}: pictures of {}{changed}", task.name, transform.preprocess()));
+                notes.extend(self.kept(task));
             }
             for (what, data) in [("validation", &task.validation), ("test", &task.test)] {
                 let Some(data) = data.as_ref().filter(|data| data.cut_words() > 0) else { continue };
@@ -237,6 +244,22 @@ impl Setup {
             }
         }
         notes
+    }
+
+    /// What the frozen layers make of a task's pictures, where that is the same in each epoch, or why it is not.
+    fn kept(&self, task: &Task) -> Option<String> {
+        let (info, name) = (self.model.model.info(), &task.name);
+        let ([read], Some(_)) = (&reads_of(&task.spec, info)[..], &self.model.kept) else { return None };
+        let below = match self.model.cut(*read)?.0 {
+            Cut::Whole(_) => "all layers below the head".to_owned(),
+            Cut::Above(groups) => format!("the layers up to {}", info.groups.get(groups - 1)?.name),
+        };
+        Some(match task.train.key(0) {
+            Some(_) => format!("{name}: {below} are frozen: what they make of a picture is computed once and kept"),
+            None => format!(
+                "{name}: {below} are frozen, and run anew in each epoch, since training pictures are changed at random"
+            ),
+        })
     }
 
     /// What is in the data of each task.

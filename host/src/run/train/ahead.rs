@@ -6,6 +6,8 @@ use std::time::Duration;
 use fthost_images::{Loader, Sample};
 
 use crate::Result;
+use crate::adapted::AdaptedModel;
+use crate::adapted::kept::Kept;
 use crate::data::{Dataset, Draws, Shown};
 use crate::run::file::TrainTable;
 use crate::run::setup::phase::Batch;
@@ -28,17 +30,23 @@ struct Making {
     /// The training examples of each task, and how many of them a pass takes.
     tasks: Vec<(Dataset, usize)>,
     draws: Draws,
+    /// What is kept of examples: those are not looked at.
+    kept: Option<Arc<Kept>>,
 }
 
 impl Making {
-    fn new(tasks: &[Task], settings: &TrainTable) -> Self {
+    fn new(tasks: &[Task], model: &AdaptedModel, settings: &TrainTable) -> Self {
         let tasks = tasks.iter().map(|task| (task.train.clone(), task.pass_size(settings))).collect();
-        Self { tasks, draws: Draws::new(settings.seed) }
+        Self { tasks, draws: Draws::new(settings.seed), kept: model.kept.clone() }
     }
 
     /// The example at a place of a step.
     fn sample(&self, of: &Place) -> Result<Option<Sample>> {
-        self.tasks[of.task].0.sample(of.row, &self.draws, of.step, of.place)
+        let data = &self.tasks[of.task].0;
+        match (&self.kept, data.key(of.row)) {
+            (Some(kept), Some(example)) if kept.has(example) => Ok(None),
+            _ => data.sample(of.row, &self.draws, of.step, of.place),
+        }
     }
 
     /// The step's examples, of which all have been looked at.
@@ -76,8 +84,8 @@ pub struct Ahead<B: Iterator<Item = Batch>> {
 
 impl<B: Iterator<Item = Batch> + Clone + Send + 'static> Ahead<B> {
     /// Makes these batches ready, the first of which is that of step `step`.
-    pub fn new(batches: B, step: u64, tasks: &[Task], settings: &TrainTable) -> Self {
-        let making = Arc::new(Making::new(tasks, settings));
+    pub fn new(batches: B, step: u64, (tasks, model): (&[Task], &AdaptedModel), settings: &TrainTable) -> Self {
+        let making = Arc::new(Making::new(tasks, model, settings));
         let takes_work = tasks.iter().any(|task| task.train.takes_work());
         let loader = takes_work.then(|| {
             let places = (step..).zip(batches.clone()).map(|(step, batch)| {

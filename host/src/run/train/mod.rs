@@ -174,7 +174,8 @@ impl Trainer<'_> {
             }
             let now_trained = state.trained.steps;
             let rest = batches.get_or_insert_with(|| {
-                Ahead::new(phase.epoch_from(epoch, place), now_trained, self.learner.tasks, self.learner.settings)
+                let of = (&*self.learner.tasks, &*self.learner.model);
+                Ahead::new(phase.epoch_from(epoch, place), now_trained, of, self.learner.settings)
             });
             let Some(batch) = rest.next() else { return Err(Error::run("an epoch has fewer batches than it should")) };
             let batch = batch?;

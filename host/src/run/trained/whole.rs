@@ -17,10 +17,7 @@ use crate::{Error, Result};
 
 /// Whether the head that a config.json names answers for each token; `None` where it names none.
 fn kind(config: &Value) -> Option<bool> {
-    // What timm and torchvision write is a classifier of pictures, and names no class.
-    let Some(class) = config["architectures"][0].as_str() else {
-        return config["architecture"].is_string().then_some(false);
-    };
+    let class = config["architectures"][0].as_str()?;
     let ends = |end| class.ends_with(end);
     (ends("ForTokenClassification") || ends("ForSequenceClassification") || ends("ForImageClassification"))
         .then(|| ends("ForTokenClassification"))
@@ -37,7 +34,12 @@ pub(super) fn open(
     device: DeviceChoice,
 ) -> Result<TrainedModel> {
     let config: Value = fthost_models::config(folder)?;
-    let (dense, kind) = (head::Dense::find(folder)?, kind(&config));
+    let mut file = head::run_file(folder, overrides)?;
+    let model = base::load_model(&file, device.open()?)?;
+    let info = model.model.info();
+    // What comes from timm, from torchvision or from here is a classifier of pictures, and names no class.
+    let nameless = info.classification.as_ref().is_some_and(|head| head.class.is_none()).then_some(false);
+    let (dense, kind) = (head::Dense::find(folder)?, kind(&config).or(nameless));
     let per_token = kind == Some(true);
     if dense.is_none() && kind.is_none() {
         let class = config["architectures"][0].as_str().unwrap_or("no class");
@@ -53,8 +55,6 @@ pub(super) fn open(
     for plugin in plugins {
         library.open(split_argument(plugin).0)?;
     }
-    let mut file = head::run_file(folder, overrides)?;
-    let model = base::load_model(&file, device.open()?)?;
     if let Some(dense) = dense {
         let found = head::find(folder, &config, dense.outputs()?, false)?;
         found.choose(&mut file, &mut library)?;

@@ -103,6 +103,8 @@ pub(in crate::run::file) struct TrainKeys {
     /// newest checkpoints that are kept
     #[schemars(range(min = 1))]
     pub(in crate::run::file) keep_checkpoints: usize,
+    /// whether what frozen layers make of an example is computed once and kept, where it is the same each time; the numbers are the same
+    pub(in crate::run::file) keep_features: bool,
     /// CPU threads; without it one for each core
     #[schemars(range(min = 1, max = 1024))]
     pub(in crate::run::file) threads: Option<usize>,
@@ -139,6 +141,7 @@ impl Default for TrainKeys {
             min_delta: 0.0,
             checkpoint_steps: None,
             keep_checkpoints: 2,
+            keep_features: true,
             threads: None,
         }
     }
@@ -225,6 +228,8 @@ pub struct TrainTable {
     pub checkpoint_steps: Option<u64>,
     /// Newest checkpoints that are kept, at least 1.
     pub keep_checkpoints: usize,
+    /// Whether what frozen layers make of examples is kept.
+    pub keep_features: bool,
     /// CPU threads.
     pub threads: Option<usize>,
 }

@@ -1,0 +1,270 @@
+//! What the frozen part of the model gives of examples: computed once, and kept.
+//!
+//! Below the lowest block group that trains or has a hook, an example that looks the same each time gives the same each time, to the bit.
+//! What is kept follows the model: once a parameter below the cut has changed, or the cut has moved, it is forgotten.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fthost_autograd::{DType, Layout, Map, Tape, TapeOptions, Tensor, Value};
+use fthost_models::{Features, Input, Read};
+
+use super::{AdaptedModel, Owner, StreamRead};
+use crate::{Error, Result};
+
+/// Bytes that are kept in memory; beyond, a file without a name takes them.
+pub const IN_MEMORY: usize = 256 << 20;
+/// Bytes that are kept at all.
+const ON_DISK: u64 = 8 << 30;
+
+/// An example: of which data set, and its row there.
+pub type Key = (u64, u32);
+
+/// What the frozen part of a model gives, by example.
+#[derive(Debug)]
+pub struct Kept {
+    /// Of each head's reads one, where they are kept apart.
+    states: Mutex<Vec<State>>,
+    /// Whether the frozen part drops out in training: then it gives something else each time.
+    drops_out: AtomicBool,
+    /// The folder for what does not stay in memory.
+    folder: PathBuf,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What it was computed by.
+    by: By,
+    examples: HashMap<Key, Place>,
+    /// Of one row.
+    width: usize,
+    /// Height and width of a map.
+    map: Option<(usize, usize)>,
+    in_memory: usize,
+    file: Option<File>,
+    written: u64,
+}
+
+/// What decides which values are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct By {
+    cut: Cut,
+    /// The sum of the versions of all parameters below the cut.
+    versions: u64,
+}
+
+impl By {
+    /// Whether both may be of one model as it is: of several heads' reads.
+    fn goes_with(self, other: Self) -> bool {
+        self == other
+            || self.versions == other.versions && matches!((self.cut, other.cut), (Cut::Whole(_), Cut::Whole(_)))
+    }
+}
+
+impl State {
+    fn new(by: By) -> Self {
+        Self { by, examples: HashMap::new(), width: 0, map: None, in_memory: 0, file: None, written: 0 }
+    }
+}
+
+/// Where the way through the model is cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cut {
+    /// Above so many block groups.
+    Above(usize),
+    /// Above all that is not the head's: what it reads is kept.
+    Whole(StreamRead),
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Memory(Arc<[f32]>),
+    File { at: u64, floats: usize },
+}
+
+impl Kept {
+    /// Nothing yet.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { states: Mutex::default(), drops_out: AtomicBool::new(false), folder }
+    }
+
+    /// Whether all that is needed of an example to go on from the cut is kept.
+    pub fn has(&self, example: Key) -> bool {
+        self.lock().iter().any(|state| state.examples.contains_key(&example))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<State>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is read of examples, from what is kept of them; those of which nothing is are computed by `input`, given their places.
+    /// `None` where the frozen part drops out, and has to be computed anew.
+    pub(super) fn features(
+        &self,
+        model: &AdaptedModel,
+        tape: &Tape,
+        (cut, versions): (Cut, u64),
+        examples: &[Key],
+        read: StreamRead,
+        input: impl Fn(&[usize]) -> Result<Input>,
+    ) -> Result<Option<Features>> {
+        let trains = tape.options().dropout.is_some();
+        if trains && self.drops_out.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let by = By { cut, versions };
+        let missing = self.missing(by, examples);
+        let mut made: HashMap<usize, Arc<[f32]>> = HashMap::new();
+        if !missing.is_empty() {
+            let scratch = Tape::new(TapeOptions { recording: false, ..tape.options().clone() });
+            let found = match cut {
+                Cut::Above(groups) => model.model.halfway(&scratch, &input(&missing)?, groups)?,
+                Cut::Whole(read) => model.model.features(&scratch, read.stream, &input(&missing)?, read.read)?,
+            };
+            if found.value.tensor().dtype() != DType::F32 || scratch.dropouts().iter().any(|&p| p > 0.0) {
+                self.drops_out.store(true, Ordering::Relaxed);
+                return Ok(None);
+            }
+            made = missing.iter().copied().zip(rows(&found)?).collect();
+            self.keep(by, &found, made.iter().map(|(&place, values)| (examples[place], values)))?;
+        }
+        let halfway = self.gather(by, model, examples, &made)?;
+        Ok(Some(match cut {
+            Cut::Above(groups) => model.model.onward(tape, &halfway, groups, read.read)?,
+            Cut::Whole(_) => {
+                tape.set_layout(halfway.layout.clone());
+                halfway
+            }
+        }))
+    }
+
+    /// The places of examples of which nothing is kept that was made by this; what was made otherwise is forgotten.
+    fn missing(&self, by: By, examples: &[Key]) -> Vec<usize> {
+        let mut states = self.lock();
+        states.retain(|state| state.by.goes_with(by));
+        match states.iter().find(|state| state.by == by) {
+            Some(state) => {
+                (0..examples.len()).filter(|&place| !state.examples.contains_key(&examples[place])).collect()
+            }
+            None => {
+                states.push(State::new(by));
+                (0..examples.len()).collect()
+            }
+        }
+    }
+
+    fn keep<'a>(&self, by: By, of: &Features, new: impl Iterator<Item = (Key, &'a Arc<[f32]>)>) -> Result<()> {
+        let mut states = self.lock();
+        let Some(state) = states.iter_mut().find(|state| state.by == by) else { return Ok(()) };
+        state.width = of.value.tensor().dim(1)?;
+        state.map = of.map.map(|map| (map.height, map.width));
+        for (example, values) in new {
+            let bytes = size_of_val(&values[..]);
+            if state.in_memory + bytes <= IN_MEMORY {
+                state.in_memory += bytes;
+                state.examples.insert(example, Place::Memory(Arc::clone(values)));
+            } else if state.written + bytes as u64 <= ON_DISK {
+                let at = state.written;
+                self.write(state, values)?;
+                state.examples.insert(example, Place::File { at, floats: values.len() });
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, state: &mut State, values: &[f32]) -> Result<()> {
+        let failed = || Error::io(format!("cannot keep features in {}", self.folder.display()));
+        if state.file.is_none() {
+            std::fs::create_dir_all(&self.folder).map_err(failed())?;
+            state.file = Some(tempfile::tempfile_in(&self.folder).map_err(failed())?);
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        if let Some(file) = &state.file {
+            file.write_all_at(&bytes, state.written).map_err(|error| {
+                failed()(error).with_help("name another folder by FTHOST_CACHE, or set train.keep_features = false")
+            })?;
+            state.written += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// What is kept of examples, one after the other.
+    fn gather(
+        &self,
+        by: By,
+        model: &AdaptedModel,
+        examples: &[Key],
+        made: &HashMap<usize, Arc<[f32]>>,
+    ) -> Result<Features> {
+        let gone = || Error::run("what was kept of examples has gone");
+        let states = self.lock();
+        let state = states.iter().find(|state| state.by == by).ok_or_else(gone)?;
+        let mut values = Vec::new();
+        let mut lengths = Vec::with_capacity(examples.len());
+        for (place, example) in examples.iter().enumerate() {
+            let before = values.len();
+            match (made.get(&place), state.examples.get(example)) {
+                (Some(new), _) => values.extend_from_slice(new),
+                (None, Some(Place::Memory(kept))) => values.extend_from_slice(kept),
+                (None, Some(&Place::File { at, floats })) => {
+                    let mut bytes = vec![0; 4 * floats];
+                    let file = state.file.as_ref().ok_or_else(gone)?;
+                    file.read_exact_at(&mut bytes, at).map_err(Error::io("cannot read what was kept of examples"))?;
+                    values.extend(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+                }
+                (None, None) => return Err(gone()),
+            }
+            lengths.push((values.len() - before) / state.width.max(1));
+        }
+        let rows: usize = lengths.iter().sum();
+        let value = Tensor::from_vec(values, (rows, state.width), &model.device)?; // [rows, width]
+        let map = state.map.map(|(height, width)| Map::new(examples.len(), height, width));
+        Ok(Features { value: Value::constant(value), layout: Layout::from_lengths(lengths), map })
+    }
+}
+
+/// The rows of each example.
+fn rows(of: &Features) -> Result<Vec<Arc<[f32]>>> {
+    let width = of.value.tensor().dim(1)?;
+    let values = of.value.tensor().flatten_all()?.to_vec1::<f32>()?;
+    Ok(of.layout.ranges().map(|range| Arc::from(&values[range.start * width..range.end * width])).collect())
+}
+
+impl AdaptedModel {
+    /// What can be kept of examples as things are, for what one head reads, and what it follows from: the sum of the versions of what lies
+    /// below the cut.
+    pub fn cut(&self, read: StreamRead) -> Option<(Cut, u64)> {
+        let base = || self.parameters.iter().filter(|p| p.owner == Owner::Base);
+        let moving = base().filter(|p| p.parameter.trainable()).map(|p| p.group).min().unwrap_or(usize::MAX);
+        let lowest = moving.min(self.lowest_hook);
+        if self.model.info().streams.len() > 1 || lowest == 0 {
+            return None;
+        }
+        let cut = match lowest {
+            usize::MAX => Cut::Whole(read),
+            groups if self.model.can_be_cut() && !matches!(read.read, Read::Stage(_)) => Cut::Above(groups),
+            _ => return None,
+        };
+        let versions = base().filter(|p| p.group < lowest).map(|p| p.parameter.version() as u64).sum();
+        Some((cut, versions))
+    }
+
+    /// What a head reads of examples that look as they always do, where the frozen part's share of it can be kept.
+    ///
+    /// # Errors
+    /// As the model's features; where what is kept cannot be written or read.
+    pub fn kept_features(
+        &self,
+        tape: &Tape,
+        examples: &[Key],
+        read: StreamRead,
+        input: impl Fn(&[usize]) -> Result<Input>,
+    ) -> Result<Option<Features>> {
+        let (Some(kept), Some(cut)) = (&self.kept, self.cut(read)) else { return Ok(None) };
+        kept.features(self, tape, cut, examples, read, input)
+    }
+}

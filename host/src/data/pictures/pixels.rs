@@ -1,0 +1,102 @@
+//! The pictures of a data set: where they are, and what a model takes of one.
+
+use std::sync::Arc;
+
+use fthost_images::{MAX_PIXELS, Mask, Normalised, Picture, Sample, Transform, decode, decode_pair, source};
+
+use super::digits::Digits;
+use super::idx::Planes;
+use crate::{Error, Result};
+
+/// The pictures of a data set, by the numbers of its rows.
+#[derive(Clone, Debug)]
+pub(in crate::data) struct Pictures {
+    pub(super) pixels: Pixels,
+    /// What becomes of those that are not embedded.
+    pub(super) transform: Option<Arc<Transform>>,
+}
+
+/// Where pixels are.
+#[derive(Clone, Debug)]
+pub(super) enum Pixels {
+    Digits(Digits),
+    Planes(Planes),
+    Files { pictures: source::Source, masks: Option<source::Source> },
+}
+
+impl Pictures {
+    /// What the model takes of a picture: as in evaluation, or in training with what `random` draws.
+    pub(in crate::data) fn sample(&self, row: u32, random: Option<&mut dyn fthost_images::Random>) -> Result<Sample> {
+        let (picture, mask) = match &self.pixels {
+            Pixels::Digits(digits) => return Ok(Sample { input: digits.normalised(row), mask: None }),
+            Pixels::Planes(planes) => (planes.picture(row)?, None),
+            Pixels::Files { pictures, masks } => read(pictures, masks.as_ref(), row)?,
+        };
+        let transform = self.transform()?;
+        Ok(match random {
+            None => transform.eval(picture, mask),
+            Some(random) => transform.train(picture, mask, random),
+        })
+    }
+
+    /// Whether it takes work to make something of a picture, which is best done ahead.
+    pub(in crate::data) fn take_work(&self) -> bool {
+        !matches!(self.pixels, Pixels::Digits(_))
+    }
+
+    /// What becomes of its pictures.
+    pub(in crate::data) fn transform(&self) -> Result<&Arc<Transform>> {
+        self.transform.as_ref().ok_or_else(|| Error::run("nothing says how pictures become what the model takes"))
+    }
+
+    /// As a person sees what a model takes.
+    pub(in crate::data) fn seen(&self, input: &Normalised) -> Result<Option<Picture>> {
+        Ok(self.transform()?.preprocess().normalise.undo(input))
+    }
+
+    /// The picture as it is, before anything becomes of it.
+    pub(in crate::data) fn picture(&self, row: u32) -> Result<Option<Picture>> {
+        match &self.pixels {
+            Pixels::Digits(_) => Ok(None),
+            Pixels::Planes(planes) => planes.picture(row).map(Some),
+            Pixels::Files { pictures, .. } => read(pictures, None, row).map(|(picture, _)| Some(picture)),
+        }
+    }
+
+    /// Bytes that stand for a picture: those of two that have the same are alike.
+    pub(in crate::data) fn sketch(&self, row: u32) -> Result<Vec<u8>> {
+        match &self.pixels {
+            Pixels::Digits(digits) => Ok(digits.bytes(row).to_vec()),
+            Pixels::Planes(planes) => Ok(planes.bytes(row).to_vec()),
+            Pixels::Files { pictures, .. } => Ok(pictures.ends(row as usize)?),
+        }
+    }
+
+    /// Bytes of pictures in memory.
+    pub(in crate::data) fn in_memory(&self) -> usize {
+        match &self.pixels {
+            Pixels::Digits(digits) => digits.in_memory(),
+            Pixels::Planes(planes) => planes.in_memory(),
+            Pixels::Files { .. } => 0,
+        }
+    }
+}
+
+/// Reads a picture, and its mask.
+fn read(pictures: &source::Source, masks: Option<&source::Source>, row: u32) -> Result<(Picture, Option<Mask>)> {
+    let index = row as usize;
+    let bytes = pictures.read(index)?;
+    let Some(masks) = masks else {
+        return Ok((decode(&bytes, pictures.name(index), MAX_PIXELS)?, None));
+    };
+    let mask = masks.read(index)?;
+    let (picture, mask) = decode_pair((&bytes, pictures.name(index)), (&mask, masks.name(index)), MAX_PIXELS)?;
+    Ok((picture, Some(mask)))
+}
+
+impl From<fthost_images::Error> for Error {
+    fn from(error: fthost_images::Error) -> Self {
+        let fthost_images::Error { place, message, help, .. } = error;
+        Self::Data { file: place.into(), line: None, message, help: Some(help) }
+    }
+}
