@@ -1,15 +1,17 @@
 //! The pretrained model with what plugins added to it: parameters, hooks, freezing, rates.
 
 pub mod kept;
+mod read;
 mod watched;
 
 use std::sync::Arc;
 
-use fthost_autograd::{Device, Parameter};
-use fthost_models::{BlockGroup, Hook, Model, Read};
+use fthost_autograd::{Device, Parameter, Tape};
+use fthost_models::{BlockGroup, Features, Hook, Input, Model, Read};
 
 use crate::handles::RunHandles;
-use kept::Kept;
+use kept::{Cut, Kept, Key};
+pub use read::StreamRead;
 use watched::{Watch, watched};
 
 /// Who declared a parameter.
@@ -57,15 +59,6 @@ impl ModelParameter {
     pub fn decays(&self, biases_and_norms: bool) -> bool {
         self.decay_said.unwrap_or(self.decay || biases_and_norms)
     }
-}
-
-/// Which features of which stream are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamRead {
-    /// The stream's place in [`ModelInfo::streams`](fthost_models::ModelInfo::streams).
-    pub stream: usize,
-    /// The features.
-    pub read: Read,
 }
 
 /// What one pattern of a strategy matched; printed in the plan.
@@ -192,6 +185,39 @@ impl AdaptedModel {
     pub fn passes(&self, of: StreamRead, parameter: &ModelParameter) -> bool {
         let in_stream = parameter.stream.is_none_or(|stream| stream == of.stream);
         in_stream && self.model.passes(of.stream, of.read, parameter.parameter.name())
+    }
+
+    /// What can be kept of examples as things are, for what one head reads, and what it follows from: the sum of the versions of what lies
+    /// below the cut.
+    pub fn cut(&self, read: StreamRead) -> Option<(Cut, u64)> {
+        let base = || self.parameters.iter().filter(|p| p.owner == Owner::Base);
+        let moving = base().filter(|p| p.parameter.trainable()).map(|p| p.group).min().unwrap_or(usize::MAX);
+        let lowest = moving.min(self.lowest_hook);
+        if self.model.info().streams.len() > 1 || lowest == 0 {
+            return None;
+        }
+        let cut = match lowest {
+            usize::MAX => Cut::Whole(read),
+            groups if self.model.can_be_cut() && !matches!(read.read, Read::Stage(_)) => Cut::Above(groups),
+            _ => return None,
+        };
+        let versions = base().filter(|p| p.group < lowest).map(|p| p.parameter.version() as u64).sum();
+        Some((cut, versions))
+    }
+
+    /// What a head reads of examples that look as they always do, where the frozen part's share of it can be kept.
+    ///
+    /// # Errors
+    /// As the model's features; where what is kept cannot be written or read.
+    pub fn kept_features(
+        &self,
+        tape: &Tape,
+        examples: &[Key],
+        read: StreamRead,
+        input: impl Fn(&[usize]) -> crate::Result<Input>,
+    ) -> crate::Result<Option<Features>> {
+        let (Some(kept), Some(cut)) = (&self.kept, self.cut(read)) else { return Ok(None) };
+        kept.features((&*self.model, &self.device), tape, cut, examples, read, input)
     }
 
     /// Parameters that train now.

@@ -10,6 +10,7 @@ use fthost_tests::{Workdir, data, on_one_line, result_json, skipped, steps};
 use serde_json::Value;
 
 use crate::resume::{bits, set_back, start_until_checkpoint};
+use crate::text::text_workdir;
 
 /// A network that learns colours and directions within seconds.
 const MODEL: &str =
@@ -176,7 +177,7 @@ fn what_is_kept_of_frozen_layers_changes_no_bit() {
         "plugin = \"freezing\"",
         "plugin = \"freezing\"\ntop = 1",
         "plugin = \"freezing\"\nunfreeze = { every = { steps = 7 } }",
-        "plugin = \"lora\"\nrank = 2\ntargets = [\"blocks.1.conv\"]",
+        "plugin = \"bitfit\"\ntargets = [\"blocks.1.conv\"]",
     ];
     for strategy in strategies {
         let workdir = picture_workdir();
@@ -283,6 +284,14 @@ fn mistakes_with_pictures_are_said_before_training() {
             &["model.image.mean has 1 numbers, and the model 3 channels"],
         ),
         (
+            "mixed pictures for prototypes",
+            |w| {
+                set(w, "plugin = \"classification\"", "plugin = \"prototypical\", ways = 2, shots = 2, queries = 2");
+                set(w, "train = \"train\"", "train = \"train\"\naugment = [\"cutmix\"]");
+            },
+            &["pictures that are mixed have two classes", "take mixup and cutmix out"],
+        ),
+        (
             "an archive that is compressed",
             |w| {
                 w.write("train.tar", [0x1F, 0x8B, 8, 0, 0, 0, 0, 0]);
@@ -300,6 +309,21 @@ fn mistakes_with_pictures_are_said_before_training() {
             assert!(error.contains(part), "{what}: {error}");
         }
         assert_eq!(workdir.listing(), before, "{what}: nothing is left behind");
+    }
+}
+
+/// Keys of pictures do nothing for texts.
+#[test]
+fn keys_of_pictures_are_refused_for_texts() {
+    for (key, path) in [
+        ("augment = [\"flip\"]", "task[0].augment"),
+        ("class_folder = \"path\"", "task[0].class_folder"),
+        ("on_bad_image = \"skip\"", "task[0].on_bad_image"),
+    ] {
+        let workdir = text_workdir();
+        set(&workdir, "train = \"train.tsv\"", &format!("train = \"train.tsv\"\n{key}"));
+        let error = on_one_line(&workdir.fthost(["run.toml", "--out", "run"]).failed(2));
+        assert!(error.contains(&format!("{path} does nothing: the model reads text")), "{error}");
     }
 }
 

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fthost_autograd::{DType, Layout, Map, Tape, TapeOptions, Tensor, Value};
-use fthost_models::{Features, Input, Read};
+use fthost_autograd::{DType, Device, Layout, Map, Tape, TapeOptions, Tensor, Value};
+use fthost_models::{Features, Input, Model};
 
-use super::{AdaptedModel, Owner, StreamRead};
+use super::read::StreamRead;
 use crate::{Error, Result};
 
 /// Bytes that are kept in memory; beyond, a file without a name takes them.
@@ -105,7 +105,7 @@ impl Kept {
     /// `None` where the frozen part drops out, and has to be computed anew.
     pub(super) fn features(
         &self,
-        model: &AdaptedModel,
+        (model, device): (&dyn Model, &Device),
         tape: &Tape,
         (cut, versions): (Cut, u64),
         examples: &[Key],
@@ -122,8 +122,8 @@ impl Kept {
         if !missing.is_empty() {
             let scratch = Tape::new(TapeOptions { recording: false, ..tape.options().clone() });
             let found = match cut {
-                Cut::Above(groups) => model.model.halfway(&scratch, &input(&missing)?, groups)?,
-                Cut::Whole(read) => model.model.features(&scratch, read.stream, &input(&missing)?, read.read)?,
+                Cut::Above(groups) => model.halfway(&scratch, &input(&missing)?, groups)?,
+                Cut::Whole(read) => model.features(&scratch, read.stream, &input(&missing)?, read.read)?,
             };
             if found.value.tensor().dtype() != DType::F32 || scratch.dropouts().iter().any(|&p| p > 0.0) {
                 self.drops_out.store(true, Ordering::Relaxed);
@@ -132,9 +132,9 @@ impl Kept {
             made = missing.iter().copied().zip(rows(&found)?).collect();
             self.keep(by, &found, made.iter().map(|(&place, values)| (examples[place], values)))?;
         }
-        let halfway = self.gather(by, model, examples, &made)?;
+        let halfway = self.gather(by, device, examples, &made)?;
         Ok(Some(match cut {
-            Cut::Above(groups) => model.model.onward(tape, &halfway, groups, read.read)?,
+            Cut::Above(groups) => model.onward(tape, &halfway, groups, read.read)?,
             Cut::Whole(_) => {
                 tape.set_layout(halfway.layout.clone());
                 halfway
@@ -193,13 +193,7 @@ impl Kept {
     }
 
     /// What is kept of examples, one after the other.
-    fn gather(
-        &self,
-        by: By,
-        model: &AdaptedModel,
-        examples: &[Key],
-        made: &HashMap<usize, Arc<[f32]>>,
-    ) -> Result<Features> {
+    fn gather(&self, by: By, device: &Device, examples: &[Key], made: &HashMap<usize, Arc<[f32]>>) -> Result<Features> {
         let gone = || Error::run("what was kept of examples has gone");
         let states = self.lock();
         let state = states.iter().find(|state| state.by == by).ok_or_else(gone)?;
@@ -221,7 +215,7 @@ impl Kept {
             lengths.push((values.len() - before) / state.width.max(1));
         }
         let rows: usize = lengths.iter().sum();
-        let value = Tensor::from_vec(values, (rows, state.width), &model.device)?; // [rows, width]
+        let value = Tensor::from_vec(values, (rows, state.width), device)?; // [rows, width]
         let map = state.map.map(|(height, width)| Map::new(examples.len(), height, width));
         Ok(Features { value: Value::constant(value), layout: Layout::from_lengths(lengths), map })
     }
@@ -232,39 +226,4 @@ fn rows(of: &Features) -> Result<Vec<Arc<[f32]>>> {
     let width = of.value.tensor().dim(1)?;
     let values = of.value.tensor().flatten_all()?.to_vec1::<f32>()?;
     Ok(of.layout.ranges().map(|range| Arc::from(&values[range.start * width..range.end * width])).collect())
-}
-
-impl AdaptedModel {
-    /// What can be kept of examples as things are, for what one head reads, and what it follows from: the sum of the versions of what lies
-    /// below the cut.
-    pub fn cut(&self, read: StreamRead) -> Option<(Cut, u64)> {
-        let base = || self.parameters.iter().filter(|p| p.owner == Owner::Base);
-        let moving = base().filter(|p| p.parameter.trainable()).map(|p| p.group).min().unwrap_or(usize::MAX);
-        let lowest = moving.min(self.lowest_hook);
-        if self.model.info().streams.len() > 1 || lowest == 0 {
-            return None;
-        }
-        let cut = match lowest {
-            usize::MAX => Cut::Whole(read),
-            groups if self.model.can_be_cut() && !matches!(read.read, Read::Stage(_)) => Cut::Above(groups),
-            _ => return None,
-        };
-        let versions = base().filter(|p| p.group < lowest).map(|p| p.parameter.version() as u64).sum();
-        Some((cut, versions))
-    }
-
-    /// What a head reads of examples that look as they always do, where the frozen part's share of it can be kept.
-    ///
-    /// # Errors
-    /// As the model's features; where what is kept cannot be written or read.
-    pub fn kept_features(
-        &self,
-        tape: &Tape,
-        examples: &[Key],
-        read: StreamRead,
-        input: impl Fn(&[usize]) -> Result<Input>,
-    ) -> Result<Option<Features>> {
-        let (Some(kept), Some(cut)) = (&self.kept, self.cut(read)) else { return Ok(None) };
-        kept.features(self, tape, cut, examples, read, input)
-    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fthost_autograd::{DType, Precision, Tape, TapeOptions, Tensor};
-use fthost_models::Read;
+use fthost_models::{Modality, Read};
 use fthost_plugin_api::{PredictionKind, TargetKind};
 
 use crate::Result;
@@ -258,9 +258,16 @@ fn over_chunks<T: Send>(
     })
 }
 
+/// Patches of the pictures that a tape takes at once on the CPU: what a network makes of larger pictures fills the memory.
+const PATCHES_AT_ONCE: usize = 2048;
+
 /// Examples that a tape takes at once. Batches on a GPU are bigger: parallelism is inside the op there.
 fn chunk(model: &AdaptedModel) -> usize {
-    if model.device.is_cpu() { EVALUATED_AT_ONCE } else { 8 * EVALUATED_AT_ONCE }
+    match model.model.info().plain().modality {
+        _ if !model.device.is_cpu() => 8 * EVALUATED_AT_ONCE,
+        Modality::Images { tokens, .. } => (PATCHES_AT_ONCE / tokens.max(1)).clamp(1, EVALUATED_AT_ONCE),
+        Modality::Text { .. } => EVALUATED_AT_ONCE,
+    }
 }
 
 fn evaluation_tape(pass: &Pass<'_>) -> Tape {

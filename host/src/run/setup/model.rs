@@ -76,7 +76,7 @@ pub(in crate::run) fn transform(
     model: &AdaptedModel,
 ) -> Result<Option<Arc<Transform>>> {
     let Modality::Images { channels, size, any_size, .. } = model.model.info().plain().modality else {
-        return Ok(None);
+        return refuse_keys_of_pictures(file, task).map(|()| None);
     };
     let keys = &file.model.image;
     let at = |key: &str, message: String, help: &str| {
@@ -124,6 +124,32 @@ pub(in crate::run) fn transform(
     }
     let transform = Transform::new(preprocess, task.augment.clone());
     transform.map(|transform| Some(Arc::new(transform))).map_err(|error| file.at_task(task, "augment", error.into()))
+}
+
+/// Refuses what says something of pictures, for a model of texts.
+fn refuse_keys_of_pictures(file: &RunFile, task: &TaskTable) -> Result<()> {
+    let index = file.tasks.iter().position(|other| other.name == task.name).unwrap_or_default();
+    let pictures = &task.form.pictures;
+    let of_task = [
+        ("augment", task.augment.is_random()),
+        ("class_folder", pictures.class_folder != Default::default()),
+        ("archive_folder", pictures.under.is_some()),
+        ("on_bad_image", pictures.on_bad_image != Default::default()),
+    ];
+    let of_task = of_task.into_iter().map(|(key, said)| (format!("task[{index}].{key}"), said));
+    let all = of_task.chain([("model.image".to_owned(), file.model.image != Default::default())]);
+    match all.into_iter().find(|(_, said)| *said) {
+        None => Ok(()),
+        Some((path, _)) => {
+            let help = "leave it out: it is for a model that takes pictures";
+            Err(file.error_at(
+                &path,
+                format!("{path} does nothing: the model reads text"),
+                "does nothing",
+                Some(help.into()),
+            ))
+        }
+    }
 }
 
 /// Side of pictures up to which they are taken whole, where nothing says otherwise; of larger ones the middle.

@@ -157,6 +157,13 @@ impl Task {
             let message = "the task's head has one loss for a whole batch, in which examples have no weights";
             return Err(file.error_at(&path, message, "weights do nothing", Some("take weight out of columns".into())));
         }
+        let mixable = matches!(spec.targets, TargetKind::Class | TargetKind::Value) && spec.scope == LossScope::Example;
+        if table.augment.mixes() && !mixable {
+            let path = format!("task[{index}].augment");
+            let message = "pictures that are mixed have two classes or values, and the task's head takes one of each";
+            let help = "take mixup and cutmix out of the list";
+            return Err(file.error_at(&path, message, "mixes pictures", Some(help.into())));
+        }
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }
