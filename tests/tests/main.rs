@@ -5,6 +5,7 @@
 //! | `arrows` | which modules import which: no circles, and the order that ARCHITECTURE.md states |
 //! | `auto` | searches: what they try, that they see no test examples, runs that fail or are stopped |
 //! | `bad_input` | mistakes in run files, models, data and folders, and their errors |
+//! | `balance` | classes made equally frequent by sampling: epochs, resumed runs, what is refused |
 //! | `best` | the best model, also where parameters thaw after it |
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
@@ -46,6 +47,7 @@
 mod arrows;
 mod auto;
 mod bad_input;
+mod balance;
 mod best;
 mod boundary;
 mod c_plugin;

@@ -5,6 +5,7 @@
 //! examples come when.
 
 mod arrow;
+mod balanced;
 mod bytes;
 mod conll;
 mod csv;
@@ -44,6 +45,7 @@ pub mod table;
 pub mod text;
 mod texts;
 
+pub use balanced::{Balance, Balanced};
 pub(crate) use bytes::cache_folder;
 pub use dataset::Dataset;
 pub use episodes::Episodes;

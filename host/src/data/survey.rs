@@ -10,7 +10,7 @@ use super::dataset::Dataset;
 use crate::Result;
 use crate::report::numbers::{count, percent};
 use crate::report::table::Table;
-use crate::report::text::{NAME, shortened};
+use crate::report::text::{NAME, line_width, shortened};
 
 /// What is in the examples of a task.
 #[derive(Clone, Debug, Serialize)]
@@ -59,10 +59,20 @@ pub struct ClassSurvey {
     pub first: String,
 }
 
+impl ClassSurvey {
+    /// Its training examples.
+    fn trained(&self) -> u64 {
+        self.counts.first().copied().unwrap_or_default()
+    }
+}
+
 /// The part that others are compared with.
 const TRAINING: &str = "training";
 /// Characters of a text in a table.
 const FIRST: usize = 60;
+/// Characters of the longest bar, and about what a number and the gap beside it take.
+const BAR: usize = 20;
+const NUMBER: usize = 12;
 /// Fewest examples of a class that no sentence is about.
 const FEW: u64 = 8;
 /// Share of one class above which accuracy says little.
@@ -199,16 +209,22 @@ impl Survey {
         let mut table = Table::new();
         let header = std::iter::once("class")
             .chain(self.parts.iter().map(|part| part.part.as_str()))
+            .chain([""])
             .chain(shows.then_some("first text"));
         table.cells(header);
         let mut classes: Vec<&ClassSurvey> = self.classes.iter().collect();
-        classes.sort_by_key(|class| std::cmp::Reverse(class.counts.first().copied()));
+        classes.sort_by_key(|class| std::cmp::Reverse(class.trained()));
+        let most = classes.first().map_or(0, |class| class.trained());
+        // What names, numbers and bars leave of a line.
+        let longest = classes.iter().take(SHOWN).map(|class| class.name.chars().count().min(NAME)).max();
+        let room =
+            line_width().saturating_sub(longest.unwrap_or_default() + NUMBER * parts + BAR + 4).clamp(SHORT, FIRST);
         for class in classes.iter().take(SHOWN) {
-            let (name, first) = (shortened(&class.name, NAME), shortened(&class.first, FIRST));
+            let (name, first) = (shortened(&class.name, NAME), shortened(&class.first, room));
             let counts: Vec<String> = class.counts.iter().take(parts).map(|&n| count(n as usize)).collect();
-            table.cells(
-                std::iter::once(&*name).chain(counts.iter().map(String::as_str)).chain(shows.then_some(&*first)),
-            );
+            let bar = bar(class.trained(), most);
+            let cells = std::iter::once(&*name).chain(counts.iter().map(String::as_str)).chain([bar.as_str()]);
+            table.cells(cells.chain(shows.then_some(&*first)));
         }
         text += &format!("\n{}", table.to_text());
         if classes.len() > SHOWN {
@@ -216,6 +232,11 @@ impl Survey {
         }
         text
     }
+}
+
+/// A bar as long as a class is frequent; of one that has examples it has a character at least.
+fn bar(number: u64, most: u64) -> String {
+    "█".repeat((number as usize * BAR).div_ceil(most.max(1) as usize))
 }
 
 /// A number, and its share of all where it is not 0.
@@ -281,6 +302,15 @@ mod tests {
         let train = load(&("a b\tx\nb\ty\n\ta\n".to_owned() + &"a b c d a b c d\tx\na b\ty\n".repeat(9)), None);
         let test = load("a b\tx\nc\ty\nd\tx\n", Some(train.labels()));
         let survey = Survey::of("t", &[("training", &train), ("test", &test)]).unwrap();
+        let text = survey.to_text();
+        let bars: Vec<&str> = text.lines().filter(|line| line.contains('█')).collect();
+        let bar = "█".repeat(BAR);
+        let expected = [
+            format!("x      10        2     {bar}  a b"),
+            format!("y      10        1     {bar}  b"),
+            "a      1         0     ██".into(),
+        ];
+        assert_eq!(bars, expected, "{text}");
         let [of_train, of_test] = survey.parts.as_slice() else { panic!("{survey:?}") };
         assert_eq!((of_train.rows, of_train.tokens, of_train.cut, of_train.empty), (21, [2, 4, 6], 9, 1));
         assert_eq!((of_train.repeated, of_train.in_training, of_test.repeated, of_test.in_training), (17, 0, 0, 1));

@@ -369,6 +369,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             set_aside,
             split: task.split,
             max_tokens: task.max_tokens,
+            balance: task.balance,
             weight: task.weight.unwrap_or(1.0),
         });
         acts::header_of_something(document, i, &tasks[i])?;

@@ -31,6 +31,7 @@ impl RunFile {
                 ("quote", value(task.form.quote)),
                 ("encoding", (task.form.encoding != Encoding::Utf8).then(|| value(task.form.encoding)).flatten()),
                 ("max_tokens", value(task.max_tokens)),
+                ("balance", value(task.balance)),
                 // Otherwise it would be refused when the file is read again.
                 ("weight", self.joint().then(|| value(task.weight)).flatten()),
             ];

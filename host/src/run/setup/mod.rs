@@ -200,6 +200,7 @@ impl Setup {
                 .iter()
                 .filter_map(|task| Some((task.name.clone(), task.episodes.as_ref()?.shape)))
                 .collect(),
+            balance: self.tasks.iter().filter_map(Task::balance).collect(),
             files: self.tasks.iter().flat_map(Task::files).collect(),
             watched: self.tasks.iter().filter_map(Task::watched).collect(),
             from_data: self.tasks.iter().flat_map(|task| task.from_data.clone()).collect(),

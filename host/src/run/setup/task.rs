@@ -3,11 +3,11 @@
 use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
 use super::from_data::{self, FromData};
-use super::schedule::{DataFile, Watched};
+use super::schedule::{BalanceOf, DataFile, Watched};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, Source, Tokenizer};
+use crate::data::{self, Balanced, Dataset, Episodes, Part, Sampler, Shuffled, Source, Tokenizer};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
@@ -28,6 +28,8 @@ pub struct Task {
     pub train: Dataset,
     /// What it draws from them, where its head learns by episodes.
     pub episodes: Option<Episodes>,
+    /// What an epoch takes of them, where classes are to be equally frequent.
+    pub balanced: Option<Balanced>,
     /// The examples that are watched.
     pub validation: Option<Dataset>,
     /// The examples that the result is measured on.
@@ -165,6 +167,7 @@ impl Task {
         let monitor = monitored(file, &table.name, &spec, &train)?;
         let episodes = episode_shape(&spec).map(|shape| Episodes::new(file.train.seed, &train, shape)).transpose();
         let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;
+        let balanced = balanced(file, index, &spec, &train)?;
         let (name, weight) = (table.name.clone(), table.weight);
         let task = Self {
             name,
@@ -172,6 +175,7 @@ impl Task {
             spec,
             train,
             episodes,
+            balanced,
             validation,
             test,
             monitor,
@@ -185,13 +189,24 @@ impl Task {
 
     /// Its batches: the examples of `together` passes, forward and backward, each.
     pub(in crate::run) fn sampler(&self, settings: &TrainTable, together: usize) -> Sampler {
-        match &self.episodes {
-            Some(episodes) => Sampler::Episodes(episodes.clone(), together),
-            None => {
-                let examples = self.pass_size(settings) * together;
-                Sampler::Shuffled(Shuffled::new(settings.seed, self.train.len(), examples))
-            }
+        let examples = self.pass_size(settings) * together;
+        match (&self.episodes, &self.balanced) {
+            (Some(episodes), _) => Sampler::Episodes(episodes.clone(), together),
+            (None, Some(balanced)) => Sampler::Balanced(balanced.clone(), examples),
+            (None, None) => Sampler::Shuffled(Shuffled::new(settings.seed, self.train.len(), examples)),
         }
+    }
+
+    /// Examples of an epoch; about, where its head learns by episodes.
+    pub(in crate::run) fn examples_per_epoch(&self) -> usize {
+        self.balanced.as_ref().map_or(self.train.len(), Balanced::len)
+    }
+
+    /// What an epoch takes of the training examples, where classes are to be equally frequent.
+    pub(super) fn balance(&self) -> Option<BalanceOf> {
+        let balanced = self.balanced.as_ref()?;
+        let (classes, each, examples) = (balanced.classes(), balanced.each(), balanced.len());
+        Some(BalanceOf { task: self.name.clone(), classes, each, examples })
     }
 
     /// Refuses a threshold or a temperature that the task has no use for.
@@ -243,6 +258,28 @@ impl Task {
     pub(in crate::run) fn pass_size(&self, settings: &TrainTable) -> usize {
         self.episodes.as_ref().map_or(settings.batch_size, |episodes| episodes.shape.size())
     }
+}
+
+/// Epochs of equally frequent classes, where the run file asks for them.
+fn balanced(file: &RunFile, index: usize, spec: &HeadSpec, train: &Dataset) -> Result<Option<Balanced>> {
+    let table = &file.tasks[index];
+    let Some(balance) = table.balance else { return Ok(None) };
+    let why = match (spec.targets, episode_shape(spec)) {
+        (TargetKind::Class, None) => None,
+        (TargetKind::Class, Some(_)) => Some("its head learns by episodes, which have as many examples of each class"),
+        (TargetKind::Value, _) => Some("its head predicts values"),
+        (TargetKind::TokenClass, _) => Some("its head has a class for each word, and examples are whole texts"),
+        (TargetKind::Mask, _) => Some("its head has a class for each pixel, and examples are whole pictures"),
+    };
+    if let Some(why) = why {
+        let message = format!(
+            "task[{index}].balance needs one class for each example, and the task {} has none: {why}",
+            table.name
+        );
+        let path = format!("task[{index}].balance");
+        return Err(file.error_at(&path, message, "does nothing", Some("leave it out".into())));
+    }
+    Balanced::new(file.train.seed, train, balance).map(Some).map_err(|error| file.at_task(table, "balance", error))
 }
 
 /// The largest class's share, in those that each would have if all were as frequent, from which classes count as imbalanced.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::method::{Method, MethodKeys};
 use super::share::Share;
-use crate::data::{Encoding, Files, Fold, Form, Format};
+use crate::data::{Balance, Encoding, Files, Fold, Form, Format};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +50,9 @@ pub(in crate::run::file) struct TaskKeys {
     #[schemars(range(min = 1))]
     #[serde(default = "max_tokens")]
     pub(in crate::run::file) max_tokens: usize,
+    /// classes made equally frequent in training, by which examples an epoch takes: each class as often as the most frequent one, or as
+    /// the rarest; without it each example comes once an epoch
+    pub(in crate::run::file) balance: Option<Balance>,
     /// what the task's loss is multiplied with, where tasks train jointly; 1 by default
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(in crate::run::file) weight: Option<f64>,
@@ -151,6 +154,8 @@ pub struct TaskTable {
     pub form: Form,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
+    /// How often an epoch takes the examples of each class, where not once each.
+    pub balance: Option<Balance>,
     /// What its loss is multiplied with, above 0; 1 where tasks do not train jointly.
     pub weight: f64,
 }

@@ -91,6 +91,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             examples: 12_800,
             tokens: 337_920,
             episodes: Vec::new(),
+            balance: Vec::new(),
             files: Vec::new(),
             watched: Vec::new(),
             from_data: Vec::new(),
