@@ -94,6 +94,7 @@ fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Jso
     let (class, problem, labels) = match head.answer {
         Answer::None => (family.map(|family| format!("{family}Model")), None, &[][..]),
         Answer::Class(labels) => (class.map(str::to_owned), Some("single_label_classification"), labels),
+        Answer::Labels(labels) => (class.map(str::to_owned), Some("multi_label_classification"), labels),
         Answer::Value => (class.map(str::to_owned), Some("regression"), &value[..]),
         Answer::TokenClass(labels) => (family.map(|family| format!("{family}ForTokenClassification")), None, labels),
     };

@@ -25,6 +25,7 @@
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
+//! | `multi_label` | any number of classes an example: runs, thresholds, predictions, folds, comparisons, what is refused |
 //! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
@@ -67,6 +68,7 @@ mod init;
 mod lora;
 mod merging;
 mod misbehaving;
+mod multi_label;
 mod old_compiler;
 mod outside;
 mod peft_folders;

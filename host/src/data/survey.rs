@@ -44,6 +44,12 @@ pub struct PartSurvey {
     pub repeated: usize,
     /// Examples that are the same as a training example; 0 for these.
     pub in_training: usize,
+    /// Classes of an example, in the mean, where it may have any number of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes_each: Option<f64>,
+    /// Examples of no class, where there may be some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_none: Option<usize>,
     /// The accuracy of always saying the class that is the most frequent in training; of words where each has a class. `None` for values.
     pub majority: Option<f64>,
 }
@@ -84,7 +90,7 @@ const NAMED: usize = 3;
 const SHORT: usize = 24;
 
 /// A part's texts: how often each occurs, and with which class first.
-type Texts = BTreeMap<u64, (usize, Option<u32>)>;
+type Texts = BTreeMap<u64, (usize, Option<u64>)>;
 
 impl Survey {
     /// Looks at all examples of a task, the training examples first.
@@ -101,6 +107,8 @@ impl Survey {
             let mut lengths = (0..data.len() as u32).map(|row| data.tokens(row)).collect::<Result<Vec<usize>>>()?;
             lengths.sort_unstable();
             let total: u64 = counts[i].iter().sum();
+            let multi = data.is_multi_label();
+            let of_none = if multi { Some(none(data)?) } else { None };
             let part = PartSurvey {
                 part: (*name).to_owned(),
                 rows: data.len(),
@@ -111,7 +119,9 @@ impl Survey {
                 empty: data.empty_texts(),
                 repeated: data.len() - texts.len(),
                 in_training: texts.iter().filter(|(text, _)| training.contains_key(text)).map(|(_, (n, _))| n).sum(),
-                majority: most.filter(|_| total > 0).map(|(class, _)| counts[i][class] as f64 / total as f64),
+                classes_each: multi.then(|| total as f64 / data.len().max(1) as f64),
+                of_none,
+                majority: most.filter(|_| total > 0 && !multi).map(|(class, _)| counts[i][class] as f64 / total as f64),
             };
             part.suspicions(contradicted, &mut suspicious);
             surveys.push(part);
@@ -181,6 +191,10 @@ impl Survey {
         row("in training too", &|part| {
             if part.part == TRAINING { String::new() } else { of_all(part.in_training, part.rows) }
         });
+        if self.parts.iter().any(|part| part.classes_each.is_some()) {
+            row("classes, mean", &|part| part.classes_each.map_or(String::new(), |mean| format!("{mean:.2}")));
+            row("of no class", &|part| part.of_none.map_or(String::new(), |none| of_all(none, part.rows)));
+        }
         if self.parts.iter().any(|part| part.majority.is_some()) {
             row("most frequent class", &|part| part.majority.map_or(String::new(), percent));
         }
@@ -271,11 +285,20 @@ impl PartSurvey {
     }
 }
 
+/// Examples of no class.
+fn none(data: &Dataset) -> Result<usize> {
+    let mut none = 0;
+    for row in 0..data.len() as u32 {
+        none += usize::from(data.classes_of(row)?.is_empty());
+    }
+    Ok(none)
+}
+
 /// The texts of a data set, and how many of them have another class than where they stand first.
 fn texts(data: &Dataset) -> Result<(Texts, usize)> {
     let (mut texts, mut contradicted) = (Texts::new(), 0);
     for row in 0..data.len() as u32 {
-        let class = data.class(row)?;
+        let class = data.answer(row)?;
         let (times, first) = texts.entry(data.digest(row)?).or_insert((0, class));
         contradicted += usize::from(*times > 0 && *first != class);
         *times += 1;

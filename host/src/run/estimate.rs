@@ -31,7 +31,7 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
             spec: &task.spec,
             data,
             precision: setup.precision,
-            decision: task.decision,
+            decision: task.decision.clone(),
         };
         let speed = Speed::measure(setup, task, &pass(&task.train), &mut optimizer)?;
         batches += speed.batches;

@@ -74,7 +74,9 @@ pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result
         weight: task.columns.weight.clone(),
         group: task.columns.group.clone(),
     };
-    Ok(Form { columns, header: task.header, format: task.format, separator, quote, encoding: task.encoding })
+    let label_separator = task.label_separator.clone();
+    let (header, format, encoding) = (task.header, task.format, task.encoding);
+    Ok(Form { columns, header, format, separator, quote, label_separator, encoding })
 }
 
 /// The test and the validation examples.

@@ -29,6 +29,7 @@ impl RunFile {
                 ("format", value(task.form.format)),
                 ("separator", value(task.form.separator)),
                 ("quote", value(task.form.quote)),
+                ("label_separator", value(&task.form.label_separator)),
                 ("encoding", (task.form.encoding != Encoding::Utf8).then(|| value(task.form.encoding)).flatten()),
                 ("max_tokens", value(task.max_tokens)),
                 ("balance", value(task.balance)),

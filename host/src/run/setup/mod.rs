@@ -145,6 +145,7 @@ fn attach_regularizers(
         }
         let unfit = tasks.iter().find_map(|task| match (task.spec.targets, task.spec.sampling) {
             (TargetKind::TokenClass, _) => Some((task, "says something of each token")),
+            (TargetKind::MultiLabel, _) => Some((task, "gives each class a probability of its own")),
             (_, Sampling::Episodes { .. }) => Some((task, "gives embeddings")),
             _ => None,
         });

@@ -150,7 +150,7 @@ impl Task {
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
         let by_class = parts(&train);
         let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
-        let (labels, counts) = (train.labels().to_vec(), trained_on.class_counts());
+        let (labels, counts) = (train.labels().to_vec(), (trained_on.class_counts(), trained_on.len() as u64));
         let (head, spec) = methods::attach_head(file, index, library, model, labels, counts)?;
         if spec.scope == LossScope::Batch && train.weighted() {
             let path = format!("task[{index}].columns.weight");
@@ -160,7 +160,9 @@ impl Task {
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }
-        let parts = if spec.targets == TargetKind::Value { parts(&train) } else { by_class }?;
+        // What one label is to a head of several, and what is shared out by it, is known by now alone.
+        let again = matches!(spec.targets, TargetKind::Value | TargetKind::MultiLabel);
+        let parts = if again { parts(&train) } else { by_class }?;
         train = parts.train;
         validation = validation.or(parts.validation);
         test = test.or(parts.test.filter(|_| table.test.is_some()));
@@ -209,22 +211,31 @@ impl Task {
         Some(BalanceOf { task: self.name.clone(), classes, each, examples })
     }
 
+    /// What stands between the classes of an example in tables.
+    pub(in crate::run) fn label_separator<'a>(&self, file: &'a RunFile) -> &'a str {
+        let table = file.tasks.iter().find(|table| table.name == self.name);
+        table.and_then(|table| table.form.label_separator.as_deref()).unwrap_or(data::SEPARATOR)
+    }
+
     /// Refuses a threshold or a temperature that the task has no use for.
     fn decides(&self, file: &RunFile) -> Result<()> {
         let refuse = |key: &str, why: String, help: &str| {
             Err(file.error_at(&format!("train.{key}"), why, "does nothing", Some(help.into())))
         };
         let (classes, several) = (self.spec.predictions == PredictionKind::Classes, file.tasks.len() > 1);
+        let multi = self.spec.predictions == PredictionKind::MultiLabel;
         if file.train.calibrate && !classes && !several {
-            let help = "leave it out: it is for classes";
-            return refuse(
-                "calibrate",
-                format!("the task {} predicts values, and they have no probabilities", self.name),
-                help,
-            );
+            let (help, why) = match multi {
+                true => (
+                    "leave it out: a temperature is for one class of several",
+                    "gives each class a probability of its own",
+                ),
+                false => ("leave it out: it is for classes", "predicts values, and they have no probabilities"),
+            };
+            return refuse("calibrate", format!("the task {} {why}", self.name), help);
         }
         let binary = classes && self.spec.targets == TargetKind::Class && self.train.labels().len() == 2;
-        if file.train.threshold.is_some() && !binary && !several {
+        if file.train.threshold.is_some() && !binary && !multi && !several {
             let has =
                 if classes { format!("has {} classes", self.train.labels().len()) } else { "predicts values".into() };
             let help = "leave it out: it is where the two classes of examples part";
@@ -268,6 +279,7 @@ fn balanced(file: &RunFile, index: usize, spec: &HeadSpec, train: &Dataset) -> R
         (TargetKind::Class, None) => None,
         (TargetKind::Class, Some(_)) => Some("its head learns by episodes, which have as many examples of each class"),
         (TargetKind::Value, _) => Some("its head predicts values"),
+        (TargetKind::MultiLabel, _) => Some("its head learns any number of classes for an example"),
         (TargetKind::TokenClass, _) => Some("its head has a class for each word, and examples are whole texts"),
         (TargetKind::Mask, _) => Some("its head has a class for each pixel, and examples are whole pictures"),
     };
@@ -297,6 +309,10 @@ fn usual(
     }
     if predictions == PredictionKind::Values {
         return ("loss", "the task predicts values".into());
+    }
+    if predictions == PredictionKind::MultiLabel {
+        let why = "it needs no threshold, and counts rare classes as much as frequent ones";
+        return ("mean_average_precision", why.into());
     }
     if targets == TargetKind::TokenClass {
         return match Tags::of(labels) {
@@ -373,6 +389,8 @@ mod tests {
         let words = (TargetKind::TokenClass, PredictionKind::Classes);
         check(false, words, &[("B-X", 5), ("O", 95)], "entity_f1", "entities");
         check(false, words, &[("NOUN", 5), ("VERB", 95)], "accuracy", "each word");
+        let labels = (TargetKind::MultiLabel, PredictionKind::MultiLabel);
+        check(false, labels, &[("joy", 90), ("anger", 10)], "mean_average_precision", "rare classes");
         let values = (TargetKind::Value, PredictionKind::Values);
         check(false, values, &[], "loss", "values");
     }

@@ -43,6 +43,10 @@ pub(in crate::run::file) struct TaskKeys {
     /// what quoted cells stand between, a character such as "'"; "none" or "" where quotes are ordinary characters
     #[schemars(length(max = 4))]
     pub(in crate::run::file) quote: Option<String>,
+    /// what stands between labels, such as ",", where a cell holds any number of them, or none; in JSON, Parquet and Arrow they may be
+    /// lists, and need no word here
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) label_separator: Option<String>,
     /// how bytes stand for characters
     #[serde(default)]
     pub(in crate::run::file) encoding: Encoding,
