@@ -190,7 +190,7 @@ const CASES: &[Case] = &[
     }),
     case("several labels in a cell and nothing between them", |w| {
         edit(w, "\"classification\"", "\"multi-label\"");
-        w.write("train.tsv", "a good film\ta\na bad film\ta;b\n");
+        w.write("train.tsv", "a good film\ta\na bad film\ta;b\na film\ta\n");
     }),
     case("a label of several that training never saw", |w| {
         edit(w, "\"classification\"", "\"multi-label\"");

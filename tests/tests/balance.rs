@@ -82,5 +82,14 @@ fn what_has_no_class_for_each_example_cannot_be_balanced() {
         assert!(error.contains("help: leave it out"), "{error}");
     };
     check("plugin = \"regression\"", "its head predicts values");
+    let words = balanced("oversample");
+    let rows = fs::read(fthost_tests::root().join("plugins/token-classification/example.jsonl")).unwrap();
+    words.write("words.jsonl", rows);
+    let run = fs::read_to_string(words.path().join("run.toml"))
+        .unwrap()
+        .replace("\"classification\"", "\"token-classification\"");
+    words.write("run.toml", run.replace("train.tsv", "words.jsonl").replace("test.tsv", "words.jsonl"));
+    let error = on_one_line(&words.fthost(["run.toml", "--out", "run"]).failed(2));
+    assert!(error.contains("its head has a class for each word"), "{error}");
     check("plugin = \"prototypical\", ways = 2, shots = 1, queries = 1", "its head learns by episodes");
 }

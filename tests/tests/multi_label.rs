@@ -80,7 +80,7 @@ fn lists_and_cells_train_the_same_and_are_reported_by_class() {
     // predictions.csv has what metrics are of.
     let table = fs::read_to_string(cells.0.path().join("run/predictions.csv")).unwrap();
     assert!(table.starts_with("task,target,prediction,example,text\n"), "{table}");
-    assert!(table.contains("\"film,plot,praise\""), "{table}");
+    assert!(table.contains(",\"film,praise\","), "{table}");
     let (mut whole, mut all) = (0.0, 0.0);
     for row in csv_rows(&table) {
         whole += f64::from(u8::from(row[1] == row[2]));
@@ -103,7 +103,6 @@ fn lists_and_cells_train_the_same_and_are_reported_by_class() {
     let table =
         lists.0.fthost(["predict", "run", "test.jsonl", "--format", "tsv", "--probabilities"]).succeeded().stdout;
     assert!(table.starts_with("line\tlabel\tp(film)\tp(plot)\tp(praise)\ttext\n"), "{table}");
-    assert!(table.contains("film|p"), "{table}");
 }
 
 /// The cells of a CSV without line breaks in them.
@@ -126,7 +125,7 @@ fn csv_rows(table: &str) -> Vec<Vec<String>> {
 fn thresholds_of_each_class_are_fitted_on_validation_and_hold_wherever_the_model_is_used() {
     let workdir = topics(Form::Lists, "epochs = 3\nthreshold = \"f1\"", "validation = 0.3\n");
     let said = workdir.fthost(["run.toml", "--out", "run"]).succeeded().stdout;
-    assert!(said.contains("a threshold for each class, fitted on 10 validation examples"), "{said}");
+    assert!(said.contains("a threshold for each class, fitted on 9 validation examples"), "{said}");
     assert!(said.contains("validation mean_average_precision"), "{said}");
     let result = result_json(&workdir.path().join("run"));
     let calibration = &result["tasks"]["sentiment"]["calibration"];
@@ -149,6 +148,17 @@ fn thresholds_of_each_class_are_fitted_on_validation_and_hold_wherever_the_model
             labels.iter().zip(&thresholds).filter(|pair| there(*pair)).map(|(label, _)| *label).collect();
         assert_eq!(row["labels"], json!(expected));
     }
+    let table = workdir.fthost(["predict", "run", "test.jsonl", "--format", "tsv"]).succeeded().stdout;
+    let joined: Vec<&str> = table.lines().skip(1).map(|row| row.split('\t').nth(1).unwrap()).collect();
+    let listed = |row: &Value| serde_json::from_value::<Vec<String>>(row["labels"].clone()).unwrap().join("|");
+    assert_eq!(joined, run.iter().map(listed).collect::<Vec<_>>());
+    assert!(joined.iter().any(|labels| labels.contains('|')), "{table}");
+    // One threshold for all of them is taken as it is.
+    let arguments = ["run.toml", "--out", "low", "--set", "train.threshold=0.01"];
+    workdir.fthost(arguments).succeeded();
+    let low = result_json(&workdir.path().join("low"));
+    assert_eq!(low["tasks"]["sentiment"]["calibration"]["threshold"], 0.01);
+    assert_eq!(low["tasks"]["sentiment"]["metrics"]["micro_recall"], 1.0);
     for folder in ["run/adapter", "merged"] {
         let found = of(folder);
         assert!(run.iter().zip(&found).all(|(run, found)| run["labels"] == found["labels"]), "{folder}");
@@ -158,6 +168,14 @@ fn thresholds_of_each_class_are_fitted_on_validation_and_hold_wherever_the_model
         for name in ["macro_f1", "subset_accuracy"] {
             assert_eq!(found.values().next().unwrap()["metrics"][name], expected[name], "{folder}: {name}");
         }
+    }
+    // As Transformers leaves a folder of its own, which says no more than config.json.
+    for file in ["labels.json", "decision.json"] {
+        fs::remove_file(workdir.path().join("merged").join(file)).unwrap();
+    }
+    for (run, found) in run.iter().zip(of("merged")) {
+        let p = |row: &Value| row["probabilities"]["praise"].as_f64().unwrap();
+        assert!((p(run) - p(&found)).abs() < 1e-5 && found["labels"].is_array(), "{found}");
     }
 }
 
@@ -176,7 +194,7 @@ fn weights_groups_surveys_and_first_run_files_know_any_number_of_classes() {
     let data = workdir.fthost(["data", "run.toml", "--json"]).succeeded().stdout;
     let data: Value = serde_json::from_str(&data).unwrap();
     let part = &data["data"][0]["parts"][0];
-    assert!(part["classes_each"].as_f64().unwrap() > 1.0 && part["of_none"].as_u64().unwrap() > 0, "{part}");
+    assert!(part["classes_each"].as_f64().unwrap() > 0.9 && part["of_none"].as_u64().unwrap() > 0, "{part}");
     assert!(part.get("majority").is_none_or(Value::is_null), "{part}");
     let text = workdir.fthost(["data", "run.toml"]).succeeded().stdout;
     assert!(text.contains("classes, mean") && text.contains("of no class") && text.contains("praise"), "{text}");
@@ -211,7 +229,9 @@ fn what_cannot_be_meant_is_refused_before_training() {
     let workdir = topics(Form::Cells, TRAIN, "");
     let run = fs::read_to_string(workdir.path().join("run.toml")).unwrap();
     workdir.write("run.toml", run.replace("label_separator = \",\"\n", ""));
-    workdir.write("train.tsv", "text\tlabel\na good film\tfilm, praise\na bad film\tfilm\n");
+    for file in ["train.tsv", "test.tsv"] {
+        workdir.write(file, "text\tlabel\na good film\tfilm, praise\na bad film\tfilm\n");
+    }
     let error = on_one_line(&workdir.fthost(["run.toml", "--out", "run"]).failed(2));
     assert!(error.contains("train.tsv:2: the label `film, praise` looks like several"), "{error}");
     assert!(error.contains("label_separator = \",\""), "{error}");

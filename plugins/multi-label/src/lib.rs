@@ -82,11 +82,11 @@ impl TaskHead for MultiLabel {
         let column = |tensor: &Tensor| tensor.reshape([terms, 1]);
         let zero = Tensor::from_slice(&vec![0f32; terms], [terms, 1])?;
         let logs = Tensor::concat(&[&column(outputs)?, &zero], 1)?.log_softmax()?; // [terms, 2]: log s(z), log s(-z)
-        let weighted = match &self.attached()?.1 {
-            Some(weights) => there.mul(&Tensor::from_slice(weights, [weights.len()])?)?,
-            None => there.affine(1.0, 0.0)?,
+        let positive = match &self.attached()?.1 {
+            Some(weights) => column(&there.mul(&Tensor::from_slice(weights, [weights.len()])?)?)?,
+            None => column(there)?,
         };
-        let counts = Tensor::concat(&[&column(&weighted)?, &column(&there.affine(-1.0, 1.0)?)?], 1)?; // [terms, 2]
+        let counts = Tensor::concat(&[&positive, &column(&there.affine(-1.0, 1.0)?)?], 1)?; // [terms, 2]
         Ok(Loss { sum: logs.mul(&counts)?.sum()?.neg()?, weight: terms as f64 })
     }
 
