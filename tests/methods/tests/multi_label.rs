@@ -36,7 +36,7 @@ fn losses_gradients_and_probabilities_are_torchs() {
         let (head, _, spec) = attached(&options);
         assert_eq!((spec.targets, spec.predictions), (TargetKind::MultiLabel, PredictionKind::MultiLabel));
         let (logits, targets) =
-            (reference::tensor(&case["logits"], &[5, 4]), reference::tensor(&case["targets"], &[5, 4]));
+            (reference::tensor(&flat(&case["logits"]), &[5, 4]), reference::tensor(&flat(&case["targets"]), &[5, 4]));
         let tape = Tape::recording();
         let outputs = tape.variable(logits);
         let (sum, weight) = head.loss(&tape, &outputs, &targets, &[]).unwrap();
