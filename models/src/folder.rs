@@ -112,6 +112,7 @@ fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Jso
     let (class, problem, labels) = match head.answer {
         Answer::None => (family.map(|family| format!("{family}Model")), None, &[][..]),
         Answer::Class(labels) => (class.map(str::to_owned), Some("single_label_classification"), labels),
+        Answer::Labels(labels) => (class.map(str::to_owned), Some("multi_label_classification"), labels),
         Answer::Value => (class.map(str::to_owned), Some("regression"), &value[..]),
         Answer::TokenClass(labels) => (family.map(|family| format!("{family}ForTokenClassification")), None, labels),
     };
@@ -139,7 +140,7 @@ fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Jso
 fn timm_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Json {
     let classes = match head.answer {
         Answer::None => 0,
-        Answer::Class(labels) | Answer::TokenClass(labels) => labels.len(),
+        Answer::Class(labels) | Answer::Labels(labels) | Answer::TokenClass(labels) => labels.len(),
         Answer::Value => 1,
     };
     let Json::Object(entries) = &mut config else { return config };
@@ -150,7 +151,7 @@ fn timm_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Json
         ["label_names", "label_descriptions"].iter().for_each(|key| drop(pretrained.remove(*key)));
     }
     ["label_names", "label_descriptions"].iter().for_each(|key| drop(entries.remove(*key)));
-    if let Answer::Class(labels) = head.answer {
+    if let Answer::Class(labels) | Answer::Labels(labels) = head.answer {
         entries.insert("label_names".into(), json!(labels));
     }
     config

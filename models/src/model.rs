@@ -72,6 +72,8 @@ pub enum Answer<'a> {
     None,
     /// One of these classes.
     Class(&'a [String]),
+    /// Any number of these classes.
+    Labels(&'a [String]),
     /// A real value.
     Value,
     /// One of these classes for each token.

@@ -223,6 +223,13 @@ fn a_saved_folder_speaks_of_its_own_head_alone() {
         }),
     );
     check(
+        Answer::Labels(&labels),
+        serde_json::json!({
+            "architectures": ["BertForSequenceClassification"], "problem_type": "multi_label_classification",
+            "id2label": by_id, "label2id": by_label,
+        }),
+    );
+    check(
         Answer::Value,
         serde_json::json!({
             "architectures": ["BertForSequenceClassification"], "problem_type": "regression",

@@ -107,6 +107,7 @@ mod info;
 pub mod model;
 pub mod ops;
 mod peft;
+mod positive_weights;
 mod registry;
 mod regularizer;
 mod scheduler;
@@ -126,6 +127,7 @@ pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prom
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
 pub use model::{Convolution, Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
 pub use peft::PeftConfig;
+pub use positive_weights::PositiveWeights;
 pub use regularizer::Regularizer;
 pub use scheduler::{Evaluation, Group, Progress, Rate, Scheduler, TimeUnit, Warmup};
 pub use state::SavedState;

@@ -11,6 +11,8 @@ pub mod problem_type {
     pub const SINGLE_LABEL: &str = "single_label_classification";
     /// One real value.
     pub const REGRESSION: &str = "regression";
+    /// Any number of several classes.
+    pub const MULTI_LABEL: &str = "multi_label_classification";
     /// One class of several for each token; Transformers has a class of its own for it, and no name among its problems.
     pub const TOKENS: &str = "token_classification";
 }
@@ -25,6 +27,8 @@ pub enum TargetKind {
     Value,
     /// A class per token: `u32` indices `[tokens]`; `u32::MAX` does not count.
     TokenClass,
+    /// Any number of classes per example, or none: `f32` `[examples, classes]`, 1 where it has the class and 0 elsewhere.
+    MultiLabel,
     /// A class per pixel: `u32` indices `[examples, height, width]`; `u32::MAX` does not count.
     Mask,
 }
@@ -65,6 +69,8 @@ pub enum Sampling {
 pub enum PredictionKind {
     /// Probabilities of classes, `[rows, classes]`: accuracy, report, confusion matrix.
     Classes,
+    /// Probabilities of classes that are independent of each other, `[rows, classes]`: F1 by class and averaged, mean average precision.
+    MultiLabel,
     /// Real values, `[rows]`: mean squared error, Pearson, Spearman.
     Values,
 }
@@ -78,6 +84,9 @@ pub struct TaskInfo {
     pub labels: Vec<String>,
     /// Training examples of each class, in the order of `labels`.
     pub class_counts: Vec<u64>,
+    /// Training examples: not the sum of those of the classes where an example may have any number of them. 0 where nobody counted.
+    #[serde(default)]
+    pub examples: u64,
     /// Width of the features, the last dimension (channels for spatial ones); of several streams, the first one's.
     pub width: usize,
     /// The model's streams.

@@ -20,6 +20,14 @@ Dataset.from_dict(
     {"tokens": [["Ann", "Lee", "sang"], ["Yes"]], "ner_tags": [[1, 2, 0], [0]]}, features=words
 ).save_to_disk(out / "words")
 
+# Any number of labels each, as GoEmotions has them, and the same as Parquet.
+labels = Features({"text": Value("string"), "labels": List(ClassLabel(names=["joy", "anger", "fear"]))})
+several = Dataset.from_dict(
+    {"text": ["a good film", "so dull", "we loved it"], "labels": [[0, 2], [], [0]]}, features=labels
+)
+several.save_to_disk(out / "labels")
+several.to_parquet(out / "labels.parquet")
+
 # One file and one stream of other programs, with a dictionary and with long strings.
 table = pa.table(
     {

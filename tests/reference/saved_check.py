@@ -4,9 +4,9 @@
 Usage: saved_check.py CASES.json
 Needs: pip install torch torchvision transformers peft
 
-CASES.json is a list of {of, folder, base, data, predictions, labels, values, loss, pair, dropout}: `folder` is a whole model's or an
+CASES.json is a list of {of, folder, base, data, predictions, labels, values, multi_label, loss, pair, dropout}: `folder` is a whole model's or an
 adapter's, `base` the model that was adapted, `data` rows of texts (text, pair, label), words.jsonl or demo-pretrain, `predictions` what
-fthost says of each row, `values` whether these are numbers. Folders whose heads are fthost's own are {of, folder, heads, data, predictions}:
+fthost says of each row, `values` whether these are numbers, `multi_label` whether each class has a probability of its own. Folders whose heads are fthost's own are {of, folder, heads, data, predictions}:
 `heads` are their tensors' names, and the predictions those of each task. Prints a JSON list of what is wrong.
 """
 
@@ -148,7 +148,7 @@ def tolerance(ours):
 
 def check(case, logits, what):
     ours = numbers(case["predictions"], case["labels"])
-    theirs = logits if case["values"] else logits.softmax(-1)
+    theirs = logits if case["values"] else logits.sigmoid() if case.get("multi_label") else logits.softmax(-1)
     assert theirs.shape == ours.shape, (theirs.shape, ours.shape)
     worst = (theirs - ours).abs().max().item()
     assert worst < tolerance(ours), f"{what} differs by {worst}"
@@ -165,7 +165,8 @@ def check_rows(case, model, tokenizer, is_whole):
     check(case, model(**encoded).logits, "the model")
     if not is_whole:
         return
-    expected = "regression" if case["values"] else "single_label_classification"
+    expected = "multi_label_classification" if case["multi_label"] else "single_label_classification"
+    expected = "regression" if case["values"] else expected
     assert model.config.problem_type == expected, model.config.problem_type
     pipe = pipeline("text-classification", model=case["folder"], top_k=None, device=-1)
     answers = pipe([dict(zip(["text", "text_pair"], text)) for text in texts], batch_size=len(texts))

@@ -178,6 +178,30 @@ const CASES: &[Case] = &[
         edit(w, "\"train.tsv\"", "\"train.conll\"");
         w.write("train.conll", "Ann B-PER\nLee I-PER\n");
     }),
+    case("a list of labels beside one label", |w| {
+        jsonl(w, "{\"text\": \"good\", \"label\": [\"a\", \"b\"]}\n{\"text\": \"bad\", \"label\": \"b\"}\n")
+    }),
+    case("a list of labels for a head of one", |w| {
+        jsonl(w, "{\"text\": \"good\", \"label\": [\"a\", \"b\"]}\n{\"text\": \"bad\", \"label\": []}\n")
+    }),
+    case("an empty label in a cell of several", |w| {
+        edit(w, "test = ", "label_separator = \",\"\ntest = ");
+        w.write("train.tsv", "a good film\ta,b\na bad film\ta,,b\n");
+    }),
+    case("several labels in a cell and nothing between them", |w| {
+        edit(w, "\"classification\"", "\"multi-label\"");
+        w.write("train.tsv", "a good film\ta\na bad film\ta;b\na film\ta\n");
+    }),
+    case("a label of several that training never saw", |w| {
+        edit(w, "\"classification\"", "\"multi-label\"");
+        edit(w, "test = ", "label_separator = \",\"\ntest = ");
+        w.write("train.tsv", "a good film\ta,b\na bad film\ta\n");
+        w.write("test.tsv", "a good film\ta\na dull film\ta,c\n");
+    }),
+    case("balance for values", |w| {
+        edit(w, "\"classification\"", "\"regression\"");
+        edit(w, "test = ", "balance = \"undersample\"\ntest = ");
+    }),
     case("text in UTF-16", |w| drop(w.write("train.tsv", b"\xff\xfea\0\t\x001\0"))),
     case("a separator of two characters", |w| edit(w, "test = ", "separator = \"||\"\ntest = ")),
     case("a separator that the file has not", |w| edit(w, "test = ", "separator = \";\"\ntest = ")),

@@ -5,6 +5,7 @@
 //! | `arrows` | which modules import which: no circles, and the order that ARCHITECTURE.md states |
 //! | `auto` | searches: what they try, that they see no test examples, runs that fail or are stopped |
 //! | `bad_input` | mistakes in run files, models, data and folders, and their errors |
+//! | `balance` | classes made equally frequent by sampling: epochs, resumed runs, what is refused |
 //! | `best` | the best model, also where parameters thaw after it |
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
@@ -24,6 +25,7 @@
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
+//! | `multi_label` | any number of classes an example: runs, thresholds, predictions, folds, comparisons, what is refused |
 //! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
@@ -47,6 +49,7 @@
 mod arrows;
 mod auto;
 mod bad_input;
+mod balance;
 mod best;
 mod boundary;
 mod c_plugin;
@@ -66,6 +69,7 @@ mod init;
 mod lora;
 mod merging;
 mod misbehaving;
+mod multi_label;
 mod old_compiler;
 mod outside;
 mod peft_folders;

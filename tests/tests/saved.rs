@@ -35,11 +35,13 @@ struct Head {
 #[derive(Clone, Copy, PartialEq)]
 enum Data {
     Classes,
+    /// Any number of classes.
+    Labels,
     Values,
     Words,
 }
 
-static HEADS: [Head; 6] = [
+static HEADS: [Head; 7] = [
     Head { name: "plain", table: r#"{ plugin = "classification" }"#, data: Data::Classes, dropout: None },
     Head {
         name: "weighted",
@@ -51,6 +53,12 @@ static HEADS: [Head; 6] = [
         name: "words",
         table: r#"{ plugin = "token-classification", class_weights = "balanced", label_smoothing = 0.1, init_std = 0.5 }"#,
         data: Data::Words,
+        dropout: None,
+    },
+    Head {
+        name: "labels",
+        table: r#"{ plugin = "multi-label", positive_weights = "balanced", init_std = 0.5 }"#,
+        data: Data::Labels,
         dropout: None,
     },
     Head { name: "value", table: r#"{ plugin = "regression" }"#, data: Data::Values, dropout: None },
@@ -238,6 +246,12 @@ fn write_data(workdir: &Workdir) {
     let header = "text\tpair\tlabel\n";
     workdir.write("classes.tsv", header.to_owned() + &classes.collect::<String>());
     workdir.write("values.tsv", header.to_owned() + &values.collect::<String>());
+    let labels = rows.iter().enumerate().map(|(i, (text, label, _))| match i % 4 {
+        0 => format!("{text}\tthat is warm\t\n"),
+        1 => format!("{text}\tthat is warm\t{label}+warm\n"),
+        _ => format!("{text}\tthat is warm\t{label}\n"),
+    });
+    workdir.write("labels.tsv", header.to_owned() + &labels.collect::<String>());
     workdir.write("words.jsonl", fs::read(root().join("plugins/token-classification/example.jsonl")).unwrap());
 }
 
@@ -304,11 +318,16 @@ fn run_case(workdir: &Workdir, head: &Head, base: &Base, strategy: &str) -> Vec<
     let data = match head.data {
         _ if base.architecture == "vit" => "demo-pretrain",
         Data::Classes => "classes.tsv",
+        Data::Labels => "labels.tsv",
         Data::Values => "values.tsv",
         Data::Words => "words.jsonl",
     };
     let pair = base.name == "pair";
-    let columns = if pair { "columns = { text_pair = \"pair\" }\n" } else { "" };
+    let columns = match (pair, head.data) {
+        (true, _) => "columns = { text_pair = \"pair\" }\n",
+        (false, Data::Labels) => "label_separator = \"+\"\n",
+        (false, _) => "",
+    };
     train(workdir, &of, base, &task("judge", head.table, data, columns), strategy);
     let result = result_json(&workdir.path().join("run"));
     let columns = if pair { vec!["task.0.columns.text_pair=\"pair\""] } else { Vec::new() };
@@ -338,7 +357,7 @@ fn run_case(workdir: &Workdir, head: &Head, base: &Base, strategy: &str) -> Vec<
         json!({
             "of": format!("{of}: {saved}"), "folder": path(saved), "base": path("model"), "data": path(data), "predictions": run, "dropout": dropout,
             "labels": result["tasks"]["judge"]["labels"], "loss": result["tasks"]["judge"]["metrics"]["loss"],
-            "pair": pair, "values": head.data == Data::Values,
+            "pair": pair, "values": head.data == Data::Values, "multi_label": head.data == Data::Labels,
         })
     };
     left.into_iter().map(case).collect()
@@ -352,6 +371,7 @@ fn what_is_saved_predicts_everywhere_as_the_run_does() {
         let apart = [
             ("words", "masked-lm"),
             ("words", "roberta"),
+            ("labels", "roberta"),
             ("value", "masked-lm"),
             ("scaled", "roberta"),
             ("weighted", "distilbert"),

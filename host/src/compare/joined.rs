@@ -12,6 +12,7 @@ use super::rounds::Round;
 use super::runs::Left;
 use crate::report::metrics::Probabilities;
 use crate::run::results::evaluate::{Classes, Evaluation, Outcome};
+use crate::run::results::labels::Labels;
 use crate::run::results::predictions::{self, Row};
 use crate::run::results::report::Report;
 use crate::run::state::folder::{cannot_write, write_file_atomically};
@@ -107,6 +108,18 @@ pub(super) fn report(folds: &[&Left]) -> Option<Report> {
             Outcome::Values { targets: numbers(|row| &row.target)?, predictions: numbers(|row| &row.prediction)? }
         }
         PredictionKind::Classes => Outcome::Classes(classes(&first.labels, &rows)?),
+        PredictionKind::MultiLabel => {
+            let classes =
+                |of: fn(&Row) -> &String| rows.iter().map(|row| first.classes(of(row))).collect::<Option<_>>();
+            let all: Vec<f32> = rows.iter().flat_map(|row| &row.probabilities).map(|&p| p as f32).collect();
+            let whole = all.len() == first.labels.len() * rows.len();
+            let probabilities = whole.then(|| Probabilities::new(first.labels.len(), all));
+            Outcome::Labels(Labels {
+                targets: classes(|row| &row.target)?,
+                predictions: classes(|row| &row.prediction)?,
+                probabilities,
+            })
+        }
     };
     Some(Report::of(&first.labels, &Evaluation::new(None, outcome, first.labels.len())))
 }

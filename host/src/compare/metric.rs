@@ -5,6 +5,7 @@ use fthost_plugin_api::PredictionKind;
 use super::candidates::Candidate;
 use super::runs::Left;
 use crate::report::entities;
+use crate::report::metrics::multi_label;
 use crate::report::metrics::probabilities::{self, most_probable};
 use crate::report::metrics::values::{self, Score};
 use crate::report::metrics::{self, Probabilities};
@@ -13,6 +14,8 @@ use crate::{Error, Result};
 
 /// The metric of classes that is compared where nothing else is asked for.
 pub(super) const ACCURACY: &str = "accuracy";
+/// The metric of any number of classes that is compared where nothing else is asked for.
+const MACRO_F1: &str = "macro_f1";
 /// The metric of values that is compared where nothing else is asked for.
 const SQUARED_ERROR: &str = "mse";
 /// The head's own: predictions do not tell it.
@@ -138,7 +141,13 @@ fn folded_task(candidate: &str, file: &RunFile, named: Option<&str>) -> Result<S
 /// the run files name it, not the user.
 fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
     let names = |kind| metrics::names(kind, usize::MAX);
-    let mut known = [PredictionKind::Classes, PredictionKind::Values].map(names).concat();
+    let kinds = [PredictionKind::Classes, PredictionKind::MultiLabel, PredictionKind::Values];
+    let mut known: Vec<String> = Vec::new();
+    for name in kinds.map(names).concat() {
+        if !known.contains(&name) {
+            known.push(name);
+        }
+    }
     known.extend(entities::NAMES.map(str::to_owned));
     known.retain(|name| name != LOSS);
     if known.iter().any(|known| known == name) {
@@ -154,14 +163,15 @@ fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
 }
 
 /// Whether a metric is one of the probabilities of all classes.
-fn of_probabilities(metric: &str) -> bool {
-    probabilities::names(usize::MAX).any(|name| name == metric)
+pub(super) fn of_probabilities(metric: &str) -> bool {
+    multi_label::OF_PROBABILITIES.contains(&metric) || probabilities::names(usize::MAX).any(|name| name == metric)
 }
 
 /// The metric that is compared where nothing else is asked for.
 fn usual(kind: PredictionKind) -> &'static str {
     match kind {
         PredictionKind::Classes => ACCURACY,
+        PredictionKind::MultiLabel => MACRO_F1,
         PredictionKind::Values => SQUARED_ERROR,
     }
 }
@@ -180,6 +190,8 @@ pub(super) enum Metric {
     Values(Score),
     /// Of the probabilities of so many classes: each prediction is as many numbers.
     Probabilities { name: String, classes: usize },
+    /// Of any number of so many classes: an example has a row for each, targets 1 or 0, predictions too or probabilities.
+    Labels { name: String, classes: usize },
     /// Of entities: targets and predictions say of each whether it is there, 1 or 0.
     Entities { name: String },
 }
@@ -194,6 +206,7 @@ impl Metric {
         let known: Vec<&str> = of.metrics.keys().map(String::as_str).filter(|metric| *metric != LOSS).collect();
         let found = known.contains(&name).then(|| match of.kind {
             PredictionKind::Values => values::score(name).map(Self::Values),
+            PredictionKind::MultiLabel => Some(Self::Labels { name: name.to_owned(), classes: of.labels.len() }),
             PredictionKind::Classes if entities::NAMES.contains(&name) => {
                 Some(Self::Entities { name: name.to_owned() })
             }
@@ -202,7 +215,8 @@ impl Metric {
             }
             PredictionKind::Classes => Some(Self::Classes { name: name.to_owned(), classes: of.labels.len() }),
         });
-        if let Some(Some(Self::Probabilities { .. })) = &found
+        if matches!(found, Some(Some(Self::Probabilities { .. } | Self::Labels { .. })))
+            && of_probabilities(name)
             && of.predictions.iter().all(|row| row.probabilities.is_empty())
         {
             return Err(Error::usage(format!(
@@ -238,6 +252,15 @@ impl Metric {
                 let found: Vec<u32> = p.rows().map(most_probable).collect();
                 let targets: Vec<u32> = targets.iter().map(|&class| class as u32).collect();
                 p.metric(name, &targets, &found).unwrap_or(f64::NAN)
+            }
+            Self::Labels { name, classes } => {
+                let sets = |values: &[f64]| -> Vec<Vec<u32>> {
+                    let there =
+                        |row: &[f64]| (0..).zip(row).filter(|(_, p)| **p >= 0.5).map(|(class, _)| class).collect();
+                    values.chunks_exact(*classes).map(there).collect()
+                };
+                let p = Probabilities::new(*classes, predictions.iter().map(|&p| p as f32).collect());
+                named(multi_label::of(&sets(targets), &sets(predictions), Some(&p), *classes), name)
             }
             Self::Entities { name } => {
                 let there = |values: &[f64]| values.iter().filter(|&&there| there == 1.0).count() as u64;

@@ -26,6 +26,8 @@ pub(super) struct Left {
     pub(super) one_class: bool,
     /// The classes of the training examples.
     pub(super) labels: Vec<String>,
+    /// What stands between the classes of an example, where it has any number of them.
+    separator: String,
     /// The metrics that the run has; none that are no number.
     pub(super) metrics: BTreeMap<String, Option<f64>>,
     pub(super) predictions: Vec<Row>,
@@ -87,6 +89,8 @@ struct JsonTask {
     confusion: Vec<Vec<u64>>,
     #[serde(default)]
     labels: Vec<String>,
+    /// Only of any number of classes something stands between them.
+    label_separator: Option<String>,
     /// What is no number is null.
     metrics: BTreeMap<String, Option<f64>>,
 }
@@ -121,7 +125,12 @@ impl Left {
             peak_rss_bytes: json.train.peak_rss_bytes,
             trainable: json.parameters.trainable,
             pairing: json.proof.pairing,
-            kind: if result.confusion.is_empty() { PredictionKind::Values } else { PredictionKind::Classes },
+            kind: match (&result.label_separator, result.confusion.is_empty()) {
+                (Some(_), _) => PredictionKind::MultiLabel,
+                (None, true) => PredictionKind::Values,
+                (None, false) => PredictionKind::Classes,
+            },
+            separator: result.label_separator.unwrap_or_default(),
             one_class: predicts_one_class(&result.confusion),
             plugins: json.plugins,
             metrics: result.metrics,
@@ -132,6 +141,17 @@ impl Left {
 }
 
 impl Left {
+    /// The classes that a cell names, ascending, where an example has any number of them; `None` where it names another.
+    pub(super) fn classes(&self, cell: &str) -> Option<Vec<u32>> {
+        let place = |name| self.labels.iter().position(|label| label == name).map(|place| place as u32);
+        let mut classes = match cell {
+            "" => Vec::new(),
+            cell => cell.split(self.separator.as_str()).map(place).collect::<Option<Vec<u32>>>()?,
+        };
+        classes.sort_unstable();
+        Some(classes)
+    }
+
     /// Refuses to be compared with a run that was tested on other examples.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::ops::Range;
 use fthost_plugin_api::PredictionKind;
 
 use super::candidates::Candidate;
-use super::metric::Metric;
+use super::metric::{Metric, of_probabilities};
 use super::runs::Left;
 use crate::report::entities::Tags;
 use crate::run::results::predictions::Row;
@@ -65,6 +65,9 @@ impl Sample {
             Metric::Probabilities { .. } => all.filter(probable).collect(),
             _ => all.collect(),
         };
+        if let Metric::Labels { classes, .. } = metric {
+            return Ok((name.clone(), Self::of_labels(candidates, (&name, metric, classes), left, first)?));
+        }
         let rows: Vec<&Row> = kept.iter().map(|&place| &first.predictions[place]).collect();
         let targets = rows.iter().map(|row| numbers.of(&row.target)).collect();
         let mut predictions = Vec::new();
@@ -86,6 +89,39 @@ impl Sample {
         }
         let sample = Self { metric, examples: examples(&rows), targets, predictions };
         Ok((name, if let Metric::Entities { .. } = sample.metric { sample.of_entities(&numbers)? } else { sample }))
+    }
+
+    /// Where an example has any number of classes: a row for each of them, 1 where the example has it, or its probability.
+    fn of_labels(
+        candidates: &[Candidate],
+        (name, metric, classes): (&str, Metric, usize),
+        left: &[Vec<Option<Left>>],
+        first: &Left,
+    ) -> Result<Self> {
+        let rows = |run: &Left, of: fn(&Row) -> &String| -> Result<Vec<f64>> {
+            let mut all = Vec::with_capacity(run.predictions.len() * classes);
+            for row in &run.predictions {
+                let unknown = || Error::run(format!("{:?} names a class that training has not", of(row)));
+                let there = run.classes(of(row)).ok_or_else(unknown)?;
+                all.extend((0..classes as u32).map(|class| f64::from(there.binary_search(&class).is_ok())));
+            }
+            Ok(all)
+        };
+        let targets = rows(first, |row| &row.target)?;
+        let mut predictions = Vec::new();
+        for (candidate, runs) in candidates.iter().zip(left) {
+            let of_run = |run: &Left| match run.labels == first.labels {
+                false => Err(Error::run(format!("{} has other classes than the runs before it", candidate.name))
+                    .with_help("give all candidates the same training data")),
+                true if of_probabilities(name) => {
+                    Ok(run.predictions.iter().flat_map(|row| row.probabilities.iter().copied()).collect())
+                }
+                true => rows(run, |row| &row.prediction),
+            };
+            predictions.push(runs.iter().map(|run| run.as_ref().map(of_run).transpose()).collect::<Result<_>>()?);
+        }
+        let examples = (0..first.predictions.len()).map(|i| i * classes..(i + 1) * classes).collect();
+        Ok(Self { metric, examples, targets, predictions })
     }
 
     /// The same with a row for each entity that the truth or any run has, in the place of one for each token.
@@ -224,7 +260,8 @@ impl Numbers {
     fn of(&mut self, text: &str) -> f64 {
         match self.kind {
             PredictionKind::Values => text.parse().unwrap_or(f64::NAN),
-            PredictionKind::Classes => {
+            // Those of any number of classes are read by `of_labels`.
+            PredictionKind::Classes | PredictionKind::MultiLabel => {
                 let next = self.classes.len();
                 *self.classes.entry(text.to_owned()).or_insert(next) as f64
             }

@@ -163,7 +163,7 @@ impl ArrowRows {
             let labels = match self.label.map(cell).transpose()? {
                 None => None,
                 Some((name, Cell::List(labels))) => {
-                    let label = |label| scalar(&name, label).and_then(named);
+                    let label = |label| scalar(&name, label).and_then(&named);
                     Some(labels.into_iter().map(label).collect::<Result<_>>()?)
                 }
                 Some((name, other)) => return Err(wrong(&name, &other, "a list, as the words are")),
@@ -171,15 +171,20 @@ impl ArrowRows {
             return Ok(Some(Row { extra, ..word_row(path, line, columns, words, labels)? }));
         }
         let text = string(&name, text)?;
-        let label = match self.label {
-            Some(place) => cell(place).and_then(|(name, cell)| scalar(&name, cell)).and_then(named)?,
-            None => String::new(),
+        let label = |name: &str, cell: Cell| scalar(name, cell).and_then(&named);
+        let (label, labels) = match self.label.map(cell).transpose()? {
+            None => (String::new(), None),
+            Some((name, Cell::List(labels))) => {
+                let labels = labels.into_iter().map(|one| label(&name, one));
+                (String::new(), Some(labels.collect::<Result<_>>()?))
+            }
+            Some((name, cell)) => (label(&name, cell)?, None),
         };
-        if self.labels == Labels::Read && label.is_empty() {
+        if self.labels == Labels::Read && label.is_empty() && labels.is_none() {
             return Err(no_label(path, line));
         }
         let pair = self.pair.map(|place| cell(place).and_then(|(name, cell)| string(&name, cell))).transpose()?;
-        Ok(Some(Row { line, text, pair, label, words: None, extra }))
+        Ok(Some(Row { line, text, pair, label, labels, words: None, extra }))
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Dataset {
     pub(super) totals: Totals,
     /// Whether texts come as words, with a label for each.
     pub(super) of_words: bool,
+    /// Whether examples have lists of labels.
+    pub(super) lists: bool,
     pub(super) labels: Vec<String>,
     pub(super) targets: Targets,
     pub(super) notes: Vec<String>,
@@ -58,6 +60,8 @@ pub(super) enum Targets {
     Classes(Arc<[u32]>),
     /// By its number the class of a word's label.
     WordClasses(Arc<[u32]>),
+    /// By its number the class of a label, of which an example has any number.
+    Sets(Arc<[u32]>),
     Values,
 }
 
@@ -75,7 +79,7 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Takes an example; `marks` are its tokens' numbers of labels where its text comes as words.
+    /// Takes an example; `marks` are its tokens' numbers of labels where its text comes as words, or its own where it has a list of them.
     pub(super) fn add(&mut self, record: &Record, marks: &[u32]) {
         self.tokens += record.tokens as usize;
         self.longest = self.longest.max(record.tokens as usize);
@@ -262,7 +266,7 @@ impl Dataset {
     /// [`labels`](Self::labels); zeros until targets are classes.
     pub fn class_counts(&self) -> Vec<u64> {
         let mut counts = vec![0; self.labels.len()];
-        if let Targets::Classes(classes) | Targets::WordClasses(classes) = &self.targets {
+        if let Targets::Classes(classes) | Targets::WordClasses(classes) | Targets::Sets(classes) = &self.targets {
             for (&class, count) in classes.iter().zip(&self.totals.labels) {
                 counts[class as usize] += count;
             }
@@ -270,11 +274,11 @@ impl Dataset {
         counts
     }
 
-    /// The class of an example; `None` where targets are no classes.
+    /// The class of an example; `None` where targets are no classes, or any number of them.
     pub fn class(&self, row: u32) -> Result<Option<u32>> {
         match &self.targets {
             Targets::Classes(classes) => Ok(Some(classes[self.record(row)?.label as usize])),
-            Targets::WordClasses(_) | Targets::Values | Targets::Open => Ok(None),
+            Targets::WordClasses(_) | Targets::Sets(_) | Targets::Values | Targets::Open => Ok(None),
         }
     }
 
@@ -310,6 +314,10 @@ impl Dataset {
                 self.targets = Targets::Values;
                 self.labels.clear();
             }
+            TargetKind::MultiLabel => {
+                self.check_parted()?;
+                self.targets = Targets::Sets(self.distinct.classes(&self.path, &self.labels)?.into());
+            }
             _ => self.targets = self.classes()?,
         }
         Ok(())
@@ -318,7 +326,11 @@ impl Dataset {
     /// Labels as classes.
     pub(super) fn classes(&self) -> Result<Targets> {
         let classes = self.distinct.classes(&self.path, &self.labels)?.into();
-        Ok(if self.of_words { Targets::WordClasses(classes) } else { Targets::Classes(classes) })
+        Ok(match (self.of_words, self.lists) {
+            (true, _) => Targets::WordClasses(classes),
+            (false, true) => Targets::Sets(classes),
+            (false, false) => Targets::Classes(classes),
+        })
     }
 
     /// Whether examples are of the kind that a head with these targets learns from.
@@ -328,8 +340,15 @@ impl Dataset {
     /// Where they are not.
     pub fn check_kind(&self, kind: TargetKind) -> Result<()> {
         let (message, help) = match (kind, self.of_words) {
-            (TargetKind::Class | TargetKind::Value, false) | (TargetKind::TokenClass, true) => return Ok(()),
-            (TargetKind::Class | TargetKind::Value, true) => (
+            (TargetKind::Class | TargetKind::Value, false) if self.lists => (
+                "has any number of labels for an example, and the task's head wants one",
+                "choose a head that learns any number of classes for an example",
+            ),
+            (TargetKind::Class | TargetKind::Value | TargetKind::MultiLabel, false)
+            | (TargetKind::TokenClass, true) => {
+                return Ok(());
+            }
+            (TargetKind::Class | TargetKind::Value | TargetKind::MultiLabel, true) => (
                 "has texts that are lists of words, and the task's head wants one text and one label per example",
                 "choose a head that learns a class for each token",
             ),
@@ -361,8 +380,12 @@ impl Dataset {
                 return self.set_targets(kind);
             }
             match self.distinct.classes(&self.path, &numbers) {
-                Ok(classes) if kind == TargetKind::Class && !self.of_words => {
+                Ok(classes) if kind == TargetKind::Class && !self.of_words && !self.lists => {
                     self.targets = Targets::Classes(classes.into());
+                    Ok(())
+                }
+                Ok(classes) if kind == TargetKind::MultiLabel && !self.of_words => {
+                    self.targets = Targets::Sets(classes.into());
                     Ok(())
                 }
                 _ => Err(error),
@@ -483,7 +506,7 @@ impl Dataset {
     }
 
     /// The targets of these rows, `[rows]`: `u32` classes or `f32` values. Where texts come as words, the classes of their tokens,
-    /// `[tokens]`: [`UNCOUNTED`] where none begins a word.
+    /// `[tokens]`: [`UNCOUNTED`] where none begins a word. Of any number of classes `f32` `[rows, classes]`: 1 where a row has the class.
     pub fn targets(&self, rows: &[u32], device: &Device) -> Result<Tensor> {
         let records = rows.iter().map(|&row| self.record(row));
         Ok(match &self.targets {
@@ -501,6 +524,7 @@ impl Dataset {
                 let len = tokens.len();
                 Tensor::from_vec(tokens, len, device)?
             }
+            Targets::Sets(_) => self.indicators(rows, device)?,
             Targets::Values => {
                 let values = records.map(|record| Ok(record?.value)).collect::<Result<Vec<f32>>>()?;
                 Tensor::from_vec(values, rows.len(), device)?
@@ -516,7 +540,7 @@ impl Dataset {
         Ok((record.words as usize, self.store.marks(&record)?))
     }
 
-    fn record(&self, row: u32) -> Result<Record> {
+    pub(super) fn record(&self, row: u32) -> Result<Record> {
         self.store.record(self.selection.row(row))
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fthost_autograd::random::Stream;
 
+use super::balanced::rows_by_class;
 use super::{Dataset, Permutation};
 use crate::{Error, Result};
 
@@ -52,12 +53,7 @@ impl Episodes {
     /// # Errors
     /// Where there are fewer classes than an episode has, or a class has too few examples.
     pub fn new(seed: u64, data: &Dataset, shape: Shape) -> Result<Self> {
-        let mut classes = vec![Vec::new(); data.labels().len()];
-        for row in 0..data.len() as u32 {
-            let class = data.class(row)?;
-            let rows = class.and_then(|class| classes.get_mut(class as usize));
-            rows.ok_or_else(|| Error::run("episodes are drawn from examples that have a class each"))?.push(row);
-        }
+        let classes = rows_by_class(data)?;
         let Shape { ways, shots, queries } = shape;
         if classes.len() < ways {
             let message = format!("an episode has {ways} classes, and the data have {}", classes.len());

@@ -21,6 +21,9 @@ pub(super) struct Extra {
     /// The numbers of the labels of words that are cut off.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) cut: Vec<u32>,
+    /// The numbers of its labels, where it has a list of them, ascending.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) labels: Vec<u32>,
     /// The places of words that the tokenizer makes nothing of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) silent: Vec<u32>,
@@ -64,6 +67,7 @@ mod tests {
             weight: Some(0.1),
             group: Some(u64::MAX),
             cut: vec![3, u32::MAX],
+            labels: vec![0, 70_000],
             silent: vec![0, 7],
             texts: vec![String::new(), "b".into()],
         };

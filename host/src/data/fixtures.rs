@@ -58,6 +58,12 @@ fn load_form(
     load_within(&source, Some(&tokenizer), Limits { memory, folder: folder.path().to_owned() })
 }
 
+/// Loads a file whose cells hold any number of labels, with this between them.
+pub(super) fn load_separated((name, content): (&str, &str), separator: &str) -> Result<Dataset> {
+    let form = Form { label_separator: Some(separator.into()), ..Form::default() };
+    load_form((name, content.as_bytes()), &form, None, TEXT, usize::MAX)
+}
+
 /// Loads a JSONL file whose rows have a group, `author`.
 pub(super) fn load_grouped(content: &str) -> Dataset {
     let columns = Columns { group: Some("author".into()), ..Columns::default() };

@@ -9,6 +9,7 @@ use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use super::dataset::{Dataset, Targets};
+use super::label_lists::Strata;
 use super::permutation::Permutation;
 use crate::{Error, Result};
 
@@ -43,7 +44,7 @@ impl Dataset {
     /// Of the folds each example is in one. The examples of a class in any two folds, and all examples of any two, differ by at most
     /// one, as with scikit-learn's StratifiedKFold; which examples these are is random, and always the same. Where examples belong to
     /// groups, groups are in one fold whole, dealt out as by scikit-learn's StratifiedGroupKFold, or where targets are no classes by its
-    /// GroupKFold.
+    /// GroupKFold. Where an example may have any number of classes, it goes by its rarest one, and one fold may have all of a class.
     ///
     /// # Errors
     ///
@@ -62,30 +63,25 @@ impl Dataset {
         let stream = Stream::new(0, "folds");
         let mut dealt = 0;
         let mut decks: Vec<Deck> = Vec::new();
-        for (class, &count) in self.counts()?.iter().enumerate() {
+        let of = Strata::of(&self);
+        for (class, &count) in of.counts(&self)?.iter().enumerate() {
             let order = Permutation::new(stream.at(&[class as u64]), count as u32);
             decks.push(Deck { first: dealt, order, next: 0 });
             dealt += count;
         }
         self.split_by(|_, record| {
-            Ok(decks[self.stratum(record)].deal() % u64::from(fold.of) == u64::from(fold.fold - 1))
+            Ok(decks[of.stratum(&self, record)?].deal() % u64::from(fold.of) == u64::from(fold.fold - 1))
         })
-    }
-
-    /// Examples of each class, or of all where targets are no classes of examples.
-    fn counts(&self) -> Result<Vec<u64>> {
-        match &self.targets {
-            Targets::Classes(_) => Ok(self.class_counts()),
-            Targets::WordClasses(_) | Targets::Values => Ok(vec![self.len() as u64]),
-            Targets::Open => Err(self.never_set()),
-        }
     }
 
     /// Refuses folds of which one would have no example of a class.
     fn enough_for(&self, folds: u32) -> Result<()> {
-        let counts = self.counts()?;
+        let counts = match self.is_multi_label() {
+            true => vec![self.len() as u64],
+            false => Strata::of(self).counts(self)?,
+        };
         let Some(few) = counts.iter().position(|&count| count > 0 && count < u64::from(folds)) else { return Ok(()) };
-        let label = self.labels.get(few).filter(|_| !self.of_words);
+        let label = self.labels.get(few).filter(|_| matches!(self.targets, Targets::Classes(_)));
         let examples = if counts[few] == 1 { "example" } else { "examples" };
         let (what, line) = match label {
             Some(label) => (format!("the class `{label}` has"), self.distinct.line(label)),
@@ -104,7 +100,8 @@ impl Dataset {
     /// The fold of each group, from 0. The groups whose examples are spread least evenly over the classes come first, and each goes where
     /// it leaves every class most evenly spread over the folds: of the same, where fewest examples are.
     fn folds_of_groups(&self, folds: u32) -> Result<BTreeMap<u64, u32>> {
-        let classes = self.counts()?;
+        let of = Strata::of(self);
+        let classes = of.counts(self)?;
         let mut places: BTreeMap<u64, usize> = BTreeMap::new();
         let mut groups: Vec<(u64, BTreeMap<usize, u64>)> = Vec::new();
         self.store.each_record(|row, record| {
@@ -114,7 +111,7 @@ impl Dataset {
                     groups.push((group, BTreeMap::new()));
                     groups.len() - 1
                 });
-                *groups[place].1.entry(self.stratum(record)).or_default() += 1;
+                *groups[place].1.entry(of.stratum(self, record)?).or_default() += 1;
             }
             Ok(())
         })?;
@@ -142,7 +139,8 @@ impl Dataset {
             found.insert(*group, best as u32);
         }
         let alone = |class: &usize| dealt.iter().any(|fold| classes[*class] > 0 && fold[*class] == classes[*class]);
-        if let Some(label) = (0..classes.len()).find(alone).and_then(|class| self.labels.get(class)) {
+        let alone = (0..classes.len()).find(alone).filter(|_| !self.is_multi_label());
+        if let Some(label) = alone.and_then(|class| self.labels.get(class)) {
             let message = format!(
                 "all examples of the class `{label}` are of groups in one fold: nothing is left to learn it from"
             );

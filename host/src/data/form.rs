@@ -56,6 +56,8 @@ pub struct Form {
     pub separator: Option<char>,
     /// What a cell with separators in it stands between: an ASCII character, or none.
     pub quote: Option<Quote>,
+    /// What stands between labels, where a cell holds any number of them; not empty.
+    pub label_separator: Option<String>,
     /// How bytes stand for characters.
     pub encoding: Encoding,
     /// Where pictures are, and which of them count.

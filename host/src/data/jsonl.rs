@@ -105,12 +105,12 @@ impl<'a> Object<'a> {
     /// A text, or a pair, with its label.
     fn text(&self, columns: &Columns, labels: Labels, paired: bool) -> Result<Row> {
         let pair = if paired { Some(self.string(columns.text_pair())?) } else { None };
-        let label = match labels {
+        let (label, list) = match labels {
             Labels::Read => self.label(columns.label())?,
-            Labels::Unread => String::new(),
+            Labels::Unread => (String::new(), None),
         };
         let (line, text, extra) = (self.line, self.string(columns.text())?, self.extra(columns, labels)?);
-        Ok(Row { line, text, pair, label, words: None, extra })
+        Ok(Row { line, text, pair, label, labels: list, words: None, extra })
     }
 
     /// What stands in the columns besides.
@@ -122,33 +122,41 @@ impl<'a> Object<'a> {
         columns.extra(labels).map(one).collect()
     }
 
-    fn label(&self, name: &str) -> Result<String> {
-        match scalar(self.get(name)?) {
+    /// A label, or a list of them.
+    fn label(&self, name: &str) -> Result<(String, Option<Vec<String>>)> {
+        let value = self.get(name)?;
+        if let Value::Array(values) = value {
+            return Ok((String::new(), Some(self.scalars(name, values)?)));
+        }
+        match scalar(value) {
             Some(label) if label.is_empty() => Err(no_label(self.path, self.line)),
-            Some(label) => Ok(label),
+            Some(label) => Ok((label, None)),
             None => Err(self.wrong(format!("`{name}` must be a string or a number")).with_help(
-                "an example has one label, or one value; one for each word, where its text is an array of words",
+                "an example has one label, one value, or a list of labels; one for each word, where its text is an array of words",
             )),
         }
     }
 
+    /// The labels of a list.
+    fn scalars(&self, name: &str, values: &[Value]) -> Result<Vec<String>> {
+        let one =
+            |(place, value)| scalar(value).ok_or_else(|| self.element(name, place, value, "a string or a number"));
+        values.iter().enumerate().map(one).collect()
+    }
+
+    fn element(&self, name: &str, place: usize, value: &Value, wanted: &str) -> Error {
+        self.wrong(format!("element {} of `{name}` is {}; it must be {wanted}", place + 1, kind(value)))
+    }
+
     /// Words with the label of each.
     fn words(&self, columns: &Columns, labels: Labels) -> Result<Row> {
-        let one = |name: &str, place: usize, value: &Value, wanted: &str| {
-            self.wrong(format!("element {} of `{name}` is {}; it must be {wanted}", place + 1, kind(value)))
-        };
         let word = |(place, value): (usize, &Value)| {
-            value.as_str().map(str::to_owned).ok_or_else(|| one(columns.text(), place, value, "a string"))
+            value.as_str().map(str::to_owned).ok_or_else(|| self.element(columns.text(), place, value, "a string"))
         };
         let words = self.list(columns.text())?.iter().enumerate().map(word).collect::<Result<_>>()?;
-        let label = |(place, value): (usize, &Value)| {
-            scalar(value).ok_or_else(|| one(columns.label(), place, value, "a string or a number"))
-        };
         let extra = self.extra(columns, labels)?;
         let labels = match labels {
-            Labels::Read => {
-                Some(self.list(columns.label())?.iter().enumerate().map(label).collect::<Result<Vec<_>>>()?)
-            }
+            Labels::Read => Some(self.scalars(columns.label(), self.list(columns.label())?)?),
             Labels::Unread => None,
         };
         Ok(Row { extra, ..word_row(self.path, self.line, columns, words, labels)? })

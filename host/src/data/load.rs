@@ -11,6 +11,7 @@ use super::dataset::{Dataset, Targets, Totals};
 use super::distinct::{Distinct, UNNUMBERED};
 use super::extra::{self, Extra};
 use super::files::Files;
+use super::label_lists::parted;
 use super::pictures::Pictures;
 use super::pictures::digits;
 use super::pictures::list::{Listed, list};
@@ -131,6 +132,7 @@ struct Examples {
     distinct: Distinct,
     totals: Totals,
     of_words: bool,
+    lists: bool,
     notes: Vec<String>,
     firsts: Vec<String>,
     weighted: bool,
@@ -141,7 +143,7 @@ struct Examples {
 impl Examples {
     /// What their labels mean is open.
     fn into_dataset(self, source: &Source<'_>, pictures: Option<Pictures>) -> Dataset {
-        let Self { store, distinct, totals, of_words, notes, firsts, weighted, grouped, cut_left } = self;
+        let Self { store, distinct, totals, of_words, lists, notes, firsts, weighted, grouped, cut_left } = self;
         Dataset {
             path: source.files.to_string().into(),
             number: READ.fetch_add(1, Ordering::Relaxed),
@@ -158,6 +160,7 @@ impl Examples {
             distinct: Arc::new(distinct),
             totals,
             of_words,
+            lists,
             targets: Targets::Open,
         }
     }
@@ -174,6 +177,10 @@ struct Writer {
     totals: Totals,
     /// Whether texts come as words.
     of_words: bool,
+    /// What stands between labels in a cell.
+    separator: Option<String>,
+    /// Whether rows have lists of labels, as the first one has.
+    lists: Option<bool>,
     /// What the further cells of rows say.
     roles: Vec<Role>,
     /// Whether texts are kept.
@@ -193,6 +200,8 @@ impl Writer {
             distinct: Distinct::default(),
             totals: Totals::default(),
             of_words: false,
+            separator: None,
+            lists: None,
             roles: Vec::new(),
             texts: false,
             firsts: Vec::new(),
@@ -204,7 +213,9 @@ impl Writer {
     /// A writer of a source's rows.
     fn of(source: &Source<'_>, labels: Labels, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Self {
         let roles = source.form.columns.extra(labels).map(|(role, _)| role).collect();
-        Self { roles, texts: source.texts, cut_left: tokenizer.cuts_left(), ..Self::new(vocabulary, limits) }
+        let separator = source.form.label_separator.clone().filter(|_| labels == Labels::Read);
+        let cut_left = tokenizer.cuts_left();
+        Self { roles, separator, texts: source.texts, cut_left, ..Self::new(vocabulary, limits) }
     }
 
     /// What a row has besides, from its further cells.
@@ -246,13 +257,16 @@ impl Writer {
     fn push_texts(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
         let texts: Vec<_> = rows.iter().map(|row| (row.text.as_str(), row.pair.as_deref())).collect();
         let encoded = tokenizer.encode(&texts)?;
-        for (row, tokens) in rows.into_iter().zip(encoded) {
+        for (mut row, tokens) in rows.into_iter().zip(encoded) {
             check_tokens(path, row.line, &tokens, self.vocabulary)?;
+            let labels = self.list_of(path, &mut row)?;
             let (empty, first) = (row.text.is_empty(), row.text.clone());
             let texts = std::iter::once(row.text).chain(row.pair).collect();
-            let extra = self.extra(path, row.line, &row.extra, texts)?.to_bytes()?;
+            let mut extra = self.extra(path, row.line, &row.extra, texts)?;
+            extra.labels = labels.as_ref().map_or_else(Vec::new, |labels| self.numbers(labels, row.line, &first));
+            let (bytes, numbers) = (extra.to_bytes()?, extra.labels);
             let new = NewRow {
-                extra: &extra,
+                extra: &bytes,
                 ids: &tokens.ids,
                 segments: &tokens.types,
                 tokens: tokens.ids.len(),
@@ -261,9 +275,49 @@ impl Writer {
                 empty,
                 ..NewRow::default()
             };
-            self.push(row.label, &first, new)?;
+            if labels.is_some() {
+                let record = self.store.push(&NewRow { label: UNNUMBERED, value: f32::NAN, ..new })?;
+                self.totals.add(&record, &numbers);
+            } else {
+                self.push(row.label, &first, new)?;
+            }
         }
         Ok(())
+    }
+
+    /// The labels of a row that may have any number of them: its list, or what its cell holds. All rows have lists, or none.
+    fn list_of(&mut self, path: &Path, row: &mut Row) -> Result<Option<Vec<String>>> {
+        let labels = match (&self.separator, row.labels.take()) {
+            (Some(separator), None) => Some(parted(&row.label, separator)),
+            (_, labels) => labels,
+        };
+        let wrong = |message: String, help| Err(data_error(path, Some(row.line), message).with_help(help));
+        if *self.lists.get_or_insert(labels.is_some()) != labels.is_some() {
+            let (has, have) =
+                if labels.is_some() { ("a list of labels", "one label each") } else { ("one label", "lists") };
+            return wrong(
+                format!("this row has {has}, and rows before it have {have}"),
+                "write each as a list, [\"a\"] for one label and [] for none",
+            );
+        }
+        if let Some(place) = labels.iter().flatten().position(String::is_empty) {
+            let help = "give it a name, or take it out of the row";
+            return wrong(format!("label {} of this row is empty", place + 1), help);
+        }
+        Ok(labels)
+    }
+
+    /// The numbers of a list's labels, ascending, each once.
+    fn numbers(&mut self, labels: &[String], line: u64, text: &str) -> Vec<u32> {
+        let mut numbers = Vec::with_capacity(labels.len());
+        for label in labels {
+            let number = self.distinct.add(label.clone(), Some(line)).0;
+            self.keep_first(number, text);
+            numbers.push(number);
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
     }
 
     fn push_words(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
@@ -332,13 +386,14 @@ impl Writer {
     }
 
     fn finish(self) -> Result<Examples> {
-        let Self { store, distinct, totals, of_words, cut_left, firsts, .. } = self;
+        let Self { store, distinct, totals, of_words, lists, cut_left, firsts, .. } = self;
         let (weighted, grouped) = (self.roles.contains(&Role::Weight), self.roles.contains(&Role::Group));
         Ok(Examples {
             store: store.finish()?,
             distinct,
             totals,
             of_words,
+            lists: lists.unwrap_or(false),
             notes: Vec::new(),
             firsts,
             weighted,
@@ -377,8 +432,9 @@ fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, lim
         writer.push_rows(rows.path(), block, tokenizer)?;
     }
     if let Some(first) = rows.file().first() {
-        let count = |label: &str| writer.distinct.number(label).map_or(0, |number| writer.totals.with_label(number));
-        first.check_label(rows.path(), count, |label| source.knows(label))?;
+        let count = |label: &String| writer.distinct.number(label).map_or(0, |number| writer.totals.with_label(number));
+        let count = |cell: &str| source.labels_of(cell).iter().map(count).max().unwrap_or_default();
+        first.check_label(rows.path(), count, |cell| source.knows(cell))?;
     }
     writer.refuse_no_weight(rows.path())?;
     let mut notes = rows.notes();

@@ -5,6 +5,7 @@
 //! examples come when. Of pictures it keeps where they are ([`pictures`]).
 
 mod arrow;
+mod balanced;
 mod bytes;
 mod conll;
 mod csv;
@@ -23,6 +24,7 @@ mod form;
 mod header;
 mod input;
 mod jsonl;
+mod label_lists;
 mod lines;
 mod load;
 mod moments;
@@ -45,6 +47,7 @@ pub mod table;
 pub mod text;
 mod texts;
 
+pub use balanced::{Balance, Balanced};
 pub(crate) use bytes::cache_folder;
 pub use dataset::Dataset;
 pub use episodes::Episodes;
@@ -53,6 +56,7 @@ pub use fingerprint::fingerprint;
 pub use folds::Fold;
 pub use form::{Encoding, Form, Format, Quote};
 pub use header::Naming;
+pub use label_lists::SEPARATOR;
 pub use load::{check, load, unlabelled};
 pub use moments::Moments;
 pub use part::Part;

@@ -120,13 +120,21 @@ impl ParquetRows {
             let labels = self.label.as_deref().map(of_row).transpose()?;
             return Ok(Some(Row { extra, ..word_row(path, line, columns, words, labels)? }));
         }
-        let label = self.label.as_deref().map(|name| scalar(name, get(name))).transpose()?;
+        let field = self.label.as_deref().map(|name| (name, get(name)));
+        let (label, labels) = match field {
+            None => (None, None),
+            Some((name, Some(Field::ListInternal(list)))) => {
+                let labels = list.elements().iter().map(|label| scalar(name, Some(label)));
+                (None, Some(labels.collect::<Result<_>>()?))
+            }
+            Some((name, field)) => (Some(scalar(name, field)?), None),
+        };
         if label.as_ref().is_some_and(String::is_empty) {
             return Err(no_label(path, line));
         }
         let pair = self.pair.as_deref().map(|name| string(name, get(name))).transpose()?;
         let text = string(&self.text, get(&self.text))?;
-        Ok(Some(Row { line, text, pair, label: label.unwrap_or_default(), words: None, extra }))
+        Ok(Some(Row { line, text, pair, label: label.unwrap_or_default(), labels, words: None, extra }))
     }
 }
 

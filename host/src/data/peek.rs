@@ -148,7 +148,7 @@ fn by_rows(path: &Path, most: usize, form: &Form) -> Result<Peek> {
         };
         let (text, label) = match row.words {
             Some(words) => (words.words.into(), words.labels.into()),
-            None => (row.text.into(), row.label.into()),
+            None => (row.text.into(), row.labels.map_or_else(|| row.label.into(), Value::from)),
         };
         let values = [text, row.pair.map_or(Value::Null, Value::from), label];
         columns.iter_mut().zip(values).for_each(|(column, value)| column.values.push(value));

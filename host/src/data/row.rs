@@ -88,6 +88,8 @@ pub struct Row {
     pub pair: Option<String>,
     /// The label or value, trimmed, never empty; empty where labels are not read.
     pub label: String,
+    /// The labels, where they are a list, which may be empty; `label` is empty then.
+    pub labels: Option<Vec<String>>,
     /// The words, where the text is a list of them; `text` and `label` are empty then.
     pub words: Option<Words>,
     /// What stands in the columns besides, in the order of [`Columns::extra`]; empty where a cell is missing and need not be there.

@@ -189,6 +189,12 @@ fn arrow() {
     assert_eq!(shown(&Files::One(one), &Form::default()), (texts.to_vec(), vec![]));
     let (words, _) = shown(&Files::One(data("arrow/words")), &named("tokens", "ner_tags"));
     assert_eq!(words, ["1 Ann/B-PER Lee/I-PER sang/O", "2 Yes/O"]);
+    let lists = |name: &str| {
+        let (rows, _) = read(&Files::One(data(name)), &named("text", "labels"), None, None).unwrap();
+        rows.into_iter().map(|row| row.labels.unwrap().join("+")).collect::<Vec<_>>()
+    };
+    assert_eq!(lists("arrow/labels"), ["joy+fear", "", "joy"]);
+    assert_eq!(lists("arrow/labels.parquet"), ["0+2", "", "0"]); // the names stand in the data set's own description
     let (file, _) = shown(&Files::One(data("arrow/file.arrow")), &named("text", "score"));
     assert_eq!(file, ["1 a good film|1.0", "2 a bad film|2.5", "3 so dull|-1.0", "4 we loved it|4.0"]);
     let (stream, notes) = shown(&Files::One(data("arrow/stream")), &Form::default());

@@ -1,7 +1,8 @@
-//! Which examples come when: shuffled batches or episodes, and the split of a batch into micro-batches.
+//! Which examples come when: shuffled batches, balanced ones or episodes, and the split of a batch into micro-batches.
 
 use fthost_autograd::random::Stream;
 
+use super::balanced::Balanced;
 use super::episodes::Episodes;
 use super::permutation::Permutation;
 
@@ -11,6 +12,8 @@ use super::permutation::Permutation;
 pub enum Sampler {
     /// Shuffled batches.
     Shuffled(Shuffled),
+    /// Batches of so many examples, shuffled, of epochs in which all classes are equally frequent; the smaller last one is kept.
+    Balanced(Balanced, usize),
     /// Few-shot episodes, so many a batch.
     Episodes(Episodes, usize),
 }
@@ -20,6 +23,7 @@ impl Sampler {
     pub fn batches(&self) -> usize {
         match self {
             Self::Shuffled(shuffled) => shuffled.batches(),
+            Self::Balanced(balanced, size) => balanced.len().div_ceil(*size),
             Self::Episodes(episodes, together) => episodes.number().div_ceil(*together),
         }
     }
@@ -28,6 +32,10 @@ impl Sampler {
     pub fn batch(&self, epoch: u64, number: usize) -> Option<Vec<u32>> {
         match self {
             Self::Shuffled(shuffled) => shuffled.epoch_from(epoch, number).next(),
+            Self::Balanced(balanced, size) => {
+                let places = number * size..((number + 1) * size).min(balanced.len());
+                (number < self.batches()).then(|| balanced.rows(epoch, places))
+            }
             Self::Episodes(episodes, together) => {
                 let numbers = (number * together..(number + 1) * together).map(|number| number as u64);
                 (number < self.batches()).then(|| numbers.flat_map(|number| episodes.episode(epoch, number)).collect())

@@ -9,6 +9,7 @@ use fthost_models::Modality;
 use super::distinct;
 use super::files::Files;
 use super::form::Form;
+use super::label_lists::parted;
 use super::part::Part;
 use super::row::Labels;
 use super::rows::AllRows;
@@ -44,8 +45,19 @@ impl<'a> Source<'a> {
         AllRows::open(self.files, self.form, labels, self.labels, self.only)
     }
 
-    /// Whether the training data have a label.
-    pub(super) fn knows(&self, label: &str) -> bool {
-        self.labels.into_iter().flatten().any(|known| distinct::name(known) == distinct::name(label))
+    /// The labels of a cell.
+    pub(super) fn labels_of(&self, cell: &str) -> Vec<String> {
+        match &self.form.label_separator {
+            Some(separator) => parted(cell, separator),
+            None => vec![cell.to_owned()],
+        }
+    }
+
+    /// Whether the training data have a label, or one of those that a cell holds.
+    pub(super) fn knows(&self, cell: &str) -> bool {
+        let known = |label: &String| {
+            self.labels.into_iter().flatten().any(|known| distinct::name(known) == distinct::name(label))
+        };
+        self.labels_of(cell).iter().any(known)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fthost_autograd::random::Stream;
 
 use super::dataset::{Dataset, Targets, Totals};
+use super::label_lists::Strata;
 use super::selection::{RowSet, Selection};
 use super::store::Record;
 use crate::{Error, Result};
@@ -22,7 +23,9 @@ impl Dataset {
     /// Splits the examples at random into those to train on and those to hold out, about `fraction` of all. Both keep
     /// the order of the file, and share its rows with this data set.
     ///
-    /// Where targets are classes each is split by `fraction`, rounded, and keeps at least one example on each side.
+    /// Where targets are classes each is split by `fraction`, rounded, and keeps at least one example on each side. Where an example may
+    /// have any number of classes, what is split so are the examples that have a class as their rarest one, and those of none; a single
+    /// one of these stays on the side that trains.
     ///
     /// # Errors
     ///
@@ -48,9 +51,10 @@ impl Dataset {
         if self.grouped() {
             return self.hold_out_groups(fraction, stream, what);
         }
-        let mut strata = self.strata(fraction, what)?;
+        let of = Strata::of(&self);
+        let mut strata = self.strata(&of, fraction, what)?;
         self.split_by(|row, record| {
-            let stratum = &mut strata[self.stratum(record)];
+            let stratum = &mut strata[of.stratum(&self, record)?];
             // Each of the rows left is as likely to be held out: the wanted number of them is, in one pass.
             let held_out = stream.below(u64::from(row), stratum.left) < stratum.held_out;
             stratum.held_out -= u64::from(held_out);
@@ -73,14 +77,6 @@ impl Dataset {
         Ok((train.of(self.clone()), part.of(self.clone())))
     }
 
-    /// The class of an example, or 0 where targets are no classes of examples.
-    pub(super) fn stratum(&self, record: &Record) -> usize {
-        match &self.targets {
-            Targets::Classes(classes) => classes[record.label as usize] as usize,
-            Targets::WordClasses(_) | Targets::Values | Targets::Open => 0,
-        }
-    }
-
     /// Stands for the group of an example.
     pub(super) fn group_of(&self, record: &Record) -> Result<u64> {
         Ok(self.store.extra(record)?.group.unwrap_or_default())
@@ -92,10 +88,12 @@ impl Dataset {
     fn hold_out_groups(self, fraction: f64, stream: &Stream, what: &str) -> Result<(Self, Self)> {
         let mut groups: BTreeMap<u64, BTreeMap<usize, f64>> = BTreeMap::new();
         let mut wanted: BTreeMap<usize, f64> = BTreeMap::new();
+        let of = Strata::of(&self);
         self.store.each_record(|row, record| {
             if self.selection.contains(row) {
-                *groups.entry(self.group_of(record)?).or_default().entry(self.stratum(record)).or_default() += 1.0;
-                *wanted.entry(self.stratum(record)).or_default() += fraction;
+                let stratum = of.stratum(&self, record)?;
+                *groups.entry(self.group_of(record)?).or_default().entry(stratum).or_default() += 1.0;
+                *wanted.entry(stratum).or_default() += fraction;
             }
             Ok(())
         })?;
@@ -130,14 +128,11 @@ impl Dataset {
     }
 
     /// The classes, or all examples where targets are values or classes of words.
-    fn strata(&self, fraction: f64, what: &str) -> Result<Vec<Stratum>> {
-        let counts = match &self.targets {
-            Targets::Classes(_) => self.class_counts(),
-            Targets::WordClasses(_) | Targets::Values => vec![self.len() as u64],
-            Targets::Open => return Err(self.never_set()),
-        };
-        if let Some(class) = counts.iter().position(|&count| count == 1) {
-            let label = self.labels.get(class).filter(|_| !self.of_words);
+    fn strata(&self, of: &Strata, fraction: f64, what: &str) -> Result<Vec<Stratum>> {
+        let counts = of.counts(self)?;
+        let single = counts.iter().position(|&count| count == 1).filter(|_| !self.is_multi_label() || self.len() == 1);
+        if let Some(class) = single {
+            let label = self.labels.get(class).filter(|_| matches!(self.targets, Targets::Classes(_)));
             let single = match label {
                 Some(label) => format!("the class `{label}` has a single example"),
                 None => "there is a single example".to_owned(),
@@ -173,7 +168,7 @@ impl Part {
 
     fn add(&mut self, whole: &Dataset, row: u32, record: &Record) -> Result<()> {
         self.words[row as usize / 64] |= 1 << (row % 64);
-        self.totals.add(record, &whole.store.marks(record)?);
+        self.totals.add(record, &whole.further_labels(record)?);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::dataset::Dataset;
 use crate::Result;
 use crate::report::numbers::{count, percent};
 use crate::report::table::Table;
-use crate::report::text::{NAME, shortened};
+use crate::report::text::{NAME, line_width, shortened};
 
 /// What is in the examples of a task.
 #[derive(Clone, Debug, Serialize)]
@@ -45,6 +45,12 @@ pub struct PartSurvey {
     pub repeated: usize,
     /// Examples that are the same as a training example; 0 for these.
     pub in_training: usize,
+    /// Classes of an example, in the mean, where it may have any number of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes_each: Option<f64>,
+    /// Examples of no class, where there may be some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_none: Option<usize>,
     /// The accuracy of always saying the class that is the most frequent in training; of words where each has a class. `None` for values.
     pub majority: Option<f64>,
 }
@@ -60,10 +66,20 @@ pub struct ClassSurvey {
     pub first: String,
 }
 
+impl ClassSurvey {
+    /// Its training examples.
+    fn trained(&self) -> u64 {
+        self.counts.first().copied().unwrap_or_default()
+    }
+}
+
 /// The part that others are compared with.
 const TRAINING: &str = "training";
 /// Characters of a text in a table.
 const FIRST: usize = 60;
+/// Characters of the longest bar, and about what a number and the gap beside it take.
+const BAR: usize = 20;
+const NUMBER: usize = 12;
 /// Fewest examples of a class that no sentence is about.
 const FEW: u64 = 8;
 /// Share of one class above which accuracy says little.
@@ -75,7 +91,7 @@ const NAMED: usize = 3;
 const SHORT: usize = 24;
 
 /// A part's texts: how often each occurs, and with which class first.
-type Texts = BTreeMap<u64, (usize, Option<u32>)>;
+type Texts = BTreeMap<u64, (usize, Option<u64>)>;
 
 impl Survey {
     /// Looks at all examples of a task, the training examples first.
@@ -92,6 +108,8 @@ impl Survey {
             let mut lengths = (0..data.len() as u32).map(|row| data.tokens(row)).collect::<Result<Vec<usize>>>()?;
             lengths.sort_unstable();
             let total: u64 = counts[i].iter().sum();
+            let multi = data.is_multi_label();
+            let of_none = if multi { Some(none(data)?) } else { None };
             let part = PartSurvey {
                 part: (*name).to_owned(),
                 rows: data.len(),
@@ -104,7 +122,9 @@ impl Survey {
                 empty: data.empty_texts(),
                 repeated: data.len() - texts.len(),
                 in_training: texts.iter().filter(|(text, _)| training.contains_key(text)).map(|(_, (n, _))| n).sum(),
-                majority: most.filter(|_| total > 0).map(|(class, _)| counts[i][class] as f64 / total as f64),
+                classes_each: multi.then(|| total as f64 / data.len().max(1) as f64),
+                of_none,
+                majority: most.filter(|_| total > 0 && !multi).map(|(class, _)| counts[i][class] as f64 / total as f64),
             };
             part.suspicions(contradicted, &mut suspicious);
             surveys.push(part);
@@ -180,6 +200,10 @@ impl Survey {
         row("in training too", &|part| {
             if part.part == TRAINING { String::new() } else { of_all(part.in_training, part.rows) }
         });
+        if self.parts.iter().any(|part| part.classes_each.is_some()) {
+            row("classes, mean", &|part| part.classes_each.map_or(String::new(), |mean| format!("{mean:.2}")));
+            row("of no class", &|part| part.of_none.map_or(String::new(), |none| of_all(none, part.rows)));
+        }
         if self.parts.iter().any(|part| part.majority.is_some()) {
             row("most frequent class", &|part| part.majority.map_or(String::new(), percent));
         }
@@ -208,16 +232,22 @@ impl Survey {
         let mut table = Table::new();
         let header = std::iter::once("class")
             .chain(self.parts.iter().map(|part| part.part.as_str()))
+            .chain([""])
             .chain(shows.then_some("first text"));
         table.cells(header);
         let mut classes: Vec<&ClassSurvey> = self.classes.iter().collect();
-        classes.sort_by_key(|class| std::cmp::Reverse(class.counts.first().copied()));
+        classes.sort_by_key(|class| std::cmp::Reverse(class.trained()));
+        let most = classes.first().map_or(0, |class| class.trained());
+        // What names, numbers and bars leave of a line.
+        let longest = classes.iter().take(SHOWN).map(|class| class.name.chars().count().min(NAME)).max();
+        let room =
+            line_width().saturating_sub(longest.unwrap_or_default() + NUMBER * parts + BAR + 4).clamp(SHORT, FIRST);
         for class in classes.iter().take(SHOWN) {
-            let (name, first) = (shortened(&class.name, NAME), shortened(&class.first, FIRST));
+            let (name, first) = (shortened(&class.name, NAME), shortened(&class.first, room));
             let counts: Vec<String> = class.counts.iter().take(parts).map(|&n| count(n as usize)).collect();
-            table.cells(
-                std::iter::once(&*name).chain(counts.iter().map(String::as_str)).chain(shows.then_some(&*first)),
-            );
+            let bar = bar(class.trained(), most);
+            let cells = std::iter::once(&*name).chain(counts.iter().map(String::as_str)).chain([bar.as_str()]);
+            table.cells(cells.chain(shows.then_some(&*first)));
         }
         text += &format!("\n{}", table.to_text());
         if classes.len() > SHOWN {
@@ -225,6 +255,11 @@ impl Survey {
         }
         text
     }
+}
+
+/// A bar as long as a class is frequent; of one that has examples it has a character at least.
+fn bar(number: u64, most: u64) -> String {
+    "█".repeat((number as usize * BAR).div_ceil(most.max(1) as usize))
 }
 
 /// A number, and its share of all where it is not 0.
@@ -259,11 +294,20 @@ impl PartSurvey {
     }
 }
 
+/// Examples of no class.
+fn none(data: &Dataset) -> Result<usize> {
+    let mut none = 0;
+    for row in 0..data.len() as u32 {
+        none += usize::from(data.classes_of(row)?.is_empty());
+    }
+    Ok(none)
+}
+
 /// The texts of a data set, and how many of them have another class than where they stand first.
 fn texts(data: &Dataset) -> Result<(Texts, usize)> {
     let (mut texts, mut contradicted) = (Texts::new(), 0);
     for row in 0..data.len() as u32 {
-        let class = data.class(row)?;
+        let class = data.answer(row)?;
         let (times, first) = texts.entry(data.digest(row)?).or_insert((0, class));
         contradicted += usize::from(*times > 0 && *first != class);
         *times += 1;
@@ -290,6 +334,15 @@ mod tests {
         let train = load(&("a b\tx\nb\ty\n\ta\n".to_owned() + &"a b c d a b c d\tx\na b\ty\n".repeat(9)), None);
         let test = load("a b\tx\nc\ty\nd\tx\n", Some(train.labels()));
         let survey = Survey::of("t", &[("training", &train), ("test", &test)]).unwrap();
+        let text = survey.to_text();
+        let bars: Vec<&str> = text.lines().filter(|line| line.contains('█')).collect();
+        let bar = "█".repeat(BAR);
+        let expected = [
+            format!("x      10        2     {bar}  a b"),
+            format!("y      10        1     {bar}  b"),
+            "a      1         0     ██".into(),
+        ];
+        assert_eq!(bars, expected, "{text}");
         let [of_train, of_test] = survey.parts.as_slice() else { panic!("{survey:?}") };
         assert_eq!((of_train.rows, of_train.tokens, of_train.cut, of_train.empty), (21, Some([2, 4, 6]), 9, 1));
         assert_eq!((of_train.repeated, of_train.in_training, of_test.repeated, of_test.in_training), (17, 0, 0, 1));

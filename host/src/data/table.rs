@@ -18,7 +18,7 @@
 //! [`Columns`] says otherwise); without a header, column 1 is the text and column 2 the label. A first row that may be a header or
 //! an example is refused until the run file says which (`header`). A column `text_pair` is read where there is one.
 //! Each row has as many cells as the first. Blank lines are skipped. Labels are trimmed and must not be empty; texts are left as
-//! they are and may be empty.
+//! they are and may be empty. Where the task says what stands between labels in a cell (`label_separator`), an empty cell has none.
 
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,8 @@ pub struct Rows {
     columns: Columns,
     header: Option<bool>,
     labels: Labels,
+    /// Whether a cell holds any number of labels.
+    lists: bool,
     notes: Vec<String>,
     /// The first row of a table, and how many cells it has.
     first: Option<(First, usize)>,
@@ -137,7 +139,8 @@ impl Rows {
 
     fn new(path: &Path, form: &Form, labels: Labels, cells: Cells) -> Self {
         let (path, columns, header) = (path.to_owned(), form.columns.clone(), form.header);
-        Self { cells, path, columns, header, labels, notes: Vec::new(), first: None, rows: 0, failed: false }
+        let lists = form.label_separator.is_some();
+        Self { cells, path, columns, header, labels, lists, notes: Vec::new(), first: None, rows: 0, failed: false }
     }
 
     /// Keeps about so many rows, of all over the file, where that takes no reading of the others: of the files in a folder of texts.
@@ -171,10 +174,10 @@ impl Rows {
             if cells.len() != *width {
                 return Err(uneven(path, line, cells.len(), *width, dialect));
             }
-            return table_row(path, line, &cells, &first.places).map(Some);
+            return table_row(path, line, &cells, &first.places, self.lists).map(Some);
         }
         let first = first_row(path, line, &cells, &self.columns, self.header, self.labels)?;
-        let row = if first.is_header { None } else { Some(table_row(path, line, &cells, &first.places)?) };
+        let row = if first.is_header { None } else { Some(table_row(path, line, &cells, &first.places, self.lists)?) };
         self.first = Some((first, cells.len()));
         row.map_or_else(|| self.next_row(), |row| Ok(Some(row)))
     }
@@ -253,7 +256,8 @@ fn cells(number: usize) -> String {
     format!("{number} cell{}", if number == 1 { "" } else { "s" })
 }
 
-fn table_row(path: &Path, line: u64, row: &[String], places: &Places) -> Result<Row> {
+/// `lists`: whether a label's cell may be empty, and is of none.
+fn table_row(path: &Path, line: u64, row: &[String], places: &Places, lists: bool) -> Result<Row> {
     let cell = |place: usize, what: &str| {
         row.get(place).ok_or_else(|| {
             let message = format!("this row has {}; the {what} should stand in column {}", cells(row.len()), place + 1);
@@ -264,7 +268,7 @@ fn table_row(path: &Path, line: u64, row: &[String], places: &Places) -> Result<
     let text = cell(places.text, "text")?.clone();
     let pair = places.pair.map(|place| cell(place, "second text").cloned()).transpose()?;
     let label = places.label.map(|place| cell(place, "label").map(|cell| cell.trim().to_owned())).transpose()?;
-    if label.as_ref().is_some_and(String::is_empty) {
+    if !lists && label.as_ref().is_some_and(String::is_empty) {
         return Err(no_label(path, line));
     }
     let extra = places.extra.iter().map(|place| match place {
@@ -272,7 +276,7 @@ fn table_row(path: &Path, line: u64, row: &[String], places: &Places) -> Result<
         None => Ok(String::new()),
     });
     let extra = extra.collect::<Result<_>>()?;
-    Ok(Row { line, text, pair, label: label.unwrap_or_default(), words: None, extra })
+    Ok(Row { line, text, pair, label: label.unwrap_or_default(), extra, ..Row::default() })
 }
 
 #[cfg(test)]

@@ -147,7 +147,7 @@ fn what_is_wrong_is_said_with_its_line() {
     );
     check_error("a.jsonl", b"{\"text\": 3, \"label\": 1}", &none, ":1: `text` is a number; it must be a string");
     check_error("a.jsonl", b"{\"text\": \"a\", \"label\": null}", &none, ":1: this row has no label");
-    check_error("a.jsonl", b"{\"text\": \"a\", \"label\": [1]}", &none, ":1: `label` must be a string or a number");
+    check_error("a.jsonl", b"{\"text\": \"a\", \"label\": {}}", &none, ":1: `label` must be a string or a number");
     for name in ["a.txt", "data"] {
         check_error(name, b"a", &none, ": has one text a line, and no label (name the labels' file beside it");
     }
@@ -367,5 +367,5 @@ fn lists_of_words() {
     let pair = columns("", "b", "");
     check_error("a.jsonl", good.as_bytes(), &pair, ":1: this row is a list of words, and those have no second text");
     let mixed = b"{\"text\": \"a\", \"label\": \"x\"}\n{\"text\": [\"a\"], \"label\": [\"x\"]}\n";
-    check_error("a.jsonl", mixed, &none, ":2: `label` must be a string or a number");
+    check_error("a.jsonl", mixed, &none, ":2: `text` is an array; it must be a string");
 }

@@ -70,7 +70,7 @@ const TEST: [&str; 3] = ["test", "tst", "eval"];
 /// What values are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Lists, of words or of their labels.
+    /// Lists, of words, of their labels, or of any number of labels.
     Lists,
     /// Numbers all.
     Numbers,
@@ -237,9 +237,11 @@ fn the_text(columns: &[&Seen<'_>]) -> Result<Chosen, String> {
 
 /// By its name; otherwise the column with the fewest values that come again.
 fn the_label(columns: &[&Seen<'_>], lists: bool) -> Result<Chosen, String> {
-    let could = |column: &&&Seen<'_>| if lists { column.look == Look::Lists } else { column.could_be_label() };
+    // Of whole texts a list may be one of labels, which nothing but its name tells from other lists.
+    let could = |column: &&&Seen<'_>| column.look == Look::Lists || !lists && column.could_be_label();
     let named = LABELS.iter().find_map(|name| columns.iter().filter(could).find(|column| column.is_named(&[name])));
-    let mut found: Vec<&&Seen<'_>> = columns.iter().filter(could).collect();
+    let mut found: Vec<&&Seen<'_>> =
+        columns.iter().filter(could).filter(|column| lists || column.look != Look::Lists).collect();
     found.sort_by_key(|column| column.counts.len());
     let others = |chosen: &str| {
         let others = found.iter().filter(|column| column.name != chosen && !column.is_named(&IDS) && !column.is_id());

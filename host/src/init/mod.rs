@@ -156,6 +156,9 @@ fn kind(label: &Seen<'_>, words: bool, ask: &dyn Ask) -> Result<(&'static str, S
     if words {
         return Ok((problem_type::TOKENS, "each word has a label".into()));
     }
+    if label.look == Look::Lists {
+        return Ok((problem_type::MULTI_LABEL, format!("`{}` holds lists of labels", label.name)));
+    }
     if label.look != Look::Numbers {
         return Ok((problem_type::SINGLE_LABEL, format!("`{}` holds {count} classes", label.name)));
     }

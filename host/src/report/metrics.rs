@@ -1,21 +1,23 @@
 //! Metrics, as scikit-learn and SciPy define them.
 
+pub mod multi_label;
 pub mod probabilities;
+mod scores;
 pub mod values;
 
 use std::collections::BTreeMap;
 
 use fthost_plugin_api::PredictionKind;
-use serde::Serialize;
-
 pub use probabilities::Probabilities;
+pub use scores::Scores;
+pub(super) use scores::{average, ratio};
 
 /// Values by the names of their metrics.
 pub type Metrics = BTreeMap<String, f64>;
 
 /// Whether a greater value of a metric is a better one: not so for losses and errors.
 pub fn higher_is_better(metric: &str) -> bool {
-    !["loss", "mse", "rmse", "mae", "log_loss", "brier", "calibration_error"].contains(&metric)
+    !["loss", "mse", "rmse", "mae", "log_loss", "brier", "calibration_error", "hamming_loss"].contains(&metric)
 }
 
 /// The metrics of a kind of predictions, the loss among them; `classes` is how many there are.
@@ -25,6 +27,7 @@ pub fn names(kind: PredictionKind, classes: usize) -> Vec<String> {
             let of_classes = self::classes(&[0, 1], &[0, 1], 2).to_map().into_keys();
             of_classes.chain(probabilities::names(classes)).collect()
         }
+        PredictionKind::MultiLabel => multi_label::names().collect(),
         PredictionKind::Values => values::NAMES.map(str::to_owned).into(),
     };
     names.push("loss".into());
@@ -42,19 +45,6 @@ pub fn why_undefined(metric: &str, finite: bool) -> &'static str {
         "r2" => "it takes two examples",
         _ => "there is no example",
     }
-}
-
-/// Precision, recall and F1 of one class, or averages of them. Where a denominator is zero, zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Scores {
-    /// Of the examples predicted as the class, the share that is of it.
-    pub precision: f64,
-    /// Of the class's examples, the share predicted as it.
-    pub recall: f64,
-    /// Their harmonic mean.
-    pub f1: f64,
-    /// True examples.
-    pub support: u64,
 }
 
 /// Metrics of class predictions. Averages go over the classes that occur among the targets or the predictions.
@@ -120,20 +110,6 @@ pub fn confusion_matrix(targets: &[u32], predictions: &[u32], classes: usize) ->
         counts[target as usize][prediction as usize] += 1;
     }
     counts
-}
-
-/// A share; zero of nothing.
-pub(super) fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
-pub(super) fn average(all: &[Scores], support: u64, weight: impl Fn(&Scores) -> f64) -> Scores {
-    let whole: f64 = all.iter().map(&weight).sum();
-    let mean = |score: fn(&Scores) -> f64| match whole {
-        0.0 => 0.0,
-        whole => all.iter().map(|scores| score(scores) * weight(scores)).sum::<f64>() / whole,
-    };
-    Scores { precision: mean(|s| s.precision), recall: mean(|s| s.recall), f1: mean(|s| s.f1), support }
 }
 
 /// Gorodkin's form for several classes, computed in whole numbers; zero where one side has one class only.

@@ -5,6 +5,7 @@ pub mod chart;
 pub mod classification;
 pub mod entities;
 pub mod metrics;
+pub mod multi_label;
 pub mod numbers;
 pub mod output;
 pub mod page;

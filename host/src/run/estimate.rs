@@ -31,7 +31,7 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
             spec: &task.spec,
             data,
             precision: setup.precision,
-            decision: task.decision,
+            decision: task.decision.clone(),
         };
         let speed = Speed::measure(setup, task, &pass(&task.train), &mut optimizer)?;
         batches += speed.batches;
@@ -41,7 +41,9 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
             steps += phase.passes(i) * task.sampler(settings, settings.accumulate).batches() as f64;
             validations += phase.evaluations(settings.evaluate_steps) as f64;
         }
-        train_seconds += speed.per_token * task.train.total_tokens() as f64 * passes + speed.per_update * steps;
+        // Examples that an epoch has more often, or leaves out, are about as long as the others.
+        let epoch = task.train.total_tokens() as f64 * task.examples_per_epoch() as f64 / task.train.len() as f64;
+        train_seconds += speed.per_token * epoch * passes + speed.per_update * steps;
         // In sequence all are tested after each.
         let before = if settings.evaluate_before { 1.0 } else { 0.0 };
         let tests = setup.phases.len() as f64;

@@ -54,14 +54,15 @@ pub(super) fn calibrate(trainer: &mut Trainer<'_>, shown: bool) -> Result<BTreeM
         let learner = &trainer.learner;
         let task = &learner.tasks[i];
         let validation = task.validation.as_ref().map(|data| learner.pass(i, data));
-        let Some(mut calibration) = calibrated::fit(learner.settings, validation.as_ref(), task.train.labels())? else {
+        let predicted = (task.spec.predictions, task.train.labels());
+        let Some(mut calibration) = calibrated::fit(learner.settings, validation.as_ref(), predicted)? else {
             continue;
         };
         if let Some(data) = task.test.as_ref().or(task.validation.as_ref()) {
             calibration.compare(&evaluate_task(trainer, shown, i, data, "before calibration")?.1);
         }
         let task = &mut trainer.learner.tasks[i];
-        task.decision = calibration.decision;
+        task.decision = calibration.decision.clone();
         found.insert(task.name.clone(), calibration);
     }
     Ok(found)
@@ -83,8 +84,9 @@ pub(super) fn save_predictions(
             let data = if split == Split::Test { &task.test } else { &task.validation };
             let (Some(data), Some((on, evaluation))) = (data, after.get(&task.name)) else { continue };
             if *on == split {
-                let (task, labels) = (task.name.as_str(), task.train.labels());
-                predicted.push(Predicted { task, labels, evaluation, data: Some(data) });
+                let (separator, labels) = (task.label_separator(file), task.train.labels());
+                let task = task.name.as_str();
+                predicted.push(Predicted { task, labels, separator, evaluation, data: Some(data) });
             }
         }
         let names: Vec<String> = predicted.iter().map(|task| task.task.to_owned()).collect();

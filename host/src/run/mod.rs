@@ -213,6 +213,10 @@ impl Begun<'_> {
             let (labels, counts) = (task.train.labels(), task.train.class_counts());
             let after = after.get(&task.name).map(|(on, found)| (*on, found));
             let mut result = TaskResult::new(labels, counts, before, watched.next().flatten(), after);
+            if task.train.is_multi_label() {
+                result.examples = Some(task.train.len() as u64);
+                result.label_separator = Some(task.label_separator(&file).to_owned());
+            }
             result.shown_mut().worst = worst.remove(&task.name).unwrap_or_default();
             result.calibration = calibrations.remove(&task.name);
             (task.name.clone(), result)
@@ -294,7 +298,7 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
         labels: task.train.labels(),
         head: &task.head,
         spec: &task.spec,
-        decision: task.decision,
+        decision: task.decision.clone(),
     });
     let saved = export::Saved {
         model: trainer.learner.model,

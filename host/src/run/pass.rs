@@ -15,23 +15,30 @@ use crate::report::metrics::probabilities::most_probable;
 use crate::{Error, Result};
 
 /// How a class follows from what a head predicts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Decision {
     /// What logits are divided by: probabilities are proportional to `p^(1 / temperature)`.
     pub temperature: f64,
-    /// The probability of the second of two classes from which on it is predicted; without it the most probable class is.
+    /// The probability of the second of two classes from which on it is predicted; without it the most probable class is. Where an
+    /// example has any number of classes, that of each class; without it one half.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    /// Where an example has any number of classes, the same for each of them, in their order; empty where they have none of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub thresholds: Vec<f64>,
 }
 
 impl Default for Decision {
     fn default() -> Self {
-        Self { temperature: 1.0, threshold: None }
+        Self { temperature: 1.0, threshold: None, thresholds: Vec::new() }
     }
 }
 
 impl Decision {
+    /// The probability from which on a class that is independent of the others is predicted, where nothing else is said.
+    pub const HALF: f64 = 0.5;
+
     /// Puts an example's probabilities at the temperature.
     pub fn calibrate(&self, probabilities: &mut [f32]) {
         calibration::at_temperature(probabilities, self.temperature);
@@ -43,6 +50,14 @@ impl Decision {
             (Some(threshold), [_, positive]) => u32::from(f64::from(*positive) >= threshold),
             _ => most_probable(probabilities),
         }
+    }
+
+    /// The classes that are predicted by probabilities that are independent of each other, ascending.
+    pub fn classes(&self, probabilities: &[f32]) -> Vec<u32> {
+        let usual = self.threshold.unwrap_or(Self::HALF);
+        let from = |class: u32| self.thresholds.get(class as usize).copied().unwrap_or(usual);
+        let chosen = (0..).zip(probabilities).filter(|&(class, &p)| f64::from(p) >= from(class));
+        chosen.map(|(class, _)| class).collect()
     }
 }
 
@@ -92,7 +107,7 @@ impl Pass<'_> {
         for (&row, weight) in rows.iter().zip(weights) {
             let length = match self.spec.targets {
                 TargetKind::TokenClass => self.data.tokens(row)? as u32,
-                TargetKind::Class | TargetKind::Value | TargetKind::Mask => 1,
+                TargetKind::Class | TargetKind::MultiLabel | TargetKind::Value | TargetKind::Mask => 1,
             };
             by_weight.entry(weight.to_bits()).or_default().extend(next..next + length);
             next += length;

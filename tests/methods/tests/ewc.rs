@@ -42,6 +42,7 @@ impl Run {
             name: "reviews".into(),
             labels: ["0", "1", "2"].map(String::from).into(),
             class_counts: vec![3, 3, 2],
+            examples: 0,
             width: info.width,
             streams: Vec::new(),
             hidden_activation: None,

@@ -32,6 +32,7 @@ fn head(name: &str, options: &Value, labels: &[&str], rows: &[Value]) -> Head {
         name: "task".into(),
         labels: labels.clone(),
         class_counts: counts,
+        examples: 0,
         width: 16,
         streams: Vec::new(),
         hidden_activation: None,

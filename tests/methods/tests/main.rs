@@ -8,6 +8,7 @@
 //! | `example_weights` | losses of examples with weights beside torch's |
 //! | `host` | the tiny BERT, and the built plugins on it |
 //! | `l2sp` | penalties and gradients of what trains, thaws and resumes |
+//! | `multi_label` | losses, gradients and probabilities beside torch's |
 //! | `reference` | numbers of `tests/reference` |
 //! | `regression` | losses, gradients and outputs beside torch's |
 //! | `token_classification` | losses, gradients and outputs beside torch's |
@@ -17,6 +18,7 @@ mod ewc;
 mod example_weights;
 mod host;
 mod l2sp;
+mod multi_label;
 mod prototypical;
 mod reference;
 mod regression;

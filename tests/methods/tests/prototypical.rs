@@ -22,6 +22,7 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         name: "faces".into(),
         labels: (0..CLASSES).map(|class| class.to_string()).collect(),
         class_counts: vec![4; CLASSES],
+        examples: 0,
         width: WIDTH,
         streams: Vec::new(),
         hidden_activation: hidden.map(str::to_owned),

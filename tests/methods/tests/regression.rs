@@ -19,6 +19,7 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         name: "score".into(),
         labels: Vec::new(),
         class_counts: Vec::new(),
+        examples: 0,
         width: 4,
         streams: Vec::new(),
         hidden_activation: hidden.map(str::to_owned),

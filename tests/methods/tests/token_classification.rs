@@ -23,6 +23,7 @@ fn attached(options: &Value) -> (HeadInstance, AdaptedModel, HeadSpec) {
         name: "entities".into(),
         labels: ["B-X", "I-X", "O"].map(str::to_owned).into(),
         class_counts: vec![1, 1, 2],
+        examples: 0,
         width: 4,
         streams: Vec::new(),
         hidden_activation: Some("tanh".into()),

@@ -410,6 +410,7 @@ fn a_head_gives_a_loss() {
         name: "mood".into(),
         labels: vec!["sad".into(), "glad".into()],
         class_counts: vec![1, 1],
+        examples: 0,
         width: 2,
         streams: Vec::new(),
         hidden_activation: None,

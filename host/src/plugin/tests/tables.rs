@@ -184,6 +184,7 @@ pub(super) fn task(streams: &[&str]) -> TaskInfo {
         name: "pair".into(),
         labels,
         class_counts,
+        examples: 0,
         width: 2,
         streams: Vec::new(),
         hidden_activation: None,

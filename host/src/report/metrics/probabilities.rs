@@ -182,7 +182,7 @@ fn thresholds(scored: &[(f32, bool)]) -> impl Iterator<Item = (u64, u64)> {
 
 /// The share of pairs, one of the class and one not, that the scores order right, equal ones half; not a number where there are none.
 /// `scored` begins with the highest.
-fn roc_auc(scored: &[(f32, bool)]) -> f64 {
+pub(super) fn roc_auc(scored: &[(f32, bool)]) -> f64 {
     let (mut above, mut halves, mut others) = (0, 0u128, 0);
     for (positive, negative) in thresholds(scored) {
         halves += u128::from(negative) * u128::from(2 * above + positive);
@@ -193,7 +193,7 @@ fn roc_auc(scored: &[(f32, bool)]) -> f64 {
 }
 
 /// The mean of the precisions at each score, weighted by the recall that it adds; 0 where the class has no example.
-fn average_precision(scored: &[(f32, bool)]) -> f64 {
+pub(super) fn average_precision(scored: &[(f32, bool)]) -> f64 {
     let all: u64 = scored.iter().map(|&(_, positive)| u64::from(positive)).sum();
     if all == 0 {
         return 0.0;

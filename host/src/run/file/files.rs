@@ -79,7 +79,9 @@ pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result
         under: task.archive_folder.clone(),
         on_bad_image: task.on_bad_image,
     };
-    Ok(Form { columns, header: task.header, format: task.format, separator, quote, encoding: task.encoding, pictures })
+    let label_separator = task.label_separator.clone();
+    let (header, format, encoding) = (task.header, task.format, task.encoding);
+    Ok(Form { columns, header, format, separator, quote, label_separator, encoding, pictures })
 }
 
 /// The test and the validation examples.

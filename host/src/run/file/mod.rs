@@ -377,6 +377,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             split: task.split,
             max_tokens: task.max_tokens,
             augment: task.augment,
+            balance: task.balance,
             weight: task.weight.unwrap_or(1.0),
         });
         acts::header_of_something(document, i, &tasks[i])?;

@@ -101,6 +101,7 @@ separator = "\t"
 quote = ""
 encoding = "latin-1"
 max_tokens = 64
+balance = "undersample"
 [[task]]
 name = "b"
 head = { plugin = "regression", inner = { deep = { deeper = true } } }
@@ -111,6 +112,7 @@ name = "c"
 head = { plugin = "regression" }
 train = { text = "t.txt", label = "l.txt" }
 test = 0.2
+label_separator = "; "
 quote = "'"
 [[strategy]]
 plugin = "freeze"
@@ -244,6 +246,8 @@ fn tables_that_are_wrong() {
     cases.add("test_file_that_is_a_number", test("{ good = \"a.txt\", bad = 3 }"));
     cases.add("columns", bad(&GOOD.replace("train =", "columns = { txt = \"a\" }\ntrain =")));
     cases.add("max_tokens", bad(&GOOD.replace("train =", "max_tokens = 0\ntrain =")));
+    cases.add("label_separator", bad(&GOOD.replace("train =", "label_separator = \"\"\ntrain =")));
+    cases.add("balance", bad(&GOOD.replace("train =", "balance = \"oversampled\"\ntrain =")));
     cases.add("task_without_name", bad_with("[[task]]\nhead = { plugin = \"c\" }\ntrain = \"b\""));
     cases.add("task_names", bad_with("[[task]]\nname = \"sentiment\"\nhead = { plugin = \"c\" }\ntrain = \"b\""));
     cases.add("task_name_with_dot", bad(&GOOD.replace("sentiment", "a.b")));

@@ -39,6 +39,8 @@ impl RunFile {
                 ("class_folder", unless_usual(task.form.pictures.class_folder)),
                 ("archive_folder", value(&task.form.pictures.under)),
                 ("on_bad_image", unless_usual(task.form.pictures.on_bad_image)),
+                ("label_separator", value(&task.form.label_separator)),
+                ("balance", value(task.balance)),
                 // Otherwise it would be refused when the file is read again.
                 ("weight", self.joint().then(|| value(task.weight)).flatten()),
             ];

@@ -1,8 +1,10 @@
 //! Temperature and threshold of a task, fitted on its validation examples.
 
+use fthost_plugin_api::PredictionKind;
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::{Classes, Evaluation, Outcome, evaluate};
+use super::labels::Labels;
 use crate::Result;
 use crate::report::calibration::{at_temperature, best_f1, temperature};
 use crate::report::metrics::{Metrics, Probabilities};
@@ -10,7 +12,8 @@ use crate::run::file::{Threshold, TrainTable};
 use crate::run::pass::{Decision, Pass};
 
 /// Metrics that a temperature or a threshold changes, which are told before and after.
-const TOLD: [&str; 5] = ["log_loss", "brier", "calibration_error", "accuracy", "macro_f1"];
+const TOLD: [&str; 7] =
+    ["log_loss", "brier", "calibration_error", "accuracy", "macro_f1", "micro_f1", "subset_accuracy"];
 
 /// How classes follow from probabilities, as it was fitted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,13 +31,23 @@ pub struct Calibration {
     pub without: Metrics,
 }
 
-/// Fits what the settings ask for on validation examples; `labels` are the names of the classes. Nothing where the task predicts values.
-pub fn fit(settings: &TrainTable, validation: Option<&Pass<'_>>, labels: &[String]) -> Result<Option<Calibration>> {
+/// Fits what the settings ask for on validation examples, for what a task predicts; `labels` are the names of the classes. Nothing where it
+/// predicts values.
+pub fn fit(
+    settings: &TrainTable,
+    validation: Option<&Pass<'_>>,
+    (kind, labels): (PredictionKind, &[String]),
+) -> Result<Option<Calibration>> {
     if !settings.calibrate && settings.threshold.is_none() {
         return Ok(None);
     }
+    if let (PredictionKind::MultiLabel, Some(Threshold::At(threshold))) = (kind, settings.threshold) {
+        let decision = Decision { threshold: Some(threshold), ..Decision::default() };
+        return Ok(Some(Calibration { decision, ..Calibration::default() }));
+    }
     let found = match validation.map(|pass| evaluate(pass, &|_| {})).transpose()?.map(|found| found.outcome) {
         Some(Outcome::Classes(found)) => Some(found),
+        Some(Outcome::Labels(found)) => return Ok(thresholds(&found).filter(|_| settings.threshold.is_some())),
         Some(Outcome::Values { .. }) => return Ok(None),
         None => None,
     };
@@ -56,6 +69,12 @@ pub fn fit(settings: &TrainTable, validation: Option<&Pass<'_>>, labels: &[Strin
     };
     fitted.positive = fitted.decision.threshold.and(labels.get(1)).cloned();
     Ok((fitted.decision != Decision::default()).then_some(fitted))
+}
+
+/// A threshold for each class, where an example has any number of them.
+fn thresholds(found: &Labels) -> Option<Calibration> {
+    let decision = Decision { thresholds: found.best_thresholds()?, ..Decision::default() };
+    Some(Calibration { decision, fitted_on: found.targets.len(), ..Calibration::default() })
 }
 
 /// The threshold with the greatest F1, of calibrated probabilities.
@@ -85,7 +104,15 @@ impl Calibration {
             };
             names.iter().filter_map(of).collect::<Vec<_>>().join(", ")
         };
-        let (Decision { temperature, threshold }, examples) = (self.decision, self.fitted_on);
+        let (Decision { temperature, threshold, thresholds }, examples) = (self.decision.clone(), self.fitted_on);
+        if !thresholds.is_empty() {
+            let change = change(&["macro_f1", "micro_f1"]);
+            text +=
+                &format!("{task}: a threshold for each class, fitted on {examples} validation examples: {change}\n");
+        } else if let (Some(threshold), None) = (threshold, &self.positive) {
+            let change = change(&["macro_f1", "micro_f1"]);
+            text += &format!("{task}: each class is predicted from a probability of {threshold:.4} on: {change}\n");
+        }
         if temperature != 1.0 {
             let change = change(&["calibration_error", "log_loss"]);
             text +=

@@ -6,6 +6,7 @@ use fthost_autograd::{DType, Precision, Tape, TapeOptions, Tensor};
 use fthost_models::{Modality, Read};
 use fthost_plugin_api::{PredictionKind, TargetKind};
 
+use super::labels::Labels;
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::cores;
@@ -31,6 +32,8 @@ pub struct Evaluation {
 pub enum Outcome {
     /// Classes, of examples or of the tokens that count.
     Classes(Classes),
+    /// Any number of classes for each example.
+    Labels(Labels),
     /// Real values.
     Values {
         /// True values.
@@ -105,6 +108,9 @@ impl Evaluation {
                 all.extend(found.entities.iter().flat_map(Entities::to_map));
                 all
             }
+            Outcome::Labels(Labels { targets, predictions, probabilities }) => {
+                metrics::multi_label::of(targets, predictions, probabilities.as_ref(), classes)
+            }
             Outcome::Values { targets, predictions } => metrics::values::of(targets, predictions),
         };
         metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
@@ -118,14 +124,19 @@ impl Evaluation {
 
     /// Why those that are undefined are so.
     pub fn undefined(&self) -> BTreeMap<String, String> {
+        let of = |probabilities: Option<&Probabilities>| {
+            (probabilities.is_none_or(Probabilities::are_finite), probabilities.is_some())
+        };
         let (finite, kept) = match &self.outcome {
-            Outcome::Classes(found) => {
-                let probabilities = found.probabilities.as_ref();
-                (probabilities.is_none_or(Probabilities::are_finite), probabilities.is_some())
-            }
+            Outcome::Classes(found) => of(found.probabilities.as_ref()),
+            Outcome::Labels(found) => of(found.probabilities.as_ref()),
             Outcome::Values { predictions, .. } => (predictions.iter().all(|value| value.is_finite()), true),
         };
-        let why = |name: &String| match kept || !metrics::probabilities::names(usize::MAX).any(|known| known == *name) {
+        let of_probabilities = |name: &String| {
+            metrics::multi_label::OF_PROBABILITIES.contains(&name.as_str())
+                || metrics::probabilities::names(usize::MAX).any(|known| known == *name)
+        };
+        let why = |name: &String| match kept || !of_probabilities(name) {
             true => metrics::why_undefined(name, finite),
             false => "the probabilities of so many examples and classes are not kept",
         };
@@ -146,12 +157,14 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
 
     let weight = parts.iter().map(|part| part.weight).sum::<f64>();
     let loss = (weight > 0.0).then(|| parts.iter().map(|part| part.loss).sum::<f64>() / weight);
-    let targets: Vec<f32> = parts.iter().flat_map(|part| part.targets.iter().copied()).collect();
-    let predictions: Vec<f32> = parts.iter().flat_map(|part| part.predictions.iter().copied()).collect();
+    let flat = |parts: &[Part], of: fn(&Part) -> &Vec<f32>| -> Vec<f32> {
+        parts.iter().flat_map(|part| of(part).iter().copied()).collect()
+    };
     let labels = pass.data.labels();
     let outcome = match pass.spec.predictions {
         PredictionKind::Classes => {
-            let class = |values: Vec<f32>| values.into_iter().map(|value| value as u32).collect::<Vec<_>>();
+            let class = |of| flat(&parts, of).into_iter().map(|value| value as u32).collect::<Vec<_>>();
+            let (targets, predictions) = (class(|part| &part.targets), class(|part| &part.predictions));
             let kept = pass.keeps_probabilities();
             let (mut counted, mut confidences, mut probabilities) = (Vec::new(), Vec::new(), Vec::new());
             for part in parts {
@@ -161,10 +174,24 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
             }
             let counted = (pass.spec.targets == TargetKind::TokenClass).then_some(counted);
             let probabilities = kept.then(|| Probabilities::new(labels.len(), probabilities));
-            let classes = Classes::new(labels, class(targets), class(predictions), counted);
+            let classes = Classes::new(labels, targets, predictions, counted);
             Outcome::Classes(Classes { confidences, probabilities, ..classes })
         }
-        PredictionKind::Values => Outcome::Values { targets, predictions },
+        PredictionKind::MultiLabel => {
+            let mut found = Labels::default();
+            let kept = pass.keeps_probabilities();
+            let mut probabilities = Vec::new();
+            for part in parts {
+                found.extend(&part.targets, &part.predictions, labels.len(), &pass.decision);
+                probabilities.extend(if kept { part.predictions } else { Vec::new() });
+            }
+            found.probabilities = kept.then(|| Probabilities::new(labels.len(), probabilities));
+            Outcome::Labels(found)
+        }
+        PredictionKind::Values => Outcome::Values {
+            targets: flat(&parts, |part| &part.targets),
+            predictions: flat(&parts, |part| &part.predictions),
+        },
     };
     Ok(Evaluation::new(loss, outcome, labels.len()))
 }
@@ -277,7 +304,7 @@ fn evaluation_tape(pass: &Pass<'_>) -> Tape {
 struct Part {
     loss: f64,
     weight: f64,
-    /// Classes as whole numbers.
+    /// Classes as whole numbers; of any number of them indicators, and the probabilities of all.
     targets: Vec<f32>,
     predictions: Vec<f32>,
     /// Of classes the predicted ones' probabilities, and where they are kept those of all.
@@ -334,7 +361,7 @@ fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
     let mut part = Part {
         loss: scalar(&sum)?,
         weight,
-        targets: targets.to_dtype(DType::F32)?.to_vec1()?,
+        targets: targets.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
         predictions: predicted.flatten_all()?.to_vec1()?,
         confidences: Vec::new(),
         probabilities: Vec::new(),

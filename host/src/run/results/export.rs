@@ -217,6 +217,9 @@ pub struct SavedDecision {
     pub decision: Decision,
     /// Whether the last layer was divided by the temperature: what opens it gives calibrated probabilities.
     pub folded: bool,
+    /// Whether the classes are independent of each other: each has a probability of its own, the sigmoid of its logit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multi_label: bool,
     /// The class whose probability the threshold is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positive: Option<String>,
@@ -230,8 +233,9 @@ impl SavedDecision {
     pub const FILE: &str = "decision.json";
 
     fn new(task: &Trained<'_>, folded: bool) -> Self {
-        let Decision { temperature, threshold } = task.decision;
-        let positive = threshold.and(task.labels.get(1)).cloned();
+        let Decision { temperature, threshold, thresholds } = task.decision.clone();
+        let multi_label = task.is_multi_label();
+        let positive = threshold.and(task.labels.get(1)).filter(|_| !multi_label).cloned();
         let mut note = Vec::new();
         if temperature != 1.0 {
             note.push(match folded {
@@ -248,14 +252,23 @@ impl SavedDecision {
                 "{positive:?} is meant where its probability is {threshold:.4} or more: other tools take the more probable class."
             ));
         }
-        Self { decision: task.decision, folded, positive, note: note.join(" ") }
+        if multi_label {
+            let half = threshold.unwrap_or(Decision::HALF);
+            note.push(match thresholds.is_empty() {
+                true => format!("A class is meant where its probability, the sigmoid of its logit, is {half:.4} or more."),
+                false => "A class is meant where its probability, the sigmoid of its logit, is its own threshold or more, in the order of \
+                          the labels: other tools take 0.5 for all."
+                    .into(),
+            });
+        }
+        Self { decision: task.decision.clone(), folded, multi_label, positive, note: note.join(" ") }
     }
 }
 
 /// Says how classes follow from probabilities, where it is not as is usual. A folder with several heads opens nowhere but in its run.
 fn write_decision(tasks: &[Trained<'_>], folded: bool, folder: &Path) -> Result<()> {
     match tasks {
-        [task] if task.decision != Decision::default() => {
+        [task] if task.decision != Decision::default() || task.is_multi_label() => {
             write_json(&folder.join(SavedDecision::FILE), &SavedDecision::new(task, folded))
         }
         _ => Ok(()),

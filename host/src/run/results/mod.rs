@@ -5,6 +5,7 @@ pub mod evaluate;
 pub mod export;
 pub mod inputs;
 pub mod keys;
+pub mod labels;
 pub mod page;
 pub mod plain;
 pub mod predictions;

@@ -19,7 +19,7 @@ use crate::plugin::HeadInstance;
 use crate::run::pass::Decision;
 
 /// A task whose head is saved.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Trained<'a> {
     /// Its name.
     pub name: &'a str,
@@ -31,6 +31,13 @@ pub struct Trained<'a> {
     pub spec: &'a HeadSpec,
     /// How classes follow from its probabilities.
     pub decision: Decision,
+}
+
+impl Trained<'_> {
+    /// Whether an example has any number of classes.
+    pub fn is_multi_label(&self) -> bool {
+        self.spec.predictions == PredictionKind::MultiLabel
+    }
 }
 
 /// The heads of a run as they are saved.
@@ -76,7 +83,7 @@ impl<'a> SavedHeads<'a> {
         if heads.own.is_some() {
             (heads.answer, heads.dropout) = (Answer::None, None);
         }
-        let pooled = matches!(heads.answer, Answer::Class(_) | Answer::Value);
+        let pooled = matches!(heads.answer, Answer::Class(_) | Answer::Labels(_) | Answer::Value);
         heads.dense = pooled && !model.model.info().pools_as_its_class();
         Ok(heads)
     }
@@ -118,6 +125,7 @@ fn plain<'a>(
     let text = matches!(info.plain().modality, Modality::Text { .. });
     let answer = match (spec.features, spec.targets, spec.predictions) {
         (FeatureKind::Pooled, _, PredictionKind::Classes) => Answer::Class(labels),
+        (FeatureKind::Pooled, _, PredictionKind::MultiLabel) => Answer::Labels(labels),
         (FeatureKind::Pooled, _, PredictionKind::Values) => Answer::Value,
         (FeatureKind::Sequence, TargetKind::TokenClass, PredictionKind::Classes) if text => Answer::TokenClass(labels),
         _ => return Ok(Err(format!("the head of {name} answers as no class of Transformers does"))),
@@ -153,7 +161,8 @@ fn plain<'a>(
     let layout = Layout::single_rows(ROWS);
     tape.set_layout(layout.clone());
     let ours = task.head.predict(&tape, &task.head.forward(&tape, &features, &layout)?)?;
-    let ours = if answer == Answer::Value { ours } else { calibrated(&ours, task.decision)? };
+    let one_class = matches!(answer, Answer::Class(_) | Answer::TokenClass(_));
+    let ours = if one_class { calibrated(&ours, &task.decision)? } else { ours };
     let linear = |x: &Value, path: &str| {
         let [weight, bias] = [weight(path), bias(path)].map(|name| Value::constant(layers[&name].clone()));
         tape.linear(x, &weight, Some(&bias))
@@ -167,7 +176,11 @@ fn plain<'a>(
             None => features.clone(),
         };
         let outputs = linear(&below, output)?; // [rows, outputs]
-        if answer == Answer::Value { Ok(outputs) } else { tape.softmax(&outputs) }
+        match answer {
+            Answer::Value => Ok(outputs),
+            Answer::Labels(_) => tape.activation(&outputs, Activation::Sigmoid),
+            _ => tape.softmax(&outputs),
+        }
     };
     // Layers whose shapes do not fit together are another head's too.
     if let Ok(theirs) = theirs()
@@ -179,7 +192,7 @@ fn plain<'a>(
 }
 
 /// Probabilities as the run gives them, `[rows, classes]`.
-fn calibrated(probabilities: &Tensor, decision: Decision) -> Result<Tensor> {
+fn calibrated(probabilities: &Tensor, decision: &Decision) -> Result<Tensor> {
     let shape = probabilities.dims().to_vec();
     let mut values = probabilities.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let classes = shape.last().copied().unwrap_or_default().max(1);

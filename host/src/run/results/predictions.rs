@@ -1,7 +1,7 @@
 //! `predictions.csv` of a run folder: what the saved model predicts for every test example, in their order. Where a task has a class
 //! for each word, a row is a word that counts.
 //!
-//! Columns: `task`, `target` and `prediction`, names for classes and numbers for values; `example`, its number from 1 among the examples of
+//! Columns: `task`, `target` and `prediction`, names for classes, joined where an example has any number of them, and numbers for values; `example`, its number from 1 among the examples of
 //! its file; `line`, where it begins there, of examples that are a share or a fold; `id`, where the run file names a column of them; `probability` of the predicted class; for words `word`, its number from 1 in the
 //! example; `text`, that of the example or the word, and `text_pair`. With `run.probabilities` a column `p(CLASS)` for each class. A
 //! word that the longest length cuts off has no probability. Words of one example are not independent of each other: they have the
@@ -54,6 +54,8 @@ pub struct Predicted<'a> {
     pub task: &'a str,
     /// Names of the classes in index order.
     pub labels: &'a [String],
+    /// What stands between the classes of an example, where it has any number of them.
+    pub separator: &'a str,
     /// What the model predicts.
     pub evaluation: &'a Evaluation,
     /// The examples; where it has them, with their texts.
@@ -118,8 +120,9 @@ struct Cells<'a> {
 impl Columns {
     fn of(tasks: &[Predicted<'_>], all: bool) -> Result<Self> {
         let classes = |task: &Predicted<'_>| matches!(task.evaluation.outcome, Outcome::Classes(_));
+        let named = |task: &Predicted<'_>| !matches!(task.evaluation.outcome, Outcome::Values { .. });
         let mut names: Vec<String> = Vec::new();
-        for label in tasks.iter().filter(|task| all && classes(task)).flat_map(|task| task.labels) {
+        for label in tasks.iter().filter(|task| all && named(task)).flat_map(|task| task.labels) {
             if !names.contains(label) {
                 names.push(label.clone());
             }
@@ -180,7 +183,7 @@ impl Predicted<'_> {
     fn counted(&self) -> Option<&[usize]> {
         match &self.evaluation.outcome {
             Outcome::Classes(classes) => classes.counted.as_deref(),
-            Outcome::Values { .. } => None,
+            Outcome::Labels(_) | Outcome::Values { .. } => None,
         }
     }
 
@@ -207,6 +210,26 @@ impl Predicted<'_> {
                         target: target.to_string(),
                         prediction: prediction.to_string(),
                         ..found.cells()
+                    };
+                    keep(i, &cells, "");
+                    row(cells)?;
+                }
+            }
+            Outcome::Labels(found) => {
+                let names = |classes: &[u32]| {
+                    let name = |&class: &u32| labels.get(class as usize).map_or("", String::as_str);
+                    classes.iter().map(name).collect::<Vec<_>>().join(self.separator)
+                };
+                let mut all = found.probabilities.iter().flat_map(Probabilities::rows);
+                for (i, (target, prediction)) in found.targets.iter().zip(&found.predictions).enumerate() {
+                    let example = self.example(i)?;
+                    let cells = Cells {
+                        task,
+                        labels,
+                        target: names(target),
+                        prediction: names(prediction),
+                        probabilities: all.next().unwrap_or_default(),
+                        ..example.cells()
                     };
                     keep(i, &cells, "");
                     row(cells)?;

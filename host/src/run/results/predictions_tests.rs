@@ -5,7 +5,7 @@ use crate::report::metrics::Probabilities;
 use crate::run::results::evaluate::Classes;
 
 fn predicted<'a>(task: &'a str, labels: &'a [String], evaluation: &'a Evaluation) -> Predicted<'a> {
-    Predicted { task, labels, evaluation, data: None }
+    Predicted { task, labels, separator: "|", evaluation, data: None }
 }
 
 #[test]

@@ -6,15 +6,28 @@ use serde::Serialize;
 
 use super::evaluate::{Classes, Evaluation, Outcome};
 use super::worst::Worst;
-use crate::report::classification;
 use crate::report::entities::Entities;
+use crate::report::metrics::multi_label::{self, LabelScores};
 use crate::report::metrics::probabilities::Bin;
 use crate::report::metrics::{self, Metrics, Scores};
+use crate::report::{self, classification};
 
 /// The metrics that people look at, those that say most first.
-const MAIN: [&str; 4] = ["entity_f1", "accuracy", "pearson", "loss"];
+const MAIN: [&str; 5] = ["entity_f1", "accuracy", "mean_average_precision", "pearson", "loss"];
 /// Those that are said besides, in one line; the others are in result.json and the page.
-const MORE: [&str; 8] = ["macro_f1", "roc_auc", "pr_auc", "matthews", "calibration_error", "r2", "rmse", "spearman"];
+const MORE: [&str; 11] = [
+    "macro_f1",
+    "micro_f1",
+    "subset_accuracy",
+    "hamming_loss",
+    "roc_auc",
+    "pr_auc",
+    "matthews",
+    "calibration_error",
+    "r2",
+    "rmse",
+    "spearman",
+];
 /// True and predicted values that are kept to be drawn.
 const POINTS: usize = 1000;
 /// Lines of a report of entities that a terminal still shows.
@@ -31,6 +44,12 @@ pub struct Report {
     /// Examples, or tokens, of each true class (row) by predicted class (column).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
+    /// Of each class precision, recall, F1 and the number of examples that have it, where an example has any number of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, Scores>,
+    /// These with their averages.
+    #[serde(skip)]
+    pub label_scores: LabelScores,
     /// scikit-learn's classification report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
@@ -56,6 +75,7 @@ impl Report {
     pub fn of(labels: &[String], evaluation: &Evaluation) -> Self {
         let (classes, values) = match &evaluation.outcome {
             Outcome::Classes(classes) => (Some(classes), Vec::new()),
+            Outcome::Labels(_) => (None, Vec::new()),
             Outcome::Values { targets, predictions } => {
                 let pairs = targets.iter().zip(predictions).map(|(&target, &found)| [target, found]);
                 (None, pairs.step_by(targets.len().div_ceil(POINTS).max(1)).collect())
@@ -63,12 +83,19 @@ impl Report {
         };
         let confusion =
             classes.map(|found| metrics::confusion_matrix(&found.targets, &found.predictions, labels.len()));
-        let report = confusion.as_deref().map(|confusion| classification::report(confusion, labels));
+        let label_scores = match &evaluation.outcome {
+            Outcome::Labels(found) => multi_label::scores(&found.targets, &found.predictions, labels.len()),
+            _ => LabelScores::default(),
+        };
+        let of_labels = (!label_scores.classes.is_empty()).then(|| report::multi_label::report(&label_scores, labels));
+        let report = confusion.as_deref().map(|confusion| classification::report(confusion, labels)).or(of_labels);
         let entities = classes.and_then(|found| found.entities.as_ref());
         Self {
             metrics: evaluation.metrics().clone(),
             undefined: evaluation.undefined(),
             confusion: confusion.unwrap_or_default(),
+            classes: labels.iter().cloned().zip(label_scores.classes.iter().copied()).collect(),
+            label_scores,
             report,
             entity_report: entities.map(Entities::report),
             entities: entities.map(|found| found.types.clone()).unwrap_or_default(),
@@ -84,6 +111,9 @@ impl Report {
         let mut text = String::new();
         if !self.confusion.is_empty() {
             text += &format!("{}\n", classification::terminal_text(&self.confusion, labels, whole));
+        }
+        if !self.label_scores.classes.is_empty() {
+            text += &format!("{}\n", report::multi_label::terminal_text(&self.label_scores, labels, whole));
         }
         if let Some(report) = self.entity_report.as_ref().filter(|report| report.lines().count() <= MOST_ENTITIES) {
             text += &format!("{report}\n");

@@ -106,6 +106,12 @@ pub struct TaskResult {
     /// Training examples, or tokens, of each class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub class_counts: Vec<u64>,
+    /// Training examples, where they have any number of classes each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub examples: Option<u64>,
+    /// What stands between the classes of an example in tables, where it has any number of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_separator: Option<String>,
 }
 
 /// Counts of elements.
@@ -136,6 +142,8 @@ impl TaskResult {
             watch,
             labels: labels.to_vec(),
             class_counts,
+            examples: None,
+            label_separator: None,
         }
     }
 

@@ -28,7 +28,8 @@ pub struct Worst {
     pub target: String,
     /// The predicted one.
     pub prediction: String,
-    /// The negative natural logarithm of the true class's probability, or the distance from the true value.
+    /// The negative natural logarithm of the true class's probability, the binary cross entropy of all classes where there may be any number
+    /// of true ones, or the distance from the true value.
     pub loss: f64,
 }
 
@@ -44,6 +45,10 @@ impl Worst {
 pub(super) fn least_expected(evaluation: &Evaluation) -> Vec<Worst> {
     let losses: Vec<(usize, f64)> = match &evaluation.outcome {
         Outcome::Classes(found) => {
+            let wrong = |&(place, _): &(usize, f64)| found.targets[place] != found.predictions[place];
+            found.losses().filter(wrong).collect()
+        }
+        Outcome::Labels(found) => {
             let wrong = |&(place, _): &(usize, f64)| found.targets[place] != found.predictions[place];
             found.losses().filter(wrong).collect()
         }

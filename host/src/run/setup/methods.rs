@@ -44,14 +44,14 @@ pub(in crate::run) fn attach_strategies(
     Ok(strategies)
 }
 
-/// Makes a task's head for classes with these names and counts.
+/// Makes a task's head for classes with these names. `counts`: training examples of each, and all.
 pub(in crate::run) fn attach_head(
     file: &RunFile,
     index: usize,
     library: &mut Library,
     model: &mut AdaptedModel,
     labels: Vec<String>,
-    class_counts: Vec<u64>,
+    (class_counts, examples): (Vec<u64>, u64),
 ) -> Result<(HeadInstance, HeadSpec)> {
     let table = &file.tasks[index];
     let method: &Method = &table.head;
@@ -63,6 +63,7 @@ pub(in crate::run) fn attach_head(
         name: table.name.clone(),
         labels,
         class_counts,
+        examples,
         width: info.plain().width,
         streams: Vec::new(),
         hidden_activation: info

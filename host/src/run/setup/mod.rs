@@ -150,6 +150,7 @@ fn attach_regularizers(
         }
         let unfit = tasks.iter().find_map(|task| match (task.spec.targets, task.spec.sampling) {
             (TargetKind::TokenClass, _) => Some((task, "says something of each token")),
+            (TargetKind::MultiLabel, _) => Some((task, "gives each class a probability of its own")),
             (_, Sampling::Episodes { .. }) => Some((task, "gives embeddings")),
             _ => None,
         });
@@ -205,6 +206,7 @@ impl Setup {
                 .iter()
                 .filter_map(|task| Some((task.name.clone(), task.episodes.as_ref()?.shape)))
                 .collect(),
+            balance: self.tasks.iter().filter_map(Task::balance).collect(),
             files: self.tasks.iter().flat_map(Task::files).collect(),
             watched: self.tasks.iter().filter_map(Task::watched).collect(),
             from_data: self.tasks.iter().flat_map(|task| task.from_data.clone()).collect(),

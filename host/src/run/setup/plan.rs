@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::from_data::FromData;
 use super::memory::{self, Load, Memory};
 use super::schedule::Schedule;
-pub use super::schedule::{DataFile, Watched};
+pub use super::schedule::{BalanceOf, DataFile, Watched};
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::{Dataset, Survey, episodes};
 use crate::report::numbers::{count, duration};
@@ -44,6 +44,9 @@ pub struct Plan {
     /// By task, what an episode is made of, where a head learns by episodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub episodes: Vec<(String, episodes::Shape)>,
+    /// By task, what an epoch takes of the training examples, where classes are made equally frequent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub balance: Vec<BalanceOf>,
     /// The files that are read, with their examples.
     pub files: Vec<DataFile>,
     /// What is watched on validation examples, by which the best model is kept.
@@ -127,6 +130,7 @@ impl Plan {
             notes: Vec::new(),
             data: Vec::new(),
             episodes: schedule.episodes.clone(),
+            balance: schedule.balance.clone(),
             files: schedule.files.clone(),
             watched: schedule.watched.clone(),
             from_data: schedule.from_data.clone(),
@@ -180,6 +184,9 @@ impl Plan {
             let made =
                 format!("{ways} classes of {shots} support examples and {queries} queries: {} examples", shape.size());
             rows.row(["episodes", &format!("{}: {made}; train.batch_size has no say", shortened(task, NAME))]);
+        }
+        for found in &self.balance {
+            rows.row(["balance", &found.to_text()]);
         }
         for Watched { task, metric, examples, why } in &self.watched {
             let of = if self.watched.len() > 1 { format!("{}: ", shortened(task, NAME)) } else { String::new() };

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::from_data::FromData;
 use crate::data::episodes;
+use crate::report::numbers::count;
+use crate::report::text::{NAME, shortened};
 
 /// What the plan needs to know besides the model and the data.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct Schedule {
     pub batch_size: usize,
     /// By task, what an episode is made of.
     pub episodes: Vec<(String, episodes::Shape)>,
+    /// What epochs take of training examples, where classes are made equally frequent.
+    pub balance: Vec<BalanceOf>,
     /// Options of heads that the training examples gave.
     pub from_data: Vec<FromData>,
     /// The files that are read.
@@ -36,6 +40,27 @@ pub struct Schedule {
     pub threads: usize,
     /// Whether batches are split into micro-batches.
     pub splits: bool,
+}
+
+/// What an epoch takes of a task's training examples, where classes are made equally frequent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BalanceOf {
+    /// The task.
+    pub task: String,
+    /// Classes.
+    pub classes: usize,
+    /// Examples of each in an epoch.
+    pub each: usize,
+    /// Examples of an epoch.
+    pub examples: usize,
+}
+
+impl BalanceOf {
+    /// As a person reads it.
+    pub fn to_text(&self) -> String {
+        let (task, each, examples) = (shortened(&self.task, NAME), count(self.each), count(self.examples));
+        format!("{task}: each of {} classes {each} times an epoch: {examples} examples", self.classes)
+    }
 }
 
 /// A file of examples, or the part of one.

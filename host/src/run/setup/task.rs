@@ -3,11 +3,11 @@
 use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
 use super::from_data::{self, FromData};
-use super::schedule::{DataFile, Watched};
+use super::schedule::{BalanceOf, DataFile, Watched};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Episodes, Part, Sampler, Shuffled, Source, Tokenizer};
+use crate::data::{self, Balanced, Dataset, Episodes, Part, Sampler, Shuffled, Source, Tokenizer};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
@@ -28,6 +28,8 @@ pub struct Task {
     pub train: Dataset,
     /// What it draws from them, where its head learns by episodes.
     pub episodes: Option<Episodes>,
+    /// What an epoch takes of them, where classes are to be equally frequent.
+    pub balanced: Option<Balanced>,
     /// The examples that are watched.
     pub validation: Option<Dataset>,
     /// The examples that the result is measured on.
@@ -150,7 +152,7 @@ impl Task {
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
         let by_class = parts(&train);
         let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
-        let (labels, counts) = (train.labels().to_vec(), trained_on.class_counts());
+        let (labels, counts) = (train.labels().to_vec(), (trained_on.class_counts(), trained_on.len() as u64));
         let (head, spec) = methods::attach_head(file, index, library, model, labels, counts)?;
         if spec.scope == LossScope::Batch && train.weighted() {
             let path = format!("task[{index}].columns.weight");
@@ -167,13 +169,16 @@ impl Task {
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }
-        let parts = if spec.targets == TargetKind::Value { parts(&train) } else { by_class }?;
+        // What one label is to a head of several, and what is shared out by it, is known by now alone.
+        let again = matches!(spec.targets, TargetKind::Value | TargetKind::MultiLabel);
+        let parts = if again { parts(&train) } else { by_class }?;
         train = parts.train;
         validation = validation.or(parts.validation);
         test = test.or(parts.test.filter(|_| table.test.is_some()));
         let monitor = monitored(file, &table.name, &spec, &train)?;
         let episodes = episode_shape(&spec).map(|shape| Episodes::new(file.train.seed, &train, shape)).transpose();
         let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;
+        let balanced = balanced(file, index, &spec, &train)?;
         let (name, weight) = (table.name.clone(), table.weight);
         let task = Self {
             name,
@@ -181,6 +186,7 @@ impl Task {
             spec,
             train,
             episodes,
+            balanced,
             validation,
             test,
             monitor,
@@ -194,13 +200,30 @@ impl Task {
 
     /// Its batches: the examples of `together` passes, forward and backward, each.
     pub(in crate::run) fn sampler(&self, settings: &TrainTable, together: usize) -> Sampler {
-        match &self.episodes {
-            Some(episodes) => Sampler::Episodes(episodes.clone(), together),
-            None => {
-                let examples = self.pass_size(settings) * together;
-                Sampler::Shuffled(Shuffled::new(settings.seed, self.train.len(), examples))
-            }
+        let examples = self.pass_size(settings) * together;
+        match (&self.episodes, &self.balanced) {
+            (Some(episodes), _) => Sampler::Episodes(episodes.clone(), together),
+            (None, Some(balanced)) => Sampler::Balanced(balanced.clone(), examples),
+            (None, None) => Sampler::Shuffled(Shuffled::new(settings.seed, self.train.len(), examples)),
         }
+    }
+
+    /// Examples of an epoch; about, where its head learns by episodes.
+    pub(in crate::run) fn examples_per_epoch(&self) -> usize {
+        self.balanced.as_ref().map_or(self.train.len(), Balanced::len)
+    }
+
+    /// What an epoch takes of the training examples, where classes are to be equally frequent.
+    pub(super) fn balance(&self) -> Option<BalanceOf> {
+        let balanced = self.balanced.as_ref()?;
+        let (classes, each, examples) = (balanced.classes(), balanced.each(), balanced.len());
+        Some(BalanceOf { task: self.name.clone(), classes, each, examples })
+    }
+
+    /// What stands between the classes of an example in tables.
+    pub(in crate::run) fn label_separator<'a>(&self, file: &'a RunFile) -> &'a str {
+        let table = file.tasks.iter().find(|table| table.name == self.name);
+        table.and_then(|table| table.form.label_separator.as_deref()).unwrap_or(data::SEPARATOR)
     }
 
     /// Refuses a threshold or a temperature that the task has no use for.
@@ -209,16 +232,19 @@ impl Task {
             Err(file.error_at(&format!("train.{key}"), why, "does nothing", Some(help.into())))
         };
         let (classes, several) = (self.spec.predictions == PredictionKind::Classes, file.tasks.len() > 1);
+        let multi = self.spec.predictions == PredictionKind::MultiLabel;
         if file.train.calibrate && !classes && !several {
-            let help = "leave it out: it is for classes";
-            return refuse(
-                "calibrate",
-                format!("the task {} predicts values, and they have no probabilities", self.name),
-                help,
-            );
+            let (help, why) = match multi {
+                true => (
+                    "leave it out: a temperature is for one class of several",
+                    "gives each class a probability of its own",
+                ),
+                false => ("leave it out: it is for classes", "predicts values, and they have no probabilities"),
+            };
+            return refuse("calibrate", format!("the task {} {why}", self.name), help);
         }
         let binary = classes && self.spec.targets == TargetKind::Class && self.train.labels().len() == 2;
-        if file.train.threshold.is_some() && !binary && !several {
+        if file.train.threshold.is_some() && !binary && !multi && !several {
             let has =
                 if classes { format!("has {} classes", self.train.labels().len()) } else { "predicts values".into() };
             let help = "leave it out: it is where the two classes of examples part";
@@ -254,6 +280,29 @@ impl Task {
     }
 }
 
+/// Epochs of equally frequent classes, where the run file asks for them.
+fn balanced(file: &RunFile, index: usize, spec: &HeadSpec, train: &Dataset) -> Result<Option<Balanced>> {
+    let table = &file.tasks[index];
+    let Some(balance) = table.balance else { return Ok(None) };
+    let why = match (spec.targets, episode_shape(spec)) {
+        (TargetKind::Class, None) => None,
+        (TargetKind::Class, Some(_)) => Some("its head learns by episodes, which have as many examples of each class"),
+        (TargetKind::Value, _) => Some("its head predicts values"),
+        (TargetKind::MultiLabel, _) => Some("its head learns any number of classes for an example"),
+        (TargetKind::TokenClass, _) => Some("its head has a class for each word, and examples are whole texts"),
+        (TargetKind::Mask, _) => Some("its head has a class for each pixel, and examples are whole pictures"),
+    };
+    if let Some(why) = why {
+        let message = format!(
+            "task[{index}].balance needs one class for each example, and the task {} has none: {why}",
+            table.name
+        );
+        let path = format!("task[{index}].balance");
+        return Err(file.error_at(&path, message, "does nothing", Some("leave it out".into())));
+    }
+    Balanced::new(file.train.seed, train, balance).map(Some).map_err(|error| file.at_task(table, "balance", error))
+}
+
 /// The largest class's share, in those that each would have if all were as frequent, from which classes count as imbalanced.
 const IMBALANCED: f64 = 1.5;
 
@@ -269,6 +318,10 @@ fn usual(
     }
     if predictions == PredictionKind::Values {
         return ("loss", "the task predicts values".into());
+    }
+    if predictions == PredictionKind::MultiLabel {
+        let why = "it needs no threshold, and counts rare classes as much as frequent ones";
+        return ("mean_average_precision", why.into());
     }
     if targets == TargetKind::TokenClass {
         return match Tags::of(labels) {
@@ -345,6 +398,8 @@ mod tests {
         let words = (TargetKind::TokenClass, PredictionKind::Classes);
         check(false, words, &[("B-X", 5), ("O", 95)], "entity_f1", "entities");
         check(false, words, &[("NOUN", 5), ("VERB", 95)], "accuracy", "each word");
+        let labels = (TargetKind::MultiLabel, PredictionKind::MultiLabel);
+        check(false, labels, &[("joy", 90), ("anger", 10)], "mean_average_precision", "rare classes");
         let values = (TargetKind::Value, PredictionKind::Values);
         check(false, values, &[], "loss", "values");
     }

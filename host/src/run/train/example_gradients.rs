@@ -71,9 +71,10 @@ impl ExampleGradients for TaskExamples<'_> {
 
 impl TaskExamples<'_> {
     /// -log p(label) by what the head predicts, without the class weights and the smoothing that its loss may have, summed over the
-    /// labels that count, and their number. A head of values gives no probabilities: its loss stands for it.
+    /// labels that count, and their number. A head of values gives no probabilities, and one of any number of classes none that are one
+    /// distribution: its loss stands for it.
     fn negative_log_likelihood(&self, tape: &Tape, outputs: &Value, target: &Tensor) -> Result<(Value, f64)> {
-        if self.spec.predictions == PredictionKind::Values {
+        if self.spec.predictions != PredictionKind::Classes {
             return self.head.loss(tape, outputs, target, &[]);
         }
         let predicted = self.head.predictions(tape, outputs)?; // [rows, classes]

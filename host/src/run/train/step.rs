@@ -170,7 +170,7 @@ impl Learner<'_> {
     /// A pass over a data set of a task.
     pub fn pass<'b>(&'b self, task: usize, data: &'b Dataset) -> Pass<'b> {
         let Task { head, spec, decision, .. } = &self.tasks[task];
-        Pass { model: self.model, head, spec, data, precision: self.precision, decision: *decision }
+        Pass { model: self.model, head, spec, data, precision: self.precision, decision: decision.clone() }
     }
 
     /// Lets a task's head take what it predicts by from training examples, where it learns by episodes: before each evaluation.

@@ -101,8 +101,11 @@ pub(super) fn last_layer(info: &ModelInfo, per_token: bool) -> Result<&str> {
 pub(super) fn find(folder: &Path, config: &Value, outputs: usize, per_token: bool) -> Result<Found> {
     let left: Option<Vec<String>> =
         Some(folder.join(LABELS)).filter(|file| file.is_file()).map(|file| read(&file)).transpose()?;
+    let said = Some(folder.join(SavedDecision::FILE)).filter(|file| file.is_file());
+    let said: Option<SavedDecision> = said.map(|file| read(&file)).transpose()?;
     let problem = match (&left, config["problem_type"].as_str()) {
         _ if per_token => problem_type::TOKENS,
+        (Some(_), _) if said.as_ref().is_some_and(|said| said.multi_label) => problem_type::MULTI_LABEL,
         (Some(labels), _) if labels.is_empty() => problem_type::REGRESSION,
         (Some(_), _) => problem_type::SINGLE_LABEL,
         (None, Some(problem)) => problem,
@@ -120,8 +123,6 @@ pub(super) fn find(folder: &Path, config: &Value, outputs: usize, per_token: boo
         true => Vec::new(),
         false => (0..outputs).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect(),
     });
-    let said = Some(folder.join(SavedDecision::FILE)).filter(|file| file.is_file());
-    let said: Option<SavedDecision> = said.map(|file| read(&file)).transpose()?;
     let decision = said.map_or_else(Decision::default, |said| match said.folded {
         true => Decision { temperature: 1.0, ..said.decision },
         false => said.decision,
@@ -165,7 +166,7 @@ impl Found {
         restore: impl FnOnce(&AdaptedModel) -> Result<()>,
     ) -> Result<TrainedModel> {
         let Self { labels, numbered, decision, .. } = self;
-        let counts = vec![0; labels.len()];
+        let counts = (vec![0; labels.len()], 0);
         let (head, spec) = methods::attach_head(file, 0, library, &mut model, labels.clone(), counts)?;
         restore(&model)?;
         let task = &file.tasks[0];

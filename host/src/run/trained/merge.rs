@@ -44,7 +44,7 @@ impl TrainedModel {
             labels,
             head,
             spec,
-            decision: *decision,
+            decision: decision.clone(),
         });
         let saved = write_model(&self.model, &heads.collect::<Vec<_>>(), folder)?;
         if let Some(base) = &self.base {

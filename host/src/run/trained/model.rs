@@ -96,7 +96,8 @@ impl TrainedModel {
         let source = data::Source { texts: true, ..self.source(task, &files) };
         data::check(&source)?;
         let (labels, ids) = (&task.labels, task.form.columns.id.is_some() || task.transform.is_some());
-        let mut writer = Writer::new(out, style, task.spec.predictions, labels, ids, task.decision);
+        let writer = Writer::new(out, style, task.spec.predictions, labels, ids, task.decision.clone());
+        let mut writer = writer.with_separator(task.form.label_separator.as_deref());
         let mut number = 0;
         for block in data::unlabelled(&source, task.tokenizer.as_ref())? {
             let data = block?;
@@ -153,6 +154,6 @@ impl TrainedModel {
 
     pub(super) fn pass<'a>(&'a self, task: &'a TrainedTask, data: &'a Dataset) -> Pass<'a> {
         let TrainedTask { head, spec, decision, .. } = task;
-        Pass { model: &self.model, head, spec, data, precision: self.precision, decision: *decision }
+        Pass { model: &self.model, head, spec, data, precision: self.precision, decision: decision.clone() }
     }
 }

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use fthost_plugin_api::PredictionKind;
 use serde::{Serialize, Serializer};
 
+use crate::data::SEPARATOR;
 use crate::run::pass::Decision;
 use crate::{Error, Result};
 
@@ -95,7 +96,8 @@ pub enum Prediction {
     Words(Vec<Option<Vec<f32>>>),
 }
 
-/// Writes predictions: of classes the most probable one and its probability, of values the value, each beside the text. Where each word
+/// Writes predictions: of classes the most probable one and its probability, of any number of classes those whose probability is large
+/// enough, of values the value, each beside the text. Where each word
 /// has a class, a table has a row for each word, and JSONL lists.
 pub struct Writer<'a> {
     sink: Sink<'a>,
@@ -105,6 +107,8 @@ pub struct Writer<'a> {
     /// Whether examples are called something.
     ids: bool,
     decision: Decision,
+    /// What stands between the classes of an example in a table, where it has any number of them.
+    separator: String,
     /// The names of a table's columns, once they are written.
     header: Option<Vec<String>>,
 }
@@ -140,7 +144,19 @@ impl<'a> Writer<'a> {
             }
             Format::Jsonl => Sink::Lines(out),
         };
-        Self { sink, style, labels, kind, ids, decision, header: None }
+        Self { sink, style, labels, kind, ids, decision, separator: SEPARATOR.to_owned(), header: None }
+    }
+
+    /// The same with something else between the classes of an example in a table, where it has any number of them.
+    #[must_use]
+    pub fn with_separator(self, separator: Option<&str>) -> Self {
+        Self { separator: separator.unwrap_or(SEPARATOR).to_owned(), ..self }
+    }
+
+    /// The names of the classes that are predicted, where an example has any number of them.
+    fn chosen(&self, probabilities: &[f32]) -> Vec<&'a str> {
+        let name = |class: u32| self.labels.get(class as usize).map(String::as_str);
+        self.decision.classes(probabilities).into_iter().filter_map(name).collect()
     }
 
     /// Writes the prediction for an example.
@@ -178,6 +194,12 @@ impl<'a> Writer<'a> {
         row.extend(word.map(|word| ("word".to_owned(), (word + 1).to_string())));
         match self.kind {
             PredictionKind::Values => row.push(("value".into(), number(prediction.and_then(<[f32]>::first)))),
+            PredictionKind::MultiLabel => {
+                let probabilities = prediction.unwrap_or_default();
+                row.push(("label".into(), self.chosen(probabilities).join(&self.separator)));
+                let all = self.labels.iter().zip(probabilities).filter(|_| self.style.probabilities);
+                row.extend(all.map(|(label, p)| (column(label), p.to_string())));
+            }
             PredictionKind::Classes => {
                 let class = prediction.map(|prediction| self.decision.class(prediction) as usize);
                 let label = class.and_then(|class| self.labels.get(class)).cloned().unwrap_or_default();
@@ -210,7 +232,11 @@ impl<'a> Writer<'a> {
 
     /// An object of JSONL.
     fn object(&mut self, place: &Place<'_>, prediction: &Prediction) -> io::Result<()> {
-        let (labels, decision) = (self.labels, self.decision);
+        let chosen = match (prediction, self.kind) {
+            (Prediction::Example(p), PredictionKind::MultiLabel) => self.chosen(p),
+            _ => Vec::new(),
+        };
+        let (labels, decision) = (self.labels, &self.decision);
         let label = |p: &Vec<f32>| labels.get(decision.class(p) as usize).map(String::as_str);
         let most = |p: &Vec<f32>| p.get(decision.class(p) as usize).copied();
         let all = self.style.probabilities;
@@ -226,6 +252,10 @@ impl<'a> Writer<'a> {
                 // A program takes what it wants; a table would get a column for each of a hundred classes.
                 let (label, probability, probabilities) = (label(p), most(p), Named { labels, probabilities: p });
                 write_json(*out, &ClassRow { line, id, label, probability, probabilities, text, text_pair })
+            }
+            (Prediction::Example(p), PredictionKind::MultiLabel, Sink::Lines(out)) => {
+                let probabilities = Named { labels, probabilities: p };
+                write_json(*out, &LabelsRow { line, id, labels: chosen, probabilities, text, text_pair })
             }
             (Prediction::Words(found), _, Sink::Lines(out)) => {
                 let each = || found.iter().map(Option::as_ref);
@@ -262,6 +292,19 @@ struct ClassRow<'a> {
     id: Option<&'a str>,
     label: Option<&'a str>,
     probability: Option<f32>,
+    probabilities: Named<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text_pair: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct LabelsRow<'a> {
+    line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    labels: Vec<&'a str>,
     probabilities: Named<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,

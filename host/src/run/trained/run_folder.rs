@@ -30,6 +30,8 @@ struct LeftTask {
     labels: Vec<String>,
     #[serde(default)]
     class_counts: Vec<u64>,
+    #[serde(default)]
+    examples: u64,
     calibration: Option<Calibration>,
 }
 
@@ -59,11 +61,12 @@ pub(super) fn open(
     let mut strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
     let mut tasks = Vec::new();
     for (i, task) in file.tasks.iter().enumerate() {
-        let LeftTask { labels, class_counts, calibration } = left
+        let LeftTask { labels, class_counts, examples, calibration } = left
             .tasks
             .remove(&task.name)
             .ok_or_else(|| Error::usage(format!("{} has no result of the task {}", folder.display(), task.name)))?;
-        let (head, spec) = methods::attach_head(&file, i, &mut library, &mut model, labels.clone(), class_counts)?;
+        let (head, spec) =
+            methods::attach_head(&file, i, &mut library, &mut model, labels.clone(), (class_counts, examples))?;
         let tokenizer = base::tokenizer(&file, task, &model)?;
         let transform = base::transform(&file, task, &model)?;
         tasks.push(TrainedTask {

@@ -9,7 +9,7 @@ use super::method::{Method, MethodKeys};
 use super::share::Share;
 use fthost_images::Augment;
 
-use crate::data::{ClassFolder, Encoding, Files, Fold, Form, Format, OnBadImage};
+use crate::data::{Balance, ClassFolder, Encoding, Files, Fold, Form, Format, OnBadImage};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +45,10 @@ pub(in crate::run::file) struct TaskKeys {
     /// what quoted cells stand between, a character such as "'"; "none" or "" where quotes are ordinary characters
     #[schemars(length(max = 4))]
     pub(in crate::run::file) quote: Option<String>,
+    /// what stands between labels, such as ",", where a cell holds any number of them, or none; in JSON, Parquet and Arrow they may be
+    /// lists, and need no word here
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) label_separator: Option<String>,
     /// how bytes stand for characters
     #[serde(default)]
     pub(in crate::run::file) encoding: Encoding,
@@ -64,6 +68,9 @@ pub(in crate::run::file) struct TaskKeys {
     /// what becomes of a file that is no picture: the run stops and names it, or leaves it out and counts it
     #[serde(default)]
     pub(in crate::run::file) on_bad_image: OnBadImage,
+    /// classes made equally frequent in training, by which examples an epoch takes: each class as often as the most frequent one, or as
+    /// the rarest; without it each example comes once an epoch
+    pub(in crate::run::file) balance: Option<Balance>,
     /// what the task's loss is multiplied with, where tasks train jointly; 1 by default
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(in crate::run::file) weight: Option<f64>,
@@ -169,6 +176,8 @@ pub struct TaskTable {
     pub augment: Augment,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
+    /// How often an epoch takes the examples of each class, where not once each.
+    pub balance: Option<Balance>,
     /// What its loss is multiplied with, above 0; 1 where tasks do not train jointly.
     pub weight: f64,
 }

@@ -89,7 +89,8 @@ pub(in crate::run::file) struct TrainKeys {
     /// last layer
     pub(in crate::run::file) calibrate: bool,
     /// of two classes of examples the probability of the second from which on it is predicted, where that is not the more probable one's:
-    /// a number, or "f1" for the one with the greatest F1 on the validation examples
+    /// a number, or "f1" for the one with the greatest F1 on the validation examples; where an example has any number of classes, that
+    /// of each class in place of 0.5, or with "f1" one of its own for each
     pub(in crate::run::file) threshold: Option<ThresholdKey>,
     /// evaluations without a better one, by more than min_delta, after which training stops
     #[schemars(range(min = 1))]
@@ -218,7 +219,7 @@ pub struct TrainTable {
     pub monitor: Option<String>,
     /// Is a temperature fitted on the validation examples?
     pub calibrate: bool,
-    /// Where two classes part.
+    /// Where two classes part, or a class and its absence.
     pub threshold: Option<Threshold>,
     /// Evaluations without a better one, by more than `min_delta`, after which training stops.
     pub patience: Option<u64>,

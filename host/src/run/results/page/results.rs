@@ -15,7 +15,8 @@ use crate::report::numbers::{count, percent, significant};
 use crate::report::page::confusion;
 
 /// Metrics that come first, the one that names a task's result before the others.
-const FIRST: [&str; 7] = ["entity_f1", "accuracy", "pearson", "spearman", "macro_f1", "matthews", "loss"];
+const FIRST: [&str; 8] =
+    ["entity_f1", "accuracy", "mean_average_precision", "pearson", "spearman", "macro_f1", "matthews", "loss"];
 
 /// Characters of a report's line beside which nothing else has room.
 const NARROW: usize = 62;
@@ -147,6 +148,11 @@ fn calibration(found: &Calibration, with: &Metrics) -> Markup {
             @if found.decision.temperature != 1.0 {
                 "Temperature " b { (four(found.decision.temperature)) } ", fitted on " (count(found.fitted_on))
                 " validation examples; it is in the last layer of what is saved. "
+            }
+            @if !found.decision.thresholds.is_empty() {
+                "Each class is predicted from a threshold of its own on, fitted on " (count(found.fitted_on)) " validation examples."
+            } @else if let (Some(threshold), None) = (found.decision.threshold, &found.positive) {
+                "Each class is predicted from a probability of " b { (four(threshold)) } " on."
             }
             @if let (Some(threshold), Some(positive)) = (found.decision.threshold, &found.positive) {
                 b { (positive) } " is predicted from a probability of " b { (four(threshold)) } " on."

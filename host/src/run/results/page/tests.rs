@@ -92,6 +92,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             examples: 12_800,
             tokens: 337_920,
             episodes: Vec::new(),
+            balance: Vec::new(),
             files: Vec::new(),
             watched: Vec::new(),
             from_data: Vec::new(),
@@ -279,7 +280,7 @@ fn calibration_files_and_the_worst_examples_are_shown() {
         result.test.undefined = [("roc_auc".to_owned(), "a class has no example".to_owned())].into();
         result.class_counts = vec![700, 300, 900, 100, 50, 20];
         result.calibration = Some(Calibration {
-            decision: Decision { temperature: 1.7311, threshold: Some(0.31) },
+            decision: Decision { temperature: 1.7311, threshold: Some(0.31), ..Decision::default() },
             positive: Some("joy".into()),
             fitted_on: 812,
             without: [("log_loss".to_owned(), 0.4), ("calibration_error".to_owned(), 0.08)].into(),
@@ -327,6 +328,8 @@ fn what_is_in_the_data_is_shown_with_what_is_suspicious_first() {
             empty: 0,
             repeated: 9,
             in_training: 0,
+            classes_each: None,
+            of_none: None,
             majority: Some(0.25),
         }],
         classes: vec![ClassSurvey { name: "joy".into(), counts: vec![3200], first: "a stirring film & more".into() }],
