@@ -94,6 +94,18 @@ fn a_folder_of_pictures_trains_predicts_and_is_evaluated() {
     }
 }
 
+/// People look at pictures: the page shows those that the model is wrong about.
+#[test]
+fn the_page_shows_the_worst_mistakes() {
+    let workdir = picture_workdir();
+    workdir.fthost(["run.toml", "--out", "run", "--set", "train.steps=1"]).succeeded();
+    let result = result_json(&workdir.path().join("run"));
+    let worst = result["tasks"]["shapes"]["worst"].as_array().unwrap();
+    let page = fs::read_to_string(workdir.path().join("run/report.html")).unwrap();
+    assert!(!worst.is_empty() && worst[0]["text"].as_str().unwrap().ends_with(".png"), "{worst:?}");
+    assert_eq!(page.matches("<img src=\"data:image/png;base64,").count(), worst.len());
+}
+
 /// What a run says of the examples is the same wherever the pictures lie.
 #[test]
 fn archives_and_tables_hold_the_same_pictures_as_folders() {

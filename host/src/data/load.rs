@@ -538,12 +538,11 @@ fn read_pictures(source: &Source<'_>, labels: Labels, limits: Limits) -> Result<
     }
     let Listed { pictures, rows, table, notes } = list(source, labels)?;
     let roles = source.form.columns.extra(labels).map(|(role, _)| role).collect();
-    let mut writer = Writer { roles, texts: source.texts, ..Writer::new(0, limits) };
+    let mut writer = Writer { roles, ..Writer::new(0, limits) };
     let path = table.as_deref().unwrap_or(source.files.first());
     for row in rows {
         let line = (row.line > 0).then_some(row.line);
-        let texts = vec![row.text.clone()];
-        let mut extra = writer.extra(path, row.line, &row.extra, texts)?;
+        let mut extra = writer.extra(path, row.line, &row.extra, Vec::new())?;
         // A picture is called by its file's name.
         extra.id = extra.id.or(Some(row.text.clone()).filter(|name| !name.is_empty()));
         let extra = extra.to_bytes()?;

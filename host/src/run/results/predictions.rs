@@ -62,6 +62,9 @@ pub struct Predicted<'a> {
     pub data: Option<&'a Dataset>,
 }
 
+/// Longer side of a picture on a page, in pixels.
+const THUMBNAIL: usize = 200;
+
 /// The column of a class's probability.
 fn column(label: &str) -> String {
     format!("p({label})")
@@ -196,7 +199,8 @@ impl Predicted<'_> {
                 worst.example = cells.example;
                 worst.target.clone_from(&cells.target);
                 worst.prediction.clone_from(&cells.prediction);
-                worst.set_text(if context.is_empty() { cells.text } else { context }, cells.pair);
+                let own = if cells.text.is_empty() { cells.id.unwrap_or_default() } else { cells.text };
+                worst.set_text(if context.is_empty() { own } else { context }, cells.pair);
                 worst.word = cells.word.map(|_| cells.text.to_owned());
             }
         };
@@ -268,6 +272,11 @@ impl Predicted<'_> {
                         place += 1;
                     }
                 }
+            }
+        }
+        if let Some(data) = self.data.filter(|data| data.of_pictures()) {
+            for worst in &mut worst {
+                worst.picture = data.picture(worst.place as u32)?.map(|picture| picture.thumbnail(THUMBNAIL));
             }
         }
         Ok(worst)

@@ -1,5 +1,6 @@
 //! The examples that a model is worst at.
 
+use fthost_images::Picture;
 use serde::Serialize;
 
 use super::evaluate::{Evaluation, Outcome};
@@ -18,9 +19,12 @@ pub struct Worst {
     pub place: usize,
     /// The example's number, from 1.
     pub example: usize,
-    /// Its text, its middle left out where it is long; nothing of an image.
+    /// Its text, its middle left out where it is long; a picture's name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub text: String,
+    /// It, where it is a picture that is read from a file.
+    #[serde(skip)]
+    pub picture: Option<Picture>,
     /// The word, where it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub word: Option<String>,

@@ -12,7 +12,7 @@ use crate::report::chart::{Chart, Series};
 use crate::report::metrics::Metrics;
 use crate::report::metrics::probabilities::Bin;
 use crate::report::numbers::{count, percent, significant};
-use crate::report::page::confusion;
+use crate::report::page::{confusion, picture};
 
 /// Metrics that come first, the one that names a task's result before the others.
 const FIRST: [&str; 8] =
@@ -209,7 +209,31 @@ fn values(pairs: &[[f32; 2]]) -> Vec<Chart> {
     ]
 }
 
+/// Pictures that the model is far off at, as people look at them.
+fn worst_pictures(examples: &[Worst], classes: bool) -> Markup {
+    html! {
+        h3 { @if classes { "Wrong with the most confidence" } @else { "Furthest from the truth" } }
+        div.gallery {
+            @for worst in examples {
+                figure {
+                    @if let Some(seen) = &worst.picture { (picture(seen, &worst.text)) }
+                    figcaption {
+                        (worst.prediction) " for " b { (worst.target) }
+                        span {
+                            @if classes { "p(true) " (percent((-worst.loss).exp())) } @else { "off by " (significant(worst.loss)) }
+                            " · " (worst.text)
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn worst(examples: &[Worst], classes: bool) -> Markup {
+    if examples.iter().any(|worst| worst.picture.is_some()) {
+        return worst_pictures(examples, classes);
+    }
     let words = examples.iter().any(|worst| worst.word.is_some());
     html! {
         h3 { @if classes { "Wrong with the most confidence" } @else { "Furthest from the truth" } }
