@@ -103,9 +103,9 @@ fn a_plugins_file_holds_its_ways_in_its_note_and_no_candle() {
     }
 }
 
-/// Plugins whose names are words of the field with other meanings too (a linear layer, a classification report): for them
+/// Plugins whose names are words of the field with other meanings too (a linear layer, a classification report, multi-label metrics): for them
 /// only a whole string or a file's name counts as naming the plugin.
-const ORDINARY_WORDS: [&str; 12] = [
+const ORDINARY_WORDS: [&str; 13] = [
     "adapter",
     "classification",
     "constant",
@@ -113,6 +113,7 @@ const ORDINARY_WORDS: [&str; 12] = [
     "freezing",
     "full",
     "linear",
+    "multi_label",
     "plateau",
     "polynomial",
     "prefix",
