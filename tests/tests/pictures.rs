@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use fthost_images::Picture;
-use fthost_tests::{Workdir, data, on_one_line, result_json, skipped, steps};
+use fthost_tests::{Workdir, data, on_one_line, result_json, root, skipped, steps};
 use serde_json::Value;
 
 use crate::resume::{bits, set_back, start_until_checkpoint};
@@ -130,7 +130,11 @@ fn archives_and_tables_hold_the_same_pictures_as_folders() {
     tar("test");
     workdir.fthost(["run.toml", "--out", "folder"]).succeeded();
     let expected = bits(&workdir.path().join("folder"));
-    for end in ["tar", "csv"] {
+    for part in ["train", "test"] {
+        let table = format!("{part}.parquet"); // by tests/reference/make_picture_tables.py
+        workdir.write(&table, fs::read(root().join("tests/data/pictures").join(&table)).unwrap());
+    }
+    for end in ["tar", "csv", "parquet"] {
         let sets = [format!("task.train=train.{end}"), format!("task.test=test.{end}")];
         workdir.fthost(["run.toml", "--out", end, "--set", &sets[0], "--set", &sets[1]]).succeeded();
         let found = bits(&workdir.path().join(end));

@@ -1,29 +1,21 @@
 //! Reading a data set: texts are encoded block by block, and only token ids, labels and lines are kept.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use fthost_models::Modality;
 
 use super::bytes::Limits;
-use super::dataset::{Dataset, Targets, Totals};
-use super::distinct::{Distinct, UNNUMBERED};
-use super::extra::{self, Extra};
+use super::dataset::Dataset;
 use super::files::Files;
-use super::label_lists::parted;
 use super::pictures::Pictures;
 use super::pictures::digits;
 use super::pictures::list::{Listed, list};
 use super::recognise::file_name;
-use super::row::{Labels, Role, Row, Words, data_error, shortened};
+use super::row::{Labels, Row, shortened};
 use super::rows::AllRows;
 use super::scheme::{Scheme, Seen};
-use super::selection::Selection;
 use super::source::Source;
-use super::store::{NewRow, Store, StoreWriter, UNCOUNTED};
 use super::table::Rows;
-use super::text::{Tokenizer, Tokens};
+use super::text::Tokenizer;
+use super::writer::{Examples, Writer};
 use crate::{Error, Result};
 
 /// Reads and encodes a data set. A model of text needs its tokenizer. What does not fit into 64 MB is kept in a
@@ -98,7 +90,7 @@ pub fn unlabelled<'a>(
             }
             let mut writer = Writer::of(&source, Labels::Unread, tokenizer, vocabulary, Limits::from_environment());
             writer.push_rows(rows.path(), block, tokenizer)?;
-            writer.finish().map(|examples| Some(examples.into_dataset(&source, None)))
+            writer.finish(Vec::new()).map(|examples| Some(examples.into_dataset(&source, None)))
         };
         let block: Result<Option<Dataset>> = read();
         block.transpose()
@@ -120,286 +112,6 @@ pub fn check(source: &Source<'_>) -> Result<()> {
         if !rows.next_file()? {
             return Ok(());
         }
-    }
-}
-
-/// How many files were read.
-static READ: AtomicU64 = AtomicU64::new(0);
-
-/// What was read.
-struct Examples {
-    store: Store,
-    distinct: Distinct,
-    totals: Totals,
-    of_words: bool,
-    lists: bool,
-    notes: Vec<String>,
-    firsts: Vec<String>,
-    weighted: bool,
-    grouped: bool,
-    cut_left: bool,
-}
-
-impl Examples {
-    /// What their labels mean is open.
-    fn into_dataset(self, source: &Source<'_>, pictures: Option<Pictures>) -> Dataset {
-        let Self { store, distinct, totals, of_words, lists, notes, firsts, weighted, grouped, cut_left } = self;
-        Dataset {
-            path: source.files.to_string().into(),
-            number: READ.fetch_add(1, Ordering::Relaxed),
-            notes,
-            firsts: Arc::new(firsts),
-            weighted,
-            grouped,
-            cut_left,
-            selection: Selection::All(store.len()),
-            store: Arc::new(store),
-            pictures: pictures.map(Arc::new),
-            device: source.device.clone(),
-            labels: distinct.names(),
-            distinct: Arc::new(distinct),
-            totals,
-            of_words,
-            lists,
-            targets: Targets::Open,
-        }
-    }
-}
-
-/// Characters that are kept of the first text of a label.
-const FIRST: usize = 80;
-
-/// Writes examples.
-struct Writer {
-    vocabulary: usize,
-    store: StoreWriter,
-    distinct: Distinct,
-    totals: Totals,
-    /// Whether texts come as words.
-    of_words: bool,
-    /// What stands between labels in a cell.
-    separator: Option<String>,
-    /// Whether rows have lists of labels, as the first one has.
-    lists: Option<bool>,
-    /// What the further cells of rows say.
-    roles: Vec<Role>,
-    /// Whether texts are kept.
-    texts: bool,
-    /// By the number of a label the beginning of the first text that has it.
-    firsts: Vec<String>,
-    /// The sum of the weights so far.
-    weights: f64,
-    cut_left: bool,
-}
-
-impl Writer {
-    fn new(vocabulary: usize, limits: Limits) -> Self {
-        Self {
-            vocabulary,
-            store: StoreWriter::new(vocabulary, limits),
-            distinct: Distinct::default(),
-            totals: Totals::default(),
-            of_words: false,
-            separator: None,
-            lists: None,
-            roles: Vec::new(),
-            texts: false,
-            firsts: Vec::new(),
-            weights: 0.0,
-            cut_left: false,
-        }
-    }
-
-    /// A writer of a source's rows.
-    fn of(source: &Source<'_>, labels: Labels, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Self {
-        let roles = source.form.columns.extra(labels).map(|(role, _)| role).collect();
-        let separator = source.form.label_separator.clone().filter(|_| labels == Labels::Read);
-        let cut_left = tokenizer.cuts_left();
-        Self { roles, separator, texts: source.texts, cut_left, ..Self::new(vocabulary, limits) }
-    }
-
-    /// What a row has besides, from its further cells.
-    fn extra(&mut self, path: &Path, line: u64, cells: &[String], texts: Vec<String>) -> Result<Extra> {
-        let mut extra = Extra { texts: if self.texts { texts } else { Vec::new() }, ..Extra::default() };
-        for (role, cell) in self.roles.iter().zip(cells) {
-            match role {
-                Role::Id => extra.id = Some(cell.clone()).filter(|id| !id.is_empty()),
-                Role::Group if cell.is_empty() => {
-                    return Err(data_error(path, Some(line), "this row has no group")
-                        .with_help("give it one, or take group out of columns in the run file"));
-                }
-                Role::Group => extra.group = Some(extra::digest(cell)),
-                Role::Weight => {
-                    let weight = cell.parse::<f32>().ok().filter(|weight| weight.is_finite() && *weight >= 0.0);
-                    let Some(weight) = weight else {
-                        let message = format!("the weight `{}` is no number from 0 up", shortened(cell));
-                        return Err(data_error(path, Some(line), message).with_help(
-                            "an example's loss is multiplied with its weight: 1 for one that counts as any",
-                        ));
-                    };
-                    self.weights += f64::from(weight);
-                    extra.weight = Some(weight);
-                }
-                Role::Part => {}
-            }
-        }
-        Ok(extra)
-    }
-
-    /// Takes the next rows of a file, all of them texts or all of them words.
-    fn push_rows(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
-        if rows.iter().any(|row| row.words.is_some()) {
-            return self.push_words(path, rows, tokenizer);
-        }
-        self.push_texts(path, rows, tokenizer)
-    }
-
-    fn push_texts(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
-        let texts: Vec<_> = rows.iter().map(|row| (row.text.as_str(), row.pair.as_deref())).collect();
-        let encoded = tokenizer.encode(&texts)?;
-        for (mut row, tokens) in rows.into_iter().zip(encoded) {
-            check_tokens(path, row.line, &tokens, self.vocabulary)?;
-            let labels = self.list_of(path, &mut row)?;
-            let (empty, first) = (row.text.is_empty(), row.text.clone());
-            let texts = std::iter::once(row.text).chain(row.pair).collect();
-            let mut extra = self.extra(path, row.line, &row.extra, texts)?;
-            extra.labels = labels.as_ref().map_or_else(Vec::new, |labels| self.numbers(labels, row.line, &first));
-            let (bytes, numbers) = (extra.to_bytes()?, extra.labels);
-            let new = NewRow {
-                extra: &bytes,
-                ids: &tokens.ids,
-                segments: &tokens.types,
-                tokens: tokens.ids.len(),
-                line: Some(row.line),
-                truncated: tokens.truncated,
-                empty,
-                ..NewRow::default()
-            };
-            if labels.is_some() {
-                let record = self.store.push(&NewRow { label: UNNUMBERED, value: f32::NAN, ..new })?;
-                self.totals.add(&record, &numbers);
-            } else {
-                self.push(row.label, &first, new)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The labels of a row that may have any number of them: its list, or what its cell holds. All rows have lists, or none.
-    fn list_of(&mut self, path: &Path, row: &mut Row) -> Result<Option<Vec<String>>> {
-        let labels = match (&self.separator, row.labels.take()) {
-            (Some(separator), None) => Some(parted(&row.label, separator)),
-            (_, labels) => labels,
-        };
-        let wrong = |message: String, help| Err(data_error(path, Some(row.line), message).with_help(help));
-        if *self.lists.get_or_insert(labels.is_some()) != labels.is_some() {
-            let (has, have) =
-                if labels.is_some() { ("a list of labels", "one label each") } else { ("one label", "lists") };
-            return wrong(
-                format!("this row has {has}, and rows before it have {have}"),
-                "write each as a list, [\"a\"] for one label and [] for none",
-            );
-        }
-        if let Some(place) = labels.iter().flatten().position(String::is_empty) {
-            let help = "give it a name, or take it out of the row";
-            return wrong(format!("label {} of this row is empty", place + 1), help);
-        }
-        Ok(labels)
-    }
-
-    /// The numbers of a list's labels, ascending, each once.
-    fn numbers(&mut self, labels: &[String], line: u64, text: &str) -> Vec<u32> {
-        let mut numbers = Vec::with_capacity(labels.len());
-        for label in labels {
-            let number = self.distinct.add(label.clone(), Some(line)).0;
-            self.keep_first(number, text);
-            numbers.push(number);
-        }
-        numbers.sort_unstable();
-        numbers.dedup();
-        numbers
-    }
-
-    fn push_words(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
-        self.of_words = true;
-        let rows: Vec<(u64, Words, Vec<String>)> =
-            rows.into_iter().filter_map(|row| Some((row.line, row.words?, row.extra))).collect();
-        let words: Vec<&[String]> = rows.iter().map(|(_, row, _)| row.words.as_slice()).collect();
-        let encoded = tokenizer.encode_words(&words)?;
-        for ((line, row, cells), tokens) in rows.into_iter().zip(encoded) {
-            check_tokens(path, line, &tokens, self.vocabulary)?;
-            check_words(path, line, &tokens, &row)?;
-            let mut numbers = Vec::with_capacity(row.labels.len());
-            for (label, word) in row.labels.into_iter().zip(&row.words) {
-                let number = self.distinct.add(label, Some(line)).0;
-                self.keep_first(number, word);
-                numbers.push(number);
-            }
-            // Labels that are not read have no numbers: the word itself is marked then.
-            let mark = |&word: &u32| numbers.get(word as usize).copied().unwrap_or(word);
-            let marks: Vec<u32> = tokens.begins.iter().map(mark).collect();
-            let (count, cut) = (row.words.len(), tokens.cut.len());
-            let mut extra = self.extra(path, line, &cells, row.words)?;
-            extra.cut = tokens.cut.iter().filter_map(|&word| numbers.get(word as usize).copied()).collect();
-            extra.silent = tokens.silent(count);
-            let record = self.store.push(&NewRow {
-                extra: &extra.to_bytes()?,
-                cut,
-                ids: &tokens.ids,
-                segments: &tokens.types,
-                marks: &marks,
-                words: count,
-                tokens: tokens.ids.len(),
-                line: Some(line),
-                truncated: tokens.truncated,
-                label: UNNUMBERED,
-                ..NewRow::default()
-            })?;
-            self.totals.add(&record, if numbers.is_empty() { &[] } else { &marks });
-        }
-        Ok(())
-    }
-
-    /// Keeps the beginning of a text whose label is new.
-    fn keep_first(&mut self, number: u32, text: &str) {
-        if number as usize == self.firsts.len() {
-            let end = text.char_indices().nth(FIRST).map_or(text.len(), |(end, _)| end);
-            self.firsts.push(text[..end].to_owned());
-        }
-    }
-
-    /// Takes the next example; of its label the caller says the text.
-    fn push(&mut self, label: String, text: &str, row: NewRow<'_>) -> Result<()> {
-        let (label, value) = self.distinct.add(label, row.line);
-        self.keep_first(label, text);
-        let record = self.store.push(&NewRow { label, value, ..row })?;
-        self.totals.add(&record, &[]);
-        Ok(())
-    }
-
-    fn refuse_no_weight(&self, path: &Path) -> Result<()> {
-        if self.roles.contains(&Role::Weight) && self.weights == 0.0 {
-            return Err(data_error(path, None, "no example has a weight above 0")
-                .with_help("an example of weight 0 teaches nothing: give some a weight"));
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Examples> {
-        let Self { store, distinct, totals, of_words, lists, cut_left, firsts, .. } = self;
-        let (weighted, grouped) = (self.roles.contains(&Role::Weight), self.roles.contains(&Role::Group));
-        Ok(Examples {
-            store: store.finish()?,
-            distinct,
-            totals,
-            of_words,
-            lists: lists.unwrap_or(false),
-            notes: Vec::new(),
-            firsts,
-            weighted,
-            grouped,
-            cut_left,
-        })
     }
 }
 
@@ -442,7 +154,7 @@ fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, lim
         let names: Vec<String> = source.files.named().into_iter().map(file_name).collect();
         notes.push(format!("{}: labels in {scheme} are read as IOB2", names.join(", ")));
     }
-    Ok(Examples { notes, ..writer.finish()? })
+    writer.finish(notes)
 }
 
 /// How the labels of words spell entities, where they do.
@@ -503,27 +215,6 @@ fn next_block(rows: &mut AllRows<'_>) -> Result<Vec<Row>> {
     Ok(block)
 }
 
-/// A row without a counted token has nothing to learn from, and no mean loss.
-fn check_words(path: &Path, line: u64, tokens: &Tokens, row: &Words) -> Result<()> {
-    if row.labels.is_empty() || tokens.begins.iter().any(|&word| word != UNCOUNTED) {
-        return Ok(());
-    }
-    Err(data_error(path, Some(line), "the tokenizer makes no token of any word of this row")
-        .with_help("remove the row"))
-}
-
-fn check_tokens(path: &Path, line: u64, tokens: &Tokens, vocabulary: usize) -> Result<()> {
-    let wrong = |message: String, help: &str| Err(data_error(path, Some(line), message).with_help(help));
-    if tokens.ids.is_empty() {
-        return wrong("the tokenizer makes no token of this text".into(), "remove the row");
-    }
-    if let Some(id) = tokens.ids.iter().find(|&&id| id as usize >= vocabulary) {
-        let message = format!("the tokenizer gives token {id}, and the model has {vocabulary} word embeddings");
-        return wrong(message, "take the tokenizer.json that belongs to the model");
-    }
-    Ok(())
-}
-
 fn read_pictures(source: &Source<'_>, labels: Labels, limits: Limits) -> Result<(Examples, Pictures)> {
     let Modality::Images { channels, size, tokens, .. } = source.modality else {
         return Err(Error::run("pictures for a model of texts"));
@@ -537,17 +228,11 @@ fn read_pictures(source: &Source<'_>, labels: Labels, limits: Limits) -> Result<
         });
     }
     let Listed { pictures, rows, table, notes } = list(source, labels)?;
-    let roles = source.form.columns.extra(labels).map(|(role, _)| role).collect();
-    let mut writer = Writer { roles, ..Writer::new(0, limits) };
+    let mut writer = Writer::of_pictures(source, labels, limits);
     let path = table.as_deref().unwrap_or(source.files.first());
     for row in rows {
-        let line = (row.line > 0).then_some(row.line);
-        let mut extra = writer.extra(path, row.line, &row.extra, Vec::new())?;
-        // A picture is called by its file's name.
-        extra.id = extra.id.or(Some(row.text.clone()).filter(|name| !name.is_empty()));
-        let extra = extra.to_bytes()?;
-        writer.push(row.label, &row.text, NewRow { tokens, line, extra: &extra, ..NewRow::default() })?;
+        writer.push_picture(path, row, tokens)?;
     }
     writer.refuse_no_weight(path)?;
-    Ok((Examples { notes, ..writer.finish()? }, pictures))
+    Ok((writer.finish(notes)?, pictures))
 }

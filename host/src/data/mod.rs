@@ -46,6 +46,7 @@ pub mod survey;
 pub mod table;
 pub mod text;
 mod texts;
+mod writer;
 
 pub use balanced::{Balance, Balanced};
 pub(crate) use bytes::cache_folder;

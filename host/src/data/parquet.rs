@@ -144,7 +144,7 @@ fn is_list(column: &TypePtr) -> bool {
 }
 
 /// The `parquet` crate answers some damaged files with a panic. Nothing is read from it after that.
-fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     fthost_images::guarded(read).unwrap_or_else(|| Err(ParquetError::General("the file is damaged".into())))
 }
 
@@ -169,7 +169,7 @@ fn missing(path: &Path, name: &str, there: &[TypePtr]) -> Error {
         .with_help("name the columns in the run file: columns = { text = \"...\", label = \"...\" }")
 }
 
-fn unreadable(path: &Path, row: Option<u64>, error: &ParquetError) -> Error {
+pub(super) fn unreadable(path: &Path, row: Option<u64>, error: &ParquetError) -> Error {
     let error = error.to_string();
     let short: String = error.chars().take(200).collect();
     let help = if error.contains("Disabled feature") {

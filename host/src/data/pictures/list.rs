@@ -9,11 +9,12 @@ use rayon::prelude::*;
 use super::digits::{self, Digits};
 use super::form::{ClassFolder, OnBadImage, PictureForm};
 use super::idx::{self, Planes};
+use super::parquet;
 use super::pixels::{Pictures, Pixels};
 use crate::data::arrow::Saved;
 use crate::data::files::Files;
-use crate::data::form::Form;
-use crate::data::recognise::file_name;
+use crate::data::form::{Form, Format};
+use crate::data::recognise::{self, file_name};
 use crate::data::row::{Columns, Labels, Row, data_error};
 use crate::data::rows::AllRows;
 use crate::data::source::Source;
@@ -70,6 +71,11 @@ pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Liste
                 of_places(places, left_out, path, source)
             }
         };
+    }
+    if recognise::by_name(path) == Some(Format::Parquet)
+        && let Some((places, rows)) = parquet::list(path, &source.form.columns, labels)?
+    {
+        return checked(places, rows, Some(path.clone()), Vec::new(), source);
     }
     if labels == Labels::Unread && is_picture(&file_name(path)) {
         let places = std::iter::once(Item::file(path.clone())).collect();

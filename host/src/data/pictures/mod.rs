@@ -9,6 +9,7 @@ mod draws;
 mod form;
 mod idx;
 pub(super) mod list;
+mod parquet;
 mod pixels;
 mod shown;
 

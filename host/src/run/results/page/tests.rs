@@ -268,6 +268,7 @@ fn calibration_files_and_the_worst_examples_are_shown() {
         };
         result.test.reliability = (4..15).map(bin).collect();
         let worst = |example: usize, word: Option<&str>| Worst {
+            picture: None,
             place: 0,
             example,
             text: "we loved it, <but> the plot is boring and the actor is not ".repeat(example),
