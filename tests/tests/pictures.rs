@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use fthost_images::Picture;
 use fthost_tests::{Workdir, data, on_one_line, result_json, root, skipped, steps};
+use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::resume::{bits, set_back, start_until_checkpoint};
@@ -92,6 +93,52 @@ fn a_folder_of_pictures_trains_predicts_and_is_evaluated() {
         assert_eq!(lines.len(), rows, "{input}");
         assert!(lines.iter().all(|line| line["id"].as_str().is_some_and(|id| id.ends_with(".png"))), "{said}");
     }
+}
+
+/// LoRA at a convolution trains, is what PEFT saves, and folds into the kernel.
+#[test]
+fn lora_adapts_convolutions() {
+    let workdir = picture_workdir();
+    set(&workdir, "plugin = \"full\"", "plugin = \"lora\"\nrank = 4\ntargets = [\"conv\"]");
+    workdir.fthost(["run.toml", "--out", "run"]).succeeded();
+    let accuracy = metrics(&workdir.path().join("run"))["accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.9, "{accuracy}");
+    let adapter = fs::read(workdir.path().join("run/adapter/adapter_model.safetensors")).unwrap();
+    let adapter = SafeTensors::deserialize(&adapter).unwrap();
+    let mut shapes: Vec<(String, Vec<usize>)> = adapter
+        .iter()
+        .filter(|(name, _)| name.contains("lora"))
+        .map(|(name, tensor)| (name.rsplit("blocks.").next().unwrap().to_owned(), tensor.shape().to_vec()))
+        .collect();
+    shapes.sort();
+    let shape = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+    assert_eq!(
+        shapes,
+        [
+            shape("0.conv.lora_A.weight", &[4, 3, 3, 3]),
+            shape("0.conv.lora_B.weight", &[8, 4, 1, 1]),
+            shape("1.conv.lora_A.weight", &[4, 8, 3, 3]),
+            shape("1.conv.lora_B.weight", &[8, 4, 1, 1]),
+        ]
+    );
+
+    workdir.fthost(["merge", "run", "merged"]).succeeded();
+    let rows = |of: &str| {
+        let said = workdir.fthost(["predict", of, "test", "--format", "jsonl"]).succeeded().stdout;
+        said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    for (adapted, merged) in rows("run").iter().zip(rows("merged")) {
+        let probabilities = |row: &Value| {
+            let all = row["probabilities"].as_object().unwrap();
+            all.values().map(|p| p.as_f64().unwrap()).collect::<Vec<_>>()
+        };
+        for (a, b) in probabilities(adapted).iter().zip(probabilities(&merged)) {
+            assert!((a - b).abs() < 1e-5, "{adapted} {merged}");
+        }
+    }
+    set(&workdir, "rank = 4", "rank = 4\nuse_dora = true");
+    let error = on_one_line(&workdir.fthost(["run.toml", "--out", "dora"]).failed(2));
+    assert!(error.contains("use_dora is for linear layers"), "{error}");
 }
 
 /// People look at pictures: the page shows those that the model is wrong about.
@@ -194,6 +241,7 @@ fn what_is_kept_of_frozen_layers_changes_no_bit() {
         "plugin = \"freezing\"\ntop = 1",
         "plugin = \"freezing\"\nunfreeze = { every = { steps = 7 } }",
         "plugin = \"bitfit\"\ntargets = [\"blocks.1.conv\"]",
+        "plugin = \"lora\"\nrank = 2\ntargets = [\"blocks.1.conv\"]",
     ];
     for strategy in strategies {
         let workdir = picture_workdir();

@@ -138,6 +138,15 @@ impl Model {
         self.sites(SiteKind::Linear, Some(targets), exclude)
     }
 
+    /// Linear layers, and convolutions whose channels are of one group: whatever multiplies rows by a matrix. A hook sees what it sees at
+    /// a linear layer; at a convolution rows are patches, and [`Site::convolution`] says of what. A host of 1.0 gives linear layers alone.
+    pub fn products(&self, targets: &Targets, exclude: Option<&Targets>) -> Result<Vec<Site>> {
+        host::model_call(
+            model_call::SITES,
+            &json!({ "kind": SiteKind::Linear, "also": [SiteKind::Conv], "targets": targets, "exclude": exclude }),
+        )
+    }
+
     /// Convolutions.
     pub fn convs(&self, targets: &Targets) -> Result<Vec<Site>> {
         self.sites(SiteKind::Conv, Some(targets), None)

@@ -4,29 +4,49 @@ use fthost_plugin_api::prelude::*;
 
 /// y = W x + b + s B A x
 pub(crate) struct LowRank {
-    pub(crate) a: Param, // [rank, in]
-    pub(crate) b: Param, // [out, rank]
+    pub(crate) a: Param, // [rank, in], of a convolution [rank, channels, kh, kw]
+    pub(crate) b: Param, // [out, rank], of a convolution [out, rank, 1, 1]
     pub(crate) scale: f64,
     pub(crate) dropout: f64,
 }
 
 impl LowRank {
+    /// A as a matrix, `[rank, in]`: a row of a convolution's is a kernel over all channels, as a patch lies.
+    fn a(&self) -> Result<Tensor> {
+        matrix(&self.a)
+    }
+
+    /// B as a matrix, `[out, rank]`.
+    fn b(&self) -> Result<Tensor> {
+        matrix(&self.b)
+    }
+
     /// W + s B A, `[out, in]`.
     fn add_to(&self, weight: &Tensor) -> Result<Tensor> {
-        weight.add(&self.b.tensor().matmul(&self.a)?.mul_scalar(self.scale)?)
+        weight.add(&self.b()?.matmul(&self.a()?)?.mul_scalar(self.scale)?)
     }
 }
 
 impl LinearHook for LowRank {
     fn forward(&self, x: &Tensor, y: Tensor, _weight: &Tensor) -> Result<Tensor> {
+        let (a, b) = (self.a()?, self.b()?);
         if self.dropout == 0.0 {
-            return y.add_low_rank(x, &self.a, &self.b, self.scale); // [tokens, out]
+            return y.add_low_rank(x, &a, &b, self.scale); // [tokens, out]
         }
-        y.add_low_rank(&x.dropout(self.dropout)?, &self.a, &self.b, self.scale) // [tokens, out]
+        y.add_low_rank(&x.dropout(self.dropout)?, &a, &b, self.scale) // [tokens, out]
     }
 
     fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
         self.add_to(weight).map(Some)
+    }
+}
+
+/// A parameter as a matrix with as many rows.
+fn matrix(param: &Param) -> Result<Tensor> {
+    match *param.shape() {
+        [_, _] => Ok(param.tensor()),
+        [rows, ref rest @ ..] => param.tensor().reshape([rows, rest.iter().product()]),
+        [] => Err(Error::new("an update needs a matrix")),
     }
 }
 

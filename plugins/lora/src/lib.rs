@@ -4,6 +4,9 @@
 //! U(-1/sqrt in, 1/sqrt in), and B at zero, so step 0 is the base model exactly. The scale s is alpha / rank, alpha /
 //! sqrt rank (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732) or alpha itself. As PEFT's tuners/lora/layer.py.
 //!
+//! A convolution is this W x with x the patches that its kernel meets: A is a convolution of the same kernel, `[rank, channels, kh, kw]`, and
+//! B one of 1 x 1, `[out, rank, 1, 1]`.
+//!
 //! DoRA (Liu et al. 2024, arXiv:2402.09353) learns the norm m `[out]` of each row beside its direction:
 //! y = m / |W + s B A| * (W + s B A) x + b. m starts as the norms of W, so step 0 is the base model here too.
 
@@ -11,6 +14,7 @@ mod hooks;
 mod options;
 mod peft;
 
+use fthost_plugin_api::Convolution;
 use fthost_plugin_api::prelude::*;
 
 use hooks::{Dora, LowRank};
@@ -26,14 +30,26 @@ impl Lora {
     /// Hooks one layer. `bias` is its own, where it has one.
     fn adapt(&self, model: &mut Model, site: &Site, size: Size, bias: Option<Param>) -> Result<()> {
         let init = Init::kaiming_uniform(site.in_features);
+        let (a, b) = match site.convolution {
+            None => (vec![size.rank, site.in_features], vec![site.out_features, size.rank]),
+            Some(Convolution { channels, kernel: [height, width], .. }) => {
+                (vec![size.rank, channels, height, width], vec![site.out_features, size.rank, 1, 1])
+            }
+        };
         let update = LowRank {
-            a: model.param(site, "lora_A.weight", [size.rank, site.in_features], init)?,
-            b: model.param(site, "lora_B.weight", [site.out_features, size.rank], Init::Zeros)?,
+            a: model.param(site, "lora_A.weight", a, init)?,
+            b: model.param(site, "lora_B.weight", b, Init::Zeros)?,
             scale: self.config.scaling.of(size),
             dropout: self.config.dropout,
         };
         if !self.config.use_dora {
             return model.hook_linear(site, update);
+        }
+        if site.convolution.is_some() {
+            return Err(Error::new(format!(
+                "use_dora is for linear layers, and {} is a convolution: take it out of targets, or use_dora",
+                site.path
+            )));
         }
         let weight = model.base_param(&format!("{}.weight", site.path))?;
         let norms = weight.tensor().low_rank_norm(&update.a, &update.b, update.scale)?; // of W itself: B is zero
@@ -74,7 +90,7 @@ impl Strategy for Lora {
             let path = format!("{}.bias", site.path);
             base.iter().find(|param| param.path == path).cloned().map(Param::from)
         };
-        let sites = model.linears_except(&self.config.targets, self.config.exclude.as_ref())?;
+        let sites = model.products(&self.config.targets, self.config.exclude.as_ref())?;
         let sizes = self.config.sizes(model, &sites)?;
         for (site, size) in sites.iter().zip(sizes) {
             self.adapt(model, site, size, bias(site))?;
@@ -93,7 +109,7 @@ impl Strategy for Lora {
 }
 
 register! {
-    /// LoRA: trains a low-rank update beside each chosen linear layer.
+    /// LoRA: trains a low-rank update beside each chosen linear layer or convolution.
     Strategy "lora" => Lora
 }
 export_plugin! {

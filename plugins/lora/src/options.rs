@@ -17,7 +17,7 @@ pub(crate) struct LoraConfig {
     pub(crate) alpha: f64,
     /// How alpha becomes the scale.
     pub(crate) scaling: Scaling,
-    /// Linear layers that get an update.
+    /// Linear layers and convolutions that get an update.
     pub(crate) targets: Targets,
     /// Layers that get none although `targets` names them.
     pub(crate) exclude: Option<Targets>,
@@ -130,7 +130,7 @@ fn by_pattern<T: Copy + PartialEq>(
 ) -> Result<BTreeMap<String, T>> {
     let mut values: BTreeMap<String, (T, &str)> = BTreeMap::new();
     for (pattern, value) in patterns {
-        let named = model.linears(&Targets::Pattern(format!(r"(.*\.)?({pattern})")))?;
+        let named = model.products(&Targets::Pattern(format!(r"(.*\.)?({pattern})")), None)?;
         let mut targeted = named.into_iter().filter(|site| sites.contains(site)).peekable();
         if targeted.peek().is_none() {
             return Err(Error::new(format!(

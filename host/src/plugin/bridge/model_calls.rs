@@ -199,6 +199,9 @@ fn remember(model: &mut AdaptedModel, declares: &Declares, selection: &Selection
 #[derive(Deserialize)]
 struct Sites {
     kind: api::SiteKind,
+    /// Further kinds, of convolutions those of one group.
+    #[serde(default)]
+    also: Vec<api::SiteKind>,
     targets: Option<api::Targets>,
     exclude: Option<api::Targets>,
 }
@@ -206,10 +209,14 @@ struct Sites {
 fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Result<Vec<api::Site>, String> {
     let info = model.model.info();
     let all = model.model.sites().iter().map(|site| (site_for_plugin(model, site), info.prefix(site.stream)));
-    let all: Vec<(api::Site, &str)> = all.filter(|(site, _)| site.kind == params.kind).collect();
+    let one_group = |site: &api::Site| site.convolution.is_none_or(|of| of.groups == 1);
+    let all: Vec<(api::Site, &str)> = all
+        .filter(|(site, _)| site.kind == params.kind || params.also.contains(&site.kind) && one_group(site))
+        .collect();
     let candidates: Vec<Candidate<'_>> =
         all.iter().map(|(site, prefix)| Candidate { path: &site.path, prefix, by_module: false }).collect();
     let what = match params.kind {
+        api::SiteKind::Linear if params.also.contains(&api::SiteKind::Conv) => "linear layer or convolution",
         api::SiteKind::Linear => "linear layer",
         api::SiteKind::Conv => "convolution",
         api::SiteKind::AttentionOutput => "attention output",
