@@ -141,6 +141,36 @@ fn lora_adapts_convolutions() {
     assert!(error.contains("use_dora is for linear layers"), "{error}");
 }
 
+/// Every strategy on a network of convolutions: it trains, or says what the network lacks.
+#[test]
+fn every_strategy_adapts_convolutions_or_says_why_not() {
+    let fits = [
+        "plugin = \"full\"",
+        "plugin = \"freezing\"\ntop = 1\ndecay = 0.5",
+        "plugin = \"bitfit\"",
+        "plugin = \"ia3\"\ntargets = [\"conv\"]\nfeedforward = []",
+        "plugin = \"lora\"\ntargets = [\"conv\"]",
+    ];
+    for strategy in fits {
+        let workdir = picture_workdir();
+        set(&workdir, "plugin = \"full\"", strategy);
+        workdir.fthost(["run.toml", "--out", "run", "--set", "train.steps=2"]).succeeded();
+    }
+    let lacks = [
+        ("plugin = \"lora\"", "matches nothing"),
+        ("plugin = \"ia3\"", "matches nothing"),
+        ("plugin = \"prompt\"", "has no input embedding to adapt"),
+        ("plugin = \"prefix\"", "has no attention to adapt"),
+        ("plugin = \"adapter\"", "has no feed-forward output to adapt"),
+    ];
+    for (strategy, expected) in lacks {
+        let workdir = picture_workdir();
+        set(&workdir, "plugin = \"full\"", strategy);
+        let error = on_one_line(&workdir.fthost(["run.toml", "--out", "run"]).failed(2));
+        assert!(error.contains(expected), "{strategy}: {error}");
+    }
+}
+
 /// People look at pictures: the page shows those that the model is wrong about.
 #[test]
 fn the_page_shows_the_worst_mistakes() {

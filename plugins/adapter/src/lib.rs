@@ -1,6 +1,7 @@
 //! Bottleneck adapters: x + s (U act(D z + d) + u), with D `[bottleneck, width]` and U `[width, bottleneck]`, in place of x.
 //!
-//! x is a sub-layer's output before the residual is added, and the model is frozen.
+//! x is a sub-layer's output before the residual is added, and the model is frozen. Of a block of convolutions, which has no halves, it is
+//! what the block adds.
 //! - houlsby (Houlsby et al. 2019, arXiv:1902.00751): after attention and after feed-forward, z = x; layer norms train too. D
 //!   and U start N(0, 0.001), cut at two deviations, and the biases at zero: step 0 is nearly the base model, not exactly.
 //! - pfeiffer (Pfeiffer et al. 2020, arXiv:2005.00247): after feed-forward, z = x. D and U start N(0, 0.02), as AdapterHub's,
@@ -113,11 +114,17 @@ impl Strategy for Adapter {
 
     fn attach(&mut self, model: &mut Model) -> Result<()> {
         model.freeze_all()?;
-        if self.0.layer_norms() {
-            // LayerNorm, sa_layer_norm, layernorm_before: each architecture has its own names.
+        // LayerNorm, sa_layer_norm, layernorm_before: each architecture has its own names. Blocks of convolutions have none.
+        let is_norm = |param: &ParamInfo| param.path.to_lowercase().replace('_', "").contains("layernorm");
+        let norms = model.parameters()?.iter().any(|param| param.base && is_norm(param));
+        if self.0.layer_norms() && (norms || self.0.layer_norms.is_some()) {
             model.thaw(&Targets::Pattern("(?i).*layer_?norm.*".into()))?;
         }
-        let mut sites = if self.0.kind == Kind::Houlsby { model.attention_outputs()? } else { Vec::new() };
+        let attends = model.sites(SiteKind::AttentionOutput, None, None).is_ok();
+        let mut sites = match self.0.kind {
+            Kind::Houlsby if attends => model.attention_outputs()?,
+            _ => Vec::new(),
+        };
         sites.extend(model.feed_forward_outputs()?);
         for site in sites {
             let width = site.out_features;

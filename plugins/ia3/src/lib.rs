@@ -10,7 +10,7 @@ use fthost_plugin_api::prelude::*;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Ia3Config {
-    /// Linear layers that get a vector: a regular expression over whole paths, or a list of paths or their ends.
+    /// Linear layers and convolutions that get a vector: a regular expression over whole paths, or a list of paths or their ends.
     targets: Targets,
     /// Those of them whose input is multiplied, not their output. A list holds names that `targets` holds too, or their ends.
     feedforward: Targets,
@@ -56,13 +56,21 @@ impl Strategy for Ia3 {
             pattern => model.linears(pattern)?.into_iter().map(|site| site.path).collect(),
         };
         let mut vectors = Vec::new();
-        for site in model.linears_except(&self.0.targets, self.0.exclude.as_ref())? {
+        for site in model.products(&self.0.targets, self.0.exclude.as_ref())? {
+            let conv = site.convolution.is_some();
             let l = if is_feedforward(&site.path, &feedforward) {
+                if conv {
+                    return Err(Error::new(format!(
+                        "feedforward names {}, a convolution, whose input meets its kernel in patches: take it out of feedforward",
+                        site.path
+                    )));
+                }
                 let l = model.param(&site, "ia3_l", [1, site.in_features], Init::Ones)?;
                 model.hook_linear(&site, ScaledInput { l: l.clone() })?;
                 l
             } else {
-                let l = model.param(&site, "ia3_l", [site.out_features, 1], Init::Ones)?;
+                let shape = if conv { vec![1, site.out_features, 1, 1] } else { vec![site.out_features, 1] };
+                let l = model.param(&site, "ia3_l", shape, Init::Ones)?;
                 model.hook_linear(&site, ScaledOutput { l: l.clone() })?;
                 l
             };
@@ -112,20 +120,26 @@ fn is_feedforward(path: &str, entries: &[String]) -> bool {
 
 /// y = l * (W x + b)
 struct ScaledOutput {
-    l: Param, // [out, 1]
+    l: Param, // [out, 1], of a convolution [1, out, 1, 1]
+}
+
+impl ScaledOutput {
+    fn outputs(&self) -> usize {
+        self.l.shape().iter().product()
+    }
 }
 
 impl LinearHook for ScaledOutput {
     fn forward(&self, _x: &Tensor, y: Tensor, _weight: &Tensor) -> Result<Tensor> {
-        y.mul(&self.l.tensor().reshape([self.l.shape()[0]])?) // [tokens, out]
+        y.mul(&self.l.tensor().reshape([self.outputs()])?) // [tokens, out]
     }
 
     fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
-        weight.mul(&self.l).map(Some) // [out, in]
+        weight.mul(&self.l.tensor().reshape([self.outputs(), 1])?).map(Some) // [out, in]
     }
 
     fn merge_bias(&self, bias: &Tensor) -> Result<Option<Tensor>> {
-        bias.mul(&self.l.tensor().reshape([self.l.shape()[0]])?).map(Some) // [out]
+        bias.mul(&self.l.tensor().reshape([self.outputs()])?).map(Some) // [out]
     }
 }
 
