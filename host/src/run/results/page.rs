@@ -61,7 +61,11 @@ fn key_figures(summary: &Summary) -> Markup {
             @let first_step = format!("first step after {}", duration(train.first_step_seconds));
             (figure("Training", &duration(train.seconds), &first_step))
             @let examples = format!("{} examples per second", speed(train.samples));
-            (figure("Tokens per second", &speed(train.tokens), &examples))
+            @if train.tokens > train.samples {
+                (figure("Tokens per second", &speed(train.tokens), &examples))
+            } @else {
+                (figure("Examples per second", &speed(train.samples), ""))
+            }
             @if train.peak_rss_bytes > 0 {
                 @let planned = format!("{} planned", bytes(summary.plan.memory.total() as u64));
                 (figure("Peak memory", &bytes(train.peak_rss_bytes), &planned))

@@ -208,11 +208,18 @@ impl Summary {
         if !self.sequence.is_empty() {
             text += &format!("{}\n", sequence_text(&self.sequence).trim_end());
         }
-        let Trained { seconds, steps, samples, tokens, peak_rss_bytes, .. } = self.train;
+        let Trained { seconds, waited_seconds, steps, samples, tokens, peak_rss_bytes, .. } = self.train;
+        let tokens = match tokens > samples {
+            true => format!(", {:.0} tokens/s", tokens as f64 / seconds),
+            false => String::new(),
+        };
+        let waited = match waited_seconds > 0.0 {
+            true => format!(", {:.1} % of it waiting for pictures", 100.0 * waited_seconds / seconds),
+            false => String::new(),
+        };
         text += &format!(
-            "trained {steps} steps in {seconds:.1} s ({:.0} examples/s, {:.0} tokens/s), peak memory {} MB\n",
+            "trained {steps} steps in {seconds:.1} s ({:.0} examples/s{tokens}{waited}), peak memory {} MB\n",
             samples as f64 / seconds,
-            tokens as f64 / seconds,
             peak_rss_bytes / 1_000_000
         );
         text += &format!("{}\n", self.proof.to_text());
