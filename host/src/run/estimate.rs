@@ -13,6 +13,7 @@ use super::setup::plan::Estimate;
 use super::setup::task::Task;
 use super::train::gradients::DropoutKey;
 use crate::Result;
+use crate::data::Shown;
 
 /// Batches that are measured, after one that warms up.
 const BATCHES: usize = 6;
@@ -43,7 +44,10 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
         }
         // Examples that an epoch has more often, or leaves out, are about as long as the others.
         let epoch = task.train.total_tokens() as f64 * task.examples_per_epoch() as f64 / task.train.len() as f64;
-        train_seconds += speed.per_token * epoch * passes + speed.per_update * steps;
+        // What is kept of frozen layers is computed in the first pass alone.
+        let first = f64::min(passes, 1.0);
+        train_seconds += epoch * (speed.per_token * first + speed.per_token_again * (passes - first));
+        train_seconds += speed.per_update * steps;
         // In sequence all are tested after each.
         let before = if settings.evaluate_before { 1.0 } else { 0.0 };
         let tests = setup.phases.len() as f64;
@@ -52,9 +56,14 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
         for (data, times) in [(&task.test, before + tests), (&task.validation, validations)] {
             let Some(data) = data else { continue };
             let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();
-            let began = Instant::now();
-            evaluate_rows(&pass(data), &rows, &|_| {})?;
-            evaluation_seconds += began.elapsed().as_secs_f64() * data.len() as f64 / rows.len() as f64 * times;
+            let evaluate = || -> Result<f64> {
+                let began = Instant::now();
+                evaluate_rows(&pass(data), &rows, &|_| {})?;
+                Ok(began.elapsed().as_secs_f64() * data.len() as f64 / rows.len() as f64)
+            };
+            let first = evaluate()?;
+            let again = if times > 1.0 && setup.keeps(task) { evaluate()? } else { first };
+            evaluation_seconds += first * f64::min(times, 1.0) + again * f64::max(times - 1.0, 0.0);
         }
     }
     // As a checkpoint takes it.
@@ -66,6 +75,8 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
 struct Speed {
     /// Seconds of forward and backward passes per token.
     per_token: f64,
+    /// The same where what frozen layers make of the examples is kept.
+    per_token_again: f64,
     /// Seconds of one update of the parameters.
     per_update: f64,
     /// Batches that were measured.
@@ -77,7 +88,7 @@ impl Speed {
         let settings = &setup.file.train;
         let sampler = task.sampler(settings, 1);
         let dropout = settings.dropout.then_some(DropoutKey { seed: settings.seed, step: 0, first: 0 });
-        let (mut seconds, mut update_seconds, mut tokens, mut batches) = (0.0, 0.0, 0, 0);
+        let (mut seconds, mut again, mut update_seconds, mut tokens, mut batches) = (0.0, 0.0, 0.0, 0, 0);
         for (i, rows) in (0..1 + BATCHES).map_while(|number| sampler.batch(0, number)).enumerate() {
             let began = Instant::now();
             let gradients = training.gradients(&task.train.show(&rows)?, dropout, 1.0, None)?.gradients;
@@ -86,15 +97,27 @@ impl Speed {
             update_nothing(setup, gradients, optimizer)?;
             // The first batch packs weights and fills caches. Where it is the only one it has to do.
             if i == 1 {
-                (seconds, update_seconds, tokens, batches) = (0.0, 0.0, 0, 0);
+                (seconds, again, update_seconds, tokens, batches) = (0.0, 0.0, 0.0, 0, 0);
             }
             seconds += (updating - began).as_secs_f64();
             update_seconds += updating.elapsed().as_secs_f64();
+            if setup.keeps(task) && task.train.key(0).is_some() {
+                let began = Instant::now();
+                training.gradients(&Shown::from(&rows[..]), dropout, 1.0, None)?.gradients.norm()?;
+                again += began.elapsed().as_secs_f64();
+            } else {
+                again = seconds;
+            }
             tokens += rows.iter().map(|&row| task.train.tokens(row)).sum::<Result<usize>>()?;
             batches += 1;
         }
-        let per_token = seconds / tokens.max(1) as f64;
-        Ok(Self { per_token, per_update: update_seconds / batches.max(1) as f64, batches })
+        let per_token = |seconds: f64| seconds / tokens.max(1) as f64;
+        Ok(Self {
+            per_token: per_token(seconds),
+            per_token_again: per_token(again),
+            per_update: update_seconds / batches.max(1) as f64,
+            batches,
+        })
     }
 }
 

@@ -248,6 +248,12 @@ impl Setup {
         notes
     }
 
+    /// Whether what frozen layers make of a task's examples can be kept, where these look the same each time.
+    pub(in crate::run) fn keeps(&self, task: &Task) -> bool {
+        let reads = reads_of(&task.spec, self.model.model.info());
+        self.model.kept.is_some() && matches!(reads[..], [read] if self.model.cut(read).is_some())
+    }
+
     /// What the frozen layers make of a task's pictures, where that is the same in each epoch, or why it is not.
     fn kept(&self, task: &Task) -> Option<String> {
         let (info, name) = (self.model.model.info(), &task.name);
