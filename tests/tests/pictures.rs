@@ -171,6 +171,22 @@ fn every_strategy_adapts_convolutions_or_says_why_not() {
     }
 }
 
+/// A first run file for a folder of pictures runs as it stands.
+#[test]
+fn a_first_run_file_is_written_for_pictures() {
+    let workdir = picture_workdir();
+    workdir.fthost(["run.toml", "--out", "run", "--set", "train.steps=1"]).succeeded();
+    workdir.fthost(["merge", "run", "small"]).succeeded();
+    workdir.fthost(["init", "train", "--model", "small", "--out", "first.toml"]).succeeded();
+    let first = fs::read_to_string(workdir.path().join("first.toml")).unwrap();
+    for said in
+        ["# 3 folders of pictures, a class each", "test = \"test\"", "augment = [\"random_resized_crop\", \"flip\"]"]
+    {
+        assert!(first.contains(said), "{said}:\n{first}");
+    }
+    workdir.fthost(["first.toml", "--out", "first"]).succeeded();
+}
+
 /// People look at pictures: the page shows those that the model is wrong about.
 #[test]
 fn the_page_shows_the_worst_mistakes() {

@@ -2,13 +2,14 @@
 
 mod columns;
 mod draft;
+mod pictures;
 
 use std::path::{Path, PathBuf};
 
 use fthost_plugin_api::{MethodInfo, MethodKind, problem_type};
 use serde_json::{Map, Value, json};
 
-use crate::data::{Encoding, Naming, Tokenizer, peek};
+use crate::data::{Encoding, Naming, PicturesSeen, Tokenizer, peek};
 use crate::plugin::{Library, Search};
 use crate::report::numbers::percent;
 use crate::run::file::options_of;
@@ -41,6 +42,9 @@ pub fn draft(train: &Path, model: Option<&str>, plugins: &[String], ask: &dyn As
     for plugin in plugins {
         library.open(plugin)?;
     }
+    if let Some(seen) = PicturesSeen::of(train)? {
+        return pictures::draft(train, &seen, model, &mut library);
+    }
     let found = peek(train, ROWS)?;
     let mut draft = Draft::new(train, found.rows, found.whole, found.notes.clone());
     let seen = columns::seen(&found);
@@ -53,11 +57,7 @@ pub fn draft(train: &Path, model: Option<&str>, plugins: &[String], ask: &dyn As
     settle(&mut choice, ask)?;
 
     // [model]
-    let (path, why) = match model {
-        Some(model) if hub::Name::of_path(Path::new(model)).is_some() => (model.to_owned(), "as --model says"),
-        Some(model) => (absolute(Path::new(model))?, "as --model says"),
-        None => (MODEL.to_owned(), "no --model was given: a small English one"),
-    };
+    let (path, why) = told_model(model, MODEL, "no --model was given: a small English one")?;
     draft.section("[model]");
     draft.set("path", path.as_str(), why);
 
@@ -126,6 +126,15 @@ pub fn draft(train: &Path, model: Option<&str>, plugins: &[String], ask: &dyn As
     draft.set("epochs", epochs, "by the number of rows; the best epoch on the validation examples is kept");
     draft.set("lr", 1e-3, "fthost lr-find looks for a better one");
     Ok(draft)
+}
+
+/// The model that was asked for, else a usual one, and why.
+fn told_model(model: Option<&str>, usual: &str, why: &'static str) -> Result<(String, &'static str)> {
+    Ok(match model {
+        Some(model) if hub::Name::of_path(Path::new(model)).is_some() => (model.to_owned(), "as --model says"),
+        Some(model) => (absolute(Path::new(model))?, "as --model says"),
+        None => (usual.to_owned(), why),
+    })
 }
 
 /// Asks about columns that are in doubt.
@@ -212,6 +221,11 @@ fn held_out(draft: &mut Draft, train: &Path, choice: &Choice) -> Result<()> {
         }
         return Ok(());
     }
+    held_out_beside(draft, train)
+}
+
+/// Files or folders beside the training examples, or shares of these.
+fn held_out_beside(draft: &mut Draft, train: &Path) -> Result<()> {
     let name = train.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let beside = |words: &[&str]| {
         let others = words.iter().map(|word| train.with_file_name(name.replacen("train", word, 1)));

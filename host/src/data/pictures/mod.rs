@@ -11,9 +11,11 @@ mod idx;
 pub(super) mod list;
 mod parquet;
 mod pixels;
+mod seen;
 mod shown;
 
 pub use draws::Draws;
 pub use form::{ClassFolder, OnBadImage, PictureForm};
 pub(super) use pixels::Pictures;
+pub use seen::PicturesSeen;
 pub use shown::Shown;
