@@ -201,7 +201,7 @@ impl AdaptedModel {
             groups if self.model.can_be_cut() && !matches!(read.read, Read::Stage(_)) => Cut::Above(groups),
             _ => return None,
         };
-        let versions = base().filter(|p| p.group < lowest).map(|p| p.parameter.version() as u64).sum();
+        let versions = base().filter(|p| p.group < lowest).map(|p| p.parameter.version()).sum();
         Some((cut, versions))
     }
 

@@ -555,7 +555,8 @@ fn real_weights_give_torchs_logits() {
     ];
     for (name, path, output, size) in cases {
         if !path.exists() {
-            println!("skipped: {} is not there", path.display());
+            let text = format!("skipped: {} is not there\n", path.display());
+            std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
             continue;
         }
         let model = fthost_models::open(&path, &Device::Cpu).unwrap();

@@ -42,8 +42,8 @@ const CLASSES: [&str; 3] = ["across", "down", "plain"];
 fn picture(class: usize, number: usize) -> Picture {
     let (height, width) = (18 + number % 3, 20 + number % 5);
     let level = |y: usize, x: usize| match class {
-        0 if y / 3 % 2 == 0 => 90,
-        1 if x / 3 % 2 == 0 => 90,
+        0 if (y / 3).is_multiple_of(2) => 90,
+        1 if (x / 3).is_multiple_of(2) => 90,
         _ => 0,
     };
     let noise = |y: usize, x: usize, c: usize| (number * 31 + y * 7 + x * 13 + c * 29) % 23;

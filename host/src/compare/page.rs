@@ -79,7 +79,7 @@ fn axis(values: impl Iterator<Item = f64>) -> impl Fn(f64) -> f64 {
 
 /// The metric of every candidate with its interval, and of each of its runs a mark.
 fn estimates(comparison: &Comparison) -> Markup {
-    let of = |candidate: &CandidateResult| Some(candidate.metrics.get(&comparison.metric)?.interval?);
+    let of = |candidate: &CandidateResult| candidate.metrics.get(&comparison.metric)?.interval;
     let drawn = comparison.candidates.iter().filter_map(|candidate| {
         let (from, to) = of(candidate).filter(|(from, to)| from.is_finite() && to.is_finite())?;
         let values: Vec<f64> = candidate.runs.iter().filter_map(|run| run.value).collect();

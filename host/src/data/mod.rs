@@ -2,7 +2,7 @@
 //!
 //! [`load`] reads a file row by row ([`table`]), encodes the texts in parallel ([`text`]) and keeps token ids, labels
 //! and lines only: in memory while they are few, in a temporary file beyond ([`dataset`]). [`sampler`] says which
-//! examples come when. Of pictures it keeps where they are ([`pictures`]).
+//! examples come when. Of pictures it keeps where they are, and shows what is seen of them ([`Shown`]).
 
 mod arrow;
 mod balanced;

@@ -27,7 +27,7 @@ struct Shortcut {
 #[derive(Debug)]
 enum Residual {
     Identity,
-    Projection(Conv),
+    Projection(Box<Conv>),
     /// Channels of zeros on each side.
     Subsampled {
         stride: usize,
@@ -49,7 +49,7 @@ impl Block {
             (Some(shortcut), Some(last)) => {
                 let way = match &shortcut.way {
                     Way::Identity => Residual::Identity,
-                    Way::Projection(conv) => Residual::Projection(Conv::build(builder, plan, conv)?),
+                    Way::Projection(conv) => Residual::Projection(Box::new(Conv::build(builder, plan, conv)?)),
                     &Way::Subsampled { stride, channels, out } => {
                         let lacking = out - channels;
                         Residual::Subsampled { stride, zeros: [lacking / 2, lacking - lacking / 2] }

@@ -82,7 +82,7 @@ impl Style {
         BlockPlan {
             place: block.place,
             layers: expand.into_iter().chain([depthwise, project]).map(LayerPlan::Conv).collect(),
-            shortcut: adds.then(|| ShortcutPlan { way: Way::Identity, site, activation: Activation::Identity }),
+            shortcut: adds.then_some(ShortcutPlan { way: Way::Identity, site, activation: Activation::Identity }),
             pool: None,
         }
     }

@@ -12,7 +12,7 @@ use crate::{Convolution, LoadError};
 
 #[derive(Debug)]
 pub(super) enum Layer {
-    Conv(Conv),
+    Conv(Box<Conv>),
     Linear(Linear, Activation),
 }
 
@@ -23,7 +23,7 @@ impl Layer {
         layer: &LayerPlan,
     ) -> std::result::Result<Self, LoadError> {
         Ok(match layer {
-            LayerPlan::Conv(conv) => Self::Conv(Conv::build(builder, plan, conv)?),
+            LayerPlan::Conv(conv) => Self::Conv(Box::new(Conv::build(builder, plan, conv)?)),
             LayerPlan::Linear { path, inputs, outputs, activation } => {
                 let init = plan.init.of(*outputs, *inputs, 1, 1);
                 Self::Linear(builder.linear_from(path, [*inputs, *outputs], true, init)?, *activation)

@@ -193,8 +193,11 @@ impl<'a> Trials<'a> {
             precision: *precision,
         };
         let mut losses = Vec::new();
-        let batches = self.batches[from..].to_vec().into_iter();
-        for (i, batch) in (from..).zip(Ahead::new(batches, from as u64, (learner.tasks, learner.model), &settings)) {
+        // Threads that look ahead keep their own.
+        let batches: Vec<Batch> = self.batches.iter().skip(from).cloned().collect();
+        for (i, batch) in
+            (from..).zip(Ahead::new(batches.into_iter(), from as u64, (learner.tasks, learner.model), &settings))
+        {
             let batch = batch?;
             state.trained.steps = i as u64; // dropout follows from it
             let step = learner.step(&batch, &self.times.of_run(i), &mut state)?;
