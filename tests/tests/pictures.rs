@@ -101,8 +101,11 @@ fn lora_adapts_convolutions() {
     let workdir = picture_workdir();
     set(&workdir, "plugin = \"full\"", "plugin = \"lora\"\nrank = 4\ntargets = [\"conv\"]");
     workdir.fthost(["run.toml", "--out", "run"]).succeeded();
-    let accuracy = metrics(&workdir.path().join("run"))["accuracy"].as_f64().unwrap();
-    assert!(accuracy > 0.9, "{accuracy}");
+    set(&workdir, "plugin = \"lora\"\nrank = 4\ntargets = [\"conv\"]", "plugin = \"freezing\"");
+    workdir.fthost(["run.toml", "--out", "head"]).succeeded();
+    set(&workdir, "plugin = \"freezing\"", "plugin = \"lora\"\nrank = 4\ntargets = [\"conv\"]");
+    let loss = |run: &str| metrics(&workdir.path().join(run))["loss"].as_f64().unwrap();
+    assert!(loss("run") < 0.9 * loss("head"), "{} beside {} of the head alone", loss("run"), loss("head"));
     let adapter = fs::read(workdir.path().join("run/adapter/adapter_model.safetensors")).unwrap();
     let adapter = SafeTensors::deserialize(&adapter).unwrap();
     let mut shapes: Vec<(String, Vec<usize>)> = adapter
@@ -157,8 +160,8 @@ fn every_strategy_adapts_convolutions_or_says_why_not() {
         workdir.fthost(["run.toml", "--out", "run", "--set", "train.steps=2"]).succeeded();
     }
     let lacks = [
-        ("plugin = \"lora\"", "matches nothing"),
-        ("plugin = \"ia3\"", "matches nothing"),
+        ("plugin = \"lora\"", "target \"query\" matches no linear layer or convolution"),
+        ("plugin = \"ia3\"", "matches no linear layer or convolution"),
         ("plugin = \"prompt\"", "has no input embedding to adapt"),
         ("plugin = \"prefix\"", "has no attention to adapt"),
         ("plugin = \"adapter\"", "has no feed-forward output to adapt"),
