@@ -1,13 +1,14 @@
 //! A first run file for a file of examples: what it looks like, what that suggests, and why.
 
 mod columns;
+mod common;
 mod draft;
 mod pictures;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use fthost_plugin_api::{MethodInfo, MethodKind, problem_type};
-use serde_json::{Map, Value, json};
+use fthost_plugin_api::{MethodKind, problem_type};
+use serde_json::{Value, json};
 
 use crate::data::{Encoding, Naming, PicturesSeen, Tokenizer, peek};
 use crate::plugin::{Library, Search};
@@ -15,6 +16,7 @@ use crate::report::numbers::percent;
 use crate::run::file::options_of;
 use crate::{Error, Result, hub};
 use columns::{Choice, Look, Seen};
+use common::{absolute, has_option, held_out_beside, recommended, stem, told_model};
 pub use draft::{Draft, Entry};
 
 /// Rows that are looked at.
@@ -128,15 +130,6 @@ pub fn draft(train: &Path, model: Option<&str>, plugins: &[String], ask: &dyn As
     Ok(draft)
 }
 
-/// The model that was asked for, else a usual one, and why.
-fn told_model(model: Option<&str>, usual: &str, why: &'static str) -> Result<(String, &'static str)> {
-    Ok(match model {
-        Some(model) if hub::Name::of_path(Path::new(model)).is_some() => (model.to_owned(), "as --model says"),
-        Some(model) => (absolute(Path::new(model))?, "as --model says"),
-        None => (usual.to_owned(), why),
-    })
-}
-
 /// Asks about columns that are in doubt.
 fn settle(choice: &mut Choice, ask: &dyn Ask) -> Result<()> {
     for (chosen, what) in [(&mut choice.text, "text"), (&mut choice.label, "label")] {
@@ -193,22 +186,6 @@ fn balance(label: &Seen<'_>) -> Option<String> {
     (*many > 3 * few && label.counts.len() > 1).then(|| format!("{most:?} stands there {many} times, {least:?} {few}"))
 }
 
-/// The method of a kind whose plugin declares that a first run may well begin with it, and the options for it:
-/// `#[schemars(extend("first_run" = { "warmup": 0.06 }))]` on its options.
-fn recommended(library: &mut Library, kind: MethodKind) -> Result<Option<(MethodInfo, Map<String, Value>)>> {
-    for name in library.known_names(kind) {
-        let (_, method) = library.find(kind, &name)?;
-        if let Some(Value::Object(options)) = method.config_schema.get("first_run").cloned() {
-            return Ok(Some((method, options)));
-        }
-    }
-    Ok(None)
-}
-
-fn has_option(method: &MethodInfo, name: &str) -> bool {
-    method.config_schema.get("properties").is_some_and(|properties| properties.get(name).is_some())
-}
-
 /// Where validation and test examples come from: a column, files beside the training file, or shares of it.
 fn held_out(draft: &mut Draft, train: &Path, choice: &Choice) -> Result<()> {
     if let Some(split) = &choice.split {
@@ -222,26 +199,6 @@ fn held_out(draft: &mut Draft, train: &Path, choice: &Choice) -> Result<()> {
         return Ok(());
     }
     held_out_beside(draft, train)
-}
-
-/// Files or folders beside the training examples, or shares of these.
-fn held_out_beside(draft: &mut Draft, train: &Path) -> Result<()> {
-    let name = train.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let beside = |words: &[&str]| {
-        let others = words.iter().map(|word| train.with_file_name(name.replacen("train", word, 1)));
-        others.into_iter().find(|other| name.contains("train") && other.exists())
-    };
-    match beside(&["test", "tst"]) {
-        Some(test) => draft.set("test", absolute(&test)?.as_str(), "it lies beside the training file"),
-        None => draft.set("test", 0.2, "there is no test file: a share of the rows, which training does not see"),
-    }
-    match beside(&["validation", "valid", "val", "dev"]) {
-        Some(validation) => {
-            draft.set("validation", absolute(&validation)?.as_str(), "it lies beside the training file")
-        }
-        None => draft.set("validation", 0.1, "a share, to keep the best model by"),
-    }
-    Ok(())
 }
 
 /// The longest length that cuts next to nothing, and why.
@@ -288,30 +245,4 @@ fn tokens(value: &Value, tokenizer: Option<&Tokenizer>) -> Result<usize> {
             Ok((words as f64 * TOKENS_A_WORD) as usize)
         }
     }
-}
-
-fn stem(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stem: String = name
-        .split('.')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .map(|c| if c.is_alphanumeric() || c == '-' { c } else { '-' })
-        .collect();
-    if stem.is_empty() { "task".into() } else { stem }
-}
-
-/// A path as it stands in a run file: as it was named, where it is below the working directory, since the run file will lie there.
-fn absolute(path: &Path) -> Result<String> {
-    let path: PathBuf = match path.is_relative() {
-        true => path.to_owned(),
-        false => std::env::current_dir()
-            .ok()
-            .and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()))
-            .unwrap_or_else(|| path.to_owned()),
-    };
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| Error::usage(format!("{} is no UTF-8, and a run file is", path.display())))
 }

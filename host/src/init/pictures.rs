@@ -5,8 +5,8 @@ use std::path::Path;
 use fthost_plugin_api::{MethodKind, problem_type};
 use serde_json::json;
 
+use super::common::{absolute, has_option, held_out_beside, recommended, stem, told_model};
 use super::draft::Draft;
-use super::{absolute, has_option, held_out_beside, recommended, stem, told_model};
 use crate::Result;
 use crate::data::PicturesSeen;
 use crate::plugin::Library;
