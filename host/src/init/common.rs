@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::draft::Draft;
 use crate::plugin::Library;
+use crate::run::file::options_of;
 use crate::{Error, Result, hub};
 
 /// The model that was asked for, else a usual one, and why.
@@ -18,12 +19,35 @@ pub(super) fn told_model(model: Option<&str>, usual: &str, why: &'static str) ->
     })
 }
 
-/// The method of a kind whose plugin declares that a first run may well begin with it, and the options for it:
-/// `#[schemars(extend("first_run" = { "warmup": 0.06 }))]` on its options.
-pub(super) fn recommended(library: &mut Library, kind: MethodKind) -> Result<Option<(MethodInfo, Map<String, Value>)>> {
+/// By which a plugin declares that a first run may well begin with a method of its own, and with which options of it:
+/// `#[schemars(extend("first_run" = { "warmup": 0.06 }))]` on these.
+pub(super) const FIRST_RUN: &str = "first_run";
+/// The same for a first run with pictures.
+pub(super) const FIRST_PICTURE_RUN: &str = "first_picture_run";
+
+/// Adds the method of a kind that a first run may well begin with.
+pub(super) fn method(
+    draft: &mut Draft,
+    library: &mut Library,
+    kind: MethodKind,
+    section: &'static str,
+    key: &str,
+) -> Result<()> {
+    let Some((method, options)) = recommended(library, kind, key)? else { return Ok(()) };
+    draft.section(section);
+    draft.set("plugin", method.name.as_str(), &method.summary);
+    for (key, value) in options {
+        let about = options_of(&method).into_iter().find(|option| option.name == key);
+        draft.set(&key, value, &about.map(|about| about.description).unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// The method of a kind whose plugin declares so, and the options for it.
+fn recommended(library: &mut Library, kind: MethodKind, key: &str) -> Result<Option<(MethodInfo, Map<String, Value>)>> {
     for name in library.known_names(kind) {
         let (_, method) = library.find(kind, &name)?;
-        if let Some(Value::Object(options)) = method.config_schema.get("first_run").cloned() {
+        if let Some(Value::Object(options)) = method.config_schema.get(key).cloned() {
             return Ok(Some((method, options)));
         }
     }

@@ -13,10 +13,9 @@ use serde_json::{Value, json};
 use crate::data::{Encoding, Naming, PicturesSeen, Tokenizer, peek};
 use crate::plugin::{Library, Search};
 use crate::report::numbers::percent;
-use crate::run::file::options_of;
 use crate::{Error, Result, hub};
 use columns::{Choice, Look, Seen};
-use common::{absolute, has_option, held_out_beside, recommended, stem, told_model};
+use common::{FIRST_RUN, absolute, has_option, held_out_beside, method, stem, told_model};
 pub use draft::{Draft, Entry};
 
 /// Rows that are looked at.
@@ -108,14 +107,7 @@ pub fn draft(train: &Path, model: Option<&str>, plugins: &[String], ask: &dyn As
 
     // How it trains.
     for (kind, section) in [(MethodKind::Strategy, "[[strategy]]"), (MethodKind::Scheduler, "[schedule]")] {
-        if let Some((method, options)) = recommended(&mut library, kind)? {
-            draft.section(section);
-            draft.set("plugin", method.name.as_str(), &method.summary);
-            for (key, value) in options {
-                let about = options_of(&method).into_iter().find(|option| option.name == key);
-                draft.set(&key, value, &about.map(|about| about.description).unwrap_or_default());
-            }
-        }
+        method(&mut draft, &mut library, kind, section, FIRST_RUN)?;
     }
     draft.section("[train]");
     let batch = if longest > 256 { 8 } else { 16 };

@@ -5,7 +5,7 @@ use std::path::Path;
 use fthost_plugin_api::{MethodKind, problem_type};
 use serde_json::json;
 
-use super::common::{absolute, has_option, held_out_beside, recommended, stem, told_model};
+use super::common::{FIRST_PICTURE_RUN, FIRST_RUN, absolute, has_option, held_out_beside, method, stem, told_model};
 use super::draft::Draft;
 use crate::Result;
 use crate::data::PicturesSeen;
@@ -13,8 +13,6 @@ use crate::plugin::Library;
 
 /// Where no model is named: small, quick on a CPU, and good at ImageNet.
 const MODEL: &str = "hf:timm/tf_efficientnet_lite0.in1k";
-/// The strategy that a first run with pictures may well begin with.
-const STRATEGY: &str = "freezing";
 /// One class this much more frequent than another is worth a weight.
 const IMBALANCED: usize = 3;
 /// Pictures of a class below which changed ones help most.
@@ -46,15 +44,10 @@ pub(super) fn draft(train: &Path, seen: &PicturesSeen, model: Option<&str>, libr
         draft.set("augment", json!(["random_resized_crop", "flip"]), why);
     }
 
-    if library.known_names(MethodKind::Strategy).iter().any(|name| name == STRATEGY) {
-        draft.section("[[strategy]]");
-        let why = "the head alone learns; top = 1 lets the uppermost block learn too, and so on";
-        draft.set("plugin", STRATEGY, why);
-    }
-    if let Some((method, options)) = recommended(library, MethodKind::Scheduler)? {
-        draft.section("[schedule]");
-        draft.set("plugin", method.name.as_str(), &method.summary);
-        options.into_iter().for_each(|(key, value)| draft.set(&key, value, "as usual"));
+    let methods =
+        [(MethodKind::Strategy, "[[strategy]]", FIRST_PICTURE_RUN), (MethodKind::Scheduler, "[schedule]", FIRST_RUN)];
+    for (kind, section, key) in methods {
+        method(&mut draft, library, kind, section, key)?;
     }
     draft.section("[train]");
     draft.set("batch_size", 32, "fthost plan measures the memory");

@@ -7,6 +7,7 @@ use fthost_plugin_api::prelude::*;
 /// Options of freezing.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("first_picture_run" = {}))]
 pub(crate) struct FreezingConfig {
     /// Block groups that train besides the head, counted from the top: a number, or "all"; with `unfreeze` at first.
     #[schemars(extend("search" = [0, 1, 2, 4]))]
