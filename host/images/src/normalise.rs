@@ -46,6 +46,12 @@ impl Normalise {
         self.channels.len()
     }
 
+    /// The same for a grey model, where all channels' levels become the same.
+    pub fn of_grey(&self) -> Option<Self> {
+        let (first, others) = self.channels.split_first()?;
+        others.iter().all(|other| other == first).then(|| Self { channels: vec![*first] })
+    }
+
     /// The picture's numbers. Of a grey model's picture (see [`grey`](crate::grey())) all channels are equal.
     pub fn apply(&self, picture: &Picture) -> Normalised {
         let values = match self.channels.as_slice() {

@@ -182,9 +182,7 @@ pub(super) fn read(place: &str, keys: &Map<String, Value>) -> Result<Preprocess>
     let offset = if efficient && config.flag("rescale_offset", false)? { -1.0 } else { 0.0 };
     // EfficientNet's classifiers divide by the deviation once more.
     let again = (efficient && config.flag("include_top", true)?).then_some(std.as_slice());
-    // Of grey pictures there is one mean.
-    let channels = if mean.len() == 1 { 1 } else { 3 };
-    let normalise = normalise(place, channels, factor, offset, moments, again)?;
+    let normalise = normalise(place, 3, factor, offset, moments, again)?;
     let filter = filter(&config, class.filter)?;
     Preprocess { resize, filter, crop, centre: Centre::Down, fill: [0; 3], normalise }.checked(place)
 }

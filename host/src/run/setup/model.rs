@@ -113,6 +113,12 @@ pub(in crate::run) fn transform(
         }
         preprocess.normalise = Preprocess::exact((1, 1), &mean, &std)?.normalise;
     }
+    // Of a grey model's pictures its folder says one mean, which stands for any number of channels.
+    if channels == 1
+        && let Some(grey) = preprocess.normalise.of_grey()
+    {
+        preprocess.normalise = grey;
+    }
     if preprocess.channels() != channels {
         let message = format!(
             "the model takes {channels} channels, and its folder says how {} become numbers",
