@@ -14,6 +14,7 @@ use fthost_autograd::{DType, Device, Layout, Map, Tape, TapeOptions, Tensor, Val
 use fthost_models::{Features, Input, Model};
 
 use super::read::StreamRead;
+use crate::data::unnamed_file;
 use crate::{Error, Result};
 
 /// Bytes that are kept in memory; beyond, a file without a name takes them.
@@ -179,8 +180,7 @@ impl Kept {
     fn write(&self, state: &mut State, values: &[f32]) -> Result<()> {
         let failed = || Error::io(format!("cannot keep features in {}", self.folder.display()));
         if state.file.is_none() {
-            std::fs::create_dir_all(&self.folder).map_err(failed())?;
-            state.file = Some(tempfile::tempfile_in(&self.folder).map_err(failed())?);
+            state.file = Some(unnamed_file(&self.folder).map_err(failed())?);
         }
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         if let Some(file) = &state.file {

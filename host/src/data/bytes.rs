@@ -39,6 +39,12 @@ pub(crate) fn cache_folder() -> PathBuf {
     named.unwrap_or_else(std::env::temp_dir)
 }
 
+/// A file without a name in a folder, which is made where it is missing: it is gone when nobody has it open.
+pub(crate) fn unnamed_file(folder: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(folder)?;
+    tempfile::tempfile_in(folder)
+}
+
 /// Bytes that are complete.
 #[derive(Debug)]
 pub(super) enum Bytes {
@@ -119,8 +125,7 @@ impl Writer {
     /// Moves everything to a file in `folder`, and what is still to come with it.
     pub(super) fn spill(&mut self, folder: &Path) -> Result<()> {
         if self.file.is_none() {
-            std::fs::create_dir_all(folder).map_err(|error| cannot_write(folder, &error))?;
-            let file = tempfile::tempfile_in(folder).map_err(|error| cannot_write(folder, &error))?;
+            let file = unnamed_file(folder).map_err(|error| cannot_write(folder, &error))?;
             self.file = Some((file, folder.to_owned()));
         }
         self.flush()

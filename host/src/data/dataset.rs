@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fthost_autograd::{Device, Layout, Tensor};
-use fthost_images::{Normalised, Picture, Sample, Transform};
+use fthost_images::{Normalised, Picture, Random, Sample, Transform};
 use fthost_models::{Input, TextInput};
 use fthost_plugin_api::TargetKind;
 
@@ -407,8 +407,7 @@ impl Dataset {
 
     /// The key of an example that always looks the same.
     pub fn key(&self, row: u32) -> Option<(u64, u32)> {
-        let changed = self.transform().is_some_and(|transform| transform.augment().is_random());
-        (!changed).then(|| (self.number, self.selection.row(row)))
+        (!self.changes_at_random()).then(|| (self.number, self.selection.row(row)))
     }
 
     /// Whether it takes work to see an example, so that it is best done ahead: pictures are read and decoded.
@@ -423,6 +422,11 @@ impl Dataset {
             .filter(|pictures| pictures.take_work())
             .and_then(|pictures| pictures.transform().ok())
             .map(|of| &**of)
+    }
+
+    /// Whether training pictures differ from one time to the next.
+    fn changes_at_random(&self) -> bool {
+        self.transform().is_some_and(|transform| transform.augment().is_random())
     }
 
     /// A picture as it is; none where it is embedded, or no picture.
@@ -454,8 +458,8 @@ impl Dataset {
     pub fn sample(&self, row: u32, draws: &Draws, step: u64, place: u64) -> Result<Option<Sample>> {
         let Some(pictures) = &self.pictures else { return Ok(None) };
         let mut random = draws.of_picture(step, place);
-        let changed = self.transform().is_some_and(|transform| transform.augment().is_random());
-        pictures.sample(self.selection.row(row), if changed { Some(&mut random) } else { None }).map(Some)
+        let random: Option<&mut dyn Random> = if self.changes_at_random() { Some(&mut random) } else { None };
+        pictures.sample(self.selection.row(row), random).map(Some)
     }
 
     /// What is seen of these rows in training: the [`sample`](Self::sample)s of all, mixed where the task asks for it. `first` is the
@@ -474,9 +478,8 @@ impl Dataset {
             return Ok(Shown::from(rows));
         }
         let mut shown = Shown::new(rows, samples.into_iter().flatten().collect())?;
-        if self.transform().is_some_and(|transform| transform.augment().is_random()) {
-            shown.changed();
-            shown.mix(pictures, draws, step, first)?;
+        if self.changes_at_random() {
+            shown.change(pictures.transform()?.augment(), draws, step, first);
         }
         Ok(shown)
     }

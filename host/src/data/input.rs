@@ -6,7 +6,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::bytes::cache_folder;
+use super::bytes::{cache_folder, unnamed_file};
 use super::form::Encoding;
 use super::row::data_error;
 use crate::{Error, Result};
@@ -81,10 +81,8 @@ impl Input {
         if !self.compressed {
             return open(path);
         }
-        let folder = cache_folder();
         let unpacked = || {
-            std::fs::create_dir_all(&folder)?;
-            let mut file = tempfile::tempfile_in(&folder)?;
+            let mut file = unnamed_file(&cache_folder())?;
             io::copy(&mut self.into_reader(), &mut file)?;
             file.rewind()?;
             Ok(file)

@@ -49,7 +49,7 @@ mod texts;
 mod writer;
 
 pub use balanced::{Balance, Balanced};
-pub(crate) use bytes::cache_folder;
+pub(crate) use bytes::{cache_folder, unnamed_file};
 pub use dataset::Dataset;
 pub use episodes::Episodes;
 pub use files::Files;

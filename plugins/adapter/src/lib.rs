@@ -120,10 +120,9 @@ impl Strategy for Adapter {
         if self.0.layer_norms() && (norms || self.0.layer_norms.is_some()) {
             model.thaw(&Targets::Pattern("(?i).*layer_?norm.*".into()))?;
         }
-        let attends = model.sites(SiteKind::AttentionOutput, None, None).is_ok();
         let mut sites = match self.0.kind {
-            Kind::Houlsby if attends => model.attention_outputs()?,
-            _ => Vec::new(),
+            Kind::Houlsby => model.attention_outputs().unwrap_or_default(),
+            Kind::Pfeiffer | Kind::Parallel => Vec::new(),
         };
         sites.extend(model.feed_forward_outputs()?);
         for site in sites {

@@ -15,7 +15,7 @@ use ::parquet::record::reader::RowIter;
 use ::parquet::schema::types::{Type, TypePtr};
 use fthost_images::source::{Item, Source as Places};
 
-use crate::data::bytes::cache_folder;
+use crate::data::bytes::{cache_folder, unnamed_file};
 use crate::data::parquet::{guarded, unreadable};
 use crate::data::row::{Columns, Labels, Row, data_error, no_label};
 use crate::{Error, Result};
@@ -146,8 +146,7 @@ struct Kept(BufWriter<File>);
 impl Kept {
     fn new() -> Result<Self> {
         let folder = cache_folder();
-        let made = std::fs::create_dir_all(&folder).and_then(|()| tempfile::tempfile_in(&folder));
-        Ok(Self(BufWriter::new(made.map_err(failed(&folder))?)))
+        Ok(Self(BufWriter::new(unnamed_file(&folder).map_err(failed(&folder))?)))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {

@@ -1,10 +1,9 @@
 //! Examples as a model sees them this time.
 
 use fthost_autograd::{Device, Tensor};
-use fthost_images::{Mask, Normalised, Sample};
+use fthost_images::{Augment, Mask, Normalised, Sample};
 
 use super::draws::Draws;
-use super::pixels::Pictures;
 use crate::{Error, Result};
 
 /// Rows of a data set, and where they are pictures, what is seen of them this time.
@@ -67,22 +66,17 @@ impl Shown {
         Ok(Self { rows: rows.to_vec(), pictures: Some(block), plain: true })
     }
 
-    /// Mixes the pictures with each other, where the task asks for it. `numbers` are the store's of the rows.
-    pub(in crate::data) fn mix(&mut self, pictures: &Pictures, draws: &Draws, step: u64, first: u64) -> Result<()> {
-        let Some(block) = self.pictures.as_mut().filter(|_| pictures.take_work()) else { return Ok(()) };
-        let augment = pictures.transform()?.augment();
+    /// Says that they were changed at random, and mixes them with each other where the list asks for it. `first` is the place of the first
+    /// in its step.
+    pub(in crate::data) fn change(&mut self, augment: &Augment, draws: &Draws, step: u64, first: u64) {
+        self.plain = false;
+        let Some(block) = &mut self.pictures else { return };
         let [height, width, channels] = block.size;
         let shape = [self.rows.len(), height, width, channels];
         if let Some(mixed) = augment.mix(&mut block.values, shape, &mut draws.of_batch(step, first)) {
             let partners = mixed.partners.iter().map(|&place| self.rows[place]).collect();
             block.mixed = Some(Mixed { own: f64::from(mixed.lambda), partners });
         }
-        Ok(())
-    }
-
-    /// Says that they were changed at random.
-    pub(in crate::data) fn changed(&mut self) {
-        self.plain = false;
     }
 
     /// Whether they look as they always do.

@@ -248,17 +248,24 @@ impl Setup {
         notes
     }
 
+    /// Where the way to a task's head is cut, where what frozen layers make of its examples can be kept.
+    fn cut(&self, task: &Task) -> Option<Cut> {
+        self.model.kept.as_ref()?;
+        match reads_of(&task.spec, self.model.model.info())[..] {
+            [read] => Some(self.model.cut(read)?.0),
+            _ => None,
+        }
+    }
+
     /// Whether what frozen layers make of a task's examples can be kept, where these look the same each time.
     pub(in crate::run) fn keeps(&self, task: &Task) -> bool {
-        let reads = reads_of(&task.spec, self.model.model.info());
-        self.model.kept.is_some() && matches!(reads[..], [read] if self.model.cut(read).is_some())
+        self.cut(task).is_some()
     }
 
     /// What the frozen layers make of a task's pictures, where that is the same in each epoch, or why it is not.
     fn kept(&self, task: &Task) -> Option<String> {
         let (info, name) = (self.model.model.info(), &task.name);
-        let ([read], Some(_)) = (&reads_of(&task.spec, info)[..], &self.model.kept) else { return None };
-        let below = match self.model.cut(*read)?.0 {
+        let below = match self.cut(task)? {
             Cut::Whole(_) => "all layers below the head".to_owned(),
             Cut::Above(groups) => format!("the layers up to {}", info.groups.get(groups - 1)?.name),
         };

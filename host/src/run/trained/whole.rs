@@ -62,7 +62,6 @@ pub(super) fn open(
     }
     let weights = Weights::open(&file.model.path)?;
     let output = format!("{}.weight", head::last_layer(model.model.info(), per_token)?);
-    // That a classifier of pictures may have been saved without.
     let outputs = weights.tensor(&output, &model.device)?.dims()[0];
     let found = head::find(folder, &config, outputs, per_token)?;
     found.choose(&mut file, &mut library)?;
