@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fthost_autograd::{DType, Device, Layout, Map, Tape, TapeOptions, Tensor, Value};
+use fthost_autograd::{DType, Device, Layout, Map, Precision, Tape, TapeOptions, Tensor, Value};
 use fthost_models::{Features, Input, Model};
 
 use super::read::StreamRead;
@@ -56,13 +56,15 @@ struct By {
     cut: Cut,
     /// The sum of the versions of all parameters below the cut.
     versions: u64,
+    /// The float type of products, which evaluations of one model may differ in.
+    precision: Precision,
 }
 
 impl By {
-    /// Whether both may be of one model as it is: of several heads' reads.
+    /// Whether both may be of one model as it is: of several heads' reads, in several float types.
     fn goes_with(self, other: Self) -> bool {
-        self == other
-            || self.versions == other.versions && matches!((self.cut, other.cut), (Cut::Whole(_), Cut::Whole(_)))
+        let whole = matches!((self.cut, other.cut), (Cut::Whole(_), Cut::Whole(_)));
+        self.versions == other.versions && (self.cut == other.cut || whole)
     }
 }
 
@@ -117,7 +119,7 @@ impl Kept {
         if trains && self.drops_out.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let by = By { cut, versions };
+        let by = By { cut, versions, precision: tape.options().precision };
         let missing = self.missing(by, examples);
         let mut made: HashMap<usize, Arc<[f32]>> = HashMap::new();
         if !missing.is_empty() {
@@ -226,4 +228,38 @@ fn rows(of: &Features) -> Result<Vec<Arc<[f32]>>> {
     let width = of.value.tensor().dim(1)?;
     let values = of.value.tensor().flatten_all()?.to_vec1::<f32>()?;
     Ok(of.layout.ranges().map(|range| Arc::from(&values[range.start * width..range.end * width])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use fthost_autograd::Precision;
+    use fthost_models::Read;
+
+    use super::*;
+    use crate::adapted::AdaptedModel;
+    use crate::run::setup::demo;
+
+    /// A regularizer may look at a run of half precision in full precision.
+    #[test]
+    fn what_is_kept_in_one_float_type_is_not_given_in_another() {
+        let base = fthost_models::from_parts(demo::CONFIG, demo::WEIGHTS, &Device::Cpu).unwrap();
+        let mut model = AdaptedModel::new(base, Device::Cpu, 0);
+        model.parameters.iter().for_each(|p| p.parameter.set_trainable(false));
+        model.kept = Some(Arc::new(Kept::new(std::env::temp_dir())));
+        let pixels: Vec<f32> = (0..64).map(|i| (0.7 * i as f32).sin()).collect();
+        let input = || Input::Images(Tensor::from_vec(pixels.clone(), (1, 8, 8, 1), &Device::Cpu).unwrap());
+        let read = StreamRead { stream: 0, read: Read::Pooled };
+        let values = |of: Features| of.value.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let tape = |precision| Tape::new(TapeOptions { precision, ..TapeOptions::default() });
+        let mut found = Vec::new();
+        for precision in [Precision::Bf16, Precision::F32, Precision::Bf16] {
+            let kept = model.kept_features(&tape(precision), &[(0, 0)], read, |_| Ok(input())).unwrap();
+            let anew = model.model.features(&tape(precision), 0, &input(), Read::Pooled).unwrap();
+            let kept = values(kept.expect("nothing drops out"));
+            assert_eq!(kept, values(anew), "{precision:?}");
+            found.push(kept);
+        }
+        assert!(found[0] != found[1] && found[0] == found[2]);
+    }
 }
