@@ -189,6 +189,7 @@ pub(super) fn task(streams: &[&str]) -> TaskInfo {
         streams: Vec::new(),
         hidden_activation: None,
         dropout: 0.0,
+        image: None,
     }
 }
 
