@@ -6,12 +6,15 @@ use fthost_images::{MAX_PIXELS, Mask, Normalised, Picture, Sample, Transform, de
 
 use super::digits::Digits;
 use super::idx::Planes;
+use super::masks::Masks;
 use crate::{Error, Result};
 
 /// The pictures of a data set, by the numbers of its rows.
 #[derive(Clone, Debug)]
 pub(in crate::data) struct Pictures {
     pub(super) pixels: Pixels,
+    /// The class of each of their pixels, where that is what is learned.
+    pub(in crate::data) masks: Option<Masks>,
     /// What becomes of those that are not embedded.
     pub(super) transform: Option<Arc<Transform>>,
 }
@@ -21,7 +24,7 @@ pub(in crate::data) struct Pictures {
 pub(super) enum Pixels {
     Digits(Digits),
     Planes(Planes),
-    Files { pictures: source::Source, masks: Option<source::Source> },
+    Files(source::Source),
 }
 
 impl Pictures {
@@ -30,7 +33,10 @@ impl Pictures {
         let (picture, mask) = match &self.pixels {
             Pixels::Digits(digits) => return Ok(Sample { input: digits.normalised(row), mask: None }),
             Pixels::Planes(planes) => (planes.picture(row)?, None),
-            Pixels::Files { pictures, masks } => read(pictures, masks.as_ref(), row)?,
+            Pixels::Files(pictures) => match &self.masks {
+                None => (read(pictures, row)?, None),
+                Some(masks) => pair(pictures, masks, row)?,
+            },
         };
         let transform = self.transform()?;
         Ok(match random {
@@ -59,7 +65,7 @@ impl Pictures {
         match &self.pixels {
             Pixels::Digits(_) => Ok(None),
             Pixels::Planes(planes) => planes.picture(row).map(Some),
-            Pixels::Files { pictures, .. } => read(pictures, None, row).map(|(picture, _)| Some(picture)),
+            Pixels::Files(pictures) => read(pictures, row).map(Some),
         }
     }
 
@@ -68,7 +74,7 @@ impl Pictures {
         match &self.pixels {
             Pixels::Digits(digits) => Ok(digits.bytes(row).to_vec()),
             Pixels::Planes(planes) => Ok(planes.bytes(row).to_vec()),
-            Pixels::Files { pictures, .. } => Ok(pictures.ends(row as usize)?),
+            Pixels::Files(pictures) => Ok(pictures.ends(row as usize)?),
         }
     }
 
@@ -77,20 +83,21 @@ impl Pictures {
         match &self.pixels {
             Pixels::Digits(digits) => digits.in_memory(),
             Pixels::Planes(planes) => planes.in_memory(),
-            Pixels::Files { .. } => 0,
+            Pixels::Files(_) => 0,
         }
     }
 }
 
-/// Reads a picture, and its mask.
-fn read(pictures: &source::Source, masks: Option<&source::Source>, row: u32) -> Result<(Picture, Option<Mask>)> {
+fn read(pictures: &source::Source, row: u32) -> Result<Picture> {
     let index = row as usize;
-    let bytes = pictures.read(index)?;
-    let Some(masks) = masks else {
-        return Ok((decode(&bytes, pictures.name(index), MAX_PIXELS)?, None));
-    };
-    let mask = masks.read(index)?;
-    let (picture, mask) = decode_pair((&bytes, pictures.name(index)), (&mask, masks.name(index)), MAX_PIXELS)?;
+    Ok(decode(&pictures.read(index)?, pictures.name(index), MAX_PIXELS)?)
+}
+
+/// Reads a picture and its mask, which are of one size.
+fn pair(pictures: &source::Source, masks: &Masks, row: u32) -> Result<(Picture, Option<Mask>)> {
+    let (index, masks) = (row as usize, &masks.source);
+    let (picture, mask) = (pictures.read(index)?, masks.read(index)?);
+    let (picture, mask) = decode_pair((&picture, pictures.name(index)), (&mask, masks.name(index)), MAX_PIXELS)?;
     Ok((picture, Some(mask)))
 }
 

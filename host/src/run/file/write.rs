@@ -38,6 +38,8 @@ impl RunFile {
                 ("augment", task.augment.is_random().then(|| value(&task.augment)).flatten()),
                 ("class_folder", unless_usual(task.form.pictures.class_folder)),
                 ("archive_folder", value(&task.form.pictures.under)),
+                ("classes", unless_usual(task.form.pictures.masks.classes.clone())),
+                ("ignore_index", value(task.form.pictures.masks.ignore_index)),
                 ("on_bad_image", unless_usual(task.form.pictures.on_bad_image)),
                 ("label_separator", value(&task.form.label_separator)),
                 ("balance", value(task.balance)),
