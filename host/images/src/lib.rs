@@ -59,6 +59,7 @@ pub use grey::grey;
 pub use guard::guarded;
 pub use loader::Loader;
 pub use normalise::{Normalise, Normalised};
+pub use orientation::turned;
 pub use plane::{Mask, Picture, Plane};
 pub use preprocess::Preprocess;
 pub use random::Random;

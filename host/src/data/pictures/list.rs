@@ -11,6 +11,7 @@ use super::form::{ClassFolder, OnBadImage, PictureForm};
 use super::idx::{self, Planes};
 use super::parquet;
 use super::pixels::{Pictures, Pixels};
+use super::views;
 use crate::data::arrow::Saved;
 use crate::data::files::Files;
 use crate::data::form::{Form, Format};
@@ -40,6 +41,17 @@ const TAR: &str = "tar";
 /// # Errors
 /// What cannot be read, is no picture, or has no label.
 pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Listed> {
+    let mut listed = list_all(source, labels)?;
+    if labels == Labels::Read {
+        views::keep_what_counts(&mut listed, source)?;
+        if source.form.pictures.rotate_classes {
+            views::turn(&mut listed)?;
+        }
+    }
+    Ok(listed)
+}
+
+fn list_all(source: &Source<'_>, labels: Labels) -> Result<Listed> {
     let Files::One(path) = source.files else {
         return list_table(source, labels);
     };
@@ -85,7 +97,7 @@ pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Liste
 }
 
 fn pictures(pixels: Pixels, source: &Source<'_>) -> Pictures {
-    Pictures { pixels, transform: source.transform.cloned() }
+    Pictures { pixels, transform: source.transform.cloned(), views: None }
 }
 
 fn folder_options(form: &PictureForm) -> FolderOptions {

@@ -1,5 +1,7 @@
 //! A task of a run: its head and its examples.
 
+use std::sync::Arc;
+
 use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
 use super::from_data::{self, FromData};
@@ -21,7 +23,9 @@ pub struct Task {
     /// Its name in the run file.
     pub name: String,
     /// Its head.
-    pub head: HeadInstance,
+    pub head: Arc<HeadInstance>,
+    /// The place of the task whose head it is; its own, where that is no other's.
+    pub head_of: usize,
     /// What the head declared.
     pub spec: HeadSpec,
     /// The training examples.
@@ -140,6 +144,7 @@ impl Task {
         file: &mut RunFile,
         index: usize,
         data: TaskData,
+        above: &[Self],
         library: &mut Library,
         model: &mut AdaptedModel,
     ) -> Result<Self> {
@@ -147,13 +152,21 @@ impl Task {
         let (seed, table) = (file.train.seed, file.tasks[index].clone());
         let parts = |train: &Dataset| Parts::of(train, &table, seed);
         let trains = |values: Dataset| Ok(parts(&values)?.train);
-        let from_data = from_data::fill(&table.name, &mut file.tasks[index].head, library, &train, trains)?;
+        let shared = table.head_of.map(|owner| &above[owner]);
+        let from_data = match shared {
+            None => from_data::fill(&table.name, &mut file.tasks[index].head, library, &train, trains)?,
+            Some(_) => Vec::new(),
+        };
         let file = &*file;
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
         let by_class = parts(&train);
         let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
         let (labels, counts) = (train.labels().to_vec(), (trained_on.class_counts(), trained_on.len() as u64));
-        let (head, spec) = methods::attach_head(file, index, library, model, labels, counts)?;
+        let (head, spec) = match shared {
+            Some(owner) => (owner.head.clone(), owner.spec.clone()),
+            None => methods::attach_head(file, index, library, model, labels, counts)?,
+        };
+        counted_classes(file, index, &train, &spec)?;
         if spec.scope == LossScope::Batch && train.weighted() {
             let path = format!("task[{index}].columns.weight");
             let message = "the task's head has one loss for a whole batch, in which examples have no weights";
@@ -169,6 +182,9 @@ impl Task {
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }
+        if let Some(owner) = shared {
+            same_answers(file, index, &train, owner)?;
+        }
         // What one label is to a head of several, and what is shared out by it, is known by now alone.
         let again = matches!(spec.targets, TargetKind::Value | TargetKind::MultiLabel);
         let parts = if again { parts(&train) } else { by_class }?;
@@ -183,6 +199,7 @@ impl Task {
         let task = Self {
             name,
             head,
+            head_of: table.head_of.unwrap_or(index),
             spec,
             train,
             episodes,
@@ -278,6 +295,60 @@ impl Task {
     pub(in crate::run) fn pass_size(&self, settings: &TrainTable) -> usize {
         self.episodes.as_ref().map_or(settings.batch_size, |episodes| episodes.shape.size())
     }
+}
+
+/// Refuses a choice of classes where examples have none, or one of them has no example, and pixels that change places under a mask.
+fn counted_classes(file: &RunFile, index: usize, train: &Dataset, spec: &HeadSpec) -> Result<()> {
+    let table = &file.tasks[index];
+    let refuse = |key: &str, message: String, label: &str, help: String| {
+        Err(file.error_at(&format!("task[{index}].{key}"), message, label, Some(help)))
+    };
+    if table.permute_pixels.is_some() && spec.targets == TargetKind::Mask {
+        let message = format!("the task {} learns a class for each pixel, and its pixels change places", table.name);
+        return refuse("permute_pixels", message, "moves pixels", "leave it out".into());
+    }
+    if table.form.only.is_empty() {
+        return Ok(());
+    }
+    if spec.targets != TargetKind::Class {
+        let message =
+            format!("task[{index}].only needs one class for each example, and the task {} has none", table.name);
+        return refuse("only", message, "does nothing", "leave it out".into());
+    }
+    let missing = table.form.only.iter().position(|class| !train.has_label(class));
+    missing.map_or(Ok(()), |place| {
+        let message = format!("no training example has the class {:?}", table.form.only[place]);
+        let there = train.labels().iter().take(NAMED).map(|label| format!("{label:?}")).collect::<Vec<_>>();
+        let help = format!("of the classes that only names there are {}", there.join(", "));
+        refuse(&format!("only[{place}]"), message, "no example has it", help)
+    })
+}
+
+/// Classes that a message names.
+const NAMED: usize = 20;
+
+/// Refuses the head of another task that answers something else, or predicts by that task's own examples.
+fn same_answers(file: &RunFile, index: usize, train: &Dataset, owner: &Task) -> Result<()> {
+    let name = &file.tasks[index].name;
+    let refuse = |message: String, help: &str| {
+        let path = format!("task[{index}].head.task");
+        Err(file.error_at(&path, message, "another task's head", Some(help.into())))
+    };
+    if owner.episodes.is_some() {
+        let message = format!("the head of {} predicts by examples of its own task, and {name} has others", owner.name);
+        return refuse(message, "give the task a head of its own");
+    }
+    let (own, theirs) = (train.labels(), owner.train.labels());
+    if own == theirs {
+        return Ok(());
+    }
+    let differs = own.iter().find(|label| !theirs.contains(label)).map(|label| (name, label, &owner.name));
+    let differs = differs.or_else(|| {
+        theirs.iter().find(|label| !own.contains(label)).map(|label| (&owner.name, label, name))
+    });
+    let (has, label, lacks) = differs.unwrap_or((name, &own[0], &owner.name));
+    let message = format!("{has} has the class {label:?}, and {lacks} has not: one head cannot tell the classes of both");
+    refuse(message, "give the task a head of its own, or both tasks examples of the same classes")
 }
 
 /// Epochs of equally frequent classes, where the run file asks for them.

@@ -21,7 +21,7 @@ pub(super) use run::RunKeys;
 pub use run::RunTable;
 pub(super) use share::Share;
 pub use task::{Drawn, HeldOut, SplitKeys, TaskTable};
-pub(super) use task::{DrawnKey, FilesKey, PartKey, TaskKeys, TestKey, max_tokens};
+pub(super) use task::{ClassKey, DrawnKey, FilesKey, HeadKeys, PartKey, SharedHead, TaskKeys, TestKey, max_tokens};
 pub(super) use train::{BestKey, OptimizerName, ThresholdKey, TrainKeys};
 pub use train::{Optimizer, Precision, Sampling, TaskOrder, Threshold, TrainTable};
 
