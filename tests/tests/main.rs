@@ -10,6 +10,7 @@
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
 //! | `compare` | candidates beside each other; comparisons that are stopped, killed, or lose runs |
+//! | `continual` | pixels that change places, tasks of some classes, one head for several tasks, classes that are turned |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `denominators` | what losses and penalties are divided by; steps that are left out |
 //! | `demo` | the embedded demo and what a run leaves behind |
@@ -54,6 +55,7 @@ mod best;
 mod boundary;
 mod c_plugin;
 mod compare;
+mod continual;
 mod cuda;
 mod demo;
 mod denominators;
