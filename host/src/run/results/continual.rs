@@ -91,11 +91,11 @@ impl Continual {
         })
     }
 
-    /// The rows with what they are called.
-    pub fn rows(&self) -> impl Iterator<Item = (String, &[f64])> {
-        let before = (!self.before.is_empty()).then(|| ("before training".to_owned(), self.before.as_slice()));
-        let after = self.after.iter().zip(&self.matrix).map(|(task, row)| (format!("after {task}"), row.as_slice()));
-        before.into_iter().chain(after)
+    /// The rows: what each is called, how many tasks have trained by then, and the values.
+    pub fn rows(&self) -> impl Iterator<Item = (String, usize, &[f64])> {
+        let before = (!self.before.is_empty()).then(|| ("before training".to_owned(), 0, self.before.as_slice()));
+        let after = (1..).zip(self.after.iter().zip(&self.matrix));
+        before.into_iter().chain(after.map(|(trained, (task, row))| (format!("after {task}"), trained, row.as_slice())))
     }
 
     /// The table and its numbers as a person reads them on a terminal.
@@ -110,7 +110,7 @@ impl Continual {
         if !same {
             line("", &heads(&self.metrics));
         }
-        for (name, values) in self.rows() {
+        for (name, _, values) in self.rows() {
             line(&shortened(&name, NAME), &values.iter().map(|&value| four(value)).collect::<Vec<_>>());
         }
         let mut text = format!("{}\n", table.to_text().trim_end());

@@ -27,8 +27,7 @@ pub(super) fn section(found: &Continual) -> Markup {
                         }
                     }
                     tbody {
-                        @for (number, (name, values)) in found.rows().enumerate() {
-                            @let trained = number + found.matrix.len() - found.rows().count() + 1;
+                        @for (name, trained, values) in found.rows() {
                             tr {
                                 th.label scope="row" { (name) }
                                 @for (column, &value) in values.iter().enumerate() {
@@ -71,7 +70,7 @@ fn cell(value: f64, share: f64, learned: bool) -> Markup {
 /// How good a value is, from 0 to 1: of what has no bounds between the worst and the best of its column.
 fn share(found: &Continual, column: usize, value: f64) -> f64 {
     let better = higher_is_better(&found.metrics[column]);
-    let all = || found.rows().map(|(_, values)| values[column]).filter(|value| value.is_finite());
+    let all = || found.rows().map(|(_, _, values)| values[column]).filter(|value| value.is_finite());
     if better && all().all(|value| value <= 1.0) {
         return value.clamp(0.0, 1.0);
     }
