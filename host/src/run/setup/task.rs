@@ -161,12 +161,13 @@ impl Task {
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
         let by_class = parts(&train);
         let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
+        every_class_counts(file, index, &train)?;
         let (labels, counts) = (train.labels().to_vec(), (trained_on.class_counts(), trained_on.len() as u64));
         let (head, spec) = match shared {
             Some(owner) => (owner.head.clone(), owner.spec.clone()),
             None => methods::attach_head(file, index, library, model, labels, counts)?,
         };
-        counted_classes(file, index, &train, &spec)?;
+        fits_the_head(file, index, &spec)?;
         if spec.scope == LossScope::Batch && train.weighted() {
             let path = format!("task[{index}].columns.weight");
             let message = "the task's head has one loss for a whole batch, in which examples have no weights";
@@ -297,31 +298,32 @@ impl Task {
     }
 }
 
-/// Refuses a choice of classes where examples have none, or one of them has no example, and pixels that change places under a mask.
-fn counted_classes(file: &RunFile, index: usize, train: &Dataset, spec: &HeadSpec) -> Result<()> {
+/// Refuses a choice of classes, one of which no example has.
+fn every_class_counts(file: &RunFile, index: usize, train: &Dataset) -> Result<()> {
+    let only = &file.tasks[index].form.only;
+    let Some(place) = only.iter().position(|class| !train.has_label(class)) else { return Ok(()) };
+    let message = format!("no training example has the class {:?}", only[place]);
+    let there = train.labels().iter().take(NAMED).map(|label| format!("{label:?}")).collect::<Vec<_>>();
+    let help = format!("of the classes that only names there are {}", there.join(", "));
+    Err(file.error_at(&format!("task[{index}].only[{place}]"), message, "no example has it", Some(help)))
+}
+
+/// Refuses a choice of classes where examples have none, and pixels that change places under a mask.
+fn fits_the_head(file: &RunFile, index: usize, spec: &HeadSpec) -> Result<()> {
     let table = &file.tasks[index];
-    let refuse = |key: &str, message: String, label: &str, help: String| {
-        Err(file.error_at(&format!("task[{index}].{key}"), message, label, Some(help)))
+    let refuse = |key: &str, message: String, label: &str| {
+        Err(file.error_at(&format!("task[{index}].{key}"), message, label, Some("leave it out".into())))
     };
     if table.permute_pixels.is_some() && spec.targets == TargetKind::Mask {
         let message = format!("the task {} learns a class for each pixel, and its pixels change places", table.name);
-        return refuse("permute_pixels", message, "moves pixels", "leave it out".into());
+        return refuse("permute_pixels", message, "moves pixels");
     }
-    if table.form.only.is_empty() {
-        return Ok(());
-    }
-    if spec.targets != TargetKind::Class {
+    if !table.form.only.is_empty() && spec.targets != TargetKind::Class {
         let message =
             format!("task[{index}].only needs one class for each example, and the task {} has none", table.name);
-        return refuse("only", message, "does nothing", "leave it out".into());
+        return refuse("only", message, "does nothing");
     }
-    let missing = table.form.only.iter().position(|class| !train.has_label(class));
-    missing.map_or(Ok(()), |place| {
-        let message = format!("no training example has the class {:?}", table.form.only[place]);
-        let there = train.labels().iter().take(NAMED).map(|label| format!("{label:?}")).collect::<Vec<_>>();
-        let help = format!("of the classes that only names there are {}", there.join(", "));
-        refuse(&format!("only[{place}]"), message, "no example has it", help)
-    })
+    Ok(())
 }
 
 /// Classes that a message names.
