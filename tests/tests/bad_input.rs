@@ -62,7 +62,9 @@ const CASES: &[Case] = &[
     case("a class that no example has", |w| edit(w, "test = ", "only = [\"1\", \"mediocre\"]\ntest = ")),
     case("classes that no example has", |w| edit(w, "test = ", "only = [\"mediocre\"]\ntest = ")),
     case("no class at all", |w| edit(w, "test = ", "only = []\ntest = ")),
-    case("the head of a task that is not above", |w| edit(w, "{ plugin = \"classification\" }", "{ task = \"other\" }")),
+    case("the head of a task that is not above", |w| {
+        edit(w, "{ plugin = \"classification\" }", "{ task = \"other\" }")
+    }),
     case("options beside another task's head", |w| {
         edit(w, "{ plugin = \"classification\" }", "{ task = \"other\", label_smoothing = 0.1 }");
     }),

@@ -85,7 +85,8 @@ fn ewc_holds_a_head_that_tasks_share() {
     workdir.write("run.toml", frozen.replace("optimizer", "#") + regularizer);
     let sets = ["--set", "train.optimizer=\"sgd\"", "--set", "train.lr=1e-4"];
     workdir.fthost(["run.toml", "--out", "run"].iter().chain(&sets)).succeeded();
-    let penalties: Vec<Option<f64>> = log(&workdir.path().join("run")).iter().map(|step| step["penalty"].as_f64()).collect();
+    let penalties: Vec<Option<f64>> =
+        log(&workdir.path().join("run")).iter().map(|step| step["penalty"].as_f64()).collect();
     let half = penalties.len() / 2;
     assert!(penalties[..half].iter().all(Option::is_none), "{penalties:?}");
     assert!(penalties[half + 1..].iter().all(|penalty| penalty.is_some_and(|penalty| penalty > 0.0)), "{penalties:?}");
@@ -116,7 +117,8 @@ fn a_task_of_some_classes_is_what_it_would_be_if_there_were_no_others() {
     // The same of a table of texts.
     let workdir = text_workdir();
     let rows = fs::read_to_string(workdir.path().join("train.tsv")).unwrap();
-    let third: String = rows.lines().take(8).map(|row| format!("{}\tneither\n", row.split('\t').next().unwrap())).collect();
+    let third: String =
+        rows.lines().take(8).map(|row| format!("{}\tneither\n", row.split('\t').next().unwrap())).collect();
     workdir.write("three.tsv", format!("{third}{rows}"));
     workdir.fthost(["run.toml", "--out", "run"]).succeeded();
     let labels = result_json(&workdir.path().join("run"))["tasks"]["sentiment"]["labels"].clone();
@@ -128,9 +130,14 @@ fn a_task_of_some_classes_is_what_it_would_be_if_there_were_no_others() {
 #[test]
 fn classes_that_are_turned_are_classes() {
     let workdir = picture_workdir();
-    workdir.fthost(["run.toml", "--out", "run", "--set", "task.rotate_classes=true", "--set", "train.epochs=1"]).succeeded();
+    workdir
+        .fthost(["run.toml", "--out", "run", "--set", "task.rotate_classes=true", "--set", "train.epochs=1"])
+        .succeeded();
     let result = result_json(&workdir.path().join("run"))["tasks"]["shapes"].clone();
-    assert_eq!((result["labels"].as_array().unwrap().len(), &result["labels"][3]), (12, &json!("across, turned by 90")));
+    assert_eq!(
+        (result["labels"].as_array().unwrap().len(), &result["labels"][3]),
+        (12, &json!("across, turned by 90"))
+    );
     assert!(result["class_counts"].as_array().unwrap().iter().all(|count| *count == 12), "{result}");
     assert_eq!(eval(&workdir, &["test"])["shapes"]["metrics"], result["metrics"]);
 }
@@ -149,7 +156,11 @@ fn what_tasks_cannot_have_together_is_refused() {
     let of_two = "head = { task = \"shapes\" }\nonly = [\"across\", \"down\"]";
     check(of_two, &nothing, "shapes has the class \"plain\", and second has not: one head cannot tell");
     check("head = { task = \"third\" }", &nothing, "no task above is named \"third\"");
-    check("head = { plugin = \"classification\" }\nonly = [\"up\"]", &nothing, "no example has a class of those that only names");
+    check(
+        "head = { plugin = \"classification\" }\nonly = [\"up\"]",
+        &nothing,
+        "no example has a class of those that only names",
+    );
     let missing = "head = { plugin = \"classification\" }\nonly = [\"down\", \"up\"]";
     check(missing, &nothing, "no training example has the class \"up\"");
     let episodes = |workdir: &Workdir| {

@@ -80,7 +80,18 @@ impl<'a> AllRows<'a> {
         let place = form.columns.extra(labels).position(|(role, _)| role == Role::Part);
         let only = only.zip(place);
         let notes = current.rows.notes().to_vec();
-        Ok(Self { form, labels, known, only, current, later, given: false, others: BTreeSet::new(), other_classes: BTreeSet::new(), notes })
+        Ok(Self {
+            form,
+            labels,
+            known,
+            only,
+            current,
+            later,
+            given: false,
+            others: BTreeSet::new(),
+            other_classes: BTreeSet::new(),
+            notes,
+        })
     }
 
     /// The file that is being read.
@@ -114,7 +125,11 @@ impl<'a> AllRows<'a> {
                 row.label.clone_from(class);
             }
             // What has several labels is counted by none of them.
-            if self.labels == Labels::Read && row.words.is_none() && row.labels.is_none() && !self.form.counts(&row.label) {
+            if self.labels == Labels::Read
+                && row.words.is_none()
+                && row.labels.is_none()
+                && !self.form.counts(&row.label)
+            {
                 if self.other_classes.len() < NAMED {
                     self.other_classes.insert(shortened(&row.label).to_owned());
                 }

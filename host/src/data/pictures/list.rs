@@ -43,9 +43,9 @@ const TAR: &str = "tar";
 pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Listed> {
     let mut listed = list_all(source, labels)?;
     if labels == Labels::Read {
-        views::keep_what_counts(&mut listed, source)?;
+        views::keep_what_counts(&mut listed.rows, &mut listed.pictures, source)?;
         if source.form.pictures.rotate_classes {
-            views::turn(&mut listed)?;
+            views::turn(&mut listed.rows, &mut listed.pictures)?;
         }
     }
     Ok(listed)

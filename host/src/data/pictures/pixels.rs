@@ -6,7 +6,6 @@ use fthost_images::{MAX_PIXELS, Mask, Normalised, Picture, Sample, Transform, de
 
 use super::digits::Digits;
 use super::idx::Planes;
-use super::views::View;
 use crate::{Error, Result};
 
 /// The pictures of a data set, by the numbers of its rows.
@@ -17,6 +16,13 @@ pub(in crate::data) struct Pictures {
     pub(super) transform: Option<Arc<Transform>>,
     /// What each row shows, where that is not the picture of its number.
     pub(super) views: Option<Arc<[View]>>,
+}
+
+/// A picture, and by how many quarters of a circle it is turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) number: u32,
+    pub(super) quarters: u8,
 }
 
 /// Where pixels are.

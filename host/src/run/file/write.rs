@@ -20,7 +20,9 @@ impl RunFile {
         section(&mut out, "[model]", keys);
         for task in &self.tasks {
             let head: toml::Table = match task.head_of {
-                Some(owner) => value(&self.tasks[owner].name).map(|name| ("task".to_owned(), name)).into_iter().collect(),
+                Some(owner) => {
+                    value(&self.tasks[owner].name).map(|name| ("task".to_owned(), name)).into_iter().collect()
+                }
                 None => method(&task.head).filter_map(|(key, value)| Some((key.to_owned(), value?))).collect(),
             };
             let keys = [

@@ -131,14 +131,7 @@ pub(super) fn four(value: f64) -> String {
 
 impl Averages {
     /// Over the columns `of`; the tasks of all columns trained at these `places`.
-    fn of(
-        metric: &str,
-        sign: f64,
-        before: &[f64],
-        matrix: &[Vec<f64>],
-        of: &[usize],
-        places: &[usize],
-    ) -> Self {
+    fn of(metric: &str, sign: f64, before: &[f64], matrix: &[Vec<f64>], of: &[usize], places: &[usize]) -> Self {
         let end = matrix.len() - 1;
         let last = |j: usize| matrix[end][j];
         let earlier: Vec<usize> = of.iter().copied().filter(|&j| places[j] < end).collect();
@@ -220,7 +213,10 @@ mod tests {
         close(all.backward_transfer, ((0.7 - 0.9) + (0.6 - 0.8)) / 2.0);
         close(all.forward_transfer, ((0.3 - 0.2) + (0.4 - 0.1)) / 2.0);
         let text = found.to_text();
-        assert!(text.starts_with("accuracy              0       1       2\nbefore training  0.1000  0.2000  0.1000\n"), "{text}");
+        assert!(
+            text.starts_with("accuracy              0       1       2\nbefore training  0.1000  0.2000  0.1000\n"),
+            "{text}"
+        );
         assert!(
             text.ends_with(
                 "after 2          0.7000  0.6000  0.8500\naverage accuracy 0.7167 over 3 tasks, forgetting 0.2250, backward \
@@ -254,7 +250,10 @@ mod tests {
         close(pearson.backward_transfer, -0.2);
         assert_eq!((pearson.forgetting, pearson.forward_transfer), (None, None));
         let text = found.to_text();
-        assert!(text.contains("0.9000        -    0.2000") && text.contains("last pearson 0.5000 of 1, backward"), "{text}");
+        assert!(
+            text.contains("0.9000        -    0.2000") && text.contains("last pearson 0.5000 of 1, backward"),
+            "{text}"
+        );
         assert!(serde_json::to_string(&found).unwrap().contains("[0.9,null,0.2]"));
     }
 

@@ -2,6 +2,7 @@
 
 pub mod demo;
 mod digests;
+mod fits;
 pub mod from_data;
 pub mod memory;
 pub mod methods;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
+use super::fits;
 use super::from_data::{self, FromData};
 use super::schedule::{BalanceOf, DataFile, Watched};
 use super::{methods, model as base};
@@ -161,13 +162,13 @@ impl Task {
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
         let by_class = parts(&train);
         let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
-        every_class_counts(file, index, &train)?;
+        fits::every_class_counts(file, index, &train)?;
         let (labels, counts) = (train.labels().to_vec(), (trained_on.class_counts(), trained_on.len() as u64));
         let (head, spec) = match shared {
             Some(owner) => (owner.head.clone(), owner.spec.clone()),
             None => methods::attach_head(file, index, library, model, labels, counts)?,
         };
-        fits_the_head(file, index, &spec)?;
+        fits::fits_the_head(file, index, &spec)?;
         if spec.scope == LossScope::Batch && train.weighted() {
             let path = format!("task[{index}].columns.weight");
             let message = "the task's head has one loss for a whole batch, in which examples have no weights";
@@ -184,7 +185,7 @@ impl Task {
             data.set_targets(spec.targets)?;
         }
         if let Some(owner) = shared {
-            same_answers(file, index, &train, owner)?;
+            fits::same_answers(file, index, train.labels(), owner.train.labels(), owner.episodes.is_some())?;
         }
         // What one label is to a head of several, and what is shared out by it, is known by now alone.
         let again = matches!(spec.targets, TargetKind::Value | TargetKind::MultiLabel);
@@ -296,61 +297,6 @@ impl Task {
     pub(in crate::run) fn pass_size(&self, settings: &TrainTable) -> usize {
         self.episodes.as_ref().map_or(settings.batch_size, |episodes| episodes.shape.size())
     }
-}
-
-/// Refuses a choice of classes, one of which no example has.
-fn every_class_counts(file: &RunFile, index: usize, train: &Dataset) -> Result<()> {
-    let only = &file.tasks[index].form.only;
-    let Some(place) = only.iter().position(|class| !train.has_label(class)) else { return Ok(()) };
-    let message = format!("no training example has the class {:?}", only[place]);
-    let there = train.labels().iter().take(NAMED).map(|label| format!("{label:?}")).collect::<Vec<_>>();
-    let help = format!("of the classes that only names there are {}", there.join(", "));
-    Err(file.error_at(&format!("task[{index}].only[{place}]"), message, "no example has it", Some(help)))
-}
-
-/// Refuses a choice of classes where examples have none, and pixels that change places under a mask.
-fn fits_the_head(file: &RunFile, index: usize, spec: &HeadSpec) -> Result<()> {
-    let table = &file.tasks[index];
-    let refuse = |key: &str, message: String, label: &str| {
-        Err(file.error_at(&format!("task[{index}].{key}"), message, label, Some("leave it out".into())))
-    };
-    if table.permute_pixels.is_some() && spec.targets == TargetKind::Mask {
-        let message = format!("the task {} learns a class for each pixel, and its pixels change places", table.name);
-        return refuse("permute_pixels", message, "moves pixels");
-    }
-    if !table.form.only.is_empty() && spec.targets != TargetKind::Class {
-        let message =
-            format!("task[{index}].only needs one class for each example, and the task {} has none", table.name);
-        return refuse("only", message, "does nothing");
-    }
-    Ok(())
-}
-
-/// Classes that a message names.
-const NAMED: usize = 20;
-
-/// Refuses the head of another task that answers something else, or predicts by that task's own examples.
-fn same_answers(file: &RunFile, index: usize, train: &Dataset, owner: &Task) -> Result<()> {
-    let name = &file.tasks[index].name;
-    let refuse = |message: String, help: &str| {
-        let path = format!("task[{index}].head.task");
-        Err(file.error_at(&path, message, "another task's head", Some(help.into())))
-    };
-    if owner.episodes.is_some() {
-        let message = format!("the head of {} predicts by examples of its own task, and {name} has others", owner.name);
-        return refuse(message, "give the task a head of its own");
-    }
-    let (own, theirs) = (train.labels(), owner.train.labels());
-    if own == theirs {
-        return Ok(());
-    }
-    let differs = own.iter().find(|label| !theirs.contains(label)).map(|label| (name, label, &owner.name));
-    let differs = differs.or_else(|| {
-        theirs.iter().find(|label| !own.contains(label)).map(|label| (&owner.name, label, name))
-    });
-    let (has, label, lacks) = differs.unwrap_or((name, &own[0], &owner.name));
-    let message = format!("{has} has the class {label:?}, and {lacks} has not: one head cannot tell the classes of both");
-    refuse(message, "give the task a head of its own, or both tasks examples of the same classes")
 }
 
 /// Epochs of equally frequent classes, where the run file asks for them.

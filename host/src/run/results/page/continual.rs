@@ -88,7 +88,11 @@ mod tests {
     #[test]
     fn each_task_after_each_has_a_colour_and_what_is_to_come_is_marked() {
         let values = |first: f64, second: f64| {
-            [("one".to_owned(), [("accuracy".into(), first)].into()), ("<two>".into(), [("loss".into(), second)].into())].into()
+            [
+                ("one".to_owned(), [("accuracy".into(), first)].into()),
+                ("<two>".into(), [("loss".into(), second)].into()),
+            ]
+            .into()
         };
         let sequence = [
             After { task: "one".into(), metrics: values(0.9, 2.0) },
