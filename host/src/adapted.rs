@@ -86,6 +86,8 @@ pub struct AdaptedModel {
     pub seed: u64,
     /// Tasks of the run. With more than one, the names of heads' parameters begin with their task's.
     pub tasks: usize,
+    /// The places of tasks whose head later tasks have too.
+    pub shared_heads: Vec<usize>,
     /// Token ids of a text without special tokens, where the model reads text: for prompts that start from one.
     pub tokenize: Option<Tokenize>,
     /// The numbers by which plugins name the parameters.
@@ -130,6 +132,7 @@ impl AdaptedModel {
             device,
             seed,
             tasks: 1,
+            shared_heads: Vec::new(),
             tokenize: None,
             handles,
             kept: None,

@@ -92,6 +92,9 @@ pub struct ParamInfo {
     /// Whether it belongs to a task head.
     #[serde(default)]
     pub head: bool,
+    /// Whether it belongs to a head that several tasks have together.
+    #[serde(default)]
+    pub shared: bool,
     /// By which factor `train.lr` is multiplied for it now.
     #[serde(default = "unscaled")]
     pub lr_factor: f64,

@@ -57,6 +57,17 @@ const CASES: &[Case] = &[
     case("patience without validation", |w| edit(w, "lr = 0.01", "lr = 0.01\npatience = 2")),
     case("max_tokens below the special tokens", |w| edit(w, "test = ", "max_tokens = 2\ntest = ")),
     case("images for a model of text", |w| edit(w, "\"train.tsv\"", "\"demo\"")),
+    case("pixels of texts", |w| edit(w, "test = ", "permute_pixels = 1\ntest = ")),
+    case("turned texts", |w| edit(w, "test = ", "rotate_classes = true\ntest = ")),
+    case("a class that no example has", |w| edit(w, "test = ", "only = [\"1\", \"mediocre\"]\ntest = ")),
+    case("classes that no example has", |w| edit(w, "test = ", "only = [\"mediocre\"]\ntest = ")),
+    case("no class at all", |w| edit(w, "test = ", "only = []\ntest = ")),
+    case("the head of a task that is not above", |w| {
+        edit(w, "{ plugin = \"classification\" }", "{ task = \"other\" }")
+    }),
+    case("options beside another task's head", |w| {
+        edit(w, "{ plugin = \"classification\" }", "{ task = \"other\", label_smoothing = 0.1 }");
+    }),
     // The model folder.
     case("a model folder that is not there", |w| edit(w, "\"model\"", "\"modle\"")),
     case("a folder without config.json", |w| remove(w, "model/config.json")),

@@ -11,6 +11,7 @@
 //! | `c_plugin` | a plugin in C |
 //! | `compare` | candidates beside each other; comparisons that are stopped, killed, or lose runs |
 //! | `compare_rates` | comparisons whose candidates train at rates that `lr-find` suggests |
+//! | `continual` | pixels that change places, tasks of some classes, one head for several tasks, classes that are turned |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `denominators` | what losses and penalties are divided by; steps that are left out |
 //! | `demo` | the embedded demo and what a run leaves behind |
@@ -58,6 +59,7 @@ mod boundary;
 mod c_plugin;
 mod compare;
 mod compare_rates;
+mod continual;
 mod cuda;
 mod demo;
 mod denominators;

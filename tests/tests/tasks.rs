@@ -134,6 +134,47 @@ fn tasks_in_sequence_are_tested_after_each_and_a_later_run_takes_up_the_regulari
 }
 
 #[test]
+fn what_tasks_in_sequence_come_to_follows_from_the_metrics_after_each() {
+    let workdir = tasks_workdir("plugin = \"full\"", "tasks = \"sequence\"\n");
+    let said = workdir.fthost(["run.toml", "--out", "run"]).succeeded().stdout;
+    let result = result_json(&workdir.path().join("run"));
+    let names = ["sentiment", "frame", "length"];
+    let metric = |of: &Value, task: &str, name: &str| of[task][name].as_f64().unwrap();
+    let before = |task: &str| result["tasks"][task]["before"]["accuracy"].as_f64().unwrap();
+    let after: Vec<[f64; 2]> = (0..3)
+        .map(|i| ["sentiment", "frame"].map(|task| metric(&result["sequence"][i]["metrics"], task, "accuracy")))
+        .collect();
+    let found = &result["continual"];
+    assert_eq!(found["tasks"], serde_json::json!(names));
+    assert_eq!(found["metrics"], serde_json::json!(["accuracy", "accuracy", "pearson"]));
+    for (i, row) in after.iter().enumerate() {
+        assert_eq!((&found["matrix"][i][0], &found["matrix"][i][1]), (&row[0].into(), &row[1].into()));
+        assert_eq!(found["matrix"][i][2], result["sequence"][i]["metrics"]["length"]["pearson"]);
+    }
+    assert_eq!(found["before"][0].as_f64(), Some(before("sentiment")));
+
+    let accuracy = &found["summaries"][0];
+    let close = |key: &str, expected: f64| {
+        let value = accuracy[key].as_f64().unwrap();
+        assert!((value - expected).abs() < 1e-12, "{key}: {value} is not {expected}");
+    };
+    close("average", (after[2][0] + after[2][1]) / 2.0);
+    let forgotten = |task: usize| after[0][task].max(after[1][task]) - after[2][task];
+    close("forgetting", (forgotten(0) + forgotten(1)) / 2.0);
+    close("backward_transfer", (after[2][0] - after[0][0] + after[2][1] - after[1][1]) / 2.0);
+    close("forward_transfer", after[0][1] - before("frame"));
+    assert_eq!((accuracy["metric"].as_str(), &accuracy["tasks"]), (Some("accuracy"), &serde_json::json!(names[..2])));
+    assert!(said.contains("average accuracy") && said.contains("before training"), "{said}");
+    let page = fs::read_to_string(workdir.path().join("run/report.html")).unwrap();
+    assert!(page.contains("One task after the other") && page.contains("after frame"));
+
+    // Nobody has to wait for an evaluation before the first step.
+    workdir.fthost(["run.toml", "--out", "later", "--set", "train.evaluate_before=false"]).succeeded();
+    let later = &result_json(&workdir.path().join("later"))["continual"];
+    assert_eq!((&later["matrix"], &later["summaries"][0]["forward_transfer"]), (&found["matrix"], &Value::Null));
+}
+
+#[test]
 fn the_best_model_of_joint_tasks_is_that_of_their_mean_loss_or_of_one_tasks_metric() {
     let watched = |more: &[&str]| {
         let workdir = tasks_workdir(LORA, "");

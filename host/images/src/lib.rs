@@ -60,6 +60,7 @@ pub use grey::grey;
 pub use guard::guarded;
 pub use loader::Loader;
 pub use normalise::{Normalise, Normalised};
+pub use orientation::turned;
 pub use overlay::class_colour;
 pub use plane::{Mask, Picture, Plane};
 pub use preprocess::Preprocess;

@@ -9,7 +9,7 @@ use fthost_images::{Normalised, Picture, Random, Sample, Transform};
 use fthost_models::{Input, TextInput};
 use fthost_plugin_api::TargetKind;
 
-use super::distinct::{Distinct, UNNUMBERED};
+use super::distinct::{self, Distinct, UNNUMBERED};
 use super::pictures::{Draws, Pictures, Shown};
 use super::selection::Selection;
 use super::store::{Record, Store, UNCOUNTED};
@@ -257,6 +257,11 @@ impl Dataset {
     /// Names of the classes in index order; none where targets are values.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// Whether an example of the file has this label.
+    pub fn has_label(&self, label: &str) -> bool {
+        self.distinct.number(&distinct::name(label)).is_some()
     }
 
     /// Whether texts come as words, with a label for each.

@@ -3,6 +3,7 @@
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
+use super::distinct;
 use super::pictures::PictureForm;
 use super::row::Columns;
 
@@ -62,6 +63,8 @@ pub struct Form {
     pub encoding: Encoding,
     /// Where pictures are, and which of them count.
     pub pictures: PictureForm,
+    /// The classes whose examples count, by name; empty where all do.
+    pub only: Vec<String>,
 }
 
 impl Form {
@@ -69,6 +72,11 @@ impl Form {
     #[must_use]
     pub fn of_whole_files(&self) -> Self {
         Self { columns: Columns { part: None, group: None, ..self.columns.clone() }, ..self.clone() }
+    }
+
+    /// Whether examples with this label count.
+    pub(super) fn counts(&self, label: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|class| distinct::name(class) == distinct::name(label))
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct AllRows<'a> {
     /// Whether a row was given, and the parts of those that were not.
     given: bool,
     others: BTreeSet<String>,
+    /// The classes of rows that do not count.
+    other_classes: BTreeSet<String>,
     notes: Vec<String>,
 }
 
@@ -82,7 +84,18 @@ impl<'a> AllRows<'a> {
         let place = form.columns.extra(labels).position(|(role, _)| role == Role::Part);
         let only = only.zip(place);
         let notes = current.rows.notes().to_vec();
-        Ok(Self { form, labels, known, only, current, later, given: false, others: BTreeSet::new(), notes })
+        Ok(Self {
+            form,
+            labels,
+            known,
+            only,
+            current,
+            later,
+            given: false,
+            others: BTreeSet::new(),
+            other_classes: BTreeSet::new(),
+            notes,
+        })
     }
 
     /// The file that is being read.
@@ -115,6 +128,17 @@ impl<'a> AllRows<'a> {
             if let Some(class) = self.current.found.class.as_ref().filter(|_| self.labels == Labels::Read) {
                 row.label.clone_from(class);
             }
+            // What has several labels is counted by none of them.
+            if self.labels == Labels::Read
+                && row.words.is_none()
+                && row.labels.is_none()
+                && !self.form.counts(&row.label)
+            {
+                if self.other_classes.len() < NAMED {
+                    self.other_classes.insert(shortened(&row.label).to_owned());
+                }
+                continue;
+            }
             self.given = true;
             return Ok(Some(row));
         }
@@ -123,7 +147,7 @@ impl<'a> AllRows<'a> {
     /// Goes on to the next file; false where there is none.
     ///
     /// # Errors
-    /// Where it cannot be opened; after the last one, where no row is of the wanted part.
+    /// Where it cannot be opened; after the last one, where no row is of the wanted part or has a class that counts.
     pub(super) fn next_file(&mut self) -> Result<bool> {
         if let Some(next) = self.later.next() {
             self.current = open(next, self.form, self.labels, self.known)?;
@@ -137,9 +161,19 @@ impl<'a> AllRows<'a> {
                 let there = list(self.others.iter().map(String::as_str));
                 Err(data_error(self.path(), None, message).with_help(format!("there are {there}")))
             }
+            _ if !self.given && !self.other_classes.is_empty() => {
+                Err(no_class(self.path(), self.form, self.other_classes.iter().map(String::as_str)))
+            }
             _ => Ok(false),
         }
     }
+}
+
+/// The error of a file without an example that counts; `there` are classes that it has.
+pub(super) fn no_class<'a>(path: &Path, form: &Form, there: impl Iterator<Item = &'a str>) -> Error {
+    let wanted = list(form.only.iter().map(String::as_str));
+    data_error(path, None, format!("no example has a class of those that only names, {wanted}"))
+        .with_help(format!("there are {}", list(there)))
 }
 
 fn open(found: Found, form: &Form, labels: Labels, known: Option<&[String]>) -> Result<Opened> {

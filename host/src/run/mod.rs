@@ -33,6 +33,7 @@ use crate::{Error, Result};
 use file::RunFile;
 pub use machine::DeviceChoice;
 use machine::peak_rss_bytes;
+use results::continual::Continual;
 use results::evaluate::Evaluation;
 use results::export::{self, Exported};
 use results::plain::Trained as TrainedHead;
@@ -205,6 +206,7 @@ impl Begun<'_> {
 
         state.trained.peak_rss_bytes = peak_rss_bytes();
         let TrainState { trained, mut watched, mut before, sequence, .. } = state;
+        let continual = Continual::of(&before, &sequence);
         // A phase of one task is that task's; what joint tasks are watched by is the run's.
         let watch = if file.joint() { watched.pop().flatten() } else { None };
         let mut watched = watched.into_iter();
@@ -238,6 +240,7 @@ impl Begun<'_> {
             tasks: trainer.learner.tasks.iter().map(result).collect(),
             watch,
             sequence,
+            continual,
             saved,
             plan,
         };

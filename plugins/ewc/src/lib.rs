@@ -4,8 +4,8 @@
 //! the end of task k and F_k the diagonal of its Fisher information: the mean over examples of the squared gradient of
 //! -log p(label), one example at a time, so it depends neither on the batch size nor on the loss's class weights and smoothing. The online form (Schwarz et al. 2018,
 //! arXiv:1805.06370) keeps one term however many the tasks: F = gamma F_before + F_k and theta* of the last task, with
-//! penalty lambda / 2 gamma F (theta - theta*)^2. It is added to the mean loss of each step. The first task has no penalty. Heads are
-//! left out: each serves its own task. As GMvandeVen's continual-learning.
+//! penalty lambda / 2 gamma F (theta - theta*)^2. It is added to the mean loss of each step. The first task has no penalty. Heads of
+//! one task are left out, and a head that several have together is held. As GMvandeVen's continual-learning.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ enum Form {
 
 struct Ewc {
     config: EwcConfig,
-    /// The parameters that tasks share, all but those of heads, by name.
+    /// The parameters that tasks share, all but those of heads of one task, by name.
     shared: BTreeMap<String, Param>,
     /// One for each task that is over, or the online form's only one.
     terms: Vec<Term>,
@@ -138,7 +138,7 @@ impl Regularizer for Ewc {
     }
 
     fn attach(&mut self, model: &mut Model) -> Result<()> {
-        let shared = model.parameters()?.into_iter().filter(|info| !info.head);
+        let shared = model.parameters()?.into_iter().filter(|info| !info.head || info.shared);
         self.shared = shared.map(|info| (info.path.clone(), Param::from(info))).collect();
         Ok(())
     }

@@ -12,6 +12,8 @@ pub struct PictureForm {
     pub under: Option<String>,
     /// What becomes of a file that is no picture.
     pub on_bad_image: OnBadImage,
+    /// Whether each class turned by a quarter, a half and three quarters of a circle is a class of its own.
+    pub rotate_classes: bool,
     /// What the levels of masks are.
     pub masks: MaskForm,
 }

@@ -12,6 +12,7 @@ use super::idx::{self, Planes};
 use super::masks::Masks;
 use super::parquet;
 use super::pixels::{Pictures, Pixels};
+use super::views;
 use crate::data::arrow::Saved;
 use crate::data::files::Files;
 use crate::data::form::{Form, Format};
@@ -43,6 +44,26 @@ const TAR: &str = "tar";
 /// # Errors
 /// What cannot be read, is no picture, or has no label.
 pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Listed> {
+    let mut listed = list_all(source, labels)?;
+    if labels == Labels::Read {
+        let chooses = !source.form.only.is_empty() || source.form.pictures.rotate_classes;
+        if chooses && listed.pictures.masks.is_some() {
+            return Err(data_error(
+                source.files.first(),
+                None,
+                "has a mask for each picture, and no class of pictures",
+            )
+            .with_help("take only and rotate_classes out of the task: they are for pictures that have a class each"));
+        }
+        views::keep_what_counts(&mut listed.rows, &mut listed.pictures, source)?;
+        if source.form.pictures.rotate_classes {
+            views::turn(&mut listed.rows, &mut listed.pictures)?;
+        }
+    }
+    Ok(listed)
+}
+
+fn list_all(source: &Source<'_>, labels: Labels) -> Result<Listed> {
     let path = match source.files {
         Files::One(path) => path,
         Files::Masks { images, masks } => return of_pairs(images, masks, source, labels),
@@ -94,7 +115,7 @@ pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Liste
 
 /// Pictures without masks, and nothing to say of them.
 fn listed(pixels: Pixels, rows: Vec<Row>, source: &Source<'_>) -> Listed {
-    let pictures = Pictures { pixels, masks: None, transform: source.transform.cloned() };
+    let pictures = Pictures { pixels, masks: None, transform: source.transform.cloned(), views: None };
     Listed { pictures, rows, table: None, notes: Vec::new(), classes: Vec::new() }
 }
 

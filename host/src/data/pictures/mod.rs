@@ -14,6 +14,7 @@ mod parquet;
 mod pixels;
 mod seen;
 mod shown;
+mod views;
 
 pub use draws::Draws;
 pub use form::{ClassFolder, MaskForm, OnBadImage, PictureForm};

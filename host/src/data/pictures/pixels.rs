@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fthost_images::{MAX_PIXELS, Mask, Normalised, Picture, Sample, Transform, decode, decode_pair, source};
+use fthost_images::{MAX_PIXELS, Mask, Normalised, Picture, Sample, Transform, decode, decode_pair, source, turned};
 
 use super::digits::Digits;
 use super::idx::Planes;
@@ -17,6 +17,15 @@ pub(in crate::data) struct Pictures {
     pub(in crate::data) masks: Option<Masks>,
     /// What becomes of those that are not embedded.
     pub(super) transform: Option<Arc<Transform>>,
+    /// What each row shows, where that is not the picture of its number.
+    pub(super) views: Option<Arc<[View]>>,
+}
+
+/// A picture, and by how many quarters of a circle it is turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) number: u32,
+    pub(super) quarters: u8,
 }
 
 /// Where pixels are.
@@ -30,19 +39,28 @@ pub(super) enum Pixels {
 impl Pictures {
     /// What the model takes of a picture: as in evaluation, or in training with what `random` draws.
     pub(in crate::data) fn sample(&self, row: u32, random: Option<&mut dyn fthost_images::Random>) -> Result<Sample> {
+        let transform = self.transform()?;
+        let View { number, quarters } = self.view(row);
         let (picture, mask) = match &self.pixels {
-            Pixels::Digits(digits) => return Ok(Sample { input: digits.normalised(row), mask: None }),
-            Pixels::Planes(planes) => (planes.picture(row)?, None),
+            Pixels::Digits(digits) => {
+                return Ok(Sample { input: transform.ordered(digits.normalised(number)), mask: None });
+            }
+            Pixels::Planes(planes) => (planes.picture(number)?, None),
             Pixels::Files(pictures) => match &self.masks {
-                None => (read(pictures, row)?, None),
-                Some(masks) => pair(pictures, masks, row)?,
+                None => (read(pictures, number)?, None),
+                Some(masks) => pair(pictures, masks, number)?,
             },
         };
-        let transform = self.transform()?;
+        let picture = turned(picture, quarters);
         Ok(match random {
             None => transform.eval(picture, mask),
             Some(random) => transform.train(picture, mask, random),
         })
+    }
+
+    /// What a row shows.
+    pub(super) fn view(&self, row: u32) -> View {
+        self.views.as_ref().map_or(View { number: row, quarters: 0 }, |views| views[row as usize])
     }
 
     /// Whether it takes work to make something of a picture, which is best done ahead.
@@ -62,29 +80,37 @@ impl Pictures {
 
     /// The picture as it is, before anything becomes of it.
     pub(in crate::data) fn picture(&self, row: u32) -> Result<Option<Picture>> {
-        match &self.pixels {
-            Pixels::Digits(_) => Ok(None),
-            Pixels::Planes(planes) => planes.picture(row).map(Some),
-            Pixels::Files(pictures) => read(pictures, row).map(Some),
-        }
+        let View { number, quarters } = self.view(row);
+        let picture = match &self.pixels {
+            Pixels::Digits(_) => return Ok(None),
+            Pixels::Planes(planes) => planes.picture(number)?,
+            Pixels::Files(pictures) => read(pictures, number)?,
+        };
+        Ok(Some(turned(picture, quarters)))
     }
 
     /// Bytes that stand for a picture: those of two that have the same are alike.
     pub(in crate::data) fn sketch(&self, row: u32) -> Result<Vec<u8>> {
-        match &self.pixels {
-            Pixels::Digits(digits) => Ok(digits.bytes(row).to_vec()),
-            Pixels::Planes(planes) => Ok(planes.bytes(row).to_vec()),
-            Pixels::Files(pictures) => Ok(pictures.ends(row as usize)?),
-        }
+        let View { number, quarters } = self.view(row);
+        let mut bytes = match &self.pixels {
+            Pixels::Digits(digits) => digits.bytes(number).to_vec(),
+            Pixels::Planes(planes) => planes.bytes(number).to_vec(),
+            Pixels::Files(pictures) => pictures.ends(number as usize)?,
+        };
+        // A picture that is turned is another.
+        bytes.push(quarters);
+        Ok(bytes)
     }
 
     /// Bytes of pictures in memory.
     pub(in crate::data) fn in_memory(&self) -> usize {
-        match &self.pixels {
-            Pixels::Digits(digits) => digits.in_memory(),
-            Pixels::Planes(planes) => planes.in_memory(),
-            Pixels::Files(_) => 0,
-        }
+        let views = self.views.as_ref().map_or(0, |views| std::mem::size_of_val(&**views));
+        views
+            + match &self.pixels {
+                Pixels::Digits(digits) => digits.in_memory(),
+                Pixels::Planes(planes) => planes.in_memory(),
+                Pixels::Files(_) => 0,
+            }
     }
 }
 

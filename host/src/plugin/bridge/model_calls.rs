@@ -184,6 +184,7 @@ fn info_of(model: &AdaptedModel, index: usize) -> api::ParamInfo {
         base: of.owner == Owner::Base,
         handle: model.handles().handle(index),
         head: matches!(of.owner, Owner::Head(_)),
+        shared: matches!(of.owner, Owner::Head(task) if model.shared_heads.contains(&task)),
         lr_factor: of.lr_factor,
     }
 }

@@ -101,7 +101,7 @@ impl HeadInstance {
     }
 
     /// Lets it take what it predicts by from the outputs of training examples and their targets.
-    pub fn fit(&mut self, model: &mut AdaptedModel, outputs: &Tensor, targets: &Tensor) -> Result<()> {
+    pub fn fit(&self, model: &mut AdaptedModel, outputs: &Tensor, targets: &Tensor) -> Result<()> {
         let Some(fit) = self.0.vtable.get(field!(TaskHeadVtable, fit)) else { return Ok(()) };
         self.0.call("fit", Scope { model: Some(model), ..Scope::default() }, |session| {
             let lend = |tensor: &Tensor| [session.lend(Value::constant(tensor.clone()))];
@@ -182,7 +182,8 @@ fn number(tensor: &Value) -> Result<f64, Failure> {
     number.map(|numbers| numbers[0]).map_err(|error| wrong(error.to_string()))
 }
 
-impl Stateful for HeadInstance {
+/// Tasks may have one head together.
+impl Stateful for Arc<HeadInstance> {
     fn save(&self) -> Result<State> {
         self.0.save()
     }

@@ -191,7 +191,7 @@ impl<V: Vtable> Instance<V> {
         })
     }
 
-    fn load(&mut self, state: &State) -> Result<()> {
+    fn load(&self, state: &State) -> Result<()> {
         let Some(load) = self.base().get(field!(BaseVtable, load)) else { return Ok(()) };
         self.call("load", Scope::default(), |session| {
             let lend =

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::document::Document;
-use super::tables::{DEMO, Drawn, DrawnKey, FilesKey, HeldOut, PartKey, Share, TaskKeys, TestKey};
+use super::tables::{ClassKey, DEMO, Drawn, DrawnKey, FilesKey, HeldOut, PartKey, Share, TaskKeys, TestKey};
 use crate::data::{Columns, Files, Fold, Form, MASKS, MaskForm, PictureForm, Quote};
 use crate::{Error, Result};
 
@@ -86,11 +86,17 @@ pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result
         class_folder: task.class_folder,
         under: task.archive_folder.clone(),
         on_bad_image: task.on_bad_image,
+        rotate_classes: task.rotate_classes,
         masks: MaskForm { classes: task.classes.clone(), ignore_index: task.ignore_index },
     };
+    let class = |class: &ClassKey| match class {
+        ClassKey::Name(name) => name.clone(),
+        ClassKey::Number(number) => number.to_string(),
+    };
+    let only = task.only.iter().flatten().map(class).collect();
     let label_separator = task.label_separator.clone();
     let (header, format, encoding) = (task.header, task.format, task.encoding);
-    Ok(Form { columns, header, format, separator, quote, label_separator, encoding, pictures })
+    Ok(Form { columns, header, format, separator, quote, label_separator, encoding, pictures, only })
 }
 
 /// The test and the validation examples.

@@ -41,7 +41,8 @@ use document::{Document, Node, Value};
 use files::absolute;
 use schema::Checker;
 use tables::{
-    BestKey, DEMO, Keys, MethodKeys, OptimizerName, RegularizerKeys, Share, TaskKeys, ThresholdKey, TrainKeys,
+    BestKey, DEMO, HeadKeys, Keys, MethodKeys, OptimizerName, RegularizerKeys, Share, SharedHead, TaskKeys,
+    ThresholdKey, TrainKeys,
 };
 
 /// Passes over the training examples where a run file names neither epochs nor steps.
@@ -167,6 +168,9 @@ impl RunFile {
         let tasks = tasks(&document, folder, task)?;
         acts::watched_by_something(&document, &tasks)?;
         acts::mixed_by_something(&document, &tasks, &train)?;
+        // How much earlier tasks help one is measured from there.
+        let in_sequence = tasks.len() > 1 && train.tasks == TaskOrder::Sequence;
+        let compares = in_sequence && tasks.iter().any(|task| task.test.is_some());
         Ok(Self {
             model: ModelTable {
                 path,
@@ -183,7 +187,7 @@ impl RunFile {
                 Some(keys) => method(keys, "schedule".into()),
                 None => Method { plugin: "constant".into(), config: empty_object(), path: "schedule".into() },
             },
-            train: train_table(&document, train)?,
+            train: train_table(&document, train, compares)?,
             run: RunTable {
                 out: run.out.map_or_else(|| Path::new("runs").join(&name), PathBuf::from),
                 name,
@@ -208,7 +212,8 @@ impl RunFile {
     pub fn methods(&self) -> impl Iterator<Item = (&Method, MethodKind)> {
         let strategies = self.strategies.iter().map(|method| (method, MethodKind::Strategy));
         let regularizers = self.regularizers.iter().map(|table| (&table.method, MethodKind::Regularizer));
-        let heads = self.tasks.iter().map(|task| (&task.head, MethodKind::TaskHead));
+        let heads = self.tasks.iter().filter(|task| task.head_of.is_none());
+        let heads = heads.map(|task| (&task.head, MethodKind::TaskHead));
         strategies.chain(regularizers).chain([(&self.schedule, MethodKind::Scheduler)]).chain(heads)
     }
 
@@ -366,15 +371,24 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
         let [test, validation] = files::held_out(document, folder, i, &task)?;
         let set_aside = files::set_aside(document, i, &task)?;
         let train = files::files(document, folder, &format!("task[{i}].train"), task.train)?;
+        let (head, shared) = match task.head {
+            HeadKeys::Own(keys) => (method(keys, format!("task[{i}].head")), None),
+            HeadKeys::Shared(shared) => {
+                let owner = head_of(document, i, &tasks, &shared)?;
+                (tasks[owner].head.clone(), Some(owner))
+            }
+        };
         tasks.push(TaskTable {
             name,
-            head: method(task.head, format!("task[{i}].head")),
+            head,
+            head_of: shared,
             form,
             train,
             test,
             validation,
             set_aside,
             split: task.split,
+            permute_pixels: task.permute_pixels,
             max_tokens: task.max_tokens,
             augment: task.augment,
             balance: task.balance,
@@ -385,7 +399,23 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
     Ok(tasks)
 }
 
-fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
+/// The place of the task above that a head is taken from: that whose head it is itself.
+fn head_of(document: &Document, index: usize, above: &[TaskTable], shared: &SharedHead) -> Result<usize> {
+    if let Some(place) = above.iter().position(|task| task.name == shared.task) {
+        return Ok(above[place].head_of.unwrap_or(place));
+    }
+    let names: Vec<String> = above.iter().map(|task| format!("{:?}", task.name)).collect();
+    let help = match names.as_slice() {
+        [] => "it is the first task: give it a head of its own, { plugin = \"classification\" }".to_owned(),
+        names => format!("above it are {}", names.join(", ")),
+    };
+    let path = format!("task[{index}].head.task");
+    let message = format!("no task above is named {:?}", shared.task);
+    Err(document.error(document.place(&path), message, "is not above", Some(help)))
+}
+
+/// `evaluate_before`: whether test examples are evaluated before training where nothing is said.
+fn train_table(document: &Document, keys: TrainKeys, evaluate_before: bool) -> Result<TrainTable> {
     acts::of_the_optimizer(document, keys.optimizer)?;
     let betas = keys.betas.unwrap_or([0.9, 0.999]);
     if let Some(i) = betas.iter().position(|beta| !(0.0..1.0).contains(beta)) {
@@ -426,7 +456,7 @@ fn train_table(document: &Document, keys: TrainKeys) -> Result<TrainTable> {
         precision: keys.precision,
         seed: keys.seed,
         dropout: keys.dropout,
-        evaluate_before: keys.evaluate_before,
+        evaluate_before: keys.evaluate_before.unwrap_or(evaluate_before),
         evaluate_steps: keys.evaluate_steps,
         monitor: keys.monitor,
         calibrate: keys.calibrate,

@@ -19,10 +19,15 @@ impl RunFile {
         ];
         section(&mut out, "[model]", keys);
         for task in &self.tasks {
-            let head = method(&task.head).filter_map(|(key, value)| Some((key.to_owned(), value?)));
+            let head: toml::Table = match task.head_of {
+                Some(owner) => {
+                    value(&self.tasks[owner].name).map(|name| ("task".to_owned(), name)).into_iter().collect()
+                }
+                None => method(&task.head).filter_map(|(key, value)| Some((key.to_owned(), value?))).collect(),
+            };
             let keys = [
                 ("name", value(&task.name)),
-                ("head", Some(toml::Value::Table(head.collect()))),
+                ("head", Some(toml::Value::Table(head))),
                 ("train", value(&task.train)),
                 ("test", held_out(task.test.as_ref())),
                 ("validation", held_out(task.validation.as_ref())),
@@ -41,6 +46,9 @@ impl RunFile {
                 ("classes", unless_usual(task.form.pictures.masks.classes.clone())),
                 ("ignore_index", value(task.form.pictures.masks.ignore_index)),
                 ("on_bad_image", unless_usual(task.form.pictures.on_bad_image)),
+                ("only", (!task.form.only.is_empty()).then(|| value(&task.form.only)).flatten()),
+                ("permute_pixels", value(task.permute_pixels)),
+                ("rotate_classes", task.form.pictures.rotate_classes.then(|| value(true)).flatten()),
                 ("label_separator", value(&task.form.label_separator)),
                 ("balance", value(task.balance)),
                 // Otherwise it would be refused when the file is read again.

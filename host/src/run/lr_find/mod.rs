@@ -231,7 +231,7 @@ fn parts<'a>(setup: &'a mut Setup, optimizer: &'a mut optim::Optimizer) -> Parts
         plugins.push((snapshot::regularizer_place(i), regularizer));
     }
     plugins.push((snapshot::SCHEDULE_PLACE.into(), scheduler));
-    for task in tasks.iter_mut() {
+    for (_, task) in tasks.iter_mut().enumerate().filter(|(place, task)| task.head_of == *place) {
         plugins.push((snapshot::head_place(&task.name), &mut task.head));
     }
     Parts { model, plugins, optimizer }

@@ -1,6 +1,7 @@
 //! What a run comes to: evaluation, proof, `result.json` and its page, and what is saved to be used elsewhere.
 
 pub mod calibrated;
+pub mod continual;
 pub mod evaluate;
 pub mod export;
 pub mod inputs;

@@ -1,5 +1,6 @@
 //! `report.html`: the page of a run.
 
+mod continual;
 mod results;
 
 use maud::{Markup, html};
@@ -26,6 +27,7 @@ pub fn page(summary: &Summary, metrics: &[Value]) -> String {
         @if !charts.is_empty() {
             section { h2 { "Training" } div.charts { @for chart in &charts { (chart) } } }
         }
+        @if let Some(found) = &summary.continual { (continual::section(found)) }
         @for (task, result) in &summary.tasks { (results::section(task, result)) }
         (data(summary))
         (plan(&summary.plan))

@@ -8,12 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::calibrated::Calibration;
+use super::continual::Continual;
 use super::evaluate::Evaluation;
 use super::export::Exported;
 use super::proof::Proof;
-use super::report::{Report, main_metric};
+use super::report::Report;
 use crate::report::metrics::Metrics;
-use crate::report::table::Table;
 use crate::run::setup::plan::Plan;
 use crate::run::state::identity::PluginUsed;
 use crate::run::state::snapshot::{After, Trained};
@@ -62,6 +62,9 @@ pub struct Summary {
     /// Where tasks trained in sequence: all tasks' metrics at the end of each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sequence: Vec<After>,
+    /// The same as a matrix of main metrics, with what follows from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continual: Option<Continual>,
     /// Figures of the training.
     pub train: Trained,
     /// Counts of elements.
@@ -184,18 +187,6 @@ fn watch_text(watch: Option<&Watch>, of: &str) -> String {
     stopped.unwrap_or_default() + &saved
 }
 
-/// What the tasks came to after each of them, a row for each.
-fn sequence_text(sequence: &[After]) -> String {
-    let mut rows = Table::new();
-    for After { task, metrics } in sequence {
-        let found = metrics.iter().filter_map(|(name, metrics)| {
-            main_metric(metrics).map(|(metric, value)| format!("{name}: {metric} {value:.4}"))
-        });
-        rows.row([&format!("after {task}"), &found.collect::<Vec<_>>().join(", ")]);
-    }
-    rows.to_text()
-}
-
 impl Summary {
     /// The summary as a person reads it.
     pub fn to_text(&self) -> String {
@@ -205,9 +196,7 @@ impl Summary {
             text += &task.to_text(name, &whole);
         }
         text += &watch_text(self.watch.as_ref(), "");
-        if !self.sequence.is_empty() {
-            text += &format!("{}\n", sequence_text(&self.sequence).trim_end());
-        }
+        text += &self.continual.as_ref().map(Continual::to_text).unwrap_or_default();
         let Trained { seconds, waited_seconds, steps, samples, tokens, peak_rss_bytes, .. } = self.train;
         let tokens = match tokens > samples {
             true => format!(", {:.0} tokens/s", tokens as f64 / seconds),

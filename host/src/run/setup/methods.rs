@@ -1,5 +1,7 @@
 //! Plugins opened for what the run file names, and their strategies and heads attached to the model.
 
+use std::sync::Arc;
+
 use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo};
 
 use super::from_data;
@@ -53,7 +55,7 @@ pub(in crate::run) fn attach_head(
     model: &mut AdaptedModel,
     labels: Vec<String>,
     (class_counts, examples): (Vec<u64>, u64),
-) -> Result<(HeadInstance, HeadSpec)> {
+) -> Result<(Arc<HeadInstance>, HeadSpec)> {
     let table = &file.tasks[index];
     let method: &Method = &table.head;
     let plugin = library.find(MethodKind::TaskHead, &method.plugin)?.0;
@@ -75,5 +77,5 @@ pub(in crate::run) fn attach_head(
         image: base::image_info(file, table, model)?,
     };
     let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
-    Ok((head, spec))
+    Ok((Arc::new(head), spec))
 }

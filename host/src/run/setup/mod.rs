@@ -2,6 +2,7 @@
 
 pub mod demo;
 mod digests;
+mod fits;
 pub mod from_data;
 pub mod memory;
 pub mod methods;
@@ -85,9 +86,10 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     let data = file.tasks.iter().map(load).collect::<Result<Vec<_>>>()?;
     let pretrained = |device| load_model(&file, device);
     let start = Start::of(&mut model, &data[0].train, precision, &claims, pretrained)?;
-    let mut tasks = Vec::new();
+    let mut tasks: Vec<Task> = Vec::new();
     for (i, data) in data.into_iter().enumerate() {
-        tasks.push(Task::set_up(&mut file, i, data, &mut library, &mut model)?);
+        let task = Task::set_up(&mut file, i, data, &tasks, &mut library, &mut model)?;
+        tasks.push(task);
     }
     freeze_unread(&model, &tasks);
     if file.train.keep_features {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fthost_autograd::Device;
+use fthost_autograd::random::Stream;
 use fthost_images::preprocess::{IMAGENET_MEAN, IMAGENET_STD};
 use fthost_images::{Preprocess, Transform};
 use fthost_models::{MODULES, Modality, PoolBy, Pooling};
@@ -11,7 +12,7 @@ use fthost_plugin_api::ImageInfo;
 
 use super::demo;
 use crate::adapted::AdaptedModel;
-use crate::data::Tokenizer;
+use crate::data::{Permutation, Tokenizer};
 use crate::hub;
 use crate::run::file::{PoolingKey, RunFile, TaskTable};
 use crate::{Error, Result};
@@ -45,6 +46,7 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         .map_err(|error| file.error_at("model.pooling", crate::error::plain(&error), "asked for here", None))?;
     let mut model = AdaptedModel::new(base, device, file.train.seed);
     model.tasks = file.tasks.len();
+    model.shared_heads = file.tasks.iter().filter_map(|task| task.head_of).collect();
     if let Some(path) = tokenizer_file(file, &model) {
         // Read when a plugin asks: few do.
         model.tokenize = Some(Box::new(move |text| Tokenizer::load(&path, usize::MAX)?.ids(text)));
@@ -137,7 +139,16 @@ pub(in crate::run) fn transform(
     }
     let void = task.form.pictures.masks.void();
     let transform = Transform::new(preprocess, task.augment.clone()).map(|transform| transform.with_void(void));
-    transform.map(|transform| Some(Arc::new(transform))).map_err(|error| file.at_task(task, "augment", error.into()))
+    let mut transform = transform.map_err(|error| file.at_task(task, "augment", error.into()))?;
+    if let Some(seed) = task.permute_pixels {
+        if task.has_masks() {
+            let error = Error::usage("pixels that change places leave their masks behind");
+            return Err(file.at_task(task, "permute_pixels", error.with_help("take permute_pixels out of the task")));
+        }
+        let order = Permutation::new(Stream::new(seed, "pixels"), transform.pixels());
+        transform = transform.with_pixels(|place| order.at(place));
+    }
+    Ok(Some(Arc::new(transform)))
 }
 
 /// How large a task's pictures and their maps are, for a model that makes maps of pictures.
@@ -159,6 +170,8 @@ fn refuse_keys_of_pictures(file: &RunFile, task: &TaskTable) -> Result<()> {
         ("on_bad_image", pictures.on_bad_image != Default::default()),
         ("classes", !pictures.masks.classes.is_empty()),
         ("ignore_index", pictures.masks.ignore_index.is_some()),
+        ("permute_pixels", task.permute_pixels.is_some()),
+        ("rotate_classes", pictures.rotate_classes),
     ];
     let of_task = of_task.into_iter().map(|(key, said)| (format!("task[{index}].{key}"), said));
     let all = of_task.chain([("model.image".to_owned(), file.model.image != Default::default())]);

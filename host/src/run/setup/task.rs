@@ -1,7 +1,10 @@
 //! A task of a run: its head and its examples.
 
+use std::sync::Arc;
+
 use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
+use super::fits;
 use super::from_data::{self, FromData};
 use super::schedule::{BalanceOf, DataFile, Watched};
 use super::{methods, model as base};
@@ -21,7 +24,9 @@ pub struct Task {
     /// Its name in the run file.
     pub name: String,
     /// Its head.
-    pub head: HeadInstance,
+    pub head: Arc<HeadInstance>,
+    /// The place of the task whose head it is; its own, where that is no other's.
+    pub head_of: usize,
     /// What the head declared.
     pub spec: HeadSpec,
     /// The training examples.
@@ -140,6 +145,7 @@ impl Task {
         file: &mut RunFile,
         index: usize,
         data: TaskData,
+        above: &[Self],
         library: &mut Library,
         model: &mut AdaptedModel,
     ) -> Result<Self> {
@@ -147,13 +153,22 @@ impl Task {
         let (seed, table) = (file.train.seed, file.tasks[index].clone());
         let parts = |train: &Dataset| Parts::of(train, &table, seed);
         let trains = |values: Dataset| Ok(parts(&values)?.train);
-        let from_data = from_data::fill(&table.name, &mut file.tasks[index].head, library, &train, trains)?;
+        let shared = table.head_of.map(|owner| &above[owner]);
+        let from_data = match shared {
+            None => from_data::fill(&table.name, &mut file.tasks[index].head, library, &train, trains)?,
+            Some(_) => Vec::new(),
+        };
         let file = &*file;
         // A head weighs classes by what it trains on. Before it attaches nobody knows whether labels are classes.
         let by_class = parts(&train);
         let trained_on = by_class.as_ref().map_or(&train, |parts| &parts.train);
+        fits::every_class_counts(file, index, &train)?;
         let (labels, counts) = (train.labels().to_vec(), (trained_on.class_counts(), trained_on.len() as u64));
-        let (head, spec) = methods::attach_head(file, index, library, model, labels, counts)?;
+        let (head, spec) = match shared {
+            Some(owner) => (owner.head.clone(), owner.spec.clone()),
+            None => methods::attach_head(file, index, library, model, labels, counts)?,
+        };
+        fits::fits_the_head(file, index, &spec)?;
         if spec.scope == LossScope::Batch && train.weighted() {
             let path = format!("task[{index}].columns.weight");
             let message = "the task's head has one loss for a whole batch, in which examples have no weights";
@@ -169,6 +184,9 @@ impl Task {
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
             data.set_targets(spec.targets)?;
         }
+        if let Some(owner) = shared {
+            fits::same_answers(file, index, train.labels(), owner.train.labels(), owner.episodes.is_some())?;
+        }
         // What one label is to a head of several, and what is shared out by it, is known by now alone.
         let again = matches!(spec.targets, TargetKind::Value | TargetKind::MultiLabel);
         let parts = if again { parts(&train) } else { by_class }?;
@@ -183,6 +201,7 @@ impl Task {
         let task = Self {
             name,
             head,
+            head_of: table.head_of.unwrap_or(index),
             spec,
             train,
             episodes,

@@ -324,7 +324,7 @@ impl Trainer<'_> {
             plugins.push((snapshot::regularizer_place(i), regularizer));
         }
         plugins.push((snapshot::SCHEDULE_PLACE.into(), self.learner.scheduler));
-        for task in self.learner.tasks.iter_mut() {
+        for (_, task) in self.learner.tasks.iter_mut().enumerate().filter(|(place, task)| task.head_of == *place) {
             plugins.push((snapshot::head_place(&task.name), &mut task.head));
         }
         Parts { model: self.learner.model, plugins, optimizer: self.learner.optimizer }

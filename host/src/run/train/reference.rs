@@ -28,7 +28,7 @@ impl Reference {
     /// Where they cannot be computed or written.
     pub fn record<'a>(run: &Path, task: usize, tasks: &[Task], pass: impl Fn(usize) -> Pass<'a>) -> Result<Self> {
         let mut outputs = BTreeMap::new();
-        for earlier in 0..task {
+        for earlier in heads_before(task, tasks) {
             let pass = pass(earlier);
             let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
             outputs.insert(earlier, evaluate::outputs(&pass, &rows)?.to_device(&Device::Cpu)?);
@@ -55,8 +55,13 @@ impl Reference {
             let tensor = tensor.ok_or_else(|| Error::run(format!("{} lacks {name}", found.path.display())))?;
             Ok((earlier, tensor))
         };
-        (0..task).map(of).collect::<Result<_>>().map(|outputs| Self { outputs })
+        heads_before(task, tasks).map(of).collect::<Result<_>>().map(|outputs| Self { outputs })
     }
+}
+
+/// The tasks before one that have a head of their own: what those say that have another's is said once.
+fn heads_before(task: usize, tasks: &[Task]) -> impl Iterator<Item = usize> {
+    (0..task).filter(|&earlier| tasks[earlier].head_of == earlier)
 }
 
 fn file(run: &Path, task: &str) -> PathBuf {

@@ -204,7 +204,7 @@ impl Learner<'_> {
             .model
             .trainable()
             .filter(|p| p.owner != Owner::Base || reads.iter().any(|&read| self.model.passes(read, p)))
-            .filter(|p| !matches!(p.owner, Owner::Head(other) if other != task))
+            .filter(|p| !matches!(p.owner, Owner::Head(other) if other != self.tasks[task].head_of))
             .filter(|p| gradients.get(&p.parameter).is_none())
             .map(|p| p.parameter.name())
             .collect();

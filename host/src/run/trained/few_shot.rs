@@ -71,7 +71,7 @@ impl TrainedModel {
         let outputs = evaluate::outputs(&self.pass(task, &data), &rows)?; // [examples, ...]
         let name = task.name.clone();
 
-        let (model, head) = (&mut self.model, &mut self.tasks[place].head);
+        let (model, head) = (&mut self.model, &self.tasks[place].head);
         let progress = EvaluationProgress::new(shown, "episodes", number);
         let places: Vec<u32> = (0..shape.size() as u32).collect();
         let (support, queries): (Vec<u32>, Vec<u32>) =

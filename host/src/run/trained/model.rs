@@ -36,7 +36,7 @@ pub struct TrainedModel {
 pub(super) struct TrainedTask {
     pub(super) name: String,
     pub(super) form: Form,
-    pub(super) head: HeadInstance,
+    pub(super) head: Arc<HeadInstance>,
     pub(super) spec: HeadSpec,
     pub(super) labels: Vec<String>,
     /// Whether data may name classes by their numbers instead.

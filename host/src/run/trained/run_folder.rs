@@ -59,14 +59,17 @@ pub(super) fn open(
     base::fetch(&mut file)?;
     let mut model = base::load_model(&file, device.open()?)?;
     let mut strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
-    let mut tasks = Vec::new();
+    let mut tasks: Vec<TrainedTask> = Vec::new();
     for (i, task) in file.tasks.iter().enumerate() {
         let LeftTask { labels, class_counts, examples, calibration } = left
             .tasks
             .remove(&task.name)
             .ok_or_else(|| Error::usage(format!("{} has no result of the task {}", folder.display(), task.name)))?;
-        let (head, spec) =
-            methods::attach_head(&file, i, &mut library, &mut model, labels.clone(), (class_counts, examples))?;
+        let counts = (class_counts, examples);
+        let (head, spec) = match task.head_of.map(|owner: usize| -> &TrainedTask { &tasks[owner] }) {
+            Some(owner) => (owner.head.clone(), owner.spec.clone()),
+            None => methods::attach_head(&file, i, &mut library, &mut model, labels.clone(), counts)?,
+        };
         let tokenizer = base::tokenizer(&file, task, &model)?;
         let transform = base::transform(&file, task, &model)?;
         tasks.push(TrainedTask {
@@ -89,7 +92,7 @@ pub(super) fn open(
     for (i, strategy) in strategies.iter_mut().enumerate() {
         found.header.restore_plugin(&snapshot::strategy_place(i), strategy, &found.tensors)?;
     }
-    for task in &mut tasks {
+    for (task, _) in tasks.iter_mut().zip(&file.tasks).filter(|(_, table)| table.head_of.is_none()) {
         found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
     }
     Ok(TrainedModel::new(&file, model, strategies, tasks))

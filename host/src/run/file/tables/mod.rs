@@ -20,8 +20,8 @@ pub use model::{ModelInit, ModelTable, PoolingKey};
 pub(super) use run::RunKeys;
 pub use run::RunTable;
 pub(super) use share::Share;
+pub(super) use task::{ClassKey, DrawnKey, FilesKey, HeadKeys, PartKey, SharedHead, TaskKeys, TestKey, max_tokens};
 pub use task::{Drawn, HeldOut, SplitKeys, TaskTable};
-pub(super) use task::{DrawnKey, FilesKey, PartKey, TaskKeys, TestKey, max_tokens};
 pub(super) use train::{BestKey, OptimizerName, ThresholdKey, TrainKeys};
 pub use train::{Optimizer, Precision, Sampling, TaskOrder, Threshold, TrainTable};
 

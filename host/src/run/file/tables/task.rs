@@ -17,8 +17,9 @@ pub(in crate::run::file) struct TaskKeys {
     /// what the task is called; may be left out where there is one task
     #[schemars(length(min = 1))]
     pub(in crate::run::file) name: Option<String>,
-    /// the task head: { plugin = "classification" }, with its options
-    pub(in crate::run::file) head: MethodKeys,
+    /// the task head: { plugin = "classification" }, with its options; { task = "NAME" }: the head of a task above, which has the same
+    /// classes
+    pub(in crate::run::file) head: HeadKeys,
     /// the training examples, relative to the run file: a file, or a folder that datasets.save_to_disk left
     /// { text = "FILE", label = "FILE" }: one text a line beside one label a line
     /// { good = "FILE", bad = "FILE" }: a file for each class
@@ -74,12 +75,48 @@ pub(in crate::run::file) struct TaskKeys {
     /// what becomes of a file that is no picture: the run stops and names it, or leaves it out and counts it
     #[serde(default)]
     pub(in crate::run::file) on_bad_image: OnBadImage,
+    /// the classes whose examples count, in training, validation and test: ["cat", "dog"]; by default all
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) only: Option<Vec<ClassKey>>,
+    /// a seed by which all pixels of a picture change places, the same way in every picture, after all else; without it they stay
+    pub(in crate::run::file) permute_pixels: Option<u64>,
+    /// whether each class of pictures, turned by 90, 180 and 270 degrees, is a class of its own: four times as many
+    #[serde(default)]
+    pub(in crate::run::file) rotate_classes: bool,
     /// classes made equally frequent in training, by which examples an epoch takes: each class as often as the most frequent one, or as
     /// the rarest; without it each example comes once an epoch
     pub(in crate::run::file) balance: Option<Balance>,
     /// what the task's loss is multiplied with, where tasks train jointly; 1 by default
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(in crate::run::file) weight: Option<f64>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::run::file) enum HeadKeys {
+    /// a head of its own
+    Own(MethodKeys),
+    /// that of another task
+    Shared(SharedHead),
+}
+
+/// The head of another task.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::run::file) struct SharedHead {
+    /// the task above whose head it is
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) task: String,
+}
+
+/// A class as its label stands in the data.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::run::file) enum ClassKey {
+    /// a name
+    Name(#[schemars(length(min = 1))] String),
+    /// a number
+    Number(i64),
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -164,8 +201,10 @@ pub(in crate::run::file) struct ColumnKeys {
 pub struct TaskTable {
     /// Its name; no other task has it.
     pub name: String,
-    /// Its head.
+    /// Its head; that of another task, where it has none of its own.
     pub head: Method,
+    /// The place of the task whose head it is, where that is another.
+    pub head_of: Option<usize>,
     /// The training examples: absolute paths, or the name of an embedded data set.
     pub train: Files,
     /// The test examples.
@@ -180,6 +219,8 @@ pub struct TaskTable {
     pub form: Form,
     /// How training pictures are changed.
     pub augment: Augment,
+    /// The seed by which the pixels of its pictures change places.
+    pub permute_pixels: Option<u64>,
     /// Longest text in tokens, before the model's own limit.
     pub max_tokens: usize,
     /// How often an epoch takes the examples of each class, where not once each.

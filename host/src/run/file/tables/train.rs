@@ -75,8 +75,8 @@ pub(in crate::run::file) struct TrainKeys {
     pub(in crate::run::file) seed: u64,
     /// whether the model's own dropout is active
     pub(in crate::run::file) dropout: bool,
-    /// whether the test examples are also evaluated before training
-    pub(in crate::run::file) evaluate_before: bool,
+    /// whether the test examples are also evaluated before training; by default where tasks train in sequence
+    pub(in crate::run::file) evaluate_before: Option<bool>,
     /// optimizer steps between evaluations on the validation examples; without it at the end of each epoch
     #[schemars(range(min = 1))]
     pub(in crate::run::file) evaluate_steps: Option<u64>,
@@ -133,7 +133,7 @@ impl Default for TrainKeys {
             precision: Precision::F32,
             seed: 0,
             dropout: true,
-            evaluate_before: false,
+            evaluate_before: None,
             evaluate_steps: None,
             monitor: None,
             calibrate: false,

@@ -53,6 +53,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
     Summary {
         watch: None,
         sequence: Vec::new(),
+        continual: None,
         folder: format!("runs/sentiment{name}").into(),
         tasks: [(format!("sentiment{name}"), result)].into(),
         train: Trained {
