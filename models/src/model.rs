@@ -144,6 +144,16 @@ pub trait Model: Send + Sync {
         })
     }
 
+    /// Height and width of the map that [`Read::Spatial`] gives of an image of this height and width; `None` where the stream takes no
+    /// images, or gives no map of them.
+    ///
+    /// # Errors
+    /// Where the image is too small for the model.
+    fn map_size(&self, stream: usize, size: [usize; 2]) -> Result<Option<[usize; 2]>> {
+        let _ = (stream, size);
+        Ok(None)
+    }
+
     /// Whether the way of a plain model's inputs can be cut above any of its block groups.
     fn can_be_cut(&self) -> bool {
         false

@@ -104,6 +104,7 @@ mod export;
 mod head_layers;
 mod hook;
 mod info;
+mod maps;
 pub mod model;
 pub mod ops;
 mod peft;
@@ -125,6 +126,7 @@ pub use example_gradient::{ExampleGradient, FisherLabels};
 pub use head_layers::{CrossEntropy, HeadLayers, HeadShape, check_shares};
 pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prompt};
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
+pub use maps::Window;
 pub use model::{Convolution, Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
 pub use peft::PeftConfig;
 pub use positive_weights::PositiveWeights;
@@ -134,8 +136,8 @@ pub use state::SavedState;
 pub use strategy::Strategy;
 pub use stream::{FeatureKind, Stream};
 pub use task_head::{
-    Features, HeadSpec, Loss, LossScope, PredictionKind, Sampling, StreamFeatures, TargetKind, TaskHead, TaskInfo,
-    TaskTargets, problem_type,
+    Features, HeadSpec, ImageInfo, Loss, LossScope, PredictionKind, Sampling, StreamFeatures, TargetKind, TaskHead,
+    TaskInfo, TaskTargets, problem_type,
 };
 pub use tensor::{DType, Kept, Operand, Tensor};
 pub use {schemars, serde, serde_json, tracing};
@@ -144,10 +146,10 @@ pub use {schemars, serde, serde_json, tracing};
 pub mod prelude {
     pub use crate::{
         AttentionHook, BlockHook, ClassWeights, DType, EmbeddingHook, Error, Evaluation, Event, ExampleGradient,
-        FeatureKind, Features, FisherLabels, Group, HeadSpec, Init, Kept, LinearHook, Loss, LossScope, Model, Operand,
-        Param, ParamInfo, PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer, Result, Sampling,
-        SavedState, Scheduler, Site, SiteKind, Strategy, StreamFeatures, TargetKind, Targets, TaskHead, TaskInfo,
-        TaskTargets, Tensor, TimeUnit, Warmup, export_plugin, problem_type, register,
+        FeatureKind, Features, FisherLabels, Group, HeadSpec, ImageInfo, Init, Kept, LinearHook, Loss, LossScope,
+        Model, Operand, Param, ParamInfo, PeftConfig, PredictionKind, Prefix, Progress, Prompt, Rate, Regularizer,
+        Result, Sampling, SavedState, Scheduler, Site, SiteKind, Strategy, StreamFeatures, TargetKind, Targets,
+        TaskHead, TaskInfo, TaskTargets, Tensor, TimeUnit, Warmup, Window, export_plugin, problem_type, register,
         serde_json::{Value, json},
     };
     pub use schemars::JsonSchema;

@@ -132,6 +132,35 @@ pub const OPS: &[OpSignature] = &[
         "x -> its values without history, under a handle that stays valid in every later call, on every thread, until it \
          is released (anchors of L2-SP, importances of EWC)",
     ),
+    with_ints(
+        op(
+            "conv2d@1",
+            "x [images * height * width, channels], pixel (image, y, x) in row (image * height + y) * width + x; weight \
+             [out, channels / groups, kh, kw], bias [out] or none -> the cross-correlation [places, out], places in the same \
+             order, as torch's conv2d",
+        ),
+        "height, width, stride down, stride right, padding down, padding right, dilation down, dilation right, groups",
+    ),
+    with_ints(
+        op(
+            "conv_transpose2d@1",
+            "x as of conv2d, weight [channels, out / groups, kh, kw], bias [out] or none -> [pixels, out], a side of n pixels \
+             becoming (n - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1, as torch's conv_transpose2d",
+        ),
+        "height, width, stride down, stride right, padding down, padding right, dilation down, dilation right, output_padding \
+         down, output_padding right, groups",
+    ),
+    with_ints(
+        op(
+            "upsample_bilinear2d@1",
+            "x as of conv2d -> the maps at another size, [images * new height * new width, channels], as torch's interpolate",
+        ),
+        "height, width, new height, new width, align_corners (0 or 1)",
+    ),
+    with_ints(
+        op("upsample_nearest2d@1", "x as of conv2d -> the maps at another size by the nearest pixel"),
+        "height, width, new height, new width",
+    ),
     with_outputs(
         with_floats(
             op(

@@ -95,6 +95,7 @@ mod tests {
             streams: Vec::new(),
             hidden_activation: None,
             dropout: 0.0,
+            image: None,
         };
         from_value::<PositiveWeights>(option)?.resolve(&task)
     }

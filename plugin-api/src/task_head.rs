@@ -73,6 +73,9 @@ pub enum PredictionKind {
     MultiLabel,
     /// Real values, `[rows]`: mean squared error, Pearson, Spearman.
     Values,
+    /// Probabilities of the classes of each pixel, `[pixels, classes]`, of the pictures' own pixels as
+    /// [`ImageInfo::size`] says how many they are: intersection over union, pixel accuracy.
+    Masks,
 }
 
 /// What the host knows of a task when its head is made.
@@ -97,6 +100,18 @@ pub struct TaskInfo {
     pub hidden_activation: Option<String>,
     /// Dropout before the last layer that the model's config asks for.
     pub dropout: f64,
+    /// How large the task's pictures and their maps are; `None` where examples are no pictures, or the model gives no maps.
+    #[serde(default)]
+    pub image: Option<ImageInfo>,
+}
+
+/// How large pictures are, as the model takes them, and the map that it makes of each. Sizes are height and width in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    /// Of a picture, and of its mask: targets of [`TargetKind::Mask`] are `[examples, size[0], size[1]]`.
+    pub size: [usize; 2],
+    /// Of [`FeatureKind::Spatial`] features: each picture has `map[0] * map[1]` rows, row by row of the map.
+    pub map: [usize; 2],
 }
 
 /// What a head declares when it attaches.

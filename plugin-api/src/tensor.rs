@@ -527,7 +527,7 @@ fn release(handle: u64) {
     }
 }
 
-fn call(op: usize, inputs: &[u64], ints: &[i64], floats: &[f64]) -> Result<Tensor> {
+pub(crate) fn call(op: usize, inputs: &[u64], ints: &[i64], floats: &[f64]) -> Result<Tensor> {
     call_many(op, inputs, ints, floats).map(|[output]| output)
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fthost_images::{MAX_PIXELS, decode_mask};
 use fthost_tests::{Workdir, root};
 
 use crate::pictures::picture_workdir;
@@ -67,7 +68,29 @@ fn workdir() -> Workdir {
     workdir.write("new.tsv", format!("text\n{texts}"));
     write_pictures(&workdir);
     workdir.write("flowers.toml", flowers);
+    write_masks(&workdir);
     workdir
+}
+
+/// Pictures with masks in the folders that docs/pictures.md names, and its run file.
+fn write_masks(workdir: &Workdir) {
+    let page = fs::read_to_string(root().join("docs/pictures.md")).unwrap();
+    let run =
+        page.split("```toml\n").filter_map(|rest| rest.split("```").next()).find(|block| block.contains("camvid"));
+    workdir.write("camvid.toml", run.expect("docs/pictures.md shows a run file of masks"));
+    let example = root().join("plugins/segmentation/example");
+    for number in 0..12 {
+        let name = format!("{number:02}.png");
+        let picture = fs::read(example.join("images").join(&name)).unwrap();
+        let mask = fs::read(example.join("masks").join(&name)).unwrap();
+        let mut mask = decode_mask(&mask, &name, MAX_PIXELS).unwrap();
+        mask.pixels_mut().iter_mut().filter(|pixel| **pixel == [255]).for_each(|pixel| *pixel = [11]);
+        for part in ["train", "test"] {
+            workdir.write(&format!("camvid/{part}/images/{name}"), &picture);
+            workdir.write(&format!("camvid/{part}/masks/{name}"), mask.to_png());
+        }
+        workdir.write(&format!("street-pictures/{name}"), picture);
+    }
 }
 
 /// Pictures of three classes in the folders that the pages name, and a small network that has seen some.

@@ -10,6 +10,7 @@
 //! | `boundary` | who may know whom, what a plugin's file holds, where `unsafe` stands |
 //! | `c_plugin` | a plugin in C |
 //! | `compare` | candidates beside each other; comparisons that are stopped, killed, or lose runs |
+//! | `compare_rates` | comparisons whose candidates train at rates that `lr-find` suggests |
 //! | `continual` | pixels that change places, tasks of some classes, one head for several tasks, classes that are turned |
 //! | `cuda` | the demo on a GPU beside the demo on the CPU |
 //! | `denominators` | what losses and penalties are divided by; steps that are left out |
@@ -24,9 +25,11 @@
 //! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
 //! | `init` | first run files for data as they are published |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
+//! | `masks` | a class for each pixel: training, overlays, predicted masks, comparisons, what is refused |
 //! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `multi_label` | any number of classes an example: runs, thresholds, predictions, folds, comparisons, what is refused |
+//! | `networks` | every strategy on a ResNet and on EfficientNet-Lite0, as README.md says |
 //! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
@@ -55,6 +58,7 @@ mod best;
 mod boundary;
 mod c_plugin;
 mod compare;
+mod compare_rates;
 mod continual;
 mod cuda;
 mod demo;
@@ -69,9 +73,11 @@ mod golden;
 mod hub;
 mod init;
 mod lora;
+mod masks;
 mod merging;
 mod misbehaving;
 mod multi_label;
+mod networks;
 mod old_compiler;
 mod outside;
 mod peft_folders;

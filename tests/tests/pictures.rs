@@ -461,14 +461,20 @@ fn crc_of(bytes: &[u8]) -> u32 {
 /// Cut off behind its header, which is all that is looked at before training: the run ends and names it, or leaves it out.
 #[test]
 fn a_truncated_picture_stops_the_run_or_is_left_out() {
+    let png = picture(1, 3).to_png();
+    let jpeg = fs::read(root().join("host/images/tests/data/jpeg_420.jpg")).unwrap();
+    let cut = [("train/down/99.png", &png[..png.len() - 40]), ("train/down/98.jpg", &jpeg[..jpeg.len() / 2])];
+    for (name, bytes) in cut {
+        let workdir = picture_workdir();
+        workdir.write(name, bytes);
+        let error = workdir.fthost(["run.toml", "--out", "run"]).failed(2);
+        assert!(error.contains(name), "{error}");
+    }
     let workdir = picture_workdir();
-    let whole = picture(1, 3).to_png();
-    workdir.write("train/down/99.png", &whole[..whole.len() - 40]);
-    let error = workdir.fthost(["run.toml", "--out", "run"]).failed(2);
-    assert!(error.contains("train/down/99.png"), "{error}");
+    cut.iter().for_each(|(name, bytes)| drop(workdir.write(name, bytes)));
     set(&workdir, "test = \"test\"", "test = \"test\"\non_bad_image = \"skip\"");
     let said = workdir.fthost(["run.toml", "--out", "skipped"]).succeeded().stdout;
-    assert!(said.contains("1 bad pictures are left out"), "{said}");
+    assert!(said.contains("2 bad pictures are left out"), "{said}");
     let plain = picture_workdir();
     plain.fthost(["run.toml", "--out", "run"]).succeeded();
     assert!(bits(&plain.path().join("run")).0 == bits(&workdir.path().join("skipped")).0);

@@ -6,7 +6,7 @@ use image::metadata::Orientation;
 use png::{BitDepth, ColorType, Decoder, DecodingError, Encoder, Reader, Transformations};
 
 use crate::fault::Fault;
-use crate::plane::{Picture, to_rgb};
+use crate::plane::{Mask, Picture, Plane, to_rgb};
 
 /// A PNG whose header has been read.
 pub(crate) struct Png<'a> {
@@ -79,9 +79,18 @@ impl<'a> Png<'a> {
 
 /// A picture's PNG.
 pub(crate) fn encode(picture: &Picture) -> Vec<u8> {
+    encoded(picture, ColorType::Rgb)
+}
+
+/// A mask's PNG.
+pub(crate) fn encode_grey(mask: &Mask) -> Vec<u8> {
+    encoded(mask, ColorType::Grayscale)
+}
+
+fn encoded<const C: usize>(picture: &Plane<C>, colour: ColorType) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = Encoder::new(&mut bytes, picture.width() as u32, picture.height() as u32);
-    encoder.set_color(ColorType::Rgb);
+    encoder.set_color(colour);
     encoder.set_depth(BitDepth::Eight);
     // Writing into memory fails for sizes alone, and a picture's pixels are as many as its size says.
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(picture.bytes()));

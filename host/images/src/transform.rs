@@ -81,6 +81,11 @@ impl Transform {
         Sample { input: self.ordered(self.preprocess.normalise(&shown.picture)), mask: shown.mask }
     }
 
+    /// A mask as it is evaluated.
+    pub fn mask(&self, mask: Mask) -> Mask {
+        self.preprocess.fit_mask(mask, self.void)
+    }
+
     /// The picture as it is trained on. The same random numbers make it the same, to the bit.
     pub fn train(&self, picture: Picture, mask: Option<Mask>, random: &mut dyn Random) -> Sample {
         let picture = self.preprocess.coloured(picture);
@@ -101,7 +106,7 @@ impl Transform {
 
     fn fitted(&self, shown: Shown) -> Shown {
         let Shown { picture, mask, void } = shown;
-        let mask = mask.map(|mask| self.preprocess.fit_mask(mask, void));
+        let mask = mask.map(|mask| self.mask(mask));
         Shown { picture: self.preprocess.fit(picture), mask, void }
     }
 }

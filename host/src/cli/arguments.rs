@@ -137,6 +137,10 @@ pub(super) enum Command {
         /// Writes the probabilities of all classes, and not that of the predicted one alone; JSONL has those of an example anyway
         #[arg(long)]
         probabilities: bool,
+        /// Folder for the masks that are predicted of pictures, each of its picture's size: masks/NAME.png, whose levels are the indices of
+        /// classes, and overlays/NAME.png to look at. It must not exist
+        #[arg(long, value_name = "FOLDER")]
+        masks: Option<PathBuf>,
         #[command(flatten)]
         of: TaskArgument,
         #[command(flatten)]

@@ -24,6 +24,7 @@ use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
 use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
 use fthost::run::trained::embed::{Embedder, Form};
+use fthost::run::trained::masks::MaskFolder;
 use fthost::run::trained::model::TrainedModel;
 use fthost::run::trained::predict::{Format, Style};
 use fthost::run::{self, Output};
@@ -71,14 +72,17 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             let data = Input::open(&data)?;
             evaluate(&run, data.path(), (episodes, seed), &of, &with, json).map_err(|error| data.named(error))
         }
-        Command::Predict { run, input, out, format, probabilities, of, with } => {
+        Command::Predict { run, input, out, format, probabilities, masks, of, with } => {
             let named = if json { format.or(Some(Format::Jsonl)) } else { format };
             out.as_deref().map_or(Ok(()), must_not_exist)?;
+            let masks = masks.as_deref().map(MaskFolder::new).transpose()?;
             let input = Input::open(&input)?;
             let style = Style { format: Format::choose(named, out.as_deref(), input.path())?, probabilities };
             let predicted = || {
                 let model = with.open_for(&run, &of, input.path())?;
-                predict(out.as_deref(), |out| model.predict(of.task.as_deref(), input.path(), style, out))
+                predict(out.as_deref(), |out| {
+                    model.predict(of.task.as_deref(), input.path(), style, masks.as_ref(), out)
+                })
             };
             predicted().map_err(|error| input.named(error))
         }

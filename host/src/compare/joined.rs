@@ -13,6 +13,7 @@ use super::runs::Left;
 use crate::report::metrics::Probabilities;
 use crate::run::results::evaluate::{Classes, Evaluation, Outcome};
 use crate::run::results::labels::Labels;
+use crate::run::results::masks::{self, Masks};
 use crate::run::results::predictions::{self, Row};
 use crate::run::results::report::Report;
 use crate::run::state::folder::{cannot_write, write_file_atomically};
@@ -106,6 +107,10 @@ pub(super) fn report(folds: &[&Left]) -> Option<Report> {
         PredictionKind::Values => {
             let numbers = |of: fn(&Row) -> &String| rows.iter().map(|row| of(row).parse().ok()).collect::<Option<_>>();
             Outcome::Values { targets: numbers(|row| &row.target)?, predictions: numbers(|row| &row.prediction)? }
+        }
+        PredictionKind::Masks => {
+            let examples = rows.iter().map(|row| masks::read(&row.target, &row.prediction)).collect::<Option<_>>()?;
+            Outcome::Masks(Masks { examples, ..Masks::default() })
         }
         PredictionKind::Classes => Outcome::Classes(classes(&first.labels, &rows)?),
         PredictionKind::MultiLabel => {

@@ -5,6 +5,7 @@ use fthost_plugin_api::PredictionKind;
 use super::candidates::Candidate;
 use super::runs::Left;
 use crate::report::entities;
+use crate::report::metrics::masks::{self, Overlap};
 use crate::report::metrics::multi_label;
 use crate::report::metrics::probabilities::{self, most_probable};
 use crate::report::metrics::values::{self, Score};
@@ -141,7 +142,7 @@ fn folded_task(candidate: &str, file: &RunFile, named: Option<&str>) -> Result<S
 /// the run files name it, not the user.
 fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
     let names = |kind| metrics::names(kind, usize::MAX);
-    let kinds = [PredictionKind::Classes, PredictionKind::MultiLabel, PredictionKind::Values];
+    let kinds = [PredictionKind::Classes, PredictionKind::MultiLabel, PredictionKind::Masks, PredictionKind::Values];
     let mut known: Vec<String> = Vec::new();
     for name in kinds.map(names).concat() {
         if !known.contains(&name) {
@@ -172,6 +173,7 @@ fn usual(kind: PredictionKind) -> &'static str {
     match kind {
         PredictionKind::Classes => ACCURACY,
         PredictionKind::MultiLabel => MACRO_F1,
+        PredictionKind::Masks => masks::NAMES[0],
         PredictionKind::Values => SQUARED_ERROR,
     }
 }
@@ -192,6 +194,9 @@ pub(super) enum Metric {
     Probabilities { name: String, classes: usize },
     /// Of any number of so many classes: an example has a row for each, targets 1 or 0, predictions too or probabilities.
     Labels { name: String, classes: usize },
+    /// Of so many classes of pixels: an example has a row for each, targets are its true pixels, and each prediction is two numbers, how
+    /// many of them are predicted as the class and how many of all.
+    Masks { name: String, classes: usize },
     /// Of entities: targets and predictions say of each whether it is there, 1 or 0.
     Entities { name: String },
 }
@@ -206,6 +211,7 @@ impl Metric {
         let known: Vec<&str> = of.metrics.keys().map(String::as_str).filter(|metric| *metric != LOSS).collect();
         let found = known.contains(&name).then(|| match of.kind {
             PredictionKind::Values => values::score(name).map(Self::Values),
+            PredictionKind::Masks => Some(Self::Masks { name: name.to_owned(), classes: of.labels.len() }),
             PredictionKind::MultiLabel => Some(Self::Labels { name: name.to_owned(), classes: of.labels.len() }),
             PredictionKind::Classes if entities::NAMES.contains(&name) => {
                 Some(Self::Entities { name: name.to_owned() })
@@ -230,7 +236,11 @@ impl Metric {
 
     /// Numbers of one prediction.
     pub(super) fn width(&self) -> usize {
-        if let Self::Probabilities { classes, .. } = self { *classes } else { 1 }
+        match self {
+            Self::Probabilities { classes, .. } => *classes,
+            Self::Masks { .. } => 2,
+            Self::Classes { .. } | Self::Values(_) | Self::Labels { .. } | Self::Entities { .. } => 1,
+        }
     }
 
     /// Its value. Classes are whole numbers.
@@ -261,6 +271,14 @@ impl Metric {
                 };
                 let p = Probabilities::new(*classes, predictions.iter().map(|&p| p as f32).collect());
                 named(multi_label::of(&sets(targets), &sets(predictions), Some(&p), *classes), name)
+            }
+            Self::Masks { name, classes } => {
+                let mut all = vec![Overlap::default(); *classes];
+                for (row, (target, found)) in targets.iter().zip(predictions.chunks_exact(2)).enumerate() {
+                    let [right, target, predicted] = [found[0], *target, found[1]].map(|pixels| pixels as u64);
+                    all[row % classes] += Overlap { right, target, predicted };
+                }
+                named(masks::of(&all), name)
             }
             Self::Entities { name } => {
                 let there = |values: &[f64]| values.iter().filter(|&&there| there == 1.0).count() as u64;

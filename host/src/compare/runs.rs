@@ -87,6 +87,9 @@ struct JsonTask {
     /// Only predictions of classes can be confused.
     #[serde(default)]
     confusion: Vec<Vec<u64>>,
+    /// Only masks have classes of pixels.
+    #[serde(default)]
+    pixels: BTreeMap<String, serde::de::IgnoredAny>,
     #[serde(default)]
     labels: Vec<String>,
     /// Only of any number of classes something stands between them.
@@ -126,6 +129,7 @@ impl Left {
             trainable: json.parameters.trainable,
             pairing: json.proof.pairing,
             kind: match (&result.label_separator, result.confusion.is_empty()) {
+                _ if !result.pixels.is_empty() => PredictionKind::Masks,
                 (Some(_), _) => PredictionKind::MultiLabel,
                 (None, true) => PredictionKind::Values,
                 (None, false) => PredictionKind::Classes,

@@ -10,6 +10,8 @@ use super::candidates::Candidate;
 use super::metric::{Metric, of_probabilities};
 use super::runs::Left;
 use crate::report::entities::Tags;
+use crate::report::metrics::masks::Overlap;
+use crate::run::results::masks;
 use crate::run::results::predictions::Row;
 use crate::{Error, Result};
 
@@ -68,6 +70,9 @@ impl Sample {
         if let Metric::Labels { classes, .. } = metric {
             return Ok((name.clone(), Self::of_labels(candidates, (&name, metric, classes), left, first)?));
         }
+        if let Metric::Masks { classes, .. } = metric {
+            return Ok((name, Self::of_masks(candidates, (metric, classes), left, first)?));
+        }
         let rows: Vec<&Row> = kept.iter().map(|&place| &first.predictions[place]).collect();
         let targets = rows.iter().map(|row| numbers.of(&row.target)).collect();
         let mut predictions = Vec::new();
@@ -117,6 +122,36 @@ impl Sample {
                     Ok(run.predictions.iter().flat_map(|row| row.probabilities.iter().copied()).collect())
                 }
                 true => rows(run, |row| &row.prediction),
+            };
+            predictions.push(runs.iter().map(|run| run.as_ref().map(of_run).transpose()).collect::<Result<_>>()?);
+        }
+        let examples = (0..first.predictions.len()).map(|i| i * classes..(i + 1) * classes).collect();
+        Ok(Self { metric, examples, targets, predictions })
+    }
+
+    /// Where each pixel has a class: a row for each class, with its true pixels, and two numbers of what is predicted.
+    fn of_masks(
+        candidates: &[Candidate],
+        (metric, classes): (Metric, usize),
+        left: &[Vec<Option<Left>>],
+        first: &Left,
+    ) -> Result<Self> {
+        let overlaps = |run: &Left, name: &str| -> Result<Vec<Overlap>> {
+            let mut all = Vec::with_capacity(run.predictions.len() * classes);
+            for row in &run.predictions {
+                let found = masks::read(&row.target, &row.prediction).filter(|found| found.len() == classes);
+                let help = "give all candidates the same training data";
+                let wrong = || Error::run(format!("{name} has other classes than the runs before it")).with_help(help);
+                all.extend(found.ok_or_else(wrong)?);
+            }
+            Ok(all)
+        };
+        let targets = overlaps(first, "the first run")?.iter().map(|of| of.target as f64).collect();
+        let mut predictions = Vec::new();
+        for (candidate, runs) in candidates.iter().zip(left) {
+            let of_run = |run: &Left| {
+                let all = overlaps(run, &candidate.name)?;
+                Ok(all.iter().flat_map(|of| [of.right as f64, of.predicted as f64]).collect())
             };
             predictions.push(runs.iter().map(|run| run.as_ref().map(of_run).transpose()).collect::<Result<_>>()?);
         }
@@ -260,8 +295,8 @@ impl Numbers {
     fn of(&mut self, text: &str) -> f64 {
         match self.kind {
             PredictionKind::Values => text.parse().unwrap_or(f64::NAN),
-            // Those of any number of classes are read by `of_labels`.
-            PredictionKind::Classes | PredictionKind::MultiLabel => {
+            // Those of any number of classes are read by `of_labels`, those of masks by `of_masks`.
+            PredictionKind::Classes | PredictionKind::MultiLabel | PredictionKind::Masks => {
                 let next = self.classes.len();
                 *self.classes.entry(text.to_owned()).or_insert(next) as f64
             }

@@ -63,6 +63,8 @@ pub(super) enum Targets {
     /// By its number the class of a label, of which an example has any number.
     Sets(Arc<[u32]>),
     Values,
+    /// The class of each pixel.
+    Masks,
 }
 
 /// Sums over the examples of a data set.
@@ -267,9 +269,12 @@ impl Dataset {
         self.of_words
     }
 
-    /// Examples of each class, or where texts come as words the tokens of each that count, in the order of
+    /// Examples of each class, or where texts come as words the tokens of each that count, or of masks its pixels, in the order of
     /// [`labels`](Self::labels); zeros until targets are classes.
     pub fn class_counts(&self) -> Vec<u64> {
+        if let (Targets::Masks, Some(masks)) = (&self.targets, self.masks()) {
+            return self.pixel_counts(masks);
+        }
         let mut counts = vec![0; self.labels.len()];
         if let Targets::Classes(classes) | Targets::WordClasses(classes) | Targets::Sets(classes) = &self.targets {
             for (&class, count) in classes.iter().zip(&self.totals.labels) {
@@ -283,7 +288,7 @@ impl Dataset {
     pub fn class(&self, row: u32) -> Result<Option<u32>> {
         match &self.targets {
             Targets::Classes(classes) => Ok(Some(classes[self.record(row)?.label as usize])),
-            Targets::WordClasses(_) | Targets::Sets(_) | Targets::Values | Targets::Open => Ok(None),
+            Targets::WordClasses(_) | Targets::Sets(_) | Targets::Values | Targets::Masks | Targets::Open => Ok(None),
         }
     }
 
@@ -323,7 +328,8 @@ impl Dataset {
                 self.check_parted()?;
                 self.targets = Targets::Sets(self.distinct.classes(&self.path, &self.labels)?.into());
             }
-            _ => self.targets = self.classes()?,
+            TargetKind::Mask => self.targets = Targets::Masks,
+            TargetKind::Class | TargetKind::TokenClass => self.targets = self.classes()?,
         }
         Ok(())
     }
@@ -345,6 +351,15 @@ impl Dataset {
     /// Where they are not.
     pub fn check_kind(&self, kind: TargetKind) -> Result<()> {
         let (message, help) = match (kind, self.of_words) {
+            (TargetKind::Mask, _) if self.of_masks() => return Ok(()),
+            (TargetKind::Class | TargetKind::Value | TargetKind::MultiLabel | TargetKind::TokenClass, _)
+                if self.of_masks() =>
+            {
+                (
+                    "has a mask for each picture, and the task's head does not learn the classes of pixels",
+                    "choose a head that does, or name a table of the pictures with their labels",
+                )
+            }
             (TargetKind::Class | TargetKind::Value, false) if self.lists => (
                 "has any number of labels for an example, and the task's head wants one",
                 "choose a head that learns any number of classes for an example",
@@ -362,8 +377,8 @@ impl Dataset {
                 "write words with the label of each, {\"text\": [\"EU\", \"rejects\"], \"label\": [\"B-ORG\", \"O\"]} in .jsonl, or choose a head that learns classes or values",
             ),
             (TargetKind::Mask, _) => (
-                "has no label for each pixel, and the task's head wants them",
-                "choose a head that learns classes or values",
+                "has no class for each pixel, and the task's head wants them",
+                "name pictures with their masks, { images = \"FOLDER\", masks = \"FOLDER\" }, or choose a head that learns classes or values",
             ),
         };
         Err(Error::Data { file: self.path.clone(), line: None, message: message.into(), help: Some(help.into()) })
@@ -514,7 +529,8 @@ impl Dataset {
     }
 
     /// The targets of these rows, `[rows]`: `u32` classes or `f32` values. Where texts come as words, the classes of their tokens,
-    /// `[tokens]`: [`UNCOUNTED`] where none begins a word. Of any number of classes `f32` `[rows, classes]`: 1 where a row has the class.
+    /// `[tokens]`: [`UNCOUNTED`] where none begins a word. Of any number of classes `f32` `[rows, classes]`: 1 where a row has the class. Of
+    /// masks `u32` `[rows, height, width]` the classes of their pixels, [`UNCOUNTED`] where one has none.
     pub fn targets(&self, rows: &[u32], device: &Device) -> Result<Tensor> {
         let records = rows.iter().map(|&row| self.record(row));
         Ok(match &self.targets {
@@ -533,6 +549,7 @@ impl Dataset {
                 Tensor::from_vec(tokens, len, device)?
             }
             Targets::Sets(_) => self.indicators(rows, device)?,
+            Targets::Masks => self.mask_targets(rows, device)?,
             Targets::Values => {
                 let values = records.map(|record| Ok(record?.value)).collect::<Result<Vec<f32>>>()?;
                 Tensor::from_vec(values, rows.len(), device)?

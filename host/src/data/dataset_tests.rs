@@ -135,7 +135,7 @@ fn labels_may_be_values() {
         let mut data = load_text(&format!("a\t1\nb\t{label}\n"), None, TEXT).unwrap();
         check_error(data.set_targets(TargetKind::Value), &[&format!("a.tsv:2: the label `{label}` is no number")]);
     }
-    check_error(data.set_targets(TargetKind::Mask), &["no label for each pixel"]);
+    check_error(data.set_targets(TargetKind::Mask), &["no class for each pixel"]);
 }
 
 #[test]

@@ -10,6 +10,9 @@ use super::arrow::Saved;
 use super::texts::MAPPING;
 use crate::Result;
 
+/// Keys of a table that is pictures beside masks, and the usual names of their folders.
+pub const MASKS: [&str; 2] = ["images", "masks"];
+
 /// The files of a part of the data: of its training examples, say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -22,6 +25,13 @@ pub enum Files {
         text: PathBuf,
         /// The labels.
         label: PathBuf,
+    },
+    /// Pictures in a folder, and of each the mask of the same name in another: a class for each pixel.
+    Masks {
+        /// The pictures.
+        images: PathBuf,
+        /// Their masks.
+        masks: PathBuf,
     },
     /// A file for each class, or a folder of texts: all its examples have it.
     ByClass(BTreeMap<String, PathBuf>),
@@ -41,11 +51,18 @@ impl fmt::Display for Files {
 }
 
 impl Files {
+    /// The folders of pictures and of their masks, where a folder has both under their usual names.
+    pub fn folders_of_masks(folder: &Path) -> Option<(PathBuf, PathBuf)> {
+        let [images, masks] = MASKS.map(|name| folder.join(name));
+        (images.is_dir() && masks.is_dir()).then_some((images, masks))
+    }
+
     /// The files that are named.
     pub fn named(&self) -> Vec<&Path> {
         match self {
             Self::One(path) => vec![path],
             Self::Pair { text, label } => vec![text, label],
+            Self::Masks { images, masks } => vec![images, masks],
             Self::ByClass(files) => files.values().map(PathBuf::as_path).collect(),
         }
     }
@@ -65,7 +82,7 @@ impl Files {
         if let Self::One(path) = self {
             all.extend(labels_beside(path));
         }
-        if !matches!(self, Self::ByClass(_))
+        if !matches!(self, Self::ByClass(_) | Self::Masks { .. })
             && let Some(labels) = all.get(1)
         {
             all.extend(Some(labels.with_file_name(MAPPING)).filter(|path| path.is_file()));
@@ -78,6 +95,7 @@ impl Files {
         match self {
             Self::One(path) => path,
             Self::Pair { text, .. } => text,
+            Self::Masks { images, .. } => images,
             Self::ByClass(files) => files.values().next().map_or(Path::new(""), PathBuf::as_path),
         }
     }

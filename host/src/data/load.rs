@@ -3,9 +3,8 @@
 use fthost_models::Modality;
 
 use super::bytes::Limits;
-use super::dataset::Dataset;
+use super::dataset::{Dataset, Targets};
 use super::files::Files;
-use super::pictures::Pictures;
 use super::pictures::digits;
 use super::pictures::list::{Listed, list};
 use super::recognise::file_name;
@@ -30,18 +29,15 @@ pub fn load(source: &Source<'_>, tokenizer: Option<&Tokenizer>) -> Result<Datase
 
 /// As [`load`], with its own limits.
 pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, limits: Limits) -> Result<Dataset> {
-    let (examples, pictures) = match (source.modality, tokenizer) {
+    let (mut data, classes) = match (source.modality, tokenizer) {
         (Modality::Text { vocabulary, .. }, Some(tokenizer)) => {
-            (read_texts(source, tokenizer, vocabulary, limits)?, None)
+            (read_texts(source, tokenizer, vocabulary, limits)?.into_dataset(source, None), Vec::new())
         }
         (Modality::Text { .. }, None) => return Err(Error::usage("a model that reads text needs its tokenizer.json")),
-        (Modality::Images { .. }, _) => {
-            let (examples, pictures) = read_pictures(source, Labels::Read, limits)?;
-            (examples, Some(pictures))
-        }
+        (Modality::Images { .. }, _) => read_pictures(source, Labels::Read, limits)?,
     };
-    let mut data = examples.into_dataset(source, pictures);
     match source.labels {
+        _ if data.of_masks() => (data.labels, data.targets) = (classes, Targets::Masks),
         // What a head makes of the labels is not known yet: values need not occur in the training data.
         Some(labels) => data.labels = labels.to_vec(),
         // A head that learns classes will be refused if they are too many; one that learns values will not.
@@ -73,8 +69,8 @@ pub fn unlabelled<'a>(
 ) -> Result<Box<dyn Iterator<Item = Result<Dataset>> + 'a>> {
     let (Modality::Text { vocabulary, .. }, Some(tokenizer)) = (source.modality, tokenizer) else {
         let read = || {
-            let (examples, pictures) = read_pictures(source, Labels::Unread, Limits::from_environment())?;
-            Ok(examples.into_dataset(source, Some(pictures)))
+            let (data, _) = read_pictures(source, Labels::Unread, Limits::from_environment())?;
+            Ok(data)
         };
         return Ok(Box::new(std::iter::once(read())));
     };
@@ -215,7 +211,8 @@ fn next_block(rows: &mut AllRows<'_>) -> Result<Vec<Row>> {
     Ok(block)
 }
 
-fn read_pictures(source: &Source<'_>, labels: Labels, limits: Limits) -> Result<(Examples, Pictures)> {
+/// Pictures, and the names of the classes of their masks.
+fn read_pictures(source: &Source<'_>, labels: Labels, limits: Limits) -> Result<(Dataset, Vec<String>)> {
     let Modality::Images { channels, size, tokens, .. } = source.modality else {
         return Err(Error::run("pictures for a model of texts"));
     };
@@ -227,12 +224,12 @@ fn read_pictures(source: &Source<'_>, labels: Labels, limits: Limits) -> Result<
             help: Some("use the embedded model: path = \"demo\"".into()),
         });
     }
-    let Listed { pictures, rows, table, notes } = list(source, labels)?;
+    let Listed { pictures, rows, table, notes, classes } = list(source, labels)?;
     let mut writer = Writer::of_pictures(source, labels, limits);
     let path = table.as_deref().unwrap_or(source.files.first());
     for row in rows {
         writer.push_picture(path, row, tokens)?;
     }
     writer.refuse_no_weight(path)?;
-    Ok((writer.finish(notes)?, pictures))
+    Ok((writer.finish(notes)?.into_dataset(source, Some(pictures)), classes))
 }

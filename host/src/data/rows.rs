@@ -59,6 +59,10 @@ impl<'a> AllRows<'a> {
         let all: Vec<Found> = match files {
             Files::One(path) => vec![found(path, None)],
             Files::Pair { text, .. } => vec![found(text, None)],
+            Files::Masks { images, .. } => {
+                return Err(Error::usage(format!("{} is a folder of pictures with masks", images.display()))
+                    .with_help("they are for a model that takes pictures, and a head that gives each pixel a class"));
+            }
             Files::ByClass(files) => files.iter().map(|(class, path)| found(path, Some(class.clone()))).collect(),
         };
         if matches!(files, Files::ByClass(_))

@@ -149,8 +149,12 @@ impl Survey {
             && majority > MOST
         {
             let share = 100.0 * majority;
+            let (what, by) = match parts.first().is_some_and(|(_, data)| data.of_masks()) {
+                true => ("pixels", "mean IoU, not by pixel accuracy"),
+                false => ("examples", "macro F1, not by accuracy"),
+            };
             suspicious.push(format!(
-                "always saying {} is right in {share:.1} % of the training examples: judge by macro F1, not by accuracy",
+                "always saying {} is right in {share:.1} % of the training {what}: judge by {by}",
                 labels.get(class).map_or("", String::as_str)
             ));
         }

@@ -1,5 +1,6 @@
 //! Metrics, as scikit-learn and SciPy define them.
 
+pub mod masks;
 pub mod multi_label;
 pub mod probabilities;
 mod scores;
@@ -29,6 +30,7 @@ pub fn names(kind: PredictionKind, classes: usize) -> Vec<String> {
         }
         PredictionKind::MultiLabel => multi_label::names().collect(),
         PredictionKind::Values => values::NAMES.map(str::to_owned).into(),
+        PredictionKind::Masks => masks::NAMES.map(str::to_owned).into(),
     };
     names.push("loss".into());
     names.sort();
@@ -43,6 +45,7 @@ pub fn why_undefined(metric: &str, finite: bool) -> &'static str {
         "kappa" => "the truth and the predictions are all of one class",
         "pearson" | "spearman" => "the true values or the predicted ones are all the same",
         "r2" => "it takes two examples",
+        metric if masks::NAMES.contains(&metric) => "no pixel of the examples has a class",
         _ => "there is no example",
     }
 }

@@ -4,6 +4,7 @@ pub mod calibration;
 pub mod chart;
 pub mod classification;
 pub mod entities;
+pub mod masks;
 pub mod metrics;
 pub mod multi_label;
 pub mod numbers;

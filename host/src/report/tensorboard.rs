@@ -1,13 +1,14 @@
 //! Event files that TensorBoard reads: `events.out.tfevents.<unix time>.<host>`.
 //!
-//! A file is a row of TFRecords, each an `Event` message of TensorFlow's `event.proto`. Nine fields of four messages
+//! A file is a row of TFRecords, each an `Event` message of TensorFlow's `event.proto`. Fourteen fields of five messages
 //! are all that is written, so they are written by hand: a protobuf crate would bring a compiler for them.
 //!
 //! ```text
 //! record, little-endian: length u64 | masked CRC-32C of the length u32 | data | masked CRC-32C of the data u32
 //! Event: wall_time double = 1, step int64 = 2, file_version string = 3, summary Summary = 5, session_log SessionLog = 7
 //! Summary: repeated Value value = 1
-//! Value: tag string = 1, simple_value float = 2
+//! Value: tag string = 1, simple_value float = 2, image Image = 4
+//! Image: height int32 = 1, width int32 = 2, colorspace int32 = 3, of which RGB = 3, encoded_image_string bytes = 4
 //! SessionLog: status enum = 1, of which START = 1
 //! ```
 
@@ -15,6 +16,8 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use fthost_images::Picture;
 
 use crate::{Error, Result};
 
@@ -60,6 +63,11 @@ impl EventWriter {
         self.write(&event(unix_seconds(), step, &Content::Scalar { tag, value: value as f32 }))
     }
 
+    /// Writes a picture at a step.
+    pub fn image(&mut self, tag: &str, step: u64, picture: &Picture) -> Result<()> {
+        self.write(&event(unix_seconds(), step, &Content::Image { tag, picture }))
+    }
+
     /// Voids what earlier files of the folder say of `step` and later ones: to be called by a run that is resumed there, since the
     /// interrupted one may have gone on beyond its last checkpoint.
     pub fn resume_at(&mut self, step: u64) -> Result<()> {
@@ -90,8 +98,15 @@ enum Content<'a> {
         tag: &'a str,
         value: f32,
     },
+    Image {
+        tag: &'a str,
+        picture: &'a Picture,
+    },
     SessionStart,
 }
+
+/// TensorFlow's number for red, green and blue.
+const RGB: u64 = 3;
 
 /// The wire types of protobuf's fields.
 const VARINT: u8 = 0;
@@ -114,6 +129,20 @@ fn event(wall_time: f64, step: u64, content: &Content<'_>) -> Vec<u8> {
             bytes(&mut value, 1, tag.as_bytes());
             value.push(key(2, FIXED32));
             value.extend(scalar.to_le_bytes());
+            let mut summary = Vec::new();
+            bytes(&mut summary, 1, &value);
+            bytes(&mut event, 5, &summary);
+        }
+        Content::Image { tag, picture } => {
+            let mut image = Vec::new();
+            for (field, number) in [(1, picture.height() as u64), (2, picture.width() as u64), (3, RGB)] {
+                image.push(key(field, VARINT));
+                varint(&mut image, number);
+            }
+            bytes(&mut image, 4, &picture.to_png());
+            let mut value = Vec::new();
+            bytes(&mut value, 1, tag.as_bytes());
+            bytes(&mut value, 4, &image);
             let mut summary = Vec::new();
             bytes(&mut summary, 1, &value);
             bytes(&mut event, 5, &summary);
@@ -253,6 +282,25 @@ mod tests {
         let value = fields(value);
         let [(1, Field::Bytes(tag)), (2, Field::Fixed32(value))] = &value[..] else { panic!("{value:?}") };
         (String::from_utf8(tag.to_vec()).unwrap(), step, *value)
+    }
+
+    #[test]
+    fn a_picture_is_a_png_with_its_size() {
+        let picture = Picture::new(2, 3, vec![[1, 2, 3]; 6]).unwrap();
+        let event = event(0.5, 7, &Content::Image { tag: "worst/1", picture: &picture });
+        let of = |message, wanted: u64| {
+            fields(message).into_iter().filter(move |(field, _)| *field == wanted).map(|(_, value)| value)
+        };
+        let inner = |message, wanted| match of(message, wanted).next() {
+            Some(Field::Bytes(bytes)) => bytes,
+            other => panic!("{other:?}"),
+        };
+        let value = inner(inner(&event, 5), 1);
+        assert_eq!(inner(value, 1), b"worst/1");
+        let image = inner(value, 4);
+        let numbers: Vec<Field<'_>> = (1..=3).flat_map(|field| of(image, field)).collect();
+        assert_eq!(numbers, [Field::Varint(2), Field::Varint(3), Field::Varint(3)]);
+        assert_eq!(inner(image, 4), picture.to_png());
     }
 
     #[test]

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use super::file::RunFile;
 use super::results::calibrated::{self, Calibration};
-use super::results::evaluate::{self, Evaluation};
+use super::results::evaluate::{self, Evaluation, Outcome};
 use super::results::predictions::{self, Predicted};
 use super::results::result::Split;
 use super::results::worst::Worst;
 use super::setup::task::Task;
-use super::state::folder::RunFolder;
+use super::state::folder::{RunFolder, cannot_write};
 use super::train::Trainer;
 use crate::Result;
 use crate::data::Dataset;
 use crate::report::progress::EvaluationProgress;
+
+/// The folder of pictures whose masks the model is far off at.
+const OVERLAYS: &str = "overlays";
 
 /// Evaluates the test examples of each task that has some, in the order of the run file.
 pub(super) fn test(trainer: &Trainer<'_>, shown: bool, when: &str) -> Result<Vec<(String, Evaluation)>> {
@@ -68,13 +71,13 @@ pub(super) fn calibrate(trainer: &mut Trainer<'_>, shown: bool) -> Result<BTreeM
     Ok(found)
 }
 
-/// Saves what the model predicts for the test examples, and for the validation examples of tasks that have no others. Gives by task the
-/// examples that it is worst at.
+/// Saves what the model predicts after a step for the test examples, and for the validation examples of tasks that have no others. Gives by
+/// task the examples that it is worst at, and shows these to TensorBoard where they are pictures.
 pub(super) fn save_predictions(
     trainer: &Trainer<'_>,
     file: &RunFile,
-    after: &BTreeMap<String, (Split, Evaluation)>,
-    folder: &RunFolder,
+    (after, step): (&BTreeMap<String, (Split, Evaluation)>, u64),
+    folder: &mut RunFolder,
 ) -> Result<BTreeMap<String, Vec<Worst>>> {
     let tasks: &[Task] = trainer.learner.tasks;
     let mut worst = BTreeMap::new();
@@ -92,8 +95,28 @@ pub(super) fn save_predictions(
         let names: Vec<String> = predicted.iter().map(|task| task.task.to_owned()).collect();
         if !names.is_empty() {
             let found = predictions::write(&folder.path().join(name), &predicted, file.run.probabilities)?;
+            for (i, (task, found)) in predicted.iter().zip(&found).enumerate() {
+                let pictures = found.iter().filter_map(|worst| worst.picture.as_ref());
+                for (number, picture) in (1..).zip(pictures) {
+                    folder.show(&format!("{}/worst/{number:02}", task.task), step, picture)?;
+                }
+                if let Outcome::Masks(_) = task.evaluation.outcome {
+                    save_overlays(folder, (tasks.len() > 1).then_some(i), found)?;
+                }
+            }
             worst.extend(names.into_iter().zip(found));
         }
     }
     Ok(worst)
+}
+
+/// Saves the pictures whose masks the model is far off at, beside what is true and what is predicted, as files to look at.
+fn save_overlays(folder: &RunFolder, task: Option<usize>, worst: &[Worst]) -> Result<()> {
+    let of_task = task.map_or(String::new(), |task| format!("{}-", task + 1));
+    let overlays = folder.path().join(OVERLAYS);
+    std::fs::create_dir_all(&overlays).map_err(cannot_write(&overlays))?;
+    for (worst, picture) in worst.iter().filter_map(|worst| Some((worst, worst.picture.as_ref()?))) {
+        folder.write(&format!("{OVERLAYS}/{of_task}{:06}.png", worst.example), &picture.to_png())?;
+    }
+    Ok(())
 }

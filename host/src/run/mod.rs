@@ -201,7 +201,7 @@ impl Begun<'_> {
         let mut after: BTreeMap<String, (Split, Evaluation)> =
             after.into_iter().map(|(task, found)| (task, (Split::Test, found))).collect();
         after.extend(measure::validate(&trainer, shown)?);
-        let mut worst = measure::save_predictions(&trainer, &file, &after, folder)?;
+        let mut worst = measure::save_predictions(&trainer, &file, (&after, state.trained.steps), folder)?;
         let saved = save(&mut trainer, &file, &state, folder)?;
 
         state.trained.peak_rss_bytes = peak_rss_bytes();

@@ -88,18 +88,26 @@ impl Pass<'_> {
     /// weights times that. `support` marks the support rows of an episode. Of examples that are mixed with others it is that for their
     /// own targets and that for the others', in the shares in which they are mixed.
     pub fn loss(&self, tape: &Tape, outputs: &Value, shown: &Shown, support: &[u8]) -> Result<(Value, f64)> {
-        let (own, weight) = self.loss_of(tape, outputs, shown.rows(), support)?;
+        let device = &self.model.device;
+        let targets = self.data.targets_of(shown, device)?;
+        let (own, weight) = self.loss_of(tape, outputs, (shown.rows(), &targets), support)?;
         let Some((share, partners)) = shown.mixed() else { return Ok((own, weight)) };
-        let (other, other_weight) = self.loss_of(tape, outputs, partners, support)?;
+        let targets = self.data.targets(partners, device)?;
+        let (other, other_weight) = self.loss_of(tape, outputs, (partners, &targets), support)?;
         let sum = tape.add(&tape.affine(&own, share, 0.0)?, &tape.affine(&other, 1.0 - share, 0.0)?)?;
         Ok((sum, share * weight + (1.0 - share) * other_weight))
     }
 
-    /// The loss of outputs for the targets of `rows`.
-    fn loss_of(&self, tape: &Tape, outputs: &Value, rows: &[u32], support: &[u8]) -> Result<(Value, f64)> {
-        let targets = self.data.targets(rows, &self.model.device)?;
+    /// The loss of outputs for these targets of `rows`.
+    fn loss_of(
+        &self,
+        tape: &Tape,
+        outputs: &Value,
+        (rows, targets): (&[u32], &Tensor),
+        support: &[u8],
+    ) -> Result<(Value, f64)> {
         let Some(weights) = self.data.weights(rows)? else {
-            return self.head.loss(tape, outputs, &targets, support);
+            return self.head.loss(tape, outputs, targets, support);
         };
         // A head gives sums alone: examples of one weight are summed together.
         let mut by_weight: BTreeMap<u32, Vec<u32>> = BTreeMap::new();

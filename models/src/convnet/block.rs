@@ -73,6 +73,12 @@ impl Block {
         self.layers.iter().filter_map(Layer::norm).chain(projection)
     }
 
+    /// The map that it makes of one.
+    pub(super) fn output(&self, map: Map) -> Result<Map> {
+        let map = self.layers.iter().try_fold(map, |map, layer| layer.output(map))?;
+        self.pool.as_ref().map_or(Ok(map), |window| window.output(map))
+    }
+
     /// `x`: `[pixels, channels]`. Gives `[places, out]`, and the places as a map.
     pub(super) fn forward(&self, pass: Pass<'_>, x: Value, map: Map) -> Result<(Value, Map)> {
         let tape = pass.tape;

@@ -31,6 +31,14 @@ impl Layer {
         })
     }
 
+    /// The map that it makes of one.
+    pub(super) fn output(&self, map: Map) -> Result<Map> {
+        match self {
+            Self::Conv(conv) => conv.placed(map).output(map),
+            Self::Linear(..) => Ok(map),
+        }
+    }
+
     /// `x`: `[pixels, channels]`. Gives `[places, out]`, and the places as a map.
     pub(super) fn forward(&self, pass: Pass<'_>, x: &Value, map: Map) -> Result<(Value, Map)> {
         match self {
@@ -94,10 +102,15 @@ impl Conv {
         Ok(Self { site, weight, bias, window, same, groups, norm, activation: conv.activation })
     }
 
+    /// Its window on a map.
+    fn placed(&self, map: Map) -> Window {
+        if self.same { self.window.same(map) } else { self.window }
+    }
+
     /// `x`: `[pixels, channels]`. Gives `[places, out]`, and the places as a map.
     pub(super) fn forward(&self, pass: Pass<'_>, x: &Value, map: Map) -> Result<(Value, Map)> {
         let tape = pass.tape;
-        let window = if self.same { self.window.same(map) } else { self.window };
+        let window = self.placed(map);
         let weight = tape.parameter(&self.weight);
         let bias = self.bias.as_ref().map(|bias| tape.parameter(bias));
         let hooked = !pass.linear_hooks(self.site).is_empty();

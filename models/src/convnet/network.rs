@@ -197,6 +197,14 @@ impl Model for Network {
         self.parameters.iter().any(|base| base.group < below && base.parameter.name() == parameter)
     }
 
+    fn map_size(&self, stream: usize, [height, width]: [usize; 2]) -> Result<Option<[usize; 2]>> {
+        if stream != 0 || self.flattens {
+            return Ok(None);
+        }
+        let map = self.blocks.iter().try_fold(Map::new(1, height, width), |map, block| block.output(map))?;
+        Ok(Some(map.size()))
+    }
+
     fn can_be_cut(&self) -> bool {
         !self.flattens
     }

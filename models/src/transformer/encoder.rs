@@ -185,6 +185,10 @@ impl Model for Encoder {
         }
     }
 
+    fn map_size(&self, stream: usize, _: [usize; 2]) -> Result<Option<[usize; 2]>> {
+        Ok(self.map(1).filter(|_| stream == 0).map(|map| map.size()))
+    }
+
     fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features> {
         if stream != 0 {
             candle_core::bail!("{} has one stream", self.info.model_type);

@@ -47,6 +47,7 @@ impl Run {
             streams: Vec::new(),
             hidden_activation: None,
             dropout: 0.0,
+            image: None,
         };
         let source = Source {
             files: &Files::One(reference::path("fisher.tsv")),

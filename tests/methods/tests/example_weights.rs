@@ -37,6 +37,7 @@ fn head(name: &str, options: &Value, labels: &[&str], rows: &[Value]) -> Head {
         streams: Vec::new(),
         hidden_activation: None,
         dropout: 0.0,
+        image: None,
     };
     let (head, spec) = attach_head(name, options, &task, &mut model);
     let tokenizer = Tokenizer::load(&reference::path("tiny/bert/tokenizer.json"), 24).unwrap();

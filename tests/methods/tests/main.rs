@@ -11,6 +11,7 @@
 //! | `multi_label` | losses, gradients and probabilities beside torch's |
 //! | `reference` | numbers of `tests/reference` |
 //! | `regression` | losses, gradients and outputs beside torch's |
+//! | `segmentation` | losses, gradients and probabilities beside torch's |
 //! | `token_classification` | losses, gradients and outputs beside torch's |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -22,4 +23,5 @@ mod multi_label;
 mod prototypical;
 mod reference;
 mod regression;
+mod segmentation;
 mod token_classification;

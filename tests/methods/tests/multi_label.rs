@@ -19,6 +19,7 @@ fn attached(options: &Value) -> (HeadInstance, AdaptedModel, HeadSpec) {
         streams: Vec::new(),
         hidden_activation: None,
         dropout: 0.0,
+        image: None,
     };
     let mut model = tiny_bert();
     let (head, spec) = attach_head("multi-label", options, &task, &mut model);

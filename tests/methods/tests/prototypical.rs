@@ -27,6 +27,7 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         streams: Vec::new(),
         hidden_activation: hidden.map(str::to_owned),
         dropout: 0.0,
+        image: None,
     };
     let mut model = tiny_bert();
     let (head, spec) = attach_head("prototypical", options, &task, &mut model);
@@ -59,7 +60,7 @@ fn prototypes_are_means_and_predict_as_torchs() {
     let numbers = numbers();
     let new = Recorded::constant(reference::tensor(&numbers["new"], &[5, WIDTH]));
     for case in numbers["cases"].as_array().unwrap() {
-        let (mut head, mut model, _) = attached(&json!({ "distance": case["distance"] }), None);
+        let (head, mut model, _) = attached(&json!({ "distance": case["distance"] }), None);
         let embeddings = reference::tensor(&numbers["embeddings"], &[12, WIDTH]);
         // What was fitted before leaves nothing.
         head.fit(&mut model, &(&embeddings * 7.0).unwrap(), &classes(&numbers)).unwrap();
@@ -74,7 +75,7 @@ fn prototypes_are_means_and_predict_as_torchs() {
 fn squared_distances_are_a_linear_layer() {
     let numbers = numbers();
     let case = &numbers["cases"][0];
-    let (mut head, mut model, _) = attached(&json!({}), None);
+    let (head, mut model, _) = attached(&json!({}), None);
     head.fit(&mut model, &reference::tensor(&numbers["embeddings"], &[12, WIDTH]), &classes(&numbers)).unwrap();
     let value = |name: &str| parameter(&model, name).tensor().clone();
     let known: Vec<u32> = from_value(numbers["known"].clone()).unwrap();

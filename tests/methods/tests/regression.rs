@@ -24,6 +24,7 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         streams: Vec::new(),
         hidden_activation: hidden.map(str::to_owned),
         dropout: 0.0,
+        image: None,
     };
     let mut model = tiny_bert();
     let (head, spec) = attach_head("regression", options, &task, &mut model);

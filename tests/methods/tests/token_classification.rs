@@ -28,6 +28,7 @@ fn attached(options: &Value) -> (HeadInstance, AdaptedModel, HeadSpec) {
         streams: Vec::new(),
         hidden_activation: Some("tanh".into()),
         dropout: 0.0,
+        image: None,
     };
     let mut model = tiny_bert();
     let (head, spec) = attach_head("token-classification", options, &task, &mut model);

@@ -117,6 +117,13 @@ impl Preprocess {
         self
     }
 
+    /// The same of whole pictures: brought to the model's size as they are, so that nothing is cut away.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        let (height, width) = self.size();
+        Self { resize: Resize::Exact(height, width), crop: None, ..self }
+    }
+
     /// Height and width of the model's input.
     pub fn size(&self) -> (usize, usize) {
         match (self.crop, self.resize) {

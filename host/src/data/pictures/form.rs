@@ -14,6 +14,24 @@ pub struct PictureForm {
     pub on_bad_image: OnBadImage,
     /// Whether each class turned by a quarter, a half and three quarters of a circle is a class of its own.
     pub rotate_classes: bool,
+    /// What the levels of masks are.
+    pub masks: MaskForm,
+}
+
+/// What the levels of masks are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MaskForm {
+    /// Names of the classes in index order; none where they are called by their indices.
+    pub classes: Vec<String>,
+    /// What pixels without a class have, where it is said.
+    pub ignore_index: Option<u8>,
+}
+
+impl MaskForm {
+    /// What pixels without a class have.
+    pub fn void(&self) -> u8 {
+        self.ignore_index.unwrap_or(u8::MAX)
+    }
 }
 
 /// Which folder names a picture's class.

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use fthost_images::source::{ClassName, Classes, FolderOptions, Item, LeftOut, Source as Places, is_picture};
+use fthost_images::source::{ClassName, Classes, FolderOptions, Item, LeftOut, Pairs, Source as Places, is_picture};
 use fthost_images::{Kind, MAX_PIXELS, decode};
 use rayon::prelude::*;
 
 use super::digits::{self, Digits};
 use super::form::{ClassFolder, OnBadImage, PictureForm};
 use super::idx::{self, Planes};
+use super::masks::Masks;
 use super::parquet;
 use super::pixels::{Pictures, Pixels};
 use super::views;
@@ -29,6 +30,8 @@ pub(in crate::data) struct Listed {
     /// The file that rows' lines count in, where there are lines.
     pub(in crate::data) table: Option<PathBuf>,
     pub(in crate::data) notes: Vec<String>,
+    /// Names of the classes of masks; empty where pictures have none.
+    pub(in crate::data) classes: Vec<String>,
 }
 
 /// Columns that name a picture's file, the most usual first.
@@ -43,6 +46,15 @@ const TAR: &str = "tar";
 pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Listed> {
     let mut listed = list_all(source, labels)?;
     if labels == Labels::Read {
+        let chooses = !source.form.only.is_empty() || source.form.pictures.rotate_classes;
+        if chooses && listed.pictures.masks.is_some() {
+            return Err(data_error(
+                source.files.first(),
+                None,
+                "has a mask for each picture, and no class of pictures",
+            )
+            .with_help("take only and rotate_classes out of the task: they are for pictures that have a class each"));
+        }
         views::keep_what_counts(&mut listed.rows, &mut listed.pictures, source)?;
         if source.form.pictures.rotate_classes {
             views::turn(&mut listed.rows, &mut listed.pictures)?;
@@ -52,13 +64,18 @@ pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Liste
 }
 
 fn list_all(source: &Source<'_>, labels: Labels) -> Result<Listed> {
-    let Files::One(path) = source.files else {
-        return list_table(source, labels);
+    let path = match source.files {
+        Files::One(path) => path,
+        Files::Masks { images, masks } => return of_pairs(images, masks, source, labels),
+        Files::Pair { .. } | Files::ByClass(_) => return list_table(source, labels),
     };
+    if let Some((images, masks)) = Files::folders_of_masks(path) {
+        return of_pairs(&images, &masks, source, labels);
+    }
     if let Some(classes) = digits::embedded_classes(path) {
         let (digits, classes) = Digits::new(classes, source.part);
         let rows = classes.into_iter().map(|class| Row { label: class.to_string(), ..Row::default() }).collect();
-        return Ok(Listed { pictures: pictures(Pixels::Digits(digits), source), rows, table: None, notes: Vec::new() });
+        return Ok(listed(Pixels::Digits(digits), rows, source));
     }
     if Planes::are_in(path) {
         return list_idx(path, source, labels);
@@ -96,8 +113,10 @@ fn list_all(source: &Source<'_>, labels: Labels) -> Result<Listed> {
     list_table(source, labels)
 }
 
-fn pictures(pixels: Pixels, source: &Source<'_>) -> Pictures {
-    Pictures { pixels, transform: source.transform.cloned(), views: None }
+/// Pictures without masks, and nothing to say of them.
+fn listed(pixels: Pixels, rows: Vec<Row>, source: &Source<'_>) -> Listed {
+    let pictures = Pictures { pixels, masks: None, transform: source.transform.cloned(), views: None };
+    Listed { pictures, rows, table: None, notes: Vec::new(), classes: Vec::new() }
 }
 
 fn folder_options(form: &PictureForm) -> FolderOptions {
@@ -134,6 +153,27 @@ fn of_places(places: Places, left_out: LeftOut, path: &Path, source: &Source<'_>
     let row = |number: usize| Row { text: called(places.name(number), path), ..Row::default() };
     let rows = (0..places.len()).map(row).collect();
     of_rows(places, rows, left_out, path, source)
+}
+
+/// Pictures with the masks of the same names.
+fn of_pairs(images: &Path, masks: &Path, source: &Source<'_>, labels: Labels) -> Result<Listed> {
+    refuse_columns(images, &source.form.columns, "a folder of pictures with masks")?;
+    if labels == Labels::Unread {
+        let (places, left_out) = Places::folder(images)?;
+        return of_places(places, left_out, images, source);
+    }
+    let pairs = Pairs::folders(images, masks)?;
+    let bad = (0..pairs.pictures.len()).into_par_iter().filter_map(|number| pairs.check(number).err());
+    if let Some(bad) = bad.find_first(|_| true) {
+        return Err(bad.into());
+    }
+    let Pairs { pictures, masks, left_out } = pairs;
+    let names: Vec<String> = (0..pictures.len()).map(|number| called(pictures.name(number), images)).collect();
+    let rows = names.into_iter().map(|text| Row { text, ..Row::default() }).collect();
+    let mut found = of_rows(pictures, rows, left_out, images, source)?;
+    let (masks, classes) = Masks::new(masks, &source.form.pictures.masks, source.labels)?;
+    (found.pictures.masks, found.classes) = (Some(masks), classes);
+    Ok(found)
 }
 
 fn of_rows(places: Places, rows: Vec<Row>, left_out: LeftOut, path: &Path, source: &Source<'_>) -> Result<Listed> {
@@ -174,7 +214,7 @@ fn list_idx(path: &Path, source: &Source<'_>, labels: Labels) -> Result<Listed> 
         rows.iter_mut().zip(labels).for_each(|(row, label)| row.label = label.to_string());
     }
     // Pictures of such a file have no names but their numbers.
-    Ok(Listed { pictures: pictures(Pixels::Planes(planes), source), rows, table: None, notes: Vec::new() })
+    Ok(listed(Pixels::Planes(planes), rows, source))
 }
 
 /// Pictures that the rows of a table name.
@@ -257,8 +297,7 @@ fn checked(
             leave_out(places, &mut rows, &bad, &mut notes)
         }
     };
-    let pictures = pictures(Pixels::Files { pictures: places, masks: None }, source);
-    Ok(Listed { pictures, rows, table, notes })
+    Ok(Listed { table, notes, ..listed(Pixels::Files(places), rows, source) })
 }
 
 /// Leaves out what cannot be decoded, and says so.

@@ -9,6 +9,7 @@ mod draws;
 mod form;
 mod idx;
 pub(super) mod list;
+mod masks;
 mod parquet;
 mod pixels;
 mod seen;
@@ -16,7 +17,8 @@ mod shown;
 mod views;
 
 pub use draws::Draws;
-pub use form::{ClassFolder, OnBadImage, PictureForm};
+pub use form::{ClassFolder, MaskForm, OnBadImage, PictureForm};
+pub(super) use masks::Masks;
 pub(super) use pixels::Pictures;
 pub use seen::PicturesSeen;
 pub use shown::Shown;

@@ -6,12 +6,15 @@ use fthost_images::{MAX_PIXELS, Mask, Normalised, Picture, Sample, Transform, de
 
 use super::digits::Digits;
 use super::idx::Planes;
+use super::masks::Masks;
 use crate::{Error, Result};
 
 /// The pictures of a data set, by the numbers of its rows.
 #[derive(Clone, Debug)]
 pub(in crate::data) struct Pictures {
     pub(super) pixels: Pixels,
+    /// The class of each of their pixels, where that is what is learned.
+    pub(in crate::data) masks: Option<Masks>,
     /// What becomes of those that are not embedded.
     pub(super) transform: Option<Arc<Transform>>,
     /// What each row shows, where that is not the picture of its number.
@@ -30,7 +33,7 @@ pub(super) struct View {
 pub(super) enum Pixels {
     Digits(Digits),
     Planes(Planes),
-    Files { pictures: source::Source, masks: Option<source::Source> },
+    Files(source::Source),
 }
 
 impl Pictures {
@@ -43,7 +46,10 @@ impl Pictures {
                 return Ok(Sample { input: transform.ordered(digits.normalised(number)), mask: None });
             }
             Pixels::Planes(planes) => (planes.picture(number)?, None),
-            Pixels::Files { pictures, masks } => read(pictures, masks.as_ref(), number)?,
+            Pixels::Files(pictures) => match &self.masks {
+                None => (read(pictures, number)?, None),
+                Some(masks) => pair(pictures, masks, number)?,
+            },
         };
         let picture = turned(picture, quarters);
         Ok(match random {
@@ -78,7 +84,7 @@ impl Pictures {
         let picture = match &self.pixels {
             Pixels::Digits(_) => return Ok(None),
             Pixels::Planes(planes) => planes.picture(number)?,
-            Pixels::Files { pictures, .. } => read(pictures, None, number)?.0,
+            Pixels::Files(pictures) => read(pictures, number)?,
         };
         Ok(Some(turned(picture, quarters)))
     }
@@ -89,7 +95,7 @@ impl Pictures {
         let mut bytes = match &self.pixels {
             Pixels::Digits(digits) => digits.bytes(number).to_vec(),
             Pixels::Planes(planes) => planes.bytes(number).to_vec(),
-            Pixels::Files { pictures, .. } => pictures.ends(number as usize)?,
+            Pixels::Files(pictures) => pictures.ends(number as usize)?,
         };
         // A picture that is turned is another.
         bytes.push(quarters);
@@ -103,20 +109,21 @@ impl Pictures {
             + match &self.pixels {
                 Pixels::Digits(digits) => digits.in_memory(),
                 Pixels::Planes(planes) => planes.in_memory(),
-                Pixels::Files { .. } => 0,
+                Pixels::Files(_) => 0,
             }
     }
 }
 
-/// Reads a picture, and its mask.
-fn read(pictures: &source::Source, masks: Option<&source::Source>, row: u32) -> Result<(Picture, Option<Mask>)> {
+fn read(pictures: &source::Source, row: u32) -> Result<Picture> {
     let index = row as usize;
-    let bytes = pictures.read(index)?;
-    let Some(masks) = masks else {
-        return Ok((decode(&bytes, pictures.name(index), MAX_PIXELS)?, None));
-    };
-    let mask = masks.read(index)?;
-    let (picture, mask) = decode_pair((&bytes, pictures.name(index)), (&mask, masks.name(index)), MAX_PIXELS)?;
+    Ok(decode(&pictures.read(index)?, pictures.name(index), MAX_PIXELS)?)
+}
+
+/// Reads a picture and its mask, which are of one size.
+fn pair(pictures: &source::Source, masks: &Masks, row: u32) -> Result<(Picture, Option<Mask>)> {
+    let (index, masks) = (row as usize, &masks.source);
+    let (picture, mask) = (pictures.read(index)?, masks.read(index)?);
+    let (picture, mask) = decode_pair((&picture, pictures.name(index)), (&mask, masks.name(index)), MAX_PIXELS)?;
     Ok((picture, Some(mask)))
 }
 

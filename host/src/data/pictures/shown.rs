@@ -89,6 +89,11 @@ impl Shown {
         self.pictures.is_some()
     }
 
+    /// What is seen of their masks; nothing where there are none, or nothing was looked at.
+    pub(in crate::data) fn masks(&self) -> &[Mask] {
+        self.pictures.as_ref().map_or(&[], |block| &block.masks)
+    }
+
     /// The rows.
     pub fn rows(&self) -> &[u32] {
         &self.rows

@@ -1,7 +1,7 @@
 //! The ops that plugins call by number: from `fthost_plugin_api::ops` to the engine's tape.
 
 use crate::error::plain;
-use fthost_autograd::{DType, Result, Tape, Tensor, Value};
+use fthost_autograd::{DType, Map, Result, Tape, Tensor, Value, Window};
 use fthost_plugin_api::abi::tables::dtype;
 
 use super::session::Results;
@@ -109,6 +109,35 @@ static OPS: &[Op] = &[
     with_ints(op("cast@1", 1, |c| c.tape.cast(c.x(0)?, c.dtype(0)?).map(Results::One)), 1),
     // A copy, because a parameter's own tensor changes in place.
     op("keep@1", 1, |c| Ok(Results::Kept(c.x(0)?.tensor().copy()?.detach()))),
+    with_ints(
+        with_optional_input(op("conv2d@1", 2, |c| {
+            let (x, weight, bias) = (c.x(0)?, c.x(1)?, c.optional(2));
+            c.tape.conv2d(x, c.map()?, weight, bias, &c.window(weight)?, c.size(8)?).map(|(y, _)| Results::One(y))
+        })),
+        9,
+    ),
+    with_ints(
+        with_optional_input(op("conv_transpose2d@1", 2, |c| {
+            let (x, weight, bias) = (c.x(0)?, c.x(1)?, c.optional(2));
+            let (window, more) = (c.window(weight)?, [c.size(8)?, c.size(9)?]);
+            let y = c.tape.conv_transpose2d(x, c.map()?, weight, bias, &window, more, c.size(10)?);
+            y.map(|(y, _)| Results::One(y))
+        })),
+        11,
+    ),
+    with_ints(
+        op("upsample_bilinear2d@1", 1, |c| {
+            let size = [c.size(2)?, c.size(3)?];
+            c.tape.upsample_bilinear2d(c.x(0)?, c.map()?, size, c.ints[4] != 0).map(|(y, _)| Results::One(y))
+        }),
+        5,
+    ),
+    with_ints(
+        op("upsample_nearest2d@1", 1, |c| {
+            c.tape.upsample_nearest2d(c.x(0)?, c.map()?, [c.size(2)?, c.size(3)?]).map(|(y, _)| Results::One(y))
+        }),
+        4,
+    ),
     with_floats(
         with_optional_input(op("cross_entropy@1", 2, |c| {
             let logits = c.x(0)?;
@@ -165,6 +194,25 @@ impl Call<'_> {
             Ok(size) => Ok(size),
             Err(_) => candle_core::bail!("{} is no size", self.ints[i]),
         }
+    }
+
+    /// How the rows of the first input are pixels: the first two integers are height and width.
+    fn map(&self) -> Result<Map> {
+        let (height, width, rows) = (self.size(0)?, self.size(1)?, self.x(0)?.dims().first().copied().unwrap_or(0));
+        match height.checked_mul(width) {
+            Some(pixels) if pixels > 0 && rows % pixels == 0 => Ok(Map::new(rows / pixels, height, width)),
+            _ => candle_core::bail!("{rows} rows are no maps of {height} x {width} pixels"),
+        }
+    }
+
+    /// How the kernel of these weights `[_, _, kh, kw]` moves: the integers after the map's are stride, padding and dilation.
+    fn window(&self, weight: &Value) -> Result<Window> {
+        let [_, _, height, width] = *weight.dims() else {
+            candle_core::bail!("a kernel has shape [out, in, height, width], and this one {:?}", weight.dims())
+        };
+        let pair = |i: usize| Ok::<_, candle_core::Error>([self.size(i)?, self.size(i + 1)?]);
+        let (stride, padding, dilation) = (pair(2)?, pair(4)?.map(|side| [side; 2]), pair(6)?);
+        Ok(Window { stride, padding, dilation, ..Window::new([height, width]) })
     }
 
     /// A number in [0, 1).

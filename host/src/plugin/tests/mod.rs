@@ -415,6 +415,7 @@ fn a_head_gives_a_loss() {
         streams: Vec::new(),
         hidden_activation: None,
         dropout: 0.0,
+        image: None,
     };
     let mut head = HeadInstance::create(&plugin(), "test-classes", &json!({})).unwrap();
     let spec = head.attach(&task, &mut model, 1).unwrap();

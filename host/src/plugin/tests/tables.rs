@@ -189,6 +189,7 @@ pub(super) fn task(streams: &[&str]) -> TaskInfo {
         streams: Vec::new(),
         hidden_activation: None,
         dropout: 0.0,
+        image: None,
     }
 }
 
@@ -221,7 +222,7 @@ fn a_weight_may_be_a_tensor() {
 
 #[test]
 fn a_function_that_is_null_is_absent_or_missed_by_name() {
-    let (mut head, tape) = (HeadInstance::create(&raw(), "raw", &json!({})).unwrap(), Tape::evaluation());
+    let (head, tape) = (HeadInstance::create(&raw(), "raw", &json!({})).unwrap(), Tape::evaluation());
     let outputs = Value::constant(tensor(&[1.0; 4], &[2, 2]));
     let text = message(head.predict(&tape, &outputs));
     assert_eq!(text, "plugin raw (raw) failed in predict: its TaskHeadVtable has no `predict`");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::tables::{ClassKey, DEMO, Drawn, DrawnKey, FilesKey, HeldOut, PartKey, Share, TaskKeys, TestKey};
-use crate::data::{Columns, Files, Fold, Form, PictureForm, Quote};
+use crate::data::{Columns, Files, Fold, Form, MASKS, MaskForm, PictureForm, Quote};
 use crate::{Error, Result};
 
 /// Names of embedded data sets: these are no paths.
@@ -16,7 +16,14 @@ const PAIR: [&str; 2] = ["label", "text"];
 /// The files of a key.
 pub(super) fn files(document: &Document, folder: &Path, path: &str, key: FilesKey) -> Result<Files> {
     let table = match key {
-        FilesKey::File(file) => return absolute(folder, &file, &EMBEDDED_DATA).map(Files::One),
+        FilesKey::File(file) => {
+            let path = absolute(folder, &file, &EMBEDDED_DATA)?;
+            // Said as it was found: what a run learned from is then known without the folder.
+            return Ok(match Files::folders_of_masks(&path) {
+                Some((images, masks)) => Files::Masks { images, masks },
+                None => Files::One(path),
+            });
+        }
         FilesKey::Table(table) => table,
     };
     if table.len() < 2 {
@@ -28,12 +35,13 @@ pub(super) fn files(document: &Document, folder: &Path, path: &str, key: FilesKe
             Some(help.into()),
         ));
     }
-    let is_pair = table.keys().eq(PAIR);
+    let (is_pair, has_masks) = (table.keys().eq(PAIR), table.keys().eq(MASKS));
     let mut paths = table.into_iter().map(|(key, file)| Ok((key, absolute(folder, &file, &[])?)));
-    if !is_pair {
+    if !is_pair && !has_masks {
         return paths.collect::<Result<_>>().map(Files::ByClass);
     }
     match (paths.next().transpose()?, paths.next().transpose()?) {
+        (Some((_, images)), Some((_, masks))) if has_masks => Ok(Files::Masks { images, masks }),
         (Some((_, label)), Some((_, text))) => Ok(Files::Pair { text, label }),
         _ => Err(Error::usage(format!("{path} names no files"))),
     }
@@ -79,6 +87,7 @@ pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result
         under: task.archive_folder.clone(),
         on_bad_image: task.on_bad_image,
         rotate_classes: task.rotate_classes,
+        masks: MaskForm { classes: task.classes.clone(), ignore_index: task.ignore_index },
     };
     let class = |class: &ClassKey| match class {
         ClassKey::Name(name) => name.clone(),

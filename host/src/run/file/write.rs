@@ -43,6 +43,8 @@ impl RunFile {
                 ("augment", task.augment.is_random().then(|| value(&task.augment)).flatten()),
                 ("class_folder", unless_usual(task.form.pictures.class_folder)),
                 ("archive_folder", value(&task.form.pictures.under)),
+                ("classes", unless_usual(task.form.pictures.masks.classes.clone())),
+                ("ignore_index", value(task.form.pictures.masks.ignore_index)),
                 ("on_bad_image", unless_usual(task.form.pictures.on_bad_image)),
                 ("only", (!task.form.only.is_empty()).then(|| value(&task.form.only)).flatten()),
                 ("permute_pixels", value(task.permute_pixels)),

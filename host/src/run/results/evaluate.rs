@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use fthost_autograd::{DType, Precision, Tape, TapeOptions, Tensor};
+use fthost_images::Mask;
 use fthost_models::{Modality, Read};
 use fthost_plugin_api::{PredictionKind, TargetKind};
 
 use super::labels::Labels;
-use crate::Result;
+use super::masks::{Counted, Gathered, Masks};
 use crate::adapted::AdaptedModel;
 use crate::cores;
 use crate::data::{Dataset, UNCOUNTED};
 use crate::report::entities::{Entities, Tags};
-use crate::report::metrics::probabilities::Bin;
+use crate::report::metrics::probabilities::{Bin, most_probable};
 use crate::report::metrics::{self, Metrics, Probabilities};
 use crate::run::pass::{EVALUATED_AT_ONCE, Pass, scalar};
+use crate::{Error, Result};
 
 /// Probabilities that are kept for the metrics of a whole data set: 256 MB of them.
 const MOST_KEPT: usize = 1 << 26;
@@ -34,6 +36,8 @@ pub enum Outcome {
     Classes(Classes),
     /// Any number of classes for each example.
     Labels(Labels),
+    /// A class for each pixel.
+    Masks(Masks),
     /// Real values.
     Values {
         /// True values.
@@ -111,6 +115,7 @@ impl Evaluation {
             Outcome::Labels(Labels { targets, predictions, probabilities }) => {
                 metrics::multi_label::of(targets, predictions, probabilities.as_ref(), classes)
             }
+            Outcome::Masks(found) => metrics::masks::of(&found.classes()),
             Outcome::Values { targets, predictions } => metrics::values::of(targets, predictions),
         };
         metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
@@ -130,6 +135,7 @@ impl Evaluation {
         let (finite, kept) = match &self.outcome {
             Outcome::Classes(found) => of(found.probabilities.as_ref()),
             Outcome::Labels(found) => of(found.probabilities.as_ref()),
+            Outcome::Masks(_) => (true, true),
             Outcome::Values { predictions, .. } => (predictions.iter().all(|value| value.is_finite()), true),
         };
         let of_probabilities = |name: &String| {
@@ -153,14 +159,16 @@ pub fn evaluate(pass: &Pass<'_>, progress: &(dyn Fn(usize) + Sync)) -> Result<Ev
 
 /// Evaluates on some examples.
 pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + Sync)) -> Result<Evaluation> {
-    let parts = over_chunks(pass, rows, progress, |rows| evaluate_chunk(pass, rows))?;
+    let labels = pass.data.labels();
+    let size = pass.data.transform().map_or((0, 0), |transform| transform.preprocess().size());
+    let gathered = Gathered::new(labels.len(), size);
+    let parts = over_chunks(pass, rows, progress, |first, rows| evaluate_chunk(pass, &gathered, first, rows))?;
 
     let weight = parts.iter().map(|part| part.weight).sum::<f64>();
     let loss = (weight > 0.0).then(|| parts.iter().map(|part| part.loss).sum::<f64>() / weight);
     let flat = |parts: &[Part], of: fn(&Part) -> &Vec<f32>| -> Vec<f32> {
         parts.iter().flat_map(|part| of(part).iter().copied()).collect()
     };
-    let labels = pass.data.labels();
     let outcome = match pass.spec.predictions {
         PredictionKind::Classes => {
             let class = |of| flat(&parts, of).into_iter().map(|value| value as u32).collect::<Vec<_>>();
@@ -188,6 +196,7 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
             found.probabilities = kept.then(|| Probabilities::new(labels.len(), probabilities));
             Outcome::Labels(found)
         }
+        PredictionKind::Masks => Outcome::Masks(gathered.finish(parts.into_iter().map(|part| part.masks))),
         PredictionKind::Values => Outcome::Values {
             targets: flat(&parts, |part| &part.targets),
             predictions: flat(&parts, |part| &part.predictions),
@@ -197,6 +206,18 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
 }
 
 impl Pass<'_> {
+    /// Examples that a tape takes at once. Of masks each has a number for each class of each pixel.
+    fn at_once(&self) -> usize {
+        let most = chunk(self.model);
+        match (self.spec.predictions, self.data.transform()) {
+            (PredictionKind::Masks, Some(transform)) => {
+                let (height, width) = transform.preprocess().size();
+                (PIXELS_AT_ONCE / (height * width).max(1)).clamp(1, most)
+            }
+            _ => most,
+        }
+    }
+
     /// Whether the probabilities of all classes are few enough to be kept.
     fn keeps_probabilities(&self) -> bool {
         let rows = match self.spec.targets {
@@ -210,7 +231,7 @@ impl Pass<'_> {
 /// What the head predicts for each example of the pass's data: probabilities of the classes, or one value.
 pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
     let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
-    let parts = over_chunks(pass, &rows, &|_| {}, |rows| {
+    let parts = over_chunks(pass, &rows, &|_| {}, |_, rows| {
         let tape = evaluation_tape(pass);
         let outputs = pass.outputs(&tape, &pass.data.show(rows)?)?;
         let predicted = pass.head.predict(&tape, &outputs)?; // [rows, classes] or [rows]
@@ -219,6 +240,24 @@ pub fn predict(pass: &Pass<'_>) -> Result<Vec<Vec<f32>>> {
             predicted.iter_mut().for_each(|row| pass.decision.calibrate(row));
         }
         Ok(predicted)
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// The classes that the head predicts for the pixels of some examples, in the size in which the model takes pictures.
+pub fn predict_masks(pass: &Pass<'_>, rows: &[u32]) -> Result<Vec<Mask>> {
+    let Some(transform) = pass.data.transform() else { return Err(Error::run("masks are of pictures in files")) };
+    let (height, width) = transform.preprocess().size();
+    let parts = over_chunks(pass, rows, &|_| {}, |_, rows| {
+        let tape = evaluation_tape(pass);
+        let outputs = pass.outputs(&tape, &pass.data.show(rows)?)?;
+        let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [pixels, classes]
+        let (classes, values) = (predicted.dim(1)?.max(1), predicted.flatten_all()?.to_vec1::<f32>()?);
+        let masks = values.chunks_exact(height * width * classes).map(|of| {
+            let pixels = of.chunks_exact(classes).map(|p| [most_probable(p) as u8]).collect();
+            Mask::new(height, width, pixels).ok_or_else(|| Error::run("a mask has no pixel"))
+        });
+        masks.collect::<Result<Vec<_>>>()
     })?;
     Ok(parts.into_iter().flatten().collect())
 }
@@ -239,7 +278,7 @@ pub fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> R
 /// no token begins the word.
 pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<Vec<f32>>>>> {
     let rows: Vec<u32> = (0..pass.data.len() as u32).collect();
-    let parts = over_chunks(pass, &rows, &|_| {}, |rows| {
+    let parts = over_chunks(pass, &rows, &|_| {}, |_, rows| {
         let tape = evaluation_tape(pass);
         let outputs = pass.outputs(&tape, &pass.data.show(rows)?)?;
         let tokens = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?.to_vec2::<f32>()?; // [tokens, classes]
@@ -263,27 +302,31 @@ pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<Vec<f32>>>>> {
 
 /// The head's outputs for some examples of the pass's data, `[examples, ...]`.
 pub fn outputs(pass: &Pass<'_>, rows: &[u32]) -> Result<Tensor> {
-    let parts = over_chunks(pass, rows, &|_| {}, |rows| {
+    let parts = over_chunks(pass, rows, &|_| {}, |_, rows| {
         let tape = evaluation_tape(pass);
         Ok(pass.outputs(&tape, &pass.data.show(rows)?)?.into_tensor())
     })?;
     Ok(Tensor::cat(&parts, 0)?)
 }
 
-/// Does something for each chunk of the rows, on all cores. The answers are in order.
+/// Does something for each chunk of the rows, on all cores, with the place of its first among them. The answers are in order.
 fn over_chunks<T: Send>(
     pass: &Pass<'_>,
     rows: &[u32],
     progress: &(dyn Fn(usize) + Sync),
-    one: impl Fn(&[u32]) -> Result<T> + Sync,
+    one: impl Fn(usize, &[u32]) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
-    let chunks: Vec<&[u32]> = rows.chunks(chunk(pass.model)).collect();
-    cores::map(&chunks, |rows| {
-        let part = one(rows)?;
+    let at_once = pass.at_once();
+    let chunks: Vec<(usize, &[u32])> = rows.chunks(at_once).enumerate().collect();
+    cores::map(&chunks, |(number, rows)| {
+        let part = one(number * at_once, rows)?;
         progress(rows.len());
         Ok(part)
     })
 }
+
+/// Pixels whose classes a tape predicts at once.
+const PIXELS_AT_ONCE: usize = 1 << 18;
 
 /// Patches of the pictures that a tape takes at once on the CPU: what a network makes of larger pictures fills the memory.
 const PATCHES_AT_ONCE: usize = 2048;
@@ -301,6 +344,7 @@ fn evaluation_tape(pass: &Pass<'_>) -> Tape {
     Tape::new(TapeOptions { precision: pass.precision, ..TapeOptions::default() })
 }
 
+#[derive(Default)]
 struct Part {
     loss: f64,
     weight: f64,
@@ -312,6 +356,8 @@ struct Part {
     probabilities: Vec<f32>,
     /// Where targets are classes of tokens, how many of each example's count; only these are kept.
     counted: Vec<usize>,
+    /// Of masks all that is kept.
+    masks: Counted,
 }
 
 impl Part {
@@ -352,20 +398,22 @@ impl Part {
     }
 }
 
-fn evaluate_chunk(pass: &Pass<'_>, rows: &[u32]) -> Result<Part> {
+fn evaluate_chunk(pass: &Pass<'_>, gathered: &Gathered, first: usize, rows: &[u32]) -> Result<Part> {
     let (tape, shown) = (evaluation_tape(pass), pass.data.show(rows)?);
     let outputs = pass.outputs(&tape, &shown)?;
-    let targets = pass.data.targets(rows, &pass.model.device)?;
+    let targets = pass.data.targets_of(&shown, &pass.model.device)?;
     let (sum, weight) = pass.loss(&tape, &outputs, &shown, &[])?;
-    let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [rows or tokens, classes] or [rows]
-    let mut part = Part {
-        loss: scalar(&sum)?,
-        weight,
+    let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [rows, tokens or pixels, classes] or [rows]
+    let mut part = Part { loss: scalar(&sum)?, weight, ..Part::default() };
+    if pass.spec.predictions == PredictionKind::Masks {
+        let targets = targets.flatten_all()?.to_vec1::<u32>()?;
+        part.masks = gathered.add(first, &targets, &predicted.flatten_all()?.to_vec1()?);
+        return Ok(part);
+    }
+    part = Part {
         targets: targets.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
         predictions: predicted.flatten_all()?.to_vec1()?,
-        confidences: Vec::new(),
-        probabilities: Vec::new(),
-        counted: Vec::new(),
+        ..part
     };
     if pass.spec.predictions == PredictionKind::Classes {
         let mut probabilities = std::mem::take(&mut part.predictions);

@@ -7,6 +7,7 @@ pub mod export;
 pub mod inputs;
 pub mod keys;
 pub mod labels;
+pub mod masks;
 pub mod page;
 pub mod plain;
 pub mod predictions;

@@ -141,14 +141,18 @@ fn data(summary: &Summary) -> Markup {
                     @let first = |label: &str| surveyed.and_then(|survey| survey.first_text(label)).unwrap_or_default();
                     // Images have none.
                     @let shows = counts.iter().any(|(label, _)| !first(label).is_empty());
+                    @let what = if result.shown().0.pixels.is_empty() { "examples" } else { "pixels" };
                     @if all > 0 {
                         div.whole[shows] {
-                            h3 { @if several { (task) ": training examples by class" } @else { "Training examples by class" } }
+                            h3 {
+                                @if several { (task) ": training " (what) " by class" }
+                                @else { "Training " (what) " by class" }
+                            }
                             div.tall {
                                 table.rows {
                                     thead {
                                         tr {
-                                            th { "class" } th.number { "examples" } th.number { "share" } th {}
+                                            th { "class" } th.number { (what) } th.number { "share" } th {}
                                             @if shows { th { "first text" } }
                                         }
                                     }

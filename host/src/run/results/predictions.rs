@@ -4,7 +4,8 @@
 //! Columns: `task`, `target` and `prediction`, names for classes, joined where an example has any number of them, and numbers for values; `example`, its number from 1 among the examples of
 //! its file; `line`, where it begins there, of examples that are a share or a fold; `id`, where the run file names a column of them; `probability` of the predicted class; for words `word`, its number from 1 in the
 //! example; `text`, that of the example or the word, and `text_pair`. With `run.probabilities` a column `p(CLASS)` for each class. A
-//! word that the longest length cuts off has no probability. Words of one example are not independent of each other: they have the
+//! mask's `target` is the number of pixels of each class, in the order of the classes, and its `prediction` of each class how many of them
+//! are predicted as it and how many of all are: `60/70 0/0 15/30`. A word that the longest length cuts off has no probability. Words of one example are not independent of each other: they have the
 //! same `example`. CSV, because a class may be named by any text, a tab or a new line in it, and the `.tsv` of data files has no
 //! quoting.
 
@@ -15,6 +16,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::evaluate::{Evaluation, Outcome};
+use super::masks;
 use super::worst::{Worst, least_expected};
 use crate::data::Dataset;
 use crate::report::metrics::Probabilities;
@@ -123,7 +125,8 @@ struct Cells<'a> {
 impl Columns {
     fn of(tasks: &[Predicted<'_>], all: bool) -> Result<Self> {
         let classes = |task: &Predicted<'_>| matches!(task.evaluation.outcome, Outcome::Classes(_));
-        let named = |task: &Predicted<'_>| !matches!(task.evaluation.outcome, Outcome::Values { .. });
+        let named =
+            |task: &Predicted<'_>| !matches!(task.evaluation.outcome, Outcome::Values { .. } | Outcome::Masks(_));
         let mut names: Vec<String> = Vec::new();
         for label in tasks.iter().filter(|task| all && named(task)).flat_map(|task| task.labels) {
             if !names.contains(label) {
@@ -186,7 +189,7 @@ impl Predicted<'_> {
     fn counted(&self) -> Option<&[usize]> {
         match &self.evaluation.outcome {
             Outcome::Classes(classes) => classes.counted.as_deref(),
-            Outcome::Labels(_) | Outcome::Values { .. } => None,
+            Outcome::Labels(_) | Outcome::Masks(_) | Outcome::Values { .. } => None,
         }
     }
 
@@ -214,6 +217,20 @@ impl Predicted<'_> {
                         target: target.to_string(),
                         prediction: prediction.to_string(),
                         ..found.cells()
+                    };
+                    keep(i, &cells, "");
+                    row(cells)?;
+                }
+            }
+            Outcome::Masks(found) => {
+                for (i, classes) in found.examples.iter().enumerate() {
+                    let example = self.example(i)?;
+                    let cells = Cells {
+                        task,
+                        labels,
+                        target: masks::target(classes),
+                        prediction: masks::prediction(classes),
+                        ..example.cells()
                     };
                     keep(i, &cells, "");
                     row(cells)?;
@@ -276,7 +293,10 @@ impl Predicted<'_> {
         }
         if let Some(data) = self.data.filter(|data| data.of_pictures()) {
             for worst in &mut worst {
-                worst.picture = data.picture(worst.place as u32)?.map(|picture| picture.thumbnail(THUMBNAIL));
+                worst.picture = match &evaluation.outcome {
+                    Outcome::Masks(found) => found.overlay(data, worst.place, THUMBNAIL)?,
+                    _ => data.picture(worst.place as u32)?.map(|picture| picture.thumbnail(THUMBNAIL)),
+                };
             }
         }
         Ok(worst)

@@ -7,15 +7,18 @@ use serde::Serialize;
 use super::evaluate::{Classes, Evaluation, Outcome};
 use super::worst::Worst;
 use crate::report::entities::Entities;
+use crate::report::metrics::masks::Overlap;
 use crate::report::metrics::multi_label::{self, LabelScores};
 use crate::report::metrics::probabilities::Bin;
 use crate::report::metrics::{self, Metrics, Scores};
 use crate::report::{self, classification};
 
 /// The metrics that people look at, those that say most first.
-const MAIN: [&str; 5] = ["entity_f1", "accuracy", "mean_average_precision", "pearson", "loss"];
+const MAIN: [&str; 6] = ["entity_f1", "accuracy", "mean_average_precision", "mean_iou", "pearson", "loss"];
 /// Those that are said besides, in one line; the others are in result.json and the page.
-const MORE: [&str; 11] = [
+const MORE: [&str; 13] = [
+    "pixel_accuracy",
+    "mean_dice",
     "macro_f1",
     "micro_f1",
     "subset_accuracy",
@@ -50,7 +53,10 @@ pub struct Report {
     /// These with their averages.
     #[serde(skip)]
     pub label_scores: LabelScores,
-    /// scikit-learn's classification report.
+    /// Of each class the pixels that are true, those that are predicted and those that are both, where predictions are masks.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pixels: BTreeMap<String, Overlap>,
+    /// scikit-learn's classification report; of masks a table of the same kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
     /// Of each type of entity precision, recall, F1 and the number of true ones, where labels spell entities.
@@ -75,7 +81,7 @@ impl Report {
     pub fn of(labels: &[String], evaluation: &Evaluation) -> Self {
         let (classes, values) = match &evaluation.outcome {
             Outcome::Classes(classes) => (Some(classes), Vec::new()),
-            Outcome::Labels(_) => (None, Vec::new()),
+            Outcome::Labels(_) | Outcome::Masks(_) => (None, Vec::new()),
             Outcome::Values { targets, predictions } => {
                 let pairs = targets.iter().zip(predictions).map(|(&target, &found)| [target, found]);
                 (None, pairs.step_by(targets.len().div_ceil(POINTS).max(1)).collect())
@@ -83,17 +89,27 @@ impl Report {
         };
         let confusion =
             classes.map(|found| metrics::confusion_matrix(&found.targets, &found.predictions, labels.len()));
+        let (pixels, of_pixels, counts) = match &evaluation.outcome {
+            Outcome::Masks(found) => {
+                let pixels = found.classes();
+                let report = report::masks::report(&pixels, labels);
+                (labels.iter().cloned().zip(pixels).collect(), Some(report), found.confusion.clone())
+            }
+            _ => (BTreeMap::new(), None, Vec::new()),
+        };
         let label_scores = match &evaluation.outcome {
             Outcome::Labels(found) => multi_label::scores(&found.targets, &found.predictions, labels.len()),
             _ => LabelScores::default(),
         };
         let of_labels = (!label_scores.classes.is_empty()).then(|| report::multi_label::report(&label_scores, labels));
-        let report = confusion.as_deref().map(|confusion| classification::report(confusion, labels)).or(of_labels);
+        let report =
+            confusion.as_deref().map(|confusion| classification::report(confusion, labels)).or(of_labels).or(of_pixels);
         let entities = classes.and_then(|found| found.entities.as_ref());
         Self {
             metrics: evaluation.metrics().clone(),
             undefined: evaluation.undefined(),
-            confusion: confusion.unwrap_or_default(),
+            confusion: confusion.unwrap_or(counts),
+            pixels,
             classes: labels.iter().cloned().zip(label_scores.classes.iter().copied()).collect(),
             label_scores,
             report,
@@ -109,7 +125,11 @@ impl Report {
     /// where all is of what that does not hold.
     pub fn to_text(&self, task: &str, labels: &[String], before: &Metrics, whole: &str) -> String {
         let mut text = String::new();
-        if !self.confusion.is_empty() {
+        if !self.pixels.is_empty() {
+            let pixels: Vec<Overlap> =
+                labels.iter().map(|label| self.pixels.get(label).copied().unwrap_or_default()).collect();
+            text += &format!("{}\n", report::masks::terminal_text(&pixels, labels, whole));
+        } else if !self.confusion.is_empty() {
             text += &format!("{}\n", classification::terminal_text(&self.confusion, labels, whole));
         }
         if !self.label_scores.classes.is_empty() {

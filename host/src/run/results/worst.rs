@@ -4,10 +4,11 @@ use fthost_images::Picture;
 use serde::Serialize;
 
 use super::evaluate::{Evaluation, Outcome};
+use super::masks::KEPT;
 use crate::report::text::shortened;
 
-/// Examples that are shown.
-const SHOWN: usize = 10;
+/// Examples that are shown: as many as masks are kept of.
+const SHOWN: usize = KEPT;
 /// Characters of a text that are shown.
 const TEXT: usize = 300;
 
@@ -22,7 +23,7 @@ pub struct Worst {
     /// Its text, its middle left out where it is long; a picture's name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub text: String,
-    /// It, where it is a picture that is read from a file.
+    /// It, where it is a picture that is read from a file; where it has a mask, it beside what is true and what is predicted.
     #[serde(skip)]
     pub picture: Option<Picture>,
     /// The word, where it is one.
@@ -33,7 +34,7 @@ pub struct Worst {
     /// The predicted one.
     pub prediction: String,
     /// The negative natural logarithm of the true class's probability, the binary cross entropy of all classes where there may be any number
-    /// of true ones, or the distance from the true value.
+    /// of true ones, the distance from the true value, or of a mask one less its mean intersection over union.
     pub loss: f64,
 }
 
@@ -56,6 +57,7 @@ pub(super) fn least_expected(evaluation: &Evaluation) -> Vec<Worst> {
             let wrong = |&(place, _): &(usize, f64)| found.targets[place] != found.predictions[place];
             found.losses().filter(wrong).collect()
         }
+        Outcome::Masks(found) => found.losses().collect(),
         Outcome::Values { targets, predictions } => {
             let distance = |(target, found): (&f32, &f32)| (f64::from(*target) - f64::from(*found)).abs();
             targets.iter().zip(predictions).map(distance).enumerate().collect()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo};
 
 use super::from_data;
+use super::model as base;
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::{HeadInstance, Library, Plugin, Search, StrategyInstance};
@@ -73,6 +74,7 @@ pub(in crate::run) fn attach_head(
             .filter(|_| info.pools_as_its_class())
             .map(|(_, activation)| activation.to_owned()),
         dropout: if file.train.dropout { info.head_dropout } else { 0.0 },
+        image: base::image_info(file, table, model)?,
     };
     let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
     Ok((Arc::new(head), spec))

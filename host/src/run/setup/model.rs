@@ -8,6 +8,7 @@ use fthost_autograd::random::Stream;
 use fthost_images::preprocess::{IMAGENET_MEAN, IMAGENET_STD};
 use fthost_images::{Preprocess, Transform};
 use fthost_models::{MODULES, Modality, PoolBy, Pooling};
+use fthost_plugin_api::ImageInfo;
 
 use super::demo;
 use crate::adapted::AdaptedModel;
@@ -84,8 +85,10 @@ pub(in crate::run) fn transform(
     let at = |key: &str, message: String, help: &str| {
         file.error_at(&format!("model.image.{key}"), message, "does not fit", Some(help.into()))
     };
-    if let Some(asked) = keys.size.filter(|&asked| !any_size && asked != size) {
-        let message = format!("the model takes pictures of {size} x {size} pixels, and no others such as {asked}");
+    let asked: Option<(usize, usize)> = keys.size.map(Into::into);
+    if let Some((height, width)) = asked.filter(|&asked| !any_size && asked != (size, size)) {
+        let other = if height == width { format!("{height}") } else { format!("{width} x {height}") };
+        let message = format!("the model takes pictures of {size} x {size} pixels, and no others such as {other}");
         return Err(at("size", message, "leave it out"));
     }
     let said = if file.model.path.is_dir() { Preprocess::of_folder(&file.model.path)? } else { None };
@@ -95,13 +98,17 @@ pub(in crate::run) fn transform(
         None if channels == 3 => Preprocess::exact((size, size), &IMAGENET_MEAN, &IMAGENET_STD)?,
         None => Preprocess::exact((size, size), &vec![0.5; channels], &vec![0.5; channels])?,
     };
-    let wanted = match keys.size {
-        Some(asked) => (asked, asked),
+    let wanted = match asked {
+        Some(asked) => asked,
         None if any_size => preprocess.size(),
         None => (size, size),
     };
     if preprocess.size() != wanted {
         preprocess = preprocess.with_size(wanted);
+    }
+    // What is cut away would have no class.
+    if task.has_masks() {
+        preprocess = preprocess.whole();
     }
     if keys.mean.is_some() || keys.std.is_some() {
         let or_plain = |own: &Option<Vec<f64>>, plain: f64| own.clone().unwrap_or_else(|| vec![plain; channels]);
@@ -130,13 +137,26 @@ pub(in crate::run) fn transform(
             Error::usage(message).with_help("say it in the run file: [model] image = { mean = [...], std = [...] }")
         );
     }
-    let transform = Transform::new(preprocess, task.augment.clone());
+    let void = task.form.pictures.masks.void();
+    let transform = Transform::new(preprocess, task.augment.clone()).map(|transform| transform.with_void(void));
     let mut transform = transform.map_err(|error| file.at_task(task, "augment", error.into()))?;
     if let Some(seed) = task.permute_pixels {
+        if task.has_masks() {
+            let error = Error::usage("pixels that change places leave their masks behind");
+            return Err(file.at_task(task, "permute_pixels", error.with_help("take permute_pixels out of the task")));
+        }
         let order = Permutation::new(Stream::new(seed, "pixels"), transform.pixels());
         transform = transform.with_pixels(|place| order.at(place));
     }
     Ok(Some(Arc::new(transform)))
+}
+
+/// How large a task's pictures and their maps are, for a model that makes maps of pictures.
+pub(in crate::run) fn image_info(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<ImageInfo>> {
+    let Some(transform) = transform(file, task, model)? else { return Ok(None) };
+    let (height, width) = transform.preprocess().size();
+    let size = [height, width];
+    Ok(model.model.map_size(0, size)?.map(|map| ImageInfo { size, map }))
 }
 
 /// Refuses what says something of pictures, for a model of texts.
@@ -148,6 +168,8 @@ fn refuse_keys_of_pictures(file: &RunFile, task: &TaskTable) -> Result<()> {
         ("class_folder", pictures.class_folder != Default::default()),
         ("archive_folder", pictures.under.is_some()),
         ("on_bad_image", pictures.on_bad_image != Default::default()),
+        ("classes", !pictures.masks.classes.is_empty()),
+        ("ignore_index", pictures.masks.ignore_index.is_some()),
         ("permute_pixels", task.permute_pixels.is_some()),
         ("rotate_classes", pictures.rotate_classes),
     ];

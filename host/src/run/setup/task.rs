@@ -253,19 +253,23 @@ impl Task {
         let (classes, several) = (self.spec.predictions == PredictionKind::Classes, file.tasks.len() > 1);
         let multi = self.spec.predictions == PredictionKind::MultiLabel;
         if file.train.calibrate && !classes && !several {
-            let (help, why) = match multi {
-                true => (
+            let (help, why) = match self.spec.predictions {
+                PredictionKind::MultiLabel => (
                     "leave it out: a temperature is for one class of several",
                     "gives each class a probability of its own",
                 ),
-                false => ("leave it out: it is for classes", "predicts values, and they have no probabilities"),
+                PredictionKind::Masks => ("leave it out: it is for classes of examples", "gives each pixel a class"),
+                _ => ("leave it out: it is for classes", "predicts values, and they have no probabilities"),
             };
             return refuse("calibrate", format!("the task {} {why}", self.name), help);
         }
         let binary = classes && self.spec.targets == TargetKind::Class && self.train.labels().len() == 2;
         if file.train.threshold.is_some() && !binary && !multi && !several {
-            let has =
-                if classes { format!("has {} classes", self.train.labels().len()) } else { "predicts values".into() };
+            let has = match self.spec.predictions {
+                PredictionKind::Values => "predicts values".into(),
+                PredictionKind::Masks => "gives each pixel a class".into(),
+                _ => format!("has {} classes", self.train.labels().len()),
+            };
             let help = "leave it out: it is where the two classes of examples part";
             return refuse(
                 "threshold",
@@ -337,6 +341,9 @@ fn usual(
     }
     if predictions == PredictionKind::Values {
         return ("loss", "the task predicts values".into());
+    }
+    if predictions == PredictionKind::Masks {
+        return (metrics::masks::NAMES[0], "classes of few pixels count as much as those of many".into());
     }
     if predictions == PredictionKind::MultiLabel {
         let why = "it needs no threshold, and counts rare classes as much as frequent ones";

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use fthost_images::Picture;
 use serde::Serialize;
 
 use super::log::{Line, NO_WEIGHT};
@@ -125,6 +126,11 @@ impl RunFolder {
             }
         }
         Ok(())
+    }
+
+    /// Adds a picture to TensorBoard's events.
+    pub fn show(&mut self, tag: &str, step: u64, picture: &Picture) -> Result<()> {
+        self.events()?.image(tag, step, picture)
     }
 
     /// Brings logged lines to the disk.

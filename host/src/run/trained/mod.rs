@@ -3,6 +3,7 @@
 pub mod embed;
 mod few_shot;
 mod head;
+pub mod masks;
 mod merge;
 pub mod model;
 mod peft;

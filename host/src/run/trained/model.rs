@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use fthost_autograd::Precision;
 use fthost_images::Transform;
-use fthost_plugin_api::{HeadSpec, TargetKind};
+use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
 
+use super::masks::{self, MaskFolder};
 use super::predict::{Place, Prediction, Style, Writer};
 use crate::adapted::AdaptedModel;
 use crate::data::{self, Dataset, Files, Form, Part, Tokenizer};
@@ -16,7 +17,7 @@ use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
 use crate::run::file::RunFile;
 use crate::run::pass::{Decision, Pass};
-use crate::run::results::evaluate::{Evaluation, evaluate, predict, predict_words};
+use crate::run::results::evaluate::{Evaluation, evaluate, predict, predict_masks, predict_words};
 use crate::run::results::result::{Split, TaskResult};
 use crate::{Error, Result};
 
@@ -86,12 +87,25 @@ impl TrainedModel {
     }
 
     /// Writes what the model predicts for each example of a file, labelled or not, while it reads it; nothing before the file was read to
-    /// its end once.
+    /// its end once. Of masks it writes the share of each class, and where `masks` is given they themselves there.
     ///
     /// # Errors
-    /// As [`evaluate`](Self::evaluate), and where `out` takes no more: what stands before is written.
-    pub fn predict(&self, task: Option<&str>, path: &Path, style: Style, out: &mut dyn Write) -> Result<()> {
+    /// As [`evaluate`](Self::evaluate), where `masks` is given and the task predicts none, and where `out` takes no more: what stands before
+    /// is written.
+    pub fn predict(
+        &self,
+        task: Option<&str>,
+        path: &Path,
+        style: Style,
+        masks: Option<&MaskFolder>,
+        out: &mut dyn Write,
+    ) -> Result<()> {
         let task = self.task(task)?;
+        if masks.is_some() && task.spec.predictions != PredictionKind::Masks {
+            return Err(
+                Error::usage(format!("the task {} predicts no masks", task.name)).with_help("leave --masks out")
+            );
+        }
         let files = Files::from(path);
         let source = data::Source { texts: true, ..self.source(task, &files) };
         data::check(&source)?;
@@ -101,8 +115,21 @@ impl TrainedModel {
         let mut number = 0;
         for block in data::unlabelled(&source, task.tokenizer.as_ref())? {
             let data = block?;
-            data.check_kind(task.spec.targets)?;
             let pass = self.pass(task, &data);
+            if task.spec.predictions == PredictionKind::Masks {
+                let rows: Vec<u32> = (0..data.len() as u32).collect();
+                for rows in rows.chunks(masks::AT_ONCE) {
+                    for (&row, mask) in rows.iter().zip(predict_masks(&pass, rows)?) {
+                        masks.map_or(Ok(()), |folder| folder.write(&data, row, &mask))?;
+                        number += 1;
+                        let (line, id) = (data.place(row)?.1.unwrap_or(number), data.id(row)?);
+                        let shares = Prediction::Example(masks::shares(&mask, labels.len()));
+                        writer.write(&Place { line, id: id.as_deref(), texts: &[] }, &shares)?;
+                    }
+                }
+                continue;
+            }
+            data.check_kind(task.spec.targets)?;
             let predictions = match task.spec.targets {
                 TargetKind::TokenClass => predict_words(&pass)?.into_iter().map(Prediction::Words).collect(),
                 _ => predict(&pass)?.into_iter().map(Prediction::Example).collect::<Vec<_>>(),

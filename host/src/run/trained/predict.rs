@@ -89,7 +89,7 @@ pub struct Place<'a> {
 
 /// What a model predicts for an example.
 pub enum Prediction {
-    /// Probabilities of the classes, or one value.
+    /// Probabilities of the classes, or one value, or of a mask the share of each class in the pixels.
     Example(Vec<f32>),
     /// Of each word the probabilities of the classes; none where it came after the longest length, or where the tokenizer makes nothing
     /// of it.
@@ -194,6 +194,10 @@ impl<'a> Writer<'a> {
         row.extend(word.map(|word| ("word".to_owned(), (word + 1).to_string())));
         match self.kind {
             PredictionKind::Values => row.push(("value".into(), number(prediction.and_then(<[f32]>::first)))),
+            PredictionKind::Masks => {
+                let shares = self.labels.iter().zip(prediction.unwrap_or_default());
+                row.extend(shares.map(|(label, share)| (format!("share({label})"), share.to_string())));
+            }
             PredictionKind::MultiLabel => {
                 let probabilities = prediction.unwrap_or_default();
                 row.push(("label".into(), self.chosen(probabilities).join(&self.separator)));
@@ -257,6 +261,10 @@ impl<'a> Writer<'a> {
                 let probabilities = Named { labels, probabilities: p };
                 write_json(*out, &LabelsRow { line, id, labels: chosen, probabilities, text, text_pair })
             }
+            (Prediction::Example(shares), PredictionKind::Masks, Sink::Lines(out)) => {
+                let shares = Named { labels, probabilities: shares };
+                write_json(*out, &MaskRow { line, id, shares })
+            }
             (Prediction::Words(found), _, Sink::Lines(out)) => {
                 let each = || found.iter().map(Option::as_ref);
                 let row = WordRow {
@@ -310,6 +318,15 @@ struct LabelsRow<'a> {
     text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text_pair: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct MaskRow<'a> {
+    line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    /// Of each class the share of the picture's pixels.
+    shares: Named<'a>,
 }
 
 #[derive(Serialize)]

@@ -36,15 +36,34 @@ pub(in crate::run::file) struct ModelKeys {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageKeys {
-    /// height and width in pixels; a network of convolutions takes others than it was made for
-    #[schemars(range(min = 1, max = 4096))]
-    pub size: Option<usize>,
+    /// height and width in pixels, one number where they are the same, or [height, width]; a network of convolutions takes others than it
+    /// was made for
+    pub size: Option<ImageSize>,
     /// mean of each channel, where black is 0 and white is 1
     #[schemars(length(min = 1, max = 3))]
     pub mean: Option<Vec<f64>>,
     /// standard deviation of each channel
     #[schemars(length(min = 1, max = 3))]
     pub std: Option<Vec<f64>>,
+}
+
+/// Height and width of pictures as a model takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ImageSize {
+    /// of both sides
+    Side(#[schemars(range(min = 1, max = 4096))] usize),
+    /// height and width
+    Sides(#[schemars(inner(range(min = 1, max = 4096)))] [usize; 2]),
+}
+
+impl From<ImageSize> for (usize, usize) {
+    fn from(size: ImageSize) -> Self {
+        match size {
+            ImageSize::Side(side) => (side, side),
+            ImageSize::Sides([height, width]) => (height, width),
+        }
+    }
 }
 
 /// How examples are pooled.

@@ -23,6 +23,7 @@ pub(in crate::run::file) struct TaskKeys {
     /// the training examples, relative to the run file: a file, or a folder that datasets.save_to_disk left
     /// { text = "FILE", label = "FILE" }: one text a line beside one label a line
     /// { good = "FILE", bad = "FILE" }: a file for each class
+    /// { images = "FOLDER", masks = "FOLDER" }, or a folder that has both: pictures, each with a mask that has its class for each pixel
     pub(in crate::run::file) train: FilesKey,
     /// the examples that the result is measured on: as train, a share of the training examples such as 0.2, or one of their folds as in
     /// { fold = 2, of = 5 }; no seed changes a share or a fold
@@ -66,6 +67,11 @@ pub(in crate::run::file) struct TaskKeys {
     /// the folder inside a .tar that holds the classes' folders; by default the deepest that holds all pictures
     #[schemars(length(min = 1))]
     pub(in crate::run::file) archive_folder: Option<String>,
+    /// names of the classes of masks, in the order of their indices; without them as many as masks have, called by their indices
+    #[serde(default)]
+    pub(in crate::run::file) classes: Vec<String>,
+    /// what pixels of masks have that have no class; 255 by default
+    pub(in crate::run::file) ignore_index: Option<u8>,
     /// what becomes of a file that is no picture: the run stops and names it, or leaves it out and counts it
     #[serde(default)]
     pub(in crate::run::file) on_bad_image: OnBadImage,
@@ -224,6 +230,11 @@ pub struct TaskTable {
 }
 
 impl TaskTable {
+    /// Whether its pictures have masks.
+    pub fn has_masks(&self) -> bool {
+        matches!(self.train, Files::Masks { .. })
+    }
+
     /// What of the training examples is held out for the test, whether this run makes it or another.
     pub fn test_drawn(&self) -> Option<Drawn> {
         self.test.as_ref().and_then(HeldOut::drawn).or(self.set_aside)

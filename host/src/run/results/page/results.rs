@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fthost_images::class_colour;
 use maud::{Markup, html};
 
 use super::super::calibrated::Calibration;
@@ -15,8 +16,17 @@ use crate::report::numbers::{count, percent, significant};
 use crate::report::page::{confusion, picture};
 
 /// Metrics that come first, the one that names a task's result before the others.
-const FIRST: [&str; 8] =
-    ["entity_f1", "accuracy", "mean_average_precision", "pearson", "spearman", "macro_f1", "matthews", "loss"];
+const FIRST: [&str; 9] = [
+    "entity_f1",
+    "accuracy",
+    "mean_average_precision",
+    "mean_iou",
+    "pearson",
+    "spearman",
+    "macro_f1",
+    "matthews",
+    "loss",
+];
 
 /// Characters of a report's line beside which nothing else has room.
 const NARROW: usize = 62;
@@ -33,6 +43,8 @@ pub(super) fn title(metric: &str) -> String {
         ("brier", "Brier score"),
         ("matthews", "Matthews' coefficient"),
         ("kappa", "Cohen's kappa"),
+        ("mean_iou", "Mean IoU"),
+        ("weighted_iou", "Weighted IoU"),
     ];
     if let Some((_, name)) = known.iter().find(|(name, _)| *name == metric) {
         return (*name).to_owned();
@@ -67,12 +79,16 @@ pub(super) fn section(task: &str, result: &TaskResult) -> Markup {
                         @if let Some(found) = &result.calibration { (calibration(found, &report.metrics)) }
                     }
                 }
-                @if let Some(text) = &report.report { (preformatted("Classification report", text)) }
+                @if let Some(text) = report.report.as_ref().filter(|_| report.pixels.is_empty()) {
+                    (preformatted("Classification report", text))
+                }
+                @if !report.pixels.is_empty() { (of_pixels(&result.labels, report)) }
                 @if let Some(text) = &report.entity_report { (preformatted("Entities", text)) }
             }
             @if !report.confusion.is_empty() { (confusion::matrix(&report.confusion, &result.labels)) }
             @if !charts.is_empty() { h3 {} div.charts { @for chart in &charts { (chart) } } }
-            @if !report.worst.is_empty() { (worst(&report.worst, report.values.is_empty())) }
+            @if !report.pixels.is_empty() { (overlays(&report.worst)) }
+            @else if !report.worst.is_empty() { (worst(&report.worst, report.values.is_empty())) }
         }
     }
 }
@@ -207,6 +223,55 @@ fn values(pairs: &[[f32; 2]]) -> Vec<Chart> {
             .series(Series::new("none", vec![(least, 0.0), (most, 0.0)]).faint())
             .series(Series::new("predicted less true", residuals).dots()),
     ]
+}
+
+/// What is said of each class of masks, beside its colour in the overlays.
+fn of_pixels(labels: &[String], report: &Report) -> Markup {
+    let all: u64 = report.pixels.values().map(|of| of.target).sum();
+    let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), four);
+    html! {
+        div {
+            h3 { "Classes of pixels" }
+            div.tall {
+                table.rows {
+                    thead { tr {
+                        th { "class" } th.number { "IoU" } th.number { "precision" } th.number { "recall" }
+                        th.number { "of the pixels" }
+                    } }
+                    tbody {
+                        @for (class, label) in labels.iter().enumerate() {
+                            @let of = report.pixels.get(label).copied().unwrap_or_default();
+                            @let [red, green, blue] = class_colour(class as u8);
+                            tr {
+                                td { i.colour style=(format!("background:rgb({red},{green},{blue})")) {} (label) }
+                                td.number { (number(of.iou())) }
+                                td.number { (number(of.precision())) }
+                                td.number { (number(of.accuracy())) }
+                                td.number { (percent(of.target as f64 / all.max(1) as f64)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Pictures whose masks the model is far off at, each beside what is true and what is predicted.
+fn overlays(examples: &[Worst]) -> Markup {
+    html! {
+        @if !examples.is_empty() {
+            h3 { "Furthest from the truth: the picture, true classes, predicted ones" }
+            div.overlays {
+                @for worst in examples {
+                    figure {
+                        @if let Some(seen) = &worst.picture { (picture(seen, &worst.text)) }
+                        figcaption { "mean IoU " b { (four(1.0 - worst.loss)) } span { (worst.text) } }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Pictures that the model is far off at, as people look at them.
