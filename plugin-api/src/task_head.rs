@@ -15,6 +15,8 @@ pub mod problem_type {
     pub const MULTI_LABEL: &str = "multi_label_classification";
     /// One class of several for each token; Transformers has a class of its own for it, and no name among its problems.
     pub const TOKENS: &str = "token_classification";
+    /// One class of several for each pixel; Transformers has classes of its own for it, and no name among its problems.
+    pub const MASKS: &str = "semantic_segmentation";
 }
 
 /// What the data's targets are.

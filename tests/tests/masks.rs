@@ -160,6 +160,21 @@ fn strategies_are_compared_by_their_masks() {
     assert!((runs[0]["value"].as_f64().unwrap() - own).abs() < 1e-12, "{runs:?} {own}");
 }
 
+/// A first run file for a folder of pictures and masks runs as it stands.
+#[test]
+fn a_first_run_file_is_written_for_masks() {
+    let workdir = masks_workdir();
+    workdir.fthost(["run.toml", "--out", "run", "--set", "train.steps=1"]).succeeded();
+    workdir.fthost(["init", "shapes", "--model", "run/model", "--out", "first.toml"]).succeeded();
+    let first = fs::read_to_string(workdir.path().join("first.toml")).unwrap();
+    let said =
+        ["image = { size = [32, 32] }", "classes = [\"0\", \"1\", \"2\"]", "255 is what pixels without a class have"];
+    said.into_iter().for_each(|said| assert!(first.contains(said), "{said}:\n{first}"));
+    workdir.fthost(["first.toml", "--out", "first", "--set", "train.epochs=1"]).succeeded();
+    let metrics = &result_json(&workdir.path().join("first"))["tasks"]["shapes"]["metrics"];
+    assert!(metrics["mean_iou"].is_f64(), "{metrics}");
+}
+
 #[test]
 fn what_is_no_mask_of_its_picture_is_refused_by_its_name() {
     let small = Mask::new(5, 5, vec![[0]; 25]).unwrap().to_png();

@@ -64,7 +64,7 @@ pub use moments::Moments;
 pub use part::Part;
 pub use peek::{Column, Peek, peek};
 pub use permutation::Permutation;
-pub use pictures::{ClassFolder, Draws, MaskForm, OnBadImage, PictureForm, PicturesSeen, Shown};
+pub use pictures::{ClassFolder, Draws, MaskForm, MasksSeen, OnBadImage, PictureForm, PicturesSeen, Shown};
 pub use row::Columns;
 pub use sampler::{Sampler, Shuffled, split_micro_batches};
 pub use source::Source;

@@ -83,6 +83,7 @@ impl Segmentation {
 
 impl TaskHead for Segmentation {
     type Config = SegmentationConfig;
+    const PROBLEM_TYPE: Option<&'static str> = Some(problem_type::MASKS);
 
     fn new(config: SegmentationConfig) -> Result<Self> {
         check_shares([("dropout", config.dropout), ("label_smoothing", config.label_smoothing)])?;

@@ -20,5 +20,5 @@ pub use draws::Draws;
 pub use form::{ClassFolder, MaskForm, OnBadImage, PictureForm};
 pub(super) use masks::Masks;
 pub(super) use pixels::Pictures;
-pub use seen::PicturesSeen;
+pub use seen::{MasksSeen, PicturesSeen};
 pub use shown::Shown;

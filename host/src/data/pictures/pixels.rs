@@ -39,11 +39,16 @@ pub(super) enum Pixels {
 impl Pictures {
     /// What the model takes of a picture: as in evaluation, or in training with what `random` draws.
     pub(in crate::data) fn sample(&self, row: u32, random: Option<&mut dyn fthost_images::Random>) -> Result<Sample> {
-        let transform = self.transform()?;
         let View { number, quarters } = self.view(row);
         let (picture, mask) = match &self.pixels {
             Pixels::Digits(digits) => {
-                return Ok(Sample { input: transform.ordered(digits.normalised(number)), mask: None });
+                let input = digits.normalised(number);
+                // They need nothing said of them.
+                let input = match &self.transform {
+                    Some(transform) => transform.ordered(input),
+                    None => input,
+                };
+                return Ok(Sample { input, mask: None });
             }
             Pixels::Planes(planes) => (planes.picture(number)?, None),
             Pixels::Files(pictures) => match &self.masks {
@@ -51,7 +56,7 @@ impl Pictures {
                 Some(masks) => pair(pictures, masks, number)?,
             },
         };
-        let picture = turned(picture, quarters);
+        let (picture, transform) = (turned(picture, quarters), self.transform()?);
         Ok(match random {
             None => transform.eval(picture, mask),
             Some(random) => transform.train(picture, mask, random),

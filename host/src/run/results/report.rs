@@ -44,7 +44,7 @@ pub struct Report {
     /// Why those that are null are not defined.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub undefined: BTreeMap<String, String>,
-    /// Examples, or tokens, of each true class (row) by predicted class (column).
+    /// Examples, or tokens, or pixels, of each true class (row) by predicted class (column).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
     /// Of each class precision, recall, F1 and the number of examples that have it, where an example has any number of them.

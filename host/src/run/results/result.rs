@@ -106,7 +106,7 @@ pub struct TaskResult {
     /// Class names in index order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
-    /// Training examples, or tokens, of each class.
+    /// Training examples, or tokens, or pixels, of each class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub class_counts: Vec<u64>,
     /// Training examples, where they have any number of classes each.
