@@ -63,7 +63,7 @@ pub(super) fn prediction(example: &[Overlap]) -> String {
     example.iter().map(|of| format!("{}/{}", of.right, of.predicted)).collect::<Vec<_>>().join(" ")
 }
 
-/// What [`target`] and [`prediction`] have written; `None` where that is not what stands there.
+/// The pixels of each class, from the cells of a true and a predicted mask in a table of predictions; `None` where these hold something else.
 pub fn read(target: &str, prediction: &str) -> Option<Vec<Overlap>> {
     let pairs = target.split(' ').zip(prediction.split(' '));
     let one = |(target, prediction): (&str, &str)| {
