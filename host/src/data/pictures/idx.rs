@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fthost_images::Picture;
 
@@ -38,7 +38,7 @@ impl Planes {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let (sizes, levels) = numbers(path, PICTURES, 3)?;
         match sizes[..] {
-            [_, height, width] if height > 0 && width > 0 => Ok(Self { height, width, levels: levels.into() }),
+            [_, height, width] if height > 0 && width > 0 => Ok(Self { height, width, levels: shared(levels) }),
             _ => Err(data_error(path, None, "holds pictures without a pixel")),
         }
     }
@@ -60,10 +60,25 @@ impl Planes {
         Picture::new(self.height, self.width, pixels).ok_or_else(|| Error::run("a picture without a pixel"))
     }
 
-    /// Bytes in memory.
+    /// Bytes in memory; of pictures that several data sets have, its share of them.
     pub(super) fn in_memory(&self) -> usize {
-        self.levels.len()
+        self.levels.len() / Arc::strong_count(&self.levels).max(1)
     }
+}
+
+/// Levels that are in memory already.
+static KNOWN: Mutex<Vec<Weak<[u8]>>> = Mutex::new(Vec::new());
+
+/// The levels, or the same ones where they are in memory already: tasks that learn from one file in turn have one copy of it.
+fn shared(levels: Vec<u8>) -> Arc<[u8]> {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.retain(|of| of.strong_count() > 0);
+    if let Some(same) = known.iter().filter_map(Weak::upgrade).find(|of| **of == *levels) {
+        return same;
+    }
+    let levels: Arc<[u8]> = levels.into();
+    known.push(Arc::downgrade(&levels));
+    levels
 }
 
 /// The file of labels that stands beside one of pictures: `train-labels-idx1-ubyte.gz` beside `train-images-idx3-ubyte.gz`.
@@ -132,6 +147,20 @@ mod tests {
         assert_eq!((planes.len(), planes.picture(1).unwrap().size()), (2, (1, 3)));
         assert_eq!(planes.picture(1).unwrap().pixels(), [[4; 3], [5; 3], [6; 3]]);
         assert_eq!(labels(&labels_file).unwrap(), [7, 9]);
+    }
+
+    #[test]
+    fn the_same_pictures_are_in_memory_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |name: &str, last: u8| {
+            let bytes = [header(PICTURES, &[1, 1, 4]), vec![11, 12, 13, last]].concat();
+            Planes::read(&write(folder.path(), name, &bytes)).unwrap()
+        };
+        let (first, second, other) = (read("a", 14), read("b", 14), read("c", 15));
+        assert!(Arc::ptr_eq(&first.levels, &second.levels) && !Arc::ptr_eq(&first.levels, &other.levels));
+        assert_eq!((first.in_memory(), second.in_memory(), other.in_memory()), (2, 2, 4));
+        drop(second);
+        assert_eq!(first.in_memory(), 4);
     }
 
     #[test]
