@@ -160,6 +160,32 @@ fn strategies_are_compared_by_their_masks() {
     assert!((runs[0]["value"].as_f64().unwrap() - own).abs() < 1e-12, "{runs:?} {own}");
 }
 
+/// What is left out takes its mask with it: the run is that without both.
+#[test]
+fn a_bad_picture_is_left_out_with_its_mask() {
+    let run = |edit: &dyn Fn(&Workdir)| {
+        let workdir = masks_workdir();
+        let task = TASK.replace("test = ", "on_bad_image = \"skip\"\ntest = ");
+        workdir.write("run.toml", RUN.replace("TASK", &task));
+        edit(&workdir);
+        workdir.fthost(["run.toml", "--out", "run", "--set", "train.epochs=2"]).succeeded();
+        let pixels = result_json(&workdir.path().join("run"))["tasks"]["shapes"]["pixels"].clone();
+        (bits(&workdir.path().join("run")).0, pixels)
+    };
+    let path = "shapes/images/04.png";
+    let cut = run(&|workdir| {
+        let whole = fs::read(workdir.path().join(path)).unwrap();
+        workdir.write(path, &whole[..whole.len() - 40]);
+    });
+    let without = run(&|workdir| {
+        for path in [path, "shapes/masks/04.png"] {
+            fs::remove_file(workdir.path().join(path)).unwrap();
+        }
+    });
+    assert_eq!(cut.1, without.1);
+    assert!(cut.0 == without.0, "the weights differ");
+}
+
 /// A first run file for a folder of pictures and masks runs as it stands.
 #[test]
 fn a_first_run_file_is_written_for_masks() {

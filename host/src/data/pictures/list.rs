@@ -169,8 +169,12 @@ fn of_pairs(images: &Path, masks: &Path, source: &Source<'_>, labels: Labels) ->
     }
     let Pairs { pictures, masks, left_out } = pairs;
     let names: Vec<String> = (0..pictures.len()).map(|number| called(pictures.name(number), images)).collect();
-    let rows = names.into_iter().map(|text| Row { text, ..Row::default() }).collect();
+    let rows = names.iter().map(|text| Row { text: text.clone(), ..Row::default() }).collect();
     let mut found = of_rows(pictures, rows, left_out, images, source)?;
+    // A picture that is left out takes its mask with it: both are told by their number.
+    let mut left = found.rows.iter().map(|row| &row.text).peekable();
+    let stays = |number: &usize| left.next_if(|text| **text == names[*number]).is_some();
+    let masks = masks.select(&(0..names.len()).filter(stays).collect::<Vec<_>>());
     let (masks, classes) = Masks::new(masks, &source.form.pictures.masks, source.labels)?;
     (found.pictures.masks, found.classes) = (Some(masks), classes);
     Ok(found)
