@@ -23,9 +23,10 @@ impl Default for Window {
 }
 
 impl Window {
-    /// The integers of an op on a map of this size, up to the dilation.
-    fn ints(&self, map: [usize; 2]) -> Vec<i64> {
-        [map, self.stride, self.padding, self.dilation].concat().into_iter().map(|n| n as i64).collect()
+    /// The integers of an op on a map of this size: the groups stand last, behind what the op has besides.
+    fn ints(&self, map: [usize; 2], besides: &[usize]) -> Vec<i64> {
+        let pairs = [map, self.stride, self.padding, self.dilation].concat();
+        pairs.iter().chain(besides).chain([&self.groups]).map(|&n| n as i64).collect()
     }
 
     /// The map that a convolution with this kernel makes of one; as torch's `conv2d`, at least one pixel.
@@ -57,9 +58,7 @@ impl Tensor {
         bias: Option<&dyn Operand>,
         window: &Window,
     ) -> Result<Self> {
-        let inputs = [self.handle(), weight.handle(), bias.map_or(0, Operand::handle)];
-        let ints = [window.ints(map), vec![window.groups as i64]].concat();
-        call(const { ops::index("conv2d@1") }, &inputs, &ints, &[])
+        self.convolved(const { ops::index("conv2d@1") }, &window.ints(map, &[]), weight, bias)
     }
 
     /// The transpose of a convolution: `weight` `[channels, out / groups, kh, kw]`, `bias` `[out]`; returns `[pixels, out]`, the pixels
@@ -71,9 +70,12 @@ impl Tensor {
         bias: Option<&dyn Operand>,
         window: &Window,
     ) -> Result<Self> {
-        let inputs = [self.handle(), weight.handle(), bias.map_or(0, Operand::handle)];
-        let ints = [window.ints(map), vec![0, 0, window.groups as i64]].concat();
-        call(const { ops::index("conv_transpose2d@1") }, &inputs, &ints, &[])
+        // Without output_padding.
+        self.convolved(const { ops::index("conv_transpose2d@1") }, &window.ints(map, &[0, 0]), weight, bias)
+    }
+
+    fn convolved(&self, op: usize, ints: &[i64], weight: &impl Operand, bias: Option<&dyn Operand>) -> Result<Self> {
+        call(op, &[self.handle(), weight.handle(), bias.map_or(0, Operand::handle)], ints, &[])
     }
 
     /// The maps at another size, bilinear: `[images * size[0] * size[1], channels]`. With `align_corners` corners stay corners.
