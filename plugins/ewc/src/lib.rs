@@ -3,7 +3,7 @@
 //! penalty = lambda / 2 sum_k sum_i F_k,i (theta_i - theta*_k,i)^2 over the tasks k that are over, theta*_k being the parameters at
 //! the end of task k and F_k the diagonal of its Fisher information: the mean over examples of the squared gradient of
 //! -log p(label), one example at a time, so it depends neither on the batch size nor on the loss's class weights and smoothing. The online form (Schwarz et al. 2018,
-//! arXiv:1805.06370) keeps one term however many the tasks: F = gamma F_before + F_k and theta* of the last task, with
+//! arXiv:1805.06370) forgets where the earlier tasks ended: F = gamma F_before + F_k and theta* of the last task, with
 //! penalty lambda / 2 gamma F (theta - theta*)^2. It is added to the mean loss of each step. The first task has no penalty. Heads of
 //! one task are left out, and a head that several have together is held. As GMvandeVen's continual-learning.
 
@@ -13,7 +13,7 @@ use fthost_plugin_api::{prelude::*, serde_json::from_value, tracing};
 
 mod terms;
 
-use terms::{Term, Weight};
+use terms::Terms;
 
 /// Options of EWC.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -51,16 +51,18 @@ struct Ewc {
     config: EwcConfig,
     /// The parameters that tasks share, all but those of heads of one task, by name.
     shared: BTreeMap<String, Param>,
-    /// One for each task that is over, or the online form's only one.
-    terms: Vec<Term>,
+    /// What is held of the tasks that are over.
+    terms: Terms,
 }
 
 /// What a state holds beside the tensors of the terms.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     form: Form,
-    /// The task of each term; in the online form the last one.
+    /// The tasks that are over.
     tasks: Vec<String>,
+    /// What of the sum of the terms is no matter of the parameters.
+    rest: f64,
 }
 
 impl Ewc {
@@ -71,13 +73,16 @@ impl Ewc {
 
     /// F of the task that has just ended, of the shared parameters that its loss reaches.
     fn measure(&self, model: &mut Model) -> Result<BTreeMap<String, Tensor>> {
-        let mut sums = BTreeMap::new();
+        let mut sums = BTreeMap::<String, Tensor>::new();
         let examples = model.example_gradients(self.config.labels, self.config.examples, |example| {
             let name = example.param.name();
             if self.shared.contains_key(name) {
                 let square = example.gradient.square()?;
                 let square = if example.weight == 1.0 { square } else { square.mul_scalar(example.weight)? };
-                let sum = plus(sums.remove(name), square)?;
+                let sum = match sums.remove(name) {
+                    Some(sum) => square.add(&sum)?,
+                    None => square,
+                };
                 sums.insert(name.to_owned(), sum);
             }
             Ok(())
@@ -95,29 +100,16 @@ impl Ewc {
 
     /// Holds what the task that has just ended needs.
     fn consolidate(&mut self, task: &str, model: &mut Model) -> Result<()> {
-        let mut fisher = self.measure(model)?;
+        let fisher = self.measure(model)?;
         if fisher.is_empty() {
             tracing::warn!("ewc: nothing but the head of {task} has trained, so there is nothing to hold");
         }
-        if self.config.form == Form::Online {
-            let gamma = self.gamma();
-            for before in self.terms.drain(..).flat_map(|term| term.weights) {
-                let left = before.fisher.tensor().mul_scalar(gamma)?;
-                let sum = plus(fisher.remove(before.param.name()), left)?;
-                fisher.insert(before.param.name().to_owned(), sum);
-            }
+        match self.config.form {
+            Form::Separate => self.terms.add(&fisher, &self.shared)?,
+            Form::Online => self.terms.replace(self.gamma(), fisher, &self.shared)?,
         }
-        let weights = fisher.iter().map(|(name, fisher)| Weight::here(&self.shared[name], fisher));
-        self.terms.push(Term { task: task.to_owned(), weights: weights.collect::<Result<_>>()? });
+        self.terms.tasks.push(task.to_owned());
         Ok(())
-    }
-}
-
-/// A sum that may not have begun.
-fn plus(sum: Option<Tensor>, term: Tensor) -> Result<Tensor> {
-    match sum {
-        Some(sum) => sum.add(&term),
-        None => Ok(term),
     }
 }
 
@@ -134,7 +126,7 @@ impl Regularizer for Ewc {
         if config.gamma.is_some_and(|gamma| gamma <= 0.0 || gamma > 1.0) {
             return Err(Error::new("gamma must be above 0 and at most 1: it is what is left of F after each task"));
         }
-        Ok(Self { config, shared: BTreeMap::new(), terms: Vec::new() })
+        Ok(Self { config, shared: BTreeMap::new(), terms: Terms::default() })
     }
 
     fn attach(&mut self, model: &mut Model) -> Result<()> {
@@ -144,11 +136,7 @@ impl Regularizer for Ewc {
     }
 
     fn penalty(&self) -> Result<Option<Tensor>> {
-        let mut sum = None; // a scalar
-        for weight in self.terms.iter().flat_map(|term| &term.weights) {
-            sum = Some(plus(sum, weight.distance()?)?);
-        }
-        sum.map(|sum| sum.mul_scalar(self.config.lambda / 2.0 * self.gamma())).transpose()
+        self.terms.sum()?.map(|sum| sum.mul_scalar(self.config.lambda / 2.0 * self.gamma())).transpose()
     }
 
     fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
@@ -161,17 +149,16 @@ impl Regularizer for Ewc {
     }
 
     fn save(&self) -> Result<SavedState> {
-        let tasks = self.terms.iter().map(|term| term.task.clone()).collect();
-        let json = json!(Saved { form: self.config.form, tasks });
-        Ok(SavedState { json, tensors: terms::save(&self.terms) })
+        let json = json!(Saved { form: self.config.form, tasks: self.terms.tasks.clone(), rest: self.terms.rest() });
+        Ok(SavedState { json, tensors: self.terms.save() })
     }
 
     fn load(&mut self, state: SavedState) -> Result<()> {
-        let Saved { form, tasks } = from_value(state.json)?;
+        let Saved { form, tasks, rest } = from_value(state.json)?;
         if form != self.config.form {
             return Err(Error::new(format!("the state is of another form: set form = {}", json!(form))));
         }
-        self.terms = terms::load(tasks, &state.tensors, &self.shared)?;
+        self.terms = Terms::load(tasks, rest, &state.tensors, &self.shared)?;
         Ok(())
     }
 }
@@ -182,7 +169,9 @@ register! {
 }
 export_plugin! {
     license = "MIT OR Apache-2.0",
-    ops = ["square@1", "sum@1", "affine@1", "add@1", "squared_distance@1", "keep@1"]
+    ops = [
+        "add@1", "affine@1", "clamp_min@1", "div@1", "keep@1", "mul@1", "square@1", "squared_distance@1", "sub@1", "sum@1"
+    ]
 }
 
 #[cfg(test)]
