@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use fthost_tests::{Workdir, on_one_line, result_json, steps};
+use safetensors::SafeTensors;
 use serde_json::Value;
 
+use crate::resume::{bits, set_back};
 use crate::text::{LORA, RUN, text_workdir};
 
 /// Three tasks on the tiny BERT: the sentiment of the sentences, their frame, and their length as a value.
@@ -100,6 +102,57 @@ fn a_heavier_task_learns_more_and_a_rule_says_how_often_each_has_its_turn() {
     };
     let (light, heavy) = (moved("task.2.weight=1e-6"), moved("task.2.weight=1.0"));
     assert!(heavy < 0.9 * light, "loss {light} with a weight of nearly nothing, {heavy} with weight 1");
+}
+
+#[test]
+fn together_a_step_is_the_sum_of_what_each_task_asks_for() {
+    let train = "sampling = \"together\"\noptimizer = \"sgd\"\nweight_decay = 0\nsteps = 1\n";
+    // What one step makes of B, which begins at 0; and the step's line.
+    let step = |weights: [f64; 3]| {
+        let workdir = tasks_workdir(LORA, train);
+        let weights = (0..).zip(weights).flat_map(|(i, weight)| ["--set".into(), format!("task.{i}.weight={weight}")]);
+        let arguments = ["--config", "run.toml", "--out", "run"].map(String::from).into_iter().chain(weights);
+        workdir.fthost(arguments).succeeded();
+        let run = workdir.path().join("run");
+        let bytes = fs::read(run.join("adapter/adapter_model.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let mut named: Vec<_> = tensors.tensors().into_iter().filter(|(name, _)| name.contains("lora_B")).collect();
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        let values =
+            |data: &[u8]| data.chunks(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect::<Vec<_>>();
+        let b: Vec<f32> = named.into_iter().flat_map(|(_, tensor)| values(tensor.data())).collect();
+        (b, steps(&run))
+    };
+    const NOTHING: f64 = 1e-12;
+    let (all, lines) = step([1.0, 2.0, 0.5]);
+    let alone = [[1.0, NOTHING, NOTHING], [NOTHING, 2.0, NOTHING], [NOTHING, NOTHING, 0.5]].map(|of| step(of).0);
+    let largest = all.iter().fold(0f32, |most, x| most.max(x.abs()));
+    assert!(largest > 0.0 && alone.iter().all(|of| of.iter().any(|x| x.abs() > 1e-3 * largest)));
+    for (i, found) in all.iter().enumerate() {
+        let expected: f32 = alone.iter().map(|of| of[i]).sum();
+        assert!((found - expected).abs() < 1e-4 * largest, "{found} is not {expected}");
+    }
+
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    let loss = |task: &str| line["losses"][task].as_f64().unwrap();
+    let expected = loss("sentiment") + 2.0 * loss("frame") + 0.5 * loss("length");
+    assert!((line["loss"].as_f64().unwrap() - expected).abs() < 1e-9, "{line}");
+    assert_eq!((&line["samples"], line.get("task")), (&Value::from(24), None));
+}
+
+#[test]
+fn together_the_largest_task_makes_the_epoch_and_a_stopped_run_goes_on() {
+    let workdir = tasks_workdir(LORA, "sampling = \"together\"\ncheckpoint_steps = 3\n");
+    workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded();
+    let run = workdir.path().join("run");
+    assert_eq!(steps(&run).len(), 2 * 4, "32 examples in batches of 8, two epochs");
+    let result = result_json(&run);
+    assert!(["sentiment", "frame", "length"].iter().all(|task| result["tasks"][task]["metrics"]["loss"].is_f64()));
+
+    let expected = bits(&run);
+    set_back(&run);
+    workdir.fthost(["--resume", "--out", "run"]).succeeded();
+    assert_eq!(bits(&run), expected);
 }
 
 #[test]

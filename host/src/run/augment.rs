@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::file::RunFile;
 use super::machine::DeviceChoice;
+use super::setup::phase::Batch;
 use super::setup::{self, Setup};
 use super::train::ahead::Ahead;
 use crate::report::numbers::count;
@@ -73,14 +74,11 @@ pub fn augment(file: RunFile, plugins: &[String], device: DeviceChoice) -> Resul
 fn pictures(setup: &Setup, task: usize) -> Result<Vec<Looked>> {
     let data = &setup.tasks[task].train;
     let mut looked = Vec::new();
-    let batches = setup.phases.iter().flat_map(|phase| phase.epoch_from(0, 0)).collect::<Vec<_>>().into_iter();
+    let own = |step: Vec<Batch>| step.into_iter().filter(|batch| batch.task == task).collect::<Vec<_>>();
+    let steps = setup.phases.iter().flat_map(|phase| phase.epoch_from(0, 0)).map(own).collect::<Vec<_>>().into_iter();
     let wanted = SHOWN.min(data.len());
-    for shows in Ahead::new(batches, 0, (&setup.tasks, &setup.model), &setup.file.train) {
-        let shows = shows?;
-        if shows.batch.task != task {
-            continue;
-        }
-        for shown in &shows.passes {
+    for shows in Ahead::new(steps, 0, (&setup.tasks, &setup.model), &setup.file.train) {
+        for shown in shows?.iter().flat_map(|shows| &shows.passes) {
             for (&row, input) in shown.rows().iter().zip(shown.pictures()) {
                 let Some(seen) = data.seen(&input)? else { continue };
                 if looked.len() < wanted {

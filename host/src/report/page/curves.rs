@@ -35,8 +35,11 @@ impl Curves {
                 // A loss over nothing is no point of the curve.
                 Some("step") if line["left_out"] == "no weight" => {}
                 Some("step") => {
-                    let task = line["task"].as_str().unwrap_or_default();
-                    add(curves.loss.entry(task.to_owned()).or_default(), step, line.get("loss"));
+                    let mut loss = |task: &str, loss| add(curves.loss.entry(task.to_owned()).or_default(), step, loss);
+                    match line["losses"].as_object() {
+                        Some(losses) => losses.iter().for_each(|(task, value)| loss(task, Some(value))),
+                        None => loss(line["task"].as_str().unwrap_or_default(), line.get("loss")),
+                    }
                     add(&mut curves.penalty, step, line.get("penalty"));
                     add(&mut curves.lr, step, line.get("lr"));
                     add(&mut curves.gradient_norm, step, line.get("gradient_norm"));
@@ -188,6 +191,12 @@ mod tests {
         let curves = Curves::read(&[(1, "a"), (2, "b"), (3, "a")].map(line));
         assert_eq!(curves.loss["a"], [(1.0, 1.0), (3.0, 1.0)]);
         assert_eq!((curves.loss["b"].len(), curves.charts(None, Some(2)).len()), (1, 1));
+        let together = json!({"event": "step", "step": 1, "losses": {"a": 2.0, "b": 3.0}, "loss": 5.0});
+        let curves = Curves::read(&[together]);
+        assert_eq!(
+            (curves.loss.len(), &curves.loss["a"], &curves.loss["b"]),
+            (2, &vec![(1.0, 2.0)], &vec![(1.0, 3.0)])
+        );
     }
 
     #[test]

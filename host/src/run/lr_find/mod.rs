@@ -81,7 +81,7 @@ pub fn lr_find(file: RunFile, plugins: &[String], device: DeviceChoice, range: R
     let (run_steps, steps_per_epoch, epochs) = (phase.steps(), phase.steps_per_epoch(), phase.epochs());
     let first = phase.tasks().next().map(|task| setup.tasks[task].name.clone()).unwrap_or_default();
     let steps = (run_steps as usize).clamp(10, range.steps);
-    let batches: Vec<Batch> = (0..).flat_map(|epoch| phase.epoch_from(epoch, 0)).take(steps).collect();
+    let batches: Vec<Vec<Batch>> = (0..).flat_map(|epoch| phase.epoch_from(epoch, 0)).take(steps).collect();
     for event in [Event::TaskBegin { task: first }, Event::EpochBegin { epoch: 0, epochs }] {
         for (i, strategy) in setup.strategies.iter_mut().enumerate() {
             strategy.event(&event, &mut setup.model, i)?;
@@ -129,7 +129,7 @@ impl Times {
 /// Trials, each from where the run begins.
 struct Trials<'a> {
     setup: &'a mut Setup,
-    batches: &'a [Batch],
+    batches: &'a [Vec<Batch>],
     times: Times,
     /// The first of the batches by which trials are judged.
     judged: usize,
@@ -140,7 +140,7 @@ struct Trials<'a> {
 }
 
 impl<'a> Trials<'a> {
-    fn new(setup: &'a mut Setup, batches: &'a [Batch], times: Times, judged: usize) -> Result<Self> {
+    fn new(setup: &'a mut Setup, batches: &'a [Vec<Batch>], times: Times, judged: usize) -> Result<Self> {
         let mut optimizer = optim::Optimizer::new(setup.file.train.optimizer.algorithm());
         let (changed, tensors) = parts(setup, &mut optimizer).changed()?;
         let tensors = copies(&tensors)?;
@@ -194,15 +194,16 @@ impl<'a> Trials<'a> {
         };
         let mut losses = Vec::new();
         // Threads that look ahead keep their own.
-        let batches: Vec<Batch> = self.batches.iter().skip(from).cloned().collect();
-        for (i, batch) in
+        let batches: Vec<Vec<Batch>> = self.batches.iter().skip(from).cloned().collect();
+        for (i, shows) in
             (from..).zip(Ahead::new(batches.into_iter(), from as u64, (learner.tasks, learner.model), &settings))
         {
-            let batch = batch?;
+            let shows = shows?;
             state.trained.steps = i as u64; // dropout follows from it
-            let step = learner.step(&batch, &self.times.of_run(i), &mut state)?;
+            let step = learner.step(&shows, &self.times.of_run(i), &mut state)?;
             let loss = (step.update != Update::Empty).then_some(step.loss);
-            let report = StepReport { loss, lr: step.lr, samples: batch.batch.rows.len(), tokens: 0 };
+            let report =
+                StepReport { loss, lr: step.lr, samples: shows.iter().map(|of| of.batch.rows.len()).sum(), tokens: 0 };
             if step.update == Update::NotFinite || !go_on(&report) {
                 break;
             }

@@ -42,7 +42,7 @@ impl Pairing {
         for phase in phases {
             number(phase.steps_per_epoch());
             let mut left = ORDERED;
-            for batch in phase.epoch_from(0, 0) {
+            for batch in phase.epoch_from(0, 0).flatten() {
                 number(batch.task as u64);
                 batch.rows.iter().for_each(|&row| number(u64::from(row)));
                 left = left.saturating_sub(batch.rows.len());

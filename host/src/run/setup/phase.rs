@@ -7,11 +7,13 @@ use crate::run::file::{Sampling, TaskOrder, TrainTable};
 
 /// Tasks that train together. A run of one task has one phase, joint tasks share one, and tasks in sequence have one each.
 ///
-/// Each optimizer step learns from one task. Which one is a function of the seed and the step, as is the order of the examples: a
-/// resumed run needs nothing but its place.
+/// Each optimizer step learns from one task, or from all together. Which one is a function of the seed and the step, as is the order
+/// of the examples: a resumed run needs nothing but its place.
 #[derive(Clone, Debug)]
 pub struct Phase {
     shares: Vec<Share>,
+    /// Whether every step takes a batch of each task.
+    together: bool,
     order: Stream,
     /// Passes over the examples; as many as the steps take where nothing is said.
     epochs: Option<u64>,
@@ -29,7 +31,7 @@ struct Share {
     batches: u64,
 }
 
-/// The examples of one optimizer step.
+/// Examples of one task that an optimizer step learns from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The task's place in the run file.
@@ -58,6 +60,7 @@ impl Phase {
         let shares = tasks.iter().zip(samplers).zip(batches);
         Self {
             shares: shares.map(|((&task, sampler), batches)| Share { task, sampler, batches }).collect(),
+            together: settings.sampling == Sampling::Together,
             order: Stream::new(settings.seed, "tasks"),
             epochs: settings.epochs,
             cap: settings.steps,
@@ -69,9 +72,11 @@ impl Phase {
         self.shares.iter().map(|share| share.task)
     }
 
-    /// Optimizer steps of one epoch. With several tasks that is as many as once through all their examples takes.
+    /// Optimizer steps of one epoch. With several tasks that is as many as once through all their examples takes; through those of the
+    /// largest where every step takes a batch of each.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.shares.iter().map(|share| share.batches).sum()
+        let batches = self.shares.iter().map(|share| share.batches);
+        if self.together { batches.max().unwrap_or_default() } else { batches.sum() }
     }
 
     /// Optimizer steps in all.
@@ -104,40 +109,45 @@ impl Phase {
         of_task.map(|share| epochs * share.batches as f64 / share.sampler.batches().max(1) as f64).sum()
     }
 
-    /// The batches of an epoch, from batch `first` on.
-    pub fn epoch_from(&self, epoch: u64, first: u64) -> impl Iterator<Item = Batch> + Clone + Send + use<> {
+    /// What each step of an epoch learns from, from step `first` on: a batch of one task, or of each.
+    pub fn epoch_from(&self, epoch: u64, first: u64) -> impl Iterator<Item = Vec<Batch>> + Clone + Send + use<> {
         let turns = self.turns(epoch);
         // How many batches each task has given by then, in the whole phase.
         let mut given: Vec<u64> = self.shares.iter().map(|share| epoch * share.batches).collect();
-        turns.iter().take(first as usize).for_each(|&turn| given[turn] += 1);
+        turns.iter().take(first as usize).flatten().for_each(|&turn| given[turn] += 1);
         let shares = self.shares.clone();
-        turns.into_iter().skip(first as usize).filter_map(move |turn| {
-            let Share { task, ref sampler, .. } = shares[turn];
-            let number = given[turn];
-            given[turn] += 1;
-            let (pass, batch) = (number / sampler.batches() as u64, number % sampler.batches() as u64);
-            let rows = sampler.batch(pass, batch as usize)?;
-            Some(Batch { task, rows, first: number == 0 })
+        turns.into_iter().skip(first as usize).filter_map(move |turns| {
+            let batch = |turn: usize| {
+                let Share { task, ref sampler, .. } = shares[turn];
+                let number = given[turn];
+                given[turn] += 1;
+                let (pass, batch) = (number / sampler.batches() as u64, number % sampler.batches() as u64);
+                let rows = sampler.batch(pass, batch as usize)?;
+                Some(Batch { task, rows, first: number == 0 })
+            };
+            turns.into_iter().map(batch).collect()
         })
     }
 
     /// Whose turn it is at each step of an epoch: places in `shares`.
-    fn turns(&self, epoch: u64) -> Vec<usize> {
+    fn turns(&self, epoch: u64) -> Vec<Vec<usize>> {
+        if self.together {
+            return vec![(0..self.shares.len()).collect(); self.steps_per_epoch() as usize];
+        }
         let owners: Vec<usize> =
             self.shares.iter().enumerate().flat_map(|(i, share)| (0..share.batches).map(move |_| i)).collect();
-        if self.shares.len() == 1 {
-            return owners;
-        }
         let order = Permutation::new(self.order.at(&[epoch]), owners.len() as u32);
-        (0..owners.len() as u32).map(|place| owners[order.at(place) as usize]).collect()
+        let place = |place: usize| if self.shares.len() == 1 { place } else { order.at(place as u32) as usize };
+        (0..owners.len()).map(|step| vec![owners[place(step)]]).collect()
     }
 }
 
 /// The batches of each task in an epoch that has as many batches as once through all tasks, in proportion to a power of the tasks'
-/// sizes: 1, 1/2 or 0. Every task has one at least.
+/// sizes: 1, 1/2 or 0. Every task has one at least. Together, each has as many as the largest.
 fn share_out(passes: &[u64], sampling: Sampling) -> Vec<u64> {
     let power = match sampling {
         Sampling::Proportional => return passes.to_vec(),
+        Sampling::Together => return vec![passes.iter().copied().max().unwrap_or_default(); passes.len()],
         Sampling::Sqrt => 0.5,
         Sampling::Uniform => 0.0,
     };
@@ -176,7 +186,7 @@ mod tests {
 
     /// Batches of the first epochs as the task's number followed by its rows.
     fn batches(phase: &Phase, epochs: u64) -> Vec<Batch> {
-        (0..epochs).flat_map(|epoch| phase.epoch_from(epoch, 0)).collect()
+        (0..epochs).flat_map(|epoch| phase.epoch_from(epoch, 0)).flatten().collect()
     }
 
     #[test]
@@ -200,29 +210,52 @@ mod tests {
         assert_eq!((phase.steps_per_epoch(), phase.steps()), (3 + 6, 18));
         for epoch in 0..2 {
             for (task, examples) in [(0, 5), (1, 12)] {
-                let own = phase.epoch_from(epoch, 0).filter(|batch| batch.task == task);
+                let own = phase.epoch_from(epoch, 0).flatten().filter(|batch| batch.task == task);
                 let mut rows: Vec<u32> = own.flat_map(|batch| batch.rows).collect();
                 rows.sort_unstable();
                 assert_eq!(rows, (0..examples).collect::<Vec<u32>>(), "task {task}");
             }
         }
-        let turns = |epoch| phase.epoch_from(epoch, 0).map(|batch| batch.task).collect::<Vec<_>>();
+        let turns = |epoch| phase.epoch_from(epoch, 0).flatten().map(|batch| batch.task).collect::<Vec<_>>();
         assert_ne!(turns(0), turns(1), "each epoch has an order of its own");
     }
 
     #[test]
     fn an_epoch_goes_on_at_any_batch() {
-        for sampling in ["proportional", "sqrt", "uniform"] {
+        for sampling in ["proportional", "sqrt", "uniform", "together"] {
             let phases = all(&settings(&format!("sampling = \"{sampling}\"")), &[3, 20, 9]);
             for epoch in 0..3 {
-                let all: Vec<Batch> = phases[0].epoch_from(epoch, 0).collect();
+                let all: Vec<Vec<Batch>> = phases[0].epoch_from(epoch, 0).collect();
                 assert_eq!(all.len() as u64, phases[0].steps_per_epoch());
                 for first in 0..all.len() {
-                    let rest: Vec<Batch> = phases[0].epoch_from(epoch, first as u64).collect();
+                    let rest: Vec<Vec<Batch>> = phases[0].epoch_from(epoch, first as u64).collect();
                     assert_eq!(rest, all[first..], "{sampling}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn together_every_step_takes_a_batch_of_each_task() {
+        let phases = all(&settings("sampling = \"together\"\nepochs = 2"), &[5, 12]);
+        let [phase] = phases.as_slice() else { panic!("joint tasks share a phase") };
+        assert_eq!((phase.steps_per_epoch(), phase.steps(), phase.passes(0), phase.passes(1)), (6, 12, 4.0, 2.0));
+        let steps: Vec<Vec<Batch>> = (0..2).flat_map(|epoch| phase.epoch_from(epoch, 0)).collect();
+        assert!(steps.iter().all(|step| step.iter().map(|batch| batch.task).eq([0, 1])));
+        assert!(steps[0].iter().all(|batch| batch.first) && !steps[6].iter().any(|batch| batch.first));
+        // The smaller task begins anew where it ends, in another order; the larger passes once an epoch.
+        let rows = |task: usize, from: usize, count: usize| {
+            let batches = steps[from..from + count].iter().flat_map(|step| step[task].rows.clone());
+            batches.collect::<Vec<u32>>()
+        };
+        let sorted = |mut rows: Vec<u32>| {
+            rows.sort_unstable();
+            rows
+        };
+        assert_eq!(sorted(rows(0, 0, 3)), (0..5).collect::<Vec<u32>>());
+        assert_eq!(sorted(rows(0, 3, 3)), (0..5).collect::<Vec<u32>>());
+        assert_ne!(rows(0, 0, 3), rows(0, 3, 3));
+        assert_eq!(sorted(rows(1, 0, 6)), (0..12).collect::<Vec<u32>>());
     }
 
     #[test]
@@ -233,6 +266,7 @@ mod tests {
         check(&[81, 9, 10], Sampling::Sqrt, &[59, 20, 21]);
         check(&[90_000, 1], Sampling::Sqrt, &[89_702, 299]);
         check(&[7, 7, 7], Sampling::Uniform, &[7, 7, 7]);
+        check(&[3, 7, 5], Sampling::Together, &[7, 7, 7]);
     }
 
     #[test]

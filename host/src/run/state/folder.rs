@@ -111,7 +111,10 @@ impl RunFolder {
         writeln!(self.metrics, "{text}").map_err(self.failed("write"))?;
         let events = self.events()?;
         match *line {
-            Line::Step { step, task, loss, lr, gradient_norm, left_out, .. } => {
+            Line::Step { step, task, ref losses, loss, lr, gradient_norm, left_out, .. } => {
+                for (task, loss) in losses.iter().flatten() {
+                    events.scalar(&format!("train/{task}/loss"), step, *loss)?;
+                }
                 let of = task.map(|task| format!("/{task}")).unwrap_or_default();
                 if left_out != Some(NO_WEIGHT) {
                     events.scalar(&format!("train{of}/loss"), step, loss)?;

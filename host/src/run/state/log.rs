@@ -15,12 +15,15 @@ pub enum Line<'a> {
     Step {
         /// Counted from 1.
         step: u64,
-        /// The task that the batch is of, where there are several.
+        /// The task that the batch is of, where there are several and the step is one task's.
         #[serde(skip_serializing_if = "Option::is_none")]
         task: Option<&'a str>,
+        /// Mean loss of each task, where the step is of all together.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        losses: Option<BTreeMap<&'a str, f64>>,
         /// Counted from 1, in the phase.
         epoch: u64,
-        /// Mean loss of the batch, penalties left out.
+        /// Mean loss of the batch, penalties left out; with `losses` their sum, each multiplied by its task's weight.
         loss: f64,
         /// Regularizers' penalties.
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,7 +16,7 @@ use crate::run::setup::task::Task;
 /// Steps that are made ready ahead.
 const AHEAD: usize = 2;
 
-/// The examples of one optimizer step.
+/// The examples that an optimizer step takes of a task.
 #[derive(Clone, Debug)]
 pub struct Shows {
     /// Which they are.
@@ -49,7 +49,7 @@ impl Making {
         }
     }
 
-    /// The step's examples, of which all have been looked at.
+    /// A task's examples of a step, of which all have been looked at.
     fn gather(&self, step: u64, batch: Batch, mut samples: Vec<Option<Sample>>) -> Result<Shows> {
         let (data, size) = &self.tasks[batch.task];
         let (mut passes, mut first) = (Vec::new(), 0);
@@ -68,12 +68,25 @@ struct Place {
     task: usize,
     row: u32,
     step: u64,
+    /// Among the step's examples of the task.
     place: u64,
 }
 
+impl Place {
+    /// Those of a step.
+    fn all(step: u64, batches: &[Batch]) -> Vec<Self> {
+        let of = |batch: &Batch| {
+            let task = batch.task;
+            let rows = (0..).zip(batch.rows.clone());
+            rows.map(move |(place, row)| Self { task, row, step, place })
+        };
+        batches.iter().flat_map(of).collect()
+    }
+}
+
 /// The steps of a run, one after the other, each with what is seen of its examples.
-pub struct Ahead<B: Iterator<Item = Batch>> {
-    batches: B,
+pub struct Ahead<B: Iterator<Item = Vec<Batch>>> {
+    steps: B,
     step: u64,
     making: Arc<Making>,
     /// Where examples take work.
@@ -82,24 +95,21 @@ pub struct Ahead<B: Iterator<Item = Batch>> {
     told: Duration,
 }
 
-impl<B: Iterator<Item = Batch> + Clone + Send + 'static> Ahead<B> {
-    /// Makes these batches ready, the first of which is that of step `step`.
-    pub fn new(batches: B, step: u64, (tasks, model): (&[Task], &AdaptedModel), settings: &TrainTable) -> Self {
+impl<B: Iterator<Item = Vec<Batch>> + Clone + Send + 'static> Ahead<B> {
+    /// Makes these steps ready, the first of which is step `step`.
+    pub fn new(steps: B, step: u64, (tasks, model): (&[Task], &AdaptedModel), settings: &TrainTable) -> Self {
         let making = Arc::new(Making::new(tasks, model, settings));
         let takes_work = tasks.iter().any(|task| task.train.takes_work());
         let loader = takes_work.then(|| {
-            let places = (step..).zip(batches.clone()).map(|(step, batch)| {
-                let place = |(place, row)| Place { task: batch.task, row, step, place };
-                (0..).zip(batch.rows.iter().copied()).map(place).collect()
-            });
+            let places = (step..).zip(steps.clone()).map(|(step, batches)| Place::all(step, &batches));
             let work = Arc::clone(&making);
             Loader::new(places, move |of| work.sample(of), rayon::current_num_threads(), AHEAD)
         });
-        Self { batches, step, making, loader, told: Duration::ZERO }
+        Self { steps, step, making, loader, told: Duration::ZERO }
     }
 }
 
-impl<B: Iterator<Item = Batch>> Ahead<B> {
+impl<B: Iterator<Item = Vec<Batch>>> Ahead<B> {
     /// How long the steps since this was last asked have waited for their examples.
     pub fn waited(&mut self) -> Duration {
         let all = self.loader.as_ref().map_or(Duration::ZERO, Loader::waited);
@@ -107,20 +117,23 @@ impl<B: Iterator<Item = Batch>> Ahead<B> {
     }
 }
 
-impl<B: Iterator<Item = Batch>> Iterator for Ahead<B> {
-    type Item = Result<Shows>;
+impl<B: Iterator<Item = Vec<Batch>>> Iterator for Ahead<B> {
+    type Item = Result<Vec<Shows>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (batch, step) = (self.batches.next()?, self.step);
+        let (batches, step) = (self.steps.next()?, self.step);
         self.step += 1;
         let samples = match &mut self.loader {
             Some(loader) => loader.next()?,
-            None => {
-                let place = |(place, &row): (u64, &u32)| Place { task: batch.task, row, step, place };
-                (0..).zip(&batch.rows).map(|of| self.making.sample(&place(of))).collect()
-            }
+            None => Place::all(step, &batches).iter().map(|of| self.making.sample(of)).collect(),
         };
-        let gathered = samples.into_iter().collect::<Result<Vec<_>>>();
-        Some(gathered.and_then(|samples| self.making.gather(step, batch, samples)))
+        let gather = |mut samples: Vec<Option<Sample>>| {
+            let one = |batch: Batch| {
+                let rest = samples.split_off(samples.len().min(batch.rows.len()));
+                self.making.gather(step, batch, std::mem::replace(&mut samples, rest))
+            };
+            batches.into_iter().map(one).collect()
+        };
+        Some(samples.into_iter().collect::<Result<_>>().and_then(gather))
     }
 }

@@ -177,13 +177,13 @@ impl Trainer<'_> {
                 let of = (&*self.learner.tasks, &*self.learner.model);
                 Ahead::new(phase.epoch_from(epoch, place), now_trained, of, self.learner.settings)
             });
-            let Some(batch) = rest.next() else { return Err(Error::run("an epoch has fewer batches than it should")) };
-            let batch = batch?;
+            let Some(shows) = rest.next() else { return Err(Error::run("an epoch has fewer batches than it should")) };
+            let shows = shows?;
             state.trained.waited_seconds += rest.waited().as_secs_f64();
 
             self.tell_all(phase, &Event::StepBegin { step, total_steps })?;
             let now = Progress { step, total_steps, steps_per_epoch };
-            let Step { loss, penalty, gradient_norm, lr, update } = self.learner.step(&batch, &now, state)?;
+            let Step { loss, losses, penalty, gradient_norm, lr, update } = self.learner.step(&shows, &now, state)?;
             if update == Update::NotFinite {
                 return Err(self.not_finite(state.trained.steps, loss, gradient_norm));
             }
@@ -193,17 +193,13 @@ impl Trainer<'_> {
                     state.trained.steps + 1
                 );
             }
-            let Batch { task, rows, .. } = &batch.batch;
-            let data = &self.learner.tasks[*task].train;
-            // A picture of a file is one thing to whoever counts; only the split into passes goes by its patches.
-            let tokens = match data.takes_work() {
-                true => rows.len(),
-                false => rows.iter().map(|&row| data.tokens(row)).sum::<Result<usize>>()?,
-            };
+            let learned = || shows.iter().map(|of| &of.batch);
+            let samples: usize = learned().map(|batch| batch.rows.len()).sum();
+            let tokens = learned().map(|batch| self.tokens(batch)).sum::<Result<usize>>()?;
             state.trained.steps += 1;
             state.trained.skipped_steps += u64::from(update == Update::Skipped);
             state.trained.empty_steps += u64::from(update == Update::Empty);
-            state.trained.samples += rows.len() as u64;
+            state.trained.samples += samples as u64;
             state.trained.tokens += tokens as u64;
             if update == Update::Taken {
                 state.epoch_loss = (state.epoch_loss.0 + loss, state.epoch_loss.1 + 1);
@@ -212,21 +208,25 @@ impl Trainer<'_> {
                 state.trained.first_step_seconds = self.started.elapsed().as_secs_f64();
             }
             self.tell_all(phase, &Event::StepEnd { step, total_steps, loss })?;
+            let name = |task: usize| self.learner.tasks[task].name.as_str();
+            let task = learned().next().map(|batch| name(batch.task));
+            let mixed = self.learner.tasks.len() > 1;
             folder.log(&Line::Step {
                 step: state.trained.steps,
-                task: (self.learner.tasks.len() > 1).then_some(self.learner.tasks[*task].name.as_str()),
+                task: task.filter(|_| mixed && shows.len() == 1),
+                losses: (shows.len() > 1).then(|| losses.iter().map(|&(task, loss)| (name(task), loss)).collect()),
                 epoch: epoch + 1,
                 loss,
                 penalty,
                 lr,
                 gradient_norm,
-                samples: rows.len(),
+                samples,
                 tokens,
                 seconds: watch.seconds(),
                 left_out: update.left_out(),
             })?;
             let loss = (update != Update::Empty).then_some(loss);
-            progress.step(&StepReport { loss, lr, samples: rows.len(), tokens });
+            progress.step(&StepReport { loss, lr, samples, tokens });
 
             let phase_ends = step + 1 == total_steps;
             let epoch_ends = place + 1 == steps_per_epoch || phase_ends;
@@ -254,6 +254,12 @@ impl Trainer<'_> {
             watch.stopped_early = Some(state.trained.steps);
         }
         Ok(())
+    }
+
+    /// Tokens of a batch. A picture of a file is one thing to whoever counts; only the split into passes goes by its patches.
+    fn tokens(&self, batch: &Batch) -> Result<usize> {
+        let data = &self.learner.tasks[batch.task].train;
+        if data.takes_work() { Ok(batch.rows.len()) } else { batch.rows.iter().map(|&row| data.tokens(row)).sum() }
     }
 
     /// Evaluates the validation examples of the phase's tasks, tells everyone, and keeps the best model.

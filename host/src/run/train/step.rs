@@ -1,4 +1,4 @@
-//! One optimizer step: the gradients of a batch, penalties, clipping, the update.
+//! One optimizer step: the gradients of what it learns from, penalties, clipping, the update.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,7 @@ use crate::plugin::{RegularizerInstance, SchedulerInstance};
 use crate::run::file::TrainTable;
 use crate::run::pass::{Pass, reads_of, scalar};
 use crate::run::results::evaluate;
+use crate::run::setup::phase::Batch;
 use crate::run::setup::task::Task;
 use crate::run::state::log::NO_WEIGHT;
 use crate::run::state::snapshot::TrainState;
@@ -43,10 +44,12 @@ pub struct Learner<'a> {
 }
 
 /// What one optimizer step came to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Step {
-    /// Mean loss, penalties left out.
+    /// Mean loss, penalties left out; where several tasks have taken part, the sum of theirs, each multiplied by its task's weight.
     pub loss: f64,
+    /// The tasks that have taken part, by their places in the run file, and their mean losses.
+    pub losses: Vec<(usize, f64)>,
     /// Penalties of regularizers, where there are any.
     pub penalty: Option<f64>,
     /// Global norm of the gradients before clipping.
@@ -64,7 +67,7 @@ pub enum Update {
     Taken,
     /// Gradients overflowed in `f16`; the loss scale is lower now.
     Skipped,
-    /// No example of the batch counts in the loss, so there was nothing to learn.
+    /// No example of the step counts in the loss, so there was nothing to learn.
     Empty,
     /// The loss or a gradient is not finite: training cannot go on.
     NotFinite,
@@ -82,29 +85,51 @@ impl Update {
 }
 
 impl Learner<'_> {
-    /// One optimizer step: gradients of a batch, penalties, clipping, update.
+    /// One optimizer step: gradients of a batch, or of one of each task, penalties, clipping, update.
     ///
     /// # Errors
     /// A trainable parameter that the task's first batch does not reach; whatever else fails.
-    pub fn step(&mut self, batch: &Shows, now: &Progress, state: &mut TrainState) -> Result<Step> {
+    pub fn step(&mut self, shows: &[Shows], now: &Progress, state: &mut TrainState) -> Result<Step> {
         let mut scaler = state.scaler();
         let scale = scaler.map_or(1.0, |scaler| scaler.scale());
-        let step = state.trained.steps;
-        let BatchGradients { mut gradients, loss, penalty: held, weight } = self.gradients(batch, step, scale)?;
-        let batch = &batch.batch;
-        // Before penalties, which reach every parameter whether the loss does or not.
-        if batch.first {
-            state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(batch.task, &gradients)?;
-        }
         let base = self.rate(now, self.model.model.info().head_group(), 1.0)?;
-        gradients.settle()?;
-        // A mean over nothing is no number. Penalties, momentum and decay alone would only take away from what was learned.
-        if weight == 0.0 {
-            return Ok(Step { loss: 0.0, penalty: None, gradient_norm: 0.0, lr: base.lr, update: Update::Empty });
+        let (mut sum, mut losses, mut held) = (None, Vec::new(), None);
+        let mut key = DropoutKey { seed: self.settings.seed, step: state.trained.steps, first: 0 };
+        for seen in shows {
+            let BatchGradients { mut gradients, loss, penalty, weight } = self.gradients(seen, key, scale)?;
+            let Batch { task, ref rows, first } = seen.batch;
+            key.first += rows.len() as u64;
+            // Before penalties, which reach every parameter whether the loss does or not.
+            if first {
+                state.trained.parameters_with_gradient = self.every_parameter_has_a_gradient(task, &gradients)?;
+            }
+            // A mean over nothing is no number.
+            if weight == 0.0 {
+                continue;
+            }
+            gradients.settle()?;
+            gradients.scale(self.tasks[task].weight / (weight * scale))?;
+            losses.push((task, loss / weight));
+            if !self.reference.is_empty() {
+                *held.get_or_insert(0.0) += penalty / rows.len() as f64;
+            }
+            sum = Some(match sum.take() {
+                None => gradients,
+                Some(mut sum) => {
+                    Gradients::accumulate(&mut sum, gradients, true)?;
+                    sum
+                }
+            });
         }
-        let loss = loss / weight;
-        gradients.scale(self.tasks[batch.task].weight / (weight * scale))?;
-        let held = (!self.reference.is_empty()).then_some(held / batch.rows.len() as f64);
+        // Penalties, momentum and decay alone would only take away from what was learned.
+        let Some(mut gradients) = sum else {
+            let update = Update::Empty;
+            return Ok(Step { loss: 0.0, losses, penalty: None, gradient_norm: 0.0, lr: base.lr, update });
+        };
+        let loss = match losses[..] {
+            [(_, loss)] => loss,
+            _ => losses.iter().map(|&(task, loss)| self.tasks[task].weight * loss).sum(),
+        };
         let penalty = match (self.add_penalties(&mut gradients)?, held) {
             (Some(penalty), Some(held)) => Some(penalty + held),
             (penalty, held) => penalty.or(held),
@@ -126,14 +151,14 @@ impl Learner<'_> {
         if update == Update::Taken {
             self.update(&gradients, now)?;
         }
-        Ok(Step { loss, penalty, gradient_norm, lr: base.lr, update })
+        Ok(Step { loss, losses, penalty, gradient_norm, lr: base.lr, update })
     }
 
     /// Gradients of the sum of the examples' loss terms, and of what regularizers hold of the same examples.
-    fn gradients(&self, seen: &Shows, step: u64, loss_scale: f64) -> Result<BatchGradients> {
+    fn gradients(&self, seen: &Shows, key: DropoutKey, loss_scale: f64) -> Result<BatchGradients> {
         let batch = &seen.batch;
         if self.reference.is_empty() {
-            return self.sum(seen, step, loss_scale, None);
+            return self.sum(seen, key, loss_scale, None);
         }
         let mut regularizers = Vec::new();
         for regularizer in self.regularizers.iter() {
@@ -147,7 +172,7 @@ impl Learner<'_> {
         let sum = |weight: f64| {
             let (tasks, reference, regularizers) = (&*self.tasks, &self.reference, regularizers.clone());
             let holding = Holding { regularizers, tasks, reference, factor: weight / (rows * task) };
-            self.sum(seen, step, loss_scale, Some(&holding))
+            self.sum(seen, key, loss_scale, Some(&holding))
         };
         let found = sum(rows)?;
         // Weights other than 1 are known only now: the same again with their sum.
@@ -155,14 +180,20 @@ impl Learner<'_> {
     }
 
     /// The gradients of a batch, pass by pass.
-    fn sum(&self, seen: &Shows, step: u64, loss_scale: f64, holding: Option<&Holding<'_>>) -> Result<BatchGradients> {
+    fn sum(
+        &self,
+        seen: &Shows,
+        mut key: DropoutKey,
+        loss_scale: f64,
+        holding: Option<&Holding<'_>>,
+    ) -> Result<BatchGradients> {
         let task = seen.batch.task;
         let pass = self.pass(task, &self.tasks[task].train);
-        let (mut sum, mut first) = (BatchGradients::default(), 0);
+        let mut sum = BatchGradients::default();
         for shown in &seen.passes {
-            let dropout = self.settings.dropout.then_some(DropoutKey { seed: self.settings.seed, step, first });
+            let dropout = self.settings.dropout.then_some(key);
             sum.add(pass.gradients(shown, dropout, loss_scale, holding)?, true)?;
-            first += shown.rows().len() as u64;
+            key.first += shown.rows().len() as u64;
         }
         Ok(sum)
     }

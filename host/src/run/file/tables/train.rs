@@ -33,9 +33,9 @@ pub(in crate::run::file) struct TrainKeys {
     /// optimizer steps to take, or fewer where epochs are given too and end before; of each task, where they train in sequence
     #[schemars(range(min = 1))]
     pub(in crate::run::file) steps: Option<u64>,
-    /// whether several tasks train jointly, each step on a batch of one of them, or in sequence
+    /// whether several tasks train jointly, each step on a batch of one of them or of each, or in sequence
     pub(in crate::run::file) tasks: TaskOrder,
-    /// how often each of several joint tasks has its turn: in proportion to its size, to the root of it, or each as often
+    /// how often each of several joint tasks has its turn: in proportion to its size, to the root of it, each as often, or all together in every step
     pub(in crate::run::file) sampling: Sampling,
     /// examples in a batch
     #[schemars(range(min = 1))]
@@ -168,6 +168,8 @@ pub enum Sampling {
     Sqrt,
     /// Each as often.
     Uniform,
+    /// Every step takes a batch of each: an epoch passes once through the largest task.
+    Together,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
