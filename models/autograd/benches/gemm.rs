@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fthost_autograd::random::Stream;
-use fthost_autograd::{Activation, Device, Layout, Parameter, Precision, Tape, TapeOptions, Tensor, Value};
+use fthost_autograd::{Activation, Attention, Device, Layout, Parameter, Precision, Tape, TapeOptions, Tensor, Value};
 
 fn random(dims: &[usize]) -> Tensor {
     let mut data = vec![0f32; dims.iter().product()];
@@ -66,7 +66,7 @@ fn layer(c: &mut Criterion) {
     for length in [24, 64, 192] {
         let layout = Layout::from_lengths(vec![length; tokens / length]);
         bench(&format!("attention, 12 heads, length {length}"), &|tape, x| {
-            tape.attention(x, x, x, 12, &layout, &layout, None, 0.0).unwrap()
+            tape.attention(x, x, x, &Attention::full(12, 0.0), &layout, &layout, None).unwrap()
         });
     }
     group.finish();

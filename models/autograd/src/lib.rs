@@ -39,6 +39,8 @@ pub use kernels::Instructions;
 pub use layout::Layout;
 pub use map::{Map, Window};
 pub use node::NodeId;
+pub use ops::attention::{Attention, Sees};
+pub use ops::rotary::Angles;
 pub use parameter::{Parameter, Reading, Source};
 pub use statistics::{BatchStatistics, Observation};
 pub use tape::{Dropout, Tape, TapeOptions, Vjp};

@@ -1,6 +1,6 @@
 //! One block: attention and feed-forward, each with a residual.
 
-use fthost_autograd::{Activation, Layout, Result, Tape, Value};
+use fthost_autograd::{Activation, Attention as Attending, Layout, Result, Tape, Value};
 
 use super::config::Config;
 use crate::builder::Builder;
@@ -125,7 +125,8 @@ impl Attention {
         tape.set_layout(query_layout.clone());
         let queries = self.query.forward(pass, &asking, Activation::Identity)?; // [rows, width]
         let prefix = prefix.as_ref().map(|prefix| (&prefix.keys, &prefix.values));
-        tape.attention(&queries, &keys, &values, self.heads, query_layout, layout, prefix, self.dropout)
+        let of = Attending::full(self.heads, self.dropout);
+        tape.attention(&queries, &keys, &values, &of, query_layout, layout, prefix)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Attention of packed sequences, one sequence and head at a time, in scratch that stays in the cache.
+//! Attention of packed sequences, one block of queries of a sequence and head at a time, in scratch that stays in the cache.
 //!
 //! Forward keeps the logarithm of each row's sum of exponentials; backward computes the probabilities again from it, which
 //! costs one of seven products and saves `heads * queries * keys` floats a layer.
@@ -7,19 +7,29 @@ use super::gemm::{PackedView, Product, Strided, scratch_len};
 use super::math::exp;
 use super::{multiversion, scratch};
 use crate::random::Stream;
-use crate::{Layout, Precision};
+use crate::{Layout, Precision, Sees};
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 /// Rows of scores lie this many floats apart, or a multiple: a whole vector.
 const VECTOR: usize = 16;
 
+/// Queries that are taken at once where each sees another number of keys, so that scores of pairs that do not see each other are few.
+const BLOCK: usize = 64;
+
 /// Who attends to whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Geometry {
     pub(crate) heads: usize,
+    /// Heads of the keys and values: each serves as many heads of the queries.
+    pub(crate) kv_heads: usize,
     /// Width of a head.
     pub(crate) dim: usize,
+    /// What scores are multiplied by.
+    pub(crate) scale: f64,
+    pub(crate) sees: Sees,
     pub(crate) queries: Layout,
     pub(crate) keys: Layout,
     /// Rows of the prefix, which stand before the keys of each sequence.
@@ -28,28 +38,74 @@ pub(crate) struct Geometry {
     pub(crate) parallel: bool,
 }
 
+/// Queries of a sequence that are taken at once, and the keys that any of them sees, the prefix counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub(crate) queries: Range<usize>,
+    pub(crate) keys: Range<usize>,
+    /// Keys that the first query sees, counted from the block's first; each further query's begin and end one later.
+    band: Option<(isize, isize)>,
+}
+
+impl Block {
+    /// The distance of rows of scores.
+    fn row(&self) -> usize {
+        self.keys.len().next_multiple_of(VECTOR)
+    }
+
+    /// The keys that one of its queries sees, counted from the block's first.
+    #[inline(always)]
+    pub(crate) fn seen(&self, query: usize) -> Range<usize> {
+        let keys = self.keys.len();
+        let Some((start, end)) = self.band else { return 0..keys };
+        let at = |place: isize| (place + query as isize).clamp(0, keys as isize) as usize;
+        at(start)..at(end)
+    }
+}
+
 impl Geometry {
     /// Queries and keys of sequence `s`, the prefix counted.
     pub(crate) fn lengths(&self, s: usize) -> (usize, usize) {
         (self.queries.range(s).len(), self.keys.range(s).len() + self.prefix)
     }
 
+    /// The queries of sequence `s`, block by block; none of a sequence without queries or keys.
+    pub(crate) fn blocks(&self, s: usize) -> impl Iterator<Item = Block> + use<> {
+        let (queries, keys) = self.lengths(s);
+        let sees = self.sees;
+        let size = if matches!(sees, Sees::All) { queries } else { BLOCK };
+        let starts = (0..if keys == 0 { 0 } else { queries }).step_by(size.max(1));
+        starts.map(move |start| {
+            let of = start..queries.min(start + size);
+            let Sees::Past { window } = sees else { return Block { queries: of, keys: 0..keys, band: None } };
+            // The queries are those of the last keys.
+            let place = keys - queries + start;
+            let first = window.map_or(0, |window| (place + 1).saturating_sub(window));
+            let start = window.map_or(isize::MIN / 2, |window| (place + 1) as isize - window as isize - first as isize);
+            Block { keys: first..place + of.len(), queries: of, band: Some((start, (place + 1 - first) as isize)) }
+        })
+    }
+
+    /// The head of keys and values that serves a head of queries.
+    fn kv_head(&self, head: usize) -> usize {
+        head / (self.heads / self.kv_heads)
+    }
+
     fn width(&self) -> usize {
         self.heads * self.dim
     }
 
-    /// 1 / sqrt(dim)
-    pub(crate) fn scale(&self) -> f64 {
-        1.0 / (self.dim as f64).sqrt()
+    fn kv_width(&self) -> usize {
+        self.kv_heads * self.dim
     }
 
-    /// Room for the scores of any one sequence and head.
-    fn scores(&self) -> usize {
-        let of = |s| {
-            let (queries, keys) = self.lengths(s);
-            queries * keys.next_multiple_of(VECTOR)
-        };
-        (0..self.queries.sequences()).map(of).max().unwrap_or(0)
+    /// Room for the scores of any one block, and its greatest numbers of queries and keys.
+    fn room(&self) -> (usize, usize, usize) {
+        let blocks = (0..self.queries.sequences()).flat_map(|s| self.blocks(s));
+        blocks.fold((0, 0, 0), |(scores, queries, keys), block| {
+            let (of_queries, of_keys) = (block.queries.len(), block.keys.len());
+            (scores.max(of_queries * block.row()), queries.max(of_queries), keys.max(of_keys))
+        })
     }
 
     /// The greatest numbers of queries and keys of a sequence.
@@ -58,11 +114,11 @@ impl Geometry {
         (queries.into_iter().max().unwrap_or(0), keys.into_iter().max().unwrap_or(0))
     }
 
-    fn each_head(&self, f: impl Fn(usize) + Send + Sync) {
+    fn each(&self, n: usize, f: impl Fn(usize) + Send + Sync) {
         if self.parallel {
-            (0..self.heads).into_par_iter().for_each(f);
+            (0..n).into_par_iter().for_each(f);
         } else {
-            (0..self.heads).for_each(f);
+            (0..n).for_each(f);
         }
     }
 }
@@ -76,15 +132,15 @@ pub(crate) struct Mask {
 }
 
 impl Mask {
-    /// 0 where a probability is dropped, else 1 / (1 - p), for all pairs of one sequence and head; rows are `row` apart.
-    pub(crate) fn fill(&self, geometry: &Geometry, s: usize, head: usize, row: usize, out: &mut [f32]) {
+    /// 0 where a probability is dropped, else 1 / (1 - p), for all pairs of a block of one sequence and head; rows are `row` apart.
+    pub(crate) fn fill(&self, geometry: &Geometry, s: usize, head: usize, block: &Block, row: usize, out: &mut [f32]) {
         let (queries, keys) = geometry.lengths(s);
         let threshold = (self.p * 2f64.powi(32)).round() as u64;
         let scale = if self.p < 1.0 { (1.0 / (1.0 - self.p)) as f32 } else { 0.0 };
         let mut words = [0u32; 64];
-        for i in 0..queries {
-            let first = ((head * queries + i) * keys) as u64;
-            let out = &mut out[i * row..][..keys];
+        for (i, query) in block.queries.clone().enumerate() {
+            let first = ((head * queries + query) * keys + block.keys.start) as u64;
+            let out = &mut out[i * row..][..block.keys.len()];
             for (c, out) in out.chunks_mut(words.len()).enumerate() {
                 self.streams[s].fill_u32(first + (c * words.len()) as u64, &mut words[..out.len()]);
                 for (x, word) in out.iter_mut().zip(&words) {
@@ -159,15 +215,22 @@ fn head_of<'a>(rows: &'a [f32], first: usize, head: usize, geometry: &Geometry) 
     Strided::rows(&rows[start..], width)
 }
 
-/// One head's keys or values of one sequence as contiguous rows, after the prefix's and with zeros up to a whole vector.
-fn gather(rows: &[f32], prefix: &[f32], s: usize, head: usize, geometry: &Geometry, out: &mut [f32]) {
-    let (width, dim) = (geometry.width(), geometry.dim);
+/// One head's keys or values of a block as contiguous rows, the prefix before the sequence's own, with zeros up to a whole vector.
+fn gather(
+    rows: &[f32],
+    prefix: &[f32],
+    s: usize,
+    kv_head: usize,
+    (block, geometry): (&Block, &Geometry),
+    out: &mut [f32],
+) {
+    let (width, dim) = (geometry.kv_width(), geometry.dim);
     let range = geometry.keys.range(s);
     let own = &rows[range.start * width..range.end * width];
     let source = prefix.chunks_exact(width).chain(own.chunks_exact(width));
     let mut out = out.chunks_exact_mut(dim);
-    for (row, out) in source.zip(&mut out) {
-        out.copy_from_slice(&row[head * dim..][..dim]);
+    for (row, out) in source.skip(block.keys.start).take(block.keys.len()).zip(&mut out) {
+        out.copy_from_slice(&row[kv_head * dim..][..dim]);
     }
     out.for_each(|out| out.fill(0.0));
 }
@@ -202,9 +265,12 @@ fn sum(row: &mut [f32], mut f: impl FnMut(&mut f32) -> f32) -> f32 {
 }
 
 #[inline(always)]
-fn softmax_body<const FMA: bool>(scores: &mut [f32], row: usize, keys: usize, log_sums: &mut [f32]) {
-    for (scores, log_sum) in scores.chunks_exact_mut(row).zip(log_sums) {
-        let scores = &mut scores[..keys];
+fn softmax_body<const FMA: bool>(scores: &mut [f32], block: &Block, log_sums: &mut [f32]) {
+    for (i, (scores, log_sum)) in scores.chunks_exact_mut(block.row()).zip(log_sums).enumerate() {
+        let seen = block.seen(i);
+        scores[..seen.start].fill(0.0);
+        scores[seen.end..].fill(0.0);
+        let scores = &mut scores[seen];
         let top = greatest(scores);
         let total = sum(scores, |x| {
             *x = exp::<FMA>(*x - top);
@@ -219,14 +285,17 @@ fn softmax_body<const FMA: bool>(scores: &mut [f32], row: usize, keys: usize, lo
 }
 
 multiversion! {
-    /// Scores to probabilities.
-    fn softmax(scores: &mut [f32], row: usize, keys: usize, log_sums: &mut [f32]) = softmax_body
+    /// Scores to probabilities, 0 where a query does not see a key.
+    fn softmax(scores: &mut [f32], block: &Block, log_sums: &mut [f32]) = softmax_body
 }
 
 #[inline(always)]
-fn again_body<const FMA: bool>(scores: &mut [f32], row: usize, keys: usize, log_sums: &[f32]) {
-    for (scores, log_sum) in scores.chunks_exact_mut(row).zip(log_sums) {
-        for x in &mut scores[..keys] {
+fn again_body<const FMA: bool>(scores: &mut [f32], block: &Block, log_sums: &[f32]) {
+    for (i, (scores, log_sum)) in scores.chunks_exact_mut(block.row()).zip(log_sums).enumerate() {
+        let seen = block.seen(i);
+        scores[..seen.start].fill(0.0);
+        scores[seen.end..].fill(0.0);
+        for x in &mut scores[seen] {
             *x = exp::<FMA>(*x - log_sum);
         }
     }
@@ -234,7 +303,7 @@ fn again_body<const FMA: bool>(scores: &mut [f32], row: usize, keys: usize, log_
 
 multiversion! {
     /// Scores to probabilities, by the sums that are known.
-    fn softmax_again(scores: &mut [f32], row: usize, keys: usize, log_sums: &[f32]) = again_body
+    fn softmax_again(scores: &mut [f32], block: &Block, log_sums: &[f32]) = again_body
 }
 
 #[inline(always)]
@@ -280,46 +349,45 @@ fn pack<'a>(b: Strided<'_>, k: usize, n: usize, scratch: &'a mut [f32]) -> Packe
 /// Gives the result `[query tokens, width]` and the logarithms of the sums, `[heads, query tokens]`.
 pub(crate) fn forward(geometry: &Geometry, x: Operands<'_>, mask: Option<&Mask>) -> (Vec<f32>, Vec<f32>) {
     let (width, dim, tokens) = (geometry.width(), geometry.dim, geometry.queries.tokens());
-    let (longest_queries, longest_keys) = geometry.longest();
+    let (most_scores, most_queries, most_keys) = geometry.room();
     let mut out = vec![0.0; tokens * width];
     let mut log_sums = vec![0.0; geometry.heads * tokens];
     let (into, sums) = (Disjoint::new(&mut out), Disjoint::new(&mut log_sums));
-    let padded = longest_keys.next_multiple_of(VECTOR);
-    geometry.each_head(|head| {
+    let padded = most_keys.next_multiple_of(VECTOR);
+    geometry.each(geometry.heads, |head| {
+        let kv_head = geometry.kv_head(head);
         let room = [
             padded * dim,
             packed(dim, padded).max(packed(padded, dim)),
-            geometry.scores(),
-            if mask.is_some() { geometry.scores() } else { 0 },
-            longest_queries * dim,
-            longest_queries,
+            most_scores,
+            if mask.is_some() { most_scores } else { 0 },
+            most_queries * dim,
+            most_queries,
         ];
         with_parts(room, |[rows, panels, scores, keep, result, sums_of]| {
             for s in 0..geometry.queries.sequences() {
-                let (queries, keys) = geometry.lengths(s);
-                if queries == 0 || keys == 0 {
-                    continue;
-                }
-                let first = geometry.queries.range(s).start;
-                let row = keys.next_multiple_of(VECTOR);
-                let (scores, rows) = (&mut scores[..queries * row], &mut rows[..row * dim]);
-                let (result, sums_of) = (&mut result[..queries * dim], &mut sums_of[..queries]);
+                for block in geometry.blocks(s) {
+                    let (queries, keys, row) = (block.queries.len(), block.keys.len(), block.row());
+                    let first = geometry.queries.range(s).start + block.queries.start;
+                    let (scores, rows) = (&mut scores[..queries * row], &mut rows[..row * dim]);
+                    let (result, sums_of) = (&mut result[..queries * dim], &mut sums_of[..queries]);
 
-                gather(x.k, x.prefix_k, s, head, geometry, rows);
-                let keys_t = pack(Strided::rows(rows, dim).transposed(), dim, row, panels);
-                let q = head_of(x.q, first, head, geometry);
-                let product = Product { alpha: geometry.scale() as f32, ..Product::new(queries, q, keys_t) };
-                product.store(scores, row); // [queries, keys]
-                softmax(scores, row, keys, sums_of);
-                if let Some(mask) = mask {
-                    mask.fill(geometry, s, head, row, keep);
-                    multiply(scores, keep);
+                    gather(x.k, x.prefix_k, s, kv_head, (&block, geometry), rows);
+                    let keys_t = pack(Strided::rows(rows, dim).transposed(), dim, row, panels);
+                    let q = head_of(x.q, first, head, geometry);
+                    let product = Product { alpha: geometry.scale as f32, ..Product::new(queries, q, keys_t) };
+                    product.store(scores, row); // [queries, keys]
+                    softmax(scores, &block, sums_of);
+                    if let Some(mask) = mask {
+                        mask.fill(geometry, s, head, &block, row, keep);
+                        multiply(scores, keep);
+                    }
+                    gather(x.v, x.prefix_v, s, kv_head, (&block, geometry), rows);
+                    let values = pack(Strided::rows(rows, dim), keys, dim, panels);
+                    Product::new(queries, Strided::rows(scores, row), values).store(result, dim); // [queries, dim]
+                    into.put(first * width + head * dim, width, result, dim, false);
+                    sums.put(head * tokens + first, queries, sums_of, queries, false);
                 }
-                gather(x.v, x.prefix_v, s, head, geometry, rows);
-                let values = pack(Strided::rows(rows, dim), keys, dim, panels);
-                Product::new(queries, Strided::rows(scores, row), values).store(result, dim); // [queries, dim]
-                into.put(first * width + head * dim, width, result, dim, false);
-                sums.put(head * tokens + first, queries, sums_of, queries, false);
             }
         });
     });
@@ -337,83 +405,88 @@ pub(crate) fn backward(
 ) -> Gradients {
     let (width, dim) = (geometry.width(), geometry.dim);
     let tokens = geometry.queries.tokens();
-    let zeros = |rows: usize, wanted: bool| vec![0f32; if wanted { rows * width } else { 0 }];
+    let zeros = |rows: usize, width: usize, wanted: bool| vec![0f32; if wanted { rows * width } else { 0 }];
+    let kv = |rows: usize, wanted: bool| zeros(rows, geometry.kv_width(), wanted);
     let mut gradients = Gradients {
-        q: zeros(tokens, wanted.q),
-        k: zeros(geometry.keys.tokens(), wanted.k),
-        v: zeros(geometry.keys.tokens(), wanted.v),
-        prefix_k: zeros(geometry.prefix, wanted.k),
-        prefix_v: zeros(geometry.prefix, wanted.v),
+        q: zeros(tokens, width, wanted.q),
+        k: kv(geometry.keys.tokens(), wanted.k),
+        v: kv(geometry.keys.tokens(), wanted.v),
+        prefix_k: kv(geometry.prefix, wanted.k),
+        prefix_v: kv(geometry.prefix, wanted.v),
     };
     let dq = Disjoint::new(&mut gradients.q);
     let [dk, dv] = [&mut gradients.k, &mut gradients.v].map(|x| Disjoint::new(x));
     let [dpk, dpv] = [&mut gradients.prefix_k, &mut gradients.prefix_v].map(|x| Disjoint::new(x));
-    let (longest_queries, longest_keys) = geometry.longest();
-    let padded = longest_keys.next_multiple_of(VECTOR);
-    geometry.each_head(|head| {
-        let scores = geometry.scores();
+    // Adds what a block's keys or values get: a head of them is one task's alone.
+    let give = |(own, prefix): (&Disjoint, &Disjoint), s: usize, kv_head: usize, block: &Block, rows: &[f32]| {
+        let (width, start) = (geometry.kv_width(), block.keys.start);
+        let of_prefix = geometry.prefix.saturating_sub(start).min(block.keys.len());
+        let (of_prefix, rest) = rows.split_at(of_prefix * dim);
+        prefix.put(start * width + kv_head * dim, width, of_prefix, dim, true);
+        let first = geometry.keys.range(s).start + start.saturating_sub(geometry.prefix);
+        own.put(first * width + kv_head * dim, width, rest, dim, true);
+    };
+    let (most_scores, most_queries, most_keys) = geometry.room();
+    let padded = most_keys.next_multiple_of(VECTOR);
+    let group = geometry.heads / geometry.kv_heads;
+    geometry.each(geometry.kv_heads, |kv_head| {
         let room = [
             padded * dim,
-            packed(dim, padded).max(packed(padded, dim)).max(packed(longest_queries, dim)),
-            scores,
-            scores,
-            if mask.is_some() { scores } else { 0 },
-            longest_queries.max(longest_keys) * dim,
+            packed(dim, padded).max(packed(padded, dim)).max(packed(most_queries, dim)),
+            most_scores,
+            most_scores,
+            if mask.is_some() { most_scores } else { 0 },
+            most_queries.max(most_keys) * dim,
         ];
         with_parts(room, |[rows, panels, p, dp, keep, result]| {
-            for s in 0..geometry.queries.sequences() {
-                let (queries, keys) = geometry.lengths(s);
-                if queries == 0 || keys == 0 {
-                    continue;
-                }
-                let first = geometry.queries.range(s).start;
-                let own = geometry.keys.range(s).start * width + head * dim;
-                let prefix = geometry.prefix * dim;
-                let row = keys.next_multiple_of(VECTOR);
-                let (p, dp, rows) = (&mut p[..queries * row], &mut dp[..queries * row], &mut rows[..row * dim]);
-                let q = head_of(x.q, first, head, geometry);
-                let g = head_of(g, first, head, geometry);
-                let scale = geometry.scale() as f32;
+            for (head, s) in (0..group).flat_map(|i| (0..geometry.queries.sequences()).map(move |s| (i, s))) {
+                let head = kv_head * group + head;
+                for block in geometry.blocks(s) {
+                    let (queries, keys, row) = (block.queries.len(), block.keys.len(), block.row());
+                    let first = geometry.queries.range(s).start + block.queries.start;
+                    let (p, dp, rows) = (&mut p[..queries * row], &mut dp[..queries * row], &mut rows[..row * dim]);
+                    let q = head_of(x.q, first, head, geometry);
+                    let g = head_of(g, first, head, geometry);
+                    let scale = geometry.scale as f32;
 
-                gather(x.k, x.prefix_k, s, head, geometry, rows);
-                let keys_t = pack(Strided::rows(rows, dim).transposed(), dim, row, panels);
-                Product { alpha: scale, ..Product::new(queries, q, keys_t) }.store(p, row);
-                softmax_again(p, row, keys, &log_sums[head * tokens + first..][..queries]); // [queries, keys]
-                if let Some(mask) = mask {
-                    mask.fill(geometry, s, head, row, keep);
-                }
-                if wanted.q || wanted.k {
-                    gather(x.v, x.prefix_v, s, head, geometry, rows);
-                    let values_t = pack(Strided::rows(rows, dim).transposed(), dim, row, panels);
-                    Product::new(queries, g, values_t).store(dp, row); // [queries, keys]
-                    if mask.is_some() {
-                        multiply(dp, keep);
+                    gather(x.k, x.prefix_k, s, kv_head, (&block, geometry), rows);
+                    let keys_t = pack(Strided::rows(rows, dim).transposed(), dim, row, panels);
+                    Product { alpha: scale, ..Product::new(queries, q, keys_t) }.store(p, row);
+                    softmax_again(p, &block, &log_sums[head * tokens + first..][..queries]); // [queries, keys]
+                    if let Some(mask) = mask {
+                        mask.fill(geometry, s, head, &block, row, keep);
                     }
-                    score_gradients(p, dp, row, keys, scale);
-                }
-                if wanted.v {
-                    if mask.is_some() {
-                        multiply(p, keep);
+                    if wanted.q || wanted.k {
+                        gather(x.v, x.prefix_v, s, kv_head, (&block, geometry), rows);
+                        let values_t = pack(Strided::rows(rows, dim).transposed(), dim, row, panels);
+                        Product::new(queries, g, values_t).store(dp, row); // [queries, keys]
+                        if mask.is_some() {
+                            multiply(dp, keep);
+                        }
+                        score_gradients(p, dp, row, keys, scale);
                     }
-                    let g = pack(g, queries, dim, panels);
-                    let result = &mut result[..keys * dim];
-                    Product::new(keys, Strided::rows(p, row).transposed(), g).store(result, dim); // [keys, dim]
-                    dpv.put(head * dim, width, &result[..prefix], dim, true);
-                    dv.put(own, width, &result[prefix..], dim, false);
-                }
-                if wanted.q {
-                    gather(x.k, x.prefix_k, s, head, geometry, rows);
-                    let keys_rows = pack(Strided::rows(rows, dim), keys, dim, panels);
-                    let result = &mut result[..queries * dim];
-                    Product::new(queries, Strided::rows(dp, row), keys_rows).store(result, dim); // [queries, dim]
-                    dq.put(first * width + head * dim, width, result, dim, false);
-                }
-                if wanted.k {
-                    let q = pack(q, queries, dim, panels);
-                    let result = &mut result[..keys * dim];
-                    Product::new(keys, Strided::rows(dp, row).transposed(), q).store(result, dim); // [keys, dim]
-                    dpk.put(head * dim, width, &result[..prefix], dim, true);
-                    dk.put(own, width, &result[prefix..], dim, false);
+                    if wanted.v {
+                        if mask.is_some() {
+                            multiply(p, keep);
+                        }
+                        let g = pack(g, queries, dim, panels);
+                        let result = &mut result[..keys * dim];
+                        Product::new(keys, Strided::rows(p, row).transposed(), g).store(result, dim); // [keys, dim]
+                        give((&dv, &dpv), s, kv_head, &block, result);
+                    }
+                    if wanted.q {
+                        gather(x.k, x.prefix_k, s, kv_head, (&block, geometry), rows);
+                        let keys_rows = pack(Strided::rows(rows, dim), keys, dim, panels);
+                        let result = &mut result[..queries * dim];
+                        Product::new(queries, Strided::rows(dp, row), keys_rows).store(result, dim); // [queries, dim]
+                        dq.put(first * width + head * dim, width, result, dim, false);
+                    }
+                    if wanted.k {
+                        let q = pack(q, queries, dim, panels);
+                        let result = &mut result[..keys * dim];
+                        Product::new(keys, Strided::rows(dp, row).transposed(), q).store(result, dim); // [keys, dim]
+                        give((&dk, &dpk), s, kv_head, &block, result);
+                    }
                 }
             }
         });

@@ -120,52 +120,73 @@ multiversion! { fn values<C: Curve>(x: &mut [f32]) = values_body }
 multiversion! { fn values_and_slopes<C: Curve>(x: &mut [f32], slope: &mut [f32]) = values_and_slopes_body }
 multiversion! { fn chain<C: Curve>(x: &[f32], g: &mut [f32]) = chain_body }
 
+struct Identity;
+impl Curve for Identity {
+    #[inline(always)]
+    fn at<const FMA: bool>(x: f32) -> (f32, f32) {
+        (x, 1.0)
+    }
+}
+
+/// Calls a loop with the curve of an activation.
+macro_rules! with_curve {
+    ($activation:expr, $name:ident($($argument:expr),*)) => {
+        match $activation {
+            Activation::Relu => $name::<Relu>($($argument),*),
+            Activation::Gelu => $name::<Gelu>($($argument),*),
+            Activation::GeluTanh => $name::<GeluTanh>($($argument),*),
+            Activation::Tanh => $name::<Tanh>($($argument),*),
+            Activation::Sigmoid => $name::<Sigmoid>($($argument),*),
+            Activation::Silu => $name::<Silu>($($argument),*),
+            Activation::Relu6 => $name::<Relu6>($($argument),*),
+            Activation::HardSigmoid => $name::<HardSigmoid>($($argument),*),
+            Activation::HardSwish => $name::<HardSwish>($($argument),*),
+            Activation::Identity => $name::<Identity>($($argument),*),
+        }
+    };
+}
+
 /// Applies `activation` to each element, in place.
 pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
-    match activation {
-        Activation::Relu => values::<Relu>(x),
-        Activation::Gelu => values::<Gelu>(x),
-        Activation::GeluTanh => values::<GeluTanh>(x),
-        Activation::Tanh => values::<Tanh>(x),
-        Activation::Sigmoid => values::<Sigmoid>(x),
-        Activation::Silu => values::<Silu>(x),
-        Activation::Relu6 => values::<Relu6>(x),
-        Activation::HardSigmoid => values::<HardSigmoid>(x),
-        Activation::HardSwish => values::<HardSwish>(x),
-        Activation::Identity => {}
-    }
+    with_curve!(activation, values(x));
 }
 
 /// Applies `activation` in place and writes its derivative at each element to `slope`, of the same length.
 pub(crate) fn activate_with_slope(activation: Activation, x: &mut [f32], slope: &mut [f32]) {
-    match activation {
-        Activation::Relu => values_and_slopes::<Relu>(x, slope),
-        Activation::Gelu => values_and_slopes::<Gelu>(x, slope),
-        Activation::GeluTanh => values_and_slopes::<GeluTanh>(x, slope),
-        Activation::Tanh => values_and_slopes::<Tanh>(x, slope),
-        Activation::Sigmoid => values_and_slopes::<Sigmoid>(x, slope),
-        Activation::Silu => values_and_slopes::<Silu>(x, slope),
-        Activation::Relu6 => values_and_slopes::<Relu6>(x, slope),
-        Activation::HardSigmoid => values_and_slopes::<HardSigmoid>(x, slope),
-        Activation::HardSwish => values_and_slopes::<HardSwish>(x, slope),
-        Activation::Identity => slope.fill(1.0),
-    }
+    with_curve!(activation, values_and_slopes(x, slope));
 }
 
 /// Multiplies `g` by the derivative of `activation` at `x`, of the same length.
 pub(crate) fn activate_backward(activation: Activation, x: &[f32], g: &mut [f32]) {
-    match activation {
-        Activation::Relu => chain::<Relu>(x, g),
-        Activation::Gelu => chain::<Gelu>(x, g),
-        Activation::GeluTanh => chain::<GeluTanh>(x, g),
-        Activation::Tanh => chain::<Tanh>(x, g),
-        Activation::Sigmoid => chain::<Sigmoid>(x, g),
-        Activation::Silu => chain::<Silu>(x, g),
-        Activation::Relu6 => chain::<Relu6>(x, g),
-        Activation::HardSigmoid => chain::<HardSigmoid>(x, g),
-        Activation::HardSwish => chain::<HardSwish>(x, g),
-        Activation::Identity => {}
+    with_curve!(activation, chain(x, g));
+}
+
+#[inline(always)]
+fn gate_body<const FMA: bool, C: Curve>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((gate, up), out) in gate.iter().zip(up).zip(out) {
+        *out = C::at::<FMA>(*gate).0 * up;
     }
+}
+
+#[inline(always)]
+fn gate_backward_body<const FMA: bool, C: Curve>(gate: &mut [f32], up: &mut [f32], g: &[f32]) {
+    for ((gate, up), g) in gate.iter_mut().zip(up).zip(g) {
+        let (value, slope) = C::at::<FMA>(*gate);
+        (*gate, *up) = (g * *up * slope, g * value);
+    }
+}
+
+multiversion! { fn gate_into<C: Curve>(gate: &[f32], up: &[f32], out: &mut [f32]) = gate_body }
+multiversion! { fn gate_backward_into<C: Curve>(gate: &mut [f32], up: &mut [f32], g: &[f32]) = gate_backward_body }
+
+/// `activation(gate) up` element by element; equal lengths.
+pub(crate) fn gate(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    with_curve!(activation, gate_into(gate, up, out));
+}
+
+/// From the operands of [`gate`] and the gradient of its result the gradients of the operands, in their place.
+pub(crate) fn gate_backward(activation: Activation, gate: &mut [f32], up: &mut [f32], g: &[f32]) {
+    with_curve!(activation, gate_backward_into(gate, up, g));
 }
 
 #[inline(always)]

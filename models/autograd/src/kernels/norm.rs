@@ -1,4 +1,4 @@
-//! Layer norm, a row at a time. Each function gives `None` where a tensor is not contiguous `f32` on the CPU.
+//! Layer norm and RMS norm, a row at a time. Each function gives `None` where a tensor is not contiguous `f32` on the CPU.
 
 use std::mem::MaybeUninit;
 
@@ -41,6 +41,8 @@ struct Inputs<'a> {
     weight: &'a [f32],
     bias: &'a [f32],
     eps: f32,
+    /// Whether the mean is taken off first.
+    centred: bool,
 }
 
 /// What comes out. `normalized` and `reciprocal_std` are empty where no gradient will be wanted.
@@ -62,7 +64,7 @@ fn forward_body<const FMA: bool>(inputs: &Inputs<'_>, outputs: &mut Outputs<'_>,
                 *row = x + r;
             }
         }
-        let mean = sum_by(width, |j| row[j]) * scale;
+        let mean = if inputs.centred { sum_by(width, |j| row[j]) * scale } else { 0.0 };
         let variance = sum_by(width, |j| (row[j] - mean) * (row[j] - mean)) * scale;
         let reciprocal_std = 1.0 / (variance + inputs.eps).sqrt();
         for x in row.iter_mut() {
@@ -96,13 +98,14 @@ fn backward_body<const FMA: bool>(
     normalized: &[f32],
     reciprocal_std: &[f32],
     weight: &[f32],
+    centred: bool,
     dx: &mut [MaybeUninit<f32>],
 ) {
     let width = weight.len();
     let scale = 1.0 / width as f32;
     let rows = g.chunks_exact(width).zip(normalized.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
     for (((g, x), dx), reciprocal_std) in rows.zip(reciprocal_std) {
-        let mean = sum_by(width, |j| g[j] * weight[j]) * scale;
+        let mean = if centred { sum_by(width, |j| g[j] * weight[j]) * scale } else { 0.0 };
         let projection = sum_by(width, |j| g[j] * weight[j] * x[j]) * scale;
         for (((dx, g), x), w) in dx.iter_mut().zip(g).zip(x).zip(weight) {
             let centered = mul_add::<FMA>(-*x, projection, mul_add::<FMA>(*g, *w, -mean));
@@ -113,7 +116,7 @@ fn backward_body<const FMA: bool>(
 
 multiversion! {
     fn backward_rows(
-        g: &[f32], normalized: &[f32], reciprocal_std: &[f32], weight: &[f32], dx: &mut [MaybeUninit<f32>],
+        g: &[f32], normalized: &[f32], reciprocal_std: &[f32], weight: &[f32], centred: bool, dx: &mut [MaybeUninit<f32>],
     ) = backward_body
 }
 
@@ -140,7 +143,7 @@ pub(crate) fn forward(
     residual: Option<&Tensor>,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    eps: f32,
+    (eps, centred): (f32, bool),
     records: bool,
 ) -> Result<Option<(Tensor, Option<Statistics>)>> {
     let width = weight.elem_count();
@@ -154,7 +157,7 @@ pub(crate) fn forward(
     let y = read([x, residual.unwrap_or(x), weight, bias.unwrap_or(weight)], |[x, r, weight, b]| {
         let residual = if residual.is_some() { r } else { &[] };
         let bias = if bias.is_some() { b } else { &[] };
-        let inputs = Inputs { x, residual, weight, bias, eps };
+        let inputs = Inputs { x, residual, weight, bias, eps, centred };
         // SAFETY: the lengths are those of `rows` rows, and the loop writes each row of y and, where they have any length,
         // of the statistics.
         unsafe {
@@ -188,11 +191,12 @@ pub(crate) fn input_gradient(
     normalized: &Tensor,
     reciprocal_std: &Tensor,
     weight: &Tensor,
+    centred: bool,
 ) -> Result<Option<Tensor>> {
     let dx = read([g, normalized, reciprocal_std, weight], |[g, normalized, reciprocal_std, weight]| {
         assert!(g.len() == normalized.len() && g.len() == reciprocal_std.len() * weight.len());
         // SAFETY: by the lengths above each row of dx is written.
-        unsafe { scratch::written(g.len(), |dx| backward_rows(g, normalized, reciprocal_std, weight, dx)) }
+        unsafe { scratch::written(g.len(), |dx| backward_rows(g, normalized, reciprocal_std, weight, centred, dx)) }
     });
     dx.map(|dx| Tensor::from_vec(dx, g.dims(), g.device())).transpose()
 }

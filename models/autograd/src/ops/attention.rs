@@ -6,27 +6,65 @@ use crate::kernels::attention::{self as fast, Geometry, Mask, Operands, Wanted};
 use crate::random::Stream;
 use crate::{Layout, Tape, Value, slices};
 
+/// How heads attend.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Heads of the queries.
+    pub heads: usize,
+    /// Heads of the keys and values, a divisor of `heads`: each serves `heads / kv_heads` heads of the queries, one after the other.
+    pub kv_heads: usize,
+    /// What scores are multiplied by; 1 / sqrt(width of a head) where nothing is said.
+    pub scale: Option<f64>,
+    /// Which keys a query sees.
+    pub sees: Sees,
+    /// Probability with which probabilities are dropped, where the tape's options say so.
+    pub dropout: f64,
+}
+
+/// Which keys a query sees, the prefix counted among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sees {
+    /// All of its sequence.
+    All,
+    /// Itself and those before it. The queries of a sequence stand at its last keys.
+    Past {
+        /// How many, itself counted; all where nothing is said.
+        window: Option<usize>,
+    },
+}
+
+impl Attention {
+    /// Every query sees all keys of its sequence, and every head has its own.
+    pub fn full(heads: usize, dropout: f64) -> Self {
+        Self { heads, kv_heads: heads, scale: None, sees: Sees::All, dropout }
+    }
+}
+
 impl Tape {
-    /// Multi-head attention without a causal mask. `q` `[query tokens, width]`; `k`, `v` `[key tokens, width]`; sequence `i` of
-    /// `q_layout` reads sequence `i` of `kv_layout`, and all read `prefix`'s keys and values `[p, width]`. Probabilities are
-    /// dropped with probability `dropout` where the tape's options say so. Gives `[query tokens, width]`.
+    /// Multi-head attention. `q` `[query tokens, heads * dim]`; `k`, `v` `[key tokens, kv_heads * dim]`; sequence `i` of `q_layout`
+    /// reads sequence `i` of `kv_layout`, and all read `prefix`'s keys and values `[p, kv_heads * dim]`. Gives
+    /// `[query tokens, heads * dim]`.
     #[allow(clippy::too_many_arguments)] // the operands of one op
     pub fn attention(
         &self,
         q: &Value,
         k: &Value,
         v: &Value,
-        heads: usize,
+        of: &Attention,
         q_layout: &Layout,
         kv_layout: &Layout,
         prefix: Option<(&Value, &Value)>,
-        dropout: f64,
     ) -> Result<Value> {
+        let Attention { heads, kv_heads, dropout, .. } = *of;
         let (tokens, width) = q.tensor().dims2()?;
-        let kv = [kv_layout.tokens(), width];
         if heads == 0 || width % heads != 0 {
             candle_core::bail!("a width of {width} cannot be split among {heads} heads");
         }
+        if kv_heads == 0 || heads % kv_heads != 0 {
+            candle_core::bail!("{kv_heads} heads of keys cannot serve {heads} heads of queries alike");
+        }
+        let (dim, kv_width) = (width / heads, width / heads * kv_heads);
+        let kv = [kv_layout.tokens(), kv_width];
         if tokens != q_layout.tokens() || k.dims() != kv || v.dims() != kv {
             candle_core::bail!(
                 "attention of layouts with {} and {} tokens got q {:?}, k {:?}, v {:?}",
@@ -44,16 +82,30 @@ impl Tape {
                 kv_layout.sequences()
             );
         }
+        if let Sees::Past { window } = of.sees {
+            let longer = q_layout.ranges().zip(kv_layout.ranges()).find(|(q, k)| q.len() > k.len());
+            if let Some((q, k)) = longer {
+                candle_core::bail!("{} queries cannot be the last of {} keys", q.len(), k.len());
+            }
+            if window == Some(0) {
+                candle_core::bail!("a window of no keys lets a query see nothing");
+            }
+        }
         let prefix_rows = match prefix {
-            Some((pk, pv)) if pk.dims().len() == 2 && pk.dims()[1] == width && pk.dims() == pv.dims() => pk.dims()[0],
+            Some((pk, pv)) if pk.dims().len() == 2 && pk.dims()[1] == kv_width && pk.dims() == pv.dims() => {
+                pk.dims()[0]
+            }
             Some((pk, pv)) => {
-                candle_core::bail!("prefixes of shape [p, {width}] are due, got {:?} and {:?}", pk.dims(), pv.dims())
+                candle_core::bail!("prefixes of shape [p, {kv_width}] are due, got {:?} and {:?}", pk.dims(), pv.dims())
             }
             None => 0,
         };
         let geometry = Geometry {
             heads,
-            dim: width / heads,
+            kv_heads,
+            dim,
+            scale: of.scale.unwrap_or(1.0 / (dim as f64).sqrt()),
+            sees: of.sees,
             queries: q_layout.clone(),
             keys: kv_layout.clone(),
             prefix: prefix_rows,
@@ -106,6 +158,7 @@ impl Tape {
         let (pk, pv) = (tensors.get(3), tensors.get(4));
         let q = padded.queries(&tensors[0])?;
         let [k, v] = [padded.keys(&tensors[1], pk)?, padded.keys(&tensors[2], pv)?];
+        let [k, v] = [padded.repeated(&k)?, padded.repeated(&v)?];
         let keep = mask.map(|mask| padded.keep(&mask)).transpose()?;
         let p = padded.probabilities(&q, &k)?;
         let kept = masked(&p.to_dtype(q.dtype())?, keep.as_ref())?;
@@ -116,8 +169,9 @@ impl Tape {
             let dv = masked(&rounded, keep.as_ref())?.transpose(1, 2)?.contiguous()?.matmul(&g)?;
             let dp = masked(&g.matmul(&v.transpose(1, 2)?.contiguous()?)?, keep.as_ref())?.to_dtype(p.dtype())?;
             let ds = (&p * dp.broadcast_sub(&(&dp * &p)?.sum_keepdim(D::Minus1)?)?)?;
-            let ds = ds.affine(padded.geometry.scale(), 0.0)?.to_dtype(q.dtype())?;
+            let ds = ds.affine(padded.geometry.scale, 0.0)?.to_dtype(q.dtype())?;
             let dk = ds.transpose(1, 2)?.contiguous()?.matmul(&q)?;
+            let [dk, dv] = [padded.shared(&dk)?, padded.shared(&dv)?];
             if vjp.wants(0) {
                 vjp.give(0, padded.packed_queries(&ds.matmul(&k)?)?)?;
             }
@@ -171,7 +225,8 @@ struct Padded {
     longest: (usize, usize),
     queries: Rows,
     keys: Rows,
-    /// Added to scores: 0, and far below all scores for keys that are padding; `[sequences * heads, 1, keys]`.
+    /// Added to scores: 0, and far below all scores for keys that a query does not see; `[sequences * heads, queries, keys]`, or one row
+    /// of keys for all queries.
     bias: Tensor,
 }
 
@@ -208,11 +263,17 @@ impl Padded {
     fn new(geometry: Geometry, device: &Device) -> Result<Self> {
         let (sequences, heads, prefix) = (geometry.queries.sequences(), geometry.heads, geometry.prefix);
         let (longest, keys) = geometry.longest();
-        let mut bias = vec![FAR_BELOW; sequences * heads * keys];
-        for (i, bias) in bias.chunks_exact_mut(keys.max(1)).enumerate() {
-            bias[..geometry.lengths(i / heads).1].fill(0.0);
+        let rows = if geometry.sees == Sees::All { 1 } else { longest };
+        let mut bias = vec![FAR_BELOW; sequences * heads * rows * keys];
+        for (i, bias) in bias.chunks_exact_mut((rows * keys).max(1)).enumerate() {
+            for block in geometry.blocks(i / heads) {
+                for (place, query) in block.queries.clone().enumerate().filter(|(_, query)| *query < rows) {
+                    let seen = block.seen(place);
+                    bias[query * keys + block.keys.start..][seen].fill(0.0);
+                }
+            }
         }
-        let bias = Tensor::from_vec(bias, (sequences * heads, 1, keys), device)?;
+        let bias = Tensor::from_vec(bias, (sequences * heads, rows, keys), device)?;
         let own = keys.saturating_sub(prefix);
         let [queries, keys] = [(&geometry.queries, longest), (&geometry.keys, own)]
             .map(|(layout, longest)| Rows::new(layout, longest, device));
@@ -226,22 +287,41 @@ impl Padded {
 
     /// `[tokens, width]` to `[sequences * heads, queries, dim]`.
     fn queries(&self, x: &Tensor) -> Result<Tensor> {
-        self.split_heads(&self.queries.pad(x)?, self.longest.0)
+        self.split_heads(&self.queries.pad(x)?, self.longest.0, self.geometry.heads)
     }
 
-    /// `[tokens, width]` and `[prefix, width]` to `[sequences * heads, keys, dim]`, the prefix first.
+    /// `[tokens, kv width]` and `[prefix, kv width]` to `[sequences * kv heads, keys, dim]`, the prefix first.
     fn keys(&self, x: &Tensor, prefix: Option<&Tensor>) -> Result<Tensor> {
         let own = self.keys.pad(x)?;
-        let Some(prefix) = prefix else { return self.split_heads(&own, self.longest.1) };
+        let heads = self.geometry.kv_heads;
+        let Some(prefix) = prefix else { return self.split_heads(&own, self.longest.1, heads) };
         let (n, width, keys) = (self.geometry.queries.sequences(), x.dims()[1], self.geometry.prefix + self.longest.1);
         let prefix = prefix.unsqueeze(0)?.broadcast_as((n, self.geometry.prefix, width))?.contiguous()?;
         let all = Tensor::cat(&[prefix, own.reshape((n, self.longest.1, width))?], 1)?;
-        self.split_heads(&all.reshape((n * keys, width))?, keys)
+        self.split_heads(&all.reshape((n * keys, width))?, keys, heads)
+    }
+
+    /// How many heads of queries a head of keys serves.
+    fn group(&self) -> usize {
+        self.geometry.heads / self.geometry.kv_heads
+    }
+
+    /// `[sequences * kv heads, keys, dim]` to `[sequences * heads, keys, dim]`.
+    fn repeated(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, keys, dim) = x.dims3()?;
+        let all = x.unsqueeze(1)?.broadcast_as((n, self.group(), keys, dim))?.contiguous()?;
+        all.reshape((n * self.group(), keys, dim))
+    }
+
+    /// The way back of [`repeated`](Self::repeated): the sum over the heads that share keys.
+    fn shared(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, keys, dim) = x.dims3()?;
+        x.reshape((n / self.group(), self.group(), keys, dim))?.sum(1)
     }
 
     /// The way back of [`queries`](Self::queries).
     fn packed_queries(&self, x: &Tensor) -> Result<Tensor> {
-        self.join_heads(x)?.index_select(&self.queries.padded, 0)
+        self.join_heads(x, self.geometry.heads)?.index_select(&self.queries.padded, 0)
     }
 
     /// The way back of [`keys`](Self::keys) to the sequences' own rows.
@@ -255,9 +335,9 @@ impl Padded {
         self.by_sequence(x)?.narrow(1, 0, self.geometry.prefix)?.sum(0)
     }
 
-    /// `[sequences * heads, rows, dim]` to `[sequences, rows, heads * dim]`.
+    /// `[sequences * kv heads, rows, dim]` to `[sequences, rows, kv heads * dim]`.
     fn by_sequence(&self, x: &Tensor) -> Result<Tensor> {
-        let rows = self.join_heads(x)?;
+        let rows = self.join_heads(x, self.geometry.kv_heads)?;
         rows.reshape((self.geometry.queries.sequences(), (), rows.dims()[1]))
     }
 
@@ -265,7 +345,7 @@ impl Padded {
     fn probabilities(&self, q: &Tensor, k: &Tensor) -> Result<Tensor> {
         let scores = q.matmul(&k.transpose(1, 2)?.contiguous()?)?;
         let float = if scores.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let scores = scores.to_dtype(float)?.affine(self.geometry.scale(), 0.0)?;
+        let scores = scores.to_dtype(float)?.affine(self.geometry.scale, 0.0)?;
         let scores = scores.broadcast_add(&self.bias.to_dtype(float)?)?;
         let e = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
         e.broadcast_div(&e.sum_keepdim(D::Minus1)?)
@@ -277,20 +357,23 @@ impl Padded {
         let (blocks, keys) = (self.geometry.queries.sequences() * heads, self.geometry.prefix + self.longest.1);
         let mut keep = vec![0f32; blocks * self.longest.0 * keys];
         for (i, block) in keep.chunks_exact_mut(self.longest.0 * keys).enumerate() {
-            mask.fill(&self.geometry, i / heads, i % heads, keys, block);
+            for of in self.geometry.blocks(i / heads) {
+                let from = of.queries.start * keys + of.keys.start;
+                mask.fill(&self.geometry, i / heads, i % heads, &of, keys, &mut block[from..]);
+            }
         }
         Tensor::from_vec(keep, (blocks, self.longest.0, keys), self.bias.device())
     }
 
     /// `[sequences * rows, heads * dim]` to `[sequences * heads, rows, dim]`.
-    fn split_heads(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
-        let Geometry { heads, dim, .. } = self.geometry;
+    fn split_heads(&self, x: &Tensor, rows: usize, heads: usize) -> Result<Tensor> {
+        let dim = self.geometry.dim;
         x.reshape(((), rows, heads, dim))?.transpose(1, 2)?.contiguous()?.reshape(((), rows, dim))
     }
 
     /// `[sequences * heads, rows, dim]` to `[sequences * rows, heads * dim]`.
-    fn join_heads(&self, x: &Tensor) -> Result<Tensor> {
-        let Geometry { heads, dim, .. } = self.geometry;
+    fn join_heads(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
+        let dim = self.geometry.dim;
         x.reshape(((), heads, x.dims()[1], dim))?.transpose(1, 2)?.contiguous()?.reshape(((), heads * dim))
     }
 }
@@ -322,6 +405,10 @@ mod tests {
 
     struct Case {
         heads: usize,
+        kv_heads: usize,
+        sees: Sees,
+        scale: Option<f64>,
+        /// Of the queries.
         width: usize,
         queries: Vec<usize>,
         keys: Vec<usize>,
@@ -332,14 +419,15 @@ mod tests {
     impl Case {
         fn inputs(&self, dtype: DType) -> Vec<Tensor> {
             let (q, k): (usize, usize) = (self.queries.iter().sum(), self.keys.iter().sum());
+            let kv_width = self.width / self.heads * self.kv_heads;
             let mut inputs = vec![
                 random(1, (q, self.width), dtype),
-                random(2, (k, self.width), dtype),
-                random(3, (k, self.width), dtype),
+                random(2, (k, kv_width), dtype),
+                random(3, (k, kv_width), dtype),
             ];
             if self.prefix > 0 {
-                inputs.push(random(4, (self.prefix, self.width), dtype));
-                inputs.push(random(5, (self.prefix, self.width), dtype));
+                inputs.push(random(4, (self.prefix, kv_width), dtype));
+                inputs.push(random(5, (self.prefix, kv_width), dtype));
             }
             inputs
         }
@@ -348,7 +436,9 @@ mod tests {
             let layout = |lengths: &[usize]| Layout::from_lengths(lengths.iter().copied());
             let prefix = (self.prefix > 0).then(|| (&v[3], &v[4]));
             let (q, kv) = (layout(&self.queries), layout(&self.keys));
-            tape.attention(&v[0], &v[1], &v[2], self.heads, &q, &kv, prefix, self.dropout)
+            let Self { heads, kv_heads, scale, sees, dropout, .. } = *self;
+            let of = Attention { heads, kv_heads, scale, sees, dropout };
+            tape.attention(&v[0], &v[1], &v[2], &of, &q, &kv, prefix)
         }
 
         fn options(&self, parallel_ops: bool) -> TapeOptions {
@@ -373,6 +463,9 @@ mod tests {
     fn cases() -> Vec<Case> {
         let case = |heads, width, queries: &[usize], keys: &[usize], prefix, dropout| Case {
             heads,
+            kv_heads: heads,
+            sees: Sees::All,
+            scale: None,
             width,
             queries: queries.to_vec(),
             keys: keys.to_vec(),
@@ -387,12 +480,21 @@ mod tests {
             case(2, 128, &[40, 1, 13], &[40, 1, 13], 5, 0.1),
             case(2, 48, &[1, 1], &[130, 33], 3, 0.0),
             case(1, 20, &[2, 0, 3], &[2, 0, 3], 0, 0.0),
+            past(None, 2, case(4, 8, &[3, 1], &[3, 2], 0, 0.0)),
+            past(Some(2), 1, case(2, 6, &[4, 2], &[4, 3], 1, 0.2)),
+            past(None, 1, case(3, 48, &[150, 1, 64], &[150, 7, 65], 0, 0.1)),
+            past(Some(20), 2, case(4, 64, &[150, 1, 65], &[150, 70, 130], 3, 0.0)),
+            past(Some(70), 2, case(2, 32, &[0, 200], &[3, 201], 0, 0.1)),
         ]
+    }
+
+    fn past(window: Option<usize>, kv_heads: usize, case: Case) -> Case {
+        Case { kv_heads, sees: Sees::Past { window }, scale: Some(0.3), ..case }
     }
 
     #[test]
     fn gradients_agree_with_finite_differences() {
-        for case in &cases()[..3] {
+        for case in cases().iter().filter(|case| case.queries.iter().sum::<usize>() < 8) {
             // The check's own tapes drop nothing out: this one computes on a tape that does, leaf by leaf.
             check::gradients(&case.inputs(DType::F64), |tape, v| case.op(tape, v)).unwrap();
         }
@@ -425,7 +527,8 @@ mod tests {
             let tape = Tape::new(TapeOptions { dropout: Some(dropout), ..options });
             let v: Vec<Value> = inputs[..3].iter().map(|t| Value::constant(t.narrow(0, from, rows).unwrap())).collect();
             let layout = Layout::from_lengths(lengths.iter().copied());
-            let y = tape.attention(&v[0], &v[1], &v[2], case.heads, &layout, &layout, None, 0.5).unwrap();
+            let of = Attention::full(case.heads, 0.5);
+            let y = tape.attention(&v[0], &v[1], &v[2], &of, &layout, &layout, None).unwrap();
             y.tensor().to_vec2::<f32>().unwrap()
         };
         let whole = of(0, 0..3);
@@ -441,8 +544,42 @@ mod tests {
         let v = |rows| Value::constant(random(1, (rows, 6), DType::F32));
         let layout = Layout::from_lengths([2, 1]);
         let tape = Tape::evaluation();
-        let of = |q: &Value, heads| tape.attention(q, &v(3), &v(3), heads, &layout, &layout, None, 0.0);
-        assert!(of(&v(3), 4).unwrap_err().to_string().contains("4 heads"));
-        assert!(of(&v(4), 2).unwrap_err().to_string().contains("[4, 6]"));
+        let run = |q: &Value, of: &Attention, layout: &Layout, keys: &Layout| {
+            tape.attention(q, &v(3), &v(3), of, layout, keys, None).unwrap_err().to_string()
+        };
+        assert!(run(&v(3), &Attention::full(4, 0.0), &layout, &layout).contains("4 heads"));
+        assert!(run(&v(4), &Attention::full(2, 0.0), &layout, &layout).contains("[4, 6]"));
+        let shared = Attention { kv_heads: 2, ..Attention::full(3, 0.0) };
+        assert!(run(&v(3), &shared, &layout, &layout).contains("2 heads of keys cannot serve 3"));
+        let past = |window| Attention { sees: Sees::Past { window }, ..Attention::full(2, 0.0) };
+        let other = Layout::from_lengths([1, 2]);
+        assert!(run(&v(3), &past(None), &layout, &other).contains("2 queries cannot be the last of 1 keys"));
+        assert!(run(&v(3), &past(Some(0)), &layout, &layout).contains("a window of no keys"));
+    }
+
+    #[test]
+    fn a_query_sees_what_its_window_says_and_nothing_else() {
+        let (n, layout) = (150, Layout::from_lengths([150]));
+        let v: Vec<Value> = (1..4).map(|seed| Value::constant(random(seed, (n, 8), DType::F32))).collect();
+        for window in [None, Some(1), Some(40)] {
+            let of = Attention { sees: Sees::Past { window }, ..Attention::full(2, 0.0) };
+            let whole = Tape::evaluation().attention(&v[0], &v[1], &v[2], &of, &layout, &layout, None).unwrap();
+            let whole = whole.tensor().to_vec2::<f32>().unwrap();
+            for query in [0usize, 1, 39, 40, 63, 64, 149] {
+                // The same query alone over the keys that it sees, all of them.
+                let first = window.map_or(0, |window| (query + 1).saturating_sub(window));
+                let rows = |x: &Value, from: usize, to: usize| {
+                    Value::constant(x.tensor().narrow(0, from, to - from).unwrap().contiguous().unwrap())
+                };
+                let (one, keys) = (Layout::single_rows(1), Layout::from_lengths([query + 1 - first]));
+                let [k, value] = [1, 2].map(|i| rows(&v[i], first, query + 1));
+                let full = Attention::full(2, 0.0);
+                let q = rows(&v[0], query, query + 1);
+                let alone = Tape::evaluation().attention(&q, &k, &value, &full, &one, &keys, None).unwrap();
+                let alone = &alone.tensor().to_vec2::<f32>().unwrap()[0];
+                let off = whole[query].iter().zip(alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(off < 1e-6, "window {window:?}, query {query}: off by {off}");
+            }
+        }
     }
 }

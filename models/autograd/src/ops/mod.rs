@@ -3,7 +3,7 @@
 //! One file owns one family. Transformer ops have fast `f32` CPU forms in [`kernels`](crate::kernels).
 
 mod activation;
-mod attention;
+pub(crate) mod attention;
 mod batch_norm;
 mod conv2d;
 mod convolution;
@@ -11,6 +11,7 @@ mod distance;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod gated;
 mod group_norm;
 mod linear;
 mod loss;
@@ -20,6 +21,7 @@ mod patches;
 mod reduce;
 mod resample;
 mod residual;
+pub(crate) mod rotary;
 mod row_norm;
 mod segment;
 mod shape;

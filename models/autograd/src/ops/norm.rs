@@ -1,4 +1,4 @@
-//! Layer norm over the last dimension, alone and with a residual sum before it.
+//! Layer norm over the last dimension, alone and with a residual sum before it, and RMS norm.
 
 use candle_core::{D, DType, Result, Tensor};
 
@@ -10,7 +10,7 @@ impl Tape {
     /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension, with the biased variance.
     /// `x` `[.., width]`, `weight` and `bias` `[width]`.
     pub fn layer_norm(&self, x: &Value, weight: &Value, bias: Option<&Value>, eps: f64) -> Result<Value> {
-        self.norm(x, None, weight, bias, eps)
+        self.norm(x, None, weight, bias, (eps, true))
     }
 
     /// [`layer_norm`](Self::layer_norm) of `x + residual`, two tensors of one shape.
@@ -29,7 +29,13 @@ impl Tape {
                 x.dims()
             );
         }
-        self.norm(x, Some(residual), weight, bias, eps)
+        self.norm(x, Some(residual), weight, bias, (eps, true))
+    }
+
+    /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension (Zhang and Sennrich 2019, arXiv:1910.07467). `x` `[.., width]`,
+    /// `weight` `[width]`.
+    pub fn rms_norm(&self, x: &Value, weight: &Value, eps: f64) -> Result<Value> {
+        self.norm(x, None, weight, None, (eps, false))
     }
 
     fn norm(
@@ -38,12 +44,12 @@ impl Tape {
         residual: Option<&Value>,
         weight: &Value,
         bias: Option<&Value>,
-        eps: f64,
+        (eps, centred): (f64, bool),
     ) -> Result<Value> {
         let width = x.dims().last().copied().unwrap_or(0);
         if weight.dims() != [width] || bias.is_some_and(|bias| bias.dims() != [width]) {
             candle_core::bail!(
-                "layer norm of {:?} takes a weight and a bias of [{width}], got {:?} and {:?}",
+                "a norm of {:?} takes a weight and a bias of [{width}], got {:?} and {:?}",
                 x.dims(),
                 weight.dims(),
                 bias.map(Value::dims)
@@ -55,9 +61,9 @@ impl Tape {
         let records = self.options().recording && inputs.iter().any(|input| input.requires_grad());
 
         let (x, residual, bias) = (x.tensor(), residual.map(Value::tensor), bias.map(Value::tensor));
-        let (y, statistics) = match fast::forward(x, residual, weight.tensor(), bias, eps as f32, records)? {
+        let (y, statistics) = match fast::forward(x, residual, weight.tensor(), bias, (eps as f32, centred), records)? {
             Some(done) => done,
-            None => composite(x, residual, weight.tensor(), bias, eps)?,
+            None => composite(x, residual, weight.tensor(), bias, (eps, centred))?,
         };
         let Some((normalized, reciprocal_std)) = statistics.filter(|_| records) else {
             return Ok(Value::constant(y));
@@ -75,16 +81,15 @@ impl Tape {
                 vjp.give(2, dw)?;
             }
             if vjp.wants(0) || vjp.wants(1) {
-                let dx = match fast::input_gradient(&g, &normalized, &reciprocal_std, &weight)? {
+                let dx = match fast::input_gradient(&g, &normalized, &reciprocal_std, &weight, centred)? {
                     Some(dx) => dx,
                     None => {
-                        // (h - mean(h) - x^ mean(h x^)) / std, with h = g * weight
+                        // (h - mean(h) - x^ mean(h x^)) / std, with h = g * weight; without the mean where none was taken off
                         let half = g.dtype();
                         let h = g.broadcast_mul(&weight)?.to_dtype(normalized.dtype())?;
                         let projection = normalized.broadcast_mul(&(&h * &normalized)?.mean_keepdim(D::Minus1)?)?;
-                        (h.broadcast_sub(&h.mean_keepdim(D::Minus1)?)? - projection)?
-                            .broadcast_mul(&reciprocal_std)?
-                            .to_dtype(half)?
+                        let h = if centred { h.broadcast_sub(&h.mean_keepdim(D::Minus1)?)? } else { h };
+                        (h - projection)?.broadcast_mul(&reciprocal_std)?.to_dtype(half)?
                     }
                 };
                 vjp.give(0, dx.clone())?;
@@ -101,7 +106,7 @@ fn composite(
     residual: Option<&Tensor>,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    eps: f64,
+    (eps, centred): (f64, bool),
 ) -> Result<(Tensor, Option<fast::Statistics>)> {
     let original = x.dtype();
     let float = if original == DType::F64 { DType::F64 } else { DType::F32 };
@@ -110,7 +115,7 @@ fn composite(
         None => x.clone(),
     };
     let x = x.to_dtype(float)?;
-    let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let centered = if centred { x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x };
     let reciprocal_std = centered.sqr()?.mean_keepdim(D::Minus1)?.affine(1.0, eps)?.sqrt()?.recip()?;
     let normalized = centered.broadcast_mul(&reciprocal_std)?;
     let mut y = normalized.to_dtype(original)?.broadcast_mul(weight)?;
@@ -147,19 +152,21 @@ mod tests {
         check::gradients(&x, |tape, v| tape.residual_layer_norm(&v[0], &v[1], &v[2], Some(&v[3]), 1e-5)).unwrap();
         check::gradients(&x[1..], |tape, v| tape.layer_norm(&v[0], &v[1], Some(&v[2]), 1e-5)).unwrap();
         check::gradients(&x[1..3], |tape, v| tape.layer_norm(&v[0], &v[1], None, 1e-5)).unwrap();
+        check::gradients(&x[1..3], |tape, v| tape.rms_norm(&v[0], &v[1], 1e-5)).unwrap();
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn the_fast_form_agrees_with_the_composite(rows in 1usize..20, width in 2usize..150, residual: bool) {
+        fn the_fast_form_agrees_with_the_composite(rows in 1usize..20, width in 2usize..150, form in 0usize..3) {
             let run = |dtype| {
                 let tape = Tape::recording();
                 let v: Vec<Value> = inputs(&[rows], width, dtype).into_iter().map(|t| tape.variable(t)).collect();
-                let y = match residual {
-                    true => tape.residual_layer_norm(&v[0], &v[1], &v[2], Some(&v[3]), 1e-5),
-                    false => tape.layer_norm(&v[0], &v[2], Some(&v[3]), 1e-5),
+                let y = match form {
+                    0 => tape.residual_layer_norm(&v[0], &v[1], &v[2], Some(&v[3]), 1e-5),
+                    1 => tape.layer_norm(&v[0], &v[2], Some(&v[3]), 1e-5),
+                    _ => tape.rms_norm(&v[0], &v[2], 1e-5),
                 };
                 let y = y.unwrap();
                 let gradients = tape.backward_from(vec![(y.clone(), random(9, &[rows, width], dtype))]).unwrap();
@@ -170,7 +177,7 @@ mod tests {
                     .collect::<Vec<_>>()
             };
             let (exact, fast) = (run(DType::F64), run(DType::F32));
-            prop_assert_eq!(exact.len(), if residual { 5 } else { 4 });
+            prop_assert_eq!(exact.len(), 5 - form);
             for (i, (fast, exact)) in fast.iter().zip(&exact).enumerate() {
                 let scale = exact.iter().fold(1.0f64, |a, x| a.max(x.abs()));
                 let error = fast.iter().zip(exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / scale;

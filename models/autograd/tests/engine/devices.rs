@@ -3,8 +3,8 @@
 
 use fthost_autograd::optim::{Method, Optimizer, StepSettings};
 use fthost_autograd::{
-    Activation, DType, Device, Dropout, Epilogue, Layout, Map, Parameter, Precision, Result, ScaleShift, Tape,
-    TapeOptions, Tensor, Value, Window,
+    Activation, Attention, DType, Device, Dropout, Epilogue, Layout, Map, Parameter, Precision, Result, ScaleShift,
+    Tape, TapeOptions, Tensor, Value, Window,
 };
 
 use super::{flat, normal};
@@ -90,15 +90,15 @@ fn cases() -> Vec<Case> {
             t.residual_layer_norm(&v[0], &v[1], &v[2], Some(&v[3]), 1e-5)
         }),
         case("attention", &[&[10, 8], &[10, 8], &[10, 8]], move |t, v| {
-            t.attention(&v[0], &v[1], &v[2], 2, &layout(), &layout(), None, 0.0)
+            t.attention(&v[0], &v[1], &v[2], &Attention::full(2, 0.0), &layout(), &layout(), None)
         }),
         case("attention", &[&[10, 8], &[10, 8], &[10, 8], &[2, 8], &[2, 8]], move |t, v| {
-            t.attention(&v[0], &v[1], &v[2], 2, &layout(), &layout(), Some((&v[3], &v[4])), 0.0)
+            t.attention(&v[0], &v[1], &v[2], &Attention::full(2, 0.0), &layout(), &layout(), Some((&v[3], &v[4])))
         }),
         dropping(
             3,
             case("attention", &[&[10, 8], &[10, 8], &[10, 8]], move |t, v| {
-                t.attention(&v[0], &v[1], &v[2], 2, &layout(), &layout(), None, 0.3)
+                t.attention(&v[0], &v[1], &v[2], &Attention::full(2, 0.3), &layout(), &layout(), None)
             }),
         ),
         case("squared_distance", &[&[5, 7], &[5, 7], &[5, 7]], |t, v| {
