@@ -182,6 +182,11 @@ impl<'a> Builder<'a> {
         Ok(LayerNorm { weight, bias, eps })
     }
 
+    /// The weight of a norm that has nothing else, `[width]`; all of a new one's elements are `start`, 0 or 1.
+    pub(crate) fn scale(&mut self, path: &str, width: usize, start: f64) -> Result<Parameter, LoadError> {
+        self.vector(format!("{path}.weight"), width, if start == 0.0 { Init::Zeros } else { Init::Ones })
+    }
+
     /// Learned rows, `[rows, width]`. `leading` ones stand before them in the files' shapes.
     pub(crate) fn rows(
         &mut self,

@@ -4,6 +4,7 @@
 
 mod builder;
 mod convnet;
+mod decoder;
 mod error;
 mod family;
 mod fold;
@@ -15,6 +16,7 @@ mod merge;
 mod model;
 mod pooling;
 mod registry;
+mod sequences;
 mod site;
 mod transformer;
 mod weights;

@@ -7,10 +7,10 @@ use serde_json::Value as Json;
 
 use crate::family::{CONFIG_FILE, Family, Source, Values};
 use crate::weights::Weights;
-use crate::{LoadError, Model, convnet, transformer};
+use crate::{LoadError, Model, convnet, decoder, transformer};
 
 /// Every family; a folder of this crate each, with a table of the architectures that it builds.
-const FAMILIES: [Family; 2] = [transformer::FAMILY, convnet::FAMILY];
+const FAMILIES: [Family; 3] = [transformer::FAMILY, decoder::FAMILY, convnet::FAMILY];
 
 /// Loads a folder: config.json, and the weights beside it. Weights without a config, in a folder or as a file, are known by the names of
 /// their tensors, where a family knows these.

@@ -1,19 +1,13 @@
 //! One block: attention and feed-forward, each with a residual.
 
-use fthost_autograd::{Activation, Attention as Attending, Layout, Result, Tape, Value};
+use fthost_autograd::{Activation, Attention as Attending, Layout, Result, Value};
 
 use super::config::Config;
 use crate::builder::Builder;
 use crate::hooks::Pass;
 use crate::layers::{LayerNorm, Linear};
-use crate::{LoadError, Prefix, SiteKind};
-
-/// The rows of a block's output that are computed.
-pub(crate) struct Rows {
-    pub(crate) ids: Vec<u32>,
-    /// How they belong to the sequences.
-    pub(crate) layout: Layout,
-}
+use crate::sequences::{Rows, attended, hooked, select};
+use crate::{LoadError, SiteKind};
 
 #[derive(Debug)]
 pub(crate) struct Block {
@@ -110,15 +104,9 @@ impl Attention {
     /// `x`: `[tokens, width]`. Returns `[rows, width]`.
     fn forward(&self, pass: Pass<'_>, x: &Value, layout: &Layout, rows: Option<&Rows>) -> Result<Value> {
         let tape = pass.tape;
-        let mut keys = self.key.forward(pass, x, Activation::Identity)?; // [tokens, width]
-        let mut values = self.value.forward(pass, x, Activation::Identity)?;
-        let mut prefixes = Vec::new();
-        for hook in pass.attention_hooks(self.site) {
-            let prefix;
-            (keys, values, prefix) = hook.forward(tape, keys, values, layout)?;
-            prefixes.extend(prefix);
-        }
-        let prefix = joined(tape, prefixes)?;
+        let keys = self.key.forward(pass, x, Activation::Identity)?; // [tokens, width]
+        let values = self.value.forward(pass, x, Activation::Identity)?;
+        let (keys, values, prefix) = attended(pass, self.site, keys, values, layout)?;
 
         let query_layout = rows.map_or(layout, |rows| &rows.layout);
         let asking = select(tape, x, rows)?;
@@ -128,27 +116,4 @@ impl Attention {
         let of = Attending::full(self.heads, self.dropout);
         tape.attention(&queries, &keys, &values, &of, query_layout, layout, prefix)
     }
-}
-
-/// The rows wanted of `x`, `[tokens, width]`.
-fn select(tape: &Tape, x: &Value, rows: Option<&Rows>) -> Result<Value> {
-    match rows {
-        Some(rows) => tape.select_rows(x, &rows.ids),
-        None => Ok(x.clone()),
-    }
-}
-
-/// `x` after the block hooks of a site.
-fn hooked(pass: Pass<'_>, site: usize, x: Value, residual: &Value) -> Result<Value> {
-    pass.block_hooks(site).iter().try_fold(x, |x, hook| hook.forward(pass.tape, x, residual))
-}
-
-/// Several hooks' prefixes as one.
-fn joined(tape: &Tape, mut prefixes: Vec<Prefix>) -> Result<Option<Prefix>> {
-    if prefixes.len() < 2 {
-        return Ok(prefixes.pop());
-    }
-    let keys: Vec<&Value> = prefixes.iter().map(|prefix| &prefix.keys).collect();
-    let values: Vec<&Value> = prefixes.iter().map(|prefix| &prefix.values).collect();
-    Ok(Some(Prefix { keys: tape.concat(&keys, 0)?, values: tape.concat(&values, 0)? }))
 }

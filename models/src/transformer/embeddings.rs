@@ -8,25 +8,12 @@ use super::config::{Config, InputConfig};
 use crate::builder::Builder;
 use crate::hooks::Pass;
 use crate::layers::{LayerNorm, Linear};
-use crate::{Input, LoadError, Prompt, SiteKind, TextInput};
+use crate::sequences::{Embedded, Prompted, check_ids, prompt_rows, within};
+use crate::{Input, LoadError, SiteKind, TextInput};
 
 /// Path of the embeddings' site.
 const SITE: &str = "embeddings";
 pub(crate) const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings";
-
-/// Hidden states before the first block.
-pub(crate) struct Embedded {
-    /// `[tokens, width]`, prompts included.
-    pub(crate) value: Value,
-    /// The layout of `value`.
-    pub(crate) layout: Layout,
-    /// The layout without prompts.
-    pub(crate) own: Layout,
-    /// Prompt rows before every sequence.
-    pub(crate) prompt: usize,
-    /// The row of each sequence that is pooled.
-    pub(crate) pooled: usize,
-}
 
 #[derive(Debug)]
 pub(crate) enum Embeddings {
@@ -115,10 +102,7 @@ impl TextEmbeddings {
 
     /// The longest sequence beside the prompts and prefixes of a pass: what they take is seen on a sequence of one token.
     pub(crate) fn longest_sequence(&self, pass: Pass<'_>) -> Result<usize> {
-        let one = Layout::from_lengths([1]);
-        let words = pass.tape.embedding(&pass.tape.parameter(&self.words), &[0])?; // [1, width]
-        let Prompted { prompts, .. } = Prompted::new(pass, self.site, words, &one)?;
-        let rows = prompts.iter().map(|prompt| prompt.rows.dims().first().copied().unwrap_or(0)).sum::<usize>();
+        let rows = prompt_rows(pass, self.site, &self.words)?;
         Ok(self.max_tokens().saturating_sub(rows + pass.position_shift()))
     }
 
@@ -161,22 +145,7 @@ impl TextEmbeddings {
     }
 
     fn check(&self, text: &TextInput) -> Result<()> {
-        let tokens = text.layout.tokens();
-        if text.ids.len() != tokens || text.types.len() != tokens {
-            let (ids, types) = (text.ids.len(), text.types.len());
-            candle_core::bail!("the layout has {tokens} tokens, but there are {ids} ids and {types} token types");
-        }
-        if let Some(i) = text.layout.ranges().position(|range| range.is_empty()) {
-            candle_core::bail!("sequence {i} is empty; even an empty text has its special tokens");
-        }
-        let within = |ids: &[u32], table: &Parameter, what: &str| match ids.iter().max() {
-            Some(&max) if max as usize >= table.dims()[0] => {
-                let rows = table.dims()[0];
-                candle_core::bail!("{what} {max} is outside {}, which has {rows} rows", table.name())
-            }
-            _ => Ok(()),
-        };
-        within(&text.ids, &self.words, "token id")?;
+        check_ids(text, &self.words)?;
         match &self.types {
             Some(types) if types.tensor().dims()[0] > 1 => within(&text.types, types, "token type"),
             _ => Ok(()),
@@ -221,40 +190,5 @@ impl ImageEmbeddings {
                 "images have shape {other:?}, the model takes [images, {size}, {size}, {c}]; resize them"
             ),
         }
-    }
-}
-
-/// Embeddings after the hooks, with the rows that will stand before every sequence.
-struct Prompted {
-    value: Value,
-    prompts: Vec<Prompt>,
-}
-
-impl Prompted {
-    /// Runs the hooks. Each sees the sequences' own tokens.
-    fn new(pass: Pass<'_>, site: usize, mut value: Value, layout: &Layout) -> Result<Self> {
-        pass.tape.set_layout(layout.clone());
-        let mut prompts = Vec::new();
-        for hook in pass.embedding_hooks(site) {
-            let (changed, prompt) = hook.forward(pass.tape, value, layout)?;
-            value = changed;
-            prompts.extend(prompt);
-        }
-        Ok(Self { value, prompts })
-    }
-
-    /// Puts the prompts before every sequence, each before those of earlier hooks.
-    fn prepend(self, tape: &Tape, own: Layout) -> Result<Embedded> {
-        let (mut value, mut layout) = (self.value, own.clone());
-        let (mut prompt, mut pooled) = (0, 0);
-        for Prompt { rows, pool_first_token } in self.prompts {
-            let n = rows.dims().first().copied().unwrap_or(0);
-            value = tape.prepend_rows(&value, &rows, &layout)?;
-            layout = layout.extended(n);
-            prompt += n;
-            pooled = if pool_first_token { pooled + n } else { 0 };
-        }
-        tape.set_layout(layout.clone());
-        Ok(Embedded { value, layout, own, prompt, pooled })
     }
 }

@@ -4,14 +4,15 @@ use std::path::Path;
 
 use fthost_autograd::{Activation, Layout, Map, Result, Tape};
 
-use super::block::{Block, Rows};
+use super::block::Block;
 use super::config::{Config, InputConfig};
-use super::embeddings::{Embedded, Embeddings, WORD_EMBEDDINGS};
+use super::embeddings::{Embeddings, WORD_EMBEDDINGS};
 use crate::builder::Builder;
 use crate::family::Source;
 use crate::folder::InFiles;
 use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
+use crate::sequences::{Embedded, Rows, pooled};
 use crate::{
     BaseParameter, BlockGroup, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError, Modality,
     Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, fold, folder,
@@ -75,16 +76,12 @@ impl Encoder {
 
     /// The rows of the last block that are read, `None` for all.
     fn rows(&self, embedded: &Embedded, read: Read) -> Result<Option<Rows>> {
-        let Embedded { layout, own, prompt, pooled, .. } = embedded;
-        // Of each sequence, all rows but the first few.
-        let without = |skip: usize| Rows {
-            ids: layout.ranges().flat_map(|range| range.skip(skip)).map(|row| row as u32).collect(),
-            layout: Layout::from_lengths(layout.ranges().map(|range| range.len() - skip)),
-        };
+        let Embedded { layout, prompt, pooled, .. } = embedded;
+        let without = |skip: usize| Rows::without(layout, skip);
         let of_image = matches!(self.embeddings, Embeddings::Images(_));
         Ok(match (read, &self.embeddings) {
             (Read::Pooled, _) => {
-                let one = |ids| Some(Rows { ids, layout: Layout::single_rows(own.sequences()) });
+                let one = |ids| Some(Rows::single(ids));
                 match self.info.plain().pooling.by {
                     PoolBy::First | PoolBy::Pooler => one(layout.first_rows(*pooled)),
                     PoolBy::Last => one(layout.ranges().map(|range| range.end as u32 - 1).collect()),
@@ -220,15 +217,13 @@ impl Encoder {
                 Features { value: x, layout, map: self.map(sequences) }
             }
             Read::Pooled => {
-                let Pooling { by, normalize } = self.info.plain().pooling;
+                let pooling = self.info.plain().pooling;
                 let rows = rows.as_ref().map_or(&embedded.own, |rows| &rows.layout);
-                let value = match (by, &self.pooler) {
+                let x = match (pooling.by, &self.pooler) {
                     (PoolBy::Pooler, Some(pooler)) => pooler.forward(pass, &x, Activation::Tanh)?,
-                    (PoolBy::First | PoolBy::Pooler | PoolBy::Last, _) => x,
-                    (PoolBy::Mean, _) => tape.segment_mean(&x, rows)?,
-                    (PoolBy::Max, _) => tape.segment_max(&x, rows)?,
-                }; // [sequences, width]
-                let value = if normalize { tape.normalize(&value)? } else { value };
+                    _ => x,
+                };
+                let value = pooled(tape, x, rows, pooling)?; // [sequences, width]
                 Features { value, layout: Layout::single_rows(sequences), map: None }
             }
         })

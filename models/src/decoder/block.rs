@@ -1,0 +1,206 @@
+//! One block: attention to the past and a gated feed-forward half, each behind a norm and with a residual.
+
+use fthost_autograd::{Activation, Angles, Attention as Attending, Layout, Parameter, Result, Sees, Tape, Value};
+
+use super::config::{Config, LayerConfig};
+use crate::builder::Builder;
+use crate::hooks::Pass;
+use crate::layers::Linear;
+use crate::sequences::{Rows, attended, hooked, select};
+use crate::{LoadError, SiteKind};
+
+/// RMS norm over the last dimension.
+#[derive(Debug)]
+pub(crate) struct RmsNorm {
+    /// `[width]`
+    weight: Parameter,
+    /// What is added to the weight.
+    offset: f64,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub(crate) fn build(
+        builder: &mut Builder<'_>,
+        config: &Config,
+        path: &str,
+        width: usize,
+    ) -> std::result::Result<Self, LoadError> {
+        let offset = config.architecture.norm_offset;
+        Ok(Self { weight: builder.scale(path, width, 1.0 - offset)?, offset, eps: config.eps })
+    }
+
+    /// `x`: `[.., width]`.
+    pub(crate) fn forward(&self, tape: &Tape, x: &Value) -> Result<Value> {
+        let weight = tape.parameter(&self.weight);
+        let weight = if self.offset == 0.0 { weight } else { tape.affine(&weight, 1.0, self.offset)? };
+        tape.rms_norm(x, &weight, self.eps)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Block {
+    norm: RmsNorm,
+    attention: Attention,
+    attention_output: usize,
+    /// Before the sum.
+    attention_norm: Option<RmsNorm>,
+    inner_norm: RmsNorm,
+    gate: Linear,
+    up: Linear,
+    activation: Activation,
+    down: Linear,
+    output: usize,
+    /// Before the sum.
+    output_norm: Option<RmsNorm>,
+}
+
+#[derive(Debug)]
+struct Attention {
+    site: usize,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    query_norm: Option<RmsNorm>,
+    key_norm: Option<RmsNorm>,
+    dense: Linear,
+    head_dim: usize,
+    of: Attending,
+}
+
+/// How the tokens of a pass are turned: keys, and the queries of the rows that are read in the last block.
+pub(crate) struct Turns {
+    pub(crate) keys: Angles,
+    pub(crate) queries: Option<Angles>,
+}
+
+impl Block {
+    /// `path`: `layers.3`.
+    pub(crate) fn build(
+        builder: &mut Builder<'_>,
+        config: &Config,
+        layer: &LayerConfig,
+        path: &str,
+    ) -> std::result::Result<Self, LoadError> {
+        let (width, inner, bias) = (config.width, config.inner, config.inner_bias);
+        let after = config.architecture.norms_after;
+        let at = |name: &str| format!("{path}.{name}");
+        let norm = RmsNorm::build(builder, config, &at("input_layernorm"), width)?;
+        let attention = Attention::build(builder, config, layer, &at("self_attn"))?;
+        let attention_output = builder.site(at("attention_output"), SiteKind::AttentionOutput, width, width);
+        // With norms on both sides of the halves, what other files call the one before the second half stands after the first.
+        let second = RmsNorm::build(builder, config, &at("post_attention_layernorm"), width)?;
+        let (attention_norm, inner_norm) = match after {
+            true => (Some(second), RmsNorm::build(builder, config, &at("pre_feedforward_layernorm"), width)?),
+            false => (None, second),
+        };
+        Ok(Self {
+            norm,
+            attention,
+            attention_output,
+            attention_norm,
+            inner_norm,
+            gate: builder.linear(&at("mlp.gate_proj"), width, inner, bias)?,
+            up: builder.linear(&at("mlp.up_proj"), width, inner, bias)?,
+            activation: config.activation,
+            down: builder.linear(&at("mlp.down_proj"), inner, width, bias)?,
+            output: builder.site(at("output"), SiteKind::FeedForwardOutput, width, width),
+            output_norm: match after {
+                true => Some(RmsNorm::build(builder, config, &at("post_feedforward_layernorm"), width)?),
+                false => None,
+            },
+        })
+    }
+
+    /// `x`: `[tokens, width]`. Returns `[rows, width]`; every token is a row where `rows` is `None`. Sets the tape's layout to
+    /// that of the rows.
+    pub(crate) fn forward(
+        &self,
+        pass: Pass<'_>,
+        x: &Value,
+        layout: &Layout,
+        rows: Option<&Rows>,
+        turns: &Turns,
+    ) -> Result<Value> {
+        let tape = pass.tape;
+        let after = |norm: &Option<RmsNorm>, y: Value| match norm {
+            Some(norm) => norm.forward(tape, &y),
+            None => Ok(y),
+        };
+        let seen = self.norm.forward(tape, x)?; // [tokens, width]
+        let y = self.attention.forward(pass, &seen, layout, rows, turns)?; // [rows, width]
+        let x = select(tape, x, rows)?;
+        let y = hooked(pass, self.attention_output, after(&self.attention_norm, y)?, &x)?;
+        let x = tape.add(&y, &x)?;
+
+        let seen = self.inner_norm.forward(tape, &x)?;
+        let gate = self.gate.forward(pass, &seen, Activation::Identity)?; // [rows, inner]
+        let up = self.up.forward(pass, &seen, Activation::Identity)?;
+        let y = self.down.forward(pass, &tape.gated(&gate, &up, self.activation)?, Activation::Identity)?;
+        let y = hooked(pass, self.output, after(&self.output_norm, y)?, &x)?; // [rows, width]
+        tape.add(&y, &x)
+    }
+}
+
+impl Attention {
+    /// `path`: `layers.3.self_attn`.
+    fn build(
+        builder: &mut Builder<'_>,
+        config: &Config,
+        layer: &LayerConfig,
+        path: &str,
+    ) -> std::result::Result<Self, LoadError> {
+        let Config { width, heads, kv_heads, head_dim, qkv_bias, output_bias, .. } = *config;
+        let (all, shared) = (heads * head_dim, kv_heads * head_dim);
+        let at = |name: &str| format!("{path}.{name}");
+        let norm = |builder: &mut Builder<'_>, name: &str| {
+            let normed = config.architecture.head_norms;
+            normed.then(|| RmsNorm::build(builder, config, &at(name), head_dim)).transpose()
+        };
+        Ok(Self {
+            query: builder.linear(&at("q_proj"), width, all, qkv_bias)?,
+            key: builder.linear(&at("k_proj"), width, shared, qkv_bias)?,
+            value: builder.linear(&at("v_proj"), width, shared, qkv_bias)?,
+            query_norm: norm(builder, "q_norm")?,
+            key_norm: norm(builder, "k_norm")?,
+            site: builder.site(path, SiteKind::Attention, width, shared),
+            dense: builder.linear(&at("o_proj"), all, width, output_bias)?,
+            head_dim,
+            of: Attending {
+                heads,
+                kv_heads,
+                scale: Some(config.scale),
+                sees: Sees::Past { window: layer.window },
+                dropout: config.attention_dropout,
+            },
+        })
+    }
+
+    /// `x`: `[tokens, width]`. Returns `[rows, width]`.
+    fn forward(&self, pass: Pass<'_>, x: &Value, layout: &Layout, rows: Option<&Rows>, turns: &Turns) -> Result<Value> {
+        let tape = pass.tape;
+        let keys = self.key.forward(pass, x, Activation::Identity)?; // [tokens, kv heads * dim]
+        let values = self.value.forward(pass, x, Activation::Identity)?;
+        let keys = tape.rotary(&self.normed(tape, keys, self.key_norm.as_ref())?, &turns.keys)?;
+        let (keys, values, prefix) = attended(pass, self.site, keys, values, layout)?;
+
+        let query_layout = rows.map_or(layout, |rows| &rows.layout);
+        let asking = select(tape, x, rows)?;
+        tape.set_layout(query_layout.clone());
+        let queries = self.query.forward(pass, &asking, Activation::Identity)?; // [rows, heads * dim]
+        let queries = self.normed(tape, queries, self.query_norm.as_ref())?;
+        let angles = turns.queries.as_ref().filter(|_| rows.is_some()).unwrap_or(&turns.keys);
+        let queries = tape.rotary(&queries, angles)?;
+        let prefix = prefix.as_ref().map(|prefix| (&prefix.keys, &prefix.values));
+        let context = tape.attention(&queries, &keys, &values, &self.of, query_layout, layout, prefix)?;
+        self.dense.forward(pass, &context, Activation::Identity) // [rows, width]
+    }
+
+    /// Each head by itself: `x` is `[rows, heads * dim]`.
+    fn normed(&self, tape: &Tape, x: Value, norm: Option<&RmsNorm>) -> Result<Value> {
+        let Some(norm) = norm else { return Ok(x) };
+        let dims = x.dims().to_vec();
+        let heads = tape.reshape(&x, &[dims[0] * dims[1] / self.head_dim, self.head_dim])?;
+        tape.reshape(&norm.forward(tape, &heads)?, &dims)
+    }
+}

@@ -1,0 +1,20 @@
+//! Decoders of the Llama family: one implementation, and a table of where they differ.
+
+mod architecture;
+mod block;
+mod config;
+mod network;
+mod rope;
+
+use architecture::Architecture;
+use network::Decoder;
+
+use crate::family::Family;
+
+/// The rows of the table.
+pub(crate) const FAMILY: Family = Family {
+    model_types: Architecture::model_types,
+    architectures: Vec::new,
+    recognise: |_| None,
+    build: |source| Ok(Box::new(Decoder::build(source)?)),
+};
