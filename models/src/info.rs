@@ -153,6 +153,10 @@ pub struct Classification {
     pub class: Option<String>,
     /// Path of the last linear layer: `classifier`, RoBERTa's `classifier.out_proj`, torchvision's `fc`.
     pub output: String,
+    /// Whether that layer has a bias where it answers for whole examples.
+    pub bias: bool,
+    /// Whether there is also a class of the architecture that answers for each token.
+    pub tokens: bool,
     /// Path and activation of the dense layer before it, where there is one: `("classifier.dense", "tanh")`, or
     /// `("bert.pooler.dense", "tanh")` where a checkpoint lacks the pooler of its architecture. Transformers makes a new one there,
     /// so it is trained and saved with the head.

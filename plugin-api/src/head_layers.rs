@@ -12,6 +12,8 @@ pub struct HeadShape<'a> {
     /// The activation of the layer that the architecture's own head has before its last one: [`TaskInfo::hidden_activation`]. `None`
     /// for one layer.
     pub hidden: Option<&'a str>,
+    /// Whether the last layer has a bias.
+    pub bias: bool,
     /// Standard deviation of the new matrices.
     pub init_std: f64,
     /// Dropout before the last layer.
@@ -24,8 +26,8 @@ pub struct HeadShape<'a> {
 pub struct HeadLayers {
     /// The extra layer: `[width, width]`, `[width]` and its activation.
     hidden: Option<(Param, Param, String)>,
-    weight: Param, // [outputs, width]
-    bias: Param,   // [outputs]
+    weight: Param,       // [outputs, width]
+    bias: Option<Param>, // [outputs]
     dropout: f64,
 }
 
@@ -35,7 +37,7 @@ impl HeadShape<'_> {
     /// # Errors
     /// The host's words, where it refuses a parameter.
     pub fn declare(self, model: &mut Model) -> Result<HeadLayers> {
-        let Self { width, outputs, hidden, init_std, dropout } = self;
+        let Self { width, outputs, hidden, bias, init_std, dropout } = self;
         let normal = || Init::Normal { mean: 0.0, std: init_std };
         let hidden = match hidden {
             Some(activation) => Some((
@@ -47,7 +49,7 @@ impl HeadShape<'_> {
         };
         let layer = if hidden.is_some() { "out_proj" } else { "classifier" };
         let weight = model.head_param(&format!("{layer}.weight"), [outputs, width], normal())?;
-        let bias = model.head_param(&format!("{layer}.bias"), [outputs], Init::Zeros)?;
+        let bias = bias.then(|| model.head_param(&format!("{layer}.bias"), [outputs], Init::Zeros)).transpose()?;
         Ok(HeadLayers { hidden, weight, bias, dropout })
     }
 }
@@ -58,7 +60,8 @@ impl HeadLayers {
     /// # Errors
     /// Where the host refuses an op.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        let last = |x: &Tensor| x.dropout(self.dropout)?.linear(&self.weight, Some(&self.bias)); // [rows, outputs]
+        let bias = self.bias.as_ref().map(|bias| bias as &dyn Operand);
+        let last = |x: &Tensor| x.dropout(self.dropout)?.linear(&self.weight, bias); // [rows, outputs]
         match &self.hidden {
             Some((dense, bias, activation)) => last(&features.linear(dense, Some(bias))?.activation(activation)?),
             None => last(features),

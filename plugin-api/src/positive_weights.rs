@@ -94,6 +94,7 @@ mod tests {
             width: 4,
             streams: Vec::new(),
             hidden_activation: None,
+            bias: true,
             dropout: 0.0,
             image: None,
         };

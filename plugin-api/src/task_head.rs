@@ -100,11 +100,18 @@ pub struct TaskInfo {
     /// The activation of the extra dense layer that this architecture's own head has (`tanh` for RoBERTa, `relu` for
     /// DistilBERT), or `None` where its head is one linear layer.
     pub hidden_activation: Option<String>,
+    /// Whether the last layer of this architecture's own head has a bias where it answers for whole examples (decoders' has none).
+    #[serde(default = "yes")]
+    pub bias: bool,
     /// Dropout before the last layer that the model's config asks for.
     pub dropout: f64,
     /// How large the task's pictures and their maps are; `None` where examples are no pictures, or the model gives no maps.
     #[serde(default)]
     pub image: Option<ImageInfo>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// How large pictures are, as the model takes them, and the map that it makes of each. Sizes are height and width in pixels.

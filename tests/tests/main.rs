@@ -61,6 +61,7 @@ mod compare;
 mod compare_rates;
 mod continual;
 mod cuda;
+mod decoders;
 mod demo;
 mod denominators;
 mod docs;

@@ -19,6 +19,7 @@ pub(crate) const FULL: &str = "plugin = \"full\"";
 fn lora(architecture: &str) -> String {
     match architecture {
         "distilbert" => LORA.replace("query", "q_lin").replace("value", "v_lin"),
+        LLAMA | GEMMA => LORA.replace("query", "q_proj").replace("value", "v_proj"),
         _ => LORA.to_owned(),
     }
 }
@@ -80,7 +81,11 @@ pub(crate) struct Base {
     pub(crate) change: fn(&mut Folder),
 }
 
-static BASES: [Base; 11] = [
+/// Decoders beside the tiny encoders.
+pub(crate) const LLAMA: &str = "../decoders/llama";
+const GEMMA: &str = "../decoders/gemma3_text";
+
+static BASES: [Base; 13] = [
     Base { name: "stale", architecture: "bert", change: stale },
     Base { name: "bare", architecture: "bert", change: bare },
     Base { name: "masked-lm", architecture: "bert", change: masked_lm },
@@ -92,13 +97,16 @@ static BASES: [Base; 11] = [
     Base { name: "xlm-roberta", architecture: "xlm-roberta", change: bare },
     Base { name: "distilbert", architecture: "distilbert", change: stale },
     Base { name: "vit", architecture: "vit", change: digits },
+    Base { name: "llama", architecture: LLAMA, change: stale },
+    Base { name: "gemma", architecture: GEMMA, change: stale },
 ];
 
 impl Base {
     /// Key of the dropout before the last layer in its class of Transformers.
-    fn dropout_key(&self) -> Option<&'static str> {
+    fn dropout_key(&self, data: Data) -> Option<&'static str> {
         match self.architecture {
             "vit" => None,
+            LLAMA | GEMMA if data != Data::Words => None,
             "distilbert" => Some("seq_classif_dropout"),
             _ => Some("classifier_dropout"),
         }
@@ -344,13 +352,13 @@ fn run_case(workdir: &Workdir, head: &Head, base: &Base, strategy: &str) -> Vec<
         left.push("merged");
     }
     let base_config = config(workdir, "model");
-    let dropout = base.dropout_key().map(|key| {
+    let dropout = base.dropout_key(head.data).map(|key| {
         let of_base = base_config[key].as_f64().or(base_config["hidden_dropout_prob"].as_f64());
         head.dropout.or(of_base).unwrap()
     });
     for folder in left.iter().filter(|folder| !folder.ends_with("adapter")) {
         let config = config(workdir, folder);
-        assert_eq!(base.dropout_key().map(|key| config[key].as_f64().unwrap()), dropout, "{of}: {folder}");
+        assert_eq!(base.dropout_key(head.data).map(|key| config[key].as_f64().unwrap()), dropout, "{of}: {folder}");
     }
     let path = |name: &str| workdir.path().join(name).display().to_string();
     let case = |saved: &str| {
@@ -377,6 +385,8 @@ fn what_is_saved_predicts_everywhere_as_the_run_does() {
             ("weighted", "distilbert"),
             ("value", "vit"),
             ("prototypes", "vit"),
+            ("words", "llama"),
+            ("labels", "llama"),
         ];
         if base.name == "stale" || head.name == "plain" || apart.contains(&(head.name, base.name)) {
             cases.extend([FULL.to_owned(), lora(base.architecture)].map(|strategy| (head, base, strategy)));

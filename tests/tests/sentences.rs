@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use fthost_tests::{Workdir, on_one_line, reference, result_json, skipped};
 
-use crate::saved::{Base, FULL, Folder, SCALED, agree, predict, stale, task, train};
+use crate::saved::{Base, FULL, Folder, LLAMA, SCALED, agree, predict, stale, task, train};
 use crate::text::{LORA, python};
 
 const CLASSES: &str = r#"{ plugin = "classification", init_std = 0.5 }"#;
@@ -34,6 +34,8 @@ fn greatest(folder: &mut Folder) {
 
 static MEAN: Base = Base { name: "mean", architecture: "bert", change: mean_normalised };
 static MAX: Base = Base { name: "max", architecture: "roberta", change: greatest };
+// Its class of Transformers has no bias, and a standardised value needs one.
+static DECODER: Base = Base { name: "decoder", architecture: LLAMA, change: stale };
 static PLAIN: Base = Base { name: "plain", architecture: "bert", change: stale };
 
 /// What `fthost embed` writes of a file, row by row.
@@ -52,6 +54,7 @@ fn what_is_saved_gives_the_heads_outputs() {
         (&MEAN, &values, LORA, "values.tsv", "mean, normalised, as modules.json"),
         (&MAX, &values, FULL, "values.tsv", "max, as modules.json"),
         (&MAX, &classes, LORA, "classes.tsv", "max, as modules.json"),
+        (&DECODER, &values, FULL, "values.tsv", "last"),
     ];
     let (mut left, mut kept) = (Vec::new(), Vec::new());
     for (base, tasks, strategy, data, says) in cases {

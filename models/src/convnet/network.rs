@@ -288,6 +288,8 @@ fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
         classification: Some(Classification {
             class: head.classes.map(|(_, class)| class.into()),
             output: head.output.into(),
+            bias: true,
+            tokens: false,
             hidden: None,
             dropout_key: head.dropout_key.map(str::to_owned),
             pooling,

@@ -5,8 +5,10 @@
 pub(crate) struct Architecture {
     /// Hugging Face's `model_type`.
     pub(crate) model_type: &'static str,
-    /// Transformers' class of the model without a head.
-    pub(crate) base_class: &'static str,
+    /// What Transformers' classes are called: `Llama` in `LlamaModel`.
+    pub(crate) family: &'static str,
+    /// Whether there is a class of them that answers for each token.
+    pub(crate) tokens: bool,
     /// Biases of queries, keys and values.
     pub(crate) qkv_bias: Bias,
     /// Bias of what attention gives out.
@@ -57,7 +59,8 @@ pub(crate) enum Windows {
 
 const LLAMA: Architecture = Architecture {
     model_type: "llama",
-    base_class: "LlamaModel",
+    family: "Llama",
+    tokens: true,
     qkv_bias: Bias::Asked("attention_bias"),
     output_bias: Bias::Asked("attention_bias"),
     inner_bias: Bias::Asked("mlp_bias"),
@@ -74,7 +77,7 @@ const LLAMA: Architecture = Architecture {
 
 const MISTRAL: Architecture = Architecture {
     model_type: "mistral",
-    base_class: "MistralModel",
+    family: "Mistral",
     qkv_bias: Bias::Never,
     output_bias: Bias::Never,
     inner_bias: Bias::Never,
@@ -84,7 +87,7 @@ const MISTRAL: Architecture = Architecture {
 
 const QWEN2: Architecture = Architecture {
     model_type: "qwen2",
-    base_class: "Qwen2Model",
+    family: "Qwen2",
     qkv_bias: Bias::Always,
     output_bias: Bias::Never,
     inner_bias: Bias::Never,
@@ -94,7 +97,7 @@ const QWEN2: Architecture = Architecture {
 
 const QWEN3: Architecture = Architecture {
     model_type: "qwen3",
-    base_class: "Qwen3Model",
+    family: "Qwen3",
     inner_bias: Bias::Never,
     head_norms: true,
     head_dim: Some(128),
@@ -104,7 +107,8 @@ const QWEN3: Architecture = Architecture {
 
 const GEMMA3: Architecture = Architecture {
     model_type: "gemma3_text",
-    base_class: "Gemma3TextModel",
+    family: "Gemma3Text",
+    tokens: false,
     inner_bias: Bias::Never,
     head_norms: true,
     norms_after: true,

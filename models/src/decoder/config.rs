@@ -28,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) activation: Activation,
     pub(crate) eps: f64,
     pub(crate) attention_dropout: f64,
+    /// Before a head's last layer, where the file asks for it.
+    pub(crate) head_dropout: f64,
     /// What scores are multiplied by.
     pub(crate) scale: f64,
     pub(crate) qkv_bias: bool,
@@ -64,6 +66,8 @@ struct File {
     rms_norm_eps: f64,
     #[serde(default)]
     attention_dropout: f64,
+    #[serde(default)]
+    classifier_dropout: Option<f64>,
     #[serde(default = "init_std")]
     initializer_range: f64,
     rope_theta: Option<f64>,
@@ -150,6 +154,7 @@ impl Config {
             activation,
             eps: read.rms_norm_eps,
             attention_dropout: read.attention_dropout,
+            head_dropout: read.classifier_dropout.unwrap_or_default(),
             scale: 1.0 / read.query_pre_attn_scalar.unwrap_or(head_dim as f64).sqrt(),
             qkv_bias: bias(architecture.qkv_bias),
             output_bias: bias(architecture.output_bias),

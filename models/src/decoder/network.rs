@@ -4,6 +4,7 @@ use std::path::Path;
 
 use fthost_autograd::{Angles, Layout, Parameter, Result, Tape};
 
+use super::architecture::Architecture;
 use super::block::{Block, RmsNorm, Turns};
 use super::config::Config;
 use crate::builder::Builder;
@@ -12,8 +13,8 @@ use crate::folder::InFiles;
 use crate::hooks::{Hooks, Pass};
 use crate::sequences::{Embedded, Prompted, Rows, check_ids, pooled, prompt_rows};
 use crate::{
-    BaseParameter, BlockGroup, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo, PoolBy,
-    Pooling, Read, SavedHead, Site, SiteKind, Stream, fold, folder,
+    BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
+    PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, fold, folder,
 };
 
 /// Path of the word embeddings, and of their site.
@@ -224,6 +225,9 @@ impl Model for Decoder {
 }
 
 fn info(config: &Config) -> ModelInfo {
+    let Architecture { family, tokens, .. } = *config.architecture;
+    // The only token that has seen all others.
+    let pooling = Pooling { by: PoolBy::Last, normalize: false };
     let modality = Modality::Text { max_tokens: config.positions, vocabulary: config.vocabulary };
     let of_stream = |name: String| BlockGroup { name, stream: Some(0) };
     let mut groups = vec![of_stream("embeddings".into())];
@@ -241,12 +245,20 @@ fn info(config: &Config) -> ModelInfo {
             word_embeddings: Some(WORDS.into()),
             reads: vec![Read::Pooled, Read::Sequence],
             maps: Vec::new(),
-            // The only token that has seen all others.
-            pooling: Pooling { by: PoolBy::Last, normalize: false },
+            pooling,
         }],
         groups,
-        base_class: Some(config.architecture.base_class.into()),
-        classification: None,
-        head_dropout: 0.0,
+        base_class: Some(format!("{family}Model")),
+        classification: Some(Classification {
+            class: Some(format!("{family}ForSequenceClassification")),
+            output: "score".into(),
+            bias: false,
+            tokens,
+            hidden: None,
+            // The class that answers for each token reads it.
+            dropout_key: Some("classifier_dropout".into()),
+            pooling,
+        }),
+        head_dropout: config.head_dropout,
     }
 }

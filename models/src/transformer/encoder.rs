@@ -275,6 +275,8 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
         classification: Some(Classification {
             class: Some(architecture.classification_class.into()),
             output: architecture.head.into(),
+            bias: true,
+            tokens: true,
             hidden: new_pooler.or(architecture.head_hidden.map(|(path, activation)| (path.into(), activation.into()))),
             dropout_key: architecture.head_dropout.map(str::to_owned),
             pooling,

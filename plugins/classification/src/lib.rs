@@ -60,6 +60,7 @@ impl TaskHead for Classification {
             width: task.width,
             outputs: classes,
             hidden: task.hidden_activation.as_deref(),
+            bias: task.bias,
             init_std: self.config.init_std,
             dropout: self.config.dropout.unwrap_or(task.dropout),
         };

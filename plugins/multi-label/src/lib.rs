@@ -64,6 +64,7 @@ impl TaskHead for MultiLabel {
             width: task.width,
             outputs: task.labels.len(),
             hidden: task.hidden_activation.as_deref(),
+            bias: task.bias,
             init_std: self.config.init_std,
             dropout: self.config.dropout.unwrap_or(task.dropout),
         };

@@ -79,6 +79,8 @@ impl TaskHead for Regression {
             width: task.width,
             outputs: 1,
             hidden: task.hidden_activation.as_deref(),
+            // Where a standardised value's mean goes.
+            bias: true,
             init_std: self.config.init_std,
             dropout: self.config.dropout.unwrap_or(task.dropout),
         };

@@ -60,6 +60,8 @@ impl TaskHead for TokenClassification {
             width: task.width,
             outputs: classes,
             hidden: None,
+            // As all of Transformers' classes of tokens have.
+            bias: true,
             init_std: self.config.init_std,
             dropout: self.config.dropout.unwrap_or(task.dropout),
         };

@@ -46,6 +46,7 @@ impl Run {
             width: info.width,
             streams: Vec::new(),
             hidden_activation: None,
+            bias: true,
             dropout: 0.0,
             image: None,
         };

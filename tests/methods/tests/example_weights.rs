@@ -36,6 +36,7 @@ fn head(name: &str, options: &Value, labels: &[&str], rows: &[Value]) -> Head {
         width: 16,
         streams: Vec::new(),
         hidden_activation: None,
+        bias: true,
         dropout: 0.0,
         image: None,
     };

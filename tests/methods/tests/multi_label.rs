@@ -18,6 +18,7 @@ fn attached(options: &Value) -> (HeadInstance, AdaptedModel, HeadSpec) {
         width: 4,
         streams: Vec::new(),
         hidden_activation: None,
+        bias: true,
         dropout: 0.0,
         image: None,
     };

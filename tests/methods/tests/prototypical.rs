@@ -26,6 +26,7 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         width: WIDTH,
         streams: Vec::new(),
         hidden_activation: hidden.map(str::to_owned),
+        bias: true,
         dropout: 0.0,
         image: None,
     };

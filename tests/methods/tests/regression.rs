@@ -23,6 +23,7 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         width: 4,
         streams: Vec::new(),
         hidden_activation: hidden.map(str::to_owned),
+        bias: true,
         dropout: 0.0,
         image: None,
     };

@@ -41,6 +41,7 @@ fn losses_gradients_and_probabilities_are_torchs() {
             width: case["width"].as_u64().unwrap() as usize,
             streams: Vec::new(),
             hidden_activation: None,
+            bias: true,
             dropout: 0.0,
             image: Some(ImageInfo { size, map }),
         };

@@ -27,6 +27,7 @@ fn attached(options: &Value) -> (HeadInstance, AdaptedModel, HeadSpec) {
         width: 4,
         streams: Vec::new(),
         hidden_activation: Some("tanh".into()),
+        bias: true,
         dropout: 0.0,
         image: None,
     };

@@ -414,6 +414,7 @@ fn a_head_gives_a_loss() {
         width: 2,
         streams: Vec::new(),
         hidden_activation: None,
+        bias: true,
         dropout: 0.0,
         image: None,
     };

@@ -188,6 +188,7 @@ pub(super) fn task(streams: &[&str]) -> TaskInfo {
         width: 2,
         streams: Vec::new(),
         hidden_activation: None,
+        bias: true,
         dropout: 0.0,
         image: None,
     }

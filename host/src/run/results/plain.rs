@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fthost_autograd::random::Stream;
 use fthost_autograd::{Activation, DType, Device, Dropout, Layout, Tape, TapeOptions, Tensor, Value};
-use fthost_models::{Answer, Modality, activation};
+use fthost_models::{Answer, Modality, ModelInfo, activation};
 use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, TargetKind};
 
 use super::keys::head_path;
@@ -50,7 +50,7 @@ pub struct SavedHeads<'a> {
     pub dropout: Option<f64>,
     /// Why there is no such class, where there is none.
     pub own: Option<String>,
-    /// Whether the one head is a dense layer on features that no class of Transformers makes: sentence-transformers computes it.
+    /// Whether the one head is a dense layer that no class of Transformers computes from such features: sentence-transformers does.
     pub dense: bool,
 }
 
@@ -61,9 +61,9 @@ impl<'a> SavedHeads<'a> {
         for (i, task) in tasks.iter().enumerate() {
             let own = own(model, i, if tasks.len() > 1 { task.name } else { "" });
             let saved = match plain(model, task, &own)? {
-                Ok((plain, answer)) => {
-                    (heads.answer, heads.dropout) = (answer, Some(last_dropout(model, task)?));
-                    plain
+                Ok(Plain { layers, answer, dense }) => {
+                    (heads.answer, heads.dropout, heads.dense) = (answer, Some(last_dropout(model, task)?), dense);
+                    layers
                 }
                 Err(mut why) => {
                     if task.decision.temperature != 1.0 {
@@ -81,10 +81,8 @@ impl<'a> SavedHeads<'a> {
                 Some(format!("it has the heads of {} tasks, and a class of Transformers' has one", tasks.len()));
         }
         if heads.own.is_some() {
-            (heads.answer, heads.dropout) = (Answer::None, None);
+            (heads.answer, heads.dropout, heads.dense) = (Answer::None, None, false);
         }
-        let pooled = matches!(heads.answer, Answer::Class(_) | Answer::Labels(_) | Answer::Value);
-        heads.dense = pooled && !model.model.info().pools_as_its_class();
         Ok(heads)
     }
 }
@@ -100,24 +98,33 @@ fn own(model: &AdaptedModel, index: usize, task: &str) -> BTreeMap<String, Tenso
     of_task.map(named).collect()
 }
 
-/// What a head of one layer calls it.
-const DENSE: &str = "classifier";
-
-/// The layers of a class of Transformers', by their paths.
+/// Layers by the paths of their tensors.
 type Layers = BTreeMap<String, Tensor>;
 
-/// The layers of the class that computes what a head predicts, with its answer; otherwise why there is none.
-fn plain<'a>(
-    model: &AdaptedModel,
-    task: &Trained<'a>,
-    own: &Layers,
-) -> Result<std::result::Result<(Layers, Answer<'a>), String>> {
+/// What computes what a head predicts.
+struct Plain<'a> {
+    layers: Layers,
+    answer: Answer<'a>,
+    /// Whether it is no class of Transformers', but a dense layer of sentence-transformers'.
+    dense: bool,
+}
+
+/// What a head of one layer calls it, by its path in the files.
+fn dense_path(info: &ModelInfo) -> String {
+    let name = head_path(info, "classifier.weight");
+    name.strip_suffix(".weight").unwrap_or(&name).to_owned()
+}
+
+/// What computes what a head predicts; otherwise why nothing does.
+fn plain<'a>(model: &AdaptedModel, task: &Trained<'a>, own: &Layers) -> Result<std::result::Result<Plain<'a>, String>> {
     let Trained { name, labels, spec, .. } = *task;
     let info = model.model.info();
     let Some(of_class) = info.classification.as_ref().filter(|_| spec.streams.len() == 1) else {
         return Ok(Err(format!("Transformers has no class of one head for a {} model", info.model_type)));
     };
-    let dense = spec.features == FeatureKind::Pooled && !info.pools_as_its_class();
+    // Decoders' classes have no bias: a head that needs one is a dense layer as well.
+    let biased = own.contains_key(&bias(&of_class.output));
+    let dense = spec.features == FeatureKind::Pooled && (!info.pools_as_its_class() || (biased && !of_class.bias));
     if dense && !sentences::pools(info.plain()) {
         let pooling = info.plain().pooling;
         return Ok(Err(format!("features of {} pooled by {pooling} are no class's of Transformers", info.model_type)));
@@ -127,17 +134,22 @@ fn plain<'a>(
         (FeatureKind::Pooled, _, PredictionKind::Classes) => Answer::Class(labels),
         (FeatureKind::Pooled, _, PredictionKind::MultiLabel) => Answer::Labels(labels),
         (FeatureKind::Pooled, _, PredictionKind::Values) => Answer::Value,
-        (FeatureKind::Sequence, TargetKind::TokenClass, PredictionKind::Classes) if text => Answer::TokenClass(labels),
+        (FeatureKind::Sequence, TargetKind::TokenClass, PredictionKind::Classes) if text && of_class.tokens => {
+            Answer::TokenClass(labels)
+        }
         _ => return Ok(Err(format!("the head of {name} answers as no class of Transformers does"))),
     };
+    let of_dense = dense_path(info);
     let (hidden, output) = match answer {
         // One layer, whatever stands below that of the other class.
         Answer::TokenClass(_) => (None, of_class.last_layer(true)),
-        _ if dense => (None, DENSE),
+        _ if dense => (None, of_dense.as_str()),
         _ => (info.hidden_layer(), of_class.last_layer(false)),
     };
-    let paths = hidden.map(|(path, _)| path).into_iter().chain([output]);
-    let wanted: BTreeSet<String> = paths.flat_map(|path| [weight(path), bias(path)]).collect();
+    let with_bias = dense || of_class.bias || matches!(answer, Answer::TokenClass(_));
+    let below = hidden.into_iter().flat_map(|(path, _)| [weight(path), bias(path)]);
+    let last = with_bias.then(|| bias(output)).into_iter().chain([weight(output)]);
+    let wanted: BTreeSet<String> = below.chain(last).collect();
     if !own.keys().eq(&wanted) {
         let list = |names: Vec<&String>| names.into_iter().cloned().collect::<Vec<_>>().join(", ");
         let (own, wanted) = (list(own.keys().collect()), list(wanted.iter().collect()));
@@ -148,12 +160,16 @@ fn plain<'a>(
     if answer == Answer::Value {
         let (factor, constant) = after_last_layer(task, &model.device)?;
         layers.insert(weight(output), own[&weight(output)].affine(factor, 0.0)?);
-        layers.insert(bias(output), own[&bias(output)].affine(factor, constant)?);
+        if let Some(bias_of) = own.get(&bias(output)) {
+            layers.insert(bias(output), bias_of.affine(factor, constant)?);
+        }
     }
     let temperature = task.decision.temperature;
     if matches!(answer, Answer::Class(_) | Answer::TokenClass(_)) && temperature != 1.0 {
         for name in [weight(output), bias(output)] {
-            layers.insert(name.clone(), own[&name].affine(1.0 / temperature, 0.0)?);
+            if let Some(tensor) = own.get(&name) {
+                layers.insert(name, tensor.affine(1.0 / temperature, 0.0)?);
+            }
         }
     }
     let features = Value::constant(some_features(info.plain().width, &model.device)?); // [rows, width]
@@ -164,8 +180,11 @@ fn plain<'a>(
     let one_class = matches!(answer, Answer::Class(_) | Answer::TokenClass(_));
     let ours = if one_class { calibrated(&ours, &task.decision)? } else { ours };
     let linear = |x: &Value, path: &str| {
-        let [weight, bias] = [weight(path), bias(path)].map(|name| Value::constant(layers[&name].clone()));
-        tape.linear(x, &weight, Some(&bias))
+        let tensor = |name: String| layers.get(&name).cloned().map(Value::constant);
+        let Some(weight) = tensor(weight(path)) else {
+            return Err(fthost_autograd::Error::Msg(format!("no weight of {path}")));
+        };
+        tape.linear(x, &weight, tensor(bias(path)).as_ref())
     };
     let theirs = || -> fthost_autograd::Result<Value> {
         let below = match hidden {
@@ -186,7 +205,7 @@ fn plain<'a>(
     if let Ok(theirs) = theirs()
         && same(&ours, theirs.tensor())?
     {
-        return Ok(Ok((layers, answer)));
+        return Ok(Ok(Plain { layers, answer, dense }));
     }
     Ok(Err(format!("the head of {name} predicts otherwise than Transformers' class does from its layers")))
 }
@@ -253,8 +272,8 @@ fn same(ours: &Tensor, theirs: &Tensor) -> Result<bool> {
 impl SavedHeads<'_> {
     /// The dense layer that the head is, where sentence-transformers computes it.
     pub fn as_dense(&self) -> Option<sentences::Dense<'_>> {
-        let tensor = |name: String| self.tensors.iter().find(|(path, _)| *path == name).map(|(_, tensor)| tensor);
-        let (weight, bias) = (tensor(weight(DENSE))?, tensor(bias(DENSE))?);
+        let tensor = |end: &str| self.tensors.iter().find(|(path, _)| path.ends_with(end)).map(|(_, tensor)| tensor);
+        let (weight, bias) = (tensor(".weight")?, tensor(".bias")?);
         self.dense.then_some(sentences::Dense { weight, bias })
     }
 }

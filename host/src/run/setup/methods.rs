@@ -73,6 +73,7 @@ pub(in crate::run) fn attach_head(
             .hidden_layer()
             .filter(|_| info.pools_as_its_class())
             .map(|(_, activation)| activation.to_owned()),
+        bias: !info.pools_as_its_class() || info.classification.as_ref().is_none_or(|class| class.bias),
         dropout: if file.train.dropout { info.head_dropout } else { 0.0 },
         image: base::image_info(file, table, model)?,
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fthost_autograd::Device;
-use fthost_models::{ModelInfo, Module, Weights};
+use fthost_models::{Classification, ModelInfo, Module, Weights};
 use fthost_plugin_api::{MethodKind, problem_type};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use crate::plugin::{Library, StrategyInstance};
 use crate::run::file::{Override, RunFile};
 use crate::run::pass::Decision;
 use crate::run::results::export::SavedDecision;
+use crate::run::results::keys::head_path;
 use crate::run::results::sentences;
 use crate::run::setup::{methods, model as base};
 use crate::{Error, Result};
@@ -92,6 +93,12 @@ pub(super) fn last_layer(info: &ModelInfo, per_token: bool) -> Result<&str> {
         return Err(Error::usage(message).with_help("name the run folder, which has its heads"));
     };
     Ok(head.last_layer(per_token))
+}
+
+/// Whether a head's parameter is the bias of the last layer of a class that has none there: such a folder lacks it, and it is 0.
+pub(super) fn bias_is_none(info: &ModelInfo, name: &str) -> bool {
+    let of_output = |class: &Classification| head_path(info, name) == format!("{}.bias", class.output);
+    info.classification.as_ref().is_some_and(|class| !class.bias && of_output(class))
 }
 
 /// What a head of so many outputs answers.

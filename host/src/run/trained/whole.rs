@@ -68,7 +68,9 @@ pub(super) fn open(
     found.open(&file, &mut library, model, Vec::new(), |model| {
         for p in model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_))) {
             let name = head_path(model.model.info(), p.parameter.name());
-            p.parameter.set(&weights.tensor_of_shape(&name, p.parameter.dims(), &model.device)?)?;
+            if weights.contains(&name) || !head::bias_is_none(model.model.info(), p.parameter.name()) {
+                p.parameter.set(&weights.tensor_of_shape(&name, p.parameter.dims(), &model.device)?)?;
+            }
         }
         Ok(())
     })

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use fthost_models::{ModelInfo, SiteKind};
 
+use super::super::head;
 use super::{Adapter, CONFIG, WEIGHTS, at, within};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::run::results::keys::Keys;
@@ -24,10 +25,12 @@ impl Adapter<'_> {
         let mut unsaved = Vec::new();
         for p in model.parameters.iter().filter(|p| headed || !matches!(p.owner, Owner::Head(_))) {
             let path = keys.path(p);
+            let is_head = |p: &ModelParameter| matches!(p.owner, Owner::Head(_));
             // PEFT writes a module's only tensor under its own name or the module's.
             let found = [path.clone(), format!("{path}.weight")].into_iter().find(|path| left.remove(path.as_str()));
             match found {
                 Some(path) => self.set(model, p, &path)?,
+                None if is_head(p) && head::bias_is_none(model.model.info(), p.parameter.name()) => {}
                 None if p.owner != Owner::Base || self.is_saved(&keys.plain_path(p)) => {
                     return Err(self.lacks(model.model.info(), p, &path));
                 }
