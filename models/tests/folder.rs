@@ -132,8 +132,8 @@ fn errors_say_what_and_where_and_what_to_do() {
             &["type/model.safetensors", query, "U8", "F32, F16, BF16"],
         ),
         (
-            with_config("llama", |text| text.replace("\"model_type\": \"bert\"", "\"model_type\": \"llama\"")),
-            &["llama/config.json", "\"llama\"", "supported are bert, roberta, xlm-roberta, distilbert, vit"],
+            with_config("mamba", |text| text.replace("\"model_type\": \"bert\"", "\"model_type\": \"mamba\"")),
+            &["mamba/config.json", "\"mamba\"", "supported are bert, roberta, xlm-roberta, distilbert, vit"],
         ),
         (with_config("untyped", |text| text.replace("model_type", "kind")), &["model_type missing", "supported are"]),
         (

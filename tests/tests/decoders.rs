@@ -3,6 +3,7 @@
 use std::fs;
 
 use fthost_tests::{Workdir, on_one_line, result_json, root};
+use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::resume::{bits, set_back};
@@ -56,6 +57,20 @@ fn every_strategy_adapts_a_decoder_and_what_it_saves_opens() {
             let found: Value = serde_json::from_str(&found).unwrap();
             assert_eq!(&found["tasks"]["sentiment"]["metrics"], expected, "{row}, {name}");
         }
+    }
+}
+
+/// Keys have fewer heads than queries, and a prefix is as wide as they are: each of its columns learns.
+#[test]
+fn a_prefix_is_as_wide_as_the_keys() {
+    // Two layers of two heads of keys, 4 wide, and as many of values; and a layer's end of the MLP.
+    for (options, shape) in [("tokens = 3", [3, 2 * 2 * 8]), ("tokens = 3\nprojection = true", [2 * 8, 16])] {
+        let workdir = workdir("llama", &format!("plugin = \"prefix\"\n{options}"));
+        workdir.fthost(["run.toml", "--out", "run"]).succeeded();
+        let bytes = fs::read(workdir.path().join("run/adapter/adapter_model.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let shapes: Vec<Vec<usize>> = tensors.tensors().iter().map(|(_, tensor)| tensor.shape().to_vec()).collect();
+        assert!(shapes.contains(&shape.to_vec()), "{options}: {shapes:?}");
     }
 }
 

@@ -12,6 +12,8 @@
 //! faster form for `f32` on the CPU (`kernels`), tested against the composite.
 
 mod activation;
+mod angles;
+mod attending;
 pub mod check;
 mod convolution;
 mod epilogue;
@@ -32,6 +34,8 @@ mod tape;
 mod value;
 
 pub use activation::Activation;
+pub use angles::Angles;
+pub use attending::{Attention, Sees};
 pub use candle_core::{DType, Device, Error, Result, Tensor};
 pub use epilogue::{Epilogue, ScaleShift};
 pub use gradients::{Gradient, Gradients};
@@ -39,8 +43,6 @@ pub use kernels::Instructions;
 pub use layout::Layout;
 pub use map::{Map, Window};
 pub use node::NodeId;
-pub use ops::attention::{Attention, Sees};
-pub use ops::rotary::Angles;
 pub use parameter::{Parameter, Reading, Source};
 pub use statistics::{BatchStatistics, Observation};
 pub use tape::{Dropout, Tape, TapeOptions, Vjp};

@@ -1,6 +1,6 @@
 //! Prefix tuning (Li and Liang 2021, arXiv:2101.00190): every layer attends over keys [P_K; K] and values [P_V; V].
 //!
-//! P_K and P_V `[tokens, width]` of each layer train; the model is frozen. They are parameters, which start N(0, 1), or come from
+//! P_K and P_V `[tokens, width]` of each layer train, as wide as its keys, which decoders have fewer heads of than queries; the model is frozen. They are parameters, which start N(0, 1), or come from
 //! an MLP, [P_K, P_V] = W tanh(V e + c) + b, whose embeddings e `[tokens, width]`, V `[hidden, width]` and c serve all layers and
 //! start as torch's do. So step 0 is not the base model. The tokens of a text move up by the prefix's length, as Transformers
 //! moves them for past keys. As PEFT's tuners/prefix_tuning/model.py.
@@ -41,10 +41,16 @@ struct PrefixTuning {
 impl PrefixTuning {
     /// All layers' rows as one parameter, as PEFT saves it.
     fn plain(&self, model: &mut Model, sites: &[Site]) -> Result<Vec<Rows>> {
-        let columns = 2 * model.width()?;
         let init = Init::Normal { mean: 0.0, std: 1.0 };
-        let all = model.shared_param("prompt_embeddings", [self.config.tokens, sites.len() * columns], init)?;
-        Ok((0..sites.len()).map(|i| Rows::Columns { all: all.clone(), start: i * columns, columns }).collect())
+        let total = sites.iter().map(|site| 2 * site.out_features).sum();
+        let all = model.shared_param("prompt_embeddings", [self.config.tokens, total], init)?;
+        let mut next = 0;
+        let rows = sites.iter().map(|site| {
+            let (start, columns) = (next, 2 * site.out_features);
+            next += columns;
+            Rows::Columns { all: all.clone(), start, columns }
+        });
+        Ok(rows.collect())
     }
 
     /// An MLP whose last layer is cut into those of the sites.
@@ -59,8 +65,9 @@ impl PrefixTuning {
             bias: model.shared_param("prefix.hidden.bias", [hidden], uniform(width))?,
         });
         let output = |site: &Site| {
-            let weight = model.param(site, "prefix.output.weight", [2 * width, hidden], uniform(hidden))?;
-            let bias = model.param(site, "prefix.output.bias", [2 * width], uniform(hidden))?;
+            let columns = 2 * site.out_features;
+            let weight = model.param(site, "prefix.output.weight", [columns, hidden], uniform(hidden))?;
+            let bias = model.param(site, "prefix.output.bias", [columns], uniform(hidden))?;
             Ok(Rows::Projected { hidden: Arc::clone(&shared), weight, bias })
         };
         sites.iter().map(output).collect()
@@ -90,8 +97,10 @@ impl Strategy for PrefixTuning {
             model.hook_attention(site, Attend { rows: rows.clone(), tokens })?;
         }
         let width = model.width()?;
-        // PEFT gives prefixes as past keys and values, which models of images and DistilBERT do not take.
-        if model.vocabulary()? > 0 && model.model_type()? != "distilbert" {
+        // PEFT gives prefixes as past keys and values, which models of images and DistilBERT do not take; where keys have fewer heads
+        // than queries its config counts those, which nobody here knows.
+        let alike = sites.iter().all(|site| site.out_features == width);
+        if alike && model.vocabulary()? > 0 && model.model_type()? != "distilbert" {
             self.peft = Some(json!({
                 "peft_type": "PREFIX_TUNING",
                 "num_virtual_tokens": tokens,

@@ -1,9 +1,9 @@
 //! What the trials of a search say: which rate, or that there is none.
 //!
 //! A trial's loss is compared with the untrained model's on the same batches; its fall counts where it is more than three standard errors
-//! of these differences, one for each batch. Of the rates whose fall counts the one with the lowest loss is the trials' best. A longer run
-//! wants a lower one: the best rate of gradient steps goes by 1 / sqrt(steps) (Zinkevich 2003, for any convex loss; Schaipp et al. 2025,
-//! arXiv:2501.18965, find the same of schedules and language models).
+//! of these differences, one for each batch. Of the rates whose fall counts the one with the lowest loss is the trials' best, and the lowest
+//! that is next to as good is taken. A longer run wants a lower one: the best rate of gradient steps goes by 1 / sqrt(steps) (Zinkevich
+//! 2003, for any convex loss; Schaipp et al. 2025, arXiv:2501.18965, find the same of schedules and language models).
 
 use serde::Serialize;
 
@@ -14,6 +14,8 @@ use crate::report::table::Table;
 const ERRORS: f64 = 3.0;
 /// The least share of the untrained loss that a fall must be.
 const SHARE: f64 = 0.005;
+/// The share of the best rate's fall that a lower one keeps which is next to as good.
+const KEPT: f64 = 0.9;
 /// Columns of the longest bar.
 const BAR: f64 = 40.0;
 
@@ -88,17 +90,19 @@ impl LrCurve {
         counting.min_by(|a, b| loss(a.1).total_cmp(&loss(b.1))).map(|(place, _)| place)
     }
 
-    /// The best, or the next lower rate where it is no worse by more than a standard error: what lies beyond the best may be a cliff.
+    /// The lowest of the rates below the best that are next to as good: what lies beyond the best may be a cliff, and a longer run comes
+    /// nearer to it.
     fn chosen(&self) -> Option<&Point> {
         let best = self.best()?;
         let point = &self.points[best];
-        let lower = best.checked_sub(1).map(|lower| &self.points[lower]).filter(|lower| lower.counts(self.untrained));
-        let no_worse = |lower: &&Point| {
+        let alike = |lower: &&Point| {
             let worse: Vec<f64> =
                 lower.losses.iter().zip(&point.losses).map(|(a, b)| a - b).filter(|d| !d.is_nan()).collect();
-            mean(&worse).is_some_and(|mean| mean <= standard_error(&worse, mean))
+            let within = mean(&worse).is_some_and(|mean| mean <= standard_error(&worse, mean));
+            within || lower.fall.zip(point.fall).is_some_and(|(lower, best)| lower >= KEPT * best)
         };
-        lower.filter(no_worse).or(Some(point))
+        let below = self.points[..best].iter().rev().take_while(|lower| lower.counts(self.untrained));
+        below.take_while(alike).last().or(Some(point))
     }
 
     /// The next rate beyond the end at which the loss is lowest.
@@ -137,7 +141,7 @@ impl LrCurve {
         let shorter = (self.steps as f64 / self.run_steps.max(1) as f64).sqrt().min(1.0);
         let loss = significant(loss.unwrap_or(f64::NAN));
         let mut reason = format!(
-            "the run in {} steps does best at {lr:.1e}: it comes to a loss of {loss}, from {}",
+            "the run in {} steps does best, or next to best, at {lr:.1e}: it comes to a loss of {loss}, from {}",
             self.steps,
             significant(self.untrained)
         );
@@ -224,6 +228,9 @@ pub(super) mod tests {
         assert!((found.suggestion.unwrap() / 1e-3 - 1.0).abs() < 1e-9, "{found:?}");
         let found = curve(&[0.0, 0.3, 0.7, 0.8], 0.02, 40);
         assert!((found.suggestion.unwrap() / 1e-2 - 1.0).abs() < 1e-9, "{found:?}");
+        // However many there are, until one is not.
+        let found = curve(&[0.74, 0.5, 0.74, 0.77, 0.8], 0.001, 40);
+        assert!((found.suggestion.unwrap() / 1e-3 - 1.0).abs() < 1e-9, "{found:?}");
     }
 
     #[test]

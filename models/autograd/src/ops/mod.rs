@@ -3,7 +3,7 @@
 //! One file owns one family. Transformer ops have fast `f32` CPU forms in [`kernels`](crate::kernels).
 
 mod activation;
-pub(crate) mod attention;
+mod attention;
 mod batch_norm;
 mod conv2d;
 mod convolution;
@@ -21,7 +21,7 @@ mod patches;
 mod reduce;
 mod resample;
 mod residual;
-pub(crate) mod rotary;
+mod rotary;
 mod row_norm;
 mod segment;
 mod shape;

@@ -3,8 +3,8 @@
 
 use fthost_autograd::optim::{Method, Optimizer, StepSettings};
 use fthost_autograd::{
-    Activation, Attention, DType, Device, Dropout, Epilogue, Layout, Map, Parameter, Precision, Result, ScaleShift,
-    Tape, TapeOptions, Tensor, Value, Window,
+    Activation, Angles, Attention, DType, Device, Dropout, Epilogue, Layout, Map, Parameter, Precision, Result,
+    ScaleShift, Sees, Tape, TapeOptions, Tensor, Value, Window,
 };
 
 use super::{flat, normal};
@@ -101,6 +101,16 @@ fn cases() -> Vec<Case> {
                 t.attention(&v[0], &v[1], &v[2], &Attention::full(2, 0.3), &layout(), &layout(), None)
             }),
         ),
+        case("attention", &[&[10, 8], &[10, 4], &[10, 4], &[2, 4], &[2, 4]], move |t, v| {
+            let past = Attention { kv_heads: 1, sees: Sees::Past { window: Some(3) }, ..Attention::full(2, 0.0) };
+            t.attention(&v[0], &v[1], &v[2], &past, &layout(), &layout(), Some((&v[3], &v[4])))
+        }),
+        case("rms_norm", &[&[6, 16], &[16]], |t, v| t.rms_norm(&v[0], &v[1], 1e-5)),
+        case("gated", &[&[5, 7], &[5, 7]], |t, v| t.gated(&v[0], &v[1], Activation::Silu)),
+        case("rotary", &[&[5, 12]], |t, v| {
+            let (dtype, device) = (v[0].tensor().dtype(), v[0].tensor().device());
+            t.rotary(&v[0], &Angles::new(&[0, 1, 2, 0, 9], &[1.0, 0.1, 0.01], 1.0, dtype, device)?)
+        }),
         case("squared_distance", &[&[5, 7], &[5, 7], &[5, 7]], |t, v| {
             t.squared_distance(&v[0], v[1].tensor(), Some(v[2].tensor()))
         }),
