@@ -3,13 +3,18 @@
 use std::path::Path;
 
 use candle_core::Device;
+use fthost_autograd::Activation;
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
+use crate::activation::{ACTIVATIONS, activation};
 use crate::builder::Origin;
 use crate::weights::{SINGLE_FILE, Weights};
 use crate::{LoadError, Model};
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
+/// The largest size that is taken for one.
+pub(crate) const LARGEST: usize = 1 << 21;
 
 /// Architectures that one implementation builds.
 pub(crate) struct Family {
@@ -50,6 +55,29 @@ impl Source<'_> {
     /// What timm's configs say.
     pub(crate) fn architecture(&self) -> Option<&str> {
         self.config.get("architecture").and_then(Json::as_str)
+    }
+
+    /// The config in one family's form.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
+        serde_json::from_str(self.text).map_err(|source| LoadError::Config { file: self.file.into(), source })
+    }
+
+    /// What is wrong with a setting.
+    pub(crate) fn setting(&self, key: &'static str, value: impl ToString, why: impl Into<String>) -> LoadError {
+        LoadError::Setting { file: self.file.into(), key, value: value.to_string(), why: why.into() }
+    }
+
+    /// The activation that a key names.
+    pub(crate) fn activation(&self, key: &'static str, name: &str) -> Result<Activation, LoadError> {
+        activation(name).ok_or_else(|| self.setting(key, name, format!("is not known; known are {ACTIVATIONS}")))
+    }
+
+    /// Refuses sizes that are none, by their keys: the product of three of those that are taken still fits into 64 bits.
+    pub(crate) fn check_sizes(&self, sizes: &[(&'static str, usize)]) -> Result<(), LoadError> {
+        match sizes.iter().find(|(_, size)| *size == 0 || *size > LARGEST) {
+            Some(&(key, size)) => Err(self.setting(key, size, format!("must lie between 1 and {LARGEST}"))),
+            None => Ok(()),
+        }
     }
 
     /// The weights, once the config has been found good.

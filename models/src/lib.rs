@@ -2,6 +2,7 @@
 //!
 //! A model knows nothing of plugins: it offers [`Site`]s and calls the [`Hook`]s set there.
 
+mod activation;
 mod builder;
 mod convnet;
 mod decoder;
@@ -21,6 +22,7 @@ mod site;
 mod transformer;
 mod weights;
 
+pub use activation::activation;
 pub use error::LoadError;
 pub use folder::write_tensors;
 pub use fthost_autograd as autograd;
@@ -31,5 +33,4 @@ pub use registry::{config, from_parts, open, random};
 pub use site::{
     AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
 };
-pub use transformer::activation;
 pub use weights::{FileState, Weights};

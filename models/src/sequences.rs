@@ -98,6 +98,11 @@ impl Rows {
         Self { layout: Layout::single_rows(ids.len()), ids }
     }
 
+    /// The last one of each sequence.
+    pub(crate) fn last(layout: &Layout) -> Self {
+        Self::single(layout.ranges().map(|range| range.end as u32 - 1).collect())
+    }
+
     /// Of each sequence, all rows but the first few.
     pub(crate) fn without(layout: &Layout, skip: usize) -> Self {
         Self {

@@ -1,35 +1,14 @@
 //! What the networks' configs have in common.
 
-use fthost_autograd::Activation;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::LoadError;
 use crate::family::Source;
-use crate::transformer::{ACTIVATIONS, activation};
 
 /// The largest size that is taken for one: the product of three still fits into 64 bits.
 const LARGEST: usize = 1 << 20;
 /// Blocks of a stage.
 const DEEPEST: usize = 1 << 10;
-
-pub(super) fn read<T: DeserializeOwned>(source: &Source<'_>) -> Result<T, LoadError> {
-    serde_json::from_str(source.text).map_err(|error| LoadError::Config { file: source.file.into(), source: error })
-}
-
-pub(super) fn setting(
-    source: &Source<'_>,
-    key: &'static str,
-    value: impl ToString,
-    why: impl Into<String>,
-) -> LoadError {
-    LoadError::Setting { file: source.file.into(), key, value: value.to_string(), why: why.into() }
-}
-
-pub(super) fn known_activation(source: &Source<'_>, name: &str) -> Result<Activation, LoadError> {
-    activation(name)
-        .ok_or_else(|| setting(source, "hidden_act", name, format!("is not known; known are {ACTIVATIONS}")))
-}
 
 /// Checks sizes before anything is made of them.
 pub(super) struct Sizes<'a> {
@@ -47,20 +26,20 @@ impl<'a> Sizes<'a> {
         for size in sizes {
             none = false;
             if size == 0 || size > LARGEST {
-                return Err(setting(self.source, key, size, format!("must lie between 1 and {LARGEST}")));
+                return Err(self.source.setting(key, size, format!("must lie between 1 and {LARGEST}")));
             }
         }
-        if none { Err(setting(self.source, key, "[]", "must name one size at least")) } else { Ok(()) }
+        if none { Err(self.source.setting(key, "[]", "must name one size at least")) } else { Ok(()) }
     }
 
     /// That there are so many numbers of blocks, and that all lie in range.
     pub(super) fn depths(&self, key: &'static str, depths: &[usize], stages: usize) -> Result<(), LoadError> {
         if depths.len() != stages {
             let why = format!("must say a number of blocks for each of {stages} stages");
-            return Err(setting(self.source, key, format!("{depths:?}"), why));
+            return Err(self.source.setting(key, format!("{depths:?}"), why));
         }
         match depths.iter().find(|&&depth| depth == 0 || depth > DEEPEST) {
-            Some(depth) => Err(setting(self.source, key, depth, format!("must lie between 1 and {DEEPEST}"))),
+            Some(depth) => Err(self.source.setting(key, depth, format!("must lie between 1 and {DEEPEST}"))),
             None => Ok(()),
         }
     }
@@ -70,7 +49,7 @@ impl<'a> Sizes<'a> {
         if factor > 0.0 && factor <= 100.0 {
             return Ok(());
         }
-        Err(setting(self.source, key, factor, "must lie between 0 and 100"))
+        Err(self.source.setting(key, factor, "must lie between 0 and 100"))
     }
 }
 
@@ -95,7 +74,7 @@ struct Pretrained {
 impl Images {
     /// `size`: that of the architecture.
     pub(super) fn read(source: &Source<'_>, size: usize) -> Result<Self, LoadError> {
-        let Timm { in_chans, pretrained_cfg } = read(source)?;
+        let Timm { in_chans, pretrained_cfg } = source.read()?;
         let said = pretrained_cfg.and_then(|config| config.input_size);
         let channels = in_chans.or(said.map(|size| size[0])).unwrap_or(3);
         let size = said.map_or(size, |size| size[1].max(size[2]));

@@ -5,7 +5,7 @@ use fthost_autograd::Activation;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::config::{Images, Sizes, known_activation, read, setting};
+use super::config::{Images, Sizes};
 use super::plan::{
     BlockPlan, ConvInit, ConvPlan, HeadPlan, LayerPlan, NORM, NormPlan, Paths, Place, Plan, ShortcutPlan, Way,
 };
@@ -162,7 +162,7 @@ impl Default for Config {
 
 /// Hugging Face's MobileNetV2.
 pub(super) fn hugging_face(source: &Source<'_>) -> Result<Plan, LoadError> {
-    let config: Config = read(source)?;
+    let config: Config = source.read()?;
     let sizes = Sizes::new(source);
     sizes.check("num_channels", [config.num_channels])?;
     sizes.check("depth_divisible_by", [config.depth_divisible_by])?;
@@ -170,11 +170,11 @@ pub(super) fn hugging_face(source: &Source<'_>) -> Result<Plan, LoadError> {
     sizes.factor("depth_multiplier", config.depth_multiplier)?;
     sizes.factor("expand_ratio", config.expand_ratio)?;
     if ![8, 16, 32].contains(&config.output_stride) {
-        return Err(setting(source, "output_stride", config.output_stride, "is none of 8, 16 and 32"));
+        return Err(source.setting("output_stride", config.output_stride, "is none of 8, 16 and 32"));
     }
     let round = |value: f64| divisible(value, config.depth_divisible_by, config.min_depth);
     let scaled = |channels: usize| round((channels as f64 * config.depth_multiplier).round_ties_even());
-    let style = Style { same: config.tf_padding, activation: known_activation(source, &config.hidden_act)? };
+    let style = Style { same: config.tf_padding, activation: source.activation("hidden_act", &config.hidden_act)? };
     let at = |path: &str| (format!("{path}.convolution"), format!("{path}.normalization"));
 
     let stem = scaled(STEM);

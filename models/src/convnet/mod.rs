@@ -43,5 +43,5 @@ fn plan(source: &Source<'_>) -> Result<Plan, LoadError> {
     let name = source.architecture().unwrap_or_default();
     let named = resnet::named(source, name)?;
     let named = if named.is_some() { named } else { inverted::named(source, name)? };
-    named.ok_or_else(|| config::setting(source, "architecture", name, "is not known"))
+    named.ok_or_else(|| source.setting("architecture", name, "is not known"))
 }

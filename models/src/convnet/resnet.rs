@@ -4,7 +4,7 @@ use fthost_autograd::{Activation, Window};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::config::{Images, Sizes, known_activation, read, setting};
+use super::config::{Images, Sizes};
 use super::plan::{
     BlockPlan, ConvInit, ConvPlan, HeadPlan, LayerPlan, NORM, Paths, Place, Plan, ShortcutPlan, Way, places,
 };
@@ -148,11 +148,11 @@ impl Default for Config {
 }
 
 pub(super) fn hugging_face(source: &Source<'_>) -> Result<Plan, LoadError> {
-    let config: Config = read(source)?;
+    let config: Config = source.read()?;
     let bottleneck = match config.layer_type.as_str() {
         "bottleneck" => true,
         "basic" => false,
-        other => return Err(setting(source, "layer_type", other, "is not known; known are basic and bottleneck")),
+        other => return Err(source.setting("layer_type", other, "is not known; known are basic and bottleneck")),
     };
     let sizes = Sizes::new(source);
     sizes.check("num_channels", [config.num_channels])?;
@@ -161,7 +161,7 @@ pub(super) fn hugging_face(source: &Source<'_>) -> Result<Plan, LoadError> {
     sizes.depths("depths", &config.depths, config.hidden_sizes.len())?;
     if bottleneck && config.hidden_sizes.iter().any(|width| width % 4 != 0) {
         let why = "must be multiples of 4 where layer_type is bottleneck";
-        return Err(setting(source, "hidden_sizes", format!("{:?}", config.hidden_sizes), why));
+        return Err(source.setting("hidden_sizes", format!("{:?}", config.hidden_sizes), why));
     }
     let shape = Shape {
         bottleneck,
@@ -171,7 +171,7 @@ pub(super) fn hugging_face(source: &Source<'_>) -> Result<Plan, LoadError> {
         first_halves: config.downsample_in_first_stage,
         early_stride: config.downsample_in_bottleneck,
         small: false,
-        activation: known_activation(source, &config.hidden_act)?,
+        activation: source.activation("hidden_act", &config.hidden_act)?,
     };
     Ok(Plan {
         name: "resnet".into(),

@@ -3,7 +3,7 @@
 use fthost_autograd::{Activation, Window};
 use serde::Deserialize;
 
-use super::config::{Sizes, known_activation, read};
+use super::config::Sizes;
 use super::plan::{BlockPlan, ConvInit, ConvPlan, HeadPlan, LayerPlan, NORM, Place, Plan};
 use crate::LoadError;
 use crate::family::Source;
@@ -28,7 +28,7 @@ impl Default for Conv4 {
 
 /// Four blocks of a convolution of 3 by 3, batch norm, ReLU and max pooling of 2 by 2.
 pub(super) fn conv4(source: &Source<'_>) -> Result<Plan, LoadError> {
-    let Conv4 { num_channels, image_size, hidden_size, num_blocks } = read(source)?;
+    let Conv4 { num_channels, image_size, hidden_size, num_blocks } = source.read()?;
     let sizes = Sizes::new(source);
     sizes.check("num_channels", [num_channels])?;
     sizes.check("image_size", [image_size])?;
@@ -76,12 +76,12 @@ impl Default for Mlp {
 
 /// Linear layers over an image's pixels, each with an activation.
 pub(super) fn mlp(source: &Source<'_>) -> Result<Plan, LoadError> {
-    let Mlp { num_channels, image_size, hidden_sizes, hidden_act } = read(source)?;
+    let Mlp { num_channels, image_size, hidden_sizes, hidden_act } = source.read()?;
     let sizes = Sizes::new(source);
     sizes.check("num_channels", [num_channels])?;
     sizes.check("image_size", [image_size])?;
     sizes.check("hidden_sizes", hidden_sizes.iter().copied())?;
-    let activation = known_activation(source, &hidden_act)?;
+    let activation = source.activation("hidden_act", &hidden_act)?;
     let mut inputs = num_channels * image_size * image_size;
     let mut blocks = Vec::with_capacity(hidden_sizes.len());
     for (i, &outputs) in hidden_sizes.iter().enumerate() {

@@ -1,7 +1,5 @@
 //! config.json as Hugging Face writes it, brought to one form.
 
-use std::path::Path;
-
 use fthost_autograd::Activation;
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -9,8 +7,7 @@ use serde_json::Value as Json;
 use super::architecture::{Architecture, Bias, Windows};
 use super::rope::Rope;
 use crate::LoadError;
-use crate::family::Source;
-use crate::transformer::{ACTIVATIONS, activation};
+use crate::family::{LARGEST, Source};
 
 /// What a decoder is built from, whatever the architecture calls it.
 #[derive(Debug)]
@@ -97,13 +94,12 @@ const FULL: &str = "full_attention";
 impl Config {
     /// From a config.json that names one of the table's rows.
     pub(crate) fn parse(source: &Source<'_>) -> Result<Self, LoadError> {
-        let Source { file, text, ref config, .. } = *source;
+        let config = &source.config;
         let model_type = source.model_type().unwrap_or_default();
         let Some(architecture) = Architecture::find(model_type) else {
-            return Err(setting(file, "model_type", model_type, "is no decoder that is known"));
+            return Err(source.setting("model_type", model_type, "is no decoder that is known"));
         };
-        let read: File =
-            serde_json::from_str(text).map_err(|source| LoadError::Config { file: file.into(), source })?;
+        let read: File = source.read()?;
         let flag = |key: &str| config.get(key).and_then(Json::as_bool).unwrap_or_default();
         let bias = |bias: Bias| match bias {
             Bias::Never => false,
@@ -112,20 +108,19 @@ impl Config {
         };
         for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
             if let Some(value) = config.get(key).filter(|value| !value.is_null()) {
-                return Err(setting(file, key, value, "bounds scores, which is not computed here"));
+                return Err(source.setting(key, value, "bounds scores, which is not computed here"));
             }
         }
         if flag("use_bidirectional_attention") {
             let why = "lets tokens see those after them, which is not computed here";
-            return Err(setting(file, "use_bidirectional_attention", true, why));
+            return Err(source.setting("use_bidirectional_attention", true, why));
         }
         let heads = read.num_attention_heads;
         let kv_heads = read.num_key_value_heads.unwrap_or(heads);
-        check_sizes(file, &read, kv_heads)?;
+        check_sizes(source, &read, kv_heads)?;
         let head_dim = read.head_dim.or(architecture.head_dim).unwrap_or(read.hidden_size / heads);
         if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > LARGEST {
-            return Err(setting(
-                file,
+            return Err(source.setting(
                 "head_dim",
                 head_dim,
                 "must be even and above 0: its halves turn with each other",
@@ -133,15 +128,12 @@ impl Config {
         }
         if !heads.is_multiple_of(kv_heads) {
             let why = format!("must divide the number of heads, which is {heads}");
-            return Err(setting(file, "num_key_value_heads", kv_heads, why));
+            return Err(source.setting("num_key_value_heads", kv_heads, why));
         }
         let name = config.get(architecture.activation_key).and_then(Json::as_str).unwrap_or(architecture.activation);
-        let Some(activation) = activation(name) else {
-            let why = format!("is not known; known are {ACTIVATIONS}");
-            return Err(setting(file, architecture.activation_key, name, why));
-        };
-        let windows = windows(file, architecture, config, &read)?;
-        let (ropes, layers) = with_ropes(file, architecture, &read, &windows)?;
+        let activation = source.activation(architecture.activation_key, name)?;
+        let windows = windows(source, architecture, config, &read)?;
+        let (ropes, layers) = with_ropes(source, architecture, &read, &windows)?;
         Ok(Self {
             architecture,
             width: read.hidden_size,
@@ -166,10 +158,7 @@ impl Config {
     }
 }
 
-/// The largest size that is taken for one: the product of three still fits into 64 bits.
-const LARGEST: usize = 1 << 21;
-
-fn check_sizes(file: &Path, read: &File, kv_heads: usize) -> Result<(), LoadError> {
+fn check_sizes(source: &Source<'_>, read: &File, kv_heads: usize) -> Result<(), LoadError> {
     let sizes = [
         ("hidden_size", read.hidden_size),
         ("num_hidden_layers", read.num_hidden_layers),
@@ -179,15 +168,12 @@ fn check_sizes(file: &Path, read: &File, kv_heads: usize) -> Result<(), LoadErro
         ("vocab_size", read.vocab_size),
         ("max_position_embeddings", read.max_position_embeddings),
     ];
-    match sizes.into_iter().find(|(_, size)| *size == 0 || *size > LARGEST) {
-        Some((key, size)) => Err(setting(file, key, size, format!("must lie between 1 and {LARGEST}"))),
-        None => Ok(()),
-    }
+    source.check_sizes(&sizes)
 }
 
 /// The window of each layer.
 fn windows(
-    file: &Path,
+    source: &Source<'_>,
     architecture: &Architecture,
     config: &Json,
     read: &File,
@@ -200,7 +186,7 @@ fn windows(
         (Some(Json::Null), _) => None,
         (Some(value), _) => match value.as_u64() {
             Some(width) if width > 0 => Some(width as usize),
-            _ => return Err(setting(file, "sliding_window", value, "must be a number of tokens above 0, or null")),
+            _ => return Err(source.setting("sliding_window", value, "must be a number of tokens above 0, or null")),
         },
     };
     let slides = |layer: usize| match architecture.windows {
@@ -215,22 +201,22 @@ fn windows(
     };
     if types.len() != layers {
         let why = format!("has {} layers, and num_hidden_layers is {layers}", types.len());
-        return Err(setting(file, "layer_types", types.join(", "), why));
+        return Err(source.setting("layer_types", types.join(", "), why));
     }
     let window = |kind: &String| match kind.as_str() {
         FULL => Ok(None),
         // Qwen's files name windows that use_sliding_window then takes away.
         SLIDING if matches!(architecture.windows, Windows::Upper) && !read.use_sliding_window => Ok(None),
         SLIDING if width.is_some() => Ok(width),
-        SLIDING => Err(setting(file, "layer_types", kind, "needs sliding_window")),
-        _ => Err(setting(file, "layer_types", kind, format!("is not known; known are {FULL} and {SLIDING}"))),
+        SLIDING => Err(source.setting("layer_types", kind, "needs sliding_window")),
+        _ => Err(source.setting("layer_types", kind, format!("is not known; known are {FULL} and {SLIDING}"))),
     };
     types.iter().map(window).collect()
 }
 
 /// The kinds of positions, and which of them each layer has.
 fn with_ropes(
-    file: &Path,
+    source: &Source<'_>,
     architecture: &Architecture,
     read: &File,
     windows: &[Option<usize>],
@@ -243,19 +229,15 @@ fn with_ropes(
     };
     let own = matches!(architecture.windows, Windows::Pattern);
     let ropes = if own && said.get(FULL).is_some() {
-        let of = |kind: &str, theta: f64| Rope::parse(file, key, said.get(kind).unwrap_or(&Json::Null), theta);
+        let of = |kind: &str, theta: f64| Rope::parse(source.file, key, said.get(kind).unwrap_or(&Json::Null), theta);
         vec![of(FULL, theta)?, of(SLIDING, 10_000.0)?]
     } else if own {
         // Scaling is that of the layers that see all.
         let local = read.rope_local_base_freq.unwrap_or(10_000.0);
-        vec![Rope::parse(file, key, &said, theta)?, Rope::parse(file, key, &Json::Null, local)?]
+        vec![Rope::parse(source.file, key, &said, theta)?, Rope::parse(source.file, key, &Json::Null, local)?]
     } else {
-        vec![Rope::parse(file, key, &said, theta)?]
+        vec![Rope::parse(source.file, key, &said, theta)?]
     };
     let layer = |&window: &Option<usize>| LayerConfig { window, rope: usize::from(own && window.is_some()) };
     Ok((ropes, windows.iter().map(layer).collect()))
-}
-
-fn setting(file: &Path, key: &'static str, value: impl ToString, why: impl Into<String>) -> LoadError {
-    LoadError::Setting { file: file.into(), key, value: value.to_string(), why: why.into() }
 }

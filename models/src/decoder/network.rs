@@ -108,7 +108,7 @@ impl Decoder {
         let without = || (*prompt > 0).then(|| Rows::without(layout, *prompt));
         Ok(match read {
             Read::Pooled => match self.info.plain().pooling.by {
-                PoolBy::Last => Some(Rows::single(layout.ranges().map(|range| range.end as u32 - 1).collect())),
+                PoolBy::Last => Some(Rows::last(layout)),
                 _ => without(),
             },
             Read::Sequence => without(),

@@ -1,13 +1,10 @@
 //! config.json as Hugging Face writes it, brought to one form.
 
-use std::path::Path;
-
 use fthost_autograd::Activation;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use super::architecture::{ACTIVATIONS, Architecture, activation};
+use super::architecture::Architecture;
 use crate::LoadError;
 use crate::family::Source;
 
@@ -153,27 +150,30 @@ fn yes() -> bool {
 impl Config {
     /// From a config.json that names one of the table's rows.
     pub(crate) fn parse(source: &Source<'_>) -> Result<Self, LoadError> {
-        let Source { file, text, .. } = *source;
         let model_type = source.config.get("model_type").and_then(Json::as_str).unwrap_or_default();
         let Some(architecture) = Architecture::find(model_type) else {
-            return Err(setting(file, "model_type", model_type, "is no encoder of the BERT family"));
+            return Err(source.setting("model_type", model_type, "is no encoder of the BERT family"));
         };
         let config = match architecture.model_type {
-            "distilbert" => Self::from_distilbert(architecture, file, read(file, text)?),
-            "vit" => Self::from_vit(architecture, file, read(file, text)?),
-            _ => Self::from_bert(architecture, file, read(file, text)?),
+            "distilbert" => Self::from_distilbert(architecture, source, source.read()?),
+            "vit" => Self::from_vit(architecture, source, source.read()?),
+            _ => Self::from_bert(architecture, source, source.read()?),
         }?;
-        config.check(file)?;
+        config.check(source)?;
         Ok(config)
     }
 
-    fn from_bert(architecture: &'static Architecture, file: &Path, config: BertConfig) -> Result<Self, LoadError> {
+    fn from_bert(
+        architecture: &'static Architecture,
+        source: &Source<'_>,
+        config: BertConfig,
+    ) -> Result<Self, LoadError> {
         if let Some(kind) = config.position_embedding_type.filter(|kind| kind != "absolute") {
-            return Err(setting(file, "position_embedding_type", kind, "is not supported; only \"absolute\" is"));
+            return Err(source.setting("position_embedding_type", kind, "is not supported; only \"absolute\" is"));
         }
         if config.is_decoder {
             let why = "makes attention causal, which is not supported; a model that reads both ways says false";
-            return Err(setting(file, "is_decoder", true, why));
+            return Err(source.setting("is_decoder", true, why));
         }
         // RoBERTa's own padding token, where the file does not say.
         let padding = config.pad_token_id.unwrap_or(1);
@@ -183,7 +183,7 @@ impl Config {
             layers: config.num_hidden_layers,
             heads: config.num_attention_heads,
             inner: config.intermediate_size,
-            activation: known_activation(file, "hidden_act", config.hidden_act)?,
+            activation: source.activation("hidden_act", &config.hidden_act)?,
             eps: config.layer_norm_eps,
             hidden_dropout: config.hidden_dropout_prob,
             attention_dropout: config.attention_probs_dropout_prob,
@@ -201,7 +201,7 @@ impl Config {
 
     fn from_distilbert(
         architecture: &'static Architecture,
-        file: &Path,
+        source: &Source<'_>,
         config: DistilBertConfig,
     ) -> Result<Self, LoadError> {
         Ok(Self {
@@ -210,7 +210,7 @@ impl Config {
             layers: config.n_layers,
             heads: config.n_heads,
             inner: config.hidden_dim,
-            activation: known_activation(file, "activation", config.activation)?,
+            activation: source.activation("activation", &config.activation)?,
             eps: tiny_eps(),
             hidden_dropout: config.dropout,
             attention_dropout: config.attention_dropout,
@@ -226,10 +226,14 @@ impl Config {
         })
     }
 
-    fn from_vit(architecture: &'static Architecture, file: &Path, config: VitConfig) -> Result<Self, LoadError> {
+    fn from_vit(
+        architecture: &'static Architecture,
+        source: &Source<'_>,
+        config: VitConfig,
+    ) -> Result<Self, LoadError> {
         if config.patch_size == 0 || !config.image_size.is_multiple_of(config.patch_size) {
             let why = format!("must divide image_size, which is {}", config.image_size);
-            return Err(setting(file, "patch_size", config.patch_size, why));
+            return Err(source.setting("patch_size", config.patch_size, why));
         }
         Ok(Self {
             architecture,
@@ -237,7 +241,7 @@ impl Config {
             layers: config.num_hidden_layers,
             heads: config.num_attention_heads,
             inner: config.intermediate_size,
-            activation: known_activation(file, "hidden_act", config.hidden_act)?,
+            activation: source.activation("hidden_act", &config.hidden_act)?,
             eps: config.layer_norm_eps,
             hidden_dropout: config.hidden_dropout_prob,
             attention_dropout: config.attention_probs_dropout_prob,
@@ -273,37 +277,18 @@ impl Config {
         sizes
     }
 
-    fn check(&self, file: &Path) -> Result<(), LoadError> {
-        for (key, size) in self.sizes() {
-            if size == 0 || size > LARGEST {
-                return Err(setting(file, key, size, format!("must lie between 1 and {LARGEST}")));
-            }
-        }
+    fn check(&self, source: &Source<'_>) -> Result<(), LoadError> {
+        source.check_sizes(&self.sizes())?;
         if !self.width.is_multiple_of(self.heads) {
             let why = format!("must divide the width, which is {}", self.width);
-            return Err(setting(file, "num_attention_heads", self.heads, why));
+            return Err(source.setting("num_attention_heads", self.heads, why));
         }
         if let InputConfig::Text { positions, first_position, .. } = self.input
             && positions <= first_position
         {
             let why = format!("leaves no token a position: the first is {first_position}");
-            return Err(setting(file, "max_position_embeddings", positions, why));
+            return Err(source.setting("max_position_embeddings", positions, why));
         }
         Ok(())
     }
-}
-
-/// The largest size that is taken for one: the product of three still fits into 64 bits.
-const LARGEST: usize = 1 << 21;
-
-fn read<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, LoadError> {
-    serde_json::from_str(text).map_err(|source| LoadError::Config { file: file.into(), source })
-}
-
-fn known_activation(file: &Path, key: &'static str, name: String) -> Result<Activation, LoadError> {
-    activation(&name).ok_or_else(|| setting(file, key, name, format!("is not known; known are {ACTIVATIONS}")))
-}
-
-fn setting(file: &Path, key: &'static str, value: impl ToString, why: impl Into<String>) -> LoadError {
-    LoadError::Setting { file: file.into(), key, value: value.to_string(), why: why.into() }
 }

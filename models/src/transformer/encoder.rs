@@ -80,16 +80,13 @@ impl Encoder {
         let without = |skip: usize| Rows::without(layout, skip);
         let of_image = matches!(self.embeddings, Embeddings::Images(_));
         Ok(match (read, &self.embeddings) {
-            (Read::Pooled, _) => {
-                let one = |ids| Some(Rows::single(ids));
-                match self.info.plain().pooling.by {
-                    PoolBy::First | PoolBy::Pooler => one(layout.first_rows(*pooled)),
-                    PoolBy::Last => one(layout.ranges().map(|range| range.end as u32 - 1).collect()),
-                    PoolBy::Mean | PoolBy::Max if of_image => Some(without(prompt + 1)),
-                    PoolBy::Mean | PoolBy::Max if *prompt > 0 => Some(without(*prompt)),
-                    PoolBy::Mean | PoolBy::Max => None,
-                }
-            }
+            (Read::Pooled, _) => match self.info.plain().pooling.by {
+                PoolBy::First | PoolBy::Pooler => Some(Rows::single(layout.first_rows(*pooled))),
+                PoolBy::Last => Some(Rows::last(layout)),
+                PoolBy::Mean | PoolBy::Max if of_image => Some(without(prompt + 1)),
+                PoolBy::Mean | PoolBy::Max if *prompt > 0 => Some(without(*prompt)),
+                PoolBy::Mean | PoolBy::Max => None,
+            },
             (Read::Sequence, _) if *prompt == 0 => None,
             (Read::Sequence, _) => Some(without(*prompt)),
             // The class token is no part of the map.

@@ -6,9 +6,6 @@ mod config;
 mod embeddings;
 mod encoder;
 
-pub(crate) use architecture::ACTIVATIONS;
-pub use architecture::activation;
-
 use architecture::Architecture;
 use encoder::Encoder;
 

@@ -149,7 +149,7 @@ impl Regularizer for Ewc {
     }
 
     fn save(&self) -> Result<SavedState> {
-        let json = json!(Saved { form: self.config.form, tasks: self.terms.tasks.clone(), rest: self.terms.rest() });
+        let json = json!(Saved { form: self.config.form, tasks: self.terms.tasks.clone(), rest: self.terms.rest });
         Ok(SavedState { json, tensors: self.terms.save() })
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct Terms {
     pub(crate) tasks: Vec<String>,
     weights: BTreeMap<String, Weight>,
     /// What of the sum is no matter of theta.
-    rest: f64,
+    pub(crate) rest: f64,
 }
 
 /// How much a parameter is held, and where: both of its shape.
@@ -82,10 +82,6 @@ impl Terms {
             });
         }
         sum.map(|sum| sum.add_scalar(self.rest)).transpose()
-    }
-
-    pub(crate) fn rest(&self) -> f64 {
-        self.rest
     }
 
     pub(crate) fn save(&self) -> BTreeMap<String, Tensor> {

@@ -93,7 +93,7 @@ impl Learner<'_> {
         let mut scaler = state.scaler();
         let scale = scaler.map_or(1.0, |scaler| scaler.scale());
         let base = self.rate(now, self.model.model.info().head_group(), 1.0)?;
-        let (mut sum, mut losses, mut held) = (None, Vec::new(), None);
+        let (mut sum, mut losses, mut held) = (None::<Gradients>, Vec::new(), None);
         let mut key = DropoutKey { seed: self.settings.seed, step: state.trained.steps, first: 0 };
         for seen in shows {
             let BatchGradients { mut gradients, loss, penalty, weight } = self.gradients(seen, key, scale)?;
@@ -116,7 +116,7 @@ impl Learner<'_> {
             sum = Some(match sum.take() {
                 None => gradients,
                 Some(mut sum) => {
-                    Gradients::accumulate(&mut sum, gradients, true)?;
+                    sum.accumulate(gradients, true)?;
                     sum
                 }
             });

@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use rayon::prelude::*;
+
 use super::{elementwise, multiversion, pieces, scratch};
 use crate::Activation;
 
@@ -30,6 +32,39 @@ pub(crate) fn sum(a: &[f32], b: &[f32], activation: Activation, parallel: bool) 
             elementwise::activate(activation, pieces::initialized(out));
         })
     }
+}
+
+/// `activation(gate) up`, element by element; equal lengths.
+pub(crate) fn gate(activation: Activation, gate: &[f32], up: &[f32], parallel: bool) -> Vec<f32> {
+    assert_eq!(gate.len(), up.len());
+    let mut out = vec![0f32; gate.len()];
+    pieces::each(&mut out, PIECE, parallel, |i, out| {
+        let part = i * PIECE..i * PIECE + out.len();
+        elementwise::gate(activation, &gate[part.clone()], &up[part], out);
+    });
+    out
+}
+
+/// From the operands of [`gate`] and the gradient of its result the gradients of the operands.
+pub(crate) fn gate_backward(
+    activation: Activation,
+    gate: &[f32],
+    up: &[f32],
+    g: &[f32],
+    parallel: bool,
+) -> (Vec<f32>, Vec<f32>) {
+    assert!(gate.len() == up.len() && gate.len() == g.len());
+    let (mut gate, mut up) = (gate.to_vec(), up.to_vec());
+    let one = |((gate, up), g): ((&mut [f32], &mut [f32]), &[f32])| {
+        elementwise::gate_backward(activation, gate, up, g);
+    };
+    if parallel {
+        let parts = gate.par_chunks_mut(PIECE).zip(up.par_chunks_mut(PIECE)).zip(g.par_chunks(PIECE));
+        parts.for_each(one);
+    } else {
+        one(((&mut gate, &mut up), g));
+    }
+    (gate, up)
 }
 
 /// `g` times the derivative of `activation` at `at`; equal lengths.

@@ -1,9 +1,8 @@
 //! Gated linear units (Shazeer 2020, arXiv:2002.05202): one half of a feed-forward layer opens and shuts the other.
 
 use candle_core::{Result, Tensor, bail};
-use rayon::prelude::*;
 
-use crate::kernels::elementwise as fast;
+use crate::kernels::joined as fast;
 use crate::{Activation, Tape, Value, slices};
 
 impl Tape {
@@ -13,31 +12,18 @@ impl Tape {
         if gate.dims() != up.dims() {
             bail!("a gate {:?} cannot open {:?}: the shapes must be equal", gate.dims(), up.dims());
         }
-        let piece = if self.options().parallel_ops { slices::CHUNK } else { usize::MAX };
+        let parallel = self.options().parallel_ops;
         let inputs = [gate, up];
         let [gate, up] = inputs.map(|value| value.tensor().clone());
-        let done = slices::read([&gate, &up], |[gate, up]| {
-            let mut out = vec![0f32; gate.len()];
-            let pieces = out.par_chunks_mut(piece.min(gate.len().max(1))).enumerate();
-            pieces.for_each(|(i, out)| {
-                let start = i * piece.min(gate.len());
-                fast::gate(activation, &gate[start..][..out.len()], &up[start..][..out.len()], out);
-            });
-            out
-        });
+        let done = slices::read([&gate, &up], |[gate, up]| fast::gate(activation, gate, up, parallel));
         let y = match done {
             Some(y) => Tensor::from_vec(y, gate.dims(), gate.device())?,
             None => (activation.forward(&gate)? * &up)?,
         };
         Ok(self.record(y, &inputs, move |g, vjp| {
             let g = g.contiguous()?;
-            let done = slices::read([&gate, &up, &g], |[gate, up, g]| {
-                let (mut gate, mut up) = (gate.to_vec(), up.to_vec());
-                let piece = piece.min(g.len().max(1));
-                let pieces = gate.par_chunks_mut(piece).zip(up.par_chunks_mut(piece)).zip(g.par_chunks(piece));
-                pieces.for_each(|((gate, up), g)| fast::gate_backward(activation, gate, up, g));
-                (gate, up)
-            });
+            let done =
+                slices::read([&gate, &up, &g], |[gate, up, g]| fast::gate_backward(activation, gate, up, g, parallel));
             let [of_gate, of_up] = match done {
                 Some((of_gate, of_up)) => [
                     Tensor::from_vec(of_gate, gate.dims(), gate.device())?,
