@@ -6,6 +6,7 @@ use std::fs;
 use fthost_tests::{Workdir, on_one_line, result_json};
 use serde_json::{Value, json};
 
+use crate::pictures::{RUN as PICTURES, picture_workdir};
 use crate::text::{RUN, text_workdir};
 
 /// The tiny run with topics in place of one label: what a text judges, and what it speaks of.
@@ -285,4 +286,38 @@ fn a_killed_run_ends_with_the_same_bits() {
     assert!(expected.0 == found.0 && expected.1 == found.1);
     let counts: BTreeMap<String, Value> = serde_json::from_value(found.2["sentiment"]["classes"].clone()).unwrap();
     assert_eq!(counts.len(), 3);
+}
+
+/// Pictures have any number of classes as texts have: cells beside their paths.
+#[test]
+fn pictures_have_any_number_of_classes() {
+    let workdir = picture_workdir();
+    for part in ["train", "test"] {
+        let mut rows = String::from("file_name\tlabel\n");
+        for (class, labels) in [("across", "across|bars"), ("down", "bars"), ("plain", "")] {
+            let mut files: Vec<_> = fs::read_dir(workdir.path().join(part).join(class)).unwrap().collect();
+            files.sort_by_key(|file| file.as_ref().unwrap().file_name());
+            for file in files {
+                let name = file.unwrap().file_name();
+                rows += &format!("{part}/{class}/{}\t{labels}\n", name.display());
+            }
+        }
+        workdir.write(&format!("{part}.tsv"), rows);
+    }
+    let run = PICTURES.replace("\"classification\"", "\"multi-label\"").replace("epochs = 4", "epochs = 8");
+    let run = run.replace("train = \"train\"", "train = \"train.tsv\"\nlabel_separator = \"|\"");
+    workdir.write("run.toml", run.replace("test = \"test\"", "test = \"test.tsv\""));
+    let said = workdir.fthost(["run.toml", "--out", "run"]).succeeded().stdout;
+    let mut result = result_json(&workdir.path().join("run"));
+    let task = result["tasks"]["shapes"].take();
+    assert_eq!(task["labels"], json!(["across", "bars"]), "{said}");
+    assert!(task["metrics"]["mean_average_precision"].as_f64().unwrap() > 0.9, "{said}");
+    assert!(task["metrics"]["subset_accuracy"].as_f64().unwrap() > 0.8, "{said}");
+
+    let found = workdir.fthost(["eval", "run", "test.tsv", "--json"]).succeeded().stdout;
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["tasks"]["shapes"]["metrics"], task["metrics"]);
+    let printed = rows(&workdir.fthost(["predict", "run", "test/plain", "--format", "jsonl"]).succeeded().stdout);
+    assert_eq!(printed.len(), 4);
+    assert!(printed.iter().any(|row| row["labels"] == json!([])), "{printed:?}");
 }

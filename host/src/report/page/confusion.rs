@@ -35,7 +35,7 @@ fn whole(counts: &[Vec<u64>], labels: &[String], cell: &dyn Fn(u64, &[u64], bool
                     tr {
                         th.label { "true" }
                         @for class in 0..counts.len() { th.label scope="col" { (label(labels, class)) } }
-                        th.label { "examples" }
+                        th.label { "support" }
                     }
                 }
                 tbody {
@@ -94,7 +94,7 @@ fn most_confused(counts: &[Vec<u64>], labels: &[String]) -> Markup {
         @if !pairs.is_empty() {
             div.scroll.tall { table.rows {
                 thead {
-                    tr { th { "true" } th { "predicted" } th.number { "examples" } th.number { "of the true class" } }
+                    tr { th { "true" } th { "predicted" } th.number { "predicted so" } th.number { "of the true class" } }
                 }
                 tbody {
                     @for (n, class, predicted) in pairs {
