@@ -3,6 +3,7 @@
 mod architecture;
 mod block;
 mod config;
+mod gguf;
 mod network;
 mod rope;
 
@@ -15,6 +16,6 @@ use crate::family::Family;
 pub(crate) const FAMILY: Family = Family {
     model_types: Architecture::model_types,
     architectures: Vec::new,
-    recognise: |_| None,
+    recognise: gguf::config,
     build: |source| Ok(Box::new(Decoder::build(source)?)),
 };

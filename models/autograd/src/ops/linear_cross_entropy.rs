@@ -56,7 +56,8 @@ impl Tape {
             );
         }
         let targets = true_classes(n, classes, targets)?;
-        let counted: Vec<u32> = (0u32..).zip(&targets).filter(|(_, class)| **class != IGNORED).map(|(i, _)| i).collect();
+        let counted: Vec<u32> =
+            (0u32..).zip(&targets).filter(|(_, class)| **class != IGNORED).map(|(i, _)| i).collect();
         let targets: Vec<u32> = targets.into_iter().filter(|class| *class != IGNORED).collect();
         let x_rows = gather(&x.tensor().contiguous()?, &counted)?; // [counted, in]
 
@@ -95,7 +96,9 @@ impl Tape {
                 match sum {
                     Some(sum) => vjp.give(i, sum.affine(by, 0.0)?)?,
                     // No row counts.
-                    None if vjp.wants(i) => vjp.give(i, Tensor::zeros(dims[i].as_slice(), x_rows.dtype(), x_rows.device())?)?,
+                    None if vjp.wants(i) => {
+                        vjp.give(i, Tensor::zeros(dims[i].as_slice(), x_rows.dtype(), x_rows.device())?)?
+                    }
                     None => {}
                 }
             }
@@ -171,12 +174,10 @@ mod tests {
         }
     }
 
+    type Op = dyn Fn(&Tape, &[Value]) -> Result<(Value, f64)>;
+
     /// The loss, the number of rows and the gradients of `x`, weight and bias.
-    fn run(
-        options: TapeOptions,
-        dtype: DType,
-        loss: &dyn Fn(&Tape, &[Value]) -> Result<(Value, f64)>,
-    ) -> (Vec<Tensor>, f64) {
+    fn run(options: TapeOptions, dtype: DType, loss: &Op) -> (Vec<Tensor>, f64) {
         let tape = Tape::new(TapeOptions { recording: true, ..options });
         let values = inputs(dtype).map(|t| tape.variable(t));
         let (sum, number) = loss(&tape, &values).unwrap();
@@ -206,15 +207,19 @@ mod tests {
         ] {
             for (at_once, parallel_ops) in [(1, false), (2, true), (3, false), (100, true)] {
                 let options = TapeOptions { precision, parallel_ops, ..TapeOptions::default() };
-                let (found, rows) = run(options, dtype, &|tape, v| {
+                let (found, rows) = run(options, dtype, &move |tape, v| {
                     tape.cross_entropy_by(at_once, &v[0], &v[1], Some(&v[2]), &targets(&TARGETS))
                 });
                 assert_eq!(rows, 5.0);
                 for (found, expected) in found.iter().zip(&expected) {
                     let error = (found - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
                     let error = error.to_scalar::<f64>().unwrap();
-                    let size = expected.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap();
-                    assert!(error <= tolerance * size.max(1.0), "{dtype:?} {precision:?}, {at_once} at once: off by {error}");
+                    let size =
+                        expected.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap();
+                    assert!(
+                        error <= tolerance * size.max(1.0),
+                        "{dtype:?} {precision:?}, {at_once} at once: off by {error}"
+                    );
                 }
             }
         }
