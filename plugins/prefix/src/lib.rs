@@ -1,9 +1,10 @@
 //! Prefix tuning (Li and Liang 2021, arXiv:2101.00190): every layer attends over keys [P_K; K] and values [P_V; V].
 //!
-//! P_K and P_V `[tokens, width]` of each layer train, as wide as its keys, which decoders have fewer heads of than queries; the model is frozen. They are parameters, which start N(0, 1), or come from
-//! an MLP, [P_K, P_V] = W tanh(V e + c) + b, whose embeddings e `[tokens, width]`, V `[hidden, width]` and c serve all layers and
-//! start as torch's do. So step 0 is not the base model. The tokens of a text move up by the prefix's length, as Transformers
-//! moves them for past keys. As PEFT's tuners/prefix_tuning/model.py.
+//! P_K and P_V `[tokens, width]` of each layer train, as wide as its keys, of which decoders have fewer heads than of queries; the
+//! model is frozen. They are parameters, which start N(0, 1), or come from an MLP, [P_K, P_V] = W tanh(V e + c) + b, whose
+//! embeddings e `[tokens, width]`, V `[hidden, width]` and c serve all layers and start as torch's do. So step 0 is
+//! not the base model. The tokens of a text move up by the prefix's length, as Transformers moves them for past keys. As PEFT's
+//! tuners/prefix_tuning/model.py.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
