@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value as Json, json};
 
 use crate::family::CONFIG_FILE;
-use crate::weights::SINGLE_FILE;
+use crate::weights::{self, SINGLE_FILE};
 use crate::{Answer, LoadError, Model, ModelInfo, Read, SavedHead};
 
 /// What config.json says of a head, of how the weights are kept and of where they came from: true of the folder that was loaded, not
@@ -85,20 +83,9 @@ pub(crate) fn write(
 /// # Errors
 /// Where the file cannot be written.
 pub fn write_tensors(file: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(), LoadError> {
-    let stored = tensors.iter().map(|(name, tensor)| Ok((name, tensor, bytes(tensor)?)));
-    let stored = stored.collect::<Result<Vec<_>, LoadError>>()?;
-    replace(file.to_owned(), |file| {
-        let views = stored.iter().map(|(name, tensor, bytes)| {
-            let dtype = if tensor.dtype() == DType::I64 { Dtype::I64 } else { Dtype::F32 };
-            TensorView::new(dtype, tensor.dims().to_vec(), bytes).map(|view| (name.as_str(), view))
-        });
-        let views = views.collect::<Result<Vec<_>, _>>().map_err(std::io::Error::other)?;
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize_to_file(views, Some(metadata), file).map_err(|error| match error {
-            SafeTensorError::IoError(error) => error,
-            other => std::io::Error::other(other),
-        })
-    })
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let dtype = |own| if own == DType::I64 { DType::I64 } else { DType::F32 };
+    replace(file.to_owned(), |file| weights::save(file, tensors, metadata, dtype))
 }
 
 /// config.json of what is saved: what the model is, and what its head answers.
@@ -159,16 +146,6 @@ fn timm_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Json
 
 /// What Transformers calls the only output of a head for values.
 const VALUE: &str = "LABEL_0";
-
-/// A tensor's elements, little-endian: whole numbers, or `f32`.
-fn bytes(tensor: &Tensor) -> Result<Vec<u8>, LoadError> {
-    if tensor.dtype() == DType::I64 {
-        let values = tensor.flatten_all()?.to_vec1::<i64>()?;
-        return Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect());
-    }
-    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
-}
 
 /// Writes beside the file and renames, so that neither a reader nor a mapping ever sees half of it.
 fn replace(file: PathBuf, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), LoadError> {

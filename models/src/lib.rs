@@ -33,4 +33,4 @@ pub use registry::{config, from_parts, open, random};
 pub use site::{
     AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
 };
-pub use weights::{FileState, Weights};
+pub use weights::{FileState, Weights, save};

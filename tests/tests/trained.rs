@@ -221,3 +221,32 @@ fn a_real_bert_takes_the_memory_that_its_plan_says() {
         memory_is_as_planned(&workdir, &["run.toml", "--set", "train.epochs=1", "--set", "train.batch_size=16"]);
     }
 }
+
+/// Of long texts few are evaluated at once: a run that looks at many of them takes no more than one that trains alone, and its own line
+/// says what that is.
+#[test]
+fn long_texts_are_evaluated_in_the_memory_that_training_takes() {
+    let Some(model) = minilm() else {
+        return skipped("all-MiniLM-L6-v2 is not here (scripts/fetch-minilm.sh)");
+    };
+    let workdir = text_workdir();
+    let model = format!("{:?}", model.canonicalize().unwrap().display().to_string());
+    let long = "the film was a very good one , and we loved it for its warm and funny story . ".repeat(30);
+    let rows = |count: usize| (0..count).map(|i| format!("{long}\t{}\n", i % 2)).collect::<String>();
+    workdir.write("train.tsv", rows(4));
+    workdir.write("test.tsv", rows(32));
+    let run = RUN.replace("\"model\"", &model).replace("[[strategy]]", "max_tokens = 512\n\n[[strategy]]");
+    workdir.write("alone.toml", run.replace("test = \"test.tsv\"\n", ""));
+    workdir.write("run.toml", &run);
+    let of = |file: &str| {
+        let arguments = [file, "--json", "--threads", "1", "--set", "train.epochs=1", "--set", "train.batch_size=2"];
+        let outcome = workdir.fthost(arguments).succeeded();
+        let result: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        let memory = result["plan"]["memory"].as_object().unwrap();
+        let planned = memory.values().map(|bytes| bytes.as_f64().unwrap()).sum::<f64>();
+        (planned, result["train"]["peak_rss_bytes"].as_f64().unwrap())
+    };
+    let ((_, alone), (planned, peak)) = (of("alone.toml"), of("run.toml"));
+    assert!(peak < 1.15 * alone, "{peak} bytes with the evaluation, {alone} without");
+    assert!((planned / peak - 1.0).abs() < 0.15, "{planned} bytes planned, {peak} taken");
+}

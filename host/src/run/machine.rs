@@ -3,7 +3,7 @@
 use fthost_autograd::Device;
 
 use crate::error::plain;
-use crate::{Error, Result};
+use crate::{Error, Result, cores};
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,17 @@ pub fn peak_rss_bytes() -> u64 {
 /// The process's resident memory now: `VmRSS`; 0 where there is none.
 pub fn rss_bytes() -> u64 {
     status("VmRSS:")
+}
+
+/// Gives back to the system what is free and the allocator has kept for what comes next, on every thread that works: what is resident
+/// afterwards is in use.
+pub fn give_back_free_memory() {
+    #[allow(unsafe_code)]
+    // SAFETY: it takes no pointer, and any thread may call it at any time.
+    let give_back = || unsafe { libmimalloc_sys::mi_collect(true) };
+    rayon::broadcast(|_| give_back());
+    cores::on_each(usize::MAX, give_back);
+    give_back();
 }
 
 fn status(name: &str) -> u64 {

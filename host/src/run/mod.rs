@@ -3,6 +3,7 @@
 //! [`execute`] reads top to bottom as a run goes.
 
 pub mod augment;
+mod chunks;
 pub mod estimate;
 pub mod file;
 pub mod lr_find;
@@ -117,7 +118,7 @@ pub fn execute(options: Options) -> Result<Summary> {
     }
     let setup = setup::set_up(file, &plugins, device)?;
     let identity = setup.identity(device)?;
-    let mut plan = setup.plan();
+    let mut plan = setup.plan()?;
     if plan.examples <= SURVEYED {
         plan.data = setup.surveys()?;
     }
@@ -349,7 +350,7 @@ fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: Device
 pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Plan> {
     let mut setup = setup::set_up(file, plugins, device)?;
     setup.tell_beginning()?;
-    let mut plan = setup.plan();
+    let mut plan = setup.plan()?;
     plan.estimate = Some(estimate::measure(&setup)?);
     plan.data = setup.surveys()?;
     Ok(plan)

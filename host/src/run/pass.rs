@@ -156,9 +156,6 @@ impl Pass<'_> {
     }
 }
 
-/// Examples that one tape takes in evaluation on the CPU. Fixed, so that the bits do not depend on the number of threads.
-pub const EVALUATED_AT_ONCE: usize = 32;
-
 /// Whether a batch is split into micro-batches. A loss over the whole batch, norms over the whole batch, and a device with parallelism of
 /// its own take it in one piece.
 pub fn splits(spec: &HeadSpec, model: &AdaptedModel) -> bool {

@@ -3,6 +3,7 @@
 mod entry;
 mod file;
 mod pickle;
+mod saved;
 mod stored;
 mod torch;
 
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use crate::LoadError;
 pub use file::FileState;
 use file::{Bytes, WeightFile};
+pub use saved::save;
 pub(crate) use stored::Stored;
 
 /// The only file of an unsharded folder.

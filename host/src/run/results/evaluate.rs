@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fthost_autograd::{DType, Precision, Tape, TapeOptions, Tensor};
 use fthost_images::Mask;
-use fthost_models::{Modality, Read};
+use fthost_models::Read;
 use fthost_plugin_api::{PredictionKind, TargetKind};
 
 use super::labels::Labels;
@@ -15,7 +15,8 @@ use crate::data::{Dataset, UNCOUNTED};
 use crate::report::entities::{Entities, Tags};
 use crate::report::metrics::probabilities::{Bin, most_probable};
 use crate::report::metrics::{self, Metrics, Probabilities};
-use crate::run::pass::{EVALUATED_AT_ONCE, Pass, scalar};
+use crate::run::chunks::chunks;
+use crate::run::pass::{Pass, scalar};
 use crate::{Error, Result};
 
 /// Probabilities that are kept for the metrics of a whole data set: 256 MB of them.
@@ -206,18 +207,6 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
 }
 
 impl Pass<'_> {
-    /// Examples that a tape takes at once. Of masks each has a number for each class of each pixel.
-    fn at_once(&self) -> usize {
-        let most = chunk(self.model);
-        match (self.spec.predictions, self.data.transform()) {
-            (PredictionKind::Masks, Some(transform)) => {
-                let (height, width) = transform.preprocess().size();
-                (PIXELS_AT_ONCE / (height * width).max(1)).clamp(1, most)
-            }
-            _ => most,
-        }
-    }
-
     /// Whether the probabilities of all classes are few enough to be kept.
     fn keeps_probabilities(&self) -> bool {
         let rows = match self.spec.targets {
@@ -265,10 +254,9 @@ pub fn predict_masks(pass: &Pass<'_>, rows: &[u32]) -> Result<Vec<Mask>> {
 /// Pooled features of each example of the data.
 pub fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> Result<Vec<Vec<f32>>> {
     let rows: Vec<u32> = (0..data.len() as u32).collect();
-    let chunks: Vec<&[u32]> = rows.chunks(chunk(model)).collect();
-    let parts = cores::map(&chunks, |rows| -> Result<Vec<Vec<f32>>> {
+    let parts = cores::map(&chunks(model, data, false, &rows)?, |chunk| -> Result<Vec<Vec<f32>>> {
         let tape = Tape::new(TapeOptions { precision, ..TapeOptions::default() });
-        let features = model.model.features(&tape, 0, &data.input(rows)?, Read::Pooled)?; // [rows, width]
+        let features = model.model.features(&tape, 0, &data.input(chunk.rows)?, Read::Pooled)?; // [rows, width]
         Ok(features.value.tensor().to_dtype(DType::F32)?.to_vec2::<f32>()?)
     })?;
     Ok(parts.into_iter().flatten().collect())
@@ -316,28 +304,12 @@ fn over_chunks<T: Send>(
     progress: &(dyn Fn(usize) + Sync),
     one: impl Fn(usize, &[u32]) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
-    let at_once = pass.at_once();
-    let chunks: Vec<(usize, &[u32])> = rows.chunks(at_once).enumerate().collect();
-    cores::map(&chunks, |(number, rows)| {
-        let part = one(number * at_once, rows)?;
-        progress(rows.len());
+    let masks = pass.spec.predictions == PredictionKind::Masks;
+    cores::map(&chunks(pass.model, pass.data, masks, rows)?, |chunk| {
+        let part = one(chunk.first, chunk.rows)?;
+        progress(chunk.rows.len());
         Ok(part)
     })
-}
-
-/// Pixels whose classes a tape predicts at once.
-const PIXELS_AT_ONCE: usize = 1 << 18;
-
-/// Patches of the pictures that a tape takes at once on the CPU: what a network makes of larger pictures fills the memory.
-const PATCHES_AT_ONCE: usize = 2048;
-
-/// Examples that a tape takes at once. Batches on a GPU are bigger: parallelism is inside the op there.
-fn chunk(model: &AdaptedModel) -> usize {
-    match model.model.info().plain().modality {
-        _ if !model.device.is_cpu() => 8 * EVALUATED_AT_ONCE,
-        Modality::Images { tokens, .. } => (PATCHES_AT_ONCE / tokens.max(1)).clamp(1, EVALUATED_AT_ONCE),
-        Modality::Text { .. } => EVALUATED_AT_ONCE,
-    }
 }
 
 fn evaluation_tape(pass: &Pass<'_>) -> Tape {

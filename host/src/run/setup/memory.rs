@@ -3,10 +3,11 @@
 use fthost_models::{Modality, Stream};
 use serde::Serialize;
 
+use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{Dataset, split_micro_batches};
-use crate::run::machine::{peak_rss_bytes, rss_bytes};
-use crate::run::pass::EVALUATED_AT_ONCE;
+use crate::run::chunks::chunks;
+use crate::run::machine::{give_back_free_memory, peak_rss_bytes, rss_bytes};
 
 /// Estimated memory in bytes, by what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -42,18 +43,31 @@ impl Memory {
 }
 
 const F32: usize = size_of::<f32>();
-/// What a block keeps per token for its backward pass where its own weights are frozen, in widths: queries, keys and values, both norms'
-/// inputs, and the feed-forward part before its activation, four widths.
-const KEPT: usize = 10;
+/// What a block keeps per token for its backward pass where its own weights are frozen, in widths: its input, queries, keys and values,
+/// what attention gives, both norms' inputs and outputs, and the feed-forward part before its activation, four widths.
+const KEPT: usize = 12;
 /// The same where its weights train: what each of its products reads is kept too, four widths of it after the activation.
-const KEPT_TO_TRAIN: usize = 16;
+const KEPT_TO_TRAIN: usize = 18;
+/// What a block's backward pass takes per token beside what is kept: gradients of the feed-forward part before and after its activation,
+/// four widths each, and of its other inputs.
+const BACKWARD: usize = 12;
 /// What a block takes per token where nothing is kept: its input and output, and the feed-forward part, four widths.
 const PASSING: usize = 6;
+/// Of what is freed in one place while it is asked for in another the allocator holds a part twice: as measured, about one in so many.
+const SLACK: usize = 4;
 /// Scratch of the kernels and the stack of a thread.
 const THREAD: usize = 10_000_000;
 
 /// What a run takes whose model and data are there. `evaluated` are the examples that it evaluates on.
-pub(super) fn estimate(model: &AdaptedModel, train: &[&Dataset], evaluated: &[&Dataset], load: &Load) -> Memory {
+///
+/// # Errors
+/// Examples that cannot be read.
+pub(super) fn estimate(
+    model: &AdaptedModel,
+    train: &[&Dataset],
+    evaluated: &[&Dataset],
+    load: &Load,
+) -> Result<Memory> {
     let elements = |of: &dyn Fn(&Owner) -> bool| -> usize {
         model.trainable().filter(|p| of(&p.owner)).map(|p| p.parameter.elem_count()).sum()
     };
@@ -79,30 +93,36 @@ pub(super) fn estimate(model: &AdaptedModel, train: &[&Dataset], evaluated: &[&D
     };
     let widths = if 2 * of_base > total { KEPT_TO_TRAIN } else { KEPT };
     let kept_by = |stream: &Stream, tokens: usize| {
-        let layers = if beneath_heads > 0 { widths * stream.layers.unwrap_or(1) } else { 0 };
-        F32 * tokens * stream.width * layers.max(PASSING)
+        let layers = if beneath_heads > 0 { widths * stream.layers.unwrap_or(1) + BACKWARD } else { PASSING };
+        F32 * tokens * stream.width * layers
     };
     let of_streams = |by: &dyn Fn(&Stream) -> usize| streams.iter().map(by).sum::<usize>();
     let in_training = train
         .iter()
         .map(|data| in_pieces(data))
         .map(|(flights, tokens)| flights * of_streams(&|stream| kept_by(stream, tokens)));
-    let in_evaluation = evaluated.iter().map(|data| {
-        let rows = data.len().min(EVALUATED_AT_ONCE);
-        let flights = load.threads.min(data.len().div_ceil(EVALUATED_AT_ONCE));
-        flights * of_streams(&|stream| F32 * rows * mean_length(data) * stream.width * PASSING)
-    });
-    let activations = in_training.chain(in_evaluation).max().unwrap_or_default() + load.threads * THREAD;
+    let mut in_evaluation = Vec::new();
+    for data in evaluated {
+        let rows: Vec<u32> = (0..data.len() as u32).collect();
+        let chunks = chunks(model, data, data.of_masks(), &rows)?;
+        let flights = load.threads.min(chunks.len());
+        let tokens = chunks.iter().map(|chunk| chunk.tokens).max().unwrap_or_default();
+        in_evaluation.push(flights * of_streams(&|stream| F32 * tokens * stream.width * PASSING));
+    }
+    let largest: usize = in_training.chain(in_evaluation).max().unwrap_or_default();
+    let activations = largest + largest / SLACK + load.threads * THREAD;
 
     let flights = train.iter().map(|data| in_pieces(data).0).max().unwrap_or(1);
     let flights = if flights > 1 { flights } else { 0 };
     let training = F32 * (of_base + trainable * (1 + load.moments) + dense * flights);
     let data = train.iter().chain(evaluated).map(|data| data.in_memory()).sum();
+    // What setting up has left free would be counted twice: training takes it up first.
+    give_back_free_memory();
     let there = if model.device.is_cpu() { rss_bytes() as usize } else { F32 * total + data };
     let memory = Memory { weights: there.saturating_sub(data), training, activations, data };
     // Setting up may have taken more than training will.
     let beyond = (peak_rss_bytes() as usize).saturating_sub(memory.total());
-    Memory { weights: memory.weights + beyond, ..memory }
+    Ok(Memory { weights: memory.weights + beyond, ..memory })
 }
 
 fn mean_length(data: &Dataset) -> usize {

@@ -194,7 +194,10 @@ impl Setup {
     }
 
     /// What the run will do.
-    pub(in crate::run) fn plan(&self) -> Plan {
+    ///
+    /// # Errors
+    /// Examples that cannot be read.
+    pub(in crate::run) fn plan(&self) -> Result<Plan> {
         let settings = &self.file.train;
         let schedule = Schedule {
             pooling: self.pooling.clone(),
@@ -218,8 +221,8 @@ impl Setup {
         };
         let data: Vec<&Dataset> = self.tasks.iter().map(|task| &task.train).collect();
         let evaluated = self.tasks.iter().flat_map(|task| task.validation.iter().chain(&task.test));
-        let plan = Plan::new(&self.model, &data, &evaluated.collect::<Vec<_>>(), &schedule);
-        Plan { notes: self.notes(), ..plan }
+        let plan = Plan::new(&self.model, &data, &evaluated.collect::<Vec<_>>(), &schedule)?;
+        Ok(Plan { notes: self.notes(), ..plan })
     }
 
     /// What was recognised in the tasks' files, each sentence once.

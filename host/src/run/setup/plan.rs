@@ -6,6 +6,7 @@ use super::from_data::FromData;
 use super::memory::{self, Load, Memory};
 use super::schedule::Schedule;
 pub use super::schedule::{BalanceOf, DataFile, Watched};
+use crate::Result;
 use crate::adapted::{AdaptedModel, Owner, PatternMatch};
 use crate::data::{Dataset, Survey, episodes};
 use crate::report::numbers::{count, duration};
@@ -92,7 +93,10 @@ pub struct Estimate {
 
 impl Plan {
     /// The plan of a run whose strategies and heads have attached, that trains on some data and evaluates on others.
-    pub fn new(model: &AdaptedModel, data: &[&Dataset], evaluated: &[&Dataset], schedule: &Schedule) -> Self {
+    ///
+    /// # Errors
+    /// Examples that cannot be read.
+    pub fn new(model: &AdaptedModel, data: &[&Dataset], evaluated: &[&Dataset], schedule: &Schedule) -> Result<Self> {
         let sum = |of: fn(&Dataset) -> usize| data.iter().map(|data| of(data)).sum();
         let info = model.model.info();
         let mut trainable: Vec<Share> = Vec::new();
@@ -115,11 +119,11 @@ impl Plan {
         let load = Load { batch_size, moments, threads, splits };
         let trainable_parameters = trainable.iter().map(|share| share.elements).sum();
         let total_parameters = model.parameters.iter().map(|p| p.parameter.elem_count()).sum();
-        Self {
+        Ok(Self {
             model: info.model_type.clone(),
             pooling: schedule.pooling.clone(),
             matches: model.matches.clone(),
-            memory: memory::estimate(model, data, evaluated, &load),
+            memory: memory::estimate(model, data, evaluated, &load)?,
             trainable,
             trainable_parameters,
             total_parameters,
@@ -137,7 +141,7 @@ impl Plan {
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
             estimate: None,
-        }
+        })
     }
 
     /// What in the data is likely to be a mistake, a line each, where that was looked at: the first few, as a run says them.

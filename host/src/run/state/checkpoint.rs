@@ -146,9 +146,9 @@ pub fn write(path: &Path, header: &impl Serialize, tensors: &BTreeMap<String, Te
     let json = serde_json::to_string(header).map_err(|error| failed(&error))?;
     let metadata = std::collections::HashMap::from([(KEY.to_owned(), json)]);
     write_file_atomically(path, |file| {
-        safetensors::serialize_to_file(tensors, Some(metadata), file).map_err(|error| match error {
-            safetensors::SafeTensorError::IoError(error) => cannot_write(path)(error),
-            other => failed(&other),
+        fthost_models::save(file, tensors, metadata, |own| own).map_err(|error| match error.raw_os_error() {
+            Some(_) => cannot_write(path)(error),
+            None => failed(&error),
         })
     })
 }
