@@ -44,6 +44,24 @@ fn published_data_get_a_run_file_that_works() {
     );
 }
 
+/// Predictions for texts in files are looked up by the files' names.
+#[test]
+fn texts_in_folders_are_called_by_their_files() {
+    let workdir = text_workdir();
+    for i in 0..40 {
+        workdir
+            .write(&format!("mails/{}/{i:02}.txt", if i % 2 == 0 { "ham" } else { "spam" }), "a story of some words");
+    }
+    let text = draft(&workdir, "mails");
+    assert!(text.contains("columns = { id = \"file\" }"), "{text}");
+    workdir.fthost(["first.toml", "--out", "run", "--set", "train.epochs=1"]).succeeded();
+    let table = workdir.fthost(["predict", "run", "mails/spam"]).succeeded().stdout;
+    assert!(table.lines().nth(1).unwrap().starts_with("1\t01.txt\t"), "{table}");
+    workdir.write("new.txt", "a story\nsome words\n");
+    let table = workdir.fthost(["predict", "run", "new.txt"]).succeeded().stdout;
+    assert!(table.lines().nth(1).unwrap().starts_with("1\t"), "{table}");
+}
+
 #[test]
 fn reasons_come_from_the_data() {
     let workdir = text_workdir();

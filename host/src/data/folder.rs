@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
+use super::arrow::Saved;
 use super::form::Encoding;
 use super::input::{Input, read_error};
 use super::row::{Columns, Labels, Role, Row, data_error};
@@ -16,7 +17,7 @@ use crate::report::numbers::count;
 use crate::{Error, Result};
 
 /// The one column that such a folder has: the names of its files.
-const FILE: &str = "file";
+pub(super) const FILE: &str = "file";
 /// Bytes of a file that is a text.
 const LONGEST: u64 = 1 << 26;
 
@@ -62,6 +63,11 @@ pub(super) fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
         all.extend(files.into_iter().map(|file| (name.clone(), file)));
     }
     Ok(all)
+}
+
+/// Whether it is a folder, and none that `datasets` saved.
+pub(super) fn is_of_texts(path: &Path) -> bool {
+    path.is_dir() && !Saved::is(path)
 }
 
 impl TextFolder {

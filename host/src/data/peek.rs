@@ -7,12 +7,13 @@ use serde_json::Value;
 use super::conll::ConllRows;
 use super::csv::CsvRows;
 use super::elements::Elements;
+use super::folder::{self, FILE};
 use super::form::{Dialect, Encoding, Form};
 use super::header::{Naming, naming};
 use super::input::Input;
 use super::lines::Lines;
 use super::recognise::{Kind, Recognised, recognise};
-use super::row::{Labels, data_error};
+use super::row::{Columns, Labels, data_error};
 use super::table::{Rows, unquoted};
 use crate::Result;
 
@@ -135,10 +136,12 @@ fn peek_as(path: &Path, most: usize, encoding: Encoding) -> Result<Peek> {
 
 /// The columns that are read where nothing is said of them: of formats whose own are not told here.
 fn by_rows(path: &Path, most: usize, form: &Form) -> Result<Peek> {
+    let ids = folder::is_of_texts(path).then(|| Columns { id: Some(FILE.into()), ..Columns::default() });
+    let form = &Form { columns: ids.unwrap_or_default(), ..form.clone() };
     let mut rows = Rows::open(path, form, Labels::Read, None)?;
     let all = rows.keep(most);
     let notes = rows.notes().to_vec();
-    let names = ["text", "text_pair", "label"].map(str::to_owned);
+    let names = ["text", "text_pair", "label", FILE].map(str::to_owned);
     let mut columns = names.map(|name| Column { name, values: Vec::new() });
     let mut whole = false;
     while columns[0].values.len() < most {
@@ -150,7 +153,8 @@ fn by_rows(path: &Path, most: usize, form: &Form) -> Result<Peek> {
             Some(words) => (words.words.into(), words.labels.into()),
             None => (row.text.into(), row.labels.map_or_else(|| row.label.into(), Value::from)),
         };
-        let values = [text, row.pair.map_or(Value::Null, Value::from), label];
+        let or_null = |value: Option<String>| value.map_or(Value::Null, Value::from);
+        let values = [text, or_null(row.pair), label, or_null(row.extra.into_iter().next())];
         columns.iter_mut().zip(values).for_each(|(column, value)| column.values.push(value));
     }
     let rows = columns[0].values.len();

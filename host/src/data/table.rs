@@ -27,7 +27,7 @@ use super::conll::ConllRows;
 use super::csv::CsvRows;
 use super::elements::Elements;
 use super::files::labels_beside;
-use super::folder::TextFolder;
+use super::folder::{self, TextFolder};
 use super::form::{Dialect, FORMATS, Form, Format, named};
 use super::header::{First, Places, first_row};
 use super::input::Input;
@@ -84,7 +84,7 @@ impl Rows {
     /// Where it is missing, or nothing tells how it is read.
     pub fn open(path: &Path, form: &Form, labels: Labels, known: Option<&[String]>) -> Result<Self> {
         let columns = &form.columns;
-        if path.is_dir() && !Saved::is(path) {
+        if folder::is_of_texts(path) {
             let texts = TextFolder::open(path, columns, labels, form.encoding)?;
             let notes = vec![texts.note()];
             return Ok(Self { notes, ..Self::new(path, form, labels, Cells::Folder(texts)) });

@@ -60,7 +60,7 @@ const LABELS: [&str; 20] = [
     "y",
     "outcome",
 ];
-const IDS: [&str; 6] = ["id", "idx", "guid", "uid", "index", "row_id"];
+const IDS: [&str; 8] = ["id", "idx", "guid", "uid", "index", "row_id", "file", "file_name"];
 const SPLITS: [&str; 5] = ["split", "part", "partition", "set", "fold"];
 /// Words that stand in a column that divides a file.
 const TRAIN: [&str; 3] = ["train", "training", "trn"];
