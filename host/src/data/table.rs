@@ -22,7 +22,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::arrow::{ArrowFiles, Saved};
+use super::arrow::ArrowFiles;
 use super::conll::ConllRows;
 use super::csv::CsvRows;
 use super::elements::Elements;
