@@ -15,6 +15,12 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
+    /// How many numbers of a row it reads, and how many it makes.
+    pub(crate) fn widths(&self) -> [usize; 2] {
+        let of = |axis: usize| self.weight.dims().get(axis).copied().unwrap_or_default();
+        [of(1), of(0)]
+    }
+
     /// `x`: `[rows, in]`. Returns `[rows, out]`, activated.
     pub(crate) fn forward(&self, pass: Pass<'_>, x: &Value, activation: Activation) -> Result<Value> {
         let tape = pass.tape;

@@ -144,6 +144,16 @@ pub trait Model: Send + Sync {
         })
     }
 
+    /// About how many numbers a pass over so many images of this height and width holds at one time, the most that there are: what it
+    /// reads and makes and, where it is followed by a backward pass, what it keeps for that and what that takes. `None` where the width and
+    /// the number of a stream's blocks say it, which are alike.
+    ///
+    /// # Errors
+    /// Where the images are too small for the model.
+    fn held(&self, _images: usize, _size: [usize; 2], _training: bool) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     /// Height and width of the map that [`Read::Spatial`] gives of an image of this height and width; `None` where the stream takes no
     /// images, or gives no map of them.
     ///

@@ -182,8 +182,11 @@ fn a_bad_picture_is_left_out_with_its_mask() {
             fs::remove_file(workdir.path().join(path)).unwrap();
         }
     });
-    assert_eq!(cut.1, without.1);
-    assert!(cut.0 == without.0, "the weights differ");
+    let no_picture = run(&|workdir| drop(workdir.write(path, "a text")));
+    for run in [cut, no_picture] {
+        assert_eq!(run.1, without.1);
+        assert!(run.0 == without.0, "the weights differ");
+    }
 }
 
 /// A first run file for a folder of pictures and masks runs as it stands.

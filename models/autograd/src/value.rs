@@ -1,6 +1,7 @@
 //! Values that flow through a tape.
 
-use std::sync::OnceLock;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Result, Tensor};
 
@@ -11,6 +12,7 @@ use crate::{NodeId, Parameter};
 pub struct Value {
     content: Content,
     node: Option<NodeId>,
+    again: Option<Again>,
 }
 
 #[derive(Clone, Debug)]
@@ -20,18 +22,59 @@ enum Content {
     Parameter(Parameter, OnceLock<Tensor>),
 }
 
+/// How a value's tensor is made once more, of what is kept for the backward pass anyway.
+#[derive(Clone)]
+struct Again(Arc<dyn Fn() -> Result<Tensor> + Send + Sync>);
+
+impl fmt::Debug for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Again")
+    }
+}
+
+/// What an op keeps of an input for its backward pass: its tensor, or how it is made once more.
+#[derive(Debug)]
+pub(crate) struct Kept(std::result::Result<Tensor, Again>);
+
+impl Kept {
+    /// The tensor, contiguous.
+    pub(crate) fn tensor(&self) -> Result<Tensor> {
+        match &self.0 {
+            Ok(tensor) => Ok(tensor.clone()),
+            Err(Again(make)) => make()?.contiguous(),
+        }
+    }
+}
+
 impl Value {
     /// A value that needs no gradient.
     pub fn constant(tensor: Tensor) -> Self {
-        Self { content: Content::Tensor(tensor), node: None }
+        Self { content: Content::Tensor(tensor), node: None, again: None }
     }
 
     pub(crate) fn recorded(tensor: Tensor, node: NodeId) -> Self {
-        Self { content: Content::Tensor(tensor), node: Some(node) }
+        Self { content: Content::Tensor(tensor), node: Some(node), again: None }
     }
 
     pub(crate) fn of_parameter(parameter: &Parameter, node: Option<NodeId>) -> Self {
-        Self { content: Content::Parameter(parameter.clone(), OnceLock::new()), node }
+        Self { content: Content::Parameter(parameter.clone(), OnceLock::new()), node, again: None }
+    }
+
+    /// The same value, whose tensor is made once more by `make` where an op needs it in its backward pass. `make` gives the same bits, takes
+    /// little time, and holds nothing that is not kept anyway.
+    pub(crate) fn made_again_by(self, make: impl Fn() -> Result<Tensor> + Send + Sync + 'static) -> Self {
+        match self.node {
+            Some(_) => Self { again: Some(Again(Arc::new(make))), ..self },
+            None => self,
+        }
+    }
+
+    /// What is kept of it for a backward pass.
+    pub(crate) fn kept(&self) -> Result<Kept> {
+        Ok(Kept(match &self.again {
+            Some(again) => Err(again.clone()),
+            None => Ok(self.tensor().contiguous()?),
+        }))
     }
 
     /// The tensor. That of a parameter at rest is made the first time and goes with this value.

@@ -2,11 +2,11 @@
 
 use fthost_autograd::{Activation, Map, Result, Tensor, Value, Window};
 
-use super::layer::{Conv, Layer, layout};
+use super::layer::{Conv, Held, Layer, layout};
 use super::norm::BatchNorm;
 use super::plan::{BlockPlan, ConvPlan, LayerPlan, Plan, Way};
 use crate::builder::Builder;
-use crate::hooks::Pass;
+use crate::hooks::{Hooks, Pass};
 use crate::{LoadError, SiteKind};
 
 #[derive(Debug)]
@@ -77,6 +77,33 @@ impl Block {
     pub(super) fn output(&self, map: Map) -> Result<Map> {
         let map = self.layers.iter().try_fold(map, |map, layer| layer.output(map))?;
         self.pool.as_ref().map_or(Ok(map), |window| window.output(map))
+    }
+
+    /// What it holds of a map: what is `read` is that of all its layers at once, at most.
+    pub(super) fn held(&self, hooks: &Hooks, map: Map) -> Result<Held> {
+        let (mut at, mut made, mut kept, mut most) = (map, 0, 0, 0);
+        let mut entry = None;
+        for layer in &self.layers {
+            let held = layer.held(hooks, at)?;
+            entry.get_or_insert(held.read);
+            (at, made) = (held.map, held.made);
+            kept += held.kept;
+            most = most.max(held.read + held.made);
+        }
+        if let Some(shortcut) = &self.shortcut {
+            if let Residual::Projection(conv) = &shortcut.way {
+                kept += conv.held(hooks, map)?.kept;
+            }
+            // The residual is there until it is added; the sum is kept by what reads it.
+            most += entry.unwrap_or_default();
+            kept += made;
+        }
+        if let Some(window) = &self.pool {
+            let pooled = window.output(at)?;
+            made = made / at.rows().max(1) * pooled.rows();
+            (at, kept) = (pooled, kept + made);
+        }
+        Ok(Held { read: most, made, kept, map: at })
     }
 
     /// `x`: `[pixels, channels]`. Gives `[places, out]`, and the places as a map.

@@ -6,7 +6,7 @@ use super::norm::BatchNorm;
 use super::plan::{ConvPlan, LayerPlan, Plan};
 use crate::builder::Builder;
 use crate::fold::matrix;
-use crate::hooks::Pass;
+use crate::hooks::{Hooks, Pass};
 use crate::layers::Linear;
 use crate::{Convolution, LoadError};
 
@@ -39,6 +39,17 @@ impl Layer {
         }
     }
 
+    /// What it holds of a map.
+    pub(super) fn held(&self, hooks: &Hooks, map: Map) -> Result<Held> {
+        match self {
+            Self::Conv(conv) => conv.held(hooks, map),
+            Self::Linear(linear, _) => {
+                let [read, made] = linear.widths().map(|width| map.rows() * width);
+                Ok(Held { read, made, kept: made, map })
+            }
+        }
+    }
+
     /// `x`: `[pixels, channels]`. Gives `[places, out]`, and the places as a map.
     pub(super) fn forward(&self, pass: Pass<'_>, x: &Value, map: Map) -> Result<(Value, Map)> {
         match self {
@@ -57,6 +68,15 @@ impl Layer {
             Self::Linear(..) => None,
         }
     }
+}
+
+/// The numbers that a layer reads, makes, and keeps for the backward pass, and the map that it makes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) read: usize,
+    pub(super) made: usize,
+    pub(super) kept: usize,
+    pub(super) map: Map,
 }
 
 /// The pixels of each image as the rows of one example.
@@ -105,6 +125,19 @@ impl Conv {
     /// Its window on a map.
     fn placed(&self, map: Map) -> Window {
         if self.same { self.window.same(map) } else { self.window }
+    }
+
+    /// What it holds of a map. What goes into its norm is kept, and not what comes out; with hooks its patches are.
+    pub(super) fn held(&self, hooks: &Hooks, map: Map) -> Result<Held> {
+        let &[out, channels, height, width] = self.weight.dims() else {
+            candle_core::bail!("a kernel has four dimensions")
+        };
+        let channels = channels * self.groups;
+        let places = self.placed(map).output(map)?;
+        let made = places.rows() * out;
+        let unfolds = hooks.any(self.site) && height * width > 1;
+        let patches = if unfolds { places.rows() * channels * height * width } else { 0 };
+        Ok(Held { read: map.rows() * channels, made, kept: made + patches, map: places })
     }
 
     /// `x`: `[pixels, channels]`. Gives `[places, out]`, and the places as a map.

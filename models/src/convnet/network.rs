@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use fthost_autograd::{Layout, Map, Result, Tape, Value};
+use fthost_autograd::{Layout, Map, Result, Tape, Tensor, Value};
 
 use super::block::{Block, width};
 use super::layer::layout;
@@ -17,6 +17,9 @@ use crate::{
     Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, fold,
 };
 
+/// Pixels of images that pass blocks at once where nothing is learned of these: ten of 224 x 224. Of ResNet-50 their largest maps have
+/// 32 MB; more at once are no faster.
+const PIXELS: usize = 1 << 19;
 /// A side of the patches that images are counted by.
 const PATCH: usize = 16;
 
@@ -91,12 +94,46 @@ impl Network {
         self.read(pass.tape, x, map, read)
     }
 
-    /// Pixels through some of the blocks.
-    fn through(&self, pass: Pass<'_>, (mut x, mut map): (Value, Map), blocks: Range<usize>) -> Result<(Value, Map)> {
+    /// Pixels through some of the blocks. The lowest ones, as far as nothing is learned of them, a few images at a time: theirs are the
+    /// largest maps, and nothing of them is kept.
+    fn through(&self, pass: Pass<'_>, (x, map): (Value, Map), blocks: Range<usize>) -> Result<(Value, Map)> {
+        let few = Self::few(map);
+        let settled = blocks.start..blocks.clone().find(|&block| !self.settled(block)).unwrap_or(blocks.end);
+        if map.images <= few || settled.is_empty() || x.requires_grad() || !x.tensor().device().is_cpu() {
+            return self.at_once(pass, (x, map), blocks);
+        }
+        let each = map.images.div_ceil(map.images.div_ceil(few));
+        let mut passed = Vec::new();
+        let mut places = map;
+        for start in (0..map.images).step_by(each) {
+            let part = Map::new(each.min(map.images - start), map.height, map.width);
+            let pixels = x.tensor().narrow(0, start * map.pixels(), part.rows())?;
+            let (y, at) = self.at_once(pass, (Value::constant(pixels), part), settled.clone())?;
+            passed.push(y.tensor().clone());
+            places = at;
+        }
+        drop(x);
+        let passed = Value::constant(Tensor::cat(&passed, 0)?);
+        self.at_once(pass, (passed, map.resized(places.size())), settled.end..blocks.end)
+    }
+
+    /// How many images pass at once blocks of which nothing is learned.
+    fn few(map: Map) -> usize {
+        (PIXELS / map.pixels().max(1)).max(1)
+    }
+
+    fn at_once(&self, pass: Pass<'_>, (mut x, mut map): (Value, Map), blocks: Range<usize>) -> Result<(Value, Map)> {
         for block in &self.blocks[blocks] {
             (x, map) = block.forward(pass, x, map)?;
         }
         Ok((x, map))
+    }
+
+    /// Whether nothing is learned of a block: none of its parameters trains, and no hook is in it.
+    fn settled(&self, block: usize) -> bool {
+        let trains = |base: &BaseParameter| base.group == block && base.parameter.trainable();
+        let hooked = |(i, site): (usize, &Site)| site.group == block && self.hooks.any(i);
+        !self.parameters.iter().any(trains) && !self.sites.iter().enumerate().any(hooked)
     }
 
     /// How many blocks are passed before what is read.
@@ -205,6 +242,32 @@ impl Model for Network {
         Ok(Some(map.size()))
     }
 
+    fn held(&self, images: usize, [height, width]: [usize; 2], training: bool) -> Result<Option<usize>> {
+        let Modality::Images { channels, .. } = self.info.plain().modality else { return Ok(None) };
+        let all = Map::new(images, height, width);
+        let mut map = if self.flattens { Map::new(images, 1, 1) } else { all };
+        let pixels = all.rows() * channels;
+        let settled = (0..self.blocks.len()).find(|&block| training && !self.settled(block));
+        let (settled, learned) = self.blocks.split_at(settled.unwrap_or(self.blocks.len()));
+        let (mut kept, mut most) = (0, 0);
+        for block in settled {
+            let part = Map { images: images.min(Self::few(all)), ..map };
+            let held = block.held(&self.hooks, part)?;
+            most = most.max(held.read);
+            kept = held.made * images / part.images.max(1);
+            map = Map { images, ..held.map };
+        }
+        most = (most + kept).max(2 * kept);
+        for block in learned {
+            let held = block.held(&self.hooks, map)?;
+            kept += held.kept;
+            // Gradients of what the widest layer reads and makes, and what it reads made once more.
+            most = most.max(kept + 2 * held.read);
+            map = held.map;
+        }
+        Ok(Some(pixels + most))
+    }
+
     fn can_be_cut(&self) -> bool {
         !self.flattens
     }
@@ -295,5 +358,39 @@ fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
             pooling,
         }),
         head_dropout: head.dropout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use fthost_autograd::{Device, Tape, Tensor};
+    use serde_json::json;
+
+    use super::PIXELS;
+    use crate::{Input, Read};
+
+    /// Three images where two pass the frozen blocks at once, below a block that learns.
+    #[test]
+    fn images_that_pass_frozen_blocks_in_turns_give_the_bits_of_each_alone() {
+        let config = json!({
+            "model_type": "resnet", "num_channels": 3, "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1],
+            "layer_type": "basic", "hidden_act": "relu", "downsample_in_first_stage": false
+        });
+        let model = crate::random(&config.to_string(), 1, &Device::Cpu).unwrap();
+        for base in model.parameters() {
+            base.parameter.set_trainable(base.group == 2 && base.parameter.dims().len() > 1);
+        }
+        let side = 512;
+        assert_eq!(PIXELS / (side * side), 2);
+        let images = Tensor::rand(-1f32, 1., (3, side, side, 3), &Device::Cpu).unwrap();
+        let map_of = |images: Tensor| {
+            let map = model.forward(&Tape::recording(), &Input::Images(images), Read::Spatial).unwrap().value;
+            assert!(map.requires_grad());
+            map.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let alone = (0..3).flat_map(|i| map_of(images.narrow(0, i, 1).unwrap()));
+        assert_eq!(alone.collect::<Vec<_>>(), map_of(images.clone()));
     }
 }

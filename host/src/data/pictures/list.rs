@@ -163,18 +163,19 @@ fn of_pairs(images: &Path, masks: &Path, source: &Source<'_>, labels: Labels) ->
         return of_places(places, left_out, images, source);
     }
     let pairs = Pairs::folders(images, masks)?;
-    let bad = (0..pairs.pictures.len()).into_par_iter().filter_map(|number| pairs.check(number).err());
-    if let Some(bad) = bad.find_first(|_| true) {
-        return Err(bad.into());
-    }
-    let Pairs { pictures, masks, left_out } = pairs;
-    let names: Vec<String> = (0..pictures.len()).map(|number| called(pictures.name(number), images)).collect();
+    let names: Vec<String> =
+        (0..pairs.pictures.len()).map(|number| called(pairs.pictures.name(number), images)).collect();
     let rows = names.iter().map(|text| Row { text: text.clone(), ..Row::default() }).collect();
-    let mut found = of_rows(pictures, rows, left_out, images, source)?;
+    let mut found = of_rows(pairs.pictures.clone(), rows, pairs.left_out.clone(), images, source)?;
     // A picture that is left out takes its mask with it: both are told by their number.
     let mut left = found.rows.iter().map(|row| &row.text).peekable();
     let stays = |number: &usize| left.next_if(|text| **text == names[*number]).is_some();
-    let masks = masks.select(&(0..names.len()).filter(stays).collect::<Vec<_>>());
+    let stay: Vec<usize> = (0..names.len()).filter(stays).collect();
+    let bad = stay.par_iter().filter_map(|&number| pairs.check(number).err());
+    if let Some(bad) = bad.find_first(|_| true) {
+        return Err(bad.into());
+    }
+    let masks = pairs.masks.select(&stay);
     let (masks, classes) = Masks::new(masks, &source.form.pictures.masks, source.labels)?;
     (found.pictures.masks, found.classes) = (Some(masks), classes);
     Ok(found)

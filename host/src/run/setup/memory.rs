@@ -61,7 +61,7 @@ const THREAD: usize = 10_000_000;
 /// What a run takes whose model and data are there. `evaluated` are the examples that it evaluates on.
 ///
 /// # Errors
-/// Examples that cannot be read.
+/// Examples that cannot be read, and images that are too small for the model.
 pub(super) fn estimate(
     model: &AdaptedModel,
     train: &[&Dataset],
@@ -97,19 +97,28 @@ pub(super) fn estimate(
         F32 * tokens * stream.width * layers
     };
     let of_streams = |by: &dyn Fn(&Stream) -> usize| streams.iter().map(by).sum::<usize>();
-    let in_training = train
-        .iter()
-        .map(|data| in_pieces(data))
-        .map(|(flights, tokens)| flights * of_streams(&|stream| kept_by(stream, tokens)));
-    let mut in_evaluation = Vec::new();
+    // Where a network's blocks are not alike it says itself what its maps take.
+    let of_maps = |data: &Dataset, tokens: usize, training: bool| -> Result<Option<usize>> {
+        let Some(transform) = data.transform() else { return Ok(None) };
+        let (height, width) = transform.preprocess().size();
+        let images = tokens.div_ceil(mean_length(data).max(1));
+        Ok(model.model.held(images, [height, width], training)?.map(|numbers| F32 * numbers))
+    };
+    let mut passes = Vec::new();
+    for data in train {
+        let (flights, tokens) = in_pieces(data);
+        let maps = of_maps(data, tokens, true)?;
+        passes.push(flights * maps.unwrap_or_else(|| of_streams(&|stream| kept_by(stream, tokens))));
+    }
     for data in evaluated {
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let chunks = chunks(model, data, data.of_masks(), &rows)?;
         let flights = load.threads.min(chunks.len());
         let tokens = chunks.iter().map(|chunk| chunk.tokens).max().unwrap_or_default();
-        in_evaluation.push(flights * of_streams(&|stream| F32 * tokens * stream.width * PASSING));
+        let maps = of_maps(data, tokens, false)?;
+        passes.push(flights * maps.unwrap_or_else(|| of_streams(&|stream| F32 * tokens * stream.width * PASSING)));
     }
-    let largest: usize = in_training.chain(in_evaluation).max().unwrap_or_default();
+    let largest = passes.into_iter().max().unwrap_or_default();
     let activations = largest + largest / SLACK + load.threads * THREAD;
 
     let flights = train.iter().map(|data| in_pieces(data).0).max().unwrap_or(1);

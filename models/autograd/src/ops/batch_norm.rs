@@ -1,5 +1,7 @@
 //! Batch norm over the rows of a feature map, with fixed statistics or the batch's own.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::elementwise::unbroadcast;
@@ -74,10 +76,13 @@ impl Tape {
         let reciprocal_std = in_float(variance)?.affine(1.0, eps)?.sqrt()?.recip()?;
         let scale = (&reciprocal_std * in_float(weight.tensor())?)?;
         let line = Line { center: in_float(mean)?, scale, shift: in_float(bias.tensor())?, activation, parallel };
+        let line = Arc::new(line);
         let input = x.tensor().contiguous()?;
         let y = line.forward(&input)?; // [rows, channels]
         let dtype = x.dtype();
-        Ok(self.record(y, &[x, weight, bias], move |g, vjp| {
+        // The line costs less than the memory of what it gives, which is as large as the input, and of a network of convolutions most.
+        let again = (Arc::clone(&line), input.clone());
+        let y = self.record(y, &[x, weight, bias], move |g, vjp| {
             let g = g.contiguous()?;
             if of_batch || vjp.wants(1) || vjp.wants(2) {
                 let (sum, projection) = line.sums(&g, &input)?; // [channels]: sums of g, and of g (x - mean)
@@ -94,7 +99,8 @@ impl Tape {
                 return vjp.give(2, sum.to_dtype(dtype)?);
             }
             vjp.give(0, line.input_gradient(&g, &input, None)?)
-        }))
+        });
+        Ok(y.made_again_by(move || again.0.forward(&again.1)))
     }
 }
 

@@ -54,7 +54,7 @@ impl Tape {
         let records = self.options().recording && inputs.iter().any(|input| input.requires_grad());
         let (y, slope) = convolution.forward(&x_rows, weight, epilogue, records)?; // [places, out]
 
-        let saved = weight.requires_grad().then_some(x_rows);
+        let saved = weight.requires_grad().then(|| x.kept()).transpose()?;
         let kept = x.requires_grad().then(|| weight.clone());
         let scale = epilogue.norm.map(|norm| norm.scale.clone());
         let y = self.record(y, &inputs, move |g, vjp| {
@@ -66,7 +66,7 @@ impl Tape {
                 vjp.give(2, column_sums(&g, convolution.parallel)?)?;
             }
             if let Some(x) = &saved {
-                vjp.give(1, convolution.weight_gradient(&g, x)?)?;
+                vjp.give(1, convolution.weight_gradient(&g, &x.tensor()?)?)?;
             }
             if let Some(weight) = &kept {
                 vjp.give(0, convolution.input_gradient(&g, weight, None)?)?;

@@ -153,14 +153,14 @@ impl Tape {
         let inputs = [Some(x), Some(weight), bias];
         let inputs: Vec<&Value> = inputs.into_iter().flatten().collect();
         let x_dims = x.dims().to_vec();
-        let saved = weight.requires_grad().then_some(x_rows);
+        let saved = weight.requires_grad().then(|| x.kept()).transpose()?;
         Ok(self.record(y, &inputs, move |g, vjp| {
             let g = slope.chain(rows(&g)?)?; // [tokens, out]
             if vjp.wants(2) {
                 vjp.give(2, super::elementwise::unbroadcast(g.clone(), &[out])?)?;
             }
             if let Some(x) = &saved {
-                vjp.give(1, map.weight_gradient(&g, x)?)?;
+                vjp.give(1, map.weight_gradient(&g, &rows(&x.tensor()?)?)?)?;
             }
             if vjp.wants(0) {
                 vjp.give(0, map.input_gradient(&g)?.reshape(x_dims)?)?;
@@ -193,20 +193,20 @@ impl Tape {
         let sum = sum.reshape(y.dims())?;
         let x_dims = x.dims().to_vec();
         let h = b.requires_grad().then_some(h);
-        let saved = a.requires_grad().then_some(x_rows);
+        let saved = a.requires_grad().then(|| x.kept()).transpose()?;
         Ok(self.record(sum, &[&y, x, a, b], move |g, vjp| {
-            let rows = rows(&g)?; // [tokens, out]
+            let of_rows = rows(&g)?; // [tokens, out]
             if let Some(h) = &h {
-                let db = match fast::weight_gradient(&rows, h, scale, up.precision, up.parallel)? {
+                let db = match fast::weight_gradient(&of_rows, h, scale, up.precision, up.parallel)? {
                     Some(db) => db,
-                    None => up.weight_gradient(&rows, h)?.affine(scale, 0.0)?,
+                    None => up.weight_gradient(&of_rows, h)?.affine(scale, 0.0)?,
                 };
                 vjp.give(3, db)?;
             }
             if vjp.wants(1) || vjp.wants(2) {
-                let dh = up.input_gradient(&rows)?.affine(scale, 0.0)?; // [tokens, rank]
+                let dh = up.input_gradient(&of_rows)?.affine(scale, 0.0)?; // [tokens, rank]
                 if let Some(x) = &saved {
-                    vjp.give(2, down.weight_gradient(&dh, x)?)?;
+                    vjp.give(2, down.weight_gradient(&dh, &rows(&x.tensor()?)?)?)?;
                 }
                 if vjp.wants(1) {
                     vjp.give(1, down.input_gradient(&dh)?.reshape(x_dims)?)?;
