@@ -23,6 +23,7 @@ mod transformer;
 mod weights;
 
 pub use activation::activation;
+pub use decoder::{FileTokenizer, tokenizer, tokenizer_file};
 pub use error::LoadError;
 pub use folder::write_tensors;
 pub use fthost_autograd as autograd;

@@ -174,6 +174,15 @@ pub const OPS: &[OpSignature] = &[
         ),
         2,
     ),
+    with_outputs(
+        op(
+            "linear_cross_entropy@1",
+            "x [rows, in], weight [classes, in], targets u32 [rows], bias [classes] or none -> the sum over rows of -log p[t] of the \
+             logits x weight^T + bias, a scalar, and the number of rows, a scalar without gradient. Rows with target 4294967295 count \
+             in neither. The logits are never all in memory",
+        ),
+        2,
+    ),
 ];
 
 /// The place of an op in [`OPS`]. Evaluated at compile time, where an unknown name fails to build.

@@ -56,8 +56,8 @@ pub trait Strategy: Sized + Send + 'static {
     }
 
     /// The tensors of PEFT's `adapter_model.safetensors`, by whole names, where they are not the parameters themselves: of a
-    /// projected prefix PEFT keeps what the projection gives. Used only where `adapter_config` says that PEFT knows the method.
-    /// `None`: every parameter as it is, one beside a site under `base_model.model.`, the architecture's prefix and its name,
+    /// projected prefix PEFT keeps what the projection gives. One under a parameter's own name ([`Param::name`](crate::Param::name)) stands
+    /// where the parameter would. Used only where `adapter_config` says that PEFT knows the method. `None`: every parameter as it is, one beside a site under `base_model.model.`, the architecture's prefix and its name,
     /// one of no site under its name alone.
     fn adapter_tensors(&self) -> Result<Option<BTreeMap<String, Tensor>>> {
         Ok(None)

@@ -476,6 +476,21 @@ impl Tensor {
         Ok((sum, weight))
     }
 
+    /// [`cross_entropy`](Self::cross_entropy) of the logits `self W^T + b` (`self` `[rows, in]`, `weight` `[classes, in]`, `bias`
+    /// `[classes]`) with classes `[rows]` (`u32`; `u32::MAX` does not count), for more classes than logits have room: a vocabulary.
+    ///
+    /// Returns the sum of the terms and their number, both scalars.
+    pub fn linear_cross_entropy(
+        &self,
+        weight: &impl Operand,
+        bias: Option<&dyn Operand>,
+        targets: &impl Operand,
+    ) -> Result<(Self, Self)> {
+        let inputs = [self.handle, weight.handle(), targets.handle(), bias.map_or(0, Operand::handle)];
+        let [sum, number] = call_many(const { ops::index("linear_cross_entropy@1") }, &inputs, &[], &[])?;
+        Ok((sum, number))
+    }
+
     /// Sum of `weights (self - anchor)^2`, a scalar, without weights of the squared differences alone. All have one shape. No gradient
     /// flows into `anchor` and `weights`. For whole models: it needs no memory of their size but the gradient.
     pub fn squared_distance(&self, anchor: &impl Operand, weights: Option<&dyn Operand>) -> Result<Self> {

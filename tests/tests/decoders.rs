@@ -99,3 +99,27 @@ fn a_decoder_that_lora_has_adapted_merges_and_resumes_to_the_same_bits() {
     };
     assert!((metrics("merged") - metrics("run")).abs() < 1e-5);
 }
+
+/// One file has all that a run needs of a model, and what is saved is a folder that needs it no more.
+#[test]
+fn a_file_of_llama_cpp_trains_and_merges_into_a_folder() {
+    let workdir = text_workdir();
+    workdir.write("model.gguf", fs::read(root().join("tests/reference/gguf/llama.gguf")).unwrap());
+    fs::remove_dir_all(workdir.path().join("model")).unwrap();
+    let strategy = "plugin = \"lora\"\ntargets = [\"q_proj\", \"v_proj\"]";
+    workdir.write("run.toml", RUN.replace(LORA, strategy).replace("\"model\"", "\"model.gguf\""));
+    workdir.fthost(["run.toml", "--out", "run", "--set", "train.steps=4"]).succeeded();
+    workdir.fthost(["merge", "run", "merged"]).succeeded();
+    let merged = workdir.path().join("merged");
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        assert!(merged.join(file).is_file(), "{file}");
+    }
+    let settings: Value =
+        serde_json::from_str(&fs::read_to_string(merged.join("tokenizer_config.json")).unwrap()).unwrap();
+    assert_eq!((&settings["eos_token"], &settings["pad_token"]), (&"</s>".into(), &"<pad>".into()));
+    let classes = |of: &str| -> Vec<String> {
+        let table = workdir.fthost(["predict", of, "test.tsv"]).succeeded().stdout;
+        table.lines().map(|line| line.split('\t').nth(1).unwrap().to_owned()).collect()
+    };
+    assert_eq!(classes("merged"), classes("run"));
+}

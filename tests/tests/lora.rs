@@ -80,6 +80,62 @@ fn step_off(python: &Path, folder: &Path) -> Value {
     reference(python, "peft_step.py", files.into_iter().chain(["0.5".into()]))
 }
 
+/// Updates that begin as a part of the weights: the run's own folder, what is merged and what PEFT reads are one model.
+#[test]
+fn updates_that_begin_as_a_part_of_the_weights_are_saved_beyond_it() {
+    for init in ["olora", "pissa"] {
+        let workdir = text_workdir();
+        run(&workdir, "run", &format!("init = \"{init}\"\nrank = 4\nalpha = 6.0"), &["train.steps=5"]);
+        let result = result_json(&workdir.path().join("run"));
+        assert_eq!(result["saved"]["format"], "peft", "{init}");
+        let loss = |of: &str| -> f64 {
+            let found = workdir.fthost(["eval", of, "test.tsv", "--json"]).succeeded().stdout;
+            let found: Value = serde_json::from_str(&found).unwrap();
+            found["tasks"].as_object().unwrap().values().next().unwrap()["metrics"]["loss"].as_f64().unwrap()
+        };
+        let expected = result["tasks"]["sentiment"]["metrics"]["loss"].as_f64().unwrap();
+        assert_eq!(loss("run"), expected, "{init}");
+        workdir.fthost(["merge", "run", "merged"]).succeeded();
+        assert!((loss("merged") - expected).abs() < 1e-5, "{init}");
+        let opened = ["eval", "run/adapter", "test.tsv", "--json", "--set", "model.path=model"];
+        let opened: Value = serde_json::from_str(&workdir.fthost(opened).succeeded().stdout).unwrap();
+        let opened = opened["tasks"].as_object().unwrap().values().next().unwrap()["metrics"]["loss"].as_f64().unwrap();
+        assert!((opened - expected).abs() < 1e-5, "{init}: {opened} and {expected}");
+
+        let Some(python) = python() else {
+            skipped("FTHOST_PYTHON names no Python with peft");
+            continue;
+        };
+        peft_agrees(&python, &workdir.path().join("model"), &workdir, "sentiment", &workdir.path().join("test.tsv"));
+        let folders = ["model", "run/adapter"].map(|name| workdir.path().join(name).into_os_string());
+        let off = reference(&python, "lora_start_check.py", folders.into_iter().chain([init.into()]));
+        for (layer, off) in off.as_object().unwrap() {
+            assert!(off.as_f64().unwrap() < 1e-4, "{init}: what was taken out of {layer} is off by {off} of its size");
+        }
+    }
+}
+
+/// B's first step, which A has no part in: its gradient is 0 where B is.
+#[test]
+fn lora_plus_has_b_step_further_than_a() {
+    let step = |options: &str| -> Vec<f32> {
+        let workdir = text_workdir();
+        run(&workdir, "run", options, &["train.steps=1"]);
+        let bytes = fs::read(workdir.path().join("run/adapter/adapter_model.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let mut all = tensors.tensors();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let of_b = all.iter().filter(|(name, _)| name.contains("lora_B"));
+        let floats = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect::<Vec<_>>();
+        of_b.flat_map(|(_, tensor)| floats(tensor.data())).collect()
+    };
+    let (plain, plus) = (step(""), step("lr_ratio = 4.0"));
+    assert!(plain.iter().any(|x| x.abs() > 1e-4), "nothing moved: {plain:?}");
+    for (plain, plus) in plain.iter().zip(&plus) {
+        assert!((4.0 * plain - plus).abs() <= 1e-6 * plus.abs().max(1e-3), "{plain} and {plus}");
+    }
+}
+
 #[test]
 fn biases_are_saved_where_peft_looks_for_them() {
     let layer = "base_model.model.bert.encoder.layer.0";
@@ -105,6 +161,8 @@ fn biases_are_saved_where_peft_looks_for_them() {
 fn a_pattern_that_does_nothing_or_two_that_disagree_are_errors() {
     for (options, expected) in [
         ("rank_pattern = { qwery = 2 }", "qwery"),
+        ("init = \"pissa\"\nuse_dora = true", "do not go together"),
+        ("init = \"olora\"\nrank = 17", "no more than 16 parts"),
         ("rank_pattern = { key = 2 }", "rank_pattern names by \"key\" layers that get no update: add them to targets"),
         (
             "alpha_pattern = { query = 2.0, \"0.attention.self.query\" = 3.0 }",

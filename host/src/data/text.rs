@@ -1,4 +1,5 @@
-//! Texts to token ids, by the model's tokenizer.json and what tokenizer_config.json says beside it.
+//! Texts to token ids, by the model's tokenizer.json and what tokenizer_config.json says beside it, or by the tokenizer that comes in one
+//! file with the model's weights.
 
 pub(crate) mod settings;
 mod words;
@@ -63,7 +64,7 @@ impl Tokens {
 }
 
 impl Tokenizer {
-    /// Reads a tokenizer.json. Texts become at most `max_tokens` tokens, special ones included; of a pair the longer
+    /// Reads a tokenizer.json, or the tokenizer that is in a file of weights. Texts become at most `max_tokens` tokens, special ones included; of a pair the longer
     /// text is cut first. What tokenizer_config.json says beside it is done as Transformers' AutoTokenizer does it.
     ///
     /// # Errors
@@ -80,7 +81,7 @@ impl Tokenizer {
             "save it beside the model from Python: AutoTokenizer.from_pretrained(\"<the model's name>\").save_pretrained(\"{}\")",
             folder.display()
         );
-        let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        let bytes = read(path)?.map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 let old = if folder.join("vocab.txt").exists() || folder.join("vocab.json").exists() {
                     " (the vocabulary file alone does not say how texts are split)"
@@ -228,6 +229,16 @@ impl Tokenizer {
 
 /// What is said of a file on which the tokenizers crate panics.
 const DAMAGED: &str = "its parts do not fit together";
+
+/// A tokenizer.json, or what it would say of the tokenizer in a file of weights.
+fn read(path: &Path) -> Result<std::io::Result<Vec<u8>>> {
+    // Of a file of weights only what it says first is looked at.
+    let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    if !is_json && let Some(found) = fthost_models::tokenizer(path)? {
+        return Ok(Ok(found.json.to_string().into_bytes()));
+    }
+    Ok(std::fs::read(path))
+}
 
 /// The tokenizer of a file's text.
 fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, tokenizers::Error> {

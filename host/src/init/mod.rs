@@ -198,7 +198,7 @@ fn longest(texts: &[Value], pairs: Option<&[Value]>, model: Option<&str>) -> Res
     const LENGTHS: [usize; 5] = [32, 64, 128, 256, 512];
     let folder = model
         .filter(|model| hub::Name::of_path(Path::new(model)).is_none())
-        .map(|model| Path::new(model).join("tokenizer.json"));
+        .map(|model| fthost_models::tokenizer_file(Path::new(model)));
     let tokenizer = folder.filter(|file| file.is_file()).map(|file| Tokenizer::load(&file, usize::MAX)).transpose()?;
     // A few thousand say enough of lengths.
     let some = |values: &[Value]| -> Result<Vec<usize>> {

@@ -228,7 +228,8 @@ impl Vjp<'_> {
     }
 }
 
-fn add_to(slot: &mut Option<Sum>, gradient: Sum, parallel: bool) -> Result<()> {
+/// Adds a gradient to what there is.
+pub(crate) fn add_to(slot: &mut Option<Sum>, gradient: Sum, parallel: bool) -> Result<()> {
     *slot = Some(match slot.take() {
         Some(mine) => mine.add(gradient, parallel)?,
         None => gradient,

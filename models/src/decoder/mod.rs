@@ -3,11 +3,14 @@
 mod architecture;
 mod block;
 mod config;
+mod gguf;
 mod network;
 mod rope;
+mod vocabulary;
 
 use architecture::Architecture;
 use network::Decoder;
+pub use vocabulary::{FileTokenizer, tokenizer, tokenizer_file};
 
 use crate::family::Family;
 
@@ -15,6 +18,6 @@ use crate::family::Family;
 pub(crate) const FAMILY: Family = Family {
     model_types: Architecture::model_types,
     architectures: Vec::new,
-    recognise: |_| None,
+    recognise: gguf::config,
     build: |source| Ok(Box::new(Decoder::build(source)?)),
 };

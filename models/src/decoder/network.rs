@@ -7,7 +7,8 @@ use fthost_autograd::{Angles, Layout, Parameter, Result, Tape};
 use super::architecture::Architecture;
 use super::block::{Block, RmsNorm, Turns};
 use super::config::Config;
-use crate::builder::Builder;
+use super::gguf;
+use crate::builder::{Builder, Origin};
 use crate::family::Source;
 use crate::folder::InFiles;
 use crate::hooks::{Hooks, Pass};
@@ -48,7 +49,10 @@ pub(crate) struct Decoder {
 impl Decoder {
     pub(super) fn build(source: &Source<'_>) -> std::result::Result<Self, LoadError> {
         let config = &Config::parse(source)?;
-        let origin = source.origin()?;
+        let origin = match source.origin()? {
+            Origin::Checkpoint(weights) => Origin::Checkpoint(gguf::with_names(weights)),
+            new @ Origin::New { .. } => new,
+        };
         let width = config.width;
         let mut builder = Builder::new(&origin, PREFIX, config.init_std, source.device);
         let site = builder.site(WORDS, SiteKind::Embeddings, width, width);

@@ -29,6 +29,8 @@ pub(crate) enum Scaling {
         high: f64,
         original: f64,
     },
+    /// Each by a factor of its own, as llama.cpp's files have them, `[dim / 2]`.
+    Factors(Vec<f32>),
 }
 
 impl Rope {
@@ -50,6 +52,14 @@ impl Rope {
                 high: number("high_freq_factor")?,
                 original: number("original_max_position_embeddings")?,
             },
+            "factors" => {
+                let factors = said.get("factors").and_then(|factors| serde_json::from_value(factors.clone()).ok());
+                let all: Vec<f32> = factors.ok_or_else(|| wrong("has no factors".into()))?;
+                if all.iter().any(|factor| !(factor.is_finite() && *factor > 0.0)) {
+                    return Err(wrong("has a factor that is not above 0".into()));
+                }
+                Scaling::Factors(all)
+            }
             other => {
                 return Err(wrong(format!(
                     "stretches positions by {other:?}, which is not computed here; known are default, linear and llama3"
@@ -70,15 +80,17 @@ impl Rope {
             let exponent = (2 * i) as f32 / dim as f32;
             1.0 / (self.theta as f32).powf(exponent)
         });
-        plain.map(|frequency| self.scaling.of(frequency)).collect()
+        plain.enumerate().map(|(i, frequency)| self.scaling.of(i, frequency)).collect()
     }
 }
 
 impl Scaling {
-    fn of(&self, frequency: f32) -> f32 {
+    /// The frequency of pair `i`.
+    fn of(&self, i: usize, frequency: f32) -> f32 {
         match *self {
             Self::None => frequency,
             Self::Linear { factor } => frequency / factor as f32,
+            Self::Factors(ref factors) => frequency / factors.get(i).copied().unwrap_or(1.0),
             Self::Llama3 { factor, low, high, original } => {
                 let wavelength = 2.0 * PI / f64::from(frequency);
                 let slow = frequency / factor as f32;

@@ -2,14 +2,24 @@
 
 use std::ops::Range;
 
+use candle_core::quantized::GgmlDType;
 use safetensors::tensor::Dtype;
 
 use super::pickle::{Refusal, Storage, TensorRecord, size};
 
+/// How the elements of a tensor are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elements {
+    /// One by one.
+    Plain(Dtype),
+    /// In blocks of llama.cpp's.
+    Blocks(GgmlDType),
+}
+
 /// A tensor in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) dtype: Dtype,
+    pub(super) elements: Elements,
     pub(super) shape: Vec<usize>,
     /// Elements from one index to the next of each dimension; `None` where it lies row by row.
     pub(super) strides: Option<Vec<usize>>,
@@ -38,6 +48,6 @@ impl Entry {
         };
         let start = storage.start + bytes_of(*offset)?;
         let (shape, strides) = (shape.clone(), strides.clone());
-        Ok(Self { dtype: *dtype, shape, strides, range: start..start + bytes_of(places)? })
+        Ok(Self { elements: Elements::Plain(*dtype), shape, strides, range: start..start + bytes_of(places)? })
     }
 }

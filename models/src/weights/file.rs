@@ -11,8 +11,8 @@ use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{SafeTensors, TensorInfo};
 
-use super::entry::Entry;
-use super::torch;
+use super::entry::{Elements, Entry};
+use super::{gguf, torch};
 use crate::LoadError;
 
 /// Length of the field that opens a safetensors file and says how long its header is.
@@ -45,6 +45,8 @@ pub(super) struct WeightFile {
     pub(super) state: Option<FileState>,
     pub(super) bytes: Bytes,
     pub(super) entries: BTreeMap<String, Entry>,
+    /// What a file of GGUF says of its model.
+    pub(super) metadata: Option<gguf::Metadata>,
 }
 
 #[derive(Debug)]
@@ -100,11 +102,16 @@ impl WeightFile {
     /// Reads what a file says of its tensors, and checks that they lie in it.
     pub(super) fn check(path: PathBuf, state: Option<FileState>, bytes: Bytes) -> Result<Self, LoadError> {
         let content = bytes.as_slice();
-        let entries = match torch::is(content) {
-            true => torch::entries(content).map_err(|reason| LoadError::Refused { file: path.clone(), reason })?,
-            false => safetensors(content).map_err(|reason| LoadError::Damaged { file: path.clone(), reason })?,
+        let refused = |reason| LoadError::Refused { file: path.clone(), reason };
+        let (entries, metadata) = if gguf::is(content) {
+            gguf::read(content).map(|(entries, metadata)| (entries, Some(metadata))).map_err(refused)?
+        } else if torch::is(content) {
+            (torch::entries(content).map_err(refused)?, None)
+        } else {
+            let damaged = |reason| LoadError::Damaged { file: path.clone(), reason };
+            (safetensors(content).map_err(damaged)?, None)
         };
-        Ok(Self { path, state, bytes, entries })
+        Ok(Self { path, state, bytes, entries, metadata })
     }
 }
 
@@ -113,7 +120,7 @@ fn safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| damage(&error, bytes.len()))?;
     let start = HEADER_LENGTH + header;
     let entry = |info: &TensorInfo| Entry {
-        dtype: info.dtype,
+        elements: Elements::Plain(info.dtype),
         shape: info.shape.clone(),
         strides: None,
         range: start + info.data_offsets.0..start + info.data_offsets.1,

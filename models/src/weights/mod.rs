@@ -1,7 +1,9 @@
 //! The weight files of a model folder: mapped, checked, and read tensor by tensor.
 
+mod blocks;
 mod entry;
 mod file;
+mod gguf;
 mod pickle;
 mod saved;
 mod stored;
@@ -16,10 +18,13 @@ use safetensors::tensor::Dtype;
 use serde::Deserialize;
 
 use crate::LoadError;
+use entry::Elements;
 pub use file::FileState;
 use file::{Bytes, WeightFile};
+pub(crate) use gguf::{Metadata, Vocabulary};
 pub use saved::save;
-pub(crate) use stored::Stored;
+use stored::Form;
+pub(crate) use stored::{Change, Stored};
 
 /// The only file of an unsharded folder.
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
@@ -28,7 +33,7 @@ const SHARD_INDEX: &str = "model.safetensors.index.json";
 const TORCH_FILE: &str = "pytorch_model.bin";
 const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 /// Extensions of files that hold weights under any name.
-const EXTENSIONS: [&str; 4] = ["safetensors", "pth", "pt", "bin"];
+const EXTENSIONS: [&str; 5] = ["safetensors", "pth", "pt", "bin", "gguf"];
 /// Weight files of other frameworks, to tell a user what to do with them.
 const OTHER_FORMS: [&str; 2] = ["tf_model.h5", "flax_model.msgpack"];
 
@@ -36,8 +41,19 @@ const OTHER_FORMS: [&str; 2] = ["tf_model.h5", "flax_model.msgpack"];
 #[derive(Debug)]
 pub struct Weights {
     files: Vec<Arc<WeightFile>>,
-    /// Tensor name to its file.
-    index: BTreeMap<String, usize>,
+    /// Where each tensor is.
+    index: BTreeMap<String, Place>,
+}
+
+/// Where a tensor is.
+#[derive(Debug)]
+struct Place {
+    /// The number of its file.
+    file: usize,
+    /// Its name there.
+    name: String,
+    /// What is to be done with what is read.
+    change: Option<Change>,
 }
 
 #[derive(Deserialize)]
@@ -97,10 +113,11 @@ impl Weights {
     }
 
     fn from_files(files: Vec<WeightFile>) -> Self {
+        let place = |file: usize, name: &String| (name.clone(), Place { file, name: name.clone(), change: None });
         let index = files
             .iter()
             .enumerate()
-            .flat_map(|(i, file)| file.entries.keys().map(move |name| (name.clone(), i)))
+            .flat_map(|(i, file)| file.entries.keys().map(move |name| place(i, name)))
             .collect();
         Self { files: files.into_iter().map(Arc::new).collect(), index }
     }
@@ -108,6 +125,34 @@ impl Weights {
     /// The state of every file; none where one of them is bytes in memory.
     pub(crate) fn files(&self) -> Vec<FileState> {
         self.files.iter().map(|file| file.state.clone()).collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// What a file of GGUF says of its model.
+    pub(crate) fn metadata(&self) -> Option<&Metadata> {
+        self.files.iter().find_map(|file| file.metadata.as_ref())
+    }
+
+    /// The file that says more than its tensors.
+    pub(crate) fn with_metadata(&self) -> Option<&Path> {
+        Some(&self.files.iter().find(|file| file.metadata.is_some())?.path)
+    }
+
+    /// The tokenizer that a file of GGUF comes with, and that file.
+    pub(crate) fn vocabulary(&self) -> Result<Option<(Vocabulary, &Path)>, LoadError> {
+        let Some(file) = self.files.iter().find(|file| file.metadata.is_some()) else { return Ok(None) };
+        let refused = |reason| LoadError::Refused { file: file.path.clone(), reason };
+        let vocabulary = gguf::vocabulary(file.bytes.as_slice()).map_err(refused)?;
+        Ok(vocabulary.map(|vocabulary| (vocabulary, file.path.as_path())))
+    }
+
+    /// The same tensors by other names, and what is to be done with what is read of each. Those that get none are left out.
+    pub(crate) fn renamed(mut self, name: impl Fn(&str) -> Option<(String, Option<Change>)>) -> Self {
+        let renamed = self.index.into_values().filter_map(|place| {
+            let (name, change) = name(&place.name)?;
+            Some((name, Place { change, ..place }))
+        });
+        self.index = renamed.collect();
+        self
     }
 
     /// The names of all tensors, sorted.
@@ -122,14 +167,16 @@ impl Weights {
 
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        let file = &self.files[*self.index.get(name)?];
-        file.entries.get(name).map(|entry| entry.shape.as_slice())
+        let (_, entry, _) = self.entry(name)?;
+        Some(&entry.shape)
     }
 
     /// A whole number that stands alone, as a norm's count of batches.
     pub(crate) fn counter(&self, name: &str) -> Option<i64> {
-        let file = &self.files[*self.index.get(name)?];
-        let entry = file.entries.get(name).filter(|entry| entry.dtype == Dtype::I64)?;
+        let (file, entry, _) = self.entry(name)?;
+        if entry.elements != Elements::Plain(Dtype::I64) {
+            return None;
+        }
         let bytes = file.bytes.as_slice().get(entry.range.clone())?;
         bytes.try_into().ok().map(i64::from_le_bytes)
     }
@@ -166,20 +213,28 @@ impl Weights {
             tensor: name.into(),
             closest: closest(name, self.names()).map(str::to_owned),
         };
-        let file = &self.files[*self.index.get(name).ok_or_else(missing)?];
-        let entry = file.entries.get(name).ok_or_else(missing)?;
-        let dtype = match entry.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            Dtype::F64 => DType::F64,
-            other => {
+        let (file, entry, change) = self.entry(name).ok_or_else(missing)?;
+        let form = match entry.elements {
+            Elements::Blocks(dtype) => Form::Blocks(dtype),
+            Elements::Plain(Dtype::F32) => Form::Floats(DType::F32),
+            Elements::Plain(Dtype::F16) => Form::Floats(DType::F16),
+            Elements::Plain(Dtype::BF16) => Form::Floats(DType::BF16),
+            Elements::Plain(Dtype::F64) => Form::Floats(DType::F64),
+            Elements::Plain(other) => {
                 let found = format!("{other:?}");
                 return Err(LoadError::WrongType { file: file.path.clone(), tensor: name.into(), found });
             }
         };
         let strided = entry.strides.as_ref().map(|strides| (entry.shape.clone(), strides.clone()));
-        Ok((Stored::new(file.clone(), dtype, entry.range.clone(), strided), entry.shape.clone()))
+        let change = change.map(|change| (change, entry.shape.get(1).copied().unwrap_or(1)));
+        Ok((Stored::new(file.clone(), form, entry.range.clone(), strided, change), entry.shape.clone()))
+    }
+
+    /// What a file says of a tensor.
+    fn entry(&self, name: &str) -> Option<(&Arc<WeightFile>, &entry::Entry, Option<Change>)> {
+        let place = self.index.get(name)?;
+        let file = &self.files[place.file];
+        Some((file, file.entries.get(&place.name)?, place.change))
     }
 
     /// The file that stands for all of them in an error about a tensor that none of them has.

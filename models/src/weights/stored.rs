@@ -4,10 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
 use fthost_autograd::Source;
 use half::{bf16, f16};
 
+use super::blocks::dequantize;
 use super::file::WeightFile;
 use crate::LoadError;
 
@@ -18,14 +20,42 @@ const AROUND: usize = 64 << 10;
 /// Elements that are converted at once.
 const PIECE: usize = 16 << 10;
 
+/// How elements are stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    /// One by one.
+    Floats(DType),
+    /// In blocks, which have a scale each.
+    Blocks(GgmlDType),
+}
+
+/// What a file has otherwise than Hugging Face's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Change {
+    /// In the rows of each head of this width, elements that turn with each other are neighbours; they become half a head apart.
+    Neighbours(usize),
+    /// All elements are greater by this.
+    Plus(f32),
+}
+
+impl Change {
+    /// The row of the file that becomes this one.
+    fn row(dim: usize, row: usize) -> usize {
+        let (head, i, half) = (row / dim, row % dim, dim / 2);
+        head * dim + 2 * (i % half) + i / half
+    }
+}
+
 /// A tensor where it lies in its file: the source of a parameter at rest. It keeps the file mapped.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(super) file: Arc<WeightFile>,
-    dtype: DType,
+    form: Form,
     range: Range<usize>,
     /// Shape, and elements from one index to the next of each dimension, where it does not lie row by row.
     strided: Option<(Vec<usize>, Vec<usize>)>,
+    /// What is to be done with what is read, and how long a row is.
+    change: Option<(Change, usize)>,
     /// Bytes that single rows may have brought to memory.
     touched: AtomicUsize,
 }
@@ -34,11 +64,12 @@ impl Stored {
     /// Elements of this type in these bytes of a file.
     pub(super) fn new(
         file: Arc<WeightFile>,
-        dtype: DType,
+        form: Form,
         range: Range<usize>,
         strided: Option<(Vec<usize>, Vec<usize>)>,
+        change: Option<(Change, usize)>,
     ) -> Self {
-        Self { file, dtype, range, strided, touched: AtomicUsize::new(0) }
+        Self { file, form, range, strided, change, touched: AtomicUsize::new(0) }
     }
 
     /// As a tensor of this shape, which has as many elements.
@@ -50,30 +81,82 @@ impl Stored {
 }
 
 impl Source for Stored {
-    /// Long pieces are copied past the mapping: pages that are mapped have to be given back, which stops the other cores each time.
-    /// Of single rows the most frequent may stay in memory.
     fn read(&self, start: usize, into: &mut [f32]) {
-        if let Some((shape, strides)) = &self.strided {
-            return self.gather(start, into, shape, strides);
-        }
-        let size = self.dtype.size_in_bytes();
-        let range = self.range.start + start * size..self.range.start + (start + into.len()) * size;
-        if range.len() >= AROUND && self.copy(range.start, into) {
-            return;
-        }
-        self.convert(&self.file.bytes.as_slice()[range.clone()], into);
-        if self.range.len() > RESIDENT && self.touched.fetch_add(range.len().max(AROUND), Ordering::Relaxed) >= RESIDENT
-        {
-            self.touched.store(0, Ordering::Relaxed);
-            self.file.bytes.give_back(self.range.clone());
+        match self.change {
+            None => self.read_as_it_is(start, into),
+            Some((Change::Plus(sum), _)) => {
+                self.read_as_it_is(start, into);
+                into.iter_mut().for_each(|x| *x -= sum);
+            }
+            Some((Change::Neighbours(dim), width)) => {
+                let (mut at, mut rest) = (start, into);
+                while !rest.is_empty() {
+                    let column = at % width;
+                    let (row, more) = rest.split_at_mut(rest.len().min(width - column));
+                    self.read_as_it_is(Change::row(dim, at / width) * width + column, row);
+                    at += row.len();
+                    rest = more;
+                }
+            }
         }
     }
 }
 
 impl Stored {
+    /// Long pieces are copied past the mapping: pages that are mapped have to be given back, which stops the other cores each time.
+    /// Of single rows the most frequent may stay in memory.
+    fn read_as_it_is(&self, start: usize, into: &mut [f32]) {
+        let dtype = match self.form {
+            Form::Blocks(of) => return self.read_blocks(of, start, into),
+            Form::Floats(dtype) => dtype,
+        };
+        if let Some((shape, strides)) = &self.strided {
+            return self.gather(dtype, start, into, shape, strides);
+        }
+        let size = dtype.size_in_bytes();
+        let range = self.range.start + start * size..self.range.start + (start + into.len()) * size;
+        if range.len() >= AROUND && self.copy(dtype, range.start, into) {
+            return;
+        }
+        convert_to_floats(dtype, &self.file.bytes.as_slice()[range.clone()], into);
+        self.touch(range.len());
+    }
+
+    /// Takes note of bytes that were read by way of the mapping.
+    fn touch(&self, bytes: usize) {
+        if self.range.len() > RESIDENT && self.touched.fetch_add(bytes.max(AROUND), Ordering::Relaxed) >= RESIDENT {
+            self.touched.store(0, Ordering::Relaxed);
+            self.file.bytes.give_back(self.range.clone());
+        }
+    }
+
+    /// Makes floats of the blocks that elements from `start` on lie in.
+    fn read_blocks(&self, of: GgmlDType, start: usize, into: &mut [f32]) {
+        let (elements, size) = (of.block_size(), of.type_size());
+        let (mut at, mut rest) = (start, into);
+        let mut floats = Vec::new();
+        while !rest.is_empty() {
+            let (first, skipped) = (at / elements, at % elements);
+            let blocks = (skipped + rest.len()).min(PIECE).div_ceil(elements);
+            let begin = self.range.start + first * size;
+            let bytes = &self.file.bytes.as_slice()[begin..begin + blocks * size];
+            let (piece, more) = rest.split_at_mut(rest.len().min(blocks * elements - skipped));
+            if skipped == 0 && piece.len() == blocks * elements {
+                dequantize(of, bytes, piece);
+            } else {
+                floats.resize(blocks * elements, 0.0);
+                dequantize(of, bytes, &mut floats);
+                piece.copy_from_slice(&floats[skipped..][..piece.len()]);
+            }
+            self.touch(bytes.len());
+            at += piece.len();
+            rest = more;
+        }
+    }
+
     /// Takes the elements from `start` on one by one.
-    fn gather(&self, start: usize, into: &mut [f32], shape: &[usize], strides: &[usize]) {
-        let size = self.dtype.size_in_bytes();
+    fn gather(&self, dtype: DType, start: usize, into: &mut [f32], shape: &[usize], strides: &[usize]) {
+        let size = dtype.size_in_bytes();
         let bytes = &self.file.bytes.as_slice()[self.range.clone()];
         let mut index = vec![0; shape.len()];
         let mut rest = start;
@@ -82,7 +165,7 @@ impl Stored {
         }
         for x in into.iter_mut() {
             let place: usize = index.iter().zip(strides).map(|(i, stride)| i * stride).sum();
-            self.convert(&bytes[place * size..][..size], std::slice::from_mut(x));
+            convert_to_floats(dtype, &bytes[place * size..][..size], std::slice::from_mut(x));
             for (i, extent) in shape.iter().enumerate().rev() {
                 index[i] += 1;
                 if index[i] < *extent {
@@ -97,8 +180,8 @@ impl Stored {
     }
 
     /// Copies the elements from this byte of the file on. Whether it could.
-    fn copy(&self, start: usize, into: &mut [f32]) -> bool {
-        if self.dtype == DType::F32 {
+    fn copy(&self, dtype: DType, start: usize, into: &mut [f32]) -> bool {
+        if dtype == DType::F32 {
             // SAFETY: floats have no padding, and any bytes make floats.
             #[allow(unsafe_code)]
             let bytes = unsafe { std::slice::from_raw_parts_mut(into.as_mut_ptr().cast(), size_of_val(into)) };
@@ -106,23 +189,23 @@ impl Stored {
             into.iter_mut().for_each(|x| *x = f32::from_bits(u32::from_le(x.to_bits())));
             return copied;
         }
-        let size = self.dtype.size_in_bytes();
+        let size = dtype.size_in_bytes();
         let mut bytes = vec![0; size * PIECE.min(into.len())];
         into.chunks_mut(PIECE).enumerate().all(|(i, into)| {
             let bytes = &mut bytes[..size * into.len()];
             let copied = self.file.bytes.copy(start + size * PIECE * i, bytes);
-            self.convert(bytes, into);
+            convert_to_floats(dtype, bytes, into);
             copied
         })
     }
+}
 
-    fn convert(&self, bytes: &[u8], into: &mut [f32]) {
-        match self.dtype {
-            DType::F16 => convert(bytes, into, |x| f16::from_le_bytes(x).to_f32()),
-            DType::BF16 => convert(bytes, into, |x| bf16::from_le_bytes(x).to_f32()),
-            DType::F64 => convert(bytes, into, |x| f64::from_le_bytes(x) as f32),
-            _ => convert(bytes, into, f32::from_le_bytes),
-        }
+fn convert_to_floats(dtype: DType, bytes: &[u8], into: &mut [f32]) {
+    match dtype {
+        DType::F16 => convert(bytes, into, |x| f16::from_le_bytes(x).to_f32()),
+        DType::BF16 => convert(bytes, into, |x| bf16::from_le_bytes(x).to_f32()),
+        DType::F64 => convert(bytes, into, |x| f64::from_le_bytes(x) as f32),
+        _ => convert(bytes, into, f32::from_le_bytes),
     }
 }
 

@@ -2,12 +2,14 @@
 
 use fthost_plugin_api::prelude::*;
 
-/// y = W x + b + s B A x
+/// y = W x + b + s B A x, or where the update began as a part of W, y = W x + b + s (B A - B0 A0) x
 pub(crate) struct LowRank {
     pub(crate) a: Param, // [rank, in], of a convolution [rank, channels, kh, kw]
     pub(crate) b: Param, // [out, rank], of a convolution [out, rank, 1, 1]
     pub(crate) scale: f64,
     pub(crate) dropout: f64,
+    /// B0 and A0, which are part of W.
+    pub(crate) taken: Option<(Kept, Kept)>,
 }
 
 impl LowRank {
@@ -21,15 +23,24 @@ impl LowRank {
         matrix(&self.b)
     }
 
-    /// W + s B A, `[out, in]`.
+    /// W + s B A, `[out, in]`, without what was taken.
     fn add_to(&self, weight: &Tensor) -> Result<Tensor> {
-        weight.add(&self.b()?.matmul(&self.a()?)?.mul_scalar(self.scale)?)
+        let added = weight.add(&self.b()?.matmul(&self.a()?)?.mul_scalar(self.scale)?)?;
+        match &self.taken {
+            None => Ok(added),
+            Some((b, a)) => added.sub(&b.tensor().matmul(a)?.mul_scalar(self.scale)?),
+        }
     }
 }
 
 impl LinearHook for LowRank {
     fn forward(&self, x: &Tensor, y: Tensor, _weight: &Tensor) -> Result<Tensor> {
         let (a, b) = (self.a()?, self.b()?);
+        let y = match &self.taken {
+            None => y,
+            // What was taken out of W dropout does not see.
+            Some((b, a)) => y.add_low_rank(x, a, b, -self.scale)?,
+        };
         if self.dropout == 0.0 {
             return y.add_low_rank(x, &a, &b, self.scale); // [tokens, out]
         }

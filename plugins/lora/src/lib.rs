@@ -9,41 +9,71 @@
 //!
 //! DoRA (Liu et al. 2024, arXiv:2402.09353) learns the norm m `[out]` of each row beside its direction:
 //! y = m / |W + s B A| * (W + s B A) x + b. m starts as the norms of W, so step 0 is the base model here too.
+//!
+//! PiSSA and OLoRA begin with a part of W instead, which is taken out of W: see [`inits`].
+//!
+//! LoRA+ (Hayou et al. 2024, arXiv:2402.12354) gives B a higher learning rate than A: B starts at zero, and in wide layers the product learns
+//! as it should only where B moves faster. As PEFT's `create_loraplus_optimizer` with `loraplus_lr_ratio`.
 
 mod hooks;
+mod inits;
 mod options;
 mod peft;
+
+use std::collections::BTreeMap;
 
 use fthost_plugin_api::Convolution;
 use fthost_plugin_api::prelude::*;
 
 use hooks::{Dora, LowRank};
-use options::{Bias, LoraConfig, Size};
+use options::{Bias, LoraConfig, Size, Start};
 
 struct Lora {
     config: LoraConfig,
     /// What each layer got, by its path.
     layers: Vec<(String, Size)>,
+    /// A and B of each layer whose update began as a part of its weight, and B0 and A0, which were taken out of that.
+    taken: Vec<[Part; 2]>,
+}
+
+/// A parameter, and the tensor that it began as.
+struct Part {
+    now: Param,
+    first: Kept,
 }
 
 impl Lora {
-    /// Hooks one layer. `bias` is its own, where it has one.
-    fn adapt(&self, model: &mut Model, site: &Site, size: Size, bias: Option<Param>) -> Result<()> {
-        let init = Init::kaiming_uniform(site.in_features);
+    /// Hooks one layer, and gives its B. `bias` is its own, where it has one.
+    fn adapt(&mut self, model: &mut Model, site: &Site, size: Size, bias: Option<Param>) -> Result<Param> {
+        let scale = self.config.scaling.of(size);
+        let first = self.first(model, site, size.rank, scale)?;
+        let (init_a, init_b) = match &first {
+            None => (Init::kaiming_uniform(site.in_features), Init::Zeros),
+            Some((b, a)) => (Init::copy_of(a), Init::copy_of(b)),
+        };
         let (a, b) = match site.convolution {
             None => (vec![size.rank, site.in_features], vec![site.out_features, size.rank]),
             Some(Convolution { channels, kernel: [height, width], .. }) => {
                 (vec![size.rank, channels, height, width], vec![site.out_features, size.rank, 1, 1])
             }
         };
-        let update = LowRank {
-            a: model.param(site, "lora_A.weight", a, init)?,
-            b: model.param(site, "lora_B.weight", b, Init::Zeros)?,
-            scale: self.config.scaling.of(size),
-            dropout: self.config.dropout,
+        let a = model.param(site, "lora_A.weight", a, init_a)?;
+        let b = model.param(site, "lora_B.weight", b, init_b)?;
+        let taken = match first {
+            None => None,
+            Some((first_b, first_a)) => {
+                let part = |now: &Param, first: &Tensor| -> Result<Part> {
+                    Ok(Part { now: now.clone(), first: first.keep()? })
+                };
+                self.taken.push([part(&a, &first_a)?, part(&b, &first_b)?]);
+                Some((first_b.keep()?, first_a.keep()?))
+            }
         };
+        let update = LowRank { a, b, scale, dropout: self.config.dropout, taken };
+        let of_b = update.b.clone();
         if !self.config.use_dora {
-            return model.hook_linear(site, update);
+            model.hook_linear(site, update)?;
+            return Ok(of_b);
         }
         if site.convolution.is_some() {
             return Err(Error::new(format!(
@@ -54,7 +84,23 @@ impl Lora {
         let weight = model.base_param(&format!("{}.weight", site.path))?;
         let norms = weight.tensor().low_rank_norm(&update.a, &update.b, update.scale)?; // of W itself: B is zero
         let magnitude = model.param(site, "lora_magnitude_vector", [site.out_features], Init::copy_of(&norms))?;
-        model.hook_linear(site, Dora { update, magnitude, weight, bias, first: !site.hooked })
+        model.hook_linear(site, Dora { update, magnitude, weight, bias, first: !site.hooked })?;
+        Ok(of_b)
+    }
+
+    /// The B and A that are a part of a layer's weight, where updates begin so.
+    fn first(&self, model: &Model, site: &Site, rank: usize, scale: f64) -> Result<Option<(Tensor, Tensor)>> {
+        if self.config.init == Start::Lora {
+            return Ok(None);
+        }
+        if site.convolution.is_some() {
+            return Err(Error::new(format!(
+                "init = \"olora\" and \"pissa\" are for linear layers, and {} is a convolution: take it out of targets, or init",
+                site.path
+            )));
+        }
+        let weight = model.base_param(&format!("{}.weight", site.path))?;
+        inits::of_weight(self.config.init, &weight.tensor(), rank, scale)
     }
 
     /// Thaws the biases that `bias` names. `own`: those of the adapted layers.
@@ -80,7 +126,7 @@ impl Strategy for Lora {
 
     fn new(config: LoraConfig) -> Result<Self> {
         config.check()?;
-        Ok(Self { config, layers: Vec::new() })
+        Ok(Self { config, layers: Vec::new(), taken: Vec::new() })
     }
 
     fn attach(&mut self, model: &mut Model) -> Result<()> {
@@ -92,19 +138,40 @@ impl Strategy for Lora {
         };
         let sites = model.products(&self.config.targets, self.config.exclude.as_ref())?;
         let sizes = self.config.sizes(model, &sites)?;
+        let mut all_b = Vec::new();
         for (site, size) in sites.iter().zip(sizes) {
-            self.adapt(model, site, size, bias(site))?;
+            all_b.push(self.adapt(model, site, size, bias(site))?);
             self.layers.push((site.path.clone(), size));
+        }
+        if self.config.lr_ratio != 1.0 {
+            model.set_lr_factor_of(&all_b, self.config.lr_ratio)?;
         }
         self.thaw_biases(model, sites.iter().filter_map(bias).collect())
     }
 
+    /// What is taken out of a weight and added again is as much but for rounding.
     fn starts_at_base(&self) -> bool {
-        true
+        self.config.init == Start::Lora
     }
 
     fn adapter_config(&self) -> Result<Option<Value>> {
         Ok(Some(peft::from_options(&self.config, &self.layers)))
+    }
+
+    /// Where updates began as parts of the weights, PEFT reads what they are beyond these: an update of twice the rank, of B and -B0 beside
+    /// each other and A above A0.
+    fn adapter_tensors(&self) -> Result<Option<BTreeMap<String, Tensor>>> {
+        if self.taken.is_empty() {
+            return Ok(None);
+        }
+        let mut tensors = BTreeMap::new();
+        for [a, b] in &self.taken {
+            let above = Tensor::concat(&[&a.now, &a.first], 0)?; // [2 rank, in]
+            let beside = Tensor::concat(&[&b.now, &b.first.tensor().neg()?], 1)?; // [out, 2 rank]
+            tensors.insert(a.now.name().to_owned(), above);
+            tensors.insert(b.now.name().to_owned(), beside);
+        }
+        Ok(Some(tensors))
     }
 }
 
@@ -116,7 +183,7 @@ export_plugin! {
     license = "MIT OR Apache-2.0",
     ops = [
         "low_rank@1", "dropout@1", "matmul@1", "affine@1", "add@1", "low_rank_norm@1", "clamp_min@1", "div@1", "mul@1",
-        "reshape@1", "sub@1", "linear@1",
+        "reshape@1", "sub@1", "linear@1", "transpose@1", "neg@1", "concat@1", "keep@1",
     ],
     about = "LoRA (Hu et al. 2021, arXiv:2106.09685), rsLoRA (arXiv:2312.03732), DoRA (arXiv:2402.09353) as PEFT computes them"
 }
@@ -150,6 +217,7 @@ mod tests {
             json!({ "dropout": 1.0 }),
             json!({ "bias": "some" }),
             json!({ "rnak": 4 }),
+            json!({ "lr_ratio": 0.0 }),
         ] {
             assert!(lora(options.clone()).is_err(), "{options}");
         }

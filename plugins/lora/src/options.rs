@@ -32,6 +32,11 @@ pub(crate) struct LoraConfig {
     pub(crate) bias: Bias,
     /// Whether the rows of the adapted weights get learned norms: DoRA.
     pub(crate) use_dora: bool,
+    /// What A and B begin as.
+    pub(crate) init: Start,
+    /// The learning rate of B, as a multiple of A's: LoRA+.
+    #[schemars(extend("exclusiveMinimum" = 0, "search" = [1, 4, 16]))]
+    pub(crate) lr_ratio: f64,
 }
 
 impl Default for LoraConfig {
@@ -47,6 +52,8 @@ impl Default for LoraConfig {
             dropout: 0.0,
             bias: Bias::None,
             use_dora: false,
+            init: Start::Lora,
+            lr_ratio: 1.0,
         }
     }
 }
@@ -72,6 +79,18 @@ impl Scaling {
             Self::Raw => alpha,
         }
     }
+}
+
+/// What A and B begin as.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Start {
+    /// A random and B zero
+    Lora,
+    /// The first columns of Q and rows of R of the weight, which are taken out of it
+    Olora,
+    /// The largest singular values of the weight, which are taken out of it
+    Pissa,
 }
 
 /// Which of the model's biases train.
@@ -101,6 +120,12 @@ impl LoraConfig {
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::new(format!("dropout is {}, and must be at least 0 and below 1", self.dropout)));
+        }
+        if self.use_dora && self.init != Start::Lora {
+            return Err(Error::new("use_dora and init = \"olora\" or \"pissa\" do not go together: leave one out"));
+        }
+        if !(self.lr_ratio > 0.0 && self.lr_ratio.is_finite()) {
+            return Err(Error::new(format!("lr_ratio is {}, and must be more than 0", self.lr_ratio)));
         }
         Ok(())
     }

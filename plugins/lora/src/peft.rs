@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fthost_plugin_api::prelude::*;
 
-use crate::options::{Bias, LoraConfig, Scaling, Size};
+use crate::options::{Bias, LoraConfig, Scaling, Size, Start};
 
 /// The fields that PEFT reads. `layers`: what each layer got, by path.
 pub(crate) fn from_options(config: &LoraConfig, layers: &[(String, Size)]) -> Value {
@@ -18,12 +18,18 @@ pub(crate) fn from_options(config: &LoraConfig, layers: &[(String, Size)]) -> Va
         }
         Scaling::AlphaOverR | Scaling::Rslora => (config.alpha, config.alpha_pattern.clone()),
     };
+    // An update that began as a part of the weight is saved beyond that part, at twice the rank and the same scale.
+    let times = if config.init == Start::Lora { 1 } else { 2 };
+    let twice = if config.scaling == Scaling::Rslora { f64::from(times).sqrt() } else { f64::from(times) };
+    let ranks: BTreeMap<_, _> =
+        config.rank_pattern.iter().map(|(pattern, rank)| (pattern, rank * times as usize)).collect();
+    let alphas: BTreeMap<_, _> = alpha_pattern.into_iter().map(|(pattern, alpha)| (pattern, alpha * twice)).collect();
     json!({
         "peft_type": "LORA",
-        "r": config.rank,
-        "lora_alpha": alpha,
-        "rank_pattern": config.rank_pattern,
-        "alpha_pattern": alpha_pattern,
+        "r": config.rank * times as usize,
+        "lora_alpha": alpha * twice,
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
         "use_rslora": config.scaling == Scaling::Rslora,
         "use_dora": config.use_dora,
         "lora_dropout": config.dropout,

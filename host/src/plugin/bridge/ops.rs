@@ -148,6 +148,12 @@ static OPS: &[Op] = &[
         })),
         1,
     ),
+    with_optional_input(op("linear_cross_entropy@1", 3, |c| {
+        let x = c.x(0)?;
+        let (sum, number) = c.tape.linear_cross_entropy(x, c.x(1)?, c.optional(3), c.indices(2)?)?;
+        let number = Tensor::new(number, x.tensor().device())?.to_dtype(sum.dtype())?;
+        Ok(Results::Two(sum, Value::constant(number)))
+    })),
 ];
 
 /// One call of an op.

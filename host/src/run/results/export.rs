@@ -152,9 +152,12 @@ impl Saved<'_> {
         let mut tensors: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
         for p in &self.model.parameters {
             let Owner::Strategy(strategy) = p.owner else { continue };
+            let root = if p.in_model { TUNED } else { "" };
+            let name = || format!("{root}{}", keys.path(p));
             if given.get(strategy).is_none_or(Option::is_none) {
-                let root = if p.in_model { TUNED } else { "" };
-                tensors.insert(format!("{root}{}", keys.path(p)), p.parameter.tensor());
+                tensors.insert(name(), p.parameter.tensor());
+            } else if let Some(instead) = tensors.remove(p.parameter.name()) {
+                tensors.insert(name(), instead);
             }
         }
         tensors

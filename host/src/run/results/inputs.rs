@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use fthost_models::{Modality, ModelInfo};
+use fthost_models::{FileTokenizer, Modality, ModelInfo};
 use serde_json::{Map, Value, json};
 
 use crate::run::state::folder::{cannot_write, write_file_atomically, write_json};
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 const FILES: [&str; 22] = [
     "added_tokens.json",
     "bpe.codes",
-    "chat_template.jinja",
+    TEMPLATE,
     "dict.txt",
     "emoji_tokenizer.json",
     "image_processor_config.json",
@@ -34,6 +34,7 @@ const FILES: [&str; 22] = [
     "vocab.txt",
     "vocab.model",
 ];
+const TEMPLATE: &str = "chat_template.jinja";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
@@ -51,15 +52,36 @@ pub fn copy(from: &Path, to: &Path, info: &ModelInfo) -> Result<()> {
             write_file_atomically(&copy, |path| std::fs::copy(&file, path).map(drop).map_err(cannot_write(&copy)))?;
         }
     }
-    if let Modality::Text { max_tokens, .. } = info.plain().modality
-        && !from.join(TOKENIZER_CONFIG).is_file()
+    let Modality::Text { max_tokens, .. } = info.plain().modality else { return Ok(()) };
+    if !from.join(TOKENIZER).is_file()
+        && let Some(found) = fthost_models::tokenizer(from)?
     {
+        return write(&found, max_tokens, to);
+    }
+    if !from.join(TOKENIZER_CONFIG).is_file() {
         let (tokenizer, config) = (read(&from.join(TOKENIZER))?, read(&from.join("config.json"))?);
         // As Transformers' configs: BERT's has two types where its file does not say.
         let types = config["type_vocab_size"].as_u64().unwrap_or(if info.model_type == "bert" { 2 } else { 0 });
         write_json(&to.join(TOKENIZER_CONFIG), &as_it_stands(&tokenizer, max_tokens, types > 1))?;
     }
     Ok(())
+}
+
+/// Writes the tokenizer that was in one file with the weights.
+fn write(found: &FileTokenizer, max_tokens: usize, to: &Path) -> Result<()> {
+    write_json(&to.join(TOKENIZER), &found.json)?;
+    let mut config = as_it_stands(&found.json, max_tokens, false);
+    for (part, token) in &found.special {
+        config[part] = json!(token);
+    }
+    write_json(&to.join(TOKENIZER_CONFIG), &config)?;
+    match &found.template {
+        Some(template) => {
+            let file = to.join(TEMPLATE);
+            write_file_atomically(&file, |path| std::fs::write(path, template).map_err(cannot_write(&file)))
+        }
+        None => Ok(()),
+    }
 }
 
 fn read(file: &Path) -> Result<Value> {

@@ -205,7 +205,7 @@ pub(in crate::run) fn pooling_text(file: &RunFile, model: &AdaptedModel) -> Stri
 /// The tokenizer of a model that reads text.
 pub(in crate::run) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Option<PathBuf> {
     let text = matches!(model.model.info().plain().modality, Modality::Text { .. });
-    text.then(|| file.model.path.join("tokenizer.json"))
+    text.then(|| fthost_models::tokenizer_file(&file.model.path))
 }
 
 /// The tokenizer with a task's longest text, which leaves room for the prompts of the strategies that have attached.

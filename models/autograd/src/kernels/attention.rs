@@ -5,6 +5,7 @@
 
 use super::gemm::{PackedView, Product, Strided, scratch_len};
 use super::math::exp;
+use super::softmax::softmax_of;
 use super::{multiversion, scratch};
 use crate::random::Stream;
 use crate::{Layout, Precision, Sees};
@@ -235,52 +236,13 @@ fn gather(
     out.for_each(|out| out.fill(0.0));
 }
 
-/// The greatest element of a row.
-#[inline(always)]
-fn greatest(row: &[f32]) -> f32 {
-    let (whole, rest) = row.as_chunks::<VECTOR>();
-    let mut lanes = [f32::NEG_INFINITY; VECTOR];
-    for x in whole {
-        for (lane, x) in lanes.iter_mut().zip(x) {
-            *lane = if *x > *lane { *x } else { *lane };
-        }
-    }
-    rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |a, x| if *x > a { *x } else { a })
-}
-
-/// The sum over a row of `f`, which may change the elements.
-#[inline(always)]
-fn sum(row: &mut [f32], mut f: impl FnMut(&mut f32) -> f32) -> f32 {
-    let mut lanes = [0f32; VECTOR];
-    let (whole, rest) = row.as_chunks_mut::<VECTOR>();
-    for x in whole {
-        for (lane, x) in lanes.iter_mut().zip(x) {
-            *lane += f(x);
-        }
-    }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += f(x);
-    }
-    lanes.iter().sum()
-}
-
 #[inline(always)]
 fn softmax_body<const FMA: bool>(scores: &mut [f32], block: &Block, log_sums: &mut [f32]) {
     for (i, (scores, log_sum)) in scores.chunks_exact_mut(block.row()).zip(log_sums).enumerate() {
         let seen = block.seen(i);
         scores[..seen.start].fill(0.0);
         scores[seen.end..].fill(0.0);
-        let scores = &mut scores[seen];
-        let top = greatest(scores);
-        let total = sum(scores, |x| {
-            *x = exp::<FMA>(*x - top);
-            *x
-        });
-        let scale = 1.0 / total;
-        for x in scores {
-            *x *= scale;
-        }
-        *log_sum = top + total.ln();
+        *log_sum = softmax_of::<FMA>(&mut scores[seen]);
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) mod philox;
 mod pieces;
 pub(crate) mod resample;
 mod scratch;
+pub(crate) mod softmax;
 
 pub use self::instructions::Instructions;
 

@@ -12,7 +12,7 @@ fn within(ids: &[u32], n: usize) -> Result<()> {
 }
 
 /// Rows of a contiguous `[n, width]` tensor.
-fn gather(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
+pub(super) fn gather(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let (n, width) = table.dims2()?;
     within(ids, n)?;
     let copied = slices::read([table], |[table]| {
@@ -118,7 +118,7 @@ impl Tape {
 }
 
 /// Zeros of `shape` with `g`'s rows added at `rows`.
-fn scatter(g: &Tensor, rows: &[u32], shape: &[usize]) -> Result<Tensor> {
+pub(super) fn scatter(g: &Tensor, rows: &[u32], shape: &[usize]) -> Result<Tensor> {
     let width = shape[1];
     let sum = slices::read([g], |[g]| {
         let mut sum = vec![0f32; shape[0] * width];

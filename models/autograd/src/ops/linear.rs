@@ -36,14 +36,14 @@ fn product(a: &Tensor, b: &Tensor, precision: Precision) -> Result<Tensor> {
 }
 
 /// One weight as the products of a step see it.
-struct Product {
+pub(super) struct Product {
     weight: Value, // [out, in]
     precision: Precision,
     parallel: bool,
 }
 
 impl Product {
-    fn new(tape: &Tape, weight: &Value) -> Result<Self> {
+    pub(super) fn new(tape: &Tape, weight: &Value) -> Result<Self> {
         let weight = match weight.parameter() {
             Some(_) => weight.clone(),
             None => Value::constant(weight.tensor().contiguous()?),
@@ -56,7 +56,7 @@ impl Product {
     }
 
     /// `activation(x W^T + b)`, and what its backward pass needs if `slope` asks for it.
-    fn forward(
+    pub(super) fn forward(
         &self,
         x: &Tensor,
         bias: Option<&Tensor>,
@@ -77,7 +77,7 @@ impl Product {
     }
 
     /// `g W`
-    fn input_gradient(&self, g: &Tensor) -> Result<Tensor> {
+    pub(super) fn input_gradient(&self, g: &Tensor) -> Result<Tensor> {
         match fast::input_gradient(self.fast(), g)? {
             Some(dx) => Ok(dx),
             None => product(g, self.weight.tensor(), self.precision),
@@ -85,7 +85,7 @@ impl Product {
     }
 
     /// `g^T x`
-    fn weight_gradient(&self, g: &Tensor, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn weight_gradient(&self, g: &Tensor, x: &Tensor) -> Result<Tensor> {
         match fast::weight_gradient(g, x, 1.0, self.precision, self.parallel)? {
             Some(dw) => Ok(dw),
             None => product(&g.t()?, x, self.precision),
@@ -94,7 +94,7 @@ impl Product {
 }
 
 /// What the backward pass knows of an activation.
-enum Slope {
+pub(super) enum Slope {
     /// There is none.
     One,
     /// Its derivative at each element.

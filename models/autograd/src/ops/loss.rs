@@ -5,10 +5,30 @@ use candle_core::{DType, Result, Tensor};
 use super::reduce::log_softmax;
 use crate::{Tape, Value, slices};
 
+/// A target that says: the row does not count.
+pub(super) const IGNORED: u32 = u32::MAX;
+
+/// The true class of each row, or [`IGNORED`].
+pub(super) fn true_classes(rows: usize, classes: usize, targets: &Tensor) -> Result<Vec<u32>> {
+    if targets.dims() != [rows] || targets.dtype() != DType::U32 {
+        candle_core::bail!(
+            "cross entropy of logits [{rows}, {classes}] wants u32 targets [{rows}], got {:?} {:?}",
+            targets.dtype(),
+            targets.dims()
+        );
+    }
+    let targets = targets.to_vec1::<u32>()?;
+    let wrong = |class: u32| class != IGNORED && class as usize >= classes;
+    match targets.iter().enumerate().find(|(_, class)| wrong(**class)) {
+        Some((row, class)) => candle_core::bail!("target {class} of row {row} is not one of {classes} classes"),
+        None => Ok(targets),
+    }
+}
+
 /// What each row of logits is compared with: torch's `cross_entropy` puts weight `(1 - smoothing) w[y]` on the true class y
 /// and `smoothing w[c] / classes` on every class c.
 struct Targets {
-    /// `u32::MAX` where the row is ignored.
+    /// Of each row, or [`IGNORED`].
     classes: Vec<u32>,
     weights: Vec<f64>,
     smoothing: f64,
@@ -17,13 +37,6 @@ struct Targets {
 impl Targets {
     fn new(logits: &Tensor, targets: &Tensor, weights: Option<&Tensor>, smoothing: f64) -> Result<Self> {
         let (rows, classes) = logits.dims2()?;
-        if targets.dims() != [rows] || targets.dtype() != DType::U32 {
-            candle_core::bail!(
-                "cross entropy of logits [{rows}, {classes}] wants u32 targets [{rows}], got {:?} {:?}",
-                targets.dtype(),
-                targets.dims()
-            );
-        }
         if !(0.0..=1.0).contains(&smoothing) {
             candle_core::bail!("label smoothing must lie in [0, 1], got {smoothing}");
         }
@@ -34,13 +47,7 @@ impl Targets {
             Some(weights) => weights.to_dtype(DType::F64)?.to_vec1()?,
             None => vec![1.0; classes],
         };
-        let targets = targets.to_vec1::<u32>()?;
-        if let Some((row, class)) =
-            targets.iter().enumerate().find(|(_, class)| **class != u32::MAX && **class as usize >= classes)
-        {
-            candle_core::bail!("target {class} of row {row} is not one of {classes} classes");
-        }
-        Ok(Self { classes: targets, weights, smoothing })
+        Ok(Self { classes: true_classes(rows, classes, targets)?, weights, smoothing })
     }
 
     /// The sum of the true classes' weights, by which torch divides.
@@ -49,7 +56,7 @@ impl Targets {
     }
 
     fn rows(&self) -> impl Iterator<Item = Option<usize>> + '_ {
-        self.classes.iter().map(|class| (*class != u32::MAX).then_some(*class as usize))
+        self.classes.iter().map(|class| (*class != IGNORED).then_some(*class as usize))
     }
 
     /// Weight of the true class; weight of each class by smoothing; their sum over the classes for a row of each class.

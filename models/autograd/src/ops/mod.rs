@@ -14,6 +14,7 @@ mod embedding;
 mod gated;
 mod group_norm;
 mod linear;
+mod linear_cross_entropy;
 mod loss;
 mod max_pool;
 mod norm;

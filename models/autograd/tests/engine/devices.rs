@@ -121,6 +121,10 @@ fn cases() -> Vec<Case> {
             let weights = Tensor::new(&[0.5f32, 1.0, 2.0, 0.25], device)?;
             Ok(t.cross_entropy(&v[0], &targets, Some(&weights), 0.1)?.0)
         }),
+        case("linear_cross_entropy", &[&[6, 3], &[4, 3], &[4]], |t, v| {
+            let targets = Tensor::new(&[0u32, 3, 1, u32::MAX, 2, 0], v[0].tensor().device())?;
+            Ok(t.linear_cross_entropy(&v[0], &v[1], Some(&v[2]), &targets)?.0)
+        }),
         dropping(
             5,
             case("dropout", X, |t, v| {

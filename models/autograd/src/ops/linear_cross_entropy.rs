@@ -1,0 +1,255 @@
+//! Cross entropy with the classes of a linear map, whose logits are never all there at one time: of a vocabulary of 128,000 and
+//! 4,096 tokens they are two gigabytes.
+
+use candle_core::{D, DType, Result, Tensor};
+use rayon::prelude::*;
+
+use super::elementwise::unbroadcast;
+use super::embedding::{gather, scatter};
+use super::linear::Product;
+use super::loss::{IGNORED, true_classes};
+use super::reduce::{log_softmax, sum_all};
+use crate::gradients::Sum;
+use crate::kernels::softmax::softmax;
+use crate::tape::add_to;
+use crate::{Activation, Tape, Value, slices};
+
+/// Bytes of logits that are there at one time.
+const LOGITS: usize = 64 << 20;
+/// Rows that are taken at one time whatever they take: with fewer, a product is as slow as reading its weight.
+const LEAST: usize = 16;
+
+impl Tape {
+    /// [`cross_entropy`](Self::cross_entropy) of `x W^T + b` with `targets` `[n]` `u32`, where `u32::MAX` means: ignore the row.
+    /// `x` `[n, in]`, `weight` `[classes, in]`, `bias` `[classes]`.
+    ///
+    /// Returns the sum over the rows that count, and their number. Logits are made of those rows alone, some rows at a time, in `f32` at
+    /// least, and each row's gradients in the same pass: what is kept for the backward pass is as large as `x`, and as the weight where
+    /// that trains.
+    pub fn linear_cross_entropy(
+        &self,
+        x: &Value,
+        weight: &Value,
+        bias: Option<&Value>,
+        targets: &Tensor,
+    ) -> Result<(Value, f64)> {
+        let at_once = LOGITS / (4 * weight.dims2()?.0.max(1));
+        self.cross_entropy_by(at_once.max(LEAST), x, weight, bias, targets)
+    }
+
+    /// With so many rows at one time.
+    fn cross_entropy_by(
+        &self,
+        at_once: usize,
+        x: &Value,
+        weight: &Value,
+        bias: Option<&Value>,
+        targets: &Tensor,
+    ) -> Result<(Value, f64)> {
+        let ((n, width), (classes, of)) = (x.dims2()?, weight.dims2()?);
+        if width != of || bias.is_some_and(|bias| bias.dims() != [classes]) {
+            candle_core::bail!(
+                "the loss of a linear map takes x [n, in], a weight [classes, in], and a bias [classes]; got {:?}, {:?}, {:?}",
+                x.dims(),
+                weight.dims(),
+                bias.map(Value::dims)
+            );
+        }
+        let targets = true_classes(n, classes, targets)?;
+        let counted: Vec<u32> =
+            (0u32..).zip(&targets).filter(|(_, class)| **class != IGNORED).map(|(i, _)| i).collect();
+        let targets: Vec<u32> = targets.into_iter().filter(|class| *class != IGNORED).collect();
+        let x_rows = gather(&x.tensor().contiguous()?, &counted)?; // [counted, in]
+
+        let inputs = [Some(x), Some(weight), bias];
+        let inputs: Vec<&Value> = inputs.into_iter().flatten().collect();
+        let wants = |i: usize| self.options().recording && inputs.get(i).is_some_and(|input| input.requires_grad());
+        let wanted = [wants(0), wants(1), wants(2)];
+        let map = Product::new(self, weight)?;
+        let (mut loss, mut dx, mut dw, mut db) = (0.0, Vec::new(), None, None);
+        for (i, targets) in targets.chunks(at_once).enumerate() {
+            let x = x_rows.narrow(0, i * at_once, targets.len())?;
+            let (logits, _) = map.forward(&x, bias.map(Value::tensor), Activation::Identity, false)?; // [some, classes]
+            let (sum, slope) = self.slope_of_rows(logits, targets)?;
+            loss += sum;
+            let parallel = self.options().parallel_ops;
+            if wanted[0] {
+                dx.push(map.input_gradient(&slope)?); // [some, in]
+            }
+            if wanted[1] {
+                add_to(&mut dw, Sum::dense(map.weight_gradient(&slope, &x)?), parallel)?; // [classes, in]
+            }
+            if wanted[2] {
+                add_to(&mut db, Sum::dense(unbroadcast(slope, &[classes])?), parallel)?; // [classes]
+            }
+        }
+
+        let number = targets.len() as f64;
+        let dtype = if x.tensor().dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let loss = Tensor::new(loss, &candle_core::Device::Cpu)?.to_dtype(dtype)?.to_device(x.tensor().device())?;
+        let dims: Vec<Vec<usize>> = inputs.iter().map(|input| input.dims().to_vec()).collect();
+        let value = self.record(loss, &inputs, move |gradient, vjp| {
+            let by = gradient.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            let dx = if dx.is_empty() { None } else { Some(scatter(&Tensor::cat(&dx, 0)?, &counted, &dims[0])?) };
+            let [dw, db] = [dw, db].map(|sum| sum.map(Sum::into_dense).transpose());
+            for (i, sum) in [dx, dw?, db?].into_iter().enumerate() {
+                match sum {
+                    Some(sum) => vjp.give(i, sum.affine(by, 0.0)?)?,
+                    // No row counts.
+                    None if vjp.wants(i) => {
+                        vjp.give(i, Tensor::zeros(dims[i].as_slice(), x_rows.dtype(), x_rows.device())?)?
+                    }
+                    None => {}
+                }
+            }
+            Ok(())
+        });
+        Ok((value, number))
+    }
+
+    /// The sum of the losses of `logits` `[some, classes]`, and its gradient, which may take their place.
+    fn slope_of_rows(&self, logits: Tensor, targets: &[u32]) -> Result<(f64, Tensor)> {
+        let classes = logits.dims2()?.1.max(1);
+        let one = |(row, class): (&mut [f32], &u32)| {
+            let true_logit = row[*class as usize];
+            let log_sum = softmax(row);
+            row[*class as usize] -= 1.0;
+            f64::from(log_sum) - f64::from(true_logit)
+        };
+        let mut losses = Vec::new();
+        let parallel = self.options().parallel_ops;
+        let done = slices::write(&logits, |logits| {
+            losses = if parallel {
+                logits.par_chunks_mut(classes).zip(targets).map(one).collect::<Vec<f64>>()
+            } else {
+                logits.chunks_mut(classes).zip(targets).map(one).collect()
+            };
+        })?;
+        if done {
+            return Ok((losses.iter().sum(), logits));
+        }
+        let dtype = logits.dtype();
+        let wide = if dtype == DType::F64 { logits } else { logits.to_dtype(DType::F32)? };
+        let log_p = log_softmax(&wide)?;
+        let targets = Tensor::new(targets, log_p.device())?.unsqueeze(1)?; // [some, 1]
+        let loss = sum_all(&log_p.gather(&targets, D::Minus1)?)?.neg()?;
+        let ones = targets.ones_like()?.to_dtype(log_p.dtype())?;
+        let slope = log_p.exp()?.scatter_add(&targets, &ones.neg()?, 1)?;
+        Ok((loss.to_dtype(DType::F64)?.to_scalar()?, slope.to_dtype(dtype)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use candle_core::Device;
+
+    use super::*;
+    use crate::{Precision, TapeOptions, check};
+
+    fn random(seed: u64, dims: &[usize], dtype: DType) -> Tensor {
+        let mut data = vec![0f32; dims.iter().product()];
+        crate::random::Stream::keyed(seed, &[3]).fill_uniform(&mut data, -1.0, 1.0);
+        Tensor::from_vec(data, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+    }
+
+    const TARGETS: [u32; 7] = [3, IGNORED, 0, 10, IGNORED, 3, 7];
+
+    fn inputs(dtype: DType) -> [Tensor; 3] {
+        [random(1, &[7, 5], dtype), random(2, &[11, 5], dtype), random(3, &[11], dtype)]
+    }
+
+    fn targets(classes: &[u32]) -> Tensor {
+        Tensor::new(classes, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        for at_once in [1, 2, 5, 100] {
+            check::gradients(&inputs(DType::F64), |tape, v| {
+                Ok(tape.cross_entropy_by(at_once, &v[0], &v[1], Some(&v[2]), &targets(&TARGETS))?.0)
+            })
+            .unwrap();
+        }
+    }
+
+    type Op = dyn Fn(&Tape, &[Value]) -> Result<(Value, f64)>;
+
+    /// The loss, the number of rows and the gradients of `x`, weight and bias.
+    fn run(options: TapeOptions, dtype: DType, loss: &Op) -> (Vec<Tensor>, f64) {
+        let tape = Tape::new(TapeOptions { recording: true, ..options });
+        let values = inputs(dtype).map(|t| tape.variable(t));
+        let (sum, number) = loss(&tape, &values).unwrap();
+        let mean = tape.affine(&sum, 1.0 / number, 0.0).unwrap();
+        let gradients = tape.backward(&mean).unwrap();
+        let of = |value: &Value| gradients.of(value).unwrap().to_dtype(DType::F64).unwrap();
+        let mut all = vec![sum.tensor().to_dtype(DType::F64).unwrap()];
+        all.extend(values.iter().map(of));
+        (all, number)
+    }
+
+    /// The same as a product and the loss of its logits, in every float type and however many rows are taken at one time.
+    #[test]
+    fn is_the_loss_of_a_linear_map() {
+        let plain = |tape: &Tape, v: &[Value]| {
+            let logits = tape.linear(&v[0], &v[1], Some(&v[2]))?;
+            tape.cross_entropy(&logits, &targets(&TARGETS), None, 0.0)
+        };
+        let (expected, rows) = run(TapeOptions::default(), DType::F64, &plain);
+        assert_eq!(rows, 5.0);
+        let float = |dtype, precision, tolerance| (dtype, precision, tolerance);
+        for (dtype, precision, tolerance) in [
+            float(DType::F64, Precision::F32, 1e-12),
+            float(DType::F32, Precision::F32, 1e-6),
+            float(DType::F32, Precision::Bf16, 2e-2),
+            float(DType::BF16, Precision::F32, 5e-2),
+        ] {
+            for (at_once, parallel_ops) in [(1, false), (2, true), (3, false), (100, true)] {
+                let options = TapeOptions { precision, parallel_ops, ..TapeOptions::default() };
+                let (found, rows) = run(options, dtype, &move |tape, v| {
+                    tape.cross_entropy_by(at_once, &v[0], &v[1], Some(&v[2]), &targets(&TARGETS))
+                });
+                assert_eq!(rows, 5.0);
+                for (found, expected) in found.iter().zip(&expected) {
+                    let error = (found - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+                    let error = error.to_scalar::<f64>().unwrap();
+                    let size =
+                        expected.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>().unwrap();
+                    assert!(
+                        error <= tolerance * size.max(1.0),
+                        "{dtype:?} {precision:?}, {at_once} at once: off by {error}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_row_that_counts_nothing_is_lost_and_every_gradient_is_0() {
+        let tape = Tape::recording();
+        let values = inputs(DType::F32).map(|t| tape.variable(t));
+        let none = targets(&[IGNORED; 7]);
+        let (sum, rows) = tape.linear_cross_entropy(&values[0], &values[1], None, &none).unwrap();
+        assert_eq!((sum.tensor().to_scalar::<f32>().unwrap(), rows), (0.0, 0.0));
+        let gradients = tape.backward(&sum).unwrap();
+        for value in &values[..2] {
+            let gradient = gradients.of(value).unwrap();
+            assert_eq!(gradient.dims(), value.dims());
+            assert_eq!(gradient.abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let [x, weight, bias] = inputs(DType::F32).map(Value::constant);
+        let error = |x: &Value, classes: &[u32]| {
+            let tape = Tape::evaluation();
+            tape.linear_cross_entropy(x, &weight, Some(&bias), &targets(classes)).unwrap_err().to_string()
+        };
+        assert!(error(&x, &[11; 7]).contains("target 11 of row 0 is not one of 11 classes"));
+        assert!(error(&x, &[0]).contains("wants u32 targets [7]"));
+        let narrow = Value::constant(random(1, &[7, 4], DType::F32));
+        assert!(error(&narrow, &[0; 7]).contains("takes x [n, in]"));
+    }
+}
