@@ -51,6 +51,10 @@ pub(crate) struct Builder<'a> {
     pub(crate) group: usize,
     /// The stream of what is built next.
     pub(crate) stream: Option<usize>,
+    /// What the numbers of parameters follow from that a checkpoint may lack; without it all have to be there.
+    pub(crate) lacking: Option<u64>,
+    /// The parameters that a checkpoint lacked.
+    pub(crate) new: Vec<String>,
     pub(crate) sites: Vec<Site>,
     pub(crate) parameters: Vec<BaseParameter>,
     /// The shape of each parameter in the files, where it may have further dimensions.
@@ -68,6 +72,8 @@ impl<'a> Builder<'a> {
             device,
             group: 0,
             stream: Some(0),
+            lacking: None,
+            new: Vec::new(),
             sites: Vec::new(),
             parameters: Vec::new(),
             stored_shapes: Vec::new(),
@@ -200,6 +206,17 @@ impl<'a> Builder<'a> {
         self.parameter(name.into(), &stored, &[rows, width], Init::Normal(self.init_std), Reading::Rows)
     }
 
+    /// A matrix that products read, `[rows, width]`, and no site.
+    pub(crate) fn matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Parameter, LoadError> {
+        let shape = [rows, width];
+        self.parameter(name.into(), &shape, &shape, Init::Normal(self.init_std), Reading::Products)
+    }
+
+    /// A vector that starts from zeros.
+    pub(crate) fn bias(&mut self, name: &str, length: usize) -> Result<Parameter, LoadError> {
+        self.vector(name.into(), length, Init::Zeros)
+    }
+
     /// Whether a checkpoint holds this tensor. New models hold all.
     pub(crate) fn has(&self, name: &str) -> bool {
         match self.origin {
@@ -229,8 +246,12 @@ impl<'a> Builder<'a> {
         init: Init,
         reading: Reading,
     ) -> Result<Parameter, LoadError> {
-        let parameter = match self.origin {
-            Origin::Checkpoint(weights) => {
+        let lacks = self.lacking.filter(|_| !self.has(&name));
+        if lacks.is_some() {
+            self.new.push(name.clone());
+        }
+        let parameter = match (self.origin, lacks.as_ref()) {
+            (Origin::Checkpoint(weights), None) => {
                 let found =
                     stored_name(weights, self.prefix, &name).unwrap_or_else(|| format!("{}{name}", self.prefix));
                 let stored = weights.stored(&found, stored_shape)?;
@@ -241,7 +262,7 @@ impl<'a> Builder<'a> {
                     Parameter::new(name, stored.to_tensor(shape, self.device)?, true)
                 }
             }
-            Origin::New { seed } => {
+            (Origin::New { seed }, _) | (Origin::Checkpoint(_), Some(seed)) => {
                 let mut values = vec![0f32; shape.iter().product()];
                 let stream = || Stream::new(*seed, &format!("init/{name}"));
                 match init {

@@ -37,6 +37,8 @@ pub(crate) struct Source<'a> {
     pub(crate) config: Json,
     pub(crate) values: Values<'a>,
     pub(crate) device: &'a Device,
+    /// Whether the layer over the vocabulary is built too, and what the numbers follow from that weights lack for it.
+    pub(crate) vocabulary: Option<u64>,
 }
 
 /// Where weights are.
@@ -70,6 +72,16 @@ impl Source<'_> {
     /// The activation that a key names.
     pub(crate) fn activation(&self, key: &'static str, name: &str) -> Result<Activation, LoadError> {
         activation(name).ok_or_else(|| self.setting(key, name, format!("is not known; known are {ACTIVATIONS}")))
+    }
+
+    /// Refuses to build a layer over a vocabulary for an architecture that has none.
+    pub(crate) fn refuse_vocabulary(&self) -> Result<(), LoadError> {
+        if self.vocabulary.is_none() {
+            return Ok(());
+        }
+        let name = self.model_type().or(self.architecture()).unwrap_or_default();
+        let why = "is no language model: it has no layer over a vocabulary";
+        Err(self.setting(if self.model_type().is_some() { "model_type" } else { "architecture" }, name, why))
     }
 
     /// Refuses sizes that are none, by their keys: the product of three of those that are taken still fits into 64 bits.

@@ -53,7 +53,7 @@ pub(crate) fn write(
 ) -> Result<(), LoadError> {
     std::fs::create_dir_all(folder).map_err(|source| LoadError::Write { file: folder.into(), source })?;
     // Transformers' classes for tokens have no pooler.
-    let per_token = matches!(head.answer, Answer::TokenClass(_));
+    let per_token = matches!(head.answer, Answer::TokenClass(_) | Answer::Token);
     let mut stored = BTreeMap::new();
     for (base, shape) in model.parameters().iter().zip(shapes) {
         let name = base.parameter.name();
@@ -102,6 +102,7 @@ fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Jso
         Answer::Labels(labels) => (class.map(str::to_owned), Some("multi_label_classification"), labels),
         Answer::Value => (class.map(str::to_owned), Some("regression"), &value[..]),
         Answer::TokenClass(labels) => (family.map(|family| format!("{family}ForTokenClassification")), None, labels),
+        Answer::Token => (info.vocabulary.as_ref().map(|layer| layer.class.clone()), None, &[][..]),
     };
     entries.extend(class.map(|class| ("architectures".to_owned(), json!([class]))));
     entries.insert("dtype".into(), json!("float32"));
@@ -126,7 +127,7 @@ fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Jso
 /// config.json of what is saved as timm writes it: the number of its classes, and their names.
 fn timm_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Json {
     let classes = match head.answer {
-        Answer::None => 0,
+        Answer::None | Answer::Token => 0,
         Answer::Class(labels) | Answer::Labels(labels) | Answer::TokenClass(labels) => labels.len(),
         Answer::Value => 1,
     };

@@ -16,6 +16,8 @@ pub struct ModelInfo {
     pub base_class: Option<String>,
     /// The architecture's own head for classification, where it has one.
     pub classification: Option<Classification>,
+    /// The layer over the vocabulary, where one was asked for.
+    pub vocabulary: Option<VocabularyLayer>,
     /// Dropout that the architecture asks for before a head's last layer.
     pub head_dropout: f64,
 }
@@ -143,6 +145,36 @@ impl Modality {
             Self::Images { .. } => "image",
         }
     }
+}
+
+/// The layer over the vocabulary that a language model has, by the paths of its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VocabularyLayer {
+    /// The matrix, `[vocabulary, width]`: that of the word embeddings where both are one.
+    pub weight: String,
+    /// The bias, `[vocabulary]`, where it has one.
+    pub bias: Option<String>,
+    /// What stands between the model and the matrix.
+    pub transform: Option<VocabularyTransform>,
+    /// Whether a token's features say what comes next; else what stands in its own place.
+    pub causal: bool,
+    /// Transformers' class of the model with this layer: `LlamaForCausalLM`, `BertForMaskedLM`.
+    pub class: String,
+    /// The parameters that the weights lacked, and that are new.
+    pub new: Vec<String>,
+}
+
+/// A dense layer, its activation and a layer norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VocabularyTransform {
+    /// Path of the dense layer, `[width, width]`.
+    pub dense: String,
+    /// Its activation, by Transformers' name.
+    pub activation: String,
+    /// Path of the norm.
+    pub norm: String,
+    /// What the norm adds to the variance.
+    pub eps: f64,
 }
 
 /// How the architecture's own classification head looks in its files.

@@ -27,10 +27,12 @@ pub use decoder::{FileTokenizer, tokenizer, tokenizer_file};
 pub use error::LoadError;
 pub use folder::write_tensors;
 pub use fthost_autograd as autograd;
-pub use info::{BlockGroup, Classification, FeatureMap, Modality, ModelInfo, Read, Stream};
+pub use info::{
+    BlockGroup, Classification, FeatureMap, Modality, ModelInfo, Read, Stream, VocabularyLayer, VocabularyTransform,
+};
 pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};
 pub use pooling::{MODULES, Module, PoolBy, Pooling};
-pub use registry::{config, from_parts, open, random};
+pub use registry::{Loader, config, from_parts, open, random};
 pub use site::{
     AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
 };

@@ -78,6 +78,8 @@ pub enum Answer<'a> {
     Value,
     /// One of these classes for each token.
     TokenClass(&'a [String]),
+    /// A token of the vocabulary, by the model's own layer over it.
+    Token,
 }
 
 /// A pretrained model with named sites.

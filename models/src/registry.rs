@@ -12,14 +12,73 @@ use crate::{LoadError, Model, convnet, decoder, transformer};
 /// Every family; a folder of this crate each, with a table of the architectures that it builds.
 const FAMILIES: [Family; 3] = [transformer::FAMILY, decoder::FAMILY, convnet::FAMILY];
 
+/// How models are loaded: where to, and how much of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Loader<'a> {
+    device: &'a Device,
+    vocabulary: Option<u64>,
+}
+
+impl<'a> Loader<'a> {
+    /// Models without heads.
+    pub fn new(device: &'a Device) -> Self {
+        Self { device, vocabulary: None }
+    }
+
+    /// With the layer over the vocabulary that a language model has, as [`ModelInfo::vocabulary`](crate::ModelInfo::vocabulary) says. What
+    /// the weights lack of it is new, and follows from the seed.
+    #[must_use]
+    pub fn with_vocabulary(self, seed: u64) -> Self {
+        Self { vocabulary: Some(seed), ..self }
+    }
+
+    /// [`open`], so.
+    ///
+    /// # Errors
+    /// As [`open`], and where a layer over a vocabulary is asked for that the architecture does not have.
+    pub fn open(self, folder: &Path) -> Result<Box<dyn Model>, LoadError> {
+        let (file, text) = config_of(folder)?;
+        self.build(&file, &text, Values::Folder(folder))
+    }
+
+    /// [`random`], so.
+    ///
+    /// # Errors
+    /// As [`random`], and where a layer over a vocabulary is asked for that the architecture does not have.
+    pub fn random(self, config: &str, seed: u64) -> Result<Box<dyn Model>, LoadError> {
+        self.build(Path::new(CONFIG_FILE), config, Values::New { seed })
+    }
+    fn build(self, file: &Path, text: &str, values: Values<'_>) -> Result<Box<dyn Model>, LoadError> {
+        let config: Json =
+            serde_json::from_str(text).map_err(|source| LoadError::Config { file: file.into(), source })?;
+        let named = |key: &str| config.get(key).and_then(Json::as_str);
+        let (model_type, architecture) = (named("model_type"), named("architecture"));
+        let family = match (model_type, architecture) {
+            (Some(name), _) => FAMILIES.iter().find(|family| (family.model_types)().contains(&name)),
+            (None, Some(name)) => FAMILIES.iter().find(|family| (family.architectures)().contains(&name)),
+            (None, None) => None,
+        };
+        let Some(family) = family else {
+            let of_timm = model_type.is_none() && architecture.is_some();
+            return Err(LoadError::UnknownArchitecture {
+                file: file.into(),
+                key: if of_timm { "architecture" } else { "model_type" },
+                name: model_type.or(architecture).map(str::to_owned),
+                supported: supported(|family| if of_timm { family.architectures } else { family.model_types }),
+            });
+        };
+        let Self { device, vocabulary } = self;
+        (family.build)(&Source { file, text, config, values, device, vocabulary })
+    }
+}
+
 /// Loads a folder: config.json, and the weights beside it. Weights without a config, in a folder or as a file, are known by the names of
 /// their tensors, where a family knows these.
 ///
 /// # Errors
 /// Where a file is missing or damaged, the architecture is not known, or weights and config do not fit.
 pub fn open(folder: &Path, device: &Device) -> Result<Box<dyn Model>, LoadError> {
-    let (file, text) = config_of(folder)?;
-    build(&file, &text, Values::Folder(folder), device)
+    Loader::new(device).open(folder)
 }
 
 /// What stands in a folder's config.json; of weights that have none, what their tensors' names say.
@@ -48,7 +107,7 @@ fn config_of(folder: &Path) -> Result<(PathBuf, String), LoadError> {
 /// # Errors
 /// As [`open`].
 pub fn from_parts(config: &str, weights: &[u8], device: &Device) -> Result<Box<dyn Model>, LoadError> {
-    build(Path::new(CONFIG_FILE), config, Values::Bytes(weights), device)
+    Loader::new(device).build(Path::new(CONFIG_FILE), config, Values::Bytes(weights))
 }
 
 /// New weights for the text of a config.json, as the architecture's authors start them.
@@ -56,7 +115,7 @@ pub fn from_parts(config: &str, weights: &[u8], device: &Device) -> Result<Box<d
 /// # Errors
 /// Where the architecture is not known, or its config is wrong.
 pub fn random(config: &str, seed: u64, device: &Device) -> Result<Box<dyn Model>, LoadError> {
-    build(Path::new(CONFIG_FILE), config, Values::New { seed }, device)
+    Loader::new(device).random(config, seed)
 }
 
 /// The config of weights that have none, by the names of their tensors; `None` where it is the lack of a config.json that is to be said.
@@ -81,25 +140,4 @@ fn recognised(path: &Path) -> Result<Option<Json>, LoadError> {
 /// Names that the families know.
 fn supported(names: impl Fn(&Family) -> fn() -> Vec<&'static str>) -> String {
     FAMILIES.iter().flat_map(|family| names(family)()).collect::<Vec<_>>().join(", ")
-}
-
-fn build(file: &Path, text: &str, values: Values<'_>, device: &Device) -> Result<Box<dyn Model>, LoadError> {
-    let config: Json = serde_json::from_str(text).map_err(|source| LoadError::Config { file: file.into(), source })?;
-    let named = |key: &str| config.get(key).and_then(Json::as_str);
-    let (model_type, architecture) = (named("model_type"), named("architecture"));
-    let family = match (model_type, architecture) {
-        (Some(name), _) => FAMILIES.iter().find(|family| (family.model_types)().contains(&name)),
-        (None, Some(name)) => FAMILIES.iter().find(|family| (family.architectures)().contains(&name)),
-        (None, None) => None,
-    };
-    let Some(family) = family else {
-        let of_timm = model_type.is_none() && architecture.is_some();
-        return Err(LoadError::UnknownArchitecture {
-            file: file.into(),
-            key: if of_timm { "architecture" } else { "model_type" },
-            name: model_type.or(architecture).map(str::to_owned),
-            supported: supported(|family| if of_timm { family.architectures } else { family.model_types }),
-        });
-    };
-    (family.build)(&Source { file, text, config, values, device })
 }

@@ -117,6 +117,7 @@ mod strategy;
 mod stream;
 mod task_head;
 mod tensor;
+mod vocabulary_layer;
 
 pub use abi::entry::builtin;
 pub use class_weights::ClassWeights;
@@ -136,10 +137,11 @@ pub use state::SavedState;
 pub use strategy::Strategy;
 pub use stream::{FeatureKind, Stream};
 pub use task_head::{
-    Features, HeadSpec, ImageInfo, Loss, LossScope, PredictionKind, Sampling, StreamFeatures, TargetKind, TaskHead,
-    TaskInfo, TaskTargets, problem_type,
+    Features, HeadSpec, ImageInfo, Loss, LossScope, Masking, PredictionKind, Sampling, StreamFeatures, TargetKind,
+    TaskHead, TaskInfo, TaskTargets, Vocabulary, VocabularyTransform, problem_type,
 };
 pub use tensor::{DType, Kept, Operand, Tensor};
+pub use vocabulary_layer::VocabularyLayer;
 pub use {schemars, serde, serde_json, tracing};
 
 /// What a plugin's file begins with: `use fthost_plugin_api::prelude::*;`

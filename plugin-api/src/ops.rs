@@ -183,6 +183,11 @@ pub const OPS: &[OpSignature] = &[
         ),
         2,
     ),
+    op(
+        "linear_argmax@1",
+        "x [rows, in], weight [classes, in], bias [classes] or none -> the class with the largest logit of x weight^T + bias, u32 [rows], \
+         without gradient. The logits are never all in memory",
+    ),
 ];
 
 /// The place of an op in [`OPS`]. Evaluated at compile time, where an unknown name fails to build.

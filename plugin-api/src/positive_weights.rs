@@ -97,6 +97,7 @@ mod tests {
             bias: true,
             dropout: 0.0,
             image: None,
+            vocabulary: None,
         };
         from_value::<PositiveWeights>(option)?.resolve(&task)
     }

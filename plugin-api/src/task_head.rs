@@ -15,6 +15,11 @@ pub mod problem_type {
     pub const MULTI_LABEL: &str = "multi_label_classification";
     /// One class of several for each token; Transformers has a class of its own for it, and no name among its problems.
     pub const TOKENS: &str = "token_classification";
+    /// The token that comes next; Transformers has classes of its own for it, and no name among its problems. The host gives the model its
+    /// layer over the vocabulary then: [`TaskInfo::vocabulary`](crate::TaskInfo::vocabulary).
+    pub const CAUSAL_LM: &str = "causal_lm";
+    /// The token that stands in a masked one's place; else as [`CAUSAL_LM`].
+    pub const MASKED_LM: &str = "masked_lm";
     /// One class of several for each pixel; Transformers has classes of its own for it, and no name among its problems.
     pub const MASKS: &str = "semantic_segmentation";
 }
@@ -33,6 +38,49 @@ pub enum TargetKind {
     MultiLabel,
     /// A class per pixel: `u32` indices `[examples, height, width]`; `u32::MAX` does not count.
     Mask,
+    /// The token after each token: `u32` ids `[tokens]`; `u32::MAX` does not count, as for tokens of a prompt, and for the last one.
+    NextToken,
+    /// The token that was in the place of each masked token: `u32` ids `[tokens]`; `u32::MAX` does not count, as for tokens that were not
+    /// chosen. [`HeadSpec::masking`] says how they are chosen.
+    MaskedToken,
+}
+
+/// How tokens are chosen whose place in the input is taken: 80 of 100 by the mask, 10 by a random token, and 10 stay (Devlin et al. 2018,
+/// arXiv:1810.04805). Special tokens never are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Masking {
+    /// The share of a text's tokens, above 0 and at most 1.
+    pub share: f64,
+    /// Whether all tokens of a word are chosen together.
+    pub whole_words: bool,
+}
+
+/// The model's own layer over its vocabulary. Paths are those of [`Model::base_param`](crate::Model::base_param).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vocabulary {
+    /// Its tokens.
+    pub size: usize,
+    /// The matrix, `[size, width]`: that of the word embeddings where both are one.
+    pub weight: String,
+    /// The bias, `[size]`, where it has one.
+    pub bias: Option<String>,
+    /// Whether a token's features say what comes next; else what stands in its own place.
+    pub causal: bool,
+    /// What stands between the features and the matrix, where anything does.
+    pub transform: Option<VocabularyTransform>,
+}
+
+/// A dense layer, an activation and a layer norm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VocabularyTransform {
+    /// The dense layer's path, with `weight` `[width, width]` and `bias` `[width]`.
+    pub dense: String,
+    /// The activation, by Transformers' name.
+    pub activation: String,
+    /// The norm's path, with `weight` and `bias`.
+    pub norm: String,
+    /// What the norm adds to the variance.
+    pub eps: f64,
 }
 
 /// Whether a loss is a sum over examples or needs the whole batch at once.
@@ -78,6 +126,8 @@ pub enum PredictionKind {
     /// Probabilities of the classes of each pixel, `[pixels, classes]`, of the pictures' own pixels as
     /// [`ImageInfo::size`] says how many they are: intersection over union, pixel accuracy.
     Masks,
+    /// The most probable token for each place, `u32` ids `[tokens]`: perplexity, by the loss, and accuracy.
+    Tokens,
 }
 
 /// What the host knows of a task when its head is made.
@@ -108,6 +158,9 @@ pub struct TaskInfo {
     /// How large the task's pictures and their maps are; `None` where examples are no pictures, or the model gives no maps.
     #[serde(default)]
     pub image: Option<ImageInfo>,
+    /// The model's own layer over its vocabulary; `None` where the head's [`TaskHead::PROBLEM_TYPE`] asks for none.
+    #[serde(default)]
+    pub vocabulary: Option<Vocabulary>,
 }
 
 fn yes() -> bool {
@@ -141,6 +194,9 @@ pub struct HeadSpec {
     /// [`features`](Self::features).
     #[serde(default)]
     pub streams: Vec<StreamFeatures>,
+    /// How tokens are chosen, where targets are masked ones.
+    #[serde(default)]
+    pub masking: Option<Masking>,
 }
 
 /// Which features of one stream a head reads.
@@ -157,7 +213,7 @@ impl HeadSpec {
     /// `HeadSpec { scope: LossScope::Batch, ..HeadSpec::new(...) }`.
     pub const fn new(features: FeatureKind, targets: TargetKind, predictions: PredictionKind) -> Self {
         let (scope, sampling) = (LossScope::Example, Sampling::Shuffled);
-        Self { features, targets, scope, sampling, predictions, streams: Vec::new() }
+        Self { features, targets, scope, sampling, predictions, streams: Vec::new(), masking: None }
     }
 }
 

@@ -491,6 +491,13 @@ impl Tensor {
         Ok((sum, number))
     }
 
+    /// The class with the largest of the logits `self W^T + b` for each row, `u32` `[rows]`, without gradient; shapes as in
+    /// [`linear_cross_entropy`](Self::linear_cross_entropy).
+    pub fn linear_argmax(&self, weight: &impl Operand, bias: Option<&dyn Operand>) -> Result<Self> {
+        let inputs = [self.handle, weight.handle(), bias.map_or(0, Operand::handle)];
+        call(const { ops::index("linear_argmax@1") }, &inputs, &[], &[])
+    }
+
     /// Sum of `weights (self - anchor)^2`, a scalar, without weights of the squared differences alone. All have one shape. No gradient
     /// flows into `anchor` and `weights`. For whole models: it needs no memory of their size but the gradient.
     pub fn squared_distance(&self, anchor: &impl Operand, weights: Option<&dyn Operand>) -> Result<Self> {

@@ -22,7 +22,7 @@ rank, alpha = ours["r"] // 2, ours["lora_alpha"] / 2
 config = LoraConfig(
     task_type="SEQ_CLS", r=rank, lora_alpha=alpha, target_modules=ours["target_modules"], init_lora_weights=init
 )
-model = get_peft_model(AutoModelForSequenceClassification.from_pretrained(base, num_labels=2), config)
+model = get_peft_model(AutoModelForSequenceClassification.from_pretrained(base, num_labels=2, ignore_mismatched_sizes=True), config)
 theirs = {name.replace(".default", ""): value.detach() for name, value in model.named_parameters() if "lora_" in name}
 tensors = load_file(adapter / "adapter_model.safetensors")
 off = {}

@@ -73,6 +73,7 @@ mod full_disk;
 mod golden;
 mod hub;
 mod init;
+mod language;
 mod lora;
 mod masks;
 mod merging;

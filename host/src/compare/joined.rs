@@ -112,6 +112,8 @@ pub(super) fn report(folds: &[&Left]) -> Option<Report> {
             let examples = rows.iter().map(|row| masks::read(&row.target, &row.prediction)).collect::<Option<_>>()?;
             Outcome::Masks(Masks { examples, ..Masks::default() })
         }
+        // Folds of a language model have no report: of each row its loss is there, and no token.
+        PredictionKind::Tokens => return None,
         PredictionKind::Classes => Outcome::Classes(classes(&first.labels, &rows)?),
         PredictionKind::MultiLabel => {
             let classes =

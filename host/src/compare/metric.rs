@@ -9,7 +9,7 @@ use crate::report::metrics::masks::{self, Overlap};
 use crate::report::metrics::multi_label;
 use crate::report::metrics::probabilities::{self, most_probable};
 use crate::report::metrics::values::{self, Score};
-use crate::report::metrics::{self, Probabilities};
+use crate::report::metrics::{self, Probabilities, tokens};
 use crate::run::file::RunFile;
 use crate::{Error, Result};
 
@@ -142,7 +142,13 @@ fn folded_task(candidate: &str, file: &RunFile, named: Option<&str>) -> Result<S
 /// the run files name it, not the user.
 fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
     let names = |kind| metrics::names(kind, usize::MAX);
-    let kinds = [PredictionKind::Classes, PredictionKind::MultiLabel, PredictionKind::Masks, PredictionKind::Values];
+    let kinds = [
+        PredictionKind::Classes,
+        PredictionKind::MultiLabel,
+        PredictionKind::Masks,
+        PredictionKind::Values,
+        PredictionKind::Tokens,
+    ];
     let mut known: Vec<String> = Vec::new();
     for name in kinds.map(names).concat() {
         if !known.contains(&name) {
@@ -175,6 +181,7 @@ fn usual(kind: PredictionKind) -> &'static str {
         PredictionKind::MultiLabel => MACRO_F1,
         PredictionKind::Masks => masks::NAMES[0],
         PredictionKind::Values => SQUARED_ERROR,
+        PredictionKind::Tokens => tokens::PERPLEXITY,
     }
 }
 
@@ -211,6 +218,7 @@ impl Metric {
         let known: Vec<&str> = of.metrics.keys().map(String::as_str).filter(|metric| *metric != LOSS).collect();
         let found = known.contains(&name).then(|| match of.kind {
             PredictionKind::Values => values::score(name).map(Self::Values),
+            PredictionKind::Tokens => tokens::score(name).map(Self::Values),
             PredictionKind::Masks => Some(Self::Masks { name: name.to_owned(), classes: of.labels.len() }),
             PredictionKind::MultiLabel => Some(Self::Labels { name: name.to_owned(), classes: of.labels.len() }),
             PredictionKind::Classes if entities::NAMES.contains(&name) => {

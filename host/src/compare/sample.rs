@@ -294,7 +294,7 @@ impl Numbers {
 
     fn of(&mut self, text: &str) -> f64 {
         match self.kind {
-            PredictionKind::Values => text.parse().unwrap_or(f64::NAN),
+            PredictionKind::Values | PredictionKind::Tokens => text.parse().unwrap_or(f64::NAN),
             // Those of any number of classes are read by `of_labels`, those of masks by `of_masks`.
             PredictionKind::Classes | PredictionKind::MultiLabel | PredictionKind::Masks => {
                 let next = self.classes.len();

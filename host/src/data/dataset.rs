@@ -7,9 +7,10 @@ use std::sync::Arc;
 use fthost_autograd::{Device, Layout, Tensor};
 use fthost_images::{Normalised, Picture, Random, Sample, Transform};
 use fthost_models::{Input, TextInput};
-use fthost_plugin_api::TargetKind;
+use fthost_plugin_api::{Masking, TargetKind};
 
 use super::distinct::{self, Distinct, UNNUMBERED};
+use super::guess::{Choosing, Guessed, TokensOf};
 use super::pictures::{Draws, Pictures, Shown};
 use super::selection::Selection;
 use super::store::{Record, Store, UNCOUNTED};
@@ -49,6 +50,8 @@ pub struct Dataset {
     pub(super) grouped: bool,
     /// Whether texts are cut on the left.
     pub(super) cut_left: bool,
+    /// What their tokens are, where examples are for a language model.
+    pub(super) of_tokens: Option<TokensOf>,
 }
 
 /// What a label is to the task's head.
@@ -65,6 +68,10 @@ pub(super) enum Targets {
     Values,
     /// The class of each pixel.
     Masks,
+    /// The token after each.
+    Next,
+    /// The token in the place of each that is chosen.
+    Chosen(Choosing),
 }
 
 /// Sums over the examples of a data set.
@@ -78,6 +85,9 @@ pub(super) struct Totals {
     empty_texts: usize,
     /// Examples by the number of their label; where texts come as words, tokens that count.
     labels: Vec<u64>,
+    /// Tokens that a language model learns, and examples without one.
+    targets: usize,
+    no_target: usize,
 }
 
 impl Totals {
@@ -94,6 +104,12 @@ impl Totals {
             self.labels.resize(self.labels.len().max(number + 1), 0);
             self.labels[number] += 1;
         }
+    }
+
+    /// Takes an example of a language model with so many tokens to learn.
+    pub(super) fn add_targets(&mut self, targets: usize) {
+        self.targets += targets;
+        self.no_target += usize::from(targets == 0);
     }
 
     /// Examples whose label has this number.
@@ -288,7 +304,13 @@ impl Dataset {
     pub fn class(&self, row: u32) -> Result<Option<u32>> {
         match &self.targets {
             Targets::Classes(classes) => Ok(Some(classes[self.record(row)?.label as usize])),
-            Targets::WordClasses(_) | Targets::Sets(_) | Targets::Values | Targets::Masks | Targets::Open => Ok(None),
+            Targets::WordClasses(_)
+            | Targets::Sets(_)
+            | Targets::Values
+            | Targets::Masks
+            | Targets::Next
+            | Targets::Chosen(_)
+            | Targets::Open => Ok(None),
         }
     }
 
@@ -329,6 +351,10 @@ impl Dataset {
                 self.targets = Targets::Sets(self.distinct.classes(&self.path, &self.labels)?.into());
             }
             TargetKind::Mask => self.targets = Targets::Masks,
+            TargetKind::NextToken => self.targets = Targets::Next,
+            TargetKind::MaskedToken => {
+                return Err(Error::run("how tokens are chosen was never said"));
+            }
             TargetKind::Class | TargetKind::TokenClass => self.targets = self.classes()?,
         }
         Ok(())
@@ -351,6 +377,15 @@ impl Dataset {
     /// Where they are not.
     pub fn check_kind(&self, kind: TargetKind) -> Result<()> {
         let (message, help) = match (kind, self.of_words) {
+            (TargetKind::NextToken | TargetKind::MaskedToken, _) if self.of_tokens.is_some() => return Ok(()),
+            (TargetKind::NextToken | TargetKind::MaskedToken, _) => (
+                "was read for a head of classes or values, and the task's head learns tokens",
+                "a head over a vocabulary says so in its plugin's note, by its PROBLEM_TYPE",
+            ),
+            _ if self.of_tokens.is_some() => (
+                "was read for a language model, and the task's head learns something else",
+                "choose a head that is over a vocabulary",
+            ),
             (TargetKind::Mask, _) if self.of_masks() => return Ok(()),
             (TargetKind::Class | TargetKind::Value | TargetKind::MultiLabel | TargetKind::TokenClass, _)
                 if self.of_masks() =>
@@ -469,7 +504,9 @@ impl Dataset {
 
     /// What is seen of these rows in evaluation.
     pub fn show(&self, rows: &[u32]) -> Result<Shown> {
-        let Some(pictures) = &self.pictures else { return Ok(Shown::from(rows)) };
+        let Some(pictures) = &self.pictures else {
+            return self.guess(rows, |choosing, row, ids, words| choosing.of_row(self.selection.row(row), ids, words));
+        };
         let samples = rows.iter().map(|&row| pictures.sample(self.selection.row(row), None));
         Shown::new(rows, samples.collect::<Result<_>>()?)
     }
@@ -492,7 +529,13 @@ impl Dataset {
         step: u64,
         first: u64,
     ) -> Result<Shown> {
-        let Some(pictures) = &self.pictures else { return Ok(Shown::from(rows)) };
+        let Some(pictures) = &self.pictures else {
+            let mut place = first;
+            return self.guess(rows, |choosing, _, ids, words| {
+                place += 1;
+                choosing.choose(&draws.of_text(step, place - 1), ids, words)
+            });
+        };
         // What is kept of examples needs no look at them.
         if samples.iter().any(Option::is_none) {
             return Ok(Shown::from(rows));
@@ -502,6 +545,32 @@ impl Dataset {
             shown.change(pictures.transform()?.augment(), draws, step, first);
         }
         Ok(shown)
+    }
+
+    /// Texts as they are, or with other tokens where some are to be guessed.
+    fn guess(&self, rows: &[u32], mut choose: impl FnMut(&Choosing, u32, &[u32], &[u32]) -> Guessed) -> Result<Shown> {
+        let Targets::Chosen(choosing) = &self.targets else { return Ok(Shown::from(rows)) };
+        let one = |&row: &u32| {
+            let (record, mut ids) = (self.record(row)?, Vec::new());
+            self.store.append(&record, &mut ids, &mut Vec::new())?;
+            Ok(choose(choosing, row, &ids, &self.store.marks(&record)?))
+        };
+        Ok(Shown::of_guessed(rows, rows.iter().map(one).collect::<Result<_>>()?))
+    }
+
+    /// Takes the tokens of texts as what the task's head learns, chosen so.
+    ///
+    /// # Errors
+    /// As [`set_targets`](Self::set_targets), and where the tokenizer has no mask.
+    pub fn set_masked(&mut self, masking: Masking) -> Result<()> {
+        self.check_kind(TargetKind::MaskedToken)?;
+        let Some(TokensOf { mask: Some(mask), vocabulary }) = self.of_tokens else {
+            return Err(Error::usage("the tokenizer has no mask, and the task's head learns what stands in its place")
+                .with_help("say it as mask_token in tokenizer_config.json, or choose a model that was made so"));
+        };
+        // Evaluations are the same with every seed of a run.
+        self.targets = Targets::Chosen(Choosing { masking, mask, vocabulary, seed: 0 });
+        Ok(())
     }
 
     /// The examples of these rows as they are evaluated, packed in their order. Pictures are on the data set's device.
@@ -524,6 +593,9 @@ impl Dataset {
             TextInput { ids: Vec::with_capacity(layout.tokens()), types: Vec::with_capacity(layout.tokens()), layout };
         for record in &records {
             self.store.append(record, &mut packed.ids, &mut packed.types)?;
+        }
+        if !shown.guessed().is_empty() {
+            packed.ids = shown.guessed().iter().flat_map(|of| of.ids.iter().copied()).collect();
         }
         Ok(Input::Text(packed))
     }
@@ -554,8 +626,34 @@ impl Dataset {
                 let values = records.map(|record| Ok(record?.value)).collect::<Result<Vec<f32>>>()?;
                 Tensor::from_vec(values, rows.len(), device)?
             }
+            Targets::Next => {
+                let mut tokens = Vec::new();
+                let (mut ids, mut types) = (Vec::new(), Vec::new());
+                for record in records {
+                    let record = record?;
+                    ids.clear();
+                    self.store.append(&record, &mut ids, &mut types)?;
+                    let marks = self.store.marks(&record)?;
+                    let after = ids.iter().zip(&marks).skip(1);
+                    tokens.extend(after.map(|(&id, &mark)| if mark == UNCOUNTED { UNCOUNTED } else { id }));
+                    tokens.push(UNCOUNTED);
+                }
+                let len = tokens.len();
+                Tensor::from_vec(tokens, len, device)?
+            }
+            Targets::Chosen(_) => return Err(Error::run("masked tokens are those of what is shown")),
             Targets::Open => return Err(self.never_set()),
         })
+    }
+
+    /// Tokens that a language model learns.
+    pub fn target_tokens(&self) -> usize {
+        self.totals.targets
+    }
+
+    /// Examples of which a language model learns nothing: all tokens that count are cut off.
+    pub fn without_target(&self) -> usize {
+        self.totals.no_target
     }
 
     /// The words of an example that was read without labels: how many there are, and of each token the place of the word that it

@@ -159,6 +159,7 @@ fn a_tokenizer_must_fit_the_model_and_the_text() {
         texts: false,
         labels: None,
         modality: TEXT,
+        language: None,
         transform: None,
         device: &Device::Cpu,
     };
@@ -211,6 +212,7 @@ fn data_and_model_must_fit() {
         texts: false,
         labels: None,
         modality: TEXT,
+        language: None,
         transform: None,
         device: &Device::Cpu,
     };
@@ -367,6 +369,7 @@ fn texts_and_ids_are_kept_where_they_are_asked_for() {
             texts,
             labels: None,
             modality: TEXT,
+            language: None,
             transform: None,
             device: &Device::Cpu,
         };

@@ -52,6 +52,7 @@ fn load_form(
         texts: false,
         labels,
         modality,
+        language: None,
         transform: None,
         device: &Device::Cpu,
     };
@@ -86,6 +87,7 @@ pub(super) fn load_digits(name: &str, part: Part, modality: Modality) -> Result<
         texts: false,
         labels: None,
         modality,
+        language: None,
         transform: None,
         device: &Device::Cpu,
     };

@@ -44,6 +44,37 @@ pub enum Encoding {
     Windows1252,
 }
 
+/// Which tokens of a row count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Score {
+    /// Those of answers, with their end; of a text without a prompt all.
+    #[default]
+    Answers,
+    /// All.
+    All,
+}
+
+/// What a language model says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LanguageModel {
+    /// The next token.
+    Causal,
+    /// The token in a masked place.
+    Masked,
+}
+
+/// How the files of a language model are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LanguageForm {
+    /// Which tokens count.
+    pub score: Score,
+    /// The template of chats: a name, or the path of a file; without it the model's.
+    pub template: Option<String>,
+    /// Whether texts are joined and cut to the longest length; without it texts are, and rows with answers are not.
+    pub blocks: Option<bool>,
+}
+
 /// How the files of a task are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form {
@@ -63,6 +94,8 @@ pub struct Form {
     pub encoding: Encoding,
     /// Where pictures are, and which of them count.
     pub pictures: PictureForm,
+    /// How rows are read for a language model.
+    pub language: LanguageForm,
     /// The classes whose examples count, by name; empty where all do.
     pub only: Vec<String>,
 }

@@ -111,7 +111,12 @@ impl Strata {
                     data.classes_of_record(record)?.into_iter().min_by_key(|&class| self.counts[class as usize]);
                 Ok(rarest.map_or(self.counts.len(), |class| class as usize))
             }
-            Targets::WordClasses(_) | Targets::Values | Targets::Masks | Targets::Open => Ok(0),
+            Targets::WordClasses(_)
+            | Targets::Values
+            | Targets::Masks
+            | Targets::Next
+            | Targets::Chosen(_)
+            | Targets::Open => Ok(0),
         }
     }
 
@@ -122,7 +127,9 @@ impl Strata {
     pub(super) fn counts(&self, data: &Dataset) -> Result<Vec<u64>> {
         match &data.targets {
             Targets::Classes(_) => Ok(self.counts.clone()),
-            Targets::WordClasses(_) | Targets::Values | Targets::Masks => Ok(vec![data.len() as u64]),
+            Targets::WordClasses(_) | Targets::Values | Targets::Masks | Targets::Next | Targets::Chosen(_) => {
+                Ok(vec![data.len() as u64])
+            }
             Targets::Open => Err(data.never_set()),
             Targets::Sets(_) => {
                 let mut counts = vec![0; self.counts.len() + 1];

@@ -5,6 +5,7 @@ use fthost_models::Modality;
 use super::bytes::Limits;
 use super::dataset::{Dataset, Targets};
 use super::files::Files;
+use super::language;
 use super::pictures::digits;
 use super::pictures::list::{Listed, list};
 use super::recognise::file_name;
@@ -31,7 +32,11 @@ pub fn load(source: &Source<'_>, tokenizer: Option<&Tokenizer>) -> Result<Datase
 pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, limits: Limits) -> Result<Dataset> {
     let (mut data, classes) = match (source.modality, tokenizer) {
         (Modality::Text { vocabulary, .. }, Some(tokenizer)) => {
-            (read_texts(source, tokenizer, vocabulary, limits)?.into_dataset(source, None), Vec::new())
+            let examples = match source.language {
+                Some(model) => language::read(source, model, tokenizer, vocabulary, limits)?,
+                None => read_texts(source, tokenizer, vocabulary, limits)?,
+            };
+            (examples.into_dataset(source, None), Vec::new())
         }
         (Modality::Text { .. }, None) => return Err(Error::usage("a model that reads text needs its tokenizer.json")),
         (Modality::Images { .. }, _) => read_pictures(source, Labels::Read, limits)?,
@@ -40,6 +45,7 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
         _ if data.of_masks() => (data.labels, data.targets) = (classes, Targets::Masks),
         // What a head makes of the labels is not known yet: values need not occur in the training data.
         Some(labels) => data.labels = labels.to_vec(),
+        None if data.of_tokens.is_some() => {}
         // A head that learns classes will be refused if they are too many; one that learns values will not.
         None if !data.distinct.all_numbered() => {}
         None => data.targets = data.classes()?,

@@ -22,6 +22,11 @@ impl Dataset {
     pub fn targets_of(&self, shown: &Shown, device: &Device) -> Result<Tensor> {
         match (&self.targets, shown.masks()) {
             (Targets::Masks, [_, ..]) => self.pixels_of(shown.masks(), device),
+            (Targets::Chosen(_), _) => {
+                let targets: Vec<u32> = shown.guessed().iter().flat_map(|of| of.targets.iter().copied()).collect();
+                let len = targets.len();
+                Ok(Tensor::from_vec(targets, len, device)?)
+            }
             _ => self.targets(shown.rows(), device),
         }
     }

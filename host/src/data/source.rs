@@ -8,7 +8,7 @@ use fthost_models::Modality;
 
 use super::distinct;
 use super::files::Files;
-use super::form::Form;
+use super::form::{Form, LanguageModel};
 use super::label_lists::parted;
 use super::part::Part;
 use super::row::Labels;
@@ -33,6 +33,8 @@ pub struct Source<'a> {
     pub texts: bool,
     /// What the model takes.
     pub modality: Modality,
+    /// What the model says, where its head is over its vocabulary.
+    pub language: Option<LanguageModel>,
     /// What becomes of pictures, for a model that takes some.
     pub transform: Option<&'a Arc<Transform>>,
     /// Where images go; token ids stay on the host.

@@ -17,6 +17,8 @@ pub(super) struct Record {
     start: u64,
     /// Whether it has segments: where they are all zero they are not stored.
     has_segments: bool,
+    /// Whether its tokens have marks.
+    has_marks: bool,
     /// Its tokens, or what an image counts as.
     pub(super) tokens: u32,
     /// Its words where its text is a list of them, and its tokens have marks; 0 elsewhere.
@@ -41,7 +43,7 @@ impl Record {
     const BYTES: usize = 41;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
-        let flags = [self.has_segments, self.truncated, self.empty];
+        let flags = [self.has_segments, self.truncated, self.empty, self.has_marks];
         let flags = flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u8::from(flag));
         let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.start.to_le_bytes());
@@ -63,6 +65,7 @@ impl Record {
         Self {
             start: eight(0),
             has_segments: bytes[32] & 1 != 0,
+            has_marks: bytes[32] & 8 != 0,
             tokens: u32::from_le_bytes(four(16)),
             words: u32::from_le_bytes(four(28)),
             line: Some(eight(8)).filter(|&line| line > 0),
@@ -84,7 +87,8 @@ pub(super) struct NewRow<'a> {
     /// The segment of each token.
     pub(super) segments: &'a [u32],
     /// Of a text of words, the number of each token's label, or where labels are not read the place of its word; [`UNCOUNTED`]
-    /// where no word begins. None of other texts.
+    /// where no word begins. For a language model the number of each token's word, and [`UNCOUNTED`] where it is not to be said. None of
+    /// other texts.
     pub(super) marks: &'a [u32],
     /// As in [`Record`].
     pub(super) words: usize,
@@ -134,6 +138,7 @@ impl StoreWriter {
         let record = Record {
             start: self.tokens.len(),
             has_segments,
+            has_marks: !row.marks.is_empty(),
             tokens: row.tokens as u32,
             words: row.words as u32,
             line: row.line,
@@ -219,9 +224,9 @@ impl Store {
         Ok(())
     }
 
-    /// The mark of each of a row's tokens; none where its text is no list of words.
+    /// The mark of each of a row's tokens; none where they have none.
     pub(super) fn marks(&self, record: &Record) -> Result<Vec<u32>> {
-        if record.words == 0 {
+        if !record.has_marks {
             return Ok(Vec::new());
         }
         let tokens = record.tokens as usize;
@@ -236,7 +241,7 @@ impl Store {
         if record.extra == 0 {
             return Ok(Extra::default());
         }
-        let marks = if record.words == 0 { 0 } else { 4 };
+        let marks = if record.has_marks { 4 } else { 0 };
         let before = record.tokens as usize * (self.id_bytes + usize::from(record.has_segments) + marks);
         let mut bytes = vec![0; record.extra as usize];
         self.tokens.read(record.start + before as u64, &mut bytes)?;

@@ -1,12 +1,15 @@
 //! Texts to token ids, by the model's tokenizer.json and what tokenizer_config.json says beside it, or by the tokenizer that comes in one
 //! file with the model's weights.
 
+mod language;
 pub(crate) mod settings;
 mod words;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fthost_images::guarded;
+use fthost_models::FileTokenizer;
 use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams};
 
@@ -33,6 +36,10 @@ pub struct Tokenizer {
     side: TruncationDirection,
     /// Whether the texts of a pair are told apart.
     token_types: bool,
+    /// Its tokens with a part of their own, by Transformers' names of these: `eos_token`.
+    special: BTreeMap<String, String>,
+    /// The template of chats that comes with it, and where that is from.
+    template: Option<(String, PathBuf)>,
 }
 
 /// What a text became.
@@ -92,13 +99,22 @@ impl Tokenizer {
             }
             _ => wrong(format!("cannot be read: {error}"), "check the permissions of the file and its folders".into()),
         })?;
+        let (bytes, in_file) = bytes;
         let mut inner =
             parse(&bytes).map_err(|error| wrong(format!("is no tokenizer that can be read: {error}"), save.clone()))?;
         let settings = Settings::read(folder)?;
         settings.apply(&mut inner)?;
+        let (special, template) = match in_file {
+            Some(found) => {
+                let special = found.special.into_iter().map(|(name, token)| (name.to_owned(), token)).collect();
+                (special, found.template.map(|template| (template, path.to_owned())))
+            }
+            None => (settings.special(), settings.template(folder)?),
+        };
         let (side, token_types) = (settings.side(&inner)?, settings.token_types()?);
         let longest = settings.longest()?.unwrap_or(usize::MAX);
-        let mut tokenizer = Self { inner, path: path.to_owned(), longest, max_tokens, side, token_types };
+        let mut tokenizer =
+            Self { inner, path: path.to_owned(), longest, max_tokens, side, token_types, special, template };
         let special = tokenizer.special();
         if longest <= special {
             let message =
@@ -231,13 +247,13 @@ impl Tokenizer {
 const DAMAGED: &str = "its parts do not fit together";
 
 /// A tokenizer.json, or what it would say of the tokenizer in a file of weights.
-fn read(path: &Path) -> Result<std::io::Result<Vec<u8>>> {
+fn read(path: &Path) -> Result<std::io::Result<(Vec<u8>, Option<FileTokenizer>)>> {
     // Of a file of weights only what it says first is looked at.
     let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     if !is_json && let Some(found) = fthost_models::tokenizer(path)? {
-        return Ok(Ok(found.json.to_string().into_bytes()));
+        return Ok(Ok((found.json.to_string().into_bytes(), Some(found))));
     }
-    Ok(std::fs::read(path))
+    Ok(std::fs::read(path).map(|bytes| (bytes, None)))
 }
 
 /// The tokenizer of a file's text.

@@ -8,6 +8,7 @@ use super::bytes::Limits;
 use super::dataset::{Dataset, Targets, Totals};
 use super::distinct::{Distinct, UNNUMBERED};
 use super::extra::{self, Extra};
+use super::guess::TokensOf;
 use super::label_lists::parted;
 use super::pictures::Pictures;
 use super::row::{Labels, Role, Row, Words, data_error, shortened};
@@ -33,12 +34,14 @@ pub(super) struct Examples {
     weighted: bool,
     grouped: bool,
     cut_left: bool,
+    of_tokens: Option<TokensOf>,
 }
 
 impl Examples {
     /// What their labels mean is open.
     pub(super) fn into_dataset(self, source: &Source<'_>, pictures: Option<Pictures>) -> Dataset {
-        let Self { store, distinct, totals, of_words, lists, notes, firsts, weighted, grouped, cut_left } = self;
+        let Self { store, distinct, totals, of_words, lists, notes, firsts, weighted, grouped, cut_left, of_tokens } =
+            self;
         Dataset {
             path: source.files.to_string().into(),
             number: READ.fetch_add(1, Ordering::Relaxed),
@@ -47,6 +50,7 @@ impl Examples {
             weighted,
             grouped,
             cut_left,
+            of_tokens,
             selection: Selection::All(store.len()),
             store: Arc::new(store),
             pictures: pictures.map(Arc::new),
@@ -85,6 +89,8 @@ pub(super) struct Writer {
     /// The sum of the weights so far.
     weights: f64,
     cut_left: bool,
+    /// What the tokens are, where rows are for a language model.
+    of_tokens: Option<TokensOf>,
 }
 
 impl Writer {
@@ -102,6 +108,7 @@ impl Writer {
             firsts: Vec::new(),
             weights: 0.0,
             cut_left: false,
+            of_tokens: None,
         }
     }
 
@@ -124,6 +131,37 @@ impl Writer {
         let roles = source.form.columns.extra(labels).map(|(role, _)| role).collect();
         let separator = source.form.label_separator.clone().filter(|_| labels == Labels::Read);
         Self { roles, separator, ..Self::new(0, limits) }
+    }
+
+    /// A writer of rows for a language model.
+    pub(super) fn of_language(source: &Source<'_>, tokens: TokensOf, limits: Limits) -> Self {
+        let vocabulary = tokens.vocabulary as usize;
+        Self { texts: source.texts, of_tokens: Some(tokens), ..Self::new(vocabulary, limits) }
+    }
+
+    /// Takes the next row of a language model, with the marks of its tokens.
+    pub(super) fn push_language(
+        &mut self,
+        path: &Path,
+        line: u64,
+        ids: &[u32],
+        marks: &[u32],
+        truncated: bool,
+    ) -> Result<()> {
+        check_ids(path, line, ids, self.vocabulary)?;
+        let record = self.store.push(&NewRow {
+            ids,
+            marks,
+            tokens: ids.len(),
+            line: Some(line),
+            truncated,
+            label: UNNUMBERED,
+            value: f32::NAN,
+            ..NewRow::default()
+        })?;
+        self.totals.add(&record, &[]);
+        self.totals.add_targets(marks.iter().filter(|&&mark| mark != UNCOUNTED).count());
+        Ok(())
     }
 
     /// What a row has besides, from its further cells.
@@ -315,7 +353,7 @@ impl Writer {
 
     /// Ends the writing; `notes` are sentences about what was recognised.
     pub(super) fn finish(self, notes: Vec<String>) -> Result<Examples> {
-        let Self { store, distinct, totals, of_words, lists, cut_left, firsts, .. } = self;
+        let Self { store, distinct, totals, of_words, lists, cut_left, of_tokens, firsts, .. } = self;
         let (weighted, grouped) = (self.roles.contains(&Role::Weight), self.roles.contains(&Role::Group));
         Ok(Examples {
             store: store.finish()?,
@@ -328,6 +366,7 @@ impl Writer {
             weighted,
             grouped,
             cut_left,
+            of_tokens,
         })
     }
 }
@@ -342,11 +381,15 @@ fn check_words(path: &Path, line: u64, tokens: &Tokens, row: &Words) -> Result<(
 }
 
 fn check_tokens(path: &Path, line: u64, tokens: &Tokens, vocabulary: usize) -> Result<()> {
+    check_ids(path, line, &tokens.ids, vocabulary)
+}
+
+fn check_ids(path: &Path, line: u64, ids: &[u32], vocabulary: usize) -> Result<()> {
     let wrong = |message: String, help: &str| Err(data_error(path, Some(line), message).with_help(help));
-    if tokens.ids.is_empty() {
+    if ids.is_empty() {
         return wrong("the tokenizer makes no token of this text".into(), "remove the row");
     }
-    if let Some(id) = tokens.ids.iter().find(|&&id| id as usize >= vocabulary) {
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
         let message = format!("the tokenizer gives token {id}, and the model has {vocabulary} word embeddings");
         return wrong(message, "take the tokenizer.json that belongs to the model");
     }

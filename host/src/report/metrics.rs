@@ -4,6 +4,7 @@ pub mod masks;
 pub mod multi_label;
 pub mod probabilities;
 mod scores;
+pub mod tokens;
 pub mod values;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,8 @@ pub type Metrics = BTreeMap<String, f64>;
 
 /// Whether a greater value of a metric is a better one: not so for losses and errors.
 pub fn higher_is_better(metric: &str) -> bool {
-    !["loss", "mse", "rmse", "mae", "log_loss", "brier", "calibration_error", "hamming_loss"].contains(&metric)
+    !["loss", "mse", "rmse", "mae", "log_loss", "brier", "calibration_error", "hamming_loss", "perplexity"]
+        .contains(&metric)
 }
 
 /// The metrics of a kind of predictions, the loss among them; `classes` is how many there are.
@@ -31,6 +33,7 @@ pub fn names(kind: PredictionKind, classes: usize) -> Vec<String> {
         PredictionKind::MultiLabel => multi_label::names().collect(),
         PredictionKind::Values => values::NAMES.map(str::to_owned).into(),
         PredictionKind::Masks => masks::NAMES.map(str::to_owned).into(),
+        PredictionKind::Tokens => tokens::NAMES.map(str::to_owned).into(),
     };
     names.push("loss".into());
     names.sort();
@@ -45,6 +48,7 @@ pub fn why_undefined(metric: &str, finite: bool) -> &'static str {
         "kappa" => "the truth and the predictions are all of one class",
         "pearson" | "spearman" => "the true values or the predicted ones are all the same",
         "r2" => "it takes two examples",
+        tokens::PERPLEXITY => "no token of the examples counts",
         metric if masks::NAMES.contains(&metric) => "no pixel of the examples has a class",
         _ => "there is no example",
     }

@@ -114,7 +114,9 @@ impl Pass<'_> {
         let mut next = 0;
         for (&row, weight) in rows.iter().zip(weights) {
             let length = match self.spec.targets {
-                TargetKind::TokenClass => self.data.tokens(row)? as u32,
+                TargetKind::TokenClass | TargetKind::NextToken | TargetKind::MaskedToken => {
+                    self.data.tokens(row)? as u32
+                }
                 TargetKind::Class | TargetKind::MultiLabel | TargetKind::Value | TargetKind::Mask => 1,
             };
             by_weight.entry(weight.to_bits()).or_default().extend(next..next + length);

@@ -39,6 +39,7 @@ pub(crate) struct Network {
 
 impl Network {
     pub(super) fn build(source: &Source<'_>, plan: &Plan) -> std::result::Result<Self, LoadError> {
+        source.refuse_vocabulary()?;
         let origin = source.origin()?;
         let mut builder = Builder::new(&origin, plan.prefix, 0.0, source.device);
         let mut blocks = Vec::with_capacity(plan.blocks.len());
@@ -357,6 +358,7 @@ fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
             dropout_key: head.dropout_key.map(str::to_owned),
             pooling,
         }),
+        vocabulary: None,
         head_dropout: head.dropout,
     }
 }

@@ -7,6 +7,8 @@ pub(crate) struct Architecture {
     pub(crate) model_type: &'static str,
     /// What Transformers' classes are called: `Llama` in `LlamaModel`.
     pub(crate) family: &'static str,
+    /// The same in the class that says the next token: `Llama` in `LlamaForCausalLM`.
+    pub(crate) causal: &'static str,
     /// Whether there is a class of them that answers for each token.
     pub(crate) tokens: bool,
     /// Biases of queries, keys and values.
@@ -33,6 +35,8 @@ pub(crate) struct Architecture {
     pub(crate) windows: Windows,
     /// Base of the angles where the file says nothing.
     pub(crate) rope_theta: f64,
+    /// Whether word embeddings are the layer over the vocabulary too, where the file says nothing.
+    pub(crate) tied: bool,
 }
 
 /// Whether a layer has a bias.
@@ -60,6 +64,7 @@ pub(crate) enum Windows {
 const LLAMA: Architecture = Architecture {
     model_type: "llama",
     family: "Llama",
+    causal: "Llama",
     tokens: true,
     qkv_bias: Bias::Asked("attention_bias"),
     output_bias: Bias::Asked("attention_bias"),
@@ -73,11 +78,13 @@ const LLAMA: Architecture = Architecture {
     head_dim: None,
     windows: Windows::Never,
     rope_theta: 10_000.0,
+    tied: false,
 };
 
 const MISTRAL: Architecture = Architecture {
     model_type: "mistral",
     family: "Mistral",
+    causal: "Mistral",
     qkv_bias: Bias::Never,
     output_bias: Bias::Never,
     inner_bias: Bias::Never,
@@ -88,6 +95,7 @@ const MISTRAL: Architecture = Architecture {
 const QWEN2: Architecture = Architecture {
     model_type: "qwen2",
     family: "Qwen2",
+    causal: "Qwen2",
     qkv_bias: Bias::Always,
     output_bias: Bias::Never,
     inner_bias: Bias::Never,
@@ -98,6 +106,7 @@ const QWEN2: Architecture = Architecture {
 const QWEN3: Architecture = Architecture {
     model_type: "qwen3",
     family: "Qwen3",
+    causal: "Qwen3",
     inner_bias: Bias::Never,
     head_norms: true,
     head_dim: Some(128),
@@ -108,6 +117,7 @@ const QWEN3: Architecture = Architecture {
 const GEMMA3: Architecture = Architecture {
     model_type: "gemma3_text",
     family: "Gemma3Text",
+    causal: "Gemma3",
     tokens: false,
     inner_bias: Bias::Never,
     head_norms: true,
@@ -119,6 +129,7 @@ const GEMMA3: Architecture = Architecture {
     head_dim: Some(256),
     windows: Windows::Pattern,
     rope_theta: 1_000_000.0,
+    tied: true,
     ..LLAMA
 };
 

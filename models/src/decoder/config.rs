@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) qkv_bias: bool,
     pub(crate) output_bias: bool,
     pub(crate) inner_bias: bool,
+    /// Whether word embeddings are the layer over the vocabulary too.
+    pub(crate) tied: bool,
     /// Standard deviation of new weights.
     pub(crate) init_std: f64,
     /// The kinds of positions that layers have.
@@ -78,6 +80,7 @@ struct File {
     #[serde(alias = "_sliding_window_pattern")]
     sliding_window_pattern: Option<usize>,
     query_pre_attn_scalar: Option<f64>,
+    tie_word_embeddings: Option<bool>,
 }
 
 // Transformers' defaults, which files may leave out.
@@ -151,6 +154,7 @@ impl Config {
             qkv_bias: bias(architecture.qkv_bias),
             output_bias: bias(architecture.output_bias),
             inner_bias: bias(architecture.inner_bias),
+            tied: read.tie_word_embeddings.unwrap_or(architecture.tied),
             init_std: read.initializer_range,
             ropes,
             layers,

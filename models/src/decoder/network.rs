@@ -15,18 +15,21 @@ use crate::hooks::{Hooks, Pass};
 use crate::sequences::{Embedded, Prompted, Rows, check_ids, pooled, prompt_rows};
 use crate::{
     BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
-    PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, fold, folder,
+    PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, VocabularyLayer, fold, folder,
 };
 
 /// Path of the word embeddings, and of their site.
 const WORDS: &str = "embed_tokens";
+/// The layer over the vocabulary, where it is not the word embeddings.
+const OUTPUT: &str = "lm_head";
 /// What stands before the paths in the files of a model with a head.
 const PREFIX: &str = "model.";
 
 /// A decoder: Llama, Mistral, Qwen2, Qwen3 or Gemma 3.
 ///
 /// Sites and parameters have the paths of Hugging Face's modules; `attention_output` and `output` of a block, which has no such modules,
-/// are where the halves' outputs join the residual. A checkpoint's head for the next token is not read.
+/// are where the halves' outputs join the residual. A checkpoint's head for the next token is read where
+/// it is asked for.
 pub(crate) struct Decoder {
     info: ModelInfo,
     site: usize,
@@ -64,11 +67,24 @@ impl Decoder {
         }
         builder.group = config.layers.len() + 1;
         let norm = RmsNorm::build(&mut builder, config, "norm", width)?;
+        let output = if config.tied { WORDS } else { OUTPUT };
+        if source.vocabulary.is_some() && !config.tied {
+            (builder.stream, builder.lacking) = (None, source.vocabulary);
+            builder.matrix(&format!("{OUTPUT}.weight"), config.vocabulary, width)?;
+        }
 
-        let Builder { sites, parameters, stored_shapes, .. } = builder;
+        let Builder { sites, parameters, stored_shapes, new, .. } = builder;
+        let vocabulary = source.vocabulary.map(|_| VocabularyLayer {
+            weight: format!("{output}.weight"),
+            bias: None,
+            transform: None,
+            causal: true,
+            class: format!("{}ForCausalLM", config.architecture.causal),
+            new,
+        });
         let stored = InFiles { config: source.config.clone(), shapes: stored_shapes, counters: Vec::new() };
         Ok(Self {
-            info: info(config),
+            info: ModelInfo { vocabulary, ..info(config) },
             site,
             words,
             words_scale: config.architecture.scaled_embeddings.then(|| (width as f64).sqrt()),
@@ -263,6 +279,7 @@ fn info(config: &Config) -> ModelInfo {
             dropout_key: Some("classifier_dropout".into()),
             pooling,
         }),
+        vocabulary: None,
         head_dropout: config.head_dropout,
     }
 }

@@ -26,6 +26,18 @@ pub(crate) struct Architecture {
     pub(crate) head_hidden: Option<(&'static str, &'static str)>,
     /// Key of the dropout before the head's last layer, where Transformers' class has one.
     pub(crate) head_dropout: Option<&'static str>,
+    /// The layer that says which token stands in a masked one's place, where there is one.
+    pub(crate) vocabulary: Option<VocabularyNames>,
+}
+
+/// Names of the layer over the vocabulary. Its matrix is that of the word embeddings.
+#[derive(Debug)]
+pub(crate) struct VocabularyNames {
+    pub(crate) dense: &'static str,
+    pub(crate) norm: &'static str,
+    pub(crate) bias: &'static str,
+    /// The activation, where it is not that of the blocks.
+    pub(crate) activation: Option<&'static str>,
 }
 
 /// Names within a block.
@@ -75,6 +87,12 @@ const BERT: Architecture = Architecture {
     head: "classifier",
     head_hidden: None,
     head_dropout: Some("classifier_dropout"),
+    vocabulary: Some(VocabularyNames {
+        dense: "cls.predictions.transform.dense",
+        norm: "cls.predictions.transform.LayerNorm",
+        bias: "cls.predictions.bias",
+        activation: None,
+    }),
 };
 
 // RoBERTa's classification class has no pooler: its head has a dense layer of its own.
@@ -86,6 +104,12 @@ const ROBERTA: Architecture = Architecture {
     positions_after_padding: true,
     head: "classifier.out_proj",
     head_hidden: Some(("classifier.dense", "tanh")),
+    vocabulary: Some(VocabularyNames {
+        dense: "lm_head.dense",
+        norm: "lm_head.layer_norm",
+        bias: "lm_head.bias",
+        activation: Some("gelu"),
+    }),
     ..BERT
 };
 
@@ -114,6 +138,12 @@ const DISTILBERT: Architecture = Architecture {
     attention_output_dropout: false,
     head_hidden: Some(("pre_classifier", "relu")),
     head_dropout: Some("seq_classif_dropout"),
+    vocabulary: Some(VocabularyNames {
+        dense: "vocab_transform",
+        norm: "vocab_layer_norm",
+        bias: "vocab_projector.bias",
+        activation: None,
+    }),
     ..BERT
 };
 
@@ -135,6 +165,7 @@ const VIT: Architecture = Architecture {
     // ViTForImageClassification is built without the pooler that ViT folders may hold.
     pooler: None,
     head_dropout: None,
+    vocabulary: None,
     ..BERT
 };
 

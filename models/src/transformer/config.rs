@@ -18,6 +18,8 @@ pub(crate) struct Config {
     /// Width inside the feed-forward half.
     pub(crate) inner: usize,
     pub(crate) activation: Activation,
+    /// Transformers' name of it.
+    pub(crate) activation_name: String,
     pub(crate) eps: f64,
     pub(crate) hidden_dropout: f64,
     pub(crate) attention_dropout: f64,
@@ -184,6 +186,7 @@ impl Config {
             heads: config.num_attention_heads,
             inner: config.intermediate_size,
             activation: source.activation("hidden_act", &config.hidden_act)?,
+            activation_name: config.hidden_act,
             eps: config.layer_norm_eps,
             hidden_dropout: config.hidden_dropout_prob,
             attention_dropout: config.attention_probs_dropout_prob,
@@ -211,6 +214,7 @@ impl Config {
             heads: config.n_heads,
             inner: config.hidden_dim,
             activation: source.activation("activation", &config.activation)?,
+            activation_name: config.activation,
             eps: tiny_eps(),
             hidden_dropout: config.dropout,
             attention_dropout: config.attention_dropout,
@@ -242,6 +246,7 @@ impl Config {
             heads: config.num_attention_heads,
             inner: config.intermediate_size,
             activation: source.activation("hidden_act", &config.hidden_act)?,
+            activation_name: config.hidden_act,
             eps: config.layer_norm_eps,
             hidden_dropout: config.hidden_dropout_prob,
             attention_dropout: config.attention_probs_dropout_prob,

@@ -15,7 +15,8 @@ use crate::layers::{LayerNorm, Linear};
 use crate::sequences::{Embedded, Rows, pooled};
 use crate::{
     BaseParameter, BlockGroup, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError, Modality,
-    Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, fold, folder,
+    Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, VocabularyLayer, VocabularyTransform, fold,
+    folder,
 };
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.
@@ -57,10 +58,13 @@ impl Encoder {
             Some(_) | None => None,
         };
 
-        let Builder { sites, parameters, stored_shapes, .. } = builder;
+        let vocabulary = vocabulary(source, config, &mut builder)?;
+
+        let Builder { sites, parameters, stored_shapes, new, .. } = builder;
+        let vocabulary = vocabulary.map(|layer| VocabularyLayer { new, ..layer });
         let stored = InFiles { config: source.config.clone(), shapes: stored_shapes, counters: Vec::new() };
         Ok(Self {
-            info: info(config, &embeddings, pooler.is_some()),
+            info: ModelInfo { vocabulary, ..info(config, &embeddings, pooler.is_some()) },
             embeddings,
             hidden_dropout: config.hidden_dropout,
             blocks,
@@ -227,6 +231,40 @@ impl Encoder {
     }
 }
 
+/// Builds the layer over the vocabulary, where one is asked for; its matrix is that of the word embeddings.
+fn vocabulary(
+    source: &Source<'_>,
+    config: &Config,
+    builder: &mut Builder<'_>,
+) -> std::result::Result<Option<VocabularyLayer>, LoadError> {
+    let (InputConfig::Text { vocabulary, .. }, Some(names)) = (config.input, &config.architecture.vocabulary) else {
+        source.refuse_vocabulary()?;
+        return Ok(None);
+    };
+    if source.vocabulary.is_none() {
+        return Ok(None);
+    }
+    (builder.stream, builder.lacking) = (None, source.vocabulary);
+    builder.matrix(&format!("{}.weight", names.dense), config.width, config.width)?;
+    builder.bias(&format!("{}.bias", names.dense), config.width)?;
+    builder.layer_norm(names.norm, config.width, config.eps)?;
+    builder.bias(names.bias, vocabulary)?;
+    let family = config.architecture.classification_class.split_once("For").map_or("", |(family, _)| family);
+    Ok(Some(VocabularyLayer {
+        weight: format!("{WORD_EMBEDDINGS}.weight"),
+        bias: Some(names.bias.into()),
+        transform: Some(VocabularyTransform {
+            dense: names.dense.into(),
+            activation: names.activation.unwrap_or(&config.activation_name).into(),
+            norm: names.norm.into(),
+            eps: config.eps,
+        }),
+        causal: false,
+        class: format!("{family}ForMaskedLM"),
+        new: Vec::new(),
+    }))
+}
+
 fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
     let architecture = config.architecture;
     let new_pooler =
@@ -278,6 +316,7 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
             dropout_key: architecture.head_dropout.map(str::to_owned),
             pooling,
         }),
+        vocabulary: None,
         head_dropout: config.head_dropout,
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct LoraConfig {
     /// What A and B begin as.
     pub(crate) init: Start,
     /// The learning rate of B, as a multiple of A's: LoRA+.
-    #[schemars(extend("exclusiveMinimum" = 0, "search" = [1, 4, 16]))]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub(crate) lr_ratio: f64,
 }
 

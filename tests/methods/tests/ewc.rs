@@ -49,6 +49,7 @@ impl Run {
             bias: true,
             dropout: 0.0,
             image: None,
+            vocabulary: None,
         };
         let source = Source {
             files: &Files::One(reference::path("fisher.tsv")),
@@ -58,6 +59,7 @@ impl Run {
             texts: false,
             labels: None,
             modality: info.modality,
+            language: None,
             transform: None,
             device: &Device::Cpu,
         };

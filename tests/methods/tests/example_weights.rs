@@ -39,6 +39,7 @@ fn head(name: &str, options: &Value, labels: &[&str], rows: &[Value]) -> Head {
         bias: true,
         dropout: 0.0,
         image: None,
+        vocabulary: None,
     };
     let (head, spec) = attach_head(name, options, &task, &mut model);
     let tokenizer = Tokenizer::load(&reference::path("tiny/bert/tokenizer.json"), 24).unwrap();
@@ -52,6 +53,7 @@ fn head(name: &str, options: &Value, labels: &[&str], rows: &[Value]) -> Head {
         texts: false,
         labels: Some(&labels),
         modality: model.model.info().plain().modality,
+        language: None,
         transform: None,
         device: &Device::Cpu,
     };

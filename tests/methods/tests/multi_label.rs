@@ -21,6 +21,7 @@ fn attached(options: &Value) -> (HeadInstance, AdaptedModel, HeadSpec) {
         bias: true,
         dropout: 0.0,
         image: None,
+        vocabulary: None,
     };
     let mut model = tiny_bert();
     let (head, spec) = attach_head("multi-label", options, &task, &mut model);

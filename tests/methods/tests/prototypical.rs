@@ -29,6 +29,7 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         bias: true,
         dropout: 0.0,
         image: None,
+        vocabulary: None,
     };
     let mut model = tiny_bert();
     let (head, spec) = attach_head("prototypical", options, &task, &mut model);

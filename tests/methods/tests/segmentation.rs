@@ -44,6 +44,7 @@ fn losses_gradients_and_probabilities_are_torchs() {
             bias: true,
             dropout: 0.0,
             image: Some(ImageInfo { size, map }),
+            vocabulary: None,
         };
         let mut options = json!({
             "channels": case["channels"], "stages": case["stages"], "label_smoothing": case["label_smoothing"], "dropout": 0.0

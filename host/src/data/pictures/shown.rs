@@ -4,6 +4,7 @@ use fthost_autograd::{Device, Tensor};
 use fthost_images::{Augment, Mask, Normalised, Sample};
 
 use super::draws::Draws;
+use crate::data::guess::Guessed;
 use crate::{Error, Result};
 
 /// Rows of a data set, and where they are pictures, what is seen of them this time.
@@ -11,6 +12,8 @@ use crate::{Error, Result};
 pub struct Shown {
     rows: Vec<u32>,
     pictures: Option<Block>,
+    /// What is seen of texts of which tokens are to be guessed.
+    guessed: Vec<Guessed>,
     /// Whether they look as they do in evaluation.
     plain: bool,
 }
@@ -39,7 +42,7 @@ struct Mixed {
 impl From<&[u32]> for Shown {
     /// Rows of which nothing has to be seen.
     fn from(rows: &[u32]) -> Self {
-        Self { rows: rows.to_vec(), pictures: None, plain: true }
+        Self { rows: rows.to_vec(), pictures: None, guessed: Vec::new(), plain: true }
     }
 }
 
@@ -63,7 +66,17 @@ impl Shown {
             block.values.extend(input.values);
             block.masks.extend(mask);
         }
-        Ok(Self { rows: rows.to_vec(), pictures: Some(block), plain: true })
+        Ok(Self { rows: rows.to_vec(), pictures: Some(block), guessed: Vec::new(), plain: true })
+    }
+
+    /// Rows of texts with what is seen of each, and is to be guessed.
+    pub(in crate::data) fn of_guessed(rows: &[u32], guessed: Vec<Guessed>) -> Self {
+        Self { rows: rows.to_vec(), pictures: None, guessed, plain: false }
+    }
+
+    /// What is to be guessed of each text; nothing where that is nothing.
+    pub(in crate::data) fn guessed(&self) -> &[Guessed] {
+        &self.guessed
     }
 
     /// Says that they were changed at random, and mixes them with each other where the list asks for it. `first` is the place of the first
@@ -103,6 +116,8 @@ impl Shown {
     #[must_use]
     pub fn select(&self, places: &[usize]) -> Self {
         let rows = places.iter().map(|&place| self.rows[place]).collect();
+        let guessed = if self.guessed.is_empty() { &[] } else { places };
+        let guessed = guessed.iter().map(|&place| self.guessed[place].clone()).collect();
         let pictures = self.pictures.as_ref().map(|block| {
             let len = block.size.iter().product::<usize>();
             let mut values = Vec::with_capacity(places.len() * len);
@@ -115,7 +130,7 @@ impl Shown {
             });
             Block { size: block.size, values, masks, mixed }
         });
-        Self { rows, pictures, plain: self.plain }
+        Self { rows, pictures, guessed, plain: self.plain }
     }
 
     /// What the model takes of each picture; nothing where there are none.

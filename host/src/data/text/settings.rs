@@ -1,5 +1,6 @@
 //! What a model folder says beside its tokenizer.json of how texts are read, as Transformers' AutoTokenizer takes it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -10,6 +11,9 @@ use crate::{Error, Result};
 
 /// The file with the settings.
 pub const FILE: &str = "tokenizer_config.json";
+
+/// The file of the template of chats.
+const TEMPLATE: &str = "chat_template.jinja";
 
 /// Classes that make BERT's normalizer of the settings, whatever tokenizer.json has.
 const BERT_LIKE: [&str; 4] = ["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"];
@@ -86,6 +90,42 @@ impl Settings {
             Some(other) => {
                 Err(self.wrong(format!("{key} is {other}; it must be true or false"), "correct it, or take it out"))
             }
+        }
+    }
+
+    /// The tokens that have a part of their own, by the names of these.
+    pub(super) fn special(&self) -> BTreeMap<String, String> {
+        let text = |value: &Value| value.as_str().or(value.get("content").and_then(Value::as_str)).map(str::to_owned);
+        let all = self.values.iter().flatten().filter(|(name, _)| name.ends_with("_token"));
+        all.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
+    }
+
+    /// The template of chats, from a file of its own or from tokenizer_config.json, and the file that it stands in. Of several the one that
+    /// is called `default`.
+    ///
+    /// # Errors
+    /// Where it is there and cannot be read.
+    pub(super) fn template(&self, folder: &Path) -> Result<Option<(String, PathBuf)>> {
+        let own = folder.join(TEMPLATE);
+        if own.is_file() {
+            let text = std::fs::read_to_string(&own).map_err(Error::io(format!("cannot read {}", own.display())))?;
+            return Ok(Some((text, own)));
+        }
+        let text = match self.get("chat_template") {
+            None => return Ok(None),
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::Array(several)) => {
+                let default = several.iter().find(|one| one.get("name").and_then(Value::as_str) == Some("default"));
+                default.and_then(|one| one.get("template")?.as_str()).map(str::to_owned)
+            }
+            Some(_) => None,
+        };
+        match text {
+            Some(text) => Ok(Some((text, self.file.clone()))),
+            None => Err(self.wrong(
+                "chat_template is no text, and no list with one called default".into(),
+                "correct it, or take it out",
+            )),
         }
     }
 

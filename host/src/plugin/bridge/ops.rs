@@ -154,6 +154,10 @@ static OPS: &[Op] = &[
         let number = Tensor::new(number, x.tensor().device())?.to_dtype(sum.dtype())?;
         Ok(Results::Two(sum, Value::constant(number)))
     })),
+    with_optional_input(op("linear_argmax@1", 2, |c| {
+        let classes = c.tape.linear_argmax(c.x(0)?, c.x(1)?, c.optional(2))?;
+        Ok(Results::One(Value::constant(classes)))
+    })),
 ];
 
 /// One call of an op.

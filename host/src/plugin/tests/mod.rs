@@ -63,6 +63,7 @@ impl OneLayer {
                 groups: vec![group("embeddings", Some(0)), group("layer.0", Some(0)), group("head", None)],
                 base_class: None,
                 classification: None,
+                vocabulary: None,
                 head_dropout: 0.0,
             },
             sites: vec![Site {
@@ -417,6 +418,7 @@ fn a_head_gives_a_loss() {
         bias: true,
         dropout: 0.0,
         image: None,
+        vocabulary: None,
     };
     let mut head = HeadInstance::create(&plugin(), "test-classes", &json!({})).unwrap();
     let spec = head.attach(&task, &mut model, 1).unwrap();

@@ -70,6 +70,7 @@ impl Pair {
                 groups: groups.chain([group("head", None)]).collect(),
                 base_class: None,
                 classification: None,
+                vocabulary: None,
                 head_dropout: 0.0,
             },
             sites: NAMES.iter().enumerate().map(site).collect(),
@@ -244,6 +245,7 @@ fn a_batch_whose_examples_depend_on_each_other_is_one_piece() {
             texts: false,
             labels: None,
             modality,
+            language: None,
             transform: None,
             device,
         };

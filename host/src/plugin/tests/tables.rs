@@ -191,6 +191,7 @@ pub(super) fn task(streams: &[&str]) -> TaskInfo {
         bias: true,
         dropout: 0.0,
         image: None,
+        vocabulary: None,
     }
 }
 

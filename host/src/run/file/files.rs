@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::tables::{ClassKey, DEMO, Drawn, DrawnKey, FilesKey, HeldOut, PartKey, Share, TaskKeys, TestKey};
-use crate::data::{Columns, Files, Fold, Form, MASKS, MaskForm, PictureForm, Quote};
+use crate::data::{Columns, Files, Fold, Form, LanguageForm, MASKS, MaskForm, PictureForm, Quote, is_chat_template};
 use crate::{Error, Result};
 
 /// Names of embedded data sets: these are no paths.
@@ -48,7 +48,7 @@ pub(super) fn files(document: &Document, folder: &Path, path: &str, key: FilesKe
 }
 
 /// How the files of a task are read.
-pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result<Form> {
+pub(super) fn form(document: &Document, folder: &Path, index: usize, task: &TaskKeys) -> Result<Form> {
     let one = |key: &str, text: &str| {
         let mut characters = text.chars();
         match (characters.next(), characters.next()) {
@@ -96,7 +96,11 @@ pub(super) fn form(document: &Document, index: usize, task: &TaskKeys) -> Result
     let only = task.only.iter().flatten().map(class).collect();
     let label_separator = task.label_separator.clone();
     let (header, format, encoding) = (task.header, task.format, task.encoding);
-    Ok(Form { columns, header, format, separator, quote, label_separator, encoding, pictures, only })
+    let file = |name: &String| {
+        if is_chat_template(name) { name.clone() } else { folder.join(name).display().to_string() }
+    };
+    let language = LanguageForm { template: task.template.as_ref().map(file), score: task.score, blocks: task.blocks };
+    Ok(Form { columns, header, format, separator, quote, label_separator, encoding, pictures, language, only })
 }
 
 /// The test and the validation examples.

@@ -27,6 +27,7 @@ use fthost_plugin_api::MethodKind;
 use fthost_plugin_api::schemars::schema_for;
 use serde_json::Value as Json;
 
+use crate::data::LanguageModel;
 pub use choose::{Offer, split_argument};
 pub use overrides::Override;
 pub use reference::{OptionHelp, Section, options_of, schema, sections};
@@ -68,6 +69,8 @@ pub struct RunFile {
     pub train: TrainTable,
     /// The run's name and folder.
     pub run: RunTable,
+    /// What the model says, where a head is over its vocabulary: its plugin tells.
+    pub language: Option<LanguageModel>,
     /// The values with their places.
     document: Document,
     /// Options that the command line sets for a strategy that only its plugins name.
@@ -193,6 +196,7 @@ impl RunFile {
                 name,
                 probabilities: run.probabilities,
             },
+            language: None,
             document,
             unnamed,
         })
@@ -367,7 +371,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             let help = "each task needs a name of its own";
             return Err(document.error(at, format!("two tasks are named {name:?}"), "named before", Some(help.into())));
         }
-        let form = files::form(document, i, &task)?;
+        let form = files::form(document, folder, i, &task)?;
         let [test, validation] = files::held_out(document, folder, i, &task)?;
         let set_aside = files::set_aside(document, i, &task)?;
         let train = files::files(document, folder, &format!("task[{i}].train"), task.train)?;

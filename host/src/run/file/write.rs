@@ -49,6 +49,9 @@ impl RunFile {
                 ("only", (!task.form.only.is_empty()).then(|| value(&task.form.only)).flatten()),
                 ("permute_pixels", value(task.permute_pixels)),
                 ("rotate_classes", task.form.pictures.rotate_classes.then(|| value(true)).flatten()),
+                ("template", value(&task.form.language.template)),
+                ("score", unless_usual(task.form.language.score)),
+                ("blocks", value(task.form.language.blocks)),
                 ("label_separator", value(&task.form.label_separator)),
                 ("balance", value(task.balance)),
                 // Otherwise it would be refused when the file is read again.

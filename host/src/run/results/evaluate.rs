@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fthost_autograd::{DType, Precision, Tape, TapeOptions, Tensor};
+use fthost_autograd::{DType, Precision, Tape, TapeOptions, Tensor, Value};
 use fthost_images::Mask;
 use fthost_models::Read;
 use fthost_plugin_api::{PredictionKind, TargetKind};
@@ -14,7 +14,7 @@ use crate::cores;
 use crate::data::{Dataset, UNCOUNTED};
 use crate::report::entities::{Entities, Tags};
 use crate::report::metrics::probabilities::{Bin, most_probable};
-use crate::report::metrics::{self, Metrics, Probabilities};
+use crate::report::metrics::{self, Metrics, Probabilities, tokens};
 use crate::run::chunks::chunks;
 use crate::run::pass::{Pass, scalar};
 use crate::{Error, Result};
@@ -39,6 +39,8 @@ pub enum Outcome {
     Labels(Labels),
     /// A class for each pixel.
     Masks(Masks),
+    /// A token for each place, by the examples: how many count, how many are right, and what they lose.
+    Tokens(Vec<tokens::Counted>),
     /// Real values.
     Values {
         /// True values.
@@ -117,6 +119,7 @@ impl Evaluation {
                 metrics::multi_label::of(targets, predictions, probabilities.as_ref(), classes)
             }
             Outcome::Masks(found) => metrics::masks::of(&found.classes()),
+            Outcome::Tokens(rows) => tokens::of(rows),
             Outcome::Values { targets, predictions } => metrics::values::of(targets, predictions),
         };
         metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
@@ -137,6 +140,7 @@ impl Evaluation {
             Outcome::Classes(found) => of(found.probabilities.as_ref()),
             Outcome::Labels(found) => of(found.probabilities.as_ref()),
             Outcome::Masks(_) => (true, true),
+            Outcome::Tokens(rows) => (rows.iter().all(|row| row.loss.is_finite()), true),
             Outcome::Values { predictions, .. } => (predictions.iter().all(|value| value.is_finite()), true),
         };
         let of_probabilities = |name: &String| {
@@ -198,6 +202,7 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
             Outcome::Labels(found)
         }
         PredictionKind::Masks => Outcome::Masks(gathered.finish(parts.into_iter().map(|part| part.masks))),
+        PredictionKind::Tokens => Outcome::Tokens(parts.into_iter().flat_map(|part| part.tokens).collect()),
         PredictionKind::Values => Outcome::Values {
             targets: flat(&parts, |part| &part.targets),
             predictions: flat(&parts, |part| &part.predictions),
@@ -330,6 +335,8 @@ struct Part {
     counted: Vec<usize>,
     /// Of masks all that is kept.
     masks: Counted,
+    /// Of a language model all that is kept.
+    tokens: Vec<tokens::Counted>,
 }
 
 impl Part {
@@ -370,10 +377,40 @@ impl Part {
     }
 }
 
+/// The loss of each row of a language model, and how many of its tokens are the most probable ones.
+fn evaluate_tokens(pass: &Pass<'_>, tape: &Tape, outputs: &Value, targets: &Tensor, rows: &[u32]) -> Result<Part> {
+    let (mut part, mut first) = (Part::default(), 0);
+    for &row in rows {
+        let len = pass.data.tokens(row)?;
+        let (outputs, targets) =
+            (outputs.tensor().narrow(0, first, len)?, targets.narrow(0, first, len)?.contiguous()?);
+        first += len;
+        let all = targets.to_vec1::<u32>()?;
+        let places: Vec<u32> = (0..len as u32).filter(|&place| all[place as usize] != UNCOUNTED).collect();
+        let mut counted = tokens::Counted { tokens: places.len(), ..tokens::Counted::default() };
+        if !places.is_empty() {
+            let places = Tensor::new(places.as_slice(), outputs.device())?;
+            let (outputs, targets) =
+                (Value::constant(outputs.index_select(&places, 0)?), targets.index_select(&places, 0)?);
+            let (sum, weight) = pass.head.loss(tape, &outputs, &targets, &[])?;
+            let predicted = pass.head.predict(tape, &outputs)?.to_dtype(DType::U32)?.to_vec1::<u32>()?; // [tokens]
+            let right = predicted.iter().zip(targets.to_vec1::<u32>()?).filter(|(found, target)| *found == target);
+            (counted.right, counted.loss) = (right.count(), scalar(&sum)?);
+            part.loss += counted.loss;
+            part.weight += weight;
+        }
+        part.tokens.push(counted);
+    }
+    Ok(part)
+}
+
 fn evaluate_chunk(pass: &Pass<'_>, gathered: &Gathered, first: usize, rows: &[u32]) -> Result<Part> {
     let (tape, shown) = (evaluation_tape(pass), pass.data.show(rows)?);
     let outputs = pass.outputs(&tape, &shown)?;
     let targets = pass.data.targets_of(&shown, &pass.model.device)?;
+    if pass.spec.predictions == PredictionKind::Tokens {
+        return evaluate_tokens(pass, &tape, &outputs, &targets, rows);
+    }
     let (sum, weight) = pass.loss(&tape, &outputs, &shown, &[])?;
     let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [rows, tokens or pixels, classes] or [rows]
     let mut part = Part { loss: scalar(&sum)?, weight, ..Part::default() };

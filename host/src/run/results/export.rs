@@ -119,6 +119,8 @@ impl Saved<'_> {
         let task_type = match (info.plain().modality, heads.answer) {
             (Modality::Images { .. }, _) => None,
             (_, Answer::TokenClass(_)) => Some("TOKEN_CLS"),
+            // PEFT has no word for the other kind.
+            (_, Answer::Token) => info.vocabulary.as_ref().is_some_and(|layer| layer.causal).then_some("CAUSAL_LM"),
             _ if dense.is_some() => Some("FEATURE_EXTRACTION"),
             _ => Some("SEQ_CLS"),
         };

@@ -62,7 +62,8 @@ impl<'a> SavedHeads<'a> {
             let own = own(model, i, if tasks.len() > 1 { task.name } else { "" });
             let saved = match plain(model, task, &own)? {
                 Ok(Plain { layers, answer, dense }) => {
-                    (heads.answer, heads.dropout, heads.dense) = (answer, Some(last_dropout(model, task)?), dense);
+                    let dropout = if answer == Answer::Token { None } else { Some(last_dropout(model, task)?) };
+                    (heads.answer, heads.dropout, heads.dense) = (answer, dropout, dense);
                     layers
                 }
                 Err(mut why) => {
@@ -119,6 +120,10 @@ fn dense_path(info: &ModelInfo) -> String {
 fn plain<'a>(model: &AdaptedModel, task: &Trained<'a>, own: &Layers) -> Result<std::result::Result<Plain<'a>, String>> {
     let Trained { name, labels, spec, .. } = *task;
     let info = model.model.info();
+    // A language model's layer is the model's own.
+    if spec.predictions == PredictionKind::Tokens && info.vocabulary.is_some() && own.is_empty() {
+        return Ok(Ok(Plain { layers: Layers::new(), answer: Answer::Token, dense: false }));
+    }
     let Some(of_class) = info.classification.as_ref().filter(|_| spec.streams.len() == 1) else {
         return Ok(Err(format!("Transformers has no class of one head for a {} model", info.model_type)));
     };

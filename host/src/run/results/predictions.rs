@@ -125,8 +125,7 @@ struct Cells<'a> {
 impl Columns {
     fn of(tasks: &[Predicted<'_>], all: bool) -> Result<Self> {
         let classes = |task: &Predicted<'_>| matches!(task.evaluation.outcome, Outcome::Classes(_));
-        let named =
-            |task: &Predicted<'_>| !matches!(task.evaluation.outcome, Outcome::Values { .. } | Outcome::Masks(_));
+        let named = |task: &Predicted<'_>| matches!(task.evaluation.outcome, Outcome::Classes(_) | Outcome::Labels(_));
         let mut names: Vec<String> = Vec::new();
         for label in tasks.iter().filter(|task| all && named(task)).flat_map(|task| task.labels) {
             if !names.contains(label) {
@@ -189,7 +188,7 @@ impl Predicted<'_> {
     fn counted(&self) -> Option<&[usize]> {
         match &self.evaluation.outcome {
             Outcome::Classes(classes) => classes.counted.as_deref(),
-            Outcome::Labels(_) | Outcome::Masks(_) | Outcome::Values { .. } => None,
+            Outcome::Labels(_) | Outcome::Masks(_) | Outcome::Tokens(_) | Outcome::Values { .. } => None,
         }
     }
 
@@ -217,6 +216,22 @@ impl Predicted<'_> {
                         target: target.to_string(),
                         prediction: prediction.to_string(),
                         ..found.cells()
+                    };
+                    keep(i, &cells, "");
+                    row(cells)?;
+                }
+            }
+            // The number of tokens that count, and the mean loss of one.
+            Outcome::Tokens(rows) => {
+                for (i, counted) in rows.iter().enumerate() {
+                    let example = self.example(i)?;
+                    let loss = counted.loss / counted.tokens as f64;
+                    let cells = Cells {
+                        task,
+                        labels,
+                        target: counted.tokens.to_string(),
+                        prediction: loss.to_string(),
+                        ..example.cells()
                     };
                     keep(i, &cells, "");
                     row(cells)?;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::evaluate::{Evaluation, Outcome};
 use super::masks::KEPT;
+use crate::report::metrics::tokens;
 use crate::report::text::shortened;
 
 /// Examples that are shown: as many as masks are kept of.
@@ -58,6 +59,10 @@ pub(super) fn least_expected(evaluation: &Evaluation) -> Vec<Worst> {
             found.losses().filter(wrong).collect()
         }
         Outcome::Masks(found) => found.losses().collect(),
+        Outcome::Tokens(rows) => {
+            let mean = |row: &tokens::Counted| row.loss / row.tokens as f64; // not a number without a token
+            rows.iter().map(mean).enumerate().collect()
+        }
         Outcome::Values { targets, predictions } => {
             let distance = |(target, found): (&f32, &f32)| (f64::from(*target) - f64::from(*found)).abs();
             targets.iter().zip(predictions).map(distance).enumerate().collect()

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo};
+use fthost_models::{Modality, ModelInfo};
+use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo, Vocabulary, VocabularyTransform, problem_type};
 
 use super::from_data;
 use super::model as base;
 use crate::Result;
-use crate::adapted::AdaptedModel;
+use crate::adapted::{AdaptedModel, Owner};
+use crate::data::LanguageModel;
 use crate::plugin::{HeadInstance, Library, Plugin, Search, StrategyInstance};
 use crate::run::file::{Method, Offer, RunFile, split_argument};
 
@@ -26,8 +28,23 @@ pub(in crate::run) fn open_methods(mut file: RunFile, plugins: &[String]) -> Res
         let (_, info) = library.find(kind, &method.plugin).map_err(|error| file.plugin_not_found(method, error))?;
         file.check_method(method, &info.config_schema)?;
     }
+    file.language = language_model(&file, &mut library)?;
     file.fill_defaults(|kind, name| Some(from_data::fixed_defaults(&library.find(kind, name).ok()?.1)));
     Ok((file, library))
+}
+
+/// What the model says, where heads are over its vocabulary.
+fn language_model(file: &RunFile, library: &mut Library) -> Result<Option<LanguageModel>> {
+    let mut found = None;
+    for (method, kind) in file.methods().filter(|(_, kind)| *kind == MethodKind::TaskHead) {
+        let says = match library.find(kind, &method.plugin)?.1.serves.as_str() {
+            problem_type::CAUSAL_LM => Some(LanguageModel::Causal),
+            problem_type::MASKED_LM => Some(LanguageModel::Masked),
+            _ => None,
+        };
+        found = found.or(says);
+    }
+    Ok(found)
 }
 
 /// Strategies freeze the base before heads add what always trains.
@@ -45,6 +62,20 @@ pub(in crate::run) fn attach_strategies(
         strategies.push(strategy);
     }
     Ok(strategies)
+}
+
+/// The model's layer over its vocabulary, in the words of plugins.
+fn vocabulary(info: &ModelInfo) -> Option<Vocabulary> {
+    let layer = info.vocabulary.as_ref()?;
+    let Modality::Text { vocabulary, .. } = info.plain().modality else { return None };
+    let transform = layer.transform.as_ref().map(|transform| VocabularyTransform {
+        dense: transform.dense.clone(),
+        activation: transform.activation.clone(),
+        norm: transform.norm.clone(),
+        eps: transform.eps,
+    });
+    let (weight, bias) = (layer.weight.clone(), layer.bias.clone());
+    Some(Vocabulary { size: vocabulary, weight, bias, causal: layer.causal, transform })
 }
 
 /// Makes a task's head for classes with these names. `counts`: training examples of each, and all.
@@ -76,7 +107,13 @@ pub(in crate::run) fn attach_head(
         bias: !info.pools_as_its_class() || info.classification.as_ref().is_none_or(|class| class.bias),
         dropout: if file.train.dropout { info.head_dropout } else { 0.0 },
         image: base::image_info(file, table, model)?,
+        vocabulary: vocabulary(info),
     };
+    // What the weights lack was never trained: strategies that freeze what was leave it to train.
+    for name in info.vocabulary.iter().flat_map(|layer| &layer.new) {
+        let lacking = model.parameters.iter().find(|p| p.owner == Owner::Base && p.parameter.name() == name);
+        lacking.into_iter().for_each(|p| p.parameter.set_trainable(true));
+    }
     let spec = head.attach(&task, model, index).map_err(|error| file.at_method(method, error))?;
     Ok((Arc::new(head), spec))
 }

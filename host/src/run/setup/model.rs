@@ -7,7 +7,7 @@ use fthost_autograd::Device;
 use fthost_autograd::random::Stream;
 use fthost_images::preprocess::{IMAGENET_MEAN, IMAGENET_STD};
 use fthost_images::{Preprocess, Transform};
-use fthost_models::{MODULES, Modality, PoolBy, Pooling};
+use fthost_models::{Loader, MODULES, Modality, PoolBy, Pooling};
 use fthost_plugin_api::ImageInfo;
 
 use super::demo;
@@ -32,14 +32,18 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
         return Err(file.error_at("model.path", message, "named here", Some(help.into())));
     }
+    let mut loader = Loader::new(&device);
+    if file.language.is_some() {
+        loader = loader.with_vocabulary(file.train.seed);
+    }
     let mut base = if file.model.is_demo() {
         fthost_models::from_parts(demo::CONFIG, demo::WEIGHTS, &device)?
     } else if file.model.random() {
         let path = file.model.path.join("config.json");
         let config = std::fs::read_to_string(&path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-        fthost_models::random(&config, file.train.seed, &device)?
+        loader.random(&config, file.train.seed)?
     } else {
-        fthost_models::open(&file.model.path, &device)?
+        loader.open(&file.model.path)?
     };
     let pooling = pooling(file, base.info().plain().pooling)?;
     base.set_pooling(pooling)

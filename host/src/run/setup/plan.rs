@@ -32,6 +32,9 @@ pub struct Plan {
     pub examples: usize,
     /// Tokens (or patches) of all training examples.
     pub tokens: usize,
+    /// Those of them that a language model learns; 0 for other heads.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub learned_tokens: usize,
     /// Texts cut to the longest length.
     pub truncated: usize,
     /// Words that are cut off with that, where texts come as words.
@@ -65,6 +68,11 @@ pub struct Plan {
     /// Time and memory as a few batches took them, where they were measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate: Option<Estimate>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Who declared parameters that train, and how many elements.
@@ -129,6 +137,7 @@ impl Plan {
             total_parameters,
             examples: sum(Dataset::len),
             tokens: sum(Dataset::total_tokens),
+            learned_tokens: sum(Dataset::target_tokens),
             truncated: sum(Dataset::truncated),
             cut_words: sum(Dataset::cut_words),
             notes: Vec::new(),
@@ -163,7 +172,11 @@ impl Plan {
             number => format!(", {} {what}s cut", count(number)),
         };
         let cut = one(self.truncated, "text") + &one(self.cut_words, "word");
-        format!("{} examples, {} tokens{cut}", count(self.examples), count(self.tokens))
+        let learned = match self.learned_tokens {
+            0 => String::new(),
+            tokens => format!(", {} of them learned", count(tokens)),
+        };
+        format!("{} examples, {} tokens{learned}{cut}", count(self.examples), count(self.tokens))
     }
 
     /// The plan as a person reads it.

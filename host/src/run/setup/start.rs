@@ -269,6 +269,7 @@ mod tests {
             texts: false,
             labels: None,
             modality,
+            language: None,
             transform: None,
             device,
         };

@@ -91,6 +91,7 @@ impl TaskData {
             labels: None,
             texts: shown.and_then(HeldOut::drawn).is_some(),
             modality: model.model.info().plain().modality,
+            language: file.language,
             transform: transform.as_ref(),
             device: &model.device,
         };
@@ -182,13 +183,19 @@ impl Task {
             return Err(file.error_at(&path, message, "mixes pictures", Some(help.into())));
         }
         for data in std::iter::once(&mut train).chain(&mut validation).chain(&mut test) {
-            data.set_targets(spec.targets)?;
+            match spec.masking.filter(|_| spec.targets == TargetKind::MaskedToken) {
+                Some(masking) => data.set_masked(masking)?,
+                None => data.set_targets(spec.targets)?,
+            }
         }
         if let Some(owner) = shared {
             fits::same_answers(file, index, train.labels(), owner.train.labels(), owner.episodes.is_some())?;
         }
         // What one label is to a head of several, and what is shared out by it, is known by now alone.
-        let again = matches!(spec.targets, TargetKind::Value | TargetKind::MultiLabel);
+        let again = matches!(
+            spec.targets,
+            TargetKind::Value | TargetKind::MultiLabel | TargetKind::NextToken | TargetKind::MaskedToken
+        );
         let parts = if again { parts(&train) } else { by_class }?;
         train = parts.train;
         validation = validation.or(parts.validation);
@@ -314,6 +321,7 @@ fn balanced(file: &RunFile, index: usize, spec: &HeadSpec, train: &Dataset) -> R
         (TargetKind::MultiLabel, _) => Some("its head learns any number of classes for an example"),
         (TargetKind::TokenClass, _) => Some("its head has a class for each word, and examples are whole texts"),
         (TargetKind::Mask, _) => Some("its head has a class for each pixel, and examples are whole pictures"),
+        (TargetKind::NextToken | TargetKind::MaskedToken, _) => Some("its head learns tokens"),
     };
     if let Some(why) = why {
         let message = format!(
@@ -344,6 +352,9 @@ fn usual(
     }
     if predictions == PredictionKind::Masks {
         return (metrics::masks::NAMES[0], "classes of few pixels count as much as those of many".into());
+    }
+    if predictions == PredictionKind::Tokens {
+        return ("loss", "the task predicts tokens".into());
     }
     if predictions == PredictionKind::MultiLabel {
         let why = "it needs no threshold, and counts rare classes as much as frequent ones";

@@ -87,6 +87,7 @@ impl Embedder {
             texts: false,
             labels: None,
             modality: self.model.model.info().plain().modality,
+            language: None,
             transform: self.transform.as_ref(),
             device: &self.model.device,
         };

@@ -12,6 +12,7 @@ use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
 use super::masks::{self, MaskFolder};
 use super::predict::{Place, Prediction, Style, Writer};
 use crate::adapted::AdaptedModel;
+use crate::data::LanguageModel;
 use crate::data::{self, Dataset, Files, Form, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
@@ -75,7 +76,9 @@ impl TrainedModel {
         let task = self.task(task)?;
         let mut data = data::load(&self.source(task, &path.into()), task.tokenizer.as_ref())?;
         data.notes().iter().for_each(|note| tracing::warn!("{note}"));
-        if task.numbered {
+        if let Some(masking) = task.spec.masking {
+            data.set_masked(masking)?;
+        } else if task.numbered {
             data.set_named_or_numbered_targets(task.spec.targets)?;
         } else {
             data.set_targets(task.spec.targets)?;
@@ -101,6 +104,13 @@ impl TrainedModel {
         out: &mut dyn Write,
     ) -> Result<()> {
         let task = self.task(task)?;
+        if task.spec.predictions == PredictionKind::Tokens {
+            return Err(Error::usage(format!(
+                "the task {} is a language model's, which predicts no classes",
+                task.name
+            ))
+            .with_help("fthost eval measures its loss on a file"));
+        }
         if masks.is_some() && task.spec.predictions != PredictionKind::Masks {
             return Err(
                 Error::usage(format!("the task {} predicts no masks", task.name)).with_help("leave --masks out")
@@ -174,6 +184,11 @@ impl TrainedModel {
             texts: false,
             labels: Some(&task.labels),
             modality: self.model.model.info().plain().modality,
+            language: match task.spec.targets {
+                TargetKind::NextToken => Some(LanguageModel::Causal),
+                TargetKind::MaskedToken => Some(LanguageModel::Masked),
+                _ => None,
+            },
             transform: task.transform.as_ref(),
             device: &self.model.device,
         }

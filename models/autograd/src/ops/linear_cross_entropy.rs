@@ -37,6 +37,22 @@ impl Tape {
         self.cross_entropy_by(at_once.max(LEAST), x, weight, bias, targets)
     }
 
+    /// The class with the largest logit of `x W^T + b` for each row, `[n]` `u32`, the first of several; shapes as in
+    /// [`linear_cross_entropy`](Self::linear_cross_entropy). No gradient flows, and logits are never all there at one time.
+    pub fn linear_argmax(&self, x: &Value, weight: &Value, bias: Option<&Value>) -> Result<Tensor> {
+        let ((n, _), (classes, _)) = (x.dims2()?, weight.dims2()?);
+        let at_once = (LOGITS / (4 * classes.max(1))).max(LEAST);
+        let map = Product::new(self, weight)?;
+        let rows = x.tensor().contiguous()?;
+        let mut found = Vec::with_capacity(n.div_ceil(at_once));
+        for start in (0..n).step_by(at_once) {
+            let some = rows.narrow(0, start, at_once.min(n - start))?;
+            let (logits, _) = map.forward(&some, bias.map(Value::tensor), Activation::Identity, false)?; // [some, classes]
+            found.push(logits.argmax(D::Minus1)?); // [some]
+        }
+        if found.is_empty() { Tensor::zeros(0, DType::U32, rows.device()) } else { Tensor::cat(&found, 0) }
+    }
+
     /// With so many rows at one time.
     fn cross_entropy_by(
         &self,
@@ -223,6 +239,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_most_probable_class_is_that_of_the_logits() {
+        let [x, weight, bias] = inputs(DType::F32).map(Value::constant);
+        let tape = Tape::evaluation();
+        let logits = tape.linear(&x, &weight, Some(&bias)).unwrap().into_tensor();
+        let expected = logits.argmax(D::Minus1).unwrap().to_vec1::<u32>().unwrap();
+        let found = tape.linear_argmax(&x, &weight, Some(&bias)).unwrap();
+        assert_eq!(found.to_vec1::<u32>().unwrap(), expected);
+        let none = Value::constant(x.tensor().narrow(0, 0, 0).unwrap());
+        assert_eq!(tape.linear_argmax(&none, &weight, None).unwrap().dims(), [0]);
     }
 
     #[test]

@@ -125,6 +125,12 @@ fn cases() -> Vec<Case> {
             let targets = Tensor::new(&[0u32, 3, 1, u32::MAX, 2, 0], v[0].tensor().device())?;
             Ok(t.linear_cross_entropy(&v[0], &v[1], Some(&v[2]), &targets)?.0)
         }),
+        // It gives whole numbers and no gradient: the logits are multiplied by them.
+        case("linear_argmax", &[&[6, 3], &[4, 3], &[4]], |t, v| {
+            let logits = t.linear(&v[0], &v[1], Some(&v[2]))?;
+            let found = t.linear_argmax(&v[0], &v[1], Some(&v[2]))?.to_dtype(v[0].dtype())?.unsqueeze(1)?;
+            t.mul(&logits, &Value::constant(found.broadcast_as(logits.dims())?.contiguous()?))
+        }),
         dropping(
             5,
             case("dropout", X, |t, v| {

@@ -9,7 +9,7 @@ use super::method::{Method, MethodKeys};
 use super::share::Share;
 use fthost_images::Augment;
 
-use crate::data::{Balance, ClassFolder, Encoding, Files, Fold, Form, Format, OnBadImage};
+use crate::data::{Balance, ClassFolder, Encoding, Files, Fold, Form, Format, OnBadImage, Score};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +58,15 @@ pub(in crate::run::file) struct TaskKeys {
     #[schemars(range(min = 1))]
     #[serde(default = "max_tokens")]
     pub(in crate::run::file) max_tokens: usize,
+    /// how conversations are written for a language model: chatml, alpaca, or a file of Jinja relative to the run file; by default as the
+    /// model's folder says
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) template: Option<String>,
+    /// which tokens a language model learns: answers, those of answers and all of a text without a prompt; all
+    #[serde(default)]
+    pub(in crate::run::file) score: Score,
+    /// whether texts for a language model are joined and cut into blocks of max_tokens; by default texts are
+    pub(in crate::run::file) blocks: Option<bool>,
     /// random changes of training pictures, in this order: ["random_resized_crop", "flip", { op = "color_jitter", hue = 0.1 }]
     #[serde(default)]
     pub(in crate::run::file) augment: Augment,

@@ -92,6 +92,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             total_parameters: 22_861_830,
             examples: 12_800,
             tokens: 337_920,
+            learned_tokens: 0,
             episodes: Vec::new(),
             balance: Vec::new(),
             files: Vec::new(),

@@ -1,0 +1,188 @@
+//! Language models: a decoder learns answers, a masked language model fills places.
+
+use std::fs;
+use std::path::Path;
+
+use fthost_tests::{Workdir, on_one_line, result_json, root};
+use serde_json::{Value, json};
+
+use crate::resume::{bits, set_back};
+use crate::text::text_workdir;
+
+const CAUSAL: &str = r#"[model]
+path = "model.gguf"
+
+[[task]]
+name = "answers"
+head = { plugin = "causal-lm" }
+train = "rows.jsonl"
+test = "rows.jsonl"
+
+[[strategy]]
+plugin = "lora"
+targets = "all-linear"
+
+[train]
+epochs = 12
+batch_size = 4
+lr = 1e-2
+checkpoint_steps = 5
+"#;
+
+const MASKED: &str = r#"[model]
+path = "model"
+
+[[task]]
+name = "texts"
+head = { plugin = "masked-lm" }
+train = "texts.txt"
+test = "texts.txt"
+max_tokens = 24
+
+[[strategy]]
+plugin = "full"
+
+[train]
+epochs = 8
+batch_size = 2
+lr = 3e-3
+checkpoint_steps = 5
+"#;
+
+/// A tiny Llama in a file of its own, with its tokenizer and its template, and a few instructions.
+fn causal_workdir() -> Workdir {
+    let workdir = Workdir::new();
+    workdir.write("model.gguf", fs::read(root().join("tests/reference/gguf/llama.gguf")).unwrap());
+    workdir.write("rows.jsonl", fs::read(root().join("plugins/causal-lm/example.jsonl")).unwrap());
+    workdir.write("run.toml", CAUSAL);
+    workdir
+}
+
+/// The tiny BERT with texts of its vocabulary.
+fn masked_workdir() -> Workdir {
+    let workdir = text_workdir();
+    let texts = fs::read_to_string(workdir.path().join("train.tsv")).unwrap();
+    let texts: String = texts.lines().map(|line| line.split('\t').next().unwrap().to_owned() + "\n").collect();
+    workdir.write("texts.txt", texts);
+    workdir.write("run.toml", MASKED);
+    workdir
+}
+
+fn metrics(run: &Path, task: &str) -> Value {
+    result_json(run)["tasks"][task]["metrics"].clone()
+}
+
+/// What a run measures is what `eval` measures, on the run's rows and of what it saved, and its loss is less than before training.
+#[test]
+fn answers_are_learned_and_measured() {
+    let workdir = causal_workdir();
+    let plan = workdir.fthost(["plan", "run.toml"]).succeeded().stdout;
+    assert!(plan.contains("of them learned") && plan.contains("⟦") && plan.contains("instructions"), "{plan}");
+    workdir.fthost(["run.toml", "--out", "run", "--set", "train.evaluate_before=true"]).succeeded();
+    let result = result_json(&workdir.path().join("run"));
+    let (before, after) = (&result["before"]["answers"], metrics(&workdir.path().join("run"), "answers"));
+    let loss = after["loss"].as_f64().unwrap();
+    assert!((after["perplexity"].as_f64().unwrap() - loss.exp()).abs() < 1e-9, "{after}");
+    assert!(before["loss"].as_f64().is_none_or(|before| loss < before), "{before} {after}");
+    assert!((0.0..=1.0).contains(&after["accuracy"].as_f64().unwrap()));
+    for folder in ["run", "merged"] {
+        if folder == "merged" {
+            workdir.fthost(["merge", "run", "merged"]).succeeded();
+            let config: Value =
+                serde_json::from_slice(&fs::read(workdir.path().join("merged/config.json")).unwrap()).unwrap();
+            assert_eq!(config["architectures"], json!(["LlamaForCausalLM"]));
+            continue;
+        }
+        let found = workdir.fthost(["eval", folder, "rows.jsonl", "--json"]).succeeded().stdout;
+        let found: Value = serde_json::from_str(&found).unwrap();
+        assert_eq!(found["tasks"]["answers"]["metrics"], after, "{folder}");
+    }
+    let config: Value =
+        serde_json::from_slice(&fs::read(workdir.path().join("run/adapter/adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(config["task_type"], "CAUSAL_LM");
+    // Of each row the number of tokens that count and their mean loss, which make the perplexity.
+    let rows = fs::read_to_string(workdir.path().join("run/predictions.csv")).unwrap();
+    let (mut tokens, mut sum) = (0.0, 0.0);
+    for row in rows.lines().skip(1) {
+        let cells: Vec<&str> = row.split(',').collect();
+        let (of_row, mean): (f64, f64) = (cells[1].parse().unwrap(), cells[2].parse().unwrap());
+        (tokens, sum) = (tokens + of_row, sum + of_row * mean);
+    }
+    assert!((sum / tokens - loss).abs() < 1e-9);
+}
+
+/// A killed run goes on to the same bits, and any number of threads gives them.
+#[test]
+fn runs_of_language_models_are_resumed_and_threaded_to_the_same_bits() {
+    for make in [causal_workdir, masked_workdir] {
+        let workdir = make();
+        workdir.fthost(["run.toml", "--out", "run", "--set", "train.threads=1"]).succeeded();
+        let run = workdir.path().join("run");
+        let whole = bits(&run);
+        set_back(&run);
+        workdir.fthost(["--resume", "--out", "run"]).succeeded();
+        assert!(bits(&run) == whole, "resumed");
+        workdir.fthost(["run.toml", "--out", "three", "--set", "train.threads=3"]).succeeded();
+        assert!(bits(&workdir.path().join("three")) == whole, "three threads");
+    }
+}
+
+/// With and without accumulation the mean is over the tokens of the whole step.
+#[test]
+fn accumulated_batches_count_by_their_tokens() {
+    let workdir = causal_workdir();
+    for (out, batch, accumulate) in [("whole", 4, 1), ("parts", 1, 4)] {
+        let (batch, accumulate) = (format!("train.batch_size={batch}"), format!("train.accumulate={accumulate}"));
+        let sets = ["--set", "train.optimizer=sgd", "--set", &batch, "--set", &accumulate];
+        let sets = sets.into_iter().chain(["--set", "train.checkpoint_steps=2", "--set", "train.steps=3"]);
+        workdir.fthost(["run.toml", "--out", out].into_iter().chain(sets)).succeeded();
+    }
+    let loss = |out: &str| metrics(&workdir.path().join(out), "answers")["loss"].as_f64().unwrap();
+    assert!((loss("whole") - loss("parts")).abs() < 1e-5, "{} {}", loss("whole"), loss("parts"));
+}
+
+#[test]
+fn masked_tokens_are_learned_by_the_models_own_layer() {
+    let workdir = masked_workdir();
+    workdir.fthost(["run.toml", "--out", "run", "--set", "train.evaluate_before=true"]).succeeded();
+    let after = metrics(&workdir.path().join("run"), "texts");
+    let found = workdir.fthost(["eval", "run", "texts.txt", "--json"]).succeeded().stdout;
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["tasks"]["texts"]["metrics"], after);
+    let config: Value =
+        serde_json::from_slice(&fs::read(workdir.path().join("run/model/config.json")).unwrap()).unwrap();
+    assert_eq!(config["architectures"], json!(["BertForMaskedLM"]));
+    // An encoder's next token cannot be learned, and the other way round.
+    let run = MASKED.replace("masked-lm", "causal-lm");
+    workdir.write("other.toml", run);
+    assert!(on_one_line(&workdir.fthost(["other.toml", "--out", "x"]).failed(2)).contains("take masked-lm"));
+}
+
+#[test]
+fn what_is_wrong_with_rows_is_said_before_training() {
+    let check = |rows: &str, set: &[&str], expected: &[&str]| {
+        let workdir = causal_workdir();
+        workdir.write("rows.jsonl", rows);
+        let arguments = ["run.toml", "--out", "run"].into_iter().chain(set.iter().flat_map(|set| ["--set", set]));
+        let error = on_one_line(&workdir.fthost(arguments).failed(2));
+        for expected in expected {
+            assert!(error.contains(expected), "{rows}: {error}");
+        }
+        assert!(!workdir.path().join("run").exists(), "{rows}");
+    };
+    let talk = |turns: &str| format!("{{\"messages\": [{turns}]}}\n");
+    let turn = |role: &str| format!("{{\"role\": \"{role}\", \"content\": \"a\"}}");
+    check(&talk(&turn("user")), &[], &["rows.jsonl:1", "ends without an answer"]);
+    check(&talk(&format!("{}, {}", turn("assistant"), turn("user"))), &[], &["it is the user's turn"]);
+    check("{\"instruction\": \"a\", \"output\": \"\"}\n", &[], &["`output` is empty"]);
+    check("{\"a\": 1}\n", &[], &["none of the known forms", "columns"]);
+    let good = "{\"instruction\": \"name the colour\", \"output\": \"green\"}\n";
+    check(good, &["task.0.max_tokens=4"], &["raise max_tokens"]);
+    check(good, &["task.0.template=\"nowhere.jinja\""], &["nowhere.jinja", "chatml"]);
+    let raises = causal_workdir();
+    raises.write("strict.jinja", "{{ raise_exception('no such roles here') }}");
+    let error = on_one_line(
+        &raises.fthost(["run.toml", "--out", "run", "--set", "task.0.template=\"strict.jinja\""]).failed(2),
+    );
+    assert!(error.contains("no such roles here") && error.contains("strict.jinja"), "{error}");
+}
