@@ -10,7 +10,7 @@
 //! DoRA (Liu et al. 2024, arXiv:2402.09353) learns the norm m `[out]` of each row beside its direction:
 //! y = m / |W + s B A| * (W + s B A) x + b. m starts as the norms of W, so step 0 is the base model here too.
 //!
-//! PiSSA and OLoRA begin with a part of W instead, which is taken out of W: see [`inits`].
+//! PiSSA and OLoRA begin with a part of W instead, which is taken out of W: see `inits`.
 //!
 //! LoRA+ (Hayou et al. 2024, arXiv:2402.12354) gives B a higher learning rate than A: B starts at zero, and in wide layers the product learns
 //! as it should only where B moves faster. As PEFT's `create_loraplus_optimizer` with `loraplus_lr_ratio`.
