@@ -15,6 +15,7 @@ use tokenizers::{Encoding, PostProcessor, TruncationDirection, TruncationParams}
 
 use super::row::{data_error, shortened};
 use crate::{Error, Result};
+pub(in crate::data) use language::WordSigns;
 use settings::Settings;
 
 /// Tokens beyond the longest length that are made of a text that has more: where its beginning ends, tokens may differ

@@ -18,7 +18,7 @@ use crate::data::recognise::file_name;
 use crate::data::row::data_error;
 use crate::data::source::Source;
 use crate::data::store::UNCOUNTED;
-use crate::data::text::Tokenizer;
+use crate::data::text::{Tokenizer, WordSigns};
 use crate::data::writer::{Examples, Writer};
 use crate::report::numbers::count;
 use crate::{Error, Result};
@@ -64,6 +64,8 @@ pub(in crate::data) fn read(
         encoder: Encoder { tokenizer, template: template.as_ref(), score: form.score, before, end },
         after,
         causal,
+        uncut: tokenizer.uncut()?,
+        signs: tokenizer.word_signs(),
         writer: Writer::of_language(source, tokens, limits),
         path,
         rest: Vec::new(),
@@ -93,7 +95,7 @@ pub(in crate::data) fn read(
     if let Some(template) = encoder.template {
         notes.push(format!("conversations are written by the chat template of {}", template.origin()));
     }
-    if let (Some(first), true) = (first, causal) {
+    if let Some(first) = first {
         notes.push(format!("the first row as the model sees it, what is learned between ⟦ and ⟧: {first}"));
     }
     if no_target > 0 {
@@ -121,6 +123,9 @@ struct Reading<'a> {
     /// What stands after a text.
     after: Vec<u32>,
     causal: bool,
+    /// The tokenizer for texts that are cut into blocks.
+    uncut: Tokenizer,
+    signs: WordSigns<'a>,
     writer: Writer,
     path: &'a Path,
     /// Tokens that wait for more, to be a block.
@@ -252,7 +257,7 @@ impl Reading<'_> {
 
     /// A text of which tokens will be masked: marks are the numbers of words.
     fn masked(&self, ids: Vec<u32>, truncated: bool) -> Encoded {
-        let marks = self.encoder.tokenizer.word_signs().numbers(&ids);
+        let marks = self.signs.numbers(&ids);
         let no_target = marks.iter().all(|&mark| mark == UNCOUNTED);
         Encoded { ids, marks, truncated, no_target }
     }
@@ -267,7 +272,7 @@ impl Reading<'_> {
         if self.rest.is_empty() {
             self.rest_line = line;
         }
-        self.rest.extend(self.encoder.tokenizer.all_ids(text)?);
+        self.rest.extend(self.uncut.ids(text)?);
         let all = std::mem::take(&mut self.rest);
         let whole = all.len() / room * room;
         for block in all[..whole].chunks(room) {
@@ -317,7 +322,7 @@ impl Reading<'_> {
 
     fn push(&mut self, line: u64, encoded: &Encoded) -> Result<()> {
         self.rows += 1;
-        if self.first.is_none() {
+        if self.causal && self.first.is_none() {
             self.first = Some(self.seen(encoded)?);
         }
         self.no_target += usize::from(encoded.no_target);

@@ -35,18 +35,14 @@ impl Tokenizer {
         Ok(Placed { ids: encoding.get_ids().to_vec(), places: encoding.get_offsets().to_vec() })
     }
 
-    /// All tokens of a text of any length without special tokens.
+    /// The same tokenizer for texts of any length. It holds a vocabulary of its own: made once, and not for each text.
     ///
     /// # Errors
     /// Where the tokenizer fails.
-    pub fn all_ids(&self, text: &str) -> Result<Vec<u32>> {
-        let mut inner = self.inner.clone();
-        let encode = || {
-            inner.with_truncation(None).map_err(|error| self.failed(text, &error))?;
-            inner.encode_fast(text, false).map_err(|error| self.failed(text, &error))
-        };
-        let encoding: Encoding = guarded(encode).unwrap_or_else(|| Err(self.failed(text, &DAMAGED.into())))?;
-        Ok(encoding.get_ids().to_vec())
+    pub fn uncut(&self) -> Result<Self> {
+        let mut uncut = Self { longest: usize::MAX, ..self.clone() };
+        uncut.cut_to(usize::MAX)?;
+        Ok(uncut)
     }
 
     /// The special tokens that stand before and after a text.
@@ -93,14 +89,6 @@ impl Tokenizer {
     /// Where the tokenizer fails.
     pub fn text_with_special(&self, ids: &[u32]) -> Result<String> {
         self.inner.decode(ids, false).map_err(|error| self.failed("", &error))
-    }
-
-    /// The text of tokens, special ones left out.
-    ///
-    /// # Errors
-    /// Where the tokenizer fails.
-    pub fn text_of(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|error| self.failed("", &error))
     }
 }
 
