@@ -7,7 +7,7 @@ mod watched;
 use std::sync::Arc;
 
 use fthost_autograd::{Device, Parameter, Tape};
-use fthost_models::{BlockGroup, Features, Hook, Input, Model, Read};
+use fthost_models::{BaseParameter, BlockGroup, Features, Hook, Input, Model, Read};
 
 use crate::handles::RunHandles;
 use kept::{Cut, Kept, Key};
@@ -40,6 +40,8 @@ pub struct ModelParameter {
     pub stream: Option<usize>,
     /// Whether it is one of the model's buffers, which never train.
     pub buffer: bool,
+    /// Whether the run file has it quantised: it stays what it is then.
+    pub quantized: bool,
     /// Its rate is `train.lr` times this.
     pub lr_factor: f64,
     /// Whether weight decay applies where nobody says otherwise: not to biases and norms.
@@ -53,6 +55,17 @@ impl ModelParameter {
     /// the best model and results hold these; a parameter that is none of them still has its pretrained value.
     pub fn trained(&self) -> bool {
         self.owner != Owner::Base || self.parameter.trainable() || self.parameter.version() > 0
+    }
+
+    /// What is wrong with changing or training it, where anything is.
+    pub fn must_stay(&self) -> Option<String> {
+        let path = self.parameter.name();
+        self.quantized.then(|| {
+            format!(
+                "{path} is quantised (model.quantize) and neither trains nor changes: choose a strategy that adds parameters to the model, or \
+                 take model.quantize out"
+            )
+        })
     }
 
     /// Whether weight decay applies. `biases_and_norms`: whether the run file wants it there too.
@@ -104,10 +117,11 @@ pub struct AdaptedModel {
 pub type Tokenize = Box<dyn Fn(&str) -> crate::Result<Vec<u32>> + Send + Sync>;
 
 impl AdaptedModel {
-    /// The base model, everything trainable.
+    /// The base model, everything trainable that may be.
     pub fn new(model: Box<dyn Model>, device: Device, seed: u64) -> Self {
-        // A buffer never trains, whatever its maker has said of it.
-        model.parameters().iter().filter(|base| base.buffer).for_each(|base| base.parameter.set_trainable(false));
+        // A buffer never trains, whatever its maker has said of it, and what is quantised does not.
+        let stays = |base: &&BaseParameter| base.buffer || base.quantized;
+        model.parameters().iter().filter(stays).for_each(|base| base.parameter.set_trainable(false));
         let parameters: Vec<ModelParameter> = model
             .parameters()
             .iter()
@@ -118,6 +132,7 @@ impl AdaptedModel {
                 group: base.group,
                 stream: base.stream,
                 buffer: base.buffer,
+                quantized: base.quantized,
                 lr_factor: 1.0,
                 decay: decays(base.parameter.name(), base.parameter.dims()),
                 decay_said: None,

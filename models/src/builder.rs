@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use fthost_autograd::random::Stream;
-use fthost_autograd::{Parameter, Reading};
+use fthost_autograd::{Parameter, Reading, Source as Values};
 
+use crate::family::Source;
 use crate::layers::{LayerNorm, Linear};
-use crate::weights::Weights;
+use crate::weights::{Quantize, Quantized, Weights};
 use crate::{BaseParameter, Convolution, FileState, LoadError, Site, SiteKind};
 
 /// Where the values of parameters come from.
@@ -20,12 +21,14 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// The files.
-    pub(crate) fn files(&self) -> Vec<FileState> {
-        match self {
-            Self::Checkpoint(weights) => weights.files(),
-            Self::New { .. } => Vec::new(),
+    /// The files, and how what they hold is quantised: other values are made of them then.
+    pub(crate) fn files(&self, quantize: Option<Quantize>) -> Vec<FileState> {
+        let Self::Checkpoint(weights) = self else { return Vec::new() };
+        let mut files = weights.files();
+        if let Some(quantize) = quantize {
+            files.iter_mut().for_each(|file| file.identity = format!("{} {}", file.identity, quantize.name()));
         }
+        files
     }
 }
 
@@ -47,6 +50,8 @@ pub(crate) struct Builder<'a> {
     /// Standard deviation of new weights.
     init_std: f64,
     device: &'a Device,
+    /// How the matrices of linear layers are quantised.
+    quantize: Option<Quantize>,
     /// The block group of what is built next.
     pub(crate) group: usize,
     /// The stream of what is built next.
@@ -64,12 +69,13 @@ pub(crate) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(origin: &'a Origin, prefix: &'a str, init_std: f64, device: &'a Device) -> Self {
+    pub(crate) fn new(origin: &'a Origin, prefix: &'a str, init_std: f64, source: &'a Source<'_>) -> Self {
         Self {
             origin,
             prefix,
             init_std,
-            device,
+            device: source.device,
+            quantize: source.quantize,
             group: 0,
             stream: Some(0),
             lacking: None,
@@ -123,7 +129,8 @@ impl<'a> Builder<'a> {
     ) -> Result<Linear, LoadError> {
         let site = self.site(path, SiteKind::Linear, inputs, outputs);
         let shape = [outputs, inputs];
-        let weight = self.parameter(format!("{path}.weight"), &shape, &shape, of_weight, Reading::Products)?;
+        let quantize = self.quantize.filter(|quantize| quantize.takes(inputs));
+        let weight = self.parameter_as(format!("{path}.weight"), &shape, &shape, of_weight, Reading::Products, quantize)?;
         let bias = bias.then(|| self.vector(format!("{path}.bias"), outputs, of_bias)).transpose()?;
         Ok(Linear { site, weight, bias })
     }
@@ -246,20 +253,41 @@ impl<'a> Builder<'a> {
         init: Init,
         reading: Reading,
     ) -> Result<Parameter, LoadError> {
+        self.parameter_as(name, stored_shape, shape, init, reading, None)
+    }
+
+    fn parameter_as(
+        &mut self,
+        name: String,
+        stored_shape: &[usize],
+        shape: &[usize],
+        init: Init,
+        reading: Reading,
+        quantize: Option<Quantize>,
+    ) -> Result<Parameter, LoadError> {
         let lacks = self.lacking.filter(|_| !self.has(&name));
         if lacks.is_some() {
             self.new.push(name.clone());
         }
+        let mut quantized = false;
         let parameter = match (self.origin, lacks.as_ref()) {
             (Origin::Checkpoint(weights), None) => {
+                quantized = quantize.is_some();
                 let found =
                     stored_name(weights, self.prefix, &name).unwrap_or_else(|| format!("{}{name}", self.prefix));
                 let stored = weights.stored(&found, stored_shape)?;
+                let elements = shape.iter().product();
+                let source: Arc<dyn Values> = match quantize {
+                    Some(quantize) => Arc::new(Quantized::new(stored, elements, quantize)),
+                    None => Arc::new(stored),
+                };
                 // Vectors are small, and their ops read them as they are.
                 if shape.len() > 1 && self.device.is_cpu() {
-                    Parameter::at_rest(name, shape, Arc::new(stored), reading, true)
+                    Parameter::at_rest(name, shape, source, reading, true)
                 } else {
-                    Parameter::new(name, stored.to_tensor(shape, self.device)?, true)
+                    let mut values = vec![0f32; elements];
+                    source.read(0, &mut values);
+                    Parameter::new(name, Tensor::from_vec(values, shape, self.device)?, true)
                 }
             }
             (Origin::New { seed }, _) | (Origin::Checkpoint(_), Some(seed)) => {
@@ -275,7 +303,7 @@ impl<'a> Builder<'a> {
             }
         };
         let (group, stream) = (self.group, self.stream);
-        self.parameters.push(BaseParameter { parameter: parameter.clone(), group, stream, buffer: false });
+        self.parameters.push(BaseParameter { parameter: parameter.clone(), group, stream, buffer: false, quantized });
         self.stored_shapes.push(stored_shape.into());
         Ok(parameter)
     }

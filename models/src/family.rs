@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use crate::activation::{ACTIVATIONS, activation};
 use crate::builder::Origin;
-use crate::weights::{SINGLE_FILE, Weights};
+use crate::weights::{Quantize, SINGLE_FILE, Weights};
 use crate::{LoadError, Model};
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
@@ -39,6 +39,8 @@ pub(crate) struct Source<'a> {
     pub(crate) device: &'a Device,
     /// Whether the layer over the vocabulary is built too, and what the numbers follow from that weights lack for it.
     pub(crate) vocabulary: Option<u64>,
+    /// How the matrices of linear layers are quantised.
+    pub(crate) quantize: Option<Quantize>,
 }
 
 /// Where weights are.

@@ -51,6 +51,8 @@ pub struct BaseParameter {
     pub stream: Option<usize>,
     /// Whether it is a buffer, as the running mean of a norm: kept, saved and hashed with the parameters, and never trained.
     pub buffer: bool,
+    /// Whether it was quantised as it was loaded ([`Loader::quantized`](crate::Loader::quantized)).
+    pub quantized: bool,
 }
 
 /// The head that is saved with a model. There may be none: nothing in it then.

@@ -6,7 +6,7 @@ use candle_core::Device;
 use serde_json::Value as Json;
 
 use crate::family::{CONFIG_FILE, Family, Source, Values};
-use crate::weights::Weights;
+use crate::weights::{Quantize, Weights};
 use crate::{LoadError, Model, convnet, decoder, transformer};
 
 /// Every family; a folder of this crate each, with a table of the architectures that it builds.
@@ -17,12 +17,13 @@ const FAMILIES: [Family; 3] = [transformer::FAMILY, decoder::FAMILY, convnet::FA
 pub struct Loader<'a> {
     device: &'a Device,
     vocabulary: Option<u64>,
+    quantize: Option<Quantize>,
 }
 
 impl<'a> Loader<'a> {
     /// Models without heads.
     pub fn new(device: &'a Device) -> Self {
-        Self { device, vocabulary: None }
+        Self { device, vocabulary: None, quantize: None }
     }
 
     /// With the layer over the vocabulary that a language model has, as [`ModelInfo::vocabulary`](crate::ModelInfo::vocabulary) says. What
@@ -30,6 +31,12 @@ impl<'a> Loader<'a> {
     #[must_use]
     pub fn with_vocabulary(self, seed: u64) -> Self {
         Self { vocabulary: Some(seed), ..self }
+    }
+
+    /// With the matrices of linear layers quantised, whose rows are whole blocks: their values are what that leaves of those of the files.
+    #[must_use]
+    pub fn quantized(self, quantize: Option<Quantize>) -> Self {
+        Self { quantize, ..self }
     }
 
     /// [`open`], so.
@@ -48,6 +55,7 @@ impl<'a> Loader<'a> {
     pub fn random(self, config: &str, seed: u64) -> Result<Box<dyn Model>, LoadError> {
         self.build(Path::new(CONFIG_FILE), config, Values::New { seed })
     }
+
     fn build(self, file: &Path, text: &str, values: Values<'_>) -> Result<Box<dyn Model>, LoadError> {
         let config: Json =
             serde_json::from_str(text).map_err(|source| LoadError::Config { file: file.into(), source })?;
@@ -67,8 +75,8 @@ impl<'a> Loader<'a> {
                 supported: supported(|family| if of_timm { family.architectures } else { family.model_types }),
             });
         };
-        let Self { device, vocabulary } = self;
-        (family.build)(&Source { file, text, config, values, device, vocabulary })
+        let Self { device, vocabulary, quantize } = self;
+        (family.build)(&Source { file, text, config, values, device, vocabulary, quantize })
     }
 }
 

@@ -36,6 +36,7 @@
 //! | `pictures` | pictures in folders, archives, tables and IDX files; the same bits at any number of threads; bad ones |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `published` | data sets in the forms in which they are published |
+//! | `quantized` | weights in few bits: what trains beside them, what is refused, the same bits again |
 //! | `reach` | options that a run of its length never comes to |
 //! | `refused` | files that are no usable plugin |
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
@@ -86,6 +87,7 @@ mod peft_folders;
 mod pictures;
 mod prompts;
 mod published;
+mod quantized;
 mod reach;
 mod refused;
 mod results;

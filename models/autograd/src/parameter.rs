@@ -12,6 +12,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
 
 use crate::kernels::gemm::{Packed, Shape};
+use crate::quantized::{Codes, Quantization};
 use crate::{Precision, slices};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -20,6 +21,17 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 pub trait Source: fmt::Debug + Send + Sync {
     /// Copies the elements from `start` on, as many as `into` holds.
     fn read(&self, start: usize, into: &mut [f32]);
+
+    /// How they are quantised, where products may read their codes instead; only of a matrix, whose rows are whole blocks.
+    fn quantization(&self) -> Option<Quantization> {
+        None
+    }
+
+    /// The codes of the elements from `start` on, as many as there is room for: whole blocks, of which [`read`](Self::read) gives the
+    /// values to the bit. Only where there is a [`quantization`](Self::quantization).
+    fn read_codes(&self, start: usize, into: &mut Codes) {
+        let _ = (start, into);
+    }
 }
 
 /// What layers do with a matrix.
@@ -155,6 +167,11 @@ impl Parameter {
         }
     }
 
+    /// How it is quantised, if it is: at rest, and so that products read its codes.
+    pub fn quantization(&self) -> Option<Quantization> {
+        self.source()?.quantization()
+    }
+
     /// Whether tapes record gradients for it.
     pub fn trainable(&self) -> bool {
         self.0.trainable.load(Ordering::Relaxed)
@@ -200,18 +217,41 @@ impl Parameter {
     pub fn prepare(&self, precision: Precision, mut see: impl FnMut(&[f32])) -> Result<()> {
         let shape = Shape::of(self.dims()).filter(|_| self.packs());
         let Some(shape) = shape else { return self.each_value(see) };
-        let mut packed = Packed::new(shape, precision, None);
-        self.each_rows(|_, rows| {
-            see(rows);
-            packed.push(rows);
-        })?;
+        let packed = match self.packed_codes(shape, precision) {
+            Some(packed) => {
+                self.each_value(see)?;
+                packed
+            }
+            None => {
+                let mut packed = Packed::new(shape, precision, None);
+                self.each_rows(|_, rows| {
+                    see(rows);
+                    packed.push(rows);
+                })?;
+                packed
+            }
+        };
         lock(&self.0.packed).insert(precision, (self.version(), Arc::new(packed)));
         Ok(())
     }
 
     /// As [`prepare`](Self::prepare), where nobody wants to see the values: what is not packed is not read.
     pub fn pack(&self, precision: Precision) -> Result<()> {
-        if self.packs() { self.prepare(precision, |_| {}) } else { Ok(()) }
+        if self.packs() { self.packed(precision).map(drop) } else { Ok(()) }
+    }
+
+    /// The packed form of a quantised weight at rest.
+    fn packed_codes(&self, shape: Shape, precision: Precision) -> Option<Packed> {
+        let source = self.source()?;
+        let of = source.quantization()?;
+        let mut packed = Packed::quantized(shape, precision, of);
+        let (count, piece, mut codes) = (self.elem_count(), Packed::ROWS * shape.width, Codes::default());
+        for start in (0..count).step_by(piece.max(1)) {
+            codes.make_room(&of, piece.min(count - start));
+            source.read_codes(start, &mut codes);
+            packed.push_codes(&codes);
+        }
+        Some(packed)
     }
 
     /// Whether it is a weight at rest that layers multiply with. One of a single channel is a depthwise convolution's, which do not.
@@ -277,8 +317,14 @@ impl Parameter {
         }
         // The memory of the last version's is used again.
         let old = cache.remove(&precision).and_then(|(_, old)| Arc::into_inner(old));
-        let mut packed = Packed::new(shape, precision, old);
-        self.each_rows(|_, rows| packed.push(rows))?;
+        let packed = match self.packed_codes(shape, precision) {
+            Some(packed) => packed,
+            None => {
+                let mut packed = Packed::new(shape, precision, old);
+                self.each_rows(|_, rows| packed.push(rows))?;
+                packed
+            }
+        };
         let packed = Arc::new(packed);
         cache.insert(precision, (version, packed.clone()));
         Ok(Some(packed))

@@ -41,7 +41,7 @@ impl Network {
     pub(super) fn build(source: &Source<'_>, plan: &Plan) -> std::result::Result<Self, LoadError> {
         source.refuse_vocabulary()?;
         let origin = source.origin()?;
-        let mut builder = Builder::new(&origin, plan.prefix, 0.0, source.device);
+        let mut builder = Builder::new(&origin, plan.prefix, 0.0, source);
         let mut blocks = Vec::with_capacity(plan.blocks.len());
         for (i, block) in plan.blocks.iter().enumerate() {
             builder.group = i;
@@ -58,7 +58,7 @@ impl Network {
             sites,
             parameters,
             stored: InFiles { config: source.config.clone(), shapes: stored_shapes, counters },
-            files: origin.files(),
+            files: origin.files(source.quantize),
         })
     }
 

@@ -57,7 +57,7 @@ impl Decoder {
             new @ Origin::New { .. } => new,
         };
         let width = config.width;
-        let mut builder = Builder::new(&origin, PREFIX, config.init_std, source.device);
+        let mut builder = Builder::new(&origin, PREFIX, config.init_std, source);
         let site = builder.site(WORDS, SiteKind::Embeddings, width, width);
         let words = builder.rows(&format!("{WORDS}.weight"), 0, config.vocabulary, width)?;
         let mut blocks = Vec::with_capacity(config.layers.len());
@@ -96,7 +96,7 @@ impl Decoder {
             sites,
             parameters,
             stored,
-            files: origin.files(),
+            files: origin.files(source.quantize),
         })
     }
 

@@ -42,7 +42,7 @@ impl Encoder {
         let config = &Config::parse(source)?;
         let origin = source.origin()?;
         let architecture = config.architecture;
-        let mut builder = Builder::new(&origin, architecture.prefix, config.init_std, source.device);
+        let mut builder = Builder::new(&origin, architecture.prefix, config.init_std, source);
         let embeddings = Embeddings::build(&mut builder, config)?;
         let mut blocks = Vec::with_capacity(config.layers);
         for i in 0..config.layers {
@@ -74,7 +74,7 @@ impl Encoder {
             sites,
             parameters,
             stored,
-            files: origin.files(),
+            files: origin.files(source.quantize),
         })
     }
 

@@ -206,7 +206,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use candle_core::quantized::{QTensor, gguf_file};
     use candle_core::{DType, Device, Tensor};
-    use fthost_autograd::Source;
+    use fthost_autograd::{Codes, Source};
 
     use super::super::{Change, Weights};
     use super::*;
@@ -240,6 +240,19 @@ mod tests {
                 let mut piece = vec![0f32; length];
                 stored.read(start, &mut piece);
                 assert_eq!(piece, expected[start..start + length], "{kind:?} from {start}");
+            }
+            // Products read codes of the same values.
+            let Some(of) = stored.quantization() else {
+                assert!(matches!(kind, F32 | F16 | BF16 | Q2K | Q3K), "{kind:?}");
+                continue;
+            };
+            for (start, length) in [(0, 1536), (512, 512)] {
+                let (blocks, mut piece) = (length / of.block, vec![0f32; length]);
+                let offsets = vec![0.0; if of.has_offsets { blocks } else { 0 }];
+                let mut codes = Codes { codes: vec![0; length], scales: vec![0.0; blocks], offsets };
+                stored.read_codes(start, &mut codes);
+                codes.values(&of, &mut piece);
+                assert_eq!(piece, expected[start..start + length], "codes of {kind:?} from {start}");
             }
         }
     }

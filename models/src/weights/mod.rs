@@ -1,10 +1,12 @@
 //! The weight files of a model folder: mapped, checked, and read tensor by tensor.
 
 mod blocks;
+mod codes;
 mod entry;
 mod file;
 mod gguf;
 mod pickle;
+mod quantized;
 mod saved;
 mod stored;
 mod torch;
@@ -22,6 +24,8 @@ use entry::Elements;
 pub use file::FileState;
 use file::{Bytes, WeightFile};
 pub(crate) use gguf::{Metadata, Vocabulary};
+pub use quantized::Quantize;
+pub(crate) use quantized::Quantized;
 pub use saved::save;
 use stored::Form;
 pub(crate) use stored::{Change, Stored};

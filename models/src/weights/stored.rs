@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
-use fthost_autograd::Source;
+use fthost_autograd::{Codes, Quantization, Source};
 use half::{bf16, f16};
 
 use super::blocks::dequantize;
+use super::codes::{self, Places};
 use super::file::WeightFile;
 use crate::LoadError;
 
@@ -98,6 +99,35 @@ impl Source for Stored {
                     rest = more;
                 }
             }
+        }
+    }
+
+    fn quantization(&self) -> Option<Quantization> {
+        match (self.form, self.change) {
+            (Form::Blocks(of), None | Some((Change::Neighbours(_), _))) => codes::quantization(of),
+            _ => None,
+        }
+    }
+
+    fn read_codes(&self, start: usize, Codes { codes, scales, offsets }: &mut Codes) {
+        let (Form::Blocks(of), Some(Quantization { block, .. })) = (self.form, self.quantization()) else { return };
+        let row = match self.change {
+            Some((Change::Neighbours(dim), width)) => Some((dim, width)),
+            _ => None,
+        };
+        let step = row.map_or(codes.len(), |(_, width)| width).max(block);
+        let mut offsets = offsets.as_mut_slice();
+        for (i, (codes, scales)) in codes.chunks_mut(step).zip(scales.chunks_mut(step / block)).enumerate() {
+            let at = match row {
+                Some((dim, width)) => Change::row(dim, start / width + i) * width,
+                None => start,
+            };
+            let (some, rest) = offsets.split_at_mut(scales.len().min(offsets.len()));
+            offsets = rest;
+            let begin = self.range.start + at / of.block_size() * of.type_size();
+            let length = codes.len() / of.block_size() * of.type_size();
+            codes::read(of, &self.file.bytes.as_slice()[begin..begin + length], Places { codes, scales, offsets: some });
+            self.touch(length);
         }
     }
 }

@@ -59,6 +59,7 @@ pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
             let (index, _) = session::parameter(params.handle)?;
             let value = session::value(params.tensor)?;
             session::with_model_mut(|model, _| {
+                model.parameters[index].must_stay().map_or(Ok(()), Err)?;
                 // A copy: the parameter's tensor changes in place, and the value may be computed from it.
                 let set = value.tensor().copy().and_then(|value| model.parameters[index].parameter.set(&value));
                 reply(&set.map_err(|error| plain(&error))?)
@@ -261,10 +262,18 @@ struct SetTrainable {
 
 fn set_trainable(model: &mut AdaptedModel, declares: &Declares, params: &SetTrainable) -> Result<usize, String> {
     let chosen = parameters(model, declares, params.targets.as_ref(), |p| p.owner == Owner::Base)?;
+    if params.trainable {
+        refuse_quantized(model, &chosen)?;
+    }
     for i in &chosen {
         model.parameters[*i].parameter.set_trainable(params.trainable);
     }
     Ok(chosen.len())
+}
+
+/// Refuses to train any of these that is to stay as it is.
+fn refuse_quantized(model: &AdaptedModel, chosen: &[usize]) -> Result<(), String> {
+    chosen.iter().find_map(|i| model.parameters[*i].must_stay()).map_or(Ok(()), Err)
 }
 
 #[derive(Deserialize)]
@@ -310,6 +319,9 @@ struct SetParams {
 /// Changes the parameters of these numbers, whoever declared them; how many there are.
 fn set_params(model: &mut AdaptedModel, indices: &[usize], params: &SetParams) -> Result<usize, String> {
     params.lr_factor.map_or(Ok(()), check_lr_factor)?;
+    if params.trainable == Some(true) {
+        refuse_quantized(model, indices)?;
+    }
     for i in indices {
         let of = &mut model.parameters[*i];
         if let Some(trainable) = params.trainable {
@@ -390,6 +402,7 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
         group,
         stream,
         buffer: false,
+        quantized: false,
         lr_factor: 1.0,
         decay,
         // What is said of a vector or a matrix as of all such is no word on this one.

@@ -43,6 +43,7 @@ impl OneLayer {
             group: 1,
             stream: Some(0),
             buffer: false,
+            quantized: false,
         };
         let group = |name: &str, stream| BlockGroup { name: name.into(), stream };
         Self {

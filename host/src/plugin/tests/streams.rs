@@ -47,6 +47,7 @@ impl Pair {
             group: 2 * i + 1,
             stream: Some(i),
             buffer,
+            quantized: false,
         };
         let mut parameters = Vec::new();
         for (i, name) in NAMES.iter().enumerate() {

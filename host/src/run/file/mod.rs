@@ -182,6 +182,7 @@ impl RunFile {
                 pooling: model.pooling,
                 normalize: model.normalize,
                 image: model.image,
+                quantize: model.quantize,
             },
             tasks,
             strategies: strategies.map(|(i, keys)| method(keys, format!("strategy[{i}]"))).collect(),

@@ -70,7 +70,8 @@ fn defaults_are_filled_in() {
             init: ModelInit::Pretrained,
             pooling: PoolingKey::Auto,
             normalize: None,
-            image: Default::default()
+            image: Default::default(),
+            quantize: None,
         }
     );
     assert_eq!(file.tasks[0].train, Path::new("/jobs/sst2/train.tsv").into());

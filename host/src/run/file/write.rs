@@ -8,7 +8,7 @@ impl RunFile {
     /// The run file with every default and absolute paths. Reading it gives an equal run file.
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
-        let ModelTable { path, named, init, pooling, normalize, image } = &self.model;
+        let ModelTable { path, named, init, pooling, normalize, image, quantize } = &self.model;
         let path = named.as_ref().map_or_else(|| value(path), |name| value(name.to_string()));
         let keys = [
             ("path", path),
@@ -16,6 +16,7 @@ impl RunFile {
             ("pooling", value(pooling)),
             ("normalize", value(normalize)),
             ("image", value(image)),
+            ("quantize", value(quantize)),
         ];
         section(&mut out, "[model]", keys);
         for task in &self.tasks {

@@ -7,7 +7,7 @@ use fthost_autograd::Device;
 use fthost_autograd::random::Stream;
 use fthost_images::preprocess::{IMAGENET_MEAN, IMAGENET_STD};
 use fthost_images::{Preprocess, Transform};
-use fthost_models::{Loader, MODULES, Modality, PoolBy, Pooling};
+use fthost_models::{Loader, MODULES, Modality, PoolBy, Pooling, Quantize};
 use fthost_plugin_api::ImageInfo;
 
 use super::demo;
@@ -32,7 +32,7 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
         return Err(file.error_at("model.path", message, "named here", Some(help.into())));
     }
-    let mut loader = Loader::new(&device);
+    let mut loader = Loader::new(&device).quantized(file.model.quantize.map(Into::into));
     if file.language.is_some() {
         loader = loader.with_vocabulary(file.train.seed);
     }
@@ -49,6 +49,9 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
     base.set_pooling(pooling)
         .map_err(|error| file.error_at("model.pooling", crate::error::plain(&error), "asked for here", None))?;
     let mut model = AdaptedModel::new(base, device, file.train.seed);
+    if let Some(quantize) = file.model.quantize {
+        check_quantized(file, quantize.into(), &model)?;
+    }
     model.tasks = file.tasks.len();
     model.shared_heads = file.tasks.iter().filter_map(|task| task.head_of).collect();
     if let Some(path) = tokenizer_file(file, &model) {
@@ -56,6 +59,18 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         model.tokenize = Some(Box::new(move |text| Tokenizer::load(&path, usize::MAX)?.ids(text)));
     }
     Ok(model)
+}
+
+/// Refuses a quantisation of which nothing comes.
+fn check_quantized(file: &RunFile, quantize: Quantize, model: &AdaptedModel) -> Result<()> {
+    if model.parameters.iter().any(|p| p.quantized) {
+        return Ok(());
+    }
+    let why = match file.model.is_demo() || file.model.random() {
+        true => "weights that are quantised are read from a folder, and those of this model are not".to_owned(),
+        false => format!("no linear layer of the model can be kept in {}: none has rows of whole blocks", quantize.name()),
+    };
+    Err(file.error_at("model.quantize", why, "asked for here", Some("leave it out".into())))
 }
 
 /// How the run file has examples pooled; `own` is the architecture's way.

@@ -7,7 +7,7 @@ use super::memory::{self, Load, Memory};
 use super::schedule::Schedule;
 pub use super::schedule::{BalanceOf, DataFile, Watched};
 use crate::Result;
-use crate::adapted::{AdaptedModel, Owner, PatternMatch};
+use crate::adapted::{AdaptedModel, ModelParameter, Owner, PatternMatch};
 use crate::data::{Dataset, Survey, episodes};
 use crate::report::numbers::{count, duration};
 use crate::report::table::Table;
@@ -28,6 +28,9 @@ pub struct Plan {
     pub trainable_parameters: usize,
     /// Elements of all parameters.
     pub total_parameters: usize,
+    /// Those of them that the run file has quantised.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub quantized_parameters: usize,
     /// Training examples of all tasks.
     pub examples: usize,
     /// Tokens (or patches) of all training examples.
@@ -126,7 +129,9 @@ impl Plan {
         let &Schedule { batch_size, moments, threads, splits, .. } = schedule;
         let load = Load { batch_size, moments, threads, splits };
         let trainable_parameters = trainable.iter().map(|share| share.elements).sum();
-        let total_parameters = model.parameters.iter().map(|p| p.parameter.elem_count()).sum();
+        let elements = |of: &dyn Fn(&ModelParameter) -> bool| -> usize {
+            model.parameters.iter().filter(|p| of(p)).map(|p| p.parameter.elem_count()).sum()
+        };
         Ok(Self {
             model: info.model_type.clone(),
             pooling: schedule.pooling.clone(),
@@ -134,7 +139,8 @@ impl Plan {
             memory: memory::estimate(model, data, evaluated, &load)?,
             trainable,
             trainable_parameters,
-            total_parameters,
+            total_parameters: elements(&|_| true),
+            quantized_parameters: elements(&|p| p.quantized),
             examples: sum(Dataset::len),
             tokens: sum(Dataset::total_tokens),
             learned_tokens: sum(Dataset::target_tokens),
@@ -182,7 +188,11 @@ impl Plan {
     /// The plan as a person reads it.
     pub fn to_text(&self) -> String {
         let mut rows = Table::new();
-        rows.row(["model", &format!("{}, {} parameters", self.model, count(self.total_parameters))]);
+        let quantized = match self.quantized_parameters {
+            0 => String::new(),
+            some => format!(", {} of them quantised", count(some)),
+        };
+        rows.row(["model", &format!("{}, {} parameters{quantized}", self.model, count(self.total_parameters))]);
         rows.row(["features", &self.pooling]);
         let share = 100.0 * self.trainable_parameters as f64 / self.total_parameters.max(1) as f64;
         rows.row(["trains", &format!("{} parameters ({share:.3} %)", count(self.trainable_parameters))]);

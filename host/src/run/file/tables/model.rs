@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fthost_models::{PoolBy, Pooling};
+use fthost_models::{PoolBy, Pooling, Quantize};
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,28 @@ pub(in crate::run::file) struct ModelKeys {
     /// pictures as the model takes them, where its folder does not say it: { size = 32, mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }
     #[serde(default)]
     pub(in crate::run::file) image: ImageKeys,
+    /// keeps the matrices of linear layers in few bits, frozen: nf4 in four and q8_0 in eight, where the files hold 16 or 32. What is
+    /// trained beside them, as low-rank matrices, is trained on their quantised values
+    pub(in crate::run::file) quantize: Option<QuantizeKey>,
+}
+
+/// How frozen weights are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QuantizeKey {
+    /// Four bits, the quantiles of a normal distribution.
+    Nf4,
+    /// Eight bits.
+    Q8_0,
+}
+
+impl From<QuantizeKey> for Quantize {
+    fn from(key: QuantizeKey) -> Self {
+        match key {
+            QuantizeKey::Nf4 => Self::Nf4,
+            QuantizeKey::Q8_0 => Self::Q8_0,
+        }
+    }
 }
 
 /// How pictures become what a model takes.
@@ -111,6 +133,8 @@ pub struct ModelTable {
     pub normalize: Option<bool>,
     /// How pictures become what it takes, as far as the file says it.
     pub image: ImageKeys,
+    /// How frozen weights are kept, where otherwise than in the files.
+    pub quantize: Option<QuantizeKey>,
 }
 
 impl ModelTable {

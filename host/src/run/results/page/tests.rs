@@ -90,6 +90,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             trainable: vec![share("lora", 24, 110_592), share("head of sentiment", 4, 38_022)],
             trainable_parameters: 148_614,
             total_parameters: 22_861_830,
+            quantized_parameters: 0,
             examples: 12_800,
             tokens: 337_920,
             learned_tokens: 0,

@@ -13,6 +13,7 @@
 mod micro;
 mod pack;
 mod patches;
+mod quantized;
 mod rest;
 mod taps;
 mod view;

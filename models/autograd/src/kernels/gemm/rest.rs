@@ -2,16 +2,19 @@
 //!
 //! A weight `[out, in]` lies in panels of 32 outputs, lane after lane along the inputs. As B of `x W^T` it is read where it lies, or
 //! widened where the processor has no products of bf16. For `g W` a panel of B is turned around, tile by tile, when its block is
-//! due. Either serves all rows of A at once, so it costs a few per cent of the product; a second copy would double the memory.
+//! due. Either serves all rows of A at once, so it costs a few per cent of the product; a second copy would double the memory. Of a
+//! quantised weight the codes lie in panels, and lanes of either product are made of them ([`CodePanels`]).
 
 use std::ops::Range;
 
 use super::micro::PANEL;
 use super::pack::{Format, Strided, pack_columns};
+use super::quantized::CodePanels;
 use super::taps::{Shape, Taps, by_tap};
 use crate::Precision;
 use crate::kernels::multiversion;
 use crate::kernels::scratch::{self, LANES, Line, lanes, lanes_mut};
+use crate::quantized::{Codes, Quantization};
 
 /// Lanes and columns of a tile that is turned around at once.
 pub(super) const TILE: usize = 8;
@@ -25,7 +28,7 @@ pub(crate) enum Direction {
     Backward,
 }
 
-/// What a weight is kept as. Quantised blocks will stand beside these: what they take is a way to fill a panel.
+/// What the lanes of a panel are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// A float in each lane.
@@ -44,6 +47,8 @@ pub(crate) struct Packed {
     format: Format,
     /// Panel after panel, each of `lanes` times 32; lanes and columns beyond the weight's own are zero.
     lines: Vec<Line>,
+    /// What there is instead of lanes where it is quantised.
+    codes: Option<CodePanels>,
 }
 
 impl Packed {
@@ -59,9 +64,27 @@ impl Packed {
     pub(super) fn with_format(Shape { out, width, taps }: Shape, format: Format, old: Option<Self>) -> Self {
         let mut lines = old.map_or_else(Vec::new, |old| old.lines);
         lines.clear();
-        let mut packed = Self { out, width, taps, format, lines };
+        let mut packed = Self { out, width, taps, format, lines, codes: None };
         packed.lines.reserve_exact(out.div_ceil(PANEL) * packed.panel_lines());
         packed
+    }
+
+    /// A quantised matrix for products in `precision`, whose rows are whole blocks and still to come.
+    pub(crate) fn quantized(Shape { out, width, taps }: Shape, precision: Precision, of: Quantization) -> Self {
+        Self::quantized_as(Shape { out, width, taps }, Format::of(precision), of)
+    }
+
+    fn quantized_as(Shape { out, width, taps }: Shape, format: Format, of: Quantization) -> Self {
+        debug_assert_eq!(taps, 1);
+        let codes = Some(CodePanels::new(of, width, out.div_ceil(PANEL)));
+        Self { out, width, taps, format, lines: Vec::new(), codes }
+    }
+
+    /// [`push`](Self::push) of a quantised one.
+    pub(crate) fn push_codes(&mut self, rows: &Codes) {
+        if let Some(codes) = &mut self.codes {
+            codes.push(rows);
+        }
     }
 
     fn form(&self) -> Form {
@@ -98,12 +121,25 @@ impl Packed {
 
     /// Whether the panel of this number holds these rows, to the bit.
     pub(crate) fn holds(&self, panel: usize, rows: &[f32]) -> bool {
+        if let Some(codes) = &self.codes {
+            return codes.has(panel) && self.quantized_holds(codes, panel, rows);
+        }
         let size = self.panel_lines();
         let Some(kept) = self.lines.get(panel * size..(panel + 1) * size) else { return false };
         scratch::with(size * LANES, |packed| {
             packed.fill(0.0);
             by_tap(rows, self.width, self.taps, |rows| fill(rows, self.width, self.kept_format(), packed));
             lanes(kept).iter().zip(packed).all(|(kept, packed)| kept.to_bits() == packed.to_bits())
+        })
+    }
+
+    fn quantized_holds(&self, codes: &CodePanels, panel: usize, rows: &[f32]) -> bool {
+        scratch::with(self.width * PANEL, |made| {
+            codes.lanes(panel, 0..self.width, Format::F32, made);
+            let same = |(i, row): (usize, &[f32])| {
+                row.iter().zip(made.chunks(PANEL)).all(|(x, lane)| x.to_bits() == lane[i].to_bits())
+            };
+            rows.chunks(self.width.max(1)).enumerate().all(same)
         })
     }
 
@@ -125,7 +161,7 @@ impl Packed {
 
     /// Whether kernels read the panels where they lie.
     pub(super) fn lies_ready(&self, direction: Direction) -> bool {
-        direction == Direction::Forward && self.kept_format() == self.format
+        direction == Direction::Forward && self.codes.is_none() && self.kept_format() == self.format
     }
 
     /// The lanes `block` of B's panel of this number, by way of scratch where they do not lie ready.
@@ -136,6 +172,13 @@ impl Packed {
         block: &Range<usize>,
         scratch: &'s mut [f32],
     ) -> &'s [f32] {
+        if let Some(codes) = &self.codes {
+            match direction {
+                Direction::Forward => codes.lanes(panel, block.clone(), self.format, scratch),
+                Direction::Backward => self.turn_codes(codes, panel * PANEL, block, scratch),
+            }
+            return &scratch[..block.len() * PANEL];
+        }
         let kept = Kept { lanes: lanes(&self.lines), stride: self.lanes() * PANEL };
         match direction {
             Direction::Forward => {
@@ -150,6 +193,25 @@ impl Packed {
             Direction::Backward => turn(kept, self.format, panel * PANEL, block, scratch),
         }
         &scratch[..block.len() * PANEL]
+    }
+
+    /// The lanes `block` of the panel of `W` that begins with this input: 32 inputs of one panel of outputs after the other.
+    fn turn_codes(&self, codes: &CodePanels, input: usize, block: &Range<usize>, out: &mut [f32]) {
+        let (kept_format, per_panel) = (self.kept_format(), self.format.lanes(PANEL));
+        let lanes = kept_format.lanes(PANEL);
+        let mut tile = [Line::ZERO; PANEL * PANEL / LANES];
+        let tile = &mut lanes_mut(&mut tile)[..lanes * PANEL];
+        let first = input / (PANEL / lanes);
+        let mut at = block.start;
+        while at < block.end {
+            let panel = at / per_panel;
+            let end = block.end.min((panel + 1) * per_panel);
+            codes.lanes(panel, first..first + lanes, kept_format, tile);
+            let within = at - panel * per_panel..end - panel * per_panel;
+            let kept = Kept { lanes: tile, stride: tile.len() };
+            turn(kept, self.format, 0, &within, &mut out[(at - block.start) * PANEL..]);
+            at = end;
+        }
     }
 
     /// Channels of a weight whose taps [`panel_of_taps`](Self::panel_of_taps) can tell apart.
@@ -340,6 +402,7 @@ mod tests {
     use super::super::pack::packed_len;
     use super::super::view::PackedView;
     use super::*;
+    use crate::quantized::Levels;
 
     fn random(len: usize) -> Vec<f32> {
         let mut data = vec![0.0; len];
@@ -382,6 +445,68 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// A quantised weight in each way, and its values.
+    fn quantized(out: usize, width: usize, kind: usize, format: Format) -> (Packed, Vec<f32>) {
+        let book = std::array::from_fn(|i| (i as f32 - 7.0) * 0.21);
+        let (block, levels) = [(32, Levels::Nibble { zero: 8 }), (64, Levels::Book(book)), (16, Levels::Byte)][kind % 3];
+        let of = Quantization { block, levels, has_offsets: kind >= 3 };
+        let mut packed = Packed::quantized_as(Shape { out, width, taps: 1 }, format, of);
+        let bits = random(out * width);
+        let mut values = Vec::new();
+        for rows in bits.chunks(width * Packed::ROWS) {
+            let code = |x: &f32| (x.to_bits() >> 7) as u8 & if kind % 3 == 2 { 255 } else { 15 };
+            let scales = random(rows.len() / block).into_iter().map(|x| x * 0.1).collect();
+            let offsets = if of.has_offsets { random(rows.len() / block) } else { Vec::new() };
+            let codes = Codes { codes: rows.iter().map(code).collect(), scales, offsets };
+            packed.push_codes(&codes);
+            let mut some = vec![f32::NAN; rows.len()];
+            codes.values(&of, &mut some);
+            values.extend(some);
+        }
+        (packed, values)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        /// What is made of codes is what a weight of their values holds.
+        #[test]
+        fn codes_are_read_as_their_values(out in 1usize..300, blocks in 1usize..14, kind in 0usize..6, format in 0usize..4) {
+            let (width, format) = (64 * blocks, FORMATS[format]);
+            let (codes, values) = quantized(out, width, kind, format);
+            let floats = packed(&values, width, format, None);
+            for direction in [Direction::Forward, Direction::Backward] {
+                let (one, other) = (codes.view(direction), floats.view(direction));
+                let mut scratch = [one, other].map(|view| vec![f32::NAN; view.panel_scratch()]);
+                let [scratch, others] = &mut scratch;
+                for block in super::super::blocks(format.lanes(one.k)) {
+                    for column in (0..one.n).step_by(PANEL) {
+                        let columns = PANEL.min(one.n - column);
+                        let found = one.panel(column, &block, scratch).chunks(PANEL);
+                        let expected = other.panel(column, &block, others).chunks(PANEL);
+                        for (found, expected) in found.zip(expected) {
+                            let bits = |lane: &[f32]| lane[..columns].iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                            prop_assert_eq!(bits(found), bits(expected), "{:?} {:?} {:?}", direction, block, column);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_codes_are_told_apart() {
+        for kind in 0..6 {
+            let (codes, mut values) = quantized(40, 128, kind, Format::F32);
+            let same = |values: &[f32]| {
+                values.chunks(128 * Packed::ROWS).enumerate().all(|(panel, rows)| codes.holds(panel, rows))
+            };
+            assert!(same(&values));
+            values[39 * 128 + 127] += 0.25;
+            assert!(!same(&values));
         }
     }
 
