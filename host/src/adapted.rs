@@ -107,6 +107,8 @@ pub struct AdaptedModel {
     handles: Arc<RunHandles>,
     /// What its frozen part gives of examples, where that is kept.
     pub kept: Option<Arc<Kept>>,
+    /// Whether blocks keep only what they begin with in training, and are made once more for their gradients.
+    pub recompute: bool,
     /// The lowest block group with a hook.
     lowest_hook: usize,
     /// Shared by the hooks that [`set_hook`](Self::set_hook) set.
@@ -151,6 +153,7 @@ impl AdaptedModel {
             tokenize: None,
             handles,
             kept: None,
+            recompute: false,
             lowest_hook: usize::MAX,
             watch,
         }

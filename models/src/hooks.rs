@@ -9,7 +9,7 @@ use crate::site::{AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, Li
 use crate::weights::closest;
 
 /// Hooks by site. Each site has one kind, so at most one of the lists of a site is filled.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Hooks {
     linear: Vec<Vec<Arc<dyn LinearHook>>>,
     block: Vec<Vec<Arc<dyn BlockHook>>>,
@@ -110,6 +110,11 @@ impl<'a> Pass<'a> {
 
     pub(crate) fn attention_hooks(&self, site: usize) -> &'a [Arc<dyn AttentionHook>] {
         &self.hooks.attention[site]
+    }
+
+    /// Whether blocks are [recomputed](Tape::recomputed).
+    pub(crate) fn recomputes(self) -> bool {
+        self.tape.options().recompute
     }
 
     /// By how many positions the prefixes shift the sequences.

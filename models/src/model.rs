@@ -168,6 +168,11 @@ pub trait Model: Send + Sync {
         Ok(None)
     }
 
+    /// Whether its blocks are made once more in the backward pass of a tape [that asks for it](fthost_autograd::TapeOptions::recompute).
+    fn recomputes(&self) -> bool {
+        false
+    }
+
     /// Whether the way of a plain model's inputs can be cut above any of its block groups.
     fn can_be_cut(&self) -> bool {
         false

@@ -127,6 +127,21 @@ fn runs_of_language_models_are_resumed_and_threaded_to_the_same_bits() {
     }
 }
 
+/// Blocks that keep nothing are made once more: of what trains in all of them, in their sites, and before them.
+#[test]
+fn recomputed_blocks_learn_the_same_bits() {
+    for make in [causal_workdir, masked_workdir] {
+        let workdir = make();
+        let of = |out: &str, recompute: &str| {
+            let strategy = "strategy=[{ plugin = \"full\" }, { plugin = \"lora\", dropout = 0.1, targets = \"all-linear\" }]";
+            let sets = ["--set", strategy, "--set", "train.steps=3", "--set", recompute];
+            workdir.fthost(["run.toml", "--out", out].into_iter().chain(sets)).succeeded();
+            bits(&workdir.path().join(out))
+        };
+        assert!(of("kept", "train.recompute=false") == of("again", "train.recompute=true"));
+    }
+}
+
 /// With and without accumulation the mean is over the tokens of the whole step.
 #[test]
 fn accumulated_batches_count_by_their_tokens() {

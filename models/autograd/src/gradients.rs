@@ -149,6 +149,16 @@ impl Gradients {
         self.variables.get(&variable.node()?)
     }
 
+    /// Takes the gradient of a parameter out.
+    pub(crate) fn take(&mut self, parameter: &Parameter) -> Option<Sum> {
+        self.parameters.remove(&parameter.id()).map(|(_, sum)| sum)
+    }
+
+    /// Takes the gradient of a variable out.
+    pub(crate) fn take_variable(&mut self, variable: &Value) -> Option<Tensor> {
+        self.variables.remove(&variable.node()?)
+    }
+
     /// All parameters' gradients, in the order in which the parameters were made.
     pub fn iter(&self) -> impl Iterator<Item = (&Parameter, &Gradient)> {
         self.parameters.values().map(|(parameter, sum)| (parameter, &sum.gradient))

@@ -28,6 +28,7 @@ mod parameter;
 mod philox;
 mod quantized;
 pub mod random;
+mod recompute;
 mod sampling;
 mod slices;
 mod statistics;

@@ -32,6 +32,8 @@ pub struct TapeOptions {
     /// Split big matrix products and sums over the threads of the pool. Off where micro-batches already fill the cores. The bits
     /// are the same either way.
     pub parallel_ops: bool,
+    /// Whether blocks of layers keep nothing but what they begin with, and are [made once more](Tape::recomputed) in the backward pass.
+    pub recompute: bool,
 }
 
 type Backward = Box<dyn FnOnce(Tensor, &mut Vjp<'_>) -> Result<()>>;
@@ -50,6 +52,8 @@ pub struct Tape {
     layout: RefCell<Option<Layout>>,
     dropouts: RefCell<Vec<f64>>,
     observations: RefCell<Vec<Observation>>,
+    /// What trains and was asked for on a tape that records nothing, in that order.
+    met: RefCell<Vec<Parameter>>,
 }
 
 impl std::fmt::Debug for Tape {
@@ -68,7 +72,25 @@ impl Tape {
             layout: RefCell::default(),
             dropouts: RefCell::default(),
             observations: RefCell::default(),
+            met: RefCell::default(),
         }
+    }
+
+    /// A tape on which a pass goes on that had this layout and these dropout ops.
+    pub(crate) fn going_on(options: TapeOptions, layout: Option<Layout>, dropouts: Vec<f64>) -> Self {
+        Self { layout: RefCell::new(layout), dropouts: RefCell::new(dropouts), ..Self::new(options) }
+    }
+
+    /// Goes on where a part of the pass has ended, on another tape.
+    pub(crate) fn go_on_after(&self, part: &Self) {
+        self.layout.replace(part.layout());
+        self.dropouts.replace(part.dropouts());
+        part.observations.take().into_iter().for_each(|observation| self.observe(observation));
+    }
+
+    /// What trains and was asked for, where nothing was recorded.
+    pub(crate) fn met(&self) -> Vec<Parameter> {
+        self.met.borrow().clone()
     }
 
     /// A tape that records and drops nothing out.
@@ -119,7 +141,14 @@ impl Tape {
 
     /// The value of a parameter: a leaf where it trains, a constant where it is frozen.
     pub fn parameter(&self, parameter: &Parameter) -> Value {
-        if !self.options.recording || !parameter.trainable() {
+        if !parameter.trainable() {
+            return Value::of_parameter(parameter, None);
+        }
+        if !self.options.recording {
+            let mut met = self.met.borrow_mut();
+            if met.iter().all(|known| known.id() != parameter.id()) {
+                met.push(parameter.clone());
+            }
             return Value::of_parameter(parameter, None);
         }
         parameter.held(); // what trains is no longer at rest
@@ -169,9 +198,19 @@ impl Tape {
 
     /// Gradients of several values, each with the gradient that reaches it from outside. Consumes the tape.
     pub fn backward_from(self, seeds: Vec<(Value, Tensor)>) -> Result<Gradients> {
+        self.backward_onto(seeds, HashMap::new())
+    }
+
+    /// [`backward_from`](Self::backward_from), where parameters have these sums to begin with, by their ids.
+    pub(crate) fn backward_onto(
+        self,
+        seeds: Vec<(Value, Tensor)>,
+        mut sums: HashMap<u64, Sum>,
+    ) -> Result<Gradients> {
         let parallel = self.options.parallel_ops;
         let nodes = self.nodes.into_inner();
-        let mut slots: Vec<Option<Sum>> = (0..nodes.len()).map(|_| None).collect();
+        let begun = |node: &Node| sums.remove(&node.parameter.as_ref()?.id());
+        let mut slots: Vec<Option<Sum>> = nodes.iter().map(begun).collect();
         for (value, gradient) in seeds {
             if let Some(NodeId(i)) = value.node() {
                 add_to(&mut slots[i], Sum::dense(gradient), parallel)?;
@@ -220,7 +259,13 @@ impl Vjp<'_> {
         self.put(i, Sum::new(Gradient::Rows(vec![(ids, rows)]), shape))
     }
 
-    fn put(&mut self, i: usize, gradient: Sum) -> Result<()> {
+    /// What other uses of input `i` have given so far, to be [`put`](Self::put) back with more.
+    pub(crate) fn take(&mut self, i: usize) -> Option<Sum> {
+        let NodeId(slot) = (*self.inputs.get(i)?)?;
+        self.slots[slot].take()
+    }
+
+    pub(crate) fn put(&mut self, i: usize, gradient: Sum) -> Result<()> {
         match self.inputs.get(i) {
             Some(Some(NodeId(slot))) => add_to(&mut self.slots[*slot], gradient, self.parallel),
             _ => Ok(()),

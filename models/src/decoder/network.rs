@@ -1,6 +1,7 @@
 //! The decoder: word embeddings, blocks, and the norm above them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use fthost_autograd::{Angles, Layout, Parameter, Result, Tape};
 
@@ -37,13 +38,13 @@ pub(crate) struct Decoder {
     words: Parameter,
     /// What word embeddings are multiplied by.
     words_scale: Option<f64>,
-    blocks: Vec<(Block, usize)>,
+    blocks: Vec<(Arc<Block>, usize)>,
     norm: RmsNorm,
     /// The frequencies of each kind of positions, `[dim / 2]`.
     frequencies: Vec<Vec<f32>>,
     positions: usize,
     sites: Vec<Site>,
-    hooks: Hooks,
+    hooks: Arc<Hooks>,
     parameters: Vec<BaseParameter>,
     stored: InFiles,
     files: Vec<FileState>,
@@ -63,7 +64,8 @@ impl Decoder {
         let mut blocks = Vec::with_capacity(config.layers.len());
         for (i, layer) in config.layers.iter().enumerate() {
             builder.group = i + 1;
-            blocks.push((Block::build(&mut builder, config, layer, &format!("layers.{i}"))?, layer.rope));
+            let block = Block::build(&mut builder, config, layer, &format!("layers.{i}"))?;
+            blocks.push((Arc::new(block), layer.rope));
         }
         builder.group = config.layers.len() + 1;
         let norm = RmsNorm::build(&mut builder, config, "norm", width)?;
@@ -92,7 +94,7 @@ impl Decoder {
             norm,
             frequencies: config.ropes.iter().map(|rope| rope.frequencies(config.head_dim)).collect(),
             positions: config.positions,
-            hooks: Hooks::none(sites.len()),
+            hooks: Arc::new(Hooks::none(sites.len())),
             sites,
             parameters,
             stored,
@@ -159,13 +161,20 @@ impl Decoder {
     /// Features of a micro-batch by the layers' hooks.
     fn forward_pass(&self, pass: Pass<'_>, input: &Input, read: Read) -> Result<Features> {
         let embedded = self.embed(pass, input)?;
-        let rows = self.rows(&embedded, read)?;
-        let layout = &embedded.layout;
-        let turns = self.turns(pass, &embedded, rows.as_ref())?;
+        let rows = self.rows(&embedded, read)?.map(Arc::new);
+        let turns = Arc::new(self.turns(pass, &embedded, rows.as_deref())?);
         let mut x = embedded.value.clone(); // [tokens, width]
         for (i, (block, rope)) in self.blocks.iter().enumerate() {
-            let rows = rows.as_ref().filter(|_| i + 1 == self.blocks.len());
-            x = block.forward(pass, &x, layout, rows, &turns[*rope])?; // the last: [rows, width]
+            let rows = rows.clone().filter(|_| i + 1 == self.blocks.len());
+            let (rope, layout) = (*rope, &embedded.layout);
+            if !pass.recomputes() {
+                x = block.forward(pass, &x, layout, rows.as_deref(), &turns[rope])?; // the last: [rows, width]
+                continue;
+            }
+            let (block, hooks, layout, turns) = (block.clone(), self.hooks.clone(), layout.clone(), turns.clone());
+            x = pass.tape.recomputed(&x, move |tape, x| {
+                block.forward(Pass::new(tape, &hooks), &x, &layout, rows.as_deref(), &turns[rope])
+            })?;
         }
         let x = self.norm.forward(pass.tape, &x)?;
         let own = embedded.own;
@@ -206,7 +215,7 @@ impl Model for Decoder {
     }
 
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {
-        self.hooks.set(&self.sites, path, hook)
+        Arc::make_mut(&mut self.hooks).set(&self.sites, path, hook)
     }
 
     fn merge_hooks(&mut self, input: &Input) -> Result<()> {
@@ -222,11 +231,15 @@ impl Model for Decoder {
     }
 
     fn clear_hooks(&mut self) {
-        self.hooks = Hooks::none(self.sites.len());
+        self.hooks = Arc::new(Hooks::none(self.sites.len()));
     }
 
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
         folder::write(self, &self.stored, folder, head)
+    }
+
+    fn recomputes(&self) -> bool {
+        true
     }
 
     fn longest_sequence(&self) -> Result<Option<usize>> {

@@ -1,6 +1,7 @@
 //! The encoder: embeddings, blocks, and what stands above them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use fthost_autograd::{Activation, Layout, Map, Result, Tape};
 
@@ -27,11 +28,11 @@ pub(crate) struct Encoder {
     info: ModelInfo,
     embeddings: Embeddings,
     hidden_dropout: f64,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
     final_norm: Option<LayerNorm>,
     pooler: Option<Linear>,
     sites: Vec<Site>,
-    hooks: Hooks,
+    hooks: Arc<Hooks>,
     parameters: Vec<BaseParameter>,
     stored: InFiles,
     files: Vec<FileState>,
@@ -47,7 +48,8 @@ impl Encoder {
         let mut blocks = Vec::with_capacity(config.layers);
         for i in 0..config.layers {
             builder.group = i + 1;
-            blocks.push(Block::build(&mut builder, config, &format!("{}.{i}", architecture.blocks))?);
+            let block = Block::build(&mut builder, config, &format!("{}.{i}", architecture.blocks))?;
+            blocks.push(Arc::new(block));
         }
         builder.group = config.layers + 1;
         let width = config.width;
@@ -70,7 +72,7 @@ impl Encoder {
             blocks,
             final_norm,
             pooler,
-            hooks: Hooks::none(sites.len()),
+            hooks: Arc::new(Hooks::none(sites.len())),
             sites,
             parameters,
             stored,
@@ -142,7 +144,7 @@ impl Model for Encoder {
     }
 
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {
-        self.hooks.set(&self.sites, path, hook)
+        Arc::make_mut(&mut self.hooks).set(&self.sites, path, hook)
     }
 
     fn merge_hooks(&mut self, input: &Input) -> Result<()> {
@@ -158,7 +160,7 @@ impl Model for Encoder {
     }
 
     fn clear_hooks(&mut self) {
-        self.hooks = Hooks::none(self.sites.len());
+        self.hooks = Arc::new(Hooks::none(self.sites.len()));
     }
 
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
@@ -171,6 +173,10 @@ impl Model for Encoder {
         };
         let through = read == Read::Pooled && self.info.plain().pooling.by == PoolBy::Pooler;
         through || !self.pooler.as_ref().is_some_and(of_pooler)
+    }
+
+    fn recomputes(&self) -> bool {
+        true
     }
 
     fn longest_sequence(&self) -> Result<Option<usize>> {
@@ -200,12 +206,18 @@ impl Encoder {
     fn forward_pass(&self, pass: Pass<'_>, input: &Input, read: Read) -> Result<Features> {
         let tape = pass.tape;
         let embedded = self.embeddings.forward(pass, input)?;
-        let rows = self.rows(&embedded, read)?;
-        let layout = &embedded.layout;
+        let rows = self.rows(&embedded, read)?.map(Arc::new);
         let mut x = tape.dropout(&embedded.value, self.hidden_dropout)?; // [tokens, width]
         for (i, block) in self.blocks.iter().enumerate() {
-            let rows = rows.as_ref().filter(|_| i + 1 == self.blocks.len());
-            x = block.forward(pass, &x, layout, rows)?; // the last: [rows, width]
+            let (rows, layout) = (rows.clone().filter(|_| i + 1 == self.blocks.len()), &embedded.layout);
+            if !pass.recomputes() {
+                x = block.forward(pass, &x, layout, rows.as_deref())?; // the last: [rows, width]
+                continue;
+            }
+            let (block, hooks, layout) = (block.clone(), self.hooks.clone(), layout.clone());
+            x = tape.recomputed(&x, move |tape, x| {
+                block.forward(Pass::new(tape, &hooks), &x, &layout, rows.as_deref())
+            })?;
         }
         if let Some(norm) = &self.final_norm {
             x = norm.forward(tape, &x)?;
@@ -214,7 +226,7 @@ impl Encoder {
         Ok(match read {
             Read::Sequence => Features { value: x, layout: embedded.own, map: None },
             Read::Spatial | Read::Stage(_) => {
-                let layout = rows.map_or(embedded.own, |rows| rows.layout);
+                let layout = rows.map_or(embedded.own, |rows| rows.layout.clone());
                 Features { value: x, layout, map: self.map(sequences) }
             }
             Read::Pooled => {

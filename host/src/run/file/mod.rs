@@ -474,6 +474,7 @@ fn train_table(document: &Document, keys: TrainKeys, evaluate_before: bool) -> R
         checkpoint_steps: keys.checkpoint_steps,
         keep_checkpoints: keys.keep_checkpoints,
         keep_features: keys.keep_features,
+        recompute: keys.recompute,
         threads: keys.threads,
     })
 }

@@ -115,6 +115,7 @@ impl RunFile {
             ("checkpoint_steps", value(train.checkpoint_steps)),
             ("keep_checkpoints", value(train.keep_checkpoints)),
             ("keep_features", value(train.keep_features)),
+            ("recompute", value(train.recompute)),
             ("threads", value(train.threads)),
         ]);
         keys

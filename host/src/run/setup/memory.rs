@@ -93,7 +93,10 @@ pub(super) fn estimate(
     };
     let widths = if 2 * of_base > total { KEPT_TO_TRAIN } else { KEPT };
     let kept_by = |stream: &Stream, tokens: usize| {
-        let layers = if beneath_heads > 0 { widths * stream.layers.unwrap_or(1) + BACKWARD } else { PASSING };
+        let layers = stream.layers.unwrap_or(1);
+        // Of blocks that are made once more their inputs are kept, and of one at a time the rest.
+        let kept = if model.recompute { layers + widths } else { widths * layers };
+        let layers = if beneath_heads > 0 { kept + BACKWARD } else { PASSING };
         F32 * tokens * stream.width * layers
     };
     let of_streams = |by: &dyn Fn(&Stream) -> usize| streams.iter().map(by).sum::<usize>();

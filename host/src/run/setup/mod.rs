@@ -92,6 +92,10 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
         tasks.push(task);
     }
     freeze_unread(&model, &tasks);
+    if file.train.recompute {
+        check_recompute(&file, &model)?;
+        model.recompute = true;
+    }
     if file.train.keep_features {
         model.kept = Some(Arc::new(Kept::new(data::cache_folder())));
     }
@@ -128,6 +132,16 @@ fn freeze_unread(model: &AdaptedModel, tasks: &[Task]) {
     let reads: Vec<_> = tasks.iter().flat_map(|task| reads_of(&task.spec, model.model.info())).collect();
     let unread = base.filter(|p| !reads.iter().any(|&read| model.passes(read, p)));
     unread.for_each(|p| p.parameter.set_trainable(false));
+}
+
+/// Refuses to compute blocks once more where the model cannot.
+fn check_recompute(file: &RunFile, model: &AdaptedModel) -> Result<()> {
+    if model.model.recomputes() {
+        return Ok(());
+    }
+    let message = format!("the blocks of a {} are not computed once more", model.model.info().model_type);
+    let help = "leave it out: its norms and frozen blocks keep little as it is";
+    Err(file.error_at("train.recompute", message, "asked for here", Some(help.into())))
 }
 
 fn attach_regularizers(

@@ -73,6 +73,7 @@ impl Pass<'_> {
                 precision: self.precision,
                 recording: true,
                 parallel_ops,
+                recompute: self.model.recompute,
                 dropout: dropout.map(|key| Dropout {
                     seed: key.seed,
                     step: key.step,

@@ -9,6 +9,7 @@ mod loss;
 mod maps;
 mod ops;
 mod optim;
+mod recompute;
 mod tape;
 
 use fthost_autograd::random::Stream;

@@ -106,6 +106,9 @@ pub(in crate::run::file) struct TrainKeys {
     pub(in crate::run::file) keep_checkpoints: usize,
     /// whether what frozen layers make of an example is computed once and kept, where it is the same each time; the numbers are the same
     pub(in crate::run::file) keep_features: bool,
+    /// whether a block keeps nothing of a training pass but what it begins with, and is computed once more for its gradients: less memory,
+    /// about a third more time, the same numbers
+    pub(in crate::run::file) recompute: bool,
     /// CPU threads; without it one for each core
     #[schemars(range(min = 1, max = 1024))]
     pub(in crate::run::file) threads: Option<usize>,
@@ -143,6 +146,7 @@ impl Default for TrainKeys {
             checkpoint_steps: None,
             keep_checkpoints: 2,
             keep_features: true,
+            recompute: false,
             threads: None,
         }
     }
@@ -233,6 +237,8 @@ pub struct TrainTable {
     pub keep_checkpoints: usize,
     /// Whether what frozen layers make of examples is kept.
     pub keep_features: bool,
+    /// Whether blocks are computed once more for their gradients.
+    pub recompute: bool,
     /// CPU threads.
     pub threads: Option<usize>,
 }
