@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use fthost_models::autograd::{Device, Layout, Result, Tape, Tensor, Value};
-use fthost_models::{EmbeddingHook, Hook, Input, Model, PoolBy, Pooling, Prompt, Read, SiteKind, TextInput, Weights};
+use fthost_models::{EmbeddingHook, Hook, Input, Loader, Model, PoolBy, Pooling, Prompt, Read, SiteKind, TextInput, Weights};
 use support::{Expected, assert_close, assert_relative, reference, rows};
 
 const ROWS: [&str; 6] = ["llama", "llama3", "mistral", "qwen2", "qwen3", "gemma3_text"];
@@ -44,6 +44,23 @@ fn hidden_states_equal_transformers() {
         for (i, hidden) in expected.numbered("hidden").iter().enumerate() {
             let found = rows(features.value.tensor(), &features.layout, i);
             assert_close(&found, hidden, TOLERANCE, &format!("{row}, sequence {i}"));
+        }
+    }
+}
+
+#[test]
+fn logits_equal_transformers() {
+    for row in ROWS {
+        let folder = reference().join("decoders").join(row);
+        let (model, expected) = (Loader::new(&Device::Cpu).with_vocabulary(0).open(&folder).unwrap(), expected(row));
+        let layer = model.info().vocabulary.as_ref().unwrap();
+        assert!(layer.causal && layer.new.is_empty(), "{row}");
+        let weight = model.parameters().iter().find(|of| of.parameter.name() == layer.weight).unwrap();
+        let weight = weight.parameter.tensor().t().unwrap();
+        let features = model.forward(&Tape::evaluation(), &input(&ids(&expected)), Read::Sequence).unwrap();
+        for (i, logits) in expected.numbered("logits").iter().enumerate() {
+            let found = rows(features.value.tensor(), &features.layout, i).matmul(&weight).unwrap();
+            assert_close(&found, logits, 1e-3, &format!("{row}, sequence {i}"));
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use fthost_tests::{Workdir, on_one_line, result_json, root};
+use fthost_tests::{Workdir, on_one_line, reference, result_json, root, skipped};
 use serde_json::{Value, json};
 
 use crate::resume::{bits, set_back};
-use crate::text::text_workdir;
+use crate::text::{python, text_workdir};
 
 const CAUSAL: &str = r#"[model]
 path = "model.gguf"
@@ -142,6 +142,35 @@ fn recomputed_blocks_learn_the_same_bits() {
     }
 }
 
+/// Batches of so many tokens, and of rows of about equal lengths: each row once an epoch, and the same bits however the run goes.
+#[test]
+fn batches_by_tokens_are_resumed_and_threaded_to_the_same_bits() {
+    let workdir = causal_workdir();
+    workdir.write("run.toml", CAUSAL.replace("batch_size = 4", "batch_tokens = 150\ngroup_by_length = true\naccumulate = 2"));
+    let plan = workdir.fthost(["plan", "run.toml", "--json"]).succeeded().stdout;
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    let (tokens, steps) = (plan["tokens"].as_u64().unwrap(), plan["steps_per_epoch"].as_u64().unwrap());
+    assert_eq!(steps, tokens.div_ceil(300));
+    let run = |out: &str, threads: &str| {
+        workdir.fthost(["run.toml", "--out", out, "--set", threads]).succeeded();
+        workdir.path().join(out)
+    };
+    let folder = run("run", "train.threads=1");
+    let whole = bits(&folder);
+    let examples = |epoch: u64| -> u64 {
+        let of_epoch = whole.1.iter().filter(|step| step["epoch"] == epoch);
+        of_epoch.map(|step| step["samples"].as_u64().unwrap()).sum()
+    };
+    assert_eq!((examples(1), examples(2)), (plan["examples"].as_u64().unwrap(), plan["examples"].as_u64().unwrap()));
+    set_back(&folder);
+    workdir.fthost(["--resume", "--out", "run"]).succeeded();
+    assert!(bits(&folder) == whole, "resumed");
+    assert!(bits(&run("three", "train.threads=3")) == whole, "three threads");
+
+    let both = workdir.fthost(["run.toml", "--out", "x", "--set", "train.batch_size=4"]).failed(2);
+    assert!(on_one_line(&both).contains("both say how much a batch holds"), "{both}");
+}
+
 /// With and without accumulation the mean is over the tokens of the whole step.
 #[test]
 fn accumulated_batches_count_by_their_tokens() {
@@ -154,6 +183,45 @@ fn accumulated_batches_count_by_their_tokens() {
     }
     let loss = |out: &str| metrics(&workdir.path().join(out), "answers")["loss"].as_f64().unwrap();
     assert!((loss("whole") - loss("parts")).abs() < 1e-5, "{} {}", loss("whole"), loss("parts"));
+}
+
+/// Each kind of decoder learns by PEFT's gradients: of the low-rank parts of all its layers, through its own layer over the vocabulary.
+#[test]
+fn decoders_take_the_step_that_peft_takes() {
+    let Some(python) = python() else {
+        return skipped("FTHOST_PYTHON names no Python with peft");
+    };
+    for row in ["llama", "llama3", "mistral", "qwen2", "qwen3", "gemma3_text"] {
+        let workdir = Workdir::new();
+        for entry in fs::read_dir(root().join("tests/reference/decoders").join(row)).unwrap() {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+            if !name.to_string_lossy().starts_with("expected") {
+                workdir.write(&format!("model/{}", name.to_string_lossy()), fs::read(path).unwrap());
+            }
+        }
+        let words: serde_json::Map<String, Value> = (0..50).map(|i| (format!("w{i}"), json!(i))).collect();
+        let tokenizer = json!({
+            "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": { "type": "WhitespaceSplit" },
+            "post_processor": null, "decoder": null, "truncation": null, "padding": null,
+            "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" }
+        });
+        workdir.write("model/tokenizer.json", tokenizer.to_string());
+        let text = |row: usize| (0..3 + 4 * row).map(|i| format!("w{} ", 3 + (7 * i * i + row) % 47)).collect::<String>();
+        let rows: String = (0..4).map(|row| json!({ "text": text(row).trim_end() }).to_string() + "\n").collect();
+        workdir.write("rows.jsonl", rows);
+        let run = CAUSAL.replace("model.gguf", "model").replace("test = \"rows.jsonl\"", "blocks = false");
+        workdir.write("run.toml", run.replace("lr = 1e-2", "lr = 0.1\noptimizer = \"sgd\"\ndropout = false"));
+        for (out, steps) in [("run", "train.steps=3"), ("next", "train.steps=4")] {
+            workdir.fthost(["run.toml", "--out", out, "--set", steps]).succeeded();
+        }
+        let files = ["model", "run/adapter", "next/adapter", "rows.jsonl"].map(|of| workdir.path().join(of).into_os_string());
+        let off = reference(&python, "peft_step.py", files.into_iter().chain(["0.1".into()]));
+        let off = off.as_object().unwrap();
+        assert!(off.len() >= 2 * 7 * 2, "{row}: {off:?}");
+        for (tensor, off) in off {
+            assert!(off.as_f64().unwrap() < 1e-3, "{row}: the step of {tensor} is off by {off} of its length");
+        }
+    }
 }
 
 #[test]

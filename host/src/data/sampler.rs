@@ -4,6 +4,7 @@ use fthost_autograd::random::Stream;
 
 use super::balanced::Balanced;
 use super::episodes::Episodes;
+use super::measured::Measured;
 use super::permutation::Permutation;
 
 /// The batches of a task. What an epoch holds is a function of the seed and its number alone, and each batch is computed when it is
@@ -16,6 +17,8 @@ pub enum Sampler {
     Balanced(Balanced, usize),
     /// Few-shot episodes, so many a batch.
     Episodes(Episodes, usize),
+    /// Shuffled batches that follow from the lengths of examples.
+    Measured(Measured),
 }
 
 impl Sampler {
@@ -25,6 +28,7 @@ impl Sampler {
             Self::Shuffled(shuffled) => shuffled.batches(),
             Self::Balanced(balanced, size) => balanced.len().div_ceil(*size),
             Self::Episodes(episodes, together) => episodes.number().div_ceil(*together),
+            Self::Measured(measured) => measured.batches(),
         }
     }
 
@@ -40,6 +44,7 @@ impl Sampler {
                 let numbers = (number * together..(number + 1) * together).map(|number| number as u64);
                 (number < self.batches()).then(|| numbers.flat_map(|number| episodes.episode(epoch, number)).collect())
             }
+            Self::Measured(measured) => measured.batch(epoch, number),
         }
     }
 }

@@ -48,6 +48,8 @@ use tables::{
 
 /// Passes over the training examples where a run file names neither epochs nor steps.
 const EPOCHS: u64 = 3;
+/// Examples in a batch where nothing else is said.
+const BATCH_SIZE: usize = 16;
 
 /// What runs where no run file is named.
 const DEMO_TEXT: &str = include_str!("../../../assets/demo.toml");
@@ -421,6 +423,14 @@ fn head_of(document: &Document, index: usize, above: &[TaskTable], shared: &Shar
 
 /// `evaluate_before`: whether test examples are evaluated before training where nothing is said.
 fn train_table(document: &Document, keys: TrainKeys, evaluate_before: bool) -> Result<TrainTable> {
+    if keys.batch_size.is_some() && keys.batch_tokens.is_some() {
+        return Err(document.error(
+            document.place("train.batch_tokens"),
+            "train.batch_tokens and train.batch_size both say how much a batch holds",
+            "beside batch_size",
+            Some("take one of them out".into()),
+        ));
+    }
     acts::of_the_optimizer(document, keys.optimizer)?;
     let betas = keys.betas.unwrap_or([0.9, 0.999]);
     if let Some(i) = betas.iter().position(|beta| !(0.0..1.0).contains(beta)) {
@@ -450,7 +460,9 @@ fn train_table(document: &Document, keys: TrainKeys, evaluate_before: bool) -> R
         steps: keys.steps,
         tasks: keys.tasks,
         sampling: keys.sampling,
-        batch_size: keys.batch_size,
+        batch_size: keys.batch_size.unwrap_or(BATCH_SIZE),
+        batch_tokens: keys.batch_tokens,
+        group_by_length: keys.group_by_length,
         accumulate: keys.accumulate,
         lr: keys.lr,
         optimizer,

@@ -10,7 +10,9 @@ use super::schedule::{BalanceOf, DataFile, Watched};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Balanced, Dataset, Episodes, Part, Sampler, Shuffled, Source, Tokenizer};
+use crate::data::{
+    self, Balanced, Dataset, Episodes, Holds, Measured, Part, Sampler, Shuffled, Source, Tokenizer,
+};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
@@ -35,6 +37,8 @@ pub struct Task {
     pub episodes: Option<Episodes>,
     /// What an epoch takes of them, where classes are to be equally frequent.
     pub balanced: Option<Balanced>,
+    /// The lengths of its training examples, where batches follow from them.
+    lengths: Option<Arc<[u32]>>,
     /// The examples that are watched.
     pub validation: Option<Dataset>,
     /// The examples that the result is measured on.
@@ -204,6 +208,7 @@ impl Task {
         let episodes = episode_shape(&spec).map(|shape| Episodes::new(file.train.seed, &train, shape)).transpose();
         let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;
         let balanced = balanced(file, index, &spec, &train)?;
+        let lengths = lengths(file, &train, episodes.is_some(), balanced.is_some())?;
         let (name, weight) = (table.name.clone(), table.weight);
         let task = Self {
             name,
@@ -213,6 +218,7 @@ impl Task {
             train,
             episodes,
             balanced,
+            lengths,
             validation,
             test,
             monitor,
@@ -227,10 +233,15 @@ impl Task {
     /// Its batches: the examples of `together` passes, forward and backward, each.
     pub(in crate::run) fn sampler(&self, settings: &TrainTable, together: usize) -> Sampler {
         let examples = self.pass_size(settings) * together;
-        match (&self.episodes, &self.balanced) {
-            (Some(episodes), _) => Sampler::Episodes(episodes.clone(), together),
-            (None, Some(balanced)) => Sampler::Balanced(balanced.clone(), examples),
-            (None, None) => Sampler::Shuffled(Shuffled::new(settings.seed, self.train.len(), examples)),
+        match (&self.episodes, &self.balanced, &self.lengths) {
+            (Some(episodes), ..) => Sampler::Episodes(episodes.clone(), together),
+            (None, Some(balanced), _) => Sampler::Balanced(balanced.clone(), examples),
+            (None, None, Some(lengths)) => {
+                let tokens = settings.batch_tokens.map(|tokens| Holds::Tokens(tokens * together));
+                let holds = tokens.unwrap_or(Holds::Examples(settings.batch_size * together));
+                Sampler::Measured(Measured::new(settings.seed, lengths.clone(), holds, settings.group_by_length))
+            }
+            (None, None, None) => Sampler::Shuffled(Shuffled::new(settings.seed, self.train.len(), examples)),
         }
     }
 
@@ -304,10 +315,68 @@ impl Task {
         Some(Watched { task: self.name.clone(), metric, examples: data.len(), why })
     }
 
-    /// Examples of one pass, forward and backward: a batch, or an episode.
+    /// Examples of one pass, forward and backward: a batch, or an episode; where batches hold tokens, about.
     pub(in crate::run) fn pass_size(&self, settings: &TrainTable) -> usize {
-        self.episodes.as_ref().map_or(settings.batch_size, |episodes| episodes.shape.size())
+        match (&self.episodes, settings.batch_tokens) {
+            (Some(episodes), _) => episodes.shape.size(),
+            (None, Some(tokens)) => {
+                let mean = self.train.total_tokens().div_ceil(self.train.len().max(1));
+                tokens.div_ceil(mean.max(1)).min(self.train.len())
+            }
+            (None, None) => settings.batch_size,
+        }
     }
+
+    /// The rows of a step in passes, forward and backward, whose gradients make it.
+    pub(in crate::run) fn passes(&self, settings: &TrainTable) -> Passes {
+        match settings.batch_tokens {
+            Some(_) if self.lengths.is_some() => Passes::Parts(settings.accumulate),
+            _ => Passes::Examples(self.pass_size(settings)),
+        }
+    }
+}
+
+/// How the rows of a step are split into passes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::run) enum Passes {
+    /// So many examples each.
+    Examples(usize),
+    /// So many, of about as many tokens.
+    Parts(usize),
+}
+
+impl Passes {
+    /// The passes of some rows.
+    pub(in crate::run) fn of<'r>(self, data: &Dataset, rows: &'r [u32]) -> Result<Vec<&'r [u32]>> {
+        match self {
+            Self::Examples(size) => Ok(rows.chunks(size.max(1)).collect()),
+            Self::Parts(parts) => {
+                let lengths = rows.iter().map(|&row| data.tokens(row)).collect::<Result<Vec<_>>>()?;
+                Ok(data::passes(&lengths, parts).into_iter().map(|places| &rows[places]).collect())
+            }
+        }
+    }
+}
+
+/// The lengths of the training examples, where batches are to follow from them.
+fn lengths(file: &RunFile, train: &Dataset, episodes: bool, balanced: bool) -> Result<Option<Arc<[u32]>>> {
+    let settings = &file.train;
+    let key = match (settings.batch_tokens, settings.group_by_length) {
+        (Some(_), _) => "train.batch_tokens",
+        (None, true) => "train.group_by_length",
+        (None, false) => return Ok(None),
+    };
+    let why = match (episodes, balanced) {
+        (true, _) => Some("the head learns by episodes, which have a size of their own"),
+        (_, true) => Some("balance draws the examples of a batch by their classes"),
+        _ => None,
+    };
+    if let Some(why) = why {
+        let help = format!("take {} out", key.trim_start_matches("train."));
+        return Err(file.error_at(key, format!("{key} does nothing: {why}"), "does nothing", Some(help)));
+    }
+    let rows = 0..train.len() as u32;
+    rows.map(|row| Ok(train.tokens(row)? as u32)).collect::<Result<Vec<_>>>().map(|lengths| Some(lengths.into()))
 }
 
 /// Epochs of equally frequent classes, where the run file asks for them.

@@ -11,7 +11,7 @@ use crate::adapted::kept::Kept;
 use crate::data::{Dataset, Draws, Shown};
 use crate::run::file::TrainTable;
 use crate::run::setup::phase::Batch;
-use crate::run::setup::task::Task;
+use crate::run::setup::task::{Passes, Task};
 
 /// Steps that are made ready ahead.
 const AHEAD: usize = 2;
@@ -27,8 +27,8 @@ pub struct Shows {
 
 /// What a step's examples are made of.
 struct Making {
-    /// The training examples of each task, and how many of them a pass takes.
-    tasks: Vec<(Dataset, usize)>,
+    /// The training examples of each task, and how a step's are split into passes.
+    tasks: Vec<(Dataset, Passes)>,
     draws: Draws,
     /// What is kept of examples: those are not looked at.
     kept: Option<Arc<Kept>>,
@@ -36,7 +36,7 @@ struct Making {
 
 impl Making {
     fn new(tasks: &[Task], model: &AdaptedModel, settings: &TrainTable) -> Self {
-        let tasks = tasks.iter().map(|task| (task.train.clone(), task.pass_size(settings))).collect();
+        let tasks = tasks.iter().map(|task| (task.train.clone(), task.passes(settings))).collect();
         Self { tasks, draws: Draws::new(settings.seed), kept: model.kept.clone() }
     }
 
@@ -51,9 +51,9 @@ impl Making {
 
     /// A task's examples of a step, of which all have been looked at.
     fn gather(&self, step: u64, batch: Batch, mut samples: Vec<Option<Sample>>) -> Result<Shows> {
-        let (data, size) = &self.tasks[batch.task];
+        let (data, split) = &self.tasks[batch.task];
         let (mut passes, mut first) = (Vec::new(), 0);
-        for rows in batch.rows.chunks(*size) {
+        for rows in split.of(data, &batch.rows)? {
             let rest = samples.split_off(samples.len().min(rows.len()));
             passes.push(data.gather(rows, samples, &self.draws, step, first)?);
             samples = rest;

@@ -37,9 +37,14 @@ pub(in crate::run::file) struct TrainKeys {
     pub(in crate::run::file) tasks: TaskOrder,
     /// how often each of several joint tasks has its turn: in proportion to its size, to the root of it, each as often, or all together in every step
     pub(in crate::run::file) sampling: Sampling,
-    /// examples in a batch
+    /// examples in a batch: 16, where batch_tokens says nothing
     #[schemars(range(min = 1))]
-    pub(in crate::run::file) batch_size: usize,
+    pub(in crate::run::file) batch_size: Option<usize>,
+    /// tokens in a batch, about, in place of a number of examples: examples of any lengths then take as long and as much memory
+    #[schemars(range(min = 1))]
+    pub(in crate::run::file) batch_tokens: Option<usize>,
+    /// whether examples of about equal lengths come together: those of 50 batches are sorted, and the batches come in any order
+    pub(in crate::run::file) group_by_length: bool,
     /// batches whose gradients make one optimizer step
     #[schemars(range(min = 1))]
     pub(in crate::run::file) accumulate: usize,
@@ -121,7 +126,9 @@ impl Default for TrainKeys {
             steps: None,
             tasks: TaskOrder::Joint,
             sampling: Sampling::Proportional,
-            batch_size: 16,
+            batch_size: None,
+            batch_tokens: None,
+            group_by_length: false,
             accumulate: 1,
             lr: 5e-4,
             optimizer: OptimizerName::Adamw,
@@ -197,6 +204,10 @@ pub struct TrainTable {
     pub sampling: Sampling,
     /// Examples in a batch, at least 1.
     pub batch_size: usize,
+    /// About how many tokens a batch holds, where that and not the number of examples is said.
+    pub batch_tokens: Option<usize>,
+    /// Whether examples of about equal lengths come together.
+    pub group_by_length: bool,
     /// Batches whose gradients make one optimizer step, at least 1.
     pub accumulate: usize,
     /// Learning rate that the schedule scales, above 0.
