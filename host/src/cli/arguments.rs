@@ -12,6 +12,7 @@ use fthost::{Error, Result};
 
 use super::auto::AutoArguments;
 use super::compare::CompareArguments;
+use super::generate::GenerateArguments;
 use super::values::{device, overrides};
 
 /// What `--out` names for a search for a learning rate.
@@ -161,6 +162,8 @@ pub(super) enum Command {
         #[command(flatten)]
         with: UseArguments,
     },
+    /// Continues texts by a language model: answers a question, talks on a terminal, or goes through a file of prompts
+    Generate(GenerateArguments),
     /// Compares strategies or run files over several seeds, and says whether their differences are more than chance
     Compare(CompareArguments),
     /// Searches for the strategy, learning rate and options that do best on validation examples; test examples are never seen

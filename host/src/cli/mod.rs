@@ -4,6 +4,7 @@ mod arguments;
 mod auto;
 mod compare;
 mod errors;
+mod generate;
 mod init;
 mod input;
 mod inspect;
@@ -105,6 +106,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
                 false => say(&format!("{rows} rows of {width} numbers ({pooling}) in {}", out.display())),
             }
         }
+        Command::Generate(arguments) => arguments.generate(json),
         Command::Compare(arguments) => {
             let comparison = fthost::compare::execute(&arguments.options(json)?)?;
             match json {
