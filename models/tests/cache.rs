@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use fthost_models::autograd::random::Stream;
 use fthost_models::autograd::{Device, Layout, Result, Tape, Tensor, Value};
-use fthost_models::{
-    AttentionHook, Cache, EmbeddingHook, Hook, LinearHook, Model, Prefix, Prompt, Read, SiteKind,
-};
+use fthost_models::{AttentionHook, Cache, EmbeddingHook, Hook, LinearHook, Model, Prefix, Prompt, Read, SiteKind};
 use support::{assert_close, reference, rows, text};
 
 const ROWS: [&str; 6] = ["llama", "llama3", "mistral", "qwen2", "qwen3", "gemma3_text"];
@@ -64,7 +62,12 @@ fn check(model: &dyn Model, what: &str) {
         for (place, &i) in open.iter().enumerate() {
             ends[i] += ids[place].len();
             let last = expected[i].get(ends[i] - 1).unwrap();
-            assert_close(&found.get(place).unwrap(), &last, TOLERANCE, &format!("{what}, text {i}, {} tokens", ends[i]));
+            assert_close(
+                &found.get(place).unwrap(),
+                &last,
+                TOLERANCE,
+                &format!("{what}, text {i}, {} tokens", ends[i]),
+            );
         }
     }
     assert_eq!(ends, texts.iter().map(Vec::len).collect::<Vec<_>>());

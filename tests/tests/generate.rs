@@ -146,7 +146,8 @@ fn a_file_of_prompts_is_drawn_the_same_at_any_batch_size() {
     assert_eq!(lines[1]["line"], 2);
     // A text on each line, to standard output.
     workdir.write("lines.txt", "one\ntwo\n");
-    let told = workdir.fthost(["generate", "model.gguf", "--input", "lines.txt", "--max-tokens", "3"]).succeeded().stdout;
+    let told =
+        workdir.fthost(["generate", "model.gguf", "--input", "lines.txt", "--max-tokens", "3"]).succeeded().stdout;
     assert_eq!(told.lines().count(), 2, "{told}");
 }
 
@@ -154,7 +155,10 @@ fn a_file_of_prompts_is_drawn_the_same_at_any_batch_size() {
 fn a_text_stops_where_it_is_told_to() {
     let workdir = causal_workdir();
     let of = |more: &[&str]| {
-        object(&workdir, &[&["model.gguf", "name the colour", "--max-tokens", "40", "--temperature", "2"], more].concat())
+        object(
+            &workdir,
+            &[&["model.gguf", "name the colour", "--max-tokens", "40", "--temperature", "2"], more].concat(),
+        )
     };
     let whole = of(&[]);
     let text = whole["text"].as_str().unwrap();

@@ -14,8 +14,8 @@ use fthost::{Error, Result};
 use serde::Serialize;
 use serde_json::json;
 
-use super::arguments::UseArguments;
 use super::output::must_not_exist;
+use super::using::UseArguments;
 use super::values::overrides;
 
 /// Stands for standard input.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fthost_autograd::{Angles, Layout, Parameter, Result, Tape};
+use fthost_autograd::{Angles, Layout, Parameter, Result, Tape, Value};
 
 use super::architecture::Architecture;
 use super::block::{Block, RmsNorm, Turns};
@@ -269,7 +269,9 @@ impl Model for Decoder {
 
     fn extend(&self, tape: &Tape, cache: &mut Cache, ids: &[Vec<u32>]) -> Result<Features> {
         if tape.options().recording {
-            candle_core::bail!("a text goes on by what is kept of it, where gradients would end; take a tape that records nothing");
+            candle_core::bail!(
+                "a text goes on by what is kept of it, where gradients would end; take a tape that records nothing"
+            );
         }
         if ids.len() != cache.texts() {
             candle_core::bail!("{} texts cannot go on with tokens for {}", cache.texts(), ids.len());

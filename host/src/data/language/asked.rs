@@ -95,6 +95,11 @@ impl Asker {
         Ok(Self { tokenizer: tokenizer.uncut()?, template, system: writing.system.clone(), before })
     }
 
+    /// The tokenizer, for texts of any length.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// The tokens that the model goes on from. A template writes special tokens itself, so none are added to what it writes.
     ///
     /// # Errors
@@ -114,11 +119,8 @@ impl Asker {
                 let system = self.system.as_ref().filter(|_| turns.first().is_none_or(|turn| turn.role != SYSTEM));
                 let turns: Vec<Turn> = system.map(|said| Turn::new(SYSTEM, said)).into_iter().chain(turns).collect();
                 let text = template.text(&turns, true).map_err(|raised| {
-                    Error::usage(format!(
-                        "the chat template ({}) refuses what is asked: {raised}",
-                        template.origin()
-                    ))
-                    .with_help("change what is asked, or name another template: --set task.0.template=NAME")
+                    Error::usage(format!("the chat template ({}) refuses what is asked: {raised}", template.origin()))
+                        .with_help("change what is asked, or name another template: --set task.0.template=NAME")
                 })?;
                 self.tokenizer.placed(&text)?.ids
             }

@@ -69,7 +69,6 @@ pub struct Generator {
     model: AdaptedModel,
     /// Kept because their hooks stand in the model.
     _strategies: Vec<StrategyInstance>,
-    tokenizer: Tokenizer,
     asker: Asker,
     /// The layer over the vocabulary, `[vocabulary, width]` and `[vocabulary]`.
     weight: Parameter,
@@ -115,9 +114,9 @@ impl Generator {
         let tokenizer = tokenizer.ok_or_else(no_tokenizer)?;
         let (weight, bias) = vocabulary(&model, folder)?;
         let asker = Asker::new(&form, &tokenizer, writing)?;
-        let ends = ends(base.as_deref().unwrap_or(folder), &tokenizer, &asker)?;
+        let ends = ends(base.as_deref().unwrap_or(folder), &asker)?;
         let longest = model.model.longest_sequence()?.unwrap_or(usize::MAX);
-        Ok(Self { model, _strategies: strategies, tokenizer, asker, weight, bias, precision, ends, longest })
+        Ok(Self { model, _strategies: strategies, asker, weight, bias, precision, ends, longest })
     }
 
     /// The tokens that a text goes on from.
@@ -153,7 +152,7 @@ impl Generator {
         let open = |ids: &Vec<u32>| Text {
             seen: ids.clone(),
             asked: ids.len(),
-            streaming: Streaming::new(&self.tokenizer, &settings.stops),
+            streaming: Streaming::new(self.asker.tokenizer(), &settings.stops),
             ended: None,
         };
         let mut texts: Vec<Text<'_>> = asked.iter().map(open).collect();
@@ -243,8 +242,9 @@ fn whole(folder: &Path, overrides: &[Override], device: DeviceChoice) -> Result<
     let model = base::load_model(&file, device.open()?)?;
     let lacking = model.model.info().vocabulary.as_ref().filter(|layer| layer.causal).map(|layer| layer.new.as_slice());
     if let Some([name, ..]) = lacking {
-        return Err(Error::usage(format!("{} lacks {name}, and so says no next token", folder.display()))
-            .with_help("name the folder of a whole language model: this one was saved without its layer over the vocabulary"));
+        return Err(Error::usage(format!("{} lacks {name}, and so says no next token", folder.display())).with_help(
+            "name the folder of a whole language model: this one was saved without its layer over the vocabulary",
+        ));
     }
     let task = &file.tasks[0];
     let (tokenizer, form) = (base::tokenizer(&file, task, &model)?, task.form.language.clone());
@@ -268,10 +268,13 @@ impl TrainedModel {
 fn vocabulary(model: &AdaptedModel, folder: &Path) -> Result<(Parameter, Option<Parameter>)> {
     let info = model.model.info();
     let refused = |why: &str| {
-        Err(Error::usage(format!("{} ({}) {why}", folder.display(), info.model_type))
-            .with_help("name a decoder, such as a Llama or a Qwen, or a run that has trained one to say the next token"))
+        Err(Error::usage(format!("{} ({}) {why}", folder.display(), info.model_type)).with_help(
+            "name a decoder, such as a Llama or a Qwen, or a run that has trained one to say the next token",
+        ))
     };
-    let Some(layer) = &info.vocabulary else { return refused("has no layer over a vocabulary here, and so says no next token") };
+    let Some(layer) = &info.vocabulary else {
+        return refused("has no layer over a vocabulary here, and so says no next token");
+    };
     if !layer.causal {
         return refused("says what stands in a token's place, and not what comes next");
     }
@@ -284,13 +287,14 @@ fn vocabulary(model: &AdaptedModel, folder: &Path) -> Result<(Parameter, Option<
 }
 
 /// The tokens that end a text: as the model's files say, its tokenizer, and its template.
-fn ends(base: &Path, tokenizer: &Tokenizer, asker: &Asker) -> Result<BTreeSet<u32>> {
+fn ends(base: &Path, asker: &Asker) -> Result<BTreeSet<u32>> {
     let mut said = vec![fthost_models::config(base)?];
     let own = base.join(GENERATION);
     if own.is_file() {
         said.push(head::read(&own)?);
     }
-    let mut ends: BTreeSet<u32> = tokenizer.special_id("eos_token").into_iter().chain(asker.end_of_turn()?).collect();
+    let of_tokenizer = asker.tokenizer().special_id("eos_token");
+    let mut ends: BTreeSet<u32> = of_tokenizer.into_iter().chain(asker.end_of_turn()?).collect();
     for ids in said.iter().map(|said| &said["eos_token_id"]) {
         let ids = ids.as_array().map_or(std::slice::from_ref(ids), Vec::as_slice);
         ends.extend(ids.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()));

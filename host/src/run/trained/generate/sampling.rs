@@ -54,8 +54,10 @@ impl Sampling {
         }
         let limited = top_k.is_some() || top_p.is_some();
         if limited && temperature == Some(0.0) {
-            return Err(Error::usage("--top-k and --top-p do nothing at a temperature of 0, which takes the most probable token")
-                .with_help("leave them out, or raise --temperature"));
+            return Err(Error::usage(
+                "--top-k and --top-p do nothing at a temperature of 0, which takes the most probable token",
+            )
+            .with_help("leave them out, or raise --temperature"));
         }
         let temperature = temperature.unwrap_or(if limited { 1.0 } else { 0.0 });
         Ok(Self { temperature, top_k, top_p, penalty: penalty.unwrap_or(1.0) })
@@ -167,7 +169,10 @@ mod tests {
         check(sampling(0.5, None, Some(0.9), 1.3), [0.4085237, 0.0, 0.4411889, 0.0, 0.0, 0.1502875]);
         check(sampling(1.5, Some(4), Some(0.7), 1.5), [0.3829407, 0.0, 0.3426704, 0.0, 0.0, 0.2743890]);
         check(sampling(1.0, None, Some(0.1), 1.0), [0.0, 0.0, 1.0000000, 0.0, 0.0, 0.0]);
-        check(sampling(2.0, Some(10), Some(1.0), 0.8), [0.2201232, 0.0809788, 0.3629218, 0.1178234, 0.0467207, 0.1714321]);
+        check(
+            sampling(2.0, Some(10), Some(1.0), 0.8),
+            [0.2201232, 0.0809788, 0.3629218, 0.1178234, 0.0467207, 0.1714321],
+        );
     }
 
     #[test]
