@@ -114,7 +114,8 @@ impl<'a> Pass<'a> {
 
     /// Whether blocks are [recomputed](Tape::recomputed).
     pub(crate) fn recomputes(self) -> bool {
-        self.tape.options().recompute
+        let options = self.tape.options();
+        options.recompute && options.recording
     }
 
     /// By how many positions the prefixes shift the sequences.

@@ -4,6 +4,7 @@
 
 mod activation;
 mod builder;
+mod cache;
 mod convnet;
 mod decoder;
 mod error;
@@ -23,6 +24,7 @@ mod transformer;
 mod weights;
 
 pub use activation::activation;
+pub use cache::Cache;
 pub use decoder::{FileTokenizer, tokenizer, tokenizer_file};
 pub use error::LoadError;
 pub use folder::write_tensors;

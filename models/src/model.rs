@@ -5,6 +5,7 @@ use std::path::Path;
 
 use fthost_autograd::{Layout, Map, Parameter, Result, Tape, Tensor, Value};
 
+use crate::cache::Cache;
 use crate::info::{Modality, ModelInfo, Read};
 use crate::site::{Hook, Site};
 use crate::{FileState, LoadError, Pooling};
@@ -201,6 +202,27 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// Where the input is not what the stream takes, or it gives no such features.
     fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features>;
+
+    /// A cache for so many texts, of which nothing is seen yet.
+    ///
+    /// # Errors
+    /// Where the model continues no texts: where a token sees those after it.
+    fn begin(&self, texts: usize) -> Result<Cache> {
+        let _ = texts;
+        candle_core::bail!("{} continues no texts: its tokens see those after them", self.info().model_type)
+    }
+
+    /// The features of the last token of each text, `[texts, width]`, after new tokens of each, `ids`: as those of a pass over all of its
+    /// tokens, but that only the new ones go through the model. Prompts stand before the first tokens, and prefixes before all.
+    /// Sets the tape's layout.
+    ///
+    /// # Errors
+    /// Where the model continues no texts, a text gets no token or more than the model takes, or the tape records: gradients would end at
+    /// what is kept. A cache of a pass that failed is of no more use.
+    fn extend(&self, tape: &Tape, cache: &mut Cache, ids: &[Vec<u32>]) -> Result<Features> {
+        let _ = (tape, cache, ids);
+        candle_core::bail!("{} continues no texts: its tokens see those after them", self.info().model_type)
+    }
 
     /// [`features`](Self::features) of a plain model.
     fn forward(&self, tape: &Tape, input: &Input, read: Read) -> Result<Features> {

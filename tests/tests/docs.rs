@@ -66,6 +66,10 @@ fn workdir() -> Workdir {
         .map(|line| format!("{}\n", line.split('\t').next().unwrap()))
         .collect();
     workdir.write("new.tsv", format!("text\n{texts}"));
+    // A tiny decoder in the place of the one that the pages name.
+    let decoder = fs::read(root().join("tests/reference/gguf/llama.gguf")).unwrap();
+    workdir.write("SmolLM2-135M-Instruct.Q4_1.gguf", decoder);
+    workdir.write("questions.jsonl", fs::read(root().join("plugins/causal-lm/example.jsonl")).unwrap());
     write_pictures(&workdir);
     workdir.write("flowers.toml", flowers);
     write_masks(&workdir);

@@ -50,7 +50,7 @@ checkpoint_steps = 5
 "#;
 
 /// A tiny Llama in a file of its own, with its tokenizer and its template, and a few instructions.
-fn causal_workdir() -> Workdir {
+pub(crate) fn causal_workdir() -> Workdir {
     let workdir = Workdir::new();
     workdir.write("model.gguf", fs::read(root().join("tests/reference/gguf/llama.gguf")).unwrap());
     workdir.write("rows.jsonl", fs::read(root().join("plugins/causal-lm/example.jsonl")).unwrap());

@@ -21,6 +21,7 @@
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `folds` | cross-validation: one candidate and several, stopped and gone on with, groups, values, words, images |
 //! | `full_disk` | runs whose disk is full |
+//! | `generate` | texts that language models continue, beside Transformers; drawn, stopped, refused |
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
 //! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
 //! | `init` | first run files for data as they are published |
@@ -71,6 +72,7 @@ mod examples;
 mod few_shot;
 mod folds;
 mod full_disk;
+mod generate;
 mod golden;
 mod hub;
 mod init;

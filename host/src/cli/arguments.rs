@@ -12,6 +12,8 @@ use fthost::{Error, Result};
 
 use super::auto::AutoArguments;
 use super::compare::CompareArguments;
+use super::generate::GenerateArguments;
+use super::using::UseArguments;
 use super::values::{device, overrides};
 
 /// What `--out` names for a search for a learning rate.
@@ -161,6 +163,8 @@ pub(super) enum Command {
         #[command(flatten)]
         with: UseArguments,
     },
+    /// Continues texts by a language model: answers a question, talks on a terminal, or goes through a file of prompts
+    Generate(GenerateArguments),
     /// Compares strategies or run files over several seeds, and says whether their differences are more than chance
     Compare(CompareArguments),
     /// Searches for the strategy, learning rate and options that do best on validation examples; test examples are never seen
@@ -202,22 +206,6 @@ pub(super) struct TaskArgument {
     /// Whether the file's first row is a header and no example; without it as the run file says
     #[arg(long, value_name = "true|false")]
     pub(super) header: Option<bool>,
-}
-
-/// The arguments of what uses a run that has ended.
-#[derive(Debug, Args)]
-pub(super) struct UseArguments {
-    /// Opens these plugins instead of those that the run used
-    #[arg(long = "plugin", value_name = "PATH")]
-    pub(super) plugins: Vec<String>,
-
-    /// Sets a value of its run file: model.path=FOLDER says where the base model is
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(super) sets: Vec<String>,
-
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu", value_parser = device)]
-    pub(super) device: DeviceChoice,
 }
 
 /// The arguments of a run.

@@ -4,11 +4,13 @@ mod arguments;
 mod auto;
 mod compare;
 mod errors;
+mod generate;
 mod init;
 mod input;
 mod inspect;
 mod log;
 mod output;
+mod using;
 mod values;
 
 use std::fs::File;
@@ -31,10 +33,11 @@ use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic, UseArguments};
+use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic};
 use fthost::report::output::say;
 use input::Input;
 use output::must_not_exist;
+use using::UseArguments;
 use values::overrides;
 
 /// Runs the command and gives its exit code: 0, 1 where the work failed, 2 where what was asked was wrong.
@@ -105,6 +108,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
                 false => say(&format!("{rows} rows of {width} numbers ({pooling}) in {}", out.display())),
             }
         }
+        Command::Generate(arguments) => arguments.generate(json),
         Command::Compare(arguments) => {
             let comparison = fthost::compare::execute(&arguments.options(json)?)?;
             match json {

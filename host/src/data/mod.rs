@@ -63,6 +63,7 @@ pub use form::{Encoding, Form, Format, LanguageForm, LanguageModel, Quote, Score
 pub use header::Naming;
 pub use label_lists::SEPARATOR;
 pub(crate) use language::has_name as is_chat_template;
+pub use language::{Asked, Asker, Turn, Writing};
 pub use load::{check, load, unlabelled};
 pub use measured::{Holds, Measured, passes};
 pub use moments::Moments;

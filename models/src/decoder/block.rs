@@ -1,9 +1,12 @@
 //! One block: attention to the past and a gated feed-forward half, each behind a norm and with a residual.
 
+use std::ops::Range;
+
 use fthost_autograd::{Activation, Angles, Attention as Attending, Layout, Parameter, Result, Sees, Tape, Value};
 
 use super::config::{Config, LayerConfig};
 use crate::builder::Builder;
+use crate::cache::Seen;
 use crate::hooks::Pass;
 use crate::layers::Linear;
 use crate::sequences::{Rows, attended, hooked, select};
@@ -113,7 +116,7 @@ impl Block {
     }
 
     /// `x`: `[tokens, width]`. Returns `[rows, width]`; every token is a row where `rows` is `None`. Sets the tape's layout to
-    /// that of the rows.
+    /// that of the rows. With `seen`, what the block has seen of each sequence before these tokens, which it adds to.
     pub(crate) fn forward(
         &self,
         pass: Pass<'_>,
@@ -121,21 +124,22 @@ impl Block {
         layout: &Layout,
         rows: Option<&Rows>,
         turns: &Turns,
+        seen: Option<&mut [Seen]>,
     ) -> Result<Value> {
         let tape = pass.tape;
         let after = |norm: &Option<RmsNorm>, y: Value| match norm {
             Some(norm) => norm.forward(tape, &y),
             None => Ok(y),
         };
-        let seen = self.norm.forward(tape, x)?; // [tokens, width]
-        let y = self.attention.forward(pass, &seen, layout, rows, turns)?; // [rows, width]
+        let normed = self.norm.forward(tape, x)?; // [tokens, width]
+        let y = self.attention.forward(pass, &normed, layout, rows, turns, seen)?; // [rows, width]
         let x = select(tape, x, rows)?;
         let y = hooked(pass, self.attention_output, after(&self.attention_norm, y)?, &x)?;
         let x = tape.add(&y, &x)?;
 
-        let seen = self.inner_norm.forward(tape, &x)?;
-        let gate = self.gate.forward(pass, &seen, Activation::Identity)?; // [rows, inner]
-        let up = self.up.forward(pass, &seen, Activation::Identity)?;
+        let normed = self.inner_norm.forward(tape, &x)?;
+        let gate = self.gate.forward(pass, &normed, Activation::Identity)?; // [rows, inner]
+        let up = self.up.forward(pass, &normed, Activation::Identity)?;
         let y = self.down.forward(pass, &tape.gated(&gate, &up, self.activation)?, Activation::Identity)?;
         let y = hooked(pass, self.output, after(&self.output_norm, y)?, &x)?; // [rows, width]
         tape.add(&y, &x)
@@ -177,7 +181,15 @@ impl Attention {
     }
 
     /// `x`: `[tokens, width]`. Returns `[rows, width]`.
-    fn forward(&self, pass: Pass<'_>, x: &Value, layout: &Layout, rows: Option<&Rows>, turns: &Turns) -> Result<Value> {
+    fn forward(
+        &self,
+        pass: Pass<'_>,
+        x: &Value,
+        layout: &Layout,
+        rows: Option<&Rows>,
+        turns: &Turns,
+        seen: Option<&mut [Seen]>,
+    ) -> Result<Value> {
         let tape = pass.tape;
         let keys = self.key.forward(pass, x, Activation::Identity)?; // [tokens, kv heads * dim]
         let values = self.value.forward(pass, x, Activation::Identity)?;
@@ -192,8 +204,35 @@ impl Attention {
         let angles = turns.queries.as_ref().filter(|_| rows.is_some()).unwrap_or(&turns.keys);
         let queries = tape.rotary(&queries, angles)?;
         let prefix = prefix.as_ref().map(|prefix| (&prefix.keys, &prefix.values));
-        let context = tape.attention(&queries, &keys, &values, &self.of, query_layout, layout, prefix)?;
+        let context = match seen {
+            None => tape.attention(&queries, &keys, &values, &self.of, query_layout, layout, prefix)?,
+            Some(seen) => self.attend(tape, (&queries, query_layout), (&keys, &values, layout), prefix, seen)?,
+        }; // [rows, heads * dim]
         self.dense.forward(pass, &context, Activation::Identity) // [rows, width]
+    }
+
+    /// Attention of new tokens to all that was seen of their sequences, and to each other. Each sequence by itself: what was seen of several
+    /// does not lie together.
+    fn attend(
+        &self,
+        tape: &Tape,
+        (queries, query_layout): (&Value, &Layout),
+        (keys, values, layout): (&Value, &Value, &Layout),
+        prefix: Option<(&Value, &Value)>,
+        seen: &mut [Seen],
+    ) -> Result<Value> {
+        let mut contexts = Vec::with_capacity(seen.len());
+        for ((seen, asking), new) in seen.iter_mut().zip(query_layout.ranges()).zip(layout.ranges()) {
+            let of = |x: &Value, range: &Range<usize>| x.tensor().narrow(0, range.start, range.len());
+            let (keys, values) = seen.extended(&of(keys, &new)?, &of(values, &new)?)?; // [all, kv heads * dim]
+            let queries = Value::constant(of(queries, &asking)?); // [asking, heads * dim]
+            let [asking, all] = [asking.len(), keys.dims()[0]].map(|length| Layout::from_lengths([length]));
+            contexts.push(tape.attention(&queries, &keys, &values, &self.of, &asking, &all, prefix)?);
+        }
+        match contexts.len() {
+            1 => Ok(contexts.swap_remove(0)),
+            _ => tape.concat(&contexts.iter().collect::<Vec<_>>(), 0),
+        }
     }
 
     /// Each head by itself: `x` is `[rows, heads * dim]`.

@@ -3,20 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fthost_autograd::{Angles, Layout, Parameter, Result, Tape};
+use fthost_autograd::{Angles, Layout, Parameter, Result, Tape, Value};
 
 use super::architecture::Architecture;
 use super::block::{Block, RmsNorm, Turns};
 use super::config::Config;
 use super::gguf;
 use crate::builder::{Builder, Origin};
+use crate::cache::Cache;
 use crate::family::Source;
 use crate::folder::InFiles;
 use crate::hooks::{Hooks, Pass};
 use crate::sequences::{Embedded, Prompted, Rows, check_ids, pooled, prompt_rows};
 use crate::{
     BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
-    PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, VocabularyLayer, fold, folder,
+    PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, TextInput, VocabularyLayer, fold, folder,
 };
 
 /// Path of the word embeddings, and of their site.
@@ -102,9 +103,8 @@ impl Decoder {
         })
     }
 
-    /// Sets the tape's layout.
-    fn embed(&self, pass: Pass<'_>, input: &Input) -> Result<Embedded> {
-        let Input::Text(text) = input else { candle_core::bail!("a text model got images; give it token ids") };
+    /// Sequences that begin, or that go on behind what `seen` has of them. Sets the tape's layout.
+    fn embed(&self, pass: Pass<'_>, text: &TextInput, seen: &[usize]) -> Result<Embedded> {
         let tape = pass.tape;
         check_ids(text, &self.words)?;
         let words = tape.embedding(&tape.parameter(&self.words), &text.ids)?; // [tokens, width]
@@ -112,8 +112,13 @@ impl Decoder {
             Some(scale) => tape.affine(&words, scale, 0.0)?,
             None => words,
         };
-        let embedded = Prompted::new(pass, self.site, words, &text.layout)?.prepend(tape, text.layout.clone())?;
-        let longest = embedded.layout.ranges().map(|range| range.len()).max().unwrap_or(0) + pass.position_shift();
+        let mut prompted = Prompted::new(pass, self.site, words, &text.layout)?;
+        if seen.iter().any(|&rows| rows > 0) {
+            prompted.prompts.clear(); // they stand before the first tokens
+        }
+        let embedded = prompted.prepend(tape, text.layout.clone())?;
+        let lengths = embedded.layout.ranges().zip(before(seen)).map(|(range, before)| before + range.len());
+        let longest = lengths.max().unwrap_or(0) + pass.position_shift();
         if longest > self.positions {
             candle_core::bail!(
                 "a sequence of {longest} tokens, {} of them prompts or prefixes, is longer than the {} that the model takes; lower the \
@@ -140,15 +145,17 @@ impl Decoder {
         })
     }
 
-    /// How the tokens of each kind of layers turn. Prefixes stand before a sequence.
+    /// How the tokens of each kind of layers turn. Prefixes stand before a sequence, and so does what was seen of it.
     fn turns(
         &self,
         pass: Pass<'_>,
         Embedded { value, layout, .. }: &Embedded,
         rows: Option<&Rows>,
+        seen: &[usize],
     ) -> Result<Vec<Turns>> {
-        let shift = pass.position_shift() as u32;
-        let places: Vec<u32> = layout.ranges().flat_map(|range| 0..range.len() as u32).map(|i| i + shift).collect();
+        let shift = pass.position_shift();
+        let places = layout.ranges().zip(before(seen)).flat_map(|(range, before)| before..before + range.len());
+        let places: Vec<u32> = places.map(|place| (place + shift) as u32).collect();
         let of_rows = rows.map(|rows| rows.ids.iter().map(|&row| places[row as usize]).collect::<Vec<u32>>());
         let (dtype, device) = (value.tensor().dtype(), value.tensor().device());
         let turns = self.frequencies.iter().map(|frequencies| {
@@ -158,25 +165,39 @@ impl Decoder {
         turns.collect()
     }
 
-    /// Features of a micro-batch by the layers' hooks.
-    fn forward_pass(&self, pass: Pass<'_>, input: &Input, read: Read) -> Result<Features> {
-        let embedded = self.embed(pass, input)?;
-        let rows = self.rows(&embedded, read)?.map(Arc::new);
-        let turns = Arc::new(self.turns(pass, &embedded, rows.as_deref())?);
+    /// The blocks and the norm above them: `[rows, width]`.
+    fn above(
+        &self,
+        pass: Pass<'_>,
+        embedded: &Embedded,
+        rows: Option<Arc<Rows>>,
+        mut cache: Option<&mut Cache>,
+    ) -> Result<Value> {
+        let seen = cache.as_deref().map(Cache::lengths).unwrap_or_default();
+        let turns = Arc::new(self.turns(pass, embedded, rows.as_deref(), seen)?);
         let mut x = embedded.value.clone(); // [tokens, width]
         for (i, (block, rope)) in self.blocks.iter().enumerate() {
             let rows = rows.clone().filter(|_| i + 1 == self.blocks.len());
             let (rope, layout) = (*rope, &embedded.layout);
             if !pass.recomputes() {
-                x = block.forward(pass, &x, layout, rows.as_deref(), &turns[rope])?; // the last: [rows, width]
+                let seen = cache.as_deref_mut().map(|cache| cache.block(i));
+                x = block.forward(pass, &x, layout, rows.as_deref(), &turns[rope], seen)?; // the last: [rows, width]
                 continue;
             }
             let (block, hooks, layout, turns) = (block.clone(), self.hooks.clone(), layout.clone(), turns.clone());
             x = pass.tape.recomputed(&x, move |tape, x| {
-                block.forward(Pass::new(tape, &hooks), &x, &layout, rows.as_deref(), &turns[rope])
+                block.forward(Pass::new(tape, &hooks), &x, &layout, rows.as_deref(), &turns[rope], None)
             })?;
         }
-        let x = self.norm.forward(pass.tape, &x)?;
+        self.norm.forward(pass.tape, &x)
+    }
+
+    /// Features of a micro-batch by the layers' hooks.
+    fn forward_pass(&self, pass: Pass<'_>, input: &Input, read: Read) -> Result<Features> {
+        let Input::Text(text) = input else { candle_core::bail!("a text model got images; give it token ids") };
+        let embedded = self.embed(pass, text, &[])?;
+        let rows = self.rows(&embedded, read)?.map(Arc::new);
+        let x = self.above(pass, &embedded, rows, None)?;
         let own = embedded.own;
         if read == Read::Sequence {
             return Ok(Features { value: x, layout: own, map: None });
@@ -255,6 +276,34 @@ impl Model for Decoder {
         }
         self.forward_pass(Pass::new(tape, &self.hooks), input, read)
     }
+
+    fn begin(&self, texts: usize) -> Result<Cache> {
+        Ok(Cache::new(texts, self.blocks.len()))
+    }
+
+    fn extend(&self, tape: &Tape, cache: &mut Cache, ids: &[Vec<u32>]) -> Result<Features> {
+        if tape.options().recording {
+            candle_core::bail!(
+                "a text goes on by what is kept of it, where gradients would end; take a tape that records nothing"
+            );
+        }
+        if ids.len() != cache.texts() {
+            candle_core::bail!("{} texts cannot go on with tokens for {}", cache.texts(), ids.len());
+        }
+        let pass = Pass::new(tape, &self.hooks);
+        let layout = Layout::from_lengths(ids.iter().map(Vec::len));
+        let text = TextInput { types: vec![0; layout.tokens()], ids: ids.concat(), layout };
+        let embedded = self.embed(pass, &text, cache.lengths())?;
+        let rows = Arc::new(Rows::last(&embedded.layout));
+        let value = self.above(pass, &embedded, Some(rows.clone()), Some(cache))?; // [texts, width]
+        cache.count(&embedded.layout);
+        Ok(Features { value, layout: rows.layout.clone(), map: None })
+    }
+}
+
+/// Rows before the new ones of each sequence: those that were seen, or none of sequences that begin.
+fn before(seen: &[usize]) -> impl Iterator<Item = usize> {
+    seen.iter().copied().chain(std::iter::repeat(0))
 }
 
 fn info(config: &Config) -> ModelInfo {

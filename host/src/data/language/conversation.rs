@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-/// What one side says.
+/// What one side of a conversation says.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Turn {
+pub struct Turn {
     /// `system`, `user` or `assistant`.
     pub(crate) role: String,
     /// The text.
@@ -14,6 +14,16 @@ pub(crate) struct Turn {
 impl Turn {
     pub(crate) fn new(role: &str, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into() }
+    }
+
+    /// What the user says.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self::new(USER, content)
+    }
+
+    /// What the assistant says.
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self::new(ASSISTANT, content)
     }
 }
 
@@ -46,8 +56,8 @@ pub(crate) enum RowForm {
 }
 
 /// Keys of the forms that have two names.
-const MESSAGES: [&str; 3] = ["messages", "conversations", "conversation"];
-const COMPLETIONS: [(&str, &str); 4] =
+pub(super) const MESSAGES: [&str; 3] = ["messages", "conversations", "conversation"];
+pub(super) const COMPLETIONS: [(&str, &str); 4] =
     [("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("input", "output")];
 
 impl RowForm {
@@ -93,22 +103,10 @@ impl RowForm {
         match self {
             Self::Messages { key } => turns(key, get(row, key)?).map(Said::Turns),
             Self::Instruction => {
-                let (instruction, output) = (string(row, "instruction")?, string(row, "output")?);
-                let user = match row.get("input") {
-                    None | Some(Value::Null) => instruction,
-                    Some(_) => match string(row, "input")? {
-                        input if input.is_empty() => instruction,
-                        input => format!("{instruction}\n\n{input}"),
-                    },
-                };
-                let system = match row.get("system") {
-                    None | Some(Value::Null) => None,
-                    Some(_) => Some(Turn::new(SYSTEM, string(row, "system")?)),
-                };
+                let (mut turns, output) = (instruction(row)?, string(row, "output")?);
                 refuse_no_answer("output", &output)?;
-                Ok(Said::Turns(
-                    system.into_iter().chain([Turn::new(USER, user), Turn::new(ASSISTANT, output)]).collect(),
-                ))
+                turns.push(Turn::new(ASSISTANT, output));
+                Ok(Said::Turns(turns))
             }
             Self::Completion { prompt, completion } => {
                 // Both may be lists of messages, as in TRL.
@@ -126,6 +124,23 @@ impl RowForm {
     }
 }
 
+/// What an instruction asks, after what the system says where it says something.
+pub(super) fn instruction(row: &Map<String, Value>) -> Result<Vec<Turn>, Wrong> {
+    let instruction = string(row, "instruction")?;
+    let user = match row.get("input") {
+        None | Some(Value::Null) => instruction,
+        Some(_) => match string(row, "input")? {
+            input if input.is_empty() => instruction,
+            input => format!("{instruction}\n\n{input}"),
+        },
+    };
+    let system = match row.get("system") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(Turn::new(SYSTEM, string(row, "system")?)),
+    };
+    Ok(system.into_iter().chain([Turn::new(USER, user)]).collect())
+}
+
 /// What is wrong with a row, and what helps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wrong {
@@ -134,12 +149,12 @@ pub(crate) struct Wrong {
 }
 
 impl Wrong {
-    fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: help.into() }
     }
 }
 
-fn get<'a>(row: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Wrong> {
+pub(super) fn get<'a>(row: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Wrong> {
     row.get(name).ok_or_else(|| {
         let there = row.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         Wrong::new(
@@ -149,7 +164,7 @@ fn get<'a>(row: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Wrong> 
     })
 }
 
-fn string(row: &Map<String, Value>, name: &str) -> Result<String, Wrong> {
+pub(super) fn string(row: &Map<String, Value>, name: &str) -> Result<String, Wrong> {
     match get(row, name)? {
         Value::String(text) => Ok(text.clone()),
         _ => Err(Wrong::new(
@@ -176,7 +191,7 @@ fn turns(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
 
 /// The messages of a list, as `role` and `content`, or as ShareGPT's `from` and `value`. What tools were called and what they gave is left
 /// out.
-fn messages(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
+pub(super) fn messages(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
     let Value::Array(list) = value else {
         return Err(Wrong::new(
             format!("`{key}` must be a list of messages"),
@@ -224,8 +239,8 @@ fn messages(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
     Ok(turns)
 }
 
-/// After what the system says, which may lack, user and assistant take turns; the assistant has the last word.
-fn in_order(key: &str, turns: Vec<Turn>) -> Result<Vec<Turn>, Wrong> {
+/// After what the system says, which may lack, user and assistant take turns.
+pub(super) fn in_turn(key: &str, turns: &[Turn]) -> Result<(), Wrong> {
     let spoken = turns.iter().skip_while(|turn| turn.role == SYSTEM);
     let first = turns.len() - spoken.clone().count();
     for (place, turn) in spoken.enumerate() {
@@ -237,6 +252,12 @@ fn in_order(key: &str, turns: Vec<Turn>) -> Result<Vec<Turn>, Wrong> {
             ));
         }
     }
+    Ok(())
+}
+
+/// Turns by turns; the assistant has the last word.
+fn in_order(key: &str, turns: Vec<Turn>) -> Result<Vec<Turn>, Wrong> {
+    in_turn(key, &turns)?;
     match turns.last() {
         Some(last) if last.role == ASSISTANT => {
             refuse_no_answer(key, &last.content)?;

@@ -24,7 +24,7 @@ use crate::report::numbers::count;
 use crate::{Error, Result};
 
 /// The template by which conversations are written.
-fn chat_template(form: &LanguageForm, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
+pub(super) fn chat_template(form: &LanguageForm, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
     let special = || tokenizer.special_tokens().clone();
     match (&form.template, tokenizer.template()) {
         (Some(name), _) => ChatTemplate::named(name, special()).map(Some),

@@ -83,6 +83,19 @@ impl Tokenizer {
         WordSigns { tokenizer: self, special, begins }
     }
 
+    /// The text of tokens, without special ones. Bytes that are no whole character become U+FFFD.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn text_of(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|error| self.failed("", &error))
+    }
+
+    /// Whether a token stands for itself wherever its name occurs, and is not made of a text's pieces.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().contains_key(&id)
+    }
+
     /// The text of tokens, special ones by their names.
     ///
     /// # Errors

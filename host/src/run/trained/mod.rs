@@ -2,6 +2,7 @@
 
 pub mod embed;
 mod few_shot;
+pub mod generate;
 mod head;
 pub mod masks;
 mod merge;

@@ -1,0 +1,217 @@
+//! Texts that language models continue: as Transformers does, from runs and from models as they came, and what is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fthost_tests::{Workdir, on_one_line, reference, root, skipped};
+use serde_json::{Value, json};
+
+use crate::language::causal_workdir;
+use crate::text::text_workdir;
+
+/// The folder of a small decoder that answers questions, where it is on this machine.
+fn smollm2() -> Option<PathBuf> {
+    let folder = std::env::var_os("FTHOST_SMOLLM2").map(PathBuf::from)?;
+    folder.join("config.json").is_file().then_some(folder)
+}
+
+/// What comes for each prompt of a file, `tokens` at most.
+fn continued(workdir: &Workdir, model: &Path, file: &str, tokens: &str) -> Vec<Value> {
+    let model = model.to_str().unwrap();
+    let all = ["generate", model, "--input", file, "--max-tokens", tokens, "--out", "out.jsonl"];
+    workdir.fthost(all).succeeded();
+    let lines = fs::read_to_string(workdir.path().join("out.jsonl")).unwrap();
+    fs::remove_file(workdir.path().join("out.jsonl")).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[track_caller]
+fn equal_transformers(workdir: &Workdir, ours: &Path, theirs: &Path, prompts: &[&str], tokens: &str) {
+    let Some(python) = std::env::var_os("FTHOST_PYTHON") else {
+        return skipped("FTHOST_PYTHON names no Python with transformers");
+    };
+    let lines: String = prompts.iter().map(|prompt| format!("{}\n", json!({ "prompt": prompt }))).collect();
+    let file = workdir.write("prompts.jsonl", lines);
+    let expected = reference(
+        Path::new(&python),
+        "generate_check.py",
+        [theirs.as_os_str(), file.as_os_str(), std::ffi::OsStr::new(tokens)],
+    );
+    let found = continued(workdir, ours, "prompts.jsonl", tokens);
+    assert_eq!(found.len(), prompts.len());
+    for (found, expected) in found.iter().zip(expected.as_array().unwrap()) {
+        for key in ["prompt_tokens", "generated_tokens", "text"] {
+            assert_eq!(found[key], expected[key], "{found} {expected}");
+        }
+    }
+}
+
+/// Eight prompts at once, and Transformers one after the other.
+#[test]
+fn smollm2_continues_as_in_transformers() {
+    let Some(model) = smollm2() else { return skipped("FTHOST_SMOLLM2 names no folder of SmolLM2") };
+    let prompts = [
+        "What is the capital of France?",
+        "Write a short poem about the sea.",
+        "Explain in two sentences why the sky is blue.",
+        "List three fruits that are red.",
+        "Translate \"good morning\" into Spanish.",
+        "What is 12 times 7?",
+        "Who wrote Hamlet, and when?",
+        "Give me a recipe for pancakes, with Crème fraîche.",
+    ];
+    equal_transformers(&Workdir::new(), &model, &model, &prompts, "64");
+}
+
+#[test]
+fn smollm2_answers_from_its_folder_and_from_one_file() {
+    let Some(folder) = smollm2() else { return skipped("FTHOST_SMOLLM2 names no folder of SmolLM2") };
+    let file = folder.join("../gguf/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let workdir = Workdir::new();
+    for model in [folder, file].iter().filter(|model| model.exists()) {
+        let model = model.to_str().unwrap();
+        let told = workdir.fthost(["generate", model, "What is the capital of France?"]).succeeded().stdout;
+        assert_eq!(told, "The capital of France is Paris.\n", "{model}");
+    }
+}
+
+/// A tiny Llama with LoRA on all its layers.
+fn trained() -> Workdir {
+    let workdir = causal_workdir();
+    workdir.fthost(["run.toml", "--out", "run"]).succeeded();
+    workdir
+}
+
+fn object(workdir: &Workdir, arguments: &[&str]) -> Value {
+    let told = workdir.fthost(["generate"].iter().chain(arguments).chain(&["--json"])).succeeded().stdout;
+    serde_json::from_str(&told).unwrap()
+}
+
+#[test]
+fn a_run_continues_as_what_it_is_merged_into_and_as_transformers() {
+    let workdir = trained();
+    workdir.fthost(["merge", "run", "merged"]).succeeded();
+    let prompt = "name the colour of grass";
+    let [of_run, of_merged, of_base] =
+        ["run", "merged", "model.gguf"].map(|model| object(&workdir, &[model, prompt, "--max-tokens", "24"]));
+    assert_eq!(of_run["text"], of_merged["text"]);
+    assert_ne!(of_run["text"], of_base["text"], "the adapter does nothing");
+    // What the run has learned: to end its answers.
+    assert_eq!(of_run["finish_reason"], "stop", "{of_run}");
+    let keys: Vec<&String> = of_run.as_object().unwrap().keys().collect();
+    let expected = ["finish_reason", "generated_tokens", "prompt_tokens", "seconds", "text", "tokens_per_second"];
+    assert_eq!(keys, expected);
+    let told = workdir.fthost(["generate", "run", prompt, "--max-tokens", "24"]).succeeded().stdout;
+    assert_eq!(told, format!("{}\n", of_run["text"].as_str().unwrap()));
+    let (run, merged) = (workdir.path().join("run"), workdir.path().join("merged"));
+    equal_transformers(&workdir, &run, &merged, &[prompt, "add the numbers", "say the opposite"], "24");
+}
+
+/// Strategies whose rows stand before a text are there for every token.
+#[test]
+fn prompts_and_prefixes_hold_for_every_token() {
+    for strategy in ["plugin = \"prompt\"\ntokens = 3", "plugin = \"prefix\"\ntokens = 3"] {
+        let workdir = causal_workdir();
+        let run = fs::read_to_string(workdir.path().join("run.toml")).unwrap();
+        let run = run.replace("plugin = \"lora\"\ntargets = \"all-linear\"", strategy);
+        workdir.write("run.toml", run.replace("epochs = 12", "epochs = 2"));
+        workdir.fthost(["run.toml", "--out", "run"]).succeeded();
+        // A longer and longer text is begun anew for each token: what is kept of it changes nothing.
+        let whole = object(&workdir, &["run", "abc", "--raw", "--max-tokens", "6"]);
+        let mut text = "abc".to_owned();
+        for _ in 0..whole["generated_tokens"].as_u64().unwrap() {
+            let one = object(&workdir, &["run", &text, "--raw", "--max-tokens", "1"]);
+            text.push_str(one["text"].as_str().unwrap());
+        }
+        assert_eq!(text, format!("abc{}", whole["text"].as_str().unwrap()), "{strategy}");
+    }
+}
+
+/// Random numbers are counted by prompt and token, so they do not depend on how many prompts are continued at once.
+#[test]
+fn a_file_of_prompts_is_drawn_the_same_at_any_batch_size() {
+    let workdir = causal_workdir();
+    let write = |out: &str, more: &[&str]| {
+        let all = ["generate", "model.gguf", "--input", "rows.jsonl", "--out", out, "--max-tokens", "12"];
+        workdir.fthost(all.iter().chain(more)).succeeded();
+        fs::read_to_string(workdir.path().join(out)).unwrap()
+    };
+    let drawn = ["--temperature", "1.5", "--top-k", "20", "--seed", "5"];
+    let five = write("five.jsonl", &[&drawn[..], &["--batch", "5"]].concat());
+    assert_eq!(write("one.jsonl", &[&drawn[..], &["--batch", "1"]].concat()), five);
+    assert_ne!(write("other.jsonl", &["--temperature", "1.5", "--top-k", "20", "--seed", "6"]), five);
+    let rows = fs::read_to_string(workdir.path().join("rows.jsonl")).unwrap().lines().count();
+    let lines: Vec<Value> = five.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), rows);
+    assert_eq!(lines[1]["line"], 2);
+    // A text on each line, to standard output.
+    workdir.write("lines.txt", "one\ntwo\n");
+    let told =
+        workdir.fthost(["generate", "model.gguf", "--input", "lines.txt", "--max-tokens", "3"]).succeeded().stdout;
+    assert_eq!(told.lines().count(), 2, "{told}");
+}
+
+#[test]
+fn a_text_stops_where_it_is_told_to() {
+    let workdir = causal_workdir();
+    let of = |more: &[&str]| {
+        object(
+            &workdir,
+            &[&["model.gguf", "name the colour", "--max-tokens", "40", "--temperature", "2"], more].concat(),
+        )
+    };
+    let whole = of(&[]);
+    let text = whole["text"].as_str().unwrap();
+    let stop = &text[text.len() / 2..][..2];
+    let cut = of(&["--stop", stop]);
+    assert_eq!(cut["text"], text[..text.find(stop).unwrap()]);
+    assert_eq!(cut["finish_reason"], "stop");
+    assert!(cut["generated_tokens"].as_u64() < whole["generated_tokens"].as_u64());
+    let mut command = workdir.command(["generate", "model.gguf", "-", "--max-tokens", "40", "--temperature", "2"]);
+    command.stdin(fs::File::open(workdir.write("asked.txt", "name the colour\n")).unwrap());
+    assert_eq!(workdir.run(command).succeeded().stdout, format!("{text}\n"));
+}
+
+#[test]
+fn what_cannot_be_continued_is_said() {
+    let workdir = text_workdir();
+    workdir.write("model.gguf", fs::read(root().join("tests/reference/gguf/llama.gguf")).unwrap());
+    for (folder, of) in [("decoder", "llama"), ("headless", "llama")] {
+        let from = root().join("tests/reference/decoders").join(of);
+        for file in ["config.json", "model.safetensors"] {
+            workdir.write(&format!("{folder}/{file}"), fs::read(from.join(file)).unwrap());
+        }
+        let tokenizer = fs::read(workdir.path().join("model/tokenizer.json")).unwrap();
+        workdir.write(&format!("{folder}/tokenizer.json"), tokenizer);
+    }
+    let weights = fs::read(workdir.path().join("headless/model.safetensors")).unwrap();
+    // The same bytes under a name that no layer has.
+    let at = weights.windows(14).position(|name| name == b"lm_head.weight").unwrap();
+    let renamed = [&weights[..at], b"no_head.weight", &weights[at + 14..]].concat();
+    workdir.write("headless/model.safetensors", renamed);
+    workdir.write("there.jsonl", "");
+    workdir.write("long.txt", format!("a b\n{}\n", "a ".repeat(17_000)));
+    workdir.write("rows.jsonl", "{\"label\": \"x\"}\n");
+    let check = |arguments: &[&str], expected: &[&str]| {
+        let error = on_one_line(&workdir.fthost(["generate"].iter().chain(arguments)).failed(2));
+        for expected in expected {
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    };
+    check(&["decoder", "a"], &["no chat template", "--raw", "template=chatml"]);
+    check(&["headless", "a", "--raw"], &["headless lacks lm_head.weight"]);
+    check(&["model", "a"], &["bert", "in a token's place", "name a decoder"]);
+    check(&["nowhere", "a"], &["nowhere"]);
+    check(&["model.gguf"], &["no prompt is named", "--input"]);
+    check(&["model.gguf", "a", "--input", "rows.jsonl"], &["cannot be used with"]);
+    check(&["model.gguf", "--input", "rows.jsonl"], &["rows.jsonl:1", "none of the known forms"]);
+    check(&["model.gguf", "--input", "long.txt"], &["long.txt:2", "more than the 16000 that the model takes"]);
+    check(&["model.gguf", "--input", "rows.jsonl", "--out", "there.jsonl"], &["there.jsonl exists already"]);
+    check(&["model.gguf", "a", "--out", "new.jsonl"], &["--input"]);
+    check(&["model.gguf", "a", "--temperature=-1"], &["--temperature is -1"]);
+    check(&["model.gguf", "a", "--top-p", "2"], &["--top-p is 2"]);
+    check(&["model.gguf", "", "--raw"], &["nothing to go on from"]);
+    workdir.fthost(["generate", "decoder", "a", "--raw", "--max-tokens", "4"]).succeeded();
+    let named = ["generate", "decoder", "a", "--max-tokens", "4", "--set", "task.0.template=chatml"];
+    workdir.fthost(named).succeeded();
+}
