@@ -130,7 +130,8 @@ impl<'a> Builder<'a> {
         let site = self.site(path, SiteKind::Linear, inputs, outputs);
         let shape = [outputs, inputs];
         let quantize = self.quantize.filter(|quantize| quantize.takes(inputs));
-        let weight = self.parameter_as(format!("{path}.weight"), &shape, &shape, of_weight, Reading::Products, quantize)?;
+        let weight =
+            self.parameter_as(format!("{path}.weight"), &shape, &shape, of_weight, Reading::Products, quantize)?;
         let bias = bias.then(|| self.vector(format!("{path}.bias"), outputs, of_bias)).transpose()?;
         Ok(Linear { site, weight, bias })
     }

@@ -1,6 +1,6 @@
 //! Writes model folders as Hugging Face does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -38,6 +38,8 @@ pub(crate) struct InFiles {
     pub(crate) shapes: Vec<Vec<usize>>,
     /// Counters that nothing reads, by name without prefix.
     pub(crate) counters: Vec<(String, i64)>,
+    /// Names without prefix of matrices that lie the other way round.
+    pub(crate) transposed: BTreeSet<String>,
 }
 
 /// Writes a model's config.json and model.safetensors so that Transformers' class for the head loads them; those of a model that timm or
@@ -47,7 +49,7 @@ pub(crate) struct InFiles {
 /// that the model was loaded from.
 pub(crate) fn write(
     model: &dyn Model,
-    InFiles { config, shapes, counters }: &InFiles,
+    InFiles { config, shapes, counters, transposed }: &InFiles,
     folder: &Path,
     head: &SavedHead<'_>,
 ) -> Result<(), LoadError> {
@@ -58,8 +60,11 @@ pub(crate) fn write(
     for (base, shape) in model.parameters().iter().zip(shapes) {
         let name = base.parameter.name();
         if !per_token || base.stream.is_none_or(|stream| model.passes(stream, Read::Sequence, name)) {
-            let name = format!("{}{name}", model.info().prefix(base.stream));
-            stored.insert(name, base.parameter.tensor().reshape(shape.as_slice())?);
+            let tensor = match transposed.contains(name) {
+                true => base.parameter.tensor().t()?.contiguous()?,
+                false => base.parameter.tensor().reshape(shape.as_slice())?,
+            };
+            stored.insert(format!("{}{name}", model.info().prefix(base.stream)), tensor);
         }
     }
     for (name, count) in counters {

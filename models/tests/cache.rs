@@ -10,7 +10,7 @@ use fthost_models::autograd::{Device, Layout, Result, Tape, Tensor, Value};
 use fthost_models::{AttentionHook, Cache, EmbeddingHook, Hook, LinearHook, Model, Prefix, Prompt, Read, SiteKind};
 use support::{assert_close, reference, rows, text};
 
-const ROWS: [&str; 6] = ["llama", "llama3", "mistral", "qwen2", "qwen3", "gemma3_text"];
+const ROWS: [&str; 7] = ["llama", "llama3", "mistral", "qwen2", "qwen3", "gemma3_text", "gpt2"];
 const TOLERANCE: f64 = 1e-5;
 
 fn open(row: &str) -> Box<dyn Model> {

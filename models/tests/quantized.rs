@@ -96,12 +96,17 @@ fn blocks_of_a_file_stay_what_they_are() {
     assert_eq!(quantized(&*fthost_models::open(&file, &Device::Cpu).unwrap()), 0);
     let Some(file) = std::env::var_os("FTHOST_SMOLLM2").and_then(|folder| {
         let beside = Path::new(&folder).parent()?.join("gguf");
-        std::fs::read_dir(beside).ok()?.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|of| of == "gguf"))
+        std::fs::read_dir(beside)
+            .ok()?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|of| of == "gguf"))
     }) else {
         eprintln!("skipped: FTHOST_SMOLLM2 names no folder beside one with a .gguf file");
         return;
     };
-    let (kept, held) = (fthost_models::open(&file, &Device::Cpu).unwrap(), fthost_models::open(&file, &Device::Cpu).unwrap());
+    let (kept, held) =
+        (fthost_models::open(&file, &Device::Cpu).unwrap(), fthost_models::open(&file, &Device::Cpu).unwrap());
     assert!(quantized(&*kept) >= 7 * 30);
     copy(&*kept, &*held);
     assert_eq!(features(&*kept, Precision::F32), features(&*held, Precision::F32));

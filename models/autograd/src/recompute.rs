@@ -34,7 +34,8 @@ impl Tape {
             let x = if vjp.wants(0) { again.variable(x) } else { Value::constant(x) };
             let made = part(&again, x.clone())?;
             // Sums go on where other uses have left them, so that their order is the same.
-            let sums = parameters.iter().enumerate().filter_map(|(i, parameter)| Some((parameter.id(), vjp.take(1 + i)?)));
+            let sums =
+                parameters.iter().enumerate().filter_map(|(i, parameter)| Some((parameter.id(), vjp.take(1 + i)?)));
             let sums: HashMap<_, _> = sums.collect();
             let mut gradients = again.backward_onto(vec![(made, gradient)], sums)?;
             if let Some(gradient) = gradients.take_variable(&x) {

@@ -202,11 +202,7 @@ impl Tape {
     }
 
     /// [`backward_from`](Self::backward_from), where parameters have these sums to begin with, by their ids.
-    pub(crate) fn backward_onto(
-        self,
-        seeds: Vec<(Value, Tensor)>,
-        mut sums: HashMap<u64, Sum>,
-    ) -> Result<Gradients> {
+    pub(crate) fn backward_onto(self, seeds: Vec<(Value, Tensor)>, mut sums: HashMap<u64, Sum>) -> Result<Gradients> {
         let parallel = self.options.parallel_ops;
         let nodes = self.nodes.into_inner();
         let begun = |node: &Node| sums.remove(&node.parameter.as_ref()?.id());

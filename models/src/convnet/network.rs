@@ -57,7 +57,12 @@ impl Network {
             hooks: Hooks::none(sites.len()),
             sites,
             parameters,
-            stored: InFiles { config: source.config.clone(), shapes: stored_shapes, counters },
+            stored: InFiles {
+                config: source.config.clone(),
+                shapes: stored_shapes,
+                counters,
+                transposed: Default::default(),
+            },
             files: origin.files(source.quantize),
         })
     }

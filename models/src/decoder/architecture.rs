@@ -7,8 +7,14 @@ pub(crate) struct Architecture {
     pub(crate) model_type: &'static str,
     /// What Transformers' classes are called: `Llama` in `LlamaModel`.
     pub(crate) family: &'static str,
-    /// The same in the class that says the next token: `Llama` in `LlamaForCausalLM`.
+    /// The class that says the next token.
     pub(crate) causal: &'static str,
+    /// What modules are called.
+    pub(crate) names: &'static Names,
+    /// Whether norms take the mean away and add a bias; else they divide by the root mean square alone.
+    pub(crate) layer_norms: bool,
+    /// Whether the matrices of linear layers lie the other way round in files, `[in, out]`.
+    pub(crate) transposed: bool,
     /// Whether there is a class of them that answers for each token.
     pub(crate) tokens: bool,
     /// Biases of queries, keys and values.
@@ -37,7 +43,66 @@ pub(crate) struct Architecture {
     pub(crate) rope_theta: f64,
     /// Whether word embeddings are the layer over the vocabulary too, where the file says nothing.
     pub(crate) tied: bool,
+    /// What norms add to the mean square where the file says nothing.
+    pub(crate) eps: f64,
+    /// Dropout of the embeddings, of attention's weights and before each sum, where the file says nothing.
+    pub(crate) dropout: Option<f64>,
 }
+
+/// What modules are called in Hugging Face's files.
+#[derive(Debug)]
+pub(crate) struct Names {
+    /// What stands before the paths in the files of a model with a head.
+    pub(crate) prefix: &'static str,
+    /// Word embeddings.
+    pub(crate) words: &'static str,
+    /// Embeddings of positions, which are learned then; queries and keys turn where there are none.
+    pub(crate) positions: Option<&'static str>,
+    /// The blocks.
+    pub(crate) blocks: &'static str,
+    /// The norm above them.
+    pub(crate) norm: &'static str,
+    /// Norms before the halves of a block.
+    pub(crate) norms: [&'static str; 2],
+    /// Attention.
+    pub(crate) attention: &'static str,
+    /// Queries, keys and values, one below the other, where one layer makes all.
+    pub(crate) together: Option<&'static str>,
+    /// What attention gives out.
+    pub(crate) dense: &'static str,
+    /// What the feed-forward half is multiplied by before it narrows, where anything.
+    pub(crate) gate: Option<&'static str>,
+    /// Where the feed-forward half widens, and where it narrows.
+    pub(crate) inner: [&'static str; 2],
+}
+
+const LLAMA_NAMES: Names = Names {
+    prefix: "model.",
+    words: "embed_tokens",
+    positions: None,
+    blocks: "layers",
+    norm: "norm",
+    norms: ["input_layernorm", "post_attention_layernorm"],
+    attention: "self_attn",
+    together: None,
+    dense: "o_proj",
+    gate: Some("mlp.gate_proj"),
+    inner: ["mlp.up_proj", "mlp.down_proj"],
+};
+
+const GPT2_NAMES: Names = Names {
+    prefix: "transformer.",
+    words: "wte",
+    positions: Some("wpe"),
+    blocks: "h",
+    norm: "ln_f",
+    norms: ["ln_1", "ln_2"],
+    attention: "attn",
+    together: Some("c_attn"),
+    dense: "c_proj",
+    gate: None,
+    inner: ["mlp.c_fc", "mlp.c_proj"],
+};
 
 /// Whether a layer has a bias.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +129,10 @@ pub(crate) enum Windows {
 const LLAMA: Architecture = Architecture {
     model_type: "llama",
     family: "Llama",
-    causal: "Llama",
+    causal: "LlamaForCausalLM",
+    names: &LLAMA_NAMES,
+    layer_norms: false,
+    transposed: false,
     tokens: true,
     qkv_bias: Bias::Asked("attention_bias"),
     output_bias: Bias::Asked("attention_bias"),
@@ -79,12 +147,14 @@ const LLAMA: Architecture = Architecture {
     windows: Windows::Never,
     rope_theta: 10_000.0,
     tied: false,
+    eps: 1e-6,
+    dropout: None,
 };
 
 const MISTRAL: Architecture = Architecture {
     model_type: "mistral",
     family: "Mistral",
-    causal: "Mistral",
+    causal: "MistralForCausalLM",
     qkv_bias: Bias::Never,
     output_bias: Bias::Never,
     inner_bias: Bias::Never,
@@ -95,7 +165,7 @@ const MISTRAL: Architecture = Architecture {
 const QWEN2: Architecture = Architecture {
     model_type: "qwen2",
     family: "Qwen2",
-    causal: "Qwen2",
+    causal: "Qwen2ForCausalLM",
     qkv_bias: Bias::Always,
     output_bias: Bias::Never,
     inner_bias: Bias::Never,
@@ -106,7 +176,7 @@ const QWEN2: Architecture = Architecture {
 const QWEN3: Architecture = Architecture {
     model_type: "qwen3",
     family: "Qwen3",
-    causal: "Qwen3",
+    causal: "Qwen3ForCausalLM",
     inner_bias: Bias::Never,
     head_norms: true,
     head_dim: Some(128),
@@ -117,7 +187,7 @@ const QWEN3: Architecture = Architecture {
 const GEMMA3: Architecture = Architecture {
     model_type: "gemma3_text",
     family: "Gemma3Text",
-    causal: "Gemma3",
+    causal: "Gemma3ForCausalLM",
     tokens: false,
     inner_bias: Bias::Never,
     head_norms: true,
@@ -133,7 +203,25 @@ const GEMMA3: Architecture = Architecture {
     ..LLAMA
 };
 
-const ALL: [&Architecture; 5] = [&LLAMA, &MISTRAL, &QWEN2, &QWEN3, &GEMMA3];
+const GPT2: Architecture = Architecture {
+    model_type: "gpt2",
+    family: "GPT2",
+    causal: "GPT2LMHeadModel",
+    names: &GPT2_NAMES,
+    layer_norms: true,
+    transposed: true,
+    qkv_bias: Bias::Always,
+    output_bias: Bias::Always,
+    inner_bias: Bias::Always,
+    activation_key: "activation_function",
+    activation: "gelu_new",
+    tied: true,
+    eps: 1e-5,
+    dropout: Some(0.1),
+    ..LLAMA
+};
+
+const ALL: [&Architecture; 6] = [&LLAMA, &MISTRAL, &QWEN2, &QWEN3, &GEMMA3, &GPT2];
 
 impl Architecture {
     /// The row of a `model_type`.

@@ -1,4 +1,4 @@
-//! One block: attention to the past and a gated feed-forward half, each behind a norm and with a residual.
+//! One block: attention to the past and a feed-forward half, each behind a norm and with a residual.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::config::{Config, LayerConfig};
 use crate::builder::Builder;
 use crate::cache::Seen;
 use crate::hooks::Pass;
-use crate::layers::Linear;
+use crate::layers::{LayerNorm, Linear};
 use crate::sequences::{Rows, attended, hooked, select};
 use crate::{LoadError, SiteKind};
 
@@ -41,34 +41,74 @@ impl RmsNorm {
     }
 }
 
+/// The norm of an architecture.
+#[derive(Debug)]
+pub(crate) enum Norm {
+    Rms(RmsNorm),
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    pub(crate) fn build(
+        builder: &mut Builder<'_>,
+        config: &Config,
+        path: &str,
+    ) -> std::result::Result<Self, LoadError> {
+        Ok(match config.architecture.layer_norms {
+            true => Self::Layer(builder.layer_norm(path, config.width, config.eps)?),
+            false => Self::Rms(RmsNorm::build(builder, config, path, config.width)?),
+        })
+    }
+
+    /// `x`: `[rows, width]`.
+    pub(crate) fn forward(&self, tape: &Tape, x: &Value) -> Result<Value> {
+        match self {
+            Self::Rms(norm) => norm.forward(tape, x),
+            Self::Layer(norm) => norm.forward(tape, x),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Block {
-    norm: RmsNorm,
+    norm: Norm,
     attention: Attention,
     attention_output: usize,
     /// Before the sum.
-    attention_norm: Option<RmsNorm>,
-    inner_norm: RmsNorm,
-    gate: Linear,
+    attention_norm: Option<Norm>,
+    inner_norm: Norm,
+    gate: Option<Linear>,
     up: Linear,
     activation: Activation,
     down: Linear,
     output: usize,
     /// Before the sum.
-    output_norm: Option<RmsNorm>,
+    output_norm: Option<Norm>,
+    /// Before the sums.
+    dropout: Option<f64>,
 }
 
 #[derive(Debug)]
 struct Attention {
     site: usize,
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    projections: Projections,
     query_norm: Option<RmsNorm>,
     key_norm: Option<RmsNorm>,
     dense: Linear,
     head_dim: usize,
     of: Attending,
+}
+
+/// What makes queries, keys and values.
+#[derive(Debug)]
+enum Projections {
+    Apart {
+        query: Linear,
+        key: Linear,
+        value: Linear,
+    },
+    /// One below the other, each as wide as the model.
+    Together(Linear),
 }
 
 /// How the tokens of a pass are turned: keys, and the queries of the rows that are read in the last block.
@@ -78,7 +118,7 @@ pub(crate) struct Turns {
 }
 
 impl Block {
-    /// `path`: `layers.3`.
+    /// `path`: `layers.3`, `h.3`.
     pub(crate) fn build(
         builder: &mut Builder<'_>,
         config: &Config,
@@ -86,15 +126,16 @@ impl Block {
         path: &str,
     ) -> std::result::Result<Self, LoadError> {
         let (width, inner, bias) = (config.width, config.inner, config.inner_bias);
-        let after = config.architecture.norms_after;
+        let (after, names) = (config.architecture.norms_after, config.architecture.names);
         let at = |name: &str| format!("{path}.{name}");
-        let norm = RmsNorm::build(builder, config, &at("input_layernorm"), width)?;
-        let attention = Attention::build(builder, config, layer, &at("self_attn"))?;
+        let [first, second] = names.norms;
+        let norm = Norm::build(builder, config, &at(first))?;
+        let attention = Attention::build(builder, config, layer, &at(names.attention))?;
         let attention_output = builder.site(at("attention_output"), SiteKind::AttentionOutput, width, width);
         // With norms on both sides of the halves, what other files call the one before the second half stands after the first.
-        let second = RmsNorm::build(builder, config, &at("post_attention_layernorm"), width)?;
+        let second = Norm::build(builder, config, &at(second))?;
         let (attention_norm, inner_norm) = match after {
-            true => (Some(second), RmsNorm::build(builder, config, &at("pre_feedforward_layernorm"), width)?),
+            true => (Some(second), Norm::build(builder, config, &at("pre_feedforward_layernorm"))?),
             false => (None, second),
         };
         Ok(Self {
@@ -103,15 +144,16 @@ impl Block {
             attention_output,
             attention_norm,
             inner_norm,
-            gate: builder.linear(&at("mlp.gate_proj"), width, inner, bias)?,
-            up: builder.linear(&at("mlp.up_proj"), width, inner, bias)?,
+            gate: names.gate.map(|gate| builder.linear(&at(gate), width, inner, bias)).transpose()?,
+            up: builder.linear(&at(names.inner[0]), width, inner, bias)?,
             activation: config.activation,
-            down: builder.linear(&at("mlp.down_proj"), inner, width, bias)?,
+            down: builder.linear(&at(names.inner[1]), inner, width, bias)?,
             output: builder.site(at("output"), SiteKind::FeedForwardOutput, width, width),
             output_norm: match after {
-                true => Some(RmsNorm::build(builder, config, &at("post_feedforward_layernorm"), width)?),
+                true => Some(Norm::build(builder, config, &at("post_feedforward_layernorm"))?),
                 false => None,
             },
+            dropout: config.residual_dropout,
         })
     }
 
@@ -123,13 +165,14 @@ impl Block {
         x: &Value,
         layout: &Layout,
         rows: Option<&Rows>,
-        turns: &Turns,
+        turns: Option<&Turns>,
         seen: Option<&mut [Seen]>,
     ) -> Result<Value> {
         let tape = pass.tape;
-        let after = |norm: &Option<RmsNorm>, y: Value| match norm {
-            Some(norm) => norm.forward(tape, &y),
-            None => Ok(y),
+        let after = |norm: &Option<Norm>, y: Value| match (norm, self.dropout) {
+            (Some(norm), _) => norm.forward(tape, &y),
+            (None, Some(p)) => tape.dropout(&y, p),
+            (None, None) => Ok(y),
         };
         let normed = self.norm.forward(tape, x)?; // [tokens, width]
         let y = self.attention.forward(pass, &normed, layout, rows, turns, seen)?; // [rows, width]
@@ -138,9 +181,15 @@ impl Block {
         let x = tape.add(&y, &x)?;
 
         let normed = self.inner_norm.forward(tape, &x)?;
-        let gate = self.gate.forward(pass, &normed, Activation::Identity)?; // [rows, inner]
-        let up = self.up.forward(pass, &normed, Activation::Identity)?;
-        let y = self.down.forward(pass, &tape.gated(&gate, &up, self.activation)?, Activation::Identity)?;
+        let y = match &self.gate {
+            Some(gate) => {
+                let gate = gate.forward(pass, &normed, Activation::Identity)?;
+                let up = self.up.forward(pass, &normed, Activation::Identity)?;
+                tape.gated(&gate, &up, self.activation)?
+            }
+            None => self.up.forward(pass, &normed, self.activation)?,
+        }; // [rows, inner]
+        let y = self.down.forward(pass, &y, Activation::Identity)?;
         let y = hooked(pass, self.output, after(&self.output_norm, y)?, &x)?; // [rows, width]
         tape.add(&y, &x)
     }
@@ -161,14 +210,20 @@ impl Attention {
             let normed = config.architecture.head_norms;
             normed.then(|| RmsNorm::build(builder, config, &at(name), head_dim)).transpose()
         };
+        let names = config.architecture.names;
         Ok(Self {
-            query: builder.linear(&at("q_proj"), width, all, qkv_bias)?,
-            key: builder.linear(&at("k_proj"), width, shared, qkv_bias)?,
-            value: builder.linear(&at("v_proj"), width, shared, qkv_bias)?,
+            projections: match names.together {
+                Some(name) => Projections::Together(builder.linear(&at(name), width, all + 2 * shared, qkv_bias)?),
+                None => Projections::Apart {
+                    query: builder.linear(&at("q_proj"), width, all, qkv_bias)?,
+                    key: builder.linear(&at("k_proj"), width, shared, qkv_bias)?,
+                    value: builder.linear(&at("v_proj"), width, shared, qkv_bias)?,
+                },
+            },
             query_norm: norm(builder, "q_norm")?,
             key_norm: norm(builder, "k_norm")?,
             site: builder.site(path, SiteKind::Attention, width, shared),
-            dense: builder.linear(&at("o_proj"), all, width, output_bias)?,
+            dense: builder.linear(&at(names.dense), all, width, output_bias)?,
             head_dim,
             of: Attending {
                 heads,
@@ -187,22 +242,43 @@ impl Attention {
         x: &Value,
         layout: &Layout,
         rows: Option<&Rows>,
-        turns: &Turns,
+        turns: Option<&Turns>,
         seen: Option<&mut [Seen]>,
     ) -> Result<Value> {
         let tape = pass.tape;
-        let keys = self.key.forward(pass, x, Activation::Identity)?; // [tokens, kv heads * dim]
-        let values = self.value.forward(pass, x, Activation::Identity)?;
-        let keys = tape.rotary(&self.normed(tape, keys, self.key_norm.as_ref())?, &turns.keys)?;
+        let turned = |x: Value, angles: Option<&Angles>| match angles {
+            Some(angles) => tape.rotary(&x, angles),
+            None => Ok(x),
+        };
+        let all = self.of.heads * self.head_dim;
+        let (keys, values, queries) = match &self.projections {
+            Projections::Apart { key, value, .. } => {
+                let [keys, values] = [key, value].map(|layer| layer.forward(pass, x, Activation::Identity));
+                (keys?, values?, None)
+            }
+            Projections::Together(layer) => {
+                let y = layer.forward(pass, x, Activation::Identity)?; // [tokens, (heads + 2 * kv heads) * dim]
+                let shared = self.of.kv_heads * self.head_dim;
+                let part = |from: usize, width: usize| tape.narrow(&y, 1, from, width);
+                (part(all, shared)?, part(all + shared, shared)?, Some(part(0, all)?))
+            }
+        }; // [tokens, kv heads * dim]
+        let keys = turned(self.normed(tape, keys, self.key_norm.as_ref())?, turns.map(|turns| &turns.keys))?;
         let (keys, values, prefix) = attended(pass, self.site, keys, values, layout)?;
 
         let query_layout = rows.map_or(layout, |rows| &rows.layout);
-        let asking = select(tape, x, rows)?;
+        let asking = select(tape, queries.as_ref().unwrap_or(x), rows)?;
         tape.set_layout(query_layout.clone());
-        let queries = self.query.forward(pass, &asking, Activation::Identity)?; // [rows, heads * dim]
+        let queries = match &self.projections {
+            Projections::Apart { query, .. } => query.forward(pass, &asking, Activation::Identity)?,
+            Projections::Together(_) => asking,
+        }; // [rows, heads * dim]
         let queries = self.normed(tape, queries, self.query_norm.as_ref())?;
-        let angles = turns.queries.as_ref().filter(|_| rows.is_some()).unwrap_or(&turns.keys);
-        let queries = tape.rotary(&queries, angles)?;
+        let angles = turns.map(|turns| match &turns.queries {
+            Some(angles) if rows.is_some() => angles,
+            _ => &turns.keys,
+        });
+        let queries = turned(queries, angles)?;
         let prefix = prefix.as_ref().map(|prefix| (&prefix.keys, &prefix.values));
         let context = match seen {
             None => tape.attention(&queries, &keys, &values, &self.of, query_layout, layout, prefix)?,

@@ -25,6 +25,9 @@ pub(crate) struct Config {
     pub(crate) activation: Activation,
     pub(crate) eps: f64,
     pub(crate) attention_dropout: f64,
+    /// Of the embeddings, and of what joins the residual.
+    pub(crate) embedding_dropout: Option<f64>,
+    pub(crate) residual_dropout: Option<f64>,
     /// Before a head's last layer, where the file asks for it.
     pub(crate) head_dropout: f64,
     /// What scores are multiplied by.
@@ -36,7 +39,7 @@ pub(crate) struct Config {
     pub(crate) tied: bool,
     /// Standard deviation of new weights.
     pub(crate) init_std: f64,
-    /// The kinds of positions that layers have.
+    /// The kinds of positions that layers have; none where they are learned.
     pub(crate) ropes: Vec<Rope>,
     /// The layers, from the bottom up.
     pub(crate) layers: Vec<LayerConfig>,
@@ -53,18 +56,25 @@ pub(crate) struct LayerConfig {
 
 #[derive(Deserialize)]
 struct File {
+    #[serde(alias = "n_embd")]
     hidden_size: usize,
+    #[serde(alias = "n_layer")]
     num_hidden_layers: usize,
+    #[serde(alias = "n_head")]
     num_attention_heads: usize,
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
-    intermediate_size: usize,
+    #[serde(alias = "n_inner")]
+    intermediate_size: Option<usize>,
     vocab_size: usize,
+    #[serde(alias = "n_positions")]
     max_position_embeddings: usize,
-    #[serde(default = "eps")]
-    rms_norm_eps: f64,
-    #[serde(default)]
-    attention_dropout: f64,
+    #[serde(alias = "layer_norm_epsilon")]
+    rms_norm_eps: Option<f64>,
+    #[serde(alias = "attn_pdrop")]
+    attention_dropout: Option<f64>,
+    embd_pdrop: Option<f64>,
+    resid_pdrop: Option<f64>,
     #[serde(default)]
     classifier_dropout: Option<f64>,
     #[serde(default = "init_std")]
@@ -84,9 +94,6 @@ struct File {
 }
 
 // Transformers' defaults, which files may leave out.
-fn eps() -> f64 {
-    1e-6
-}
 fn init_std() -> f64 {
     0.02
 }
@@ -118,11 +125,19 @@ impl Config {
             let why = "lets tokens see those after them, which is not computed here";
             return Err(source.setting("use_bidirectional_attention", true, why));
         }
+        if flag("scale_attn_by_inverse_layer_idx") {
+            let why = "divides scores by the number of their layer, which is not computed here";
+            return Err(source.setting("scale_attn_by_inverse_layer_idx", true, why));
+        }
+        let Some(inner) = read.intermediate_size.or(architecture.layer_norms.then_some(4 * read.hidden_size)) else {
+            return Err(source.setting("intermediate_size", "missing", "must be there"));
+        };
         let heads = read.num_attention_heads;
         let kv_heads = read.num_key_value_heads.unwrap_or(heads);
-        check_sizes(source, &read, kv_heads)?;
+        check_sizes(source, &read, kv_heads, inner)?;
         let head_dim = read.head_dim.or(architecture.head_dim).unwrap_or(read.hidden_size / heads);
-        if head_dim == 0 || !head_dim.is_multiple_of(2) || head_dim > LARGEST {
+        let learned = architecture.names.positions.is_some();
+        if head_dim == 0 || !(learned || head_dim.is_multiple_of(2)) || head_dim > LARGEST {
             return Err(source.setting(
                 "head_dim",
                 head_dim,
@@ -136,19 +151,24 @@ impl Config {
         let name = config.get(architecture.activation_key).and_then(Json::as_str).unwrap_or(architecture.activation);
         let activation = source.activation(architecture.activation_key, name)?;
         let windows = windows(source, architecture, config, &read)?;
-        let (ropes, layers) = with_ropes(source, architecture, &read, &windows)?;
+        let (mut ropes, layers) = with_ropes(source, architecture, &read, &windows)?;
+        if learned {
+            ropes.clear();
+        }
         Ok(Self {
             architecture,
             width: read.hidden_size,
             heads,
             kv_heads,
             head_dim,
-            inner: read.intermediate_size,
+            inner,
             vocabulary: read.vocab_size,
             positions: read.max_position_embeddings,
             activation,
-            eps: read.rms_norm_eps,
-            attention_dropout: read.attention_dropout,
+            eps: read.rms_norm_eps.unwrap_or(architecture.eps),
+            attention_dropout: read.attention_dropout.or(architecture.dropout).unwrap_or_default(),
+            embedding_dropout: architecture.dropout.map(|usual| read.embd_pdrop.unwrap_or(usual)),
+            residual_dropout: architecture.dropout.map(|usual| read.resid_pdrop.unwrap_or(usual)),
             head_dropout: read.classifier_dropout.unwrap_or_default(),
             scale: 1.0 / read.query_pre_attn_scalar.unwrap_or(head_dim as f64).sqrt(),
             qkv_bias: bias(architecture.qkv_bias),
@@ -162,13 +182,13 @@ impl Config {
     }
 }
 
-fn check_sizes(source: &Source<'_>, read: &File, kv_heads: usize) -> Result<(), LoadError> {
+fn check_sizes(source: &Source<'_>, read: &File, kv_heads: usize, inner: usize) -> Result<(), LoadError> {
     let sizes = [
         ("hidden_size", read.hidden_size),
         ("num_hidden_layers", read.num_hidden_layers),
         ("num_attention_heads", read.num_attention_heads),
         ("num_key_value_heads", kv_heads),
-        ("intermediate_size", read.intermediate_size),
+        ("intermediate_size", inner),
         ("vocab_size", read.vocab_size),
         ("max_position_embeddings", read.max_position_embeddings),
     ];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fthost_autograd::{Angles, Layout, Parameter, Result, Tape, Value};
 
 use super::architecture::Architecture;
-use super::block::{Block, RmsNorm, Turns};
+use super::block::{Block, Norm, Turns};
 use super::config::Config;
 use super::gguf;
 use crate::builder::{Builder, Origin};
@@ -15,19 +15,16 @@ use crate::family::Source;
 use crate::folder::InFiles;
 use crate::hooks::{Hooks, Pass};
 use crate::sequences::{Embedded, Prompted, Rows, check_ids, pooled, prompt_rows};
+use crate::weights::Change;
 use crate::{
     BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
     PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, TextInput, VocabularyLayer, fold, folder,
 };
 
-/// Path of the word embeddings, and of their site.
-const WORDS: &str = "embed_tokens";
 /// The layer over the vocabulary, where it is not the word embeddings.
 const OUTPUT: &str = "lm_head";
-/// What stands before the paths in the files of a model with a head.
-const PREFIX: &str = "model.";
 
-/// A decoder: Llama, Mistral, Qwen2, Qwen3 or Gemma 3.
+/// A decoder: Llama, Mistral, Qwen2, Qwen3, Gemma 3 or GPT-2.
 ///
 /// Sites and parameters have the paths of Hugging Face's modules; `attention_output` and `output` of a block, which has no such modules,
 /// are where the halves' outputs join the residual. A checkpoint's head for the next token is read where
@@ -39,9 +36,12 @@ pub(crate) struct Decoder {
     words: Parameter,
     /// What word embeddings are multiplied by.
     words_scale: Option<f64>,
+    /// What is added for each position, `[positions, width]`, where that is learned.
+    places: Option<Parameter>,
+    dropout: Option<f64>,
     blocks: Vec<(Arc<Block>, usize)>,
-    norm: RmsNorm,
-    /// The frequencies of each kind of positions, `[dim / 2]`.
+    norm: Norm,
+    /// The frequencies of each kind of positions, `[dim / 2]`; none where they are learned.
     frequencies: Vec<Vec<f32>>,
     positions: usize,
     sites: Vec<Site>,
@@ -54,23 +54,33 @@ pub(crate) struct Decoder {
 impl Decoder {
     pub(super) fn build(source: &Source<'_>) -> std::result::Result<Self, LoadError> {
         let config = &Config::parse(source)?;
+        let architecture = config.architecture;
+        let names = architecture.names;
+        let layers = [names.together, Some(names.dense), Some(names.inner[0]), Some(names.inner[1])];
+        let layers: Vec<&str> = layers.into_iter().flatten().collect();
         let origin = match source.origin()? {
+            Origin::Checkpoint(weights) if architecture.transposed => {
+                let of_layer = |name: &str| layers.iter().any(|layer| name.ends_with(&format!(".{layer}.weight")));
+                Origin::Checkpoint(weights.changed(|name| of_layer(name).then_some(Change::Transposed)))
+            }
             Origin::Checkpoint(weights) => Origin::Checkpoint(gguf::with_names(weights)),
             new @ Origin::New { .. } => new,
         };
         let width = config.width;
-        let mut builder = Builder::new(&origin, PREFIX, config.init_std, source);
-        let site = builder.site(WORDS, SiteKind::Embeddings, width, width);
-        let words = builder.rows(&format!("{WORDS}.weight"), 0, config.vocabulary, width)?;
+        let mut builder = Builder::new(&origin, names.prefix, config.init_std, source);
+        let site = builder.site(names.words, SiteKind::Embeddings, width, width);
+        let words = builder.rows(&format!("{}.weight", names.words), 0, config.vocabulary, width)?;
+        let places = names.positions.map(|name| builder.rows(&format!("{name}.weight"), 0, config.positions, width));
+        let places = places.transpose()?;
         let mut blocks = Vec::with_capacity(config.layers.len());
         for (i, layer) in config.layers.iter().enumerate() {
             builder.group = i + 1;
-            let block = Block::build(&mut builder, config, layer, &format!("layers.{i}"))?;
+            let block = Block::build(&mut builder, config, layer, &format!("{}.{i}", names.blocks))?;
             blocks.push((Arc::new(block), layer.rope));
         }
         builder.group = config.layers.len() + 1;
-        let norm = RmsNorm::build(&mut builder, config, "norm", width)?;
-        let output = if config.tied { WORDS } else { OUTPUT };
+        let norm = Norm::build(&mut builder, config, names.norm)?;
+        let output = if config.tied { names.words } else { OUTPUT };
         if source.vocabulary.is_some() && !config.tied {
             (builder.stream, builder.lacking) = (None, source.vocabulary);
             builder.matrix(&format!("{OUTPUT}.weight"), config.vocabulary, width)?;
@@ -82,15 +92,19 @@ impl Decoder {
             bias: None,
             transform: None,
             causal: true,
-            class: format!("{}ForCausalLM", config.architecture.causal),
+            class: architecture.causal.into(),
             new,
         });
-        let stored = InFiles { config: source.config.clone(), shapes: stored_shapes, counters: Vec::new() };
+        let linear = sites.iter().filter(|site| architecture.transposed && site.kind == SiteKind::Linear);
+        let transposed = linear.map(|site| format!("{}.weight", site.path)).collect();
+        let stored = InFiles { config: source.config.clone(), shapes: stored_shapes, counters: Vec::new(), transposed };
         Ok(Self {
             info: ModelInfo { vocabulary, ..info(config) },
             site,
             words,
-            words_scale: config.architecture.scaled_embeddings.then(|| (width as f64).sqrt()),
+            words_scale: architecture.scaled_embeddings.then(|| (width as f64).sqrt()),
+            places,
+            dropout: config.embedding_dropout,
             blocks,
             norm,
             frequencies: config.ropes.iter().map(|rope| rope.frequencies(config.head_dim)).collect(),
@@ -127,7 +141,14 @@ impl Decoder {
                 self.positions
             );
         }
-        Ok(embedded)
+        let Some(table) = &self.places else { return Ok(embedded) };
+        let places = tape.embedding(&tape.parameter(table), &places(pass, &embedded.layout, seen))?; // [tokens, width]
+        let value = tape.add(&embedded.value, &places)?;
+        let value = match self.dropout {
+            Some(p) => tape.dropout(&value, p)?,
+            None => value,
+        };
+        Ok(Embedded { value, ..embedded })
     }
 
     /// The rows of the last block that are read, `None` for all.
@@ -153,9 +174,7 @@ impl Decoder {
         rows: Option<&Rows>,
         seen: &[usize],
     ) -> Result<Vec<Turns>> {
-        let shift = pass.position_shift();
-        let places = layout.ranges().zip(before(seen)).flat_map(|(range, before)| before..before + range.len());
-        let places: Vec<u32> = places.map(|place| (place + shift) as u32).collect();
+        let places = places(pass, layout, seen);
         let of_rows = rows.map(|rows| rows.ids.iter().map(|&row| places[row as usize]).collect::<Vec<u32>>());
         let (dtype, device) = (value.tensor().dtype(), value.tensor().device());
         let turns = self.frequencies.iter().map(|frequencies| {
@@ -178,15 +197,16 @@ impl Decoder {
         let mut x = embedded.value.clone(); // [tokens, width]
         for (i, (block, rope)) in self.blocks.iter().enumerate() {
             let rows = rows.clone().filter(|_| i + 1 == self.blocks.len());
+            // Learned positions turn nothing.
             let (rope, layout) = (*rope, &embedded.layout);
             if !pass.recomputes() {
                 let seen = cache.as_deref_mut().map(|cache| cache.block(i));
-                x = block.forward(pass, &x, layout, rows.as_deref(), &turns[rope], seen)?; // the last: [rows, width]
+                x = block.forward(pass, &x, layout, rows.as_deref(), turns.get(rope), seen)?; // the last: [rows, width]
                 continue;
             }
             let (block, hooks, layout, turns) = (block.clone(), self.hooks.clone(), layout.clone(), turns.clone());
             x = pass.tape.recomputed(&x, move |tape, x| {
-                block.forward(Pass::new(tape, &hooks), &x, &layout, rows.as_deref(), &turns[rope], None)
+                block.forward(Pass::new(tape, &hooks), &x, &layout, rows.as_deref(), turns.get(rope), None)
             })?;
         }
         self.norm.forward(pass.tape, &x)
@@ -301,13 +321,19 @@ impl Model for Decoder {
     }
 }
 
+/// The position of each row: prefixes stand before a sequence, and so does what was seen of it.
+fn places(pass: Pass<'_>, layout: &Layout, seen: &[usize]) -> Vec<u32> {
+    let places = layout.ranges().zip(before(seen)).flat_map(|(range, before)| before..before + range.len());
+    places.map(|place| (place + pass.position_shift()) as u32).collect()
+}
+
 /// Rows before the new ones of each sequence: those that were seen, or none of sequences that begin.
 fn before(seen: &[usize]) -> impl Iterator<Item = usize> {
     seen.iter().copied().chain(std::iter::repeat(0))
 }
 
 fn info(config: &Config) -> ModelInfo {
-    let Architecture { family, tokens, .. } = *config.architecture;
+    let Architecture { family, tokens, names, .. } = *config.architecture;
     // The only token that has seen all others.
     let pooling = Pooling { by: PoolBy::Last, normalize: false };
     let modality = Modality::Text { max_tokens: config.positions, vocabulary: config.vocabulary };
@@ -320,11 +346,11 @@ fn info(config: &Config) -> ModelInfo {
         streams: vec![Stream {
             name: modality.name().into(),
             modality,
-            prefix: PREFIX.into(),
+            prefix: names.prefix.into(),
             width: config.width,
             layers: Some(config.layers.len()),
             heads: Some(config.heads),
-            word_embeddings: Some(WORDS.into()),
+            word_embeddings: Some(names.words.into()),
             reads: vec![Read::Pooled, Read::Sequence],
             maps: Vec::new(),
             pooling,

@@ -64,7 +64,12 @@ impl Encoder {
 
         let Builder { sites, parameters, stored_shapes, new, .. } = builder;
         let vocabulary = vocabulary.map(|layer| VocabularyLayer { new, ..layer });
-        let stored = InFiles { config: source.config.clone(), shapes: stored_shapes, counters: Vec::new() };
+        let stored = InFiles {
+            config: source.config.clone(),
+            shapes: stored_shapes,
+            counters: Vec::new(),
+            transposed: Default::default(),
+        };
         Ok(Self {
             info: ModelInfo { vocabulary, ..info(config, &embeddings, pooler.is_some()) },
             embeddings,
@@ -215,9 +220,8 @@ impl Encoder {
                 continue;
             }
             let (block, hooks, layout) = (block.clone(), self.hooks.clone(), layout.clone());
-            x = tape.recomputed(&x, move |tape, x| {
-                block.forward(Pass::new(tape, &hooks), &x, &layout, rows.as_deref())
-            })?;
+            x = tape
+                .recomputed(&x, move |tape, x| block.forward(Pass::new(tape, &hooks), &x, &layout, rows.as_deref()))?;
         }
         if let Some(norm) = &self.final_norm {
             x = norm.forward(tape, &x)?;

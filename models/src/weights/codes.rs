@@ -63,7 +63,10 @@ pub(super) fn read(of: GgmlDType, bytes: &[u8], Places { codes, scales, offsets 
             }
             GgmlDType::Q4K => {
                 long_scales(block, scales, offsets);
-                block[16..].chunks_exact(32).zip(codes.chunks_exact_mut(64)).for_each(|(some, codes)| halves(some, codes));
+                block[16..]
+                    .chunks_exact(32)
+                    .zip(codes.chunks_exact_mut(64))
+                    .for_each(|(some, codes)| halves(some, codes));
             }
             GgmlDType::Q5K => {
                 long_scales(block, scales, offsets);

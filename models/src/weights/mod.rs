@@ -159,6 +159,12 @@ impl Weights {
         self
     }
 
+    /// The same tensors, with what is to be done with what is read of those of some names.
+    pub(crate) fn changed(mut self, change: impl Fn(&str) -> Option<Change>) -> Self {
+        self.index.iter_mut().for_each(|(name, place)| place.change = place.change.or(change(name)));
+        self
+    }
+
     /// The names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.index.keys().map(String::as_str)
@@ -229,9 +235,14 @@ impl Weights {
                 return Err(LoadError::WrongType { file: file.path.clone(), tensor: name.into(), found });
             }
         };
-        let strided = entry.strides.as_ref().map(|strides| (entry.shape.clone(), strides.clone()));
+        let (mut shape, mut strides) = (entry.shape.clone(), entry.strides.clone());
+        if let (Some(Change::Transposed), &[_, columns]) = (change, shape.as_slice()) {
+            strides.get_or_insert_with(|| vec![columns, 1]).reverse();
+            shape.reverse();
+        }
+        let strided = strides.map(|strides| (shape.clone(), strides));
         let change = change.map(|change| (change, entry.shape.get(1).copied().unwrap_or(1)));
-        Ok((Stored::new(file.clone(), form, entry.range.clone(), strided, change), entry.shape.clone()))
+        Ok((Stored::new(file.clone(), form, entry.range.clone(), strided, change), shape))
     }
 
     /// What a file says of a tensor.

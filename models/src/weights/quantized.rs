@@ -111,7 +111,10 @@ impl Quantized {
                 for ((values, codes), scale) in blocks {
                     let step = greatest_of(values) / 127.0;
                     let inverse = if step == 0.0 { 0.0 } else { step.recip() };
-                    codes.iter_mut().zip(values).for_each(|(code, x)| *code = ((x * inverse).round() as i8).cast_unsigned());
+                    codes
+                        .iter_mut()
+                        .zip(values)
+                        .for_each(|(code, x)| *code = ((x * inverse).round() as i8).cast_unsigned());
                     *scale = f16::from_f32(step).to_f32();
                 }
             }
@@ -184,7 +187,8 @@ fn dynamic_book() -> Vec<f32> {
         let steps = 1 << i;
         // Bounds between 0.1 and 1, as torch.linspace rounds them: from either end.
         let step = 0.9f32 / steps as f32;
-        let bound = |k: usize| if k < steps.div_ceil(2) { 0.1 + step * k as f32 } else { 1.0 - step * (steps - k) as f32 };
+        let bound =
+            |k: usize| if k < steps.div_ceil(2) { 0.1 + step * k as f32 } else { 1.0 - step * (steps - k) as f32 };
         let scale = 10f64.powi(i - 6) as f32;
         for k in 0..steps {
             let level = scale * ((bound(k) + bound(k + 1)) / 2.0);

@@ -37,6 +37,8 @@ pub(crate) enum Change {
     Neighbours(usize),
     /// All elements are greater by this.
     Plus(f32),
+    /// A matrix lies the other way round: `[in, out]`.
+    Transposed,
 }
 
 impl Change {
@@ -85,6 +87,8 @@ impl Source for Stored {
     fn read(&self, start: usize, into: &mut [f32]) {
         match self.change {
             None => self.read_as_it_is(start, into),
+            // Told by its strides.
+            Some((Change::Transposed, _)) => self.read_as_it_is(start, into),
             Some((Change::Plus(sum), _)) => {
                 self.read_as_it_is(start, into);
                 into.iter_mut().for_each(|x| *x -= sum);
@@ -126,7 +130,11 @@ impl Source for Stored {
             offsets = rest;
             let begin = self.range.start + at / of.block_size() * of.type_size();
             let length = codes.len() / of.block_size() * of.type_size();
-            codes::read(of, &self.file.bytes.as_slice()[begin..begin + length], Places { codes, scales, offsets: some });
+            codes::read(
+                of,
+                &self.file.bytes.as_slice()[begin..begin + length],
+                Places { codes, scales, offsets: some },
+            );
             self.touch(length);
         }
     }

@@ -68,7 +68,9 @@ fn check_quantized(file: &RunFile, quantize: Quantize, model: &AdaptedModel) -> 
     }
     let why = match file.model.is_demo() || file.model.random() {
         true => "weights that are quantised are read from a folder, and those of this model are not".to_owned(),
-        false => format!("no linear layer of the model can be kept in {}: none has rows of whole blocks", quantize.name()),
+        false => {
+            format!("no linear layer of the model can be kept in {}: none has rows of whole blocks", quantize.name())
+        }
     };
     Err(file.error_at("model.quantize", why, "asked for here", Some("leave it out".into())))
 }

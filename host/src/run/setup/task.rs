@@ -10,9 +10,7 @@ use super::schedule::{BalanceOf, DataFile, Watched};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{
-    self, Balanced, Dataset, Episodes, Holds, Measured, Part, Sampler, Shuffled, Source, Tokenizer,
-};
+use crate::data::{self, Balanced, Dataset, Episodes, Holds, Measured, Part, Sampler, Shuffled, Source, Tokenizer};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;

@@ -451,7 +451,8 @@ mod tests {
     /// A quantised weight in each way, and its values.
     fn quantized(out: usize, width: usize, kind: usize, format: Format) -> (Packed, Vec<f32>) {
         let book = std::array::from_fn(|i| (i as f32 - 7.0) * 0.21);
-        let (block, levels) = [(32, Levels::Nibble { zero: 8 }), (64, Levels::Book(book)), (16, Levels::Byte)][kind % 3];
+        let (block, levels) =
+            [(32, Levels::Nibble { zero: 8 }), (64, Levels::Book(book)), (16, Levels::Byte)][kind % 3];
         let of = Quantization { block, levels, has_offsets: kind >= 3 };
         let mut packed = Packed::quantized_as(Shape { out, width, taps: 1 }, format, of);
         let bits = random(out * width);
