@@ -36,4 +36,4 @@ pub use registry::{Loader, config, from_parts, open, random};
 pub use site::{
     AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
 };
-pub use weights::{FileState, Weights, save};
+pub use weights::{FileState, GgufType, Weights, save};

@@ -50,7 +50,7 @@ checkpoint_steps = 5
 "#;
 
 /// A tiny Llama in a file of its own, with its tokenizer and its template, and a few instructions.
-fn causal_workdir() -> Workdir {
+pub(crate) fn causal_workdir() -> Workdir {
     let workdir = Workdir::new();
     workdir.write("model.gguf", fs::read(root().join("tests/reference/gguf/llama.gguf")).unwrap());
     workdir.write("rows.jsonl", fs::read(root().join("plugins/causal-lm/example.jsonl")).unwrap());
@@ -59,7 +59,7 @@ fn causal_workdir() -> Workdir {
 }
 
 /// The tiny BERT with texts of its vocabulary.
-fn masked_workdir() -> Workdir {
+pub(crate) fn masked_workdir() -> Workdir {
     let workdir = text_workdir();
     let texts = fs::read_to_string(workdir.path().join("train.tsv")).unwrap();
     let texts: String = texts.lines().map(|line| line.split('\t').next().unwrap().to_owned() + "\n").collect();

@@ -61,7 +61,7 @@ pub use folds::Fold;
 pub use form::{Encoding, Form, Format, LanguageForm, LanguageModel, Quote, Score};
 pub use header::Naming;
 pub use label_lists::SEPARATOR;
-pub(crate) use language::has_name as is_chat_template;
+pub(crate) use language::{ChatTemplate, GoTemplate, has_name as is_chat_template, template_text};
 pub use load::{check, load, unlabelled};
 pub use moments::Moments;
 pub use part::Part;

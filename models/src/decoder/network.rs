@@ -7,15 +7,16 @@ use fthost_autograd::{Angles, Layout, Parameter, Result, Tape};
 use super::architecture::Architecture;
 use super::block::{Block, RmsNorm, Turns};
 use super::config::Config;
-use super::gguf;
+use super::{gguf, to_gguf};
 use crate::builder::{Builder, Origin};
 use crate::family::Source;
 use crate::folder::InFiles;
 use crate::hooks::{Hooks, Pass};
 use crate::sequences::{Embedded, Prompted, Rows, check_ids, pooled, prompt_rows};
 use crate::{
-    BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
-    PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, VocabularyLayer, fold, folder,
+    BaseParameter, BlockGroup, Classification, Features, FileState, FileTokenizer, GgufType, Hook, Input, LoadError,
+    Modality, Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, VocabularyLayer, fold,
+    folder,
 };
 
 /// Path of the word embeddings, and of their site.
@@ -76,6 +77,7 @@ impl Decoder {
         let Builder { sites, parameters, stored_shapes, new, .. } = builder;
         let vocabulary = source.vocabulary.map(|_| VocabularyLayer {
             weight: format!("{output}.weight"),
+            output: OUTPUT.into(),
             bias: None,
             transform: None,
             causal: true,
@@ -227,6 +229,10 @@ impl Model for Decoder {
 
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
         folder::write(self, &self.stored, folder, head)
+    }
+
+    fn save_gguf(&self, file: &Path, tokenizer: &FileTokenizer, of: GgufType) -> std::result::Result<(), LoadError> {
+        to_gguf::write(&self.parameters, &self.stored.config, file, tokenizer, of)
     }
 
     fn longest_sequence(&self) -> Result<Option<usize>> {
