@@ -154,7 +154,7 @@ fn timm_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Json
 const VALUE: &str = "LABEL_0";
 
 /// Writes beside the file and renames, so that neither a reader nor a mapping ever sees half of it.
-fn replace(file: PathBuf, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), LoadError> {
+pub(crate) fn replace(file: PathBuf, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), LoadError> {
     let mut partial = file.clone().into_os_string();
     partial.push(".partial");
     let partial = PathBuf::from(partial);

@@ -48,6 +48,12 @@ impl ModelInfo {
         self.classification.as_ref().is_some_and(|class| class.pooling == self.plain().pooling)
     }
 
+    /// The paths of the word embeddings and of the layer over the vocabulary, where both have one matrix.
+    pub fn shared_vocabulary(&self) -> Option<[&str; 2]> {
+        let (words, layer) = (self.plain().word_embeddings.as_deref()?, self.vocabulary.as_ref()?);
+        (layer.weight.strip_suffix(".weight") == Some(words)).then_some([words, layer.output.as_str()])
+    }
+
     /// The dense layer before the last one that the architecture's own head has: its path and activation.
     pub fn hidden_layer(&self) -> Option<(&str, &str)> {
         let (path, activation) = self.classification.as_ref()?.hidden.as_ref()?;
@@ -152,6 +158,8 @@ impl Modality {
 pub struct VocabularyLayer {
     /// The matrix, `[vocabulary, width]`: that of the word embeddings where both are one.
     pub weight: String,
+    /// Transformers' path of the layer: `lm_head`, also where its matrix is that of the word embeddings.
+    pub output: String,
     /// The bias, `[vocabulary]`, where it has one.
     pub bias: Option<String>,
     /// What stands between the model and the matrix.

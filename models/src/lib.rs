@@ -38,4 +38,4 @@ pub use registry::{Loader, config, from_parts, open, random};
 pub use site::{
     AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
 };
-pub use weights::{FileState, Quantize, Weights, save};
+pub use weights::{FileState, GgufType, Quantize, Weights, save};

@@ -8,7 +8,7 @@ use fthost_autograd::{Layout, Map, Parameter, Result, Tape, Tensor, Value};
 use crate::cache::Cache;
 use crate::info::{Modality, ModelInfo, Read};
 use crate::site::{Hook, Site};
-use crate::{FileState, LoadError, Pooling};
+use crate::{FileState, FileTokenizer, GgufType, LoadError, Pooling};
 
 /// A micro-batch of inputs.
 #[derive(Clone, Debug)]
@@ -133,6 +133,17 @@ pub trait Model: Send + Sync {
     /// Writes config.json and model.safetensors so that Transformers' class for the head loads them; those of a model that came from
     /// timm or torchvision under its names there. Hooks are not written.
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError>;
+
+    /// Writes a language model with its tokenizer into one file of llama.cpp's, tensor by tensor. Hooks are not written.
+    ///
+    /// # Errors
+    /// Where llama.cpp knows no such model or no such tokenizer, before anything is written, or the file cannot be written.
+    fn save_gguf(&self, file: &Path, tokenizer: &FileTokenizer, of: GgufType) -> std::result::Result<(), LoadError> {
+        let (_, _) = (tokenizer, of);
+        let reason =
+            format!("cannot hold a {} model: files of llama.cpp's are written of decoders", self.info().model_type);
+        Err(LoadError::Refused { file: file.into(), reason })
+    }
 
     /// Whether features that a stream gives depend on one of its parameters: those of a pooler stand above what is read of each token.
     fn passes(&self, stream: usize, read: Read, parameter: &str) -> bool {

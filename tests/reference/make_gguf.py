@@ -145,4 +145,5 @@ def main():
     write_blocks(out)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -59,7 +59,7 @@ pub(crate) fn causal_workdir() -> Workdir {
 }
 
 /// The tiny BERT with texts of its vocabulary.
-fn masked_workdir() -> Workdir {
+pub(crate) fn masked_workdir() -> Workdir {
     let workdir = text_workdir();
     let texts = fs::read_to_string(workdir.path().join("train.tsv")).unwrap();
     let texts: String = texts.lines().map(|line| line.split('\t').next().unwrap().to_owned() + "\n").collect();

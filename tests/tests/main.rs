@@ -18,6 +18,7 @@
 //! | `docs` | README.md and docs/: their commands run, their links lead somewhere |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `examples` | test shares, ids, weights, groups, words beyond the longest length |
+//! | `export` | language models as llama.cpp, Ollama, PEFT and Transformers open them, and as these save them |
 //! | `few_shot` | episodes and prototypes; evaluation on new classes |
 //! | `folds` | cross-validation: one candidate and several, stopped and gone on with, groups, values, words, images |
 //! | `full_disk` | runs whose disk is full |
@@ -69,6 +70,7 @@ mod denominators;
 mod docs;
 mod every_plugin;
 mod examples;
+mod export;
 mod few_shot;
 mod folds;
 mod full_disk;

@@ -130,7 +130,11 @@ fn what_would_be_computed_otherwise_is_refused_by_name() {
     check("peft_type", json!("ADALORA"), "no strategy is known that opens \"ADALORA\"");
     check("peft_type", json!("ADALORA"), "LORA (lora), PREFIX_TUNING (prefix), PROMPT_TUNING (prompt)");
     check("peft_type", json!(null), "names no peft_type");
-    check("task_type", json!("CAUSAL_LM"), "task_type \"CAUSAL_LM\", and only SEQ_CLS and TOKEN_CLS open here");
+    check(
+        "task_type",
+        json!("QUESTION_ANS"),
+        "task_type \"QUESTION_ANS\", and only SEQ_CLS, TOKEN_CLS and CAUSAL_LM open here",
+    );
     check(
         "r",
         json!(2),

@@ -7,6 +7,7 @@ use fthost::processes::WITH_PARENT;
 use fthost::run::DeviceChoice;
 use fthost::run::file::RunFile;
 use fthost::run::state::folder::RunFolder;
+use fthost::run::trained::export::{Dtype, Format as ExportFormat};
 use fthost::run::trained::predict::Format;
 use fthost::{Error, Result};
 
@@ -169,6 +170,21 @@ pub(super) enum Command {
     Compare(CompareArguments),
     /// Searches for the strategy, learning rate and options that do best on validation examples; test examples are never seen
     Auto(AutoArguments),
+    /// Writes what a run has trained as other tools open it: Transformers, PEFT, llama.cpp and Ollama
+    Export {
+        /// Folder that a run has left, or that PEFT or Transformers saved
+        run: PathBuf,
+        /// Folder to write; it must not exist
+        folder: PathBuf,
+        /// For whom
+        #[arg(long, value_enum)]
+        format: ExportFormat,
+        /// How a GGUF file keeps the numbers of matrices; f16 by default
+        #[arg(long, value_enum)]
+        dtype: Option<Dtype>,
+        #[command(flatten)]
+        with: UseArguments,
+    },
     /// Folds what a run has trained into the weights and writes a plain Hugging Face folder
     Merge {
         /// Folder that a run has left, or that PEFT saved

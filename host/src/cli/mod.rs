@@ -26,6 +26,7 @@ use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
 use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
 use fthost::run::trained::embed::{Embedder, Form};
+use fthost::run::trained::export::export;
 use fthost::run::trained::masks::MaskFolder;
 use fthost::run::trained::model::TrainedModel;
 use fthost::run::trained::predict::{Format, Style};
@@ -121,6 +122,13 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             match json {
                 true => say(&serde_json::to_string(&trail).unwrap_or_default()),
                 false => say(&wrapped(trail.to_text().trim_end())),
+            }
+        }
+        Command::Export { run, folder, format, dtype, with } => {
+            let handed = export(&run, &folder, format, dtype, || with.open(&run))?;
+            match json {
+                true => say(&serde_json::to_string(&handed).unwrap_or_default()),
+                false => say(&wrapped(&handed.to_string())),
             }
         }
         Command::Merge { run, folder, with } => {

@@ -6,6 +6,8 @@ mod config;
 mod gguf;
 mod network;
 mod rope;
+mod to_gguf;
+mod tokens;
 mod vocabulary;
 
 use architecture::Architecture;

@@ -8,7 +8,7 @@ use fthost_autograd::{Angles, Layout, Parameter, Result, Tape, Value};
 use super::architecture::Architecture;
 use super::block::{Block, Norm, Turns};
 use super::config::Config;
-use super::gguf;
+use super::{gguf, to_gguf};
 use crate::builder::{Builder, Origin};
 use crate::cache::Cache;
 use crate::family::Source;
@@ -17,8 +17,9 @@ use crate::hooks::{Hooks, Pass};
 use crate::sequences::{Embedded, Prompted, Rows, check_ids, pooled, prompt_rows};
 use crate::weights::Change;
 use crate::{
-    BaseParameter, BlockGroup, Classification, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo,
-    PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, TextInput, VocabularyLayer, fold, folder,
+    BaseParameter, BlockGroup, Classification, Features, FileState, FileTokenizer, GgufType, Hook, Input, LoadError,
+    Modality, Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, TextInput, VocabularyLayer,
+    fold, folder,
 };
 
 /// The layer over the vocabulary, where it is not the word embeddings.
@@ -89,6 +90,7 @@ impl Decoder {
         let Builder { sites, parameters, stored_shapes, new, .. } = builder;
         let vocabulary = source.vocabulary.map(|_| VocabularyLayer {
             weight: format!("{output}.weight"),
+            output: OUTPUT.into(),
             bias: None,
             transform: None,
             causal: true,
@@ -281,6 +283,10 @@ impl Model for Decoder {
 
     fn recomputes(&self) -> bool {
         true
+    }
+
+    fn save_gguf(&self, file: &Path, tokenizer: &FileTokenizer, of: GgufType) -> std::result::Result<(), LoadError> {
+        to_gguf::write(&self.parameters, &self.stored.config, file, tokenizer, of)
     }
 
     fn longest_sequence(&self) -> Result<Option<usize>> {

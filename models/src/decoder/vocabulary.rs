@@ -51,21 +51,22 @@ pub fn tokenizer_file(path: &Path) -> PathBuf {
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// Kinds of tokens, by llama.cpp's numbers: those that stand for themselves wherever they occur in a text.
-const UNKNOWN: i64 = 2;
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+pub(super) const UNKNOWN: i64 = 2;
+pub(super) const CONTROL: i64 = 3;
+pub(super) const USER_DEFINED: i64 = 4;
 
 /// How texts are split before pairs are merged: what stands in `tokenizer.ggml.pre`.
-struct Splits {
-    names: &'static [&'static str],
+pub(super) struct Splits {
+    /// The first is what is written.
+    pub(super) names: &'static [&'static str],
     /// The pieces, where they are not GPT-2's.
-    pattern: Option<&'static str>,
+    pub(super) pattern: Option<&'static str>,
     /// Each digit is a piece.
-    digits: bool,
+    pub(super) digits: bool,
     /// A piece that is a token is taken as it is.
-    ignore_merges: bool,
+    pub(super) ignore_merges: bool,
     /// Canonical composition goes first.
-    composed: bool,
+    pub(super) composed: bool,
 }
 
 const GPT2: Splits = Splits {
@@ -77,7 +78,7 @@ const GPT2: Splits = Splits {
 };
 
 /// What each of these splits is a fact of the models' own tokenizer.json.
-const SPLITS: [Splits; 4] = [
+pub(super) const SPLITS: [Splits; 4] = [
     GPT2,
     Splits { names: &["smollm", "starcoder", "refact", "command-r"], digits: true, ..GPT2 },
     Splits {
@@ -98,7 +99,7 @@ const SPLITS: [Splits; 4] = [
     },
 ];
 
-fn to_json(vocabulary: &Vocabulary) -> Result<Json, String> {
+pub(super) fn to_json(vocabulary: &Vocabulary) -> Result<Json, String> {
     let parts = match vocabulary.model.as_str() {
         "gpt2" => bytes(vocabulary)?,
         "llama" => pieces(vocabulary),
@@ -163,7 +164,7 @@ fn bytes(vocabulary: &Vocabulary) -> Result<Parts, String> {
 }
 
 /// What stands for a space in the pieces of SentencePiece.
-const SPACE: &str = "\u{2581}";
+pub(super) const SPACE: &str = "\u{2581}";
 
 /// The pieces of SentencePiece, the likeliest pair being merged first, as Llama 2 has them.
 fn pieces(vocabulary: &Vocabulary) -> Parts {
@@ -192,7 +193,7 @@ fn pieces(vocabulary: &Vocabulary) -> Parts {
 }
 
 /// The pairs that give a piece, from the likeliest piece on; of one piece the pair whose left part is the longer first.
-fn merges(vocabulary: &Vocabulary) -> Vec<[&str; 2]> {
+pub(super) fn merges(vocabulary: &Vocabulary) -> Vec<[&str; 2]> {
     let ids = ids(&vocabulary.tokens);
     let mut all = Vec::new();
     for (piece, score) in vocabulary.tokens.iter().zip(&vocabulary.scores) {

@@ -35,6 +35,7 @@ pub(crate) struct Architecture {
 pub(crate) struct VocabularyNames {
     pub(crate) dense: &'static str,
     pub(crate) norm: &'static str,
+    pub(crate) output: &'static str,
     pub(crate) bias: &'static str,
     /// The activation, where it is not that of the blocks.
     pub(crate) activation: Option<&'static str>,
@@ -90,6 +91,7 @@ const BERT: Architecture = Architecture {
     vocabulary: Some(VocabularyNames {
         dense: "cls.predictions.transform.dense",
         norm: "cls.predictions.transform.LayerNorm",
+        output: "cls.predictions.decoder",
         bias: "cls.predictions.bias",
         activation: None,
     }),
@@ -107,6 +109,7 @@ const ROBERTA: Architecture = Architecture {
     vocabulary: Some(VocabularyNames {
         dense: "lm_head.dense",
         norm: "lm_head.layer_norm",
+        output: "lm_head.decoder",
         bias: "lm_head.bias",
         activation: Some("gelu"),
     }),
@@ -141,6 +144,7 @@ const DISTILBERT: Architecture = Architecture {
     vocabulary: Some(VocabularyNames {
         dense: "vocab_transform",
         norm: "vocab_layer_norm",
+        output: "vocab_projector",
         bias: "vocab_projector.bias",
         activation: None,
     }),

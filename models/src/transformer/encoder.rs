@@ -268,6 +268,7 @@ fn vocabulary(
     let family = config.architecture.classification_class.split_once("For").map_or("", |(family, _)| family);
     Ok(Some(VocabularyLayer {
         weight: format!("{WORD_EMBEDDINGS}.weight"),
+        output: names.output.into(),
         bias: Some(names.bias.into()),
         transform: Some(VocabularyTransform {
             dense: names.dense.into(),

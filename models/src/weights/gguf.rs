@@ -27,6 +27,11 @@ pub(super) fn is(bytes: &[u8]) -> bool {
 pub(crate) struct Metadata(HashMap<String, Value>);
 
 impl Metadata {
+    /// What such names and values say.
+    pub(crate) fn new(said: &[(String, Value)]) -> Self {
+        Self(said.iter().filter(|(_, value)| !matches!(value, Value::Array(_))).cloned().collect())
+    }
+
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         match self.0.get(key) {
             Some(Value::String(text)) => Some(text),
@@ -45,7 +50,7 @@ impl Metadata {
 }
 
 /// What a file says of its tokenizer: llama.cpp's `tokenizer.ggml.*`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Vocabulary {
     /// `gpt2`: pairs of bytes; `llama`: pieces of SentencePiece.
     pub(crate) model: String,
@@ -108,6 +113,34 @@ pub(super) fn vocabulary(bytes: &[u8]) -> Result<Option<Vocabulary>, Refusal> {
         tokens,
         model,
     }))
+}
+
+impl Vocabulary {
+    /// What a file says of such a tokenizer: what [`vocabulary`] reads.
+    pub(crate) fn to_metadata(&self) -> Vec<(String, Value)> {
+        let texts = |list: &[String]| Value::Array(list.iter().cloned().map(Value::String).collect());
+        let ints = |list: &[i64]| Value::Array(list.iter().map(|&x| Value::I32(x as i32)).collect());
+        let floats = |list: &[f64]| Value::Array(list.iter().map(|&x| Value::F32(x as f32)).collect());
+        let id = |id: Option<usize>| id.map(|id| Value::U32(id as u32));
+        let of_pieces = self.model == "llama";
+        let all = [
+            ("ggml.model", Some(Value::String(self.model.clone()))),
+            ("ggml.pre", Some(Value::String(self.splits.clone().unwrap_or_else(|| "default".into())))),
+            ("ggml.tokens", Some(texts(&self.tokens))),
+            ("ggml.token_type", Some(ints(&self.types))),
+            ("ggml.scores", of_pieces.then(|| floats(&self.scores))),
+            ("ggml.merges", (!of_pieces).then(|| texts(&self.merges))),
+            ("ggml.unknown_token_id", id(self.unknown)),
+            ("ggml.bos_token_id", id(self.first)),
+            ("ggml.eos_token_id", id(self.last)),
+            ("ggml.padding_token_id", id(self.padding)),
+            ("ggml.add_bos_token", Some(Value::Bool(self.add_first))),
+            ("ggml.add_eos_token", Some(Value::Bool(self.add_last))),
+            ("ggml.add_space_prefix", of_pieces.then_some(Value::Bool(self.space_first))),
+            ("chat_template", self.template.clone().map(Value::String)),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((format!("tokenizer.{key}"), value?))).collect()
+    }
 }
 
 fn whole(value: &Value) -> Option<i64> {
@@ -263,6 +296,8 @@ mod tests {
         let values = values(2 * DIM, 4);
         // As llama.cpp's converter lays them out: `[heads, 2, dim / 2, in]` becomes `[heads, dim / 2, 2, in]`.
         let laid = values.reshape((2, 2, DIM / 2, 4)).unwrap().transpose(1, 2).unwrap().reshape((2 * DIM, 4)).unwrap();
+        let made = Change::Neighbours(DIM).made(&values).unwrap();
+        assert_eq!(made.to_vec2::<f32>().unwrap(), laid.to_vec2::<f32>().unwrap());
         let laid = QTensor::quantize(&laid.contiguous().unwrap(), GgmlDType::F32).unwrap();
         let weights = Weights::from_bytes("model.gguf", file(&[], &[("q", &laid)])).unwrap();
         let changed = |change| {

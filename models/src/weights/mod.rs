@@ -9,6 +9,7 @@ mod pickle;
 mod quantized;
 mod saved;
 mod stored;
+mod to_gguf;
 mod torch;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub(crate) use quantized::Quantized;
 pub use saved::save;
 use stored::Form;
 pub(crate) use stored::{Change, Stored};
+pub use to_gguf::GgufType;
+pub(crate) use to_gguf::{Planned, write as write_gguf};
 
 /// The only file of an unsharded folder.
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";

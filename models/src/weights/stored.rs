@@ -47,6 +47,19 @@ impl Change {
         let (head, i, half) = (row / dim, row % dim, dim / 2);
         head * dim + 2 * (i % half) + i / half
     }
+
+    /// A tensor as the file has it: what reading undoes.
+    pub(crate) fn made(self, tensor: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Plus(sum) => tensor.affine(1.0, f64::from(sum)),
+            Self::Neighbours(dim) => {
+                let shape = tensor.dims();
+                let (heads, row) = (shape[0] / dim, shape[1..].iter().product::<usize>());
+                // [heads, 2, dim / 2, row] -> [heads, dim / 2, 2, row]
+                tensor.reshape((heads, 2, dim / 2, row))?.transpose(1, 2)?.contiguous()?.reshape(shape)
+            }
+        }
+    }
 }
 
 /// A tensor where it lies in its file: the source of a parameter at rest. It keeps the file mapped.

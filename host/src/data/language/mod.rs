@@ -3,11 +3,13 @@
 mod asked;
 mod conversation;
 mod encode;
+mod go_template;
 mod load;
 mod objects;
 mod template;
 
 pub use asked::{Asked, Asker, Writing};
 pub use conversation::Turn;
+pub(crate) use go_template::GoTemplate;
 pub(in crate::data) use load::read;
-pub(crate) use template::has_name;
+pub(crate) use template::{ChatTemplate, has_name, text_of as template_text};

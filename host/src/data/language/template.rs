@@ -54,15 +54,7 @@ impl ChatTemplate {
     /// # Errors
     /// Where there is neither, or what is there is no template.
     pub(crate) fn named(name: &str, special: BTreeMap<String, String>) -> Result<Self> {
-        if let Some((name, text)) = NAMED.into_iter().find(|(known, _)| *known == name) {
-            return Self::new(text, name.to_owned(), special);
-        }
-        let text = std::fs::read_to_string(name).map_err(|error| {
-            let known = NAMED.map(|(name, _)| name).join(", ");
-            Error::usage(format!("the chat template {name} cannot be read: {error}"))
-                .with_help(format!("name a file of Jinja, or one of {known}"))
-        })?;
-        Self::new(&text, name.to_owned(), special)
+        Self::new(&text_of(name)?, name.to_owned(), special)
     }
 
     /// From the text of a template.
@@ -136,6 +128,21 @@ impl ChatTemplate {
         }
         Ok(Rendered { text, answers })
     }
+}
+
+/// The text of the template of that name, or in that file.
+///
+/// # Errors
+/// Where there is neither.
+pub(crate) fn text_of(name: &str) -> Result<String> {
+    if let Some((_, text)) = NAMED.into_iter().find(|(known, _)| *known == name) {
+        return Ok(text.into());
+    }
+    std::fs::read_to_string(name).map_err(|error| {
+        let known = NAMED.map(|(name, _)| name).join(", ");
+        Error::usage(format!("the chat template {name} cannot be read: {error}"))
+            .with_help(format!("name a file of Jinja, or one of {known}"))
+    })
 }
 
 /// Whether a template has a name of its own, and is no file.

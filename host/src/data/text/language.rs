@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use fthost_images::guarded;
+use fthost_models::FileTokenizer;
 use tokenizers::Encoding;
 
 use super::super::store::UNCOUNTED;
@@ -57,6 +58,18 @@ impl Tokenizer {
         Ok(at.map_or_else(Default::default, |at| (framed[..at].to_vec(), framed[at + plain.len()..].to_vec())))
     }
 
+    /// The token that every text begins with, as it is written; none where there is none or several.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn first_text(&self) -> Result<Option<String>> {
+        let (before, _) = self.frame()?;
+        match before.as_slice() {
+            [first] => self.text_with_special(&[*first]).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Its tokens with a part of their own, by Transformers' names of these: `bos_token`.
     pub fn special_tokens(&self) -> &BTreeMap<String, String> {
         &self.special
@@ -72,6 +85,18 @@ impl Tokenizer {
     /// The text of a template of chats that comes with the tokenizer, and the file that it stands in.
     pub fn template(&self) -> Option<(&str, &Path)> {
         self.template.as_ref().map(|(text, file)| (text.as_str(), file.as_path()))
+    }
+
+    /// The same tokenizer as a file with a model's weights would hold it, with another template of chats.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn as_in_file(&self, template: Option<String>) -> Result<FileTokenizer> {
+        const PARTS: [&str; 4] = ["bos_token", "eos_token", "pad_token", "unk_token"];
+        let written = self.inner.to_string(false).map_err(|error| self.failed("", &error))?;
+        let json = serde_json::from_str(&written).map_err(|error| self.failed("", &error.into()))?;
+        let special = PARTS.iter().filter_map(|&name| Some((name, self.special.get(name)?.clone()))).collect();
+        Ok(FileTokenizer { json, special, template })
     }
 
     /// What tells the words of tokens apart.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::session::{self, Declares};
-use super::targets::{Candidate, Selection, select};
+use super::targets::{Candidate, Selection, refuse_shared, select};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner, PatternMatch};
 
 /// Answers a call.
@@ -226,6 +226,9 @@ fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Resul
         api::SiteKind::Embeddings => "input embedding",
         api::SiteKind::Attention => "attention",
     };
+    if params.kind == api::SiteKind::Linear {
+        refuse_shared(info, params.targets.as_ref())?;
+    }
     let selection = select(what, &candidates, params.targets.as_ref(), params.exclude.as_ref())?;
     if selection.chosen.is_empty() {
         return Err(format!("this model ({}) has no {what} to adapt", info.model_type));

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use fthost_models::ModelInfo;
 use fthost_plugin_api::Targets;
 use regex::Regex;
 
@@ -57,6 +58,22 @@ fn ends_with(path: &str, name: &str, prefix: &str) -> bool {
     let bare = name.strip_prefix(prefix).filter(|bare| !bare.is_empty()).unwrap_or(name);
     // With a prefix in front, only the whole path is meant.
     path == bare || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// Why an adapter has no place in what targets name: word embeddings that are the layer over the vocabulary too. Patterns that fit more than
+/// them mean the rest.
+pub(super) fn refuse_shared(info: &ModelInfo, targets: Option<&Targets>) -> Result<(), String> {
+    let shared = info.shared_vocabulary();
+    let (Some([words, output]), Some(Targets::Names(names))) = (shared, targets) else { return Ok(()) };
+    let prefix = &info.plain().prefix;
+    match names.iter().find(|name| [words, output].iter().any(|path| ends_with(path, name, prefix))) {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "target {name:?} is {words} and {output} in one: this model's word embeddings are its layer over the vocabulary too, so an \
+             adapter on one would miss the other and be lost where it is merged. Leave it out of the targets, or give {output} weights of its \
+             own: tie_word_embeddings = false in config.json, and the embeddings once more as {output}.weight"
+        )),
+    }
 }
 
 fn patterns(targets: &Targets) -> Result<Vec<(String, Pattern<'_>)>, String> {

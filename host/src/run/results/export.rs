@@ -61,12 +61,14 @@ pub enum Format {
     SentenceTransformers,
     /// A whole model that Transformers opens without its heads, which are fthost's own.
     Encoder,
+    /// A language model that llama.cpp and what is built on it open.
+    Gguf,
 }
 
 impl Format {
     /// Whether it is a whole model.
     pub fn is_whole(self) -> bool {
-        matches!(self, Self::Huggingface | Self::SentenceTransformers | Self::Encoder)
+        !matches!(self, Self::Peft | Self::Fthost)
     }
 }
 
@@ -78,6 +80,7 @@ impl std::fmt::Display for Format {
             Self::Huggingface => "model (Hugging Face)",
             Self::SentenceTransformers => "model (sentence-transformers)",
             Self::Encoder => "encoder (Hugging Face) with heads of fthost's own",
+            Self::Gguf => "model (GGUF)",
         })
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::model::{TrainedModel, TrainedTask};
 use crate::adapted::{AdaptedModel, Owner};
+use crate::data::LanguageModel;
 use crate::plugin::{Library, StrategyInstance};
 use crate::run::file::{Override, RunFile};
 use crate::run::pass::Decision;
@@ -83,6 +84,13 @@ impl Dense {
     }
 }
 
+/// What a model says whose config.json names a class for texts without labels: its head is its own layer over the vocabulary.
+pub(super) fn language(config: &Value) -> Option<LanguageModel> {
+    let class = config["architectures"][0].as_str()?;
+    let says = [("ForCausalLM", LanguageModel::Causal), ("ForMaskedLM", LanguageModel::Masked)];
+    says.into_iter().find_map(|(end, says)| class.ends_with(end).then_some(says))
+}
+
 /// The path of a head's last layer.
 ///
 /// # Errors
@@ -145,6 +153,15 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 impl Found {
+    /// The layer over the vocabulary of a language model.
+    pub(super) fn of_language(says: LanguageModel) -> Self {
+        let problem = match says {
+            LanguageModel::Causal => problem_type::CAUSAL_LM,
+            LanguageModel::Masked => problem_type::MASKED_LM,
+        };
+        Self { labels: Vec::new(), numbered: false, problem: problem.into(), decision: Decision::default() }
+    }
+
     /// Chooses the plugin, where the command line has not, and checks options and fills in defaults as for any run file. Without its
     /// schedule, which has no part in what the model computes.
     pub(super) fn choose(&self, file: &mut RunFile, library: &mut Library) -> Result<()> {

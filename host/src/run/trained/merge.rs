@@ -21,20 +21,22 @@ impl TrainedModel {
     /// # Errors
     /// Where a method cannot be folded into weights, a folded layer gives something else than the run's, or the folder exists.
     pub fn merge(mut self, folder: &Path) -> Result<Exported> {
-        if folder.exists() {
-            return Err(Error::usage(format!("{} exists already", folder.display()))
-                .with_help("name a folder that does not exist: nothing is overwritten"));
-        }
-        let input = self.tried_on()?;
-        self.model.model.merge_hooks(&input).map_err(|error| {
-            Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
-                .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
-        })?;
+        must_not_exist(folder)?;
+        self.fold()?;
         self.write_merged(folder).map_err(|error| {
             // Half a folder looks like a whole one, and would be in the way. Why it is half says more than that it stays.
             let _ = std::fs::remove_dir_all(folder);
             let folder = folder.display();
             error.with_help(format!("nothing is left of {folder}; name a folder on a disk with more space"))
+        })
+    }
+
+    /// Folds what the strategies added into the weights.
+    pub(super) fn fold(&mut self) -> Result<()> {
+        let input = self.tried_on()?;
+        self.model.model.merge_hooks(&input).map_err(|error| {
+            Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
+                .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
         })
     }
 
@@ -76,6 +78,15 @@ impl TrainedModel {
         };
         let rows: Vec<u32> = (0..block.len().min(EXAMPLES) as u32).collect();
         if rows.is_empty() { Ok(None) } else { block.input(&rows).map(Some) }
+    }
+}
+
+/// Refuses a folder that is there.
+pub(super) fn must_not_exist(folder: &Path) -> Result<()> {
+    match folder.symlink_metadata() {
+        Err(_) => Ok(()),
+        Ok(_) => Err(Error::usage(format!("{} exists already", folder.display()))
+            .with_help("name a folder that does not exist: nothing is overwritten")),
     }
 }
 

@@ -1,12 +1,14 @@
 //! A run that has ended, opened again, or a folder that PEFT or Transformers saved.
 
 pub mod embed;
+pub mod export;
 mod few_shot;
 pub mod generate;
 mod head;
 pub mod masks;
 mod merge;
 pub mod model;
+mod modelfile;
 mod peft;
 pub mod predict;
 mod run_folder;
@@ -24,9 +26,12 @@ use model::TrainedModel;
 
 /// Whether a folder is a whole model's, and no run's or adapter's.
 fn is_whole(folder: &Path) -> bool {
-    let adapter = folder.join(peft::CONFIG).is_file();
-    // Weights alone are known by the names of their tensors.
-    folder.is_file() || !adapter && folder.join(head::CONFIG).is_file() && RunFolder::run_file(folder).is_err()
+    if folder.is_file() {
+        // Weights alone are known by the names of their tensors.
+        return true;
+    }
+    let other = folder.join(peft::CONFIG).is_file() || RunFolder::run_file(folder).is_ok();
+    !other && (folder.join(head::CONFIG).is_file() || fthost_models::config(folder).is_ok())
 }
 
 /// Opens a run folder, or one that PEFT or Transformers saved. `plugins` are used instead of those that the run used, where any is named;

@@ -12,11 +12,12 @@ use std::path::Path;
 
 use fthost_autograd::Device;
 use fthost_models::{MODULES, Model, ModelInfo, Pooling, Weights};
-use fthost_plugin_api::MethodKind;
+use fthost_plugin_api::{MethodKind, Targets};
 use serde_json::{Map, Value, json};
 
-use super::head::{self, read};
+use super::head::{self, Found, read};
 use super::model::TrainedModel;
+use crate::data::LanguageModel;
 use crate::hub::Name;
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, PoolingKey, RunFile, split_argument};
@@ -58,6 +59,7 @@ pub(super) fn open(
     let mut named = adapter.run_file(&mut library, None, overrides)?;
     base::fetch(&mut named)?;
     let base = base_config(&named)?;
+    named.language = adapter.language(&base);
     let mut model = base::load_model(&named, device.open()?)?;
     // What the base model's folder says of pooling is of no account: PEFT's class for the task pools in its own way.
     if named.model.pooling == PoolingKey::Auto {
@@ -66,8 +68,16 @@ pub(super) fn open(
             model.model.set_pooling(pooling)?;
         }
     }
+    adapter.refuse_shared(model.model.info())?;
     let mut file = adapter.run_file(&mut library, Some(model.model.as_ref()), overrides)?;
-    (file.model.path, file.model.named) = (named.model.path, named.model.named);
+    (file.model.path, file.model.named, file.language) = (named.model.path, named.model.named, named.language);
+    if let Some(says) = file.language {
+        adapter.must_hold_new(model.model.info())?;
+        let found = Found::of_language(says);
+        found.choose(&mut file, &mut library)?;
+        let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
+        return found.open(&file, &mut library, model, strategies, |model| adapter.restore(model, true));
+    }
     let dense = head::Dense::find(folder)?;
     let outputs = match &dense {
         Some(dense) => dense.outputs()?,
@@ -89,6 +99,8 @@ struct Adapter<'a> {
     base: String,
     /// Whether its head gives a class for each token.
     per_token: bool,
+    /// Whether its head is the model's own layer over the vocabulary, where `task_type` says so; `None` where there is no `task_type`.
+    language: Option<bool>,
     /// The fields that the strategy answers for, and those that say which layers it adapts.
     config: Map<String, Value>,
     /// `modules_to_save`: ends of the names of modules that are saved whole.
@@ -105,15 +117,23 @@ impl<'a> Adapter<'a> {
             return Err(Error::usage(format!("{} names no peft_type: PEFT knows no such adapter", at(folder, CONFIG)))
                 .with_help("open the run folder that left it"));
         };
-        let per_token = match config.get("task_type") {
-            None | Some(Value::Null) => false,
+        let (task_type, mut language) = (config.get("task_type"), Some(false));
+        let per_token = match task_type {
+            None | Some(Value::Null) => {
+                language = None;
+                false
+            }
+            Some(task) if task == "CAUSAL_LM" => {
+                language = Some(true);
+                false
+            }
             Some(task) if task == "SEQ_CLS" => false,
             // The head is a dense layer of sentence-transformers beside it.
             Some(task) if task == "FEATURE_EXTRACTION" && folder.join(MODULES).is_file() => false,
             Some(task) if task == "TOKEN_CLS" => true,
             Some(task) => {
                 return Err(Error::usage(format!(
-                    "{} has task_type {task}, and only SEQ_CLS and TOKEN_CLS open here",
+                    "{} has task_type {task}, and only SEQ_CLS, TOKEN_CLS and CAUSAL_LM open here",
                     at(folder, CONFIG)
                 )));
             }
@@ -139,7 +159,7 @@ impl<'a> Adapter<'a> {
         };
         let twice = |name: &&str| TWICE.iter().any(|part| name.contains(part));
         let names = weights.names().filter(|name| !twice(name)).map(below).collect();
-        Ok(Self { folder, peft_type, base, per_token, config, saved, weights, names })
+        Ok(Self { folder, peft_type, base, per_token, language, config, saved, weights, names })
     }
 
     /// The run file that would have led to this folder; without the base model it lacks the strategy's options.
@@ -168,6 +188,56 @@ impl<'a> Adapter<'a> {
             .map_err(|error| Error::usage(format!("{} cannot be a run file: {error}", at(self.folder, CONFIG))))?;
         // Named as a file of the working directory, from which paths on the command line start.
         RunFile::parse(&text, Path::new(CONFIG), overrides)
+    }
+
+    /// What the model says whose own layer over the vocabulary is the head. PEFT has no `task_type` for those that fill masked places: there it
+    /// is the base model's class that says so, where the folder holds no head.
+    fn language(&self, base: &Value) -> Option<LanguageModel> {
+        match self.language {
+            Some(false) => None,
+            Some(true) => Some(LanguageModel::Causal),
+            None => head::language(base).filter(|_| self.saved.is_empty()),
+        }
+    }
+
+    /// Refuses what was added to or trained of a matrix that word embeddings and layer over the vocabulary have in common.
+    fn refuse_shared(&self, info: &ModelInfo) -> Result<()> {
+        let Some([words, output]) = info.shared_vocabulary() else { return Ok(()) };
+        let targets: Option<Targets> = layers::take(&mut self.config.clone(), "target_modules")?;
+        let targets = match targets {
+            Some(Targets::Names(names)) => names,
+            _ => Vec::new(),
+        };
+        let of = |field: &str, names: &[String]| {
+            let full = format!("{}{words}", info.plain().prefix);
+            let ends = |path: &str, name: &str| path == name || path.ends_with(&format!(".{name}"));
+            let named = |name: &&String| [full.as_str(), words, output].iter().any(|path| ends(path, name));
+            names.iter().find(named).map(|name| format!("{field} of {CONFIG} names {name}"))
+        };
+        match of("target_modules", &targets).or_else(|| of("modules_to_save", &self.saved)) {
+            None => Ok(()),
+            Some(what) => Err(Error::usage(format!(
+                "{what}, and word embeddings ({words}) and layer over the vocabulary ({output}) are one matrix in this {} model",
+                info.model_type
+            ))
+            .with_help(
+                "train without it, or from a base model with tie_word_embeddings = false whose files hold both: what was added to one of the \
+                 two would be lost in the other",
+            )),
+        }
+    }
+
+    /// Refuses an adapter without the layers over the vocabulary that the base model's weights lack: they would be new here.
+    fn must_hold_new(&self, info: &ModelInfo) -> Result<()> {
+        let mut new = info.vocabulary.iter().flat_map(|layer| &layer.new);
+        match new.find(|name| !self.names.keys().any(|path| path.ends_with(name.as_str()))) {
+            None => Ok(()),
+            Some(lacking) => Err(Error::usage(format!(
+                "neither the base model nor {} holds {lacking}, which its language model needs",
+                at(self.folder, WEIGHTS)
+            ))
+            .with_help("name the base model that it was trained on: --set model.path=FOLDER")),
+        }
     }
 
     /// Outputs of the head: rows of its last layer.
@@ -211,6 +281,11 @@ fn base_config(file: &RunFile) -> Result<Value> {
     if file.model.is_demo() {
         return Ok(Value::Null);
     }
-    read(&file.model.path.join("config.json"))
+    let (path, config) = (&file.model.path, file.model.path.join("config.json"));
+    if path.exists() && !config.is_file() {
+        // Of weights alone, what they say of themselves.
+        return Ok(fthost_models::config(path)?);
+    }
+    read(&config)
         .map_err(|error| error.with_help("say where the base model of this adapter is: --set model.path=FOLDER"))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use fthost_models::Weights;
 use serde_json::Value;
 
-use super::head::{self, CONFIG};
+use super::head::{self, CONFIG, Found};
 use super::model::TrainedModel;
 use crate::adapted::Owner;
 use crate::plugin::{Library, Search};
@@ -23,7 +23,7 @@ fn kind(config: &Value) -> Option<bool> {
         .then(|| ends("ForTokenClassification"))
 }
 
-/// Opens a folder that has a `config.json`.
+/// Opens a folder that has a `config.json`, or a file that says as much.
 ///
 /// # Errors
 /// Where it holds no head, or no plugin computes such a head.
@@ -35,13 +35,15 @@ pub(super) fn open(
 ) -> Result<TrainedModel> {
     let config: Value = fthost_models::config(folder)?;
     let mut file = head::run_file(folder, overrides)?;
+    let dense = head::Dense::find(folder)?;
+    file.language = head::language(&config).filter(|_| dense.is_none());
     let model = base::load_model(&file, device.open()?)?;
     let info = model.model.info();
     // What comes from timm, from torchvision or from here is a classifier of pictures, and names no class.
     let nameless = info.classification.as_ref().is_some_and(|head| head.class.is_none()).then_some(false);
-    let (dense, kind) = (head::Dense::find(folder)?, kind(&config).or(nameless));
+    let kind = kind(&config).or(nameless);
     let per_token = kind == Some(true);
-    if dense.is_none() && kind.is_none() {
+    if dense.is_none() && kind.is_none() && file.language.is_none() {
         let class = config["architectures"][0].as_str().unwrap_or("no class");
         return Err(Error::usage(format!(
             "{} holds no head that opens here: its {CONFIG} names {class}",
@@ -54,6 +56,18 @@ pub(super) fn open(
     let mut library = Library::new(Search::from_environment());
     for plugin in plugins {
         library.open(split_argument(plugin).0)?;
+    }
+    if let Some(says) = file.language {
+        if let Some(lacking) = model.model.info().vocabulary.as_ref().and_then(|layer| layer.new.first()) {
+            return Err(Error::usage(format!(
+                "the weights of {} lack {lacking} of its language model",
+                folder.display()
+            ))
+            .with_help("train it first: as the model of a run it gets a new layer over its vocabulary"));
+        }
+        let found = Found::of_language(says);
+        found.choose(&mut file, &mut library)?;
+        return found.open(&file, &mut library, model, Vec::new(), |_| Ok(()));
     }
     if let Some(dense) = dense {
         let found = head::find(folder, &config, dense.outputs()?, false)?;

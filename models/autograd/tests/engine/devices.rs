@@ -208,7 +208,8 @@ fn of_maps() -> Vec<Case> {
 fn run(case: &Case, dtype: DType, device: &Device, precision: Precision) -> Result<Vec<Vec<f64>>> {
     let dropout = Dropout { seed: 3, step: 1, examples: (0..case.examples).collect() };
     let dropout = (case.examples > 0).then_some(dropout);
-    let tape = Tape::new(TapeOptions { precision, dropout, recording: true, parallel_ops: true, ..TapeOptions::default() });
+    let tape =
+        Tape::new(TapeOptions { precision, dropout, recording: true, parallel_ops: true, ..TapeOptions::default() });
     let values: Vec<Value> = case
         .inputs
         .iter()
