@@ -34,6 +34,7 @@
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `pictures` | pictures in folders, archives, tables and IDX files; the same bits at any number of threads; bad ones |
+//! | `preferences` | pairs of answers: DPO and ORPO, their references, resumed runs, comparisons, what is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `published` | data sets in the forms in which they are published |
 //! | `reach` | options that a run of its length never comes to |
@@ -84,6 +85,7 @@ mod old_compiler;
 mod outside;
 mod peft_folders;
 mod pictures;
+mod preferences;
 mod prompts;
 mod published;
 mod reach;

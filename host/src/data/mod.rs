@@ -31,6 +31,7 @@ mod lines;
 mod load;
 mod masked;
 mod moments;
+mod pairs;
 mod parquet;
 mod part;
 mod peek;

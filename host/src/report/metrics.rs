@@ -2,6 +2,7 @@
 
 pub mod masks;
 pub mod multi_label;
+pub mod preferences;
 pub mod probabilities;
 mod scores;
 pub mod tokens;
@@ -34,6 +35,7 @@ pub fn names(kind: PredictionKind, classes: usize) -> Vec<String> {
         PredictionKind::Values => values::NAMES.map(str::to_owned).into(),
         PredictionKind::Masks => masks::NAMES.map(str::to_owned).into(),
         PredictionKind::Tokens => tokens::NAMES.map(str::to_owned).into(),
+        PredictionKind::Preferences => preferences::NAMES.map(str::to_owned).into(),
     };
     names.push("loss".into());
     names.sort();

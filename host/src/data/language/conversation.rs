@@ -47,7 +47,7 @@ pub(crate) enum RowForm {
 
 /// Keys of the forms that have two names.
 const MESSAGES: [&str; 3] = ["messages", "conversations", "conversation"];
-const COMPLETIONS: [(&str, &str); 4] =
+pub(super) const COMPLETIONS: [(&str, &str); 4] =
     [("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("input", "output")];
 
 impl RowForm {
@@ -91,30 +91,25 @@ impl RowForm {
     /// Where it is not of the form: half a sentence, and what helps.
     pub(crate) fn read(&self, row: &Map<String, Value>) -> Result<Said, Wrong> {
         match self {
-            Self::Messages { key } => turns(key, get(row, key)?).map(Said::Turns),
+            Self::Messages { key } => match get(row, key)? {
+                Value::Array(list) => in_order(key, messages(key, list)?).map(Said::Turns),
+                _ => Err(Wrong::new(
+                    format!("`{key}` must be a list of messages"),
+                    "such as [{\"role\": \"user\", \"content\": \"...\"}, {\"role\": \"assistant\", \"content\": \"...\"}]",
+                )),
+            },
             Self::Instruction => {
-                let (instruction, output) = (string(row, "instruction")?, string(row, "output")?);
-                let user = match row.get("input") {
-                    None | Some(Value::Null) => instruction,
-                    Some(_) => match string(row, "input")? {
-                        input if input.is_empty() => instruction,
-                        input => format!("{instruction}\n\n{input}"),
-                    },
-                };
-                let system = match row.get("system") {
-                    None | Some(Value::Null) => None,
-                    Some(_) => Some(Turn::new(SYSTEM, string(row, "system")?)),
-                };
+                let output = string(row, "output")?;
+                let mut turns = asked(row)?;
                 refuse_no_answer("output", &output)?;
-                Ok(Said::Turns(
-                    system.into_iter().chain([Turn::new(USER, user), Turn::new(ASSISTANT, output)]).collect(),
-                ))
+                turns.push(Turn::new(ASSISTANT, output));
+                Ok(Said::Turns(turns))
             }
             Self::Completion { prompt, completion } => {
                 // Both may be lists of messages, as in TRL.
-                if let (Value::Array(_), Value::Array(_)) = (get(row, prompt)?, get(row, completion)?) {
-                    let mut all = messages(prompt, get(row, prompt)?)?;
-                    all.extend(messages(completion, get(row, completion)?)?);
+                if let (Value::Array(before), Value::Array(after)) = (get(row, prompt)?, get(row, completion)?) {
+                    let mut all = messages(prompt, before)?;
+                    all.extend(messages(completion, after)?);
                     return in_order(prompt, all).map(Said::Turns);
                 }
                 let answer = string(row, completion)?;
@@ -134,12 +129,29 @@ pub(crate) struct Wrong {
 }
 
 impl Wrong {
-    fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { message: message.into(), help: help.into() }
     }
 }
 
-fn get<'a>(row: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Wrong> {
+/// What is asked of the assistant in `instruction` and `input`, after what the system says where it does.
+pub(super) fn asked(row: &Map<String, Value>) -> Result<Vec<Turn>, Wrong> {
+    let instruction = string(row, "instruction")?;
+    let user = match row.get("input") {
+        None | Some(Value::Null) => instruction,
+        Some(_) => match string(row, "input")? {
+            input if input.is_empty() => instruction,
+            input => format!("{instruction}\n\n{input}"),
+        },
+    };
+    let system = match row.get("system") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(Turn::new(SYSTEM, string(row, "system")?)),
+    };
+    Ok(system.into_iter().chain([Turn::new(USER, user)]).collect())
+}
+
+pub(super) fn get<'a>(row: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Wrong> {
     row.get(name).ok_or_else(|| {
         let there = row.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         Wrong::new(
@@ -159,7 +171,7 @@ fn string(row: &Map<String, Value>, name: &str) -> Result<String, Wrong> {
     }
 }
 
-fn refuse_no_answer(name: &str, answer: &str) -> Result<(), Wrong> {
+pub(super) fn refuse_no_answer(name: &str, answer: &str) -> Result<(), Wrong> {
     match answer.trim().is_empty() {
         true => Err(Wrong::new(
             format!("`{name}` is empty: there is no answer to learn"),
@@ -169,20 +181,9 @@ fn refuse_no_answer(name: &str, answer: &str) -> Result<(), Wrong> {
     }
 }
 
-/// Turns whose roles are in order.
-fn turns(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
-    in_order(key, messages(key, value)?)
-}
-
 /// The messages of a list, as `role` and `content`, or as ShareGPT's `from` and `value`. What tools were called and what they gave is left
 /// out.
-fn messages(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
-    let Value::Array(list) = value else {
-        return Err(Wrong::new(
-            format!("`{key}` must be a list of messages"),
-            "such as [{\"role\": \"user\", \"content\": \"...\"}, {\"role\": \"assistant\", \"content\": \"...\"}]",
-        ));
-    };
+pub(super) fn messages(key: &str, list: &[Value]) -> Result<Vec<Turn>, Wrong> {
     let mut turns = Vec::with_capacity(list.len());
     for (place, message) in list.iter().enumerate() {
         let place = place + 1;
@@ -225,7 +226,7 @@ fn messages(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
 }
 
 /// After what the system says, which may lack, user and assistant take turns; the assistant has the last word.
-fn in_order(key: &str, turns: Vec<Turn>) -> Result<Vec<Turn>, Wrong> {
+pub(super) fn in_order(key: &str, turns: Vec<Turn>) -> Result<Vec<Turn>, Wrong> {
     let spoken = turns.iter().skip_while(|turn| turn.role == SYSTEM);
     let first = turns.len() - spoken.clone().count();
     for (place, turn) in spoken.enumerate() {
