@@ -20,8 +20,19 @@ pub type Metrics = BTreeMap<String, f64>;
 
 /// Whether a greater value of a metric is a better one: not so for losses and errors.
 pub fn higher_is_better(metric: &str) -> bool {
-    !["loss", "mse", "rmse", "mae", "log_loss", "brier", "calibration_error", "hamming_loss", "perplexity"]
-        .contains(&metric)
+    ![
+        "loss",
+        "mse",
+        "rmse",
+        "mae",
+        "log_loss",
+        "brier",
+        "calibration_error",
+        "hamming_loss",
+        "perplexity",
+        "rewards_rejected",
+    ]
+    .contains(&metric)
 }
 
 /// The metrics of a kind of predictions, the loss among them; `classes` is how many there are.
