@@ -841,7 +841,8 @@ typedef struct {
    */
   FtSliceSliceU32 offsets;
   /*
-   loss, fit: the targets; output_penalty: the reference. Borrowed. Empty otherwise.
+   loss, fit: the targets; output_penalty: the reference; forward: the token after each, where targets are preferences. Borrowed. Empty
+   otherwise.
    */
   FtSliceU64 targets;
   /*

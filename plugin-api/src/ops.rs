@@ -183,6 +183,18 @@ pub const OPS: &[OpSignature] = &[
         ),
         2,
     ),
+    with_outputs(
+        with_ints(
+            op(
+                "linear_log_likelihood@1",
+                "x [rows, in], weight [classes, in], targets u32 [rows], bias [classes] or none -> the sum over the rows of each sequence \
+                 of log p[t] of the logits x weight^T + bias, [sequences], and the number of these rows, [sequences] without gradient. \
+                 Rows with target 4294967295 count in neither. The logits are never all in memory",
+            ),
+            "the row where each sequence starts, and the number of rows: any number of integers, from 0 up",
+        ),
+        2,
+    ),
     op(
         "linear_argmax@1",
         "x [rows, in], weight [classes, in], bias [classes] or none -> the class with the largest logit of x weight^T + bias, u32 [rows], \

@@ -18,6 +18,9 @@ pub mod problem_type {
     /// The token that comes next; Transformers has classes of its own for it, and no name among its problems. The host gives the model its
     /// layer over the vocabulary then: [`TaskInfo::vocabulary`](crate::TaskInfo::vocabulary).
     pub const CAUSAL_LM: &str = "causal_lm";
+    /// The better one of two answers to a prompt, by how probable the model holds each; else as [`CAUSAL_LM`]. Transformers has no name for
+    /// it: what is saved is its model of the next token.
+    pub const PREFERENCE: &str = "preference";
     /// The token that stands in a masked one's place; else as [`CAUSAL_LM`].
     pub const MASKED_LM: &str = "masked_lm";
     /// One class of several for each pixel; Transformers has classes of its own for it, and no name among its problems.
@@ -43,6 +46,10 @@ pub enum TargetKind {
     /// The token that was in the place of each masked token: `u32` ids `[tokens]`; `u32::MAX` does not count, as for tokens that were not
     /// chosen. [`HeadSpec::masking`] says how they are chosen.
     MaskedToken,
+    /// Which of two answers is the better one, where an example is a pair of sequences, the better one first: the head's own outputs for the
+    /// same examples before training, `f32` `[examples, ...]`, where [`HeadSpec::reference`] asks for them, and elsewhere zeros
+    /// `[examples, 2]`. What the sequences say comes with their [`Features::next`].
+    Preference,
 }
 
 /// How tokens are chosen whose place in the input is taken: 80 of 100 by the mask, 10 by a random token, and 10 stay (Devlin et al. 2018,
@@ -128,6 +135,9 @@ pub enum PredictionKind {
     Masks,
     /// The most probable token for each place, `u32` ids `[tokens]`: perplexity, by the loss, and accuracy.
     Tokens,
+    /// Scores of the better and the worse answer, `[examples, 2]`. They are rewards, once those of the model before training are taken away
+    /// where [`HeadSpec::reference`] asks for these: how often the better one's is greater, and by how much.
+    Preferences,
 }
 
 /// What the host knows of a task when its head is made.
@@ -197,6 +207,9 @@ pub struct HeadSpec {
     /// How tokens are chosen, where targets are masked ones.
     #[serde(default)]
     pub masking: Option<Masking>,
+    /// Whether targets are what the head gives for the same examples before training: [`TargetKind::Preference`].
+    #[serde(default)]
+    pub reference: bool,
 }
 
 /// Which features of one stream a head reads.
@@ -213,7 +226,7 @@ impl HeadSpec {
     /// `HeadSpec { scope: LossScope::Batch, ..HeadSpec::new(...) }`.
     pub const fn new(features: FeatureKind, targets: TargetKind, predictions: PredictionKind) -> Self {
         let (scope, sampling) = (LossScope::Example, Sampling::Shuffled);
-        Self { features, targets, scope, sampling, predictions, streams: Vec::new(), masking: None }
+        Self { features, targets, scope, sampling, predictions, streams: Vec::new(), masking: None, reference: false }
     }
 }
 
@@ -222,8 +235,12 @@ impl HeadSpec {
 pub struct Features<'a> {
     /// Shape by [`FeatureKind`].
     pub tensor: &'a Tensor,
-    /// Start of each sequence in a `[tokens, width]` tensor, and the end of the last: `examples + 1` entries.
+    /// Start of each sequence in a `[tokens, width]` tensor, and the end of the last: `examples + 1` entries, or where examples are pairs of
+    /// sequences `2 examples + 1`.
     pub offsets: &'a [u32],
+    /// The token after each token, `u32` ids `[tokens]`, where [`HeadSpec::targets`] is [`TargetKind::Preference`]; `u32::MAX` does not
+    /// count, as for tokens of a prompt, and for the last one of a sequence.
+    pub next: Option<&'a Tensor>,
 }
 
 /// Targets of the rows of one [`Features`].

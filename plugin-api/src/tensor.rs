@@ -491,6 +491,24 @@ impl Tensor {
         Ok((sum, number))
     }
 
+    /// The sum over each sequence of the log-probabilities of classes `[rows]` (`u32`; `u32::MAX` does not count) by the logits
+    /// `self W^T + b`, shapes as in [`linear_cross_entropy`](Self::linear_cross_entropy). `offsets` are those of
+    /// [`Features`](crate::Features): `sequences + 1` entries.
+    ///
+    /// Returns the sums and how many rows count in each, both `[sequences]`.
+    pub fn linear_log_likelihood(
+        &self,
+        weight: &impl Operand,
+        bias: Option<&dyn Operand>,
+        targets: &impl Operand,
+        offsets: &[u32],
+    ) -> Result<(Self, Self)> {
+        let inputs = [self.handle, weight.handle(), targets.handle(), bias.map_or(0, Operand::handle)];
+        let offsets: Vec<i64> = offsets.iter().map(|&offset| i64::from(offset)).collect();
+        let [sums, numbers] = call_many(const { ops::index("linear_log_likelihood@1") }, &inputs, &offsets, &[])?;
+        Ok((sums, numbers))
+    }
+
     /// The class with the largest of the logits `self W^T + b` for each row, `u32` `[rows]`, without gradient; shapes as in
     /// [`linear_cross_entropy`](Self::linear_cross_entropy).
     pub fn linear_argmax(&self, weight: &impl Operand, bias: Option<&dyn Operand>) -> Result<Self> {

@@ -1,6 +1,6 @@
 //! What heads over a vocabulary share: the model's own layer.
 
-use crate::{Error, Loss, Model, Operand, Param, Result, TaskInfo, TaskTargets, Tensor, VocabularyTransform};
+use crate::{Error, Features, Loss, Model, Operand, Param, Result, TaskInfo, TaskTargets, Tensor, VocabularyTransform};
 
 /// The model's own layer over its vocabulary, as [`TaskInfo::vocabulary`] names it: `W h + b`, with a dense layer, an activation and a norm
 /// before it where masked language models have them. Its parameters are the model's.
@@ -80,6 +80,16 @@ impl VocabularyLayer {
     pub fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
         let (sum, number) = outputs.linear_cross_entropy(&self.weight, self.bias(), targets.tensor)?;
         Ok(Loss { sum, weight: number.to_scalar()? })
+    }
+
+    /// The log-probability of what each sequence says, summed over its tokens that count, and how many these are, both `[sequences]`.
+    ///
+    /// # Errors
+    /// Where the host does not tell the tokens ([`Features::next`]), or refuses an op.
+    pub fn log_likelihood(&self, features: &Features<'_>) -> Result<(Tensor, Tensor)> {
+        let next = features.next.ok_or_else(|| Error::new("the host does not say which tokens follow"))?;
+        let x = self.forward(features.tensor)?; // [tokens, width]
+        x.linear_log_likelihood(&self.weight, self.bias(), next, features.offsets)
     }
 
     /// The most probable token for each place, `u32` `[tokens]`.

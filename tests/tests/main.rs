@@ -36,6 +36,7 @@
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `pictures` | pictures in folders, archives, tables and IDX files; the same bits at any number of threads; bad ones |
+//! | `preferences` | pairs of answers: DPO and ORPO, their references, resumed runs, comparisons, what is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `published` | data sets in the forms in which they are published |
 //! | `quantized` | weights in few bits: what trains beside them, what is refused, the same bits again |
@@ -89,6 +90,7 @@ mod old_compiler;
 mod outside;
 mod peft_folders;
 mod pictures;
+mod preferences;
 mod prompts;
 mod published;
 mod quantized;

@@ -10,7 +10,7 @@ use fthost_plugin_api::PredictionKind;
 
 use super::rounds::Round;
 use super::runs::Left;
-use crate::report::metrics::Probabilities;
+use crate::report::metrics::{Probabilities, preferences};
 use crate::run::results::evaluate::{Classes, Evaluation, Outcome};
 use crate::run::results::labels::Labels;
 use crate::run::results::masks::{self, Masks};
@@ -114,6 +114,13 @@ pub(super) fn report(folds: &[&Left]) -> Option<Report> {
         }
         // Folds of a language model have no report: of each row its loss is there, and no token.
         PredictionKind::Tokens => return None,
+        PredictionKind::Preferences => {
+            let pair = |row: &&Row| {
+                let [chosen, rejected] = preferences::Pair::read(&row.prediction)?;
+                Some(preferences::Pair { tokens: row.target.parse().ok()?, chosen, rejected })
+            };
+            Outcome::Preferences(rows.iter().map(pair).collect::<Option<_>>()?)
+        }
         PredictionKind::Classes => Outcome::Classes(classes(&first.labels, &rows)?),
         PredictionKind::MultiLabel => {
             let classes =

@@ -9,7 +9,7 @@ use crate::report::metrics::masks::{self, Overlap};
 use crate::report::metrics::multi_label;
 use crate::report::metrics::probabilities::{self, most_probable};
 use crate::report::metrics::values::{self, Score};
-use crate::report::metrics::{self, Probabilities, tokens};
+use crate::report::metrics::{self, Probabilities, preferences, tokens};
 use crate::run::file::RunFile;
 use crate::{Error, Result};
 
@@ -148,6 +148,7 @@ fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
         PredictionKind::Masks,
         PredictionKind::Values,
         PredictionKind::Tokens,
+        PredictionKind::Preferences,
     ];
     let mut known: Vec<String> = Vec::new();
     for name in kinds.map(names).concat() {
@@ -182,6 +183,7 @@ fn usual(kind: PredictionKind) -> &'static str {
         PredictionKind::Masks => masks::NAMES[0],
         PredictionKind::Values => SQUARED_ERROR,
         PredictionKind::Tokens => tokens::PERPLEXITY,
+        PredictionKind::Preferences => preferences::NAMES[0],
     }
 }
 
@@ -204,6 +206,8 @@ pub(super) enum Metric {
     /// Of so many classes of pixels: an example has a row for each, targets are its true pixels, and each prediction is two numbers, how
     /// many of them are predicted as the class and how many of all.
     Masks { name: String, classes: usize },
+    /// Of preferences: each prediction is two numbers, the rewards of the better and of the worse answer.
+    Preferences { name: String },
     /// Of entities: targets and predictions say of each whether it is there, 1 or 0.
     Entities { name: String },
 }
@@ -219,6 +223,7 @@ impl Metric {
         let found = known.contains(&name).then(|| match of.kind {
             PredictionKind::Values => values::score(name).map(Self::Values),
             PredictionKind::Tokens => tokens::score(name).map(Self::Values),
+            PredictionKind::Preferences => Some(Self::Preferences { name: name.to_owned() }),
             PredictionKind::Masks => Some(Self::Masks { name: name.to_owned(), classes: of.labels.len() }),
             PredictionKind::MultiLabel => Some(Self::Labels { name: name.to_owned(), classes: of.labels.len() }),
             PredictionKind::Classes if entities::NAMES.contains(&name) => {
@@ -246,7 +251,7 @@ impl Metric {
     pub(super) fn width(&self) -> usize {
         match self {
             Self::Probabilities { classes, .. } => *classes,
-            Self::Masks { .. } => 2,
+            Self::Masks { .. } | Self::Preferences { .. } => 2,
             Self::Classes { .. } | Self::Values(_) | Self::Labels { .. } | Self::Entities { .. } => 1,
         }
     }
@@ -288,6 +293,7 @@ impl Metric {
                 }
                 named(masks::of(&all), name)
             }
+            Self::Preferences { name } => named(preferences::of(predictions.as_chunks().0), name),
             Self::Entities { name } => {
                 let there = |values: &[f64]| values.iter().filter(|&&there| there == 1.0).count() as u64;
                 let right = targets.iter().zip(predictions).filter(|&(&target, &found)| target + found == 2.0).count();

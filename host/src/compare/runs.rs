@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::candidates::Candidate;
 use crate::plugin::note;
-use crate::report::metrics::tokens;
+use crate::report::metrics::{preferences, tokens};
 use crate::run::results::predictions::{self, Row};
 use crate::run::results::proof::Pairing;
 use crate::run::results::result;
@@ -132,6 +132,7 @@ impl Left {
             kind: match (&result.label_separator, result.confusion.is_empty()) {
                 _ if !result.pixels.is_empty() => PredictionKind::Masks,
                 _ if result.metrics.contains_key(tokens::PERPLEXITY) => PredictionKind::Tokens,
+                _ if result.metrics.contains_key(preferences::NAMES[0]) => PredictionKind::Preferences,
                 (Some(_), _) => PredictionKind::MultiLabel,
                 (None, true) => PredictionKind::Values,
                 (None, false) => PredictionKind::Classes,

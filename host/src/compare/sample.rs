@@ -11,6 +11,7 @@ use super::metric::{Metric, of_probabilities};
 use super::runs::Left;
 use crate::report::entities::Tags;
 use crate::report::metrics::masks::Overlap;
+use crate::report::metrics::preferences;
 use crate::run::results::masks;
 use crate::run::results::predictions::Row;
 use crate::{Error, Result};
@@ -84,6 +85,10 @@ impl Sample {
                 }
                 Metric::Probabilities { .. } => {
                     Ok(kept.iter().flat_map(|&place| run.predictions[place].probabilities.iter().copied()).collect())
+                }
+                Metric::Preferences { .. } => {
+                    let rewards = |row: &Row| preferences::Pair::read(&row.prediction).unwrap_or([f64::NAN; 2]);
+                    Ok(run.predictions.iter().flat_map(rewards).collect())
                 }
                 _ => Ok(run.predictions.iter().map(|row| numbers.of(&row.prediction)).collect()),
             };
@@ -294,7 +299,9 @@ impl Numbers {
 
     fn of(&mut self, text: &str) -> f64 {
         match self.kind {
-            PredictionKind::Values | PredictionKind::Tokens => text.parse().unwrap_or(f64::NAN),
+            PredictionKind::Values | PredictionKind::Tokens | PredictionKind::Preferences => {
+                text.parse().unwrap_or(f64::NAN)
+            }
             // Those of any number of classes are read by `of_labels`, those of masks by `of_masks`.
             PredictionKind::Classes | PredictionKind::MultiLabel | PredictionKind::Masks => {
                 let next = self.classes.len();

@@ -70,8 +70,21 @@ pub(super) enum Targets {
     Masks,
     /// The token after each.
     Next,
+    /// Which of two sequences is the better one: the first.
+    Pairs(Reference),
     /// The token in the place of each that is chosen.
     Chosen(Choosing),
+}
+
+/// What a head gives for pairs before training.
+#[derive(Clone, Debug)]
+pub(super) enum Reference {
+    /// It does not ask for that.
+    None,
+    /// Nobody has computed it yet.
+    Open,
+    /// `f32` `[examples, ...]`, on the CPU.
+    Known(Tensor),
 }
 
 /// Sums over the examples of a data set.
@@ -309,6 +322,7 @@ impl Dataset {
             | Targets::Values
             | Targets::Masks
             | Targets::Next
+            | Targets::Pairs(_)
             | Targets::Chosen(_)
             | Targets::Open => Ok(None),
         }
@@ -352,6 +366,7 @@ impl Dataset {
             }
             TargetKind::Mask => self.targets = Targets::Masks,
             TargetKind::NextToken => self.targets = Targets::Next,
+            TargetKind::Preference => self.targets = Targets::Pairs(Reference::None),
             TargetKind::MaskedToken => {
                 return Err(Error::run("how tokens are chosen was never said"));
             }
@@ -377,8 +392,19 @@ impl Dataset {
     /// Where they are not.
     pub fn check_kind(&self, kind: TargetKind) -> Result<()> {
         let (message, help) = match (kind, self.of_words) {
-            (TargetKind::NextToken | TargetKind::MaskedToken, _) if self.of_tokens.is_some() => return Ok(()),
-            (TargetKind::NextToken | TargetKind::MaskedToken, _) => (
+            (TargetKind::NextToken | TargetKind::MaskedToken | TargetKind::Preference, _)
+                if self.of_tokens.is_some() =>
+            {
+                if self.of_pairs() == (kind == TargetKind::Preference) {
+                    return Ok(());
+                }
+                let help = "a run has heads of either: train them in runs of their own, the second from what the first has saved";
+                match self.of_pairs() {
+                    true => ("was read as pairs of answers, and the task's head learns single tokens", help),
+                    false => ("was read as texts, and the task's head learns from pairs of answers", help),
+                }
+            }
+            (TargetKind::NextToken | TargetKind::MaskedToken | TargetKind::Preference, _) => (
                 "was read for a head of classes or values, and the task's head learns tokens",
                 "a head over a vocabulary says so in its plugin's note, by its PROBLEM_TYPE",
             ),
@@ -456,8 +482,10 @@ impl Dataset {
     /// What no other examples of this process have, for each of those that look as they always do; `None` where they are changed at
     /// random.
     pub fn keys(&self, shown: &Shown) -> Option<Vec<(u64, u32)>> {
+        // A pair's features are those of two sequences.
+        let kept = shown.is_plain() && !self.of_pairs();
         let key = |&row: &u32| (self.number, self.selection.row(row));
-        shown.is_plain().then(|| shown.rows().iter().map(key).collect())
+        kept.then(|| shown.rows().iter().map(key).collect())
     }
 
     /// The key of an example that always looks the same.
@@ -588,7 +616,12 @@ impl Dataset {
             return images.map(Input::Images);
         }
         let records = shown.rows().iter().map(|&row| self.record(row)).collect::<Result<Vec<_>>>()?;
-        let layout = Layout::from_lengths(records.iter().map(|record| record.tokens as usize));
+        let layout = if self.of_pairs() {
+            let lengths = |record: &Record| [record.first as usize, (record.tokens - record.first) as usize];
+            Layout::from_lengths(records.iter().flat_map(lengths))
+        } else {
+            Layout::from_lengths(records.iter().map(|record| record.tokens as usize))
+        };
         let mut packed =
             TextInput { ids: Vec::with_capacity(layout.tokens()), types: Vec::with_capacity(layout.tokens()), layout };
         for record in &records {
@@ -602,7 +635,8 @@ impl Dataset {
 
     /// The targets of these rows, `[rows]`: `u32` classes or `f32` values. Where texts come as words, the classes of their tokens,
     /// `[tokens]`: [`UNCOUNTED`] where none begins a word. Of any number of classes `f32` `[rows, classes]`: 1 where a row has the class. Of
-    /// masks `u32` `[rows, height, width]` the classes of their pixels, [`UNCOUNTED`] where one has none.
+    /// masks `u32` `[rows, height, width]` the classes of their pixels, [`UNCOUNTED`] where one has none. Of pairs what the head gives for them
+    /// before training, or zeros `[rows, 2]`.
     pub fn targets(&self, rows: &[u32], device: &Device) -> Result<Tensor> {
         let records = rows.iter().map(|&row| self.record(row));
         Ok(match &self.targets {
@@ -626,21 +660,8 @@ impl Dataset {
                 let values = records.map(|record| Ok(record?.value)).collect::<Result<Vec<f32>>>()?;
                 Tensor::from_vec(values, rows.len(), device)?
             }
-            Targets::Next => {
-                let mut tokens = Vec::new();
-                let (mut ids, mut types) = (Vec::new(), Vec::new());
-                for record in records {
-                    let record = record?;
-                    ids.clear();
-                    self.store.append(&record, &mut ids, &mut types)?;
-                    let marks = self.store.marks(&record)?;
-                    let after = ids.iter().zip(&marks).skip(1);
-                    tokens.extend(after.map(|(&id, &mark)| if mark == UNCOUNTED { UNCOUNTED } else { id }));
-                    tokens.push(UNCOUNTED);
-                }
-                let len = tokens.len();
-                Tensor::from_vec(tokens, len, device)?
-            }
+            Targets::Next => self.next_tokens(rows, device)?,
+            Targets::Pairs(reference) => self.references(reference, rows, device)?,
             Targets::Chosen(_) => return Err(Error::run("masked tokens are those of what is shown")),
             Targets::Open => return Err(self.never_set()),
         })

@@ -62,6 +62,8 @@ pub enum LanguageModel {
     Causal,
     /// The token in a masked place.
     Masked,
+    /// The next token, of pairs of answers, the better one of each first.
+    Preference,
 }
 
 /// How the files of a language model are read.

@@ -12,6 +12,8 @@ pub(super) struct TokensOf {
     pub(super) mask: Option<u32>,
     /// Ids are below it.
     pub(super) vocabulary: u32,
+    /// Whether an example is a pair of sequences.
+    pub(super) pairs: bool,
 }
 
 /// How tokens are chosen: of those chosen the mask takes the place of 80 of 100, a random token that of 10, and 10 stay (Devlin et al. 2018,

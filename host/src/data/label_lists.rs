@@ -115,6 +115,7 @@ impl Strata {
             | Targets::Values
             | Targets::Masks
             | Targets::Next
+            | Targets::Pairs(_)
             | Targets::Chosen(_)
             | Targets::Open => Ok(0),
         }
@@ -127,9 +128,12 @@ impl Strata {
     pub(super) fn counts(&self, data: &Dataset) -> Result<Vec<u64>> {
         match &data.targets {
             Targets::Classes(_) => Ok(self.counts.clone()),
-            Targets::WordClasses(_) | Targets::Values | Targets::Masks | Targets::Next | Targets::Chosen(_) => {
-                Ok(vec![data.len() as u64])
-            }
+            Targets::WordClasses(_)
+            | Targets::Values
+            | Targets::Masks
+            | Targets::Next
+            | Targets::Pairs(_)
+            | Targets::Chosen(_) => Ok(vec![data.len() as u64]),
             Targets::Open => Err(data.never_set()),
             Targets::Sets(_) => {
                 let mut counts = vec![0; self.counts.len() + 1];

@@ -32,6 +32,7 @@ mod load;
 mod masked;
 mod measured;
 mod moments;
+mod pairs;
 mod parquet;
 mod part;
 mod peek;

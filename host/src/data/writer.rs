@@ -139,19 +139,21 @@ impl Writer {
         Self { texts: source.texts, of_tokens: Some(tokens), ..Self::new(vocabulary, limits) }
     }
 
-    /// Takes the next row of a language model, with the marks of its tokens.
+    /// Takes the next row of a language model, with the marks of its tokens; how many are those of the first sequence of a pair, or 0, and
+    /// whether some were cut off.
     pub(super) fn push_language(
         &mut self,
         path: &Path,
         line: u64,
         ids: &[u32],
         marks: &[u32],
-        truncated: bool,
+        (first, truncated): (usize, bool),
     ) -> Result<()> {
         check_ids(path, line, ids, self.vocabulary)?;
         let record = self.store.push(&NewRow {
             ids,
             marks,
+            first,
             tokens: ids.len(),
             line: Some(line),
             truncated,

@@ -2,6 +2,7 @@
 
 pub mod masks;
 pub mod multi_label;
+pub mod preferences;
 pub mod probabilities;
 mod scores;
 pub mod tokens;
@@ -19,8 +20,19 @@ pub type Metrics = BTreeMap<String, f64>;
 
 /// Whether a greater value of a metric is a better one: not so for losses and errors.
 pub fn higher_is_better(metric: &str) -> bool {
-    !["loss", "mse", "rmse", "mae", "log_loss", "brier", "calibration_error", "hamming_loss", "perplexity"]
-        .contains(&metric)
+    ![
+        "loss",
+        "mse",
+        "rmse",
+        "mae",
+        "log_loss",
+        "brier",
+        "calibration_error",
+        "hamming_loss",
+        "perplexity",
+        "rewards_rejected",
+    ]
+    .contains(&metric)
 }
 
 /// The metrics of a kind of predictions, the loss among them; `classes` is how many there are.
@@ -34,6 +46,7 @@ pub fn names(kind: PredictionKind, classes: usize) -> Vec<String> {
         PredictionKind::Values => values::NAMES.map(str::to_owned).into(),
         PredictionKind::Masks => masks::NAMES.map(str::to_owned).into(),
         PredictionKind::Tokens => tokens::NAMES.map(str::to_owned).into(),
+        PredictionKind::Preferences => preferences::NAMES.map(str::to_owned).into(),
     };
     names.push("loss".into());
     names.sort();

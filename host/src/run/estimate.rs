@@ -12,6 +12,7 @@ use super::setup::Setup;
 use super::setup::plan::Estimate;
 use super::setup::task::Task;
 use super::train::gradients::DropoutKey;
+use super::train::preferences;
 use crate::Result;
 use crate::data::Shown;
 
@@ -53,7 +54,13 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
         let tests = setup.phases.len() as f64;
         // Where there is no test, the saved model is measured on them.
         validations += f64::from(u8::from(task.test.is_none()));
-        for (data, times) in [(&task.test, before + tests), (&task.validation, validations)] {
+        // What the model says before training of all pairs, where the head asks for that.
+        let reference = if preferences::asks(task) { 1.0 } else { 0.0 };
+        for (data, times) in [
+            (Some(&task.train).filter(|_| reference > 0.0), reference),
+            (task.test.as_ref(), before + tests + reference),
+            (task.validation.as_ref(), validations + reference),
+        ] {
             let Some(data) = data else { continue };
             let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();
             let evaluate = || -> Result<f64> {

@@ -52,6 +52,7 @@ use state::log::Line;
 use state::snapshot::{self, After, Header, TrainState};
 use train::Trainer;
 use train::interrupt::Interrupt;
+use train::preferences;
 use train::reference::Reference;
 use train::step::Learner;
 
@@ -255,6 +256,8 @@ impl Begun<'_> {
 /// The state before the first step, the test examples evaluated where the run file asks for it.
 fn begin(trainer: &mut Trainer<'_>, folder: &mut RunFolder, output: Output) -> Result<TrainState> {
     folder.write("run.toml", trainer.identity.run_file.as_bytes())?;
+    let Learner { model, tasks, precision, .. } = &mut trainer.learner;
+    preferences::record(folder.path(), model, tasks, *precision, output.says_progress())?;
     let mut state = TrainState::begin(trainer.learner.precision);
     if trainer.learner.settings.evaluate_before {
         (0..trainer.learner.tasks.len()).try_for_each(|task| trainer.learner.fit(task))?;
@@ -351,6 +354,7 @@ pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<P
     let mut setup = setup::set_up(file, plugins, device)?;
     setup.tell_beginning()?;
     let mut plan = setup.plan()?;
+    preferences::leave_out(&mut setup.tasks)?;
     plan.estimate = Some(estimate::measure(&setup)?);
     plan.data = setup.surveys()?;
     Ok(plan)
@@ -398,6 +402,7 @@ fn resume_from(
         .with_help(format!("resume with what the run began with, or begin a new run in another folder{way_on}")));
     }
     trainer.parts().restore(&found.header, &found.tensors)?;
+    preferences::read(folder.path(), trainer.learner.tasks)?;
     folder.rewind(found.header.log_position, found.header.state.trained.steps + 1)?;
     Ok(found.header.state)
 }

@@ -81,7 +81,29 @@ impl Pass<'_> {
     /// The head's outputs for what is seen of examples, recorded on `tape`.
     pub fn outputs(&self, tape: &Tape, shown: &Shown) -> Result<Value> {
         let reads = self.reads();
-        head_outputs(self.head, tape, &self.features(tape, shown, &reads)?)
+        head_outputs(self.head, tape, &self.features(tape, shown, &reads)?, self.next(shown)?.as_ref())
+    }
+
+    /// The token after each of what is seen, `u32` `[tokens]`, where the head learns preferences.
+    pub fn next(&self, shown: &Shown) -> Result<Option<Tensor>> {
+        let pairs = self.spec.targets == TargetKind::Preference;
+        pairs.then(|| self.data.next_tokens(shown.rows(), &self.model.device)).transpose()
+    }
+
+    /// Rewards of the better and of the worse answer, `[examples, 2]`: what the head predicts by these outputs, less what it predicts by those of
+    /// the model before training where it asks for them.
+    pub fn rewards(&self, tape: &Tape, outputs: &Value, targets: &Tensor) -> Result<Tensor> {
+        let scores = self.head.predict(tape, outputs)?;
+        if scores.dims() != [outputs.dims().first().copied().unwrap_or_default(), 2] {
+            let found = scores.dims();
+            return Err(Error::plugin(format!(
+                "a head of preferences predicts [examples, 2], and this gave {found:?}"
+            )));
+        }
+        if !self.spec.reference {
+            return Ok(scores);
+        }
+        Ok((scores - self.head.predict(tape, &Value::constant(targets.clone()))?)?)
     }
 
     /// The head's loss for the outputs of examples: the sum of its terms, each times its example's weight, and the sum of the terms'
@@ -117,7 +139,11 @@ impl Pass<'_> {
                 TargetKind::TokenClass | TargetKind::NextToken | TargetKind::MaskedToken => {
                     self.data.tokens(row)? as u32
                 }
-                TargetKind::Class | TargetKind::MultiLabel | TargetKind::Value | TargetKind::Mask => 1,
+                TargetKind::Class
+                | TargetKind::MultiLabel
+                | TargetKind::Value
+                | TargetKind::Mask
+                | TargetKind::Preference => 1,
             };
             by_weight.entry(weight.to_bits()).or_default().extend(next..next + length);
             next += length;
@@ -165,14 +191,14 @@ pub fn splits(spec: &HeadSpec, model: &AdaptedModel) -> bool {
     model.device.is_cpu() && !over_batch
 }
 
-/// A head's outputs for the features that it reads.
-pub fn head_outputs(head: &HeadInstance, tape: &Tape, features: &[Features]) -> Result<Value> {
+/// A head's outputs for the features that it reads; `next` is the token after each, where it learns preferences.
+pub fn head_outputs(head: &HeadInstance, tape: &Tape, features: &[Features], next: Option<&Tensor>) -> Result<Value> {
     // A head that reads one row per example drops out by example.
     if let Some(first) = features.first() {
         tape.set_layout(first.layout.clone());
     }
     let features: Vec<_> = features.iter().map(|features| (&features.value, &features.layout)).collect();
-    head.forward_streams(tape, &features)
+    head.forward_streams(tape, &features, next)
 }
 
 /// What a head of a model reads: its spec names streams of the model, which [`HeadInstance::attach`] has seen to.

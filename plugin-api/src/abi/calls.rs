@@ -79,7 +79,8 @@ pub struct HeadCall {
     pub tensors: Slice<u64>,
     /// forward: the sequence offsets of each tensor, `sequences + 1` entries. Empty otherwise.
     pub offsets: Slice<Slice<u32>>,
-    /// loss, fit: the targets; output_penalty: the reference. Borrowed. Empty otherwise.
+    /// loss, fit: the targets; output_penalty: the reference; forward: the token after each, where targets are preferences. Borrowed. Empty
+    /// otherwise.
     pub targets: Slice<u64>,
     /// loss in episodes: 1 for support rows; empty otherwise.
     pub support: Slice<u8>,

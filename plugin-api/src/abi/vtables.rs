@@ -451,7 +451,9 @@ pub(crate) fn task_head<H: TaskHead>(head: H) -> Instance {
             let tensors: Vec<Tensor> = call.tensors.iter().map(|&tensor| Tensor::borrowed(tensor)).collect();
             // SAFETY: the host lends the offsets for this call.
             let offsets = |at: usize| call.offsets.get(at).map_or(&[][..], |offsets| unsafe { offsets.as_slice() });
-            let features = tensors.iter().enumerate().map(|(at, tensor)| Features { tensor, offsets: offsets(at) });
+            let next = call.targets.first().map(|&tensor| Tensor::borrowed(tensor));
+            let of = |(at, tensor)| Features { tensor, offsets: offsets(at), next: next.as_ref() };
+            let features = tensors.iter().enumerate().map(of);
             head.forward_streams(&features.collect::<Vec<_>>())
         };
         // SAFETY: the host passes this instance and its call.

@@ -9,6 +9,7 @@
 //! | `host` | the tiny BERT, and the built plugins on it |
 //! | `l2sp` | penalties and gradients of what trains, thaws and resumes |
 //! | `multi_label` | losses, gradients and probabilities beside torch's |
+//! | `preference` | DPO and ORPO, from features to losses, gradients and rewards beside torch's |
 //! | `reference` | numbers of `tests/reference` |
 //! | `regression` | losses, gradients and outputs beside torch's |
 //! | `segmentation` | losses, gradients and probabilities beside torch's |
@@ -20,6 +21,7 @@ mod example_weights;
 mod host;
 mod l2sp;
 mod multi_label;
+mod preference;
 mod prototypical;
 mod reference;
 mod regression;

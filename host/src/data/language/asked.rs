@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::conversation::{
-    ASSISTANT, COMPLETIONS, MESSAGES, SYSTEM, Turn, USER, Wrong, get, in_turn, instruction, messages, string,
+    ASSISTANT, COMPLETIONS, MESSAGES, SYSTEM, Turn, USER, Wrong, get, in_turn, instruction, listed, string,
 };
 use super::load::chat_template;
 use super::objects::Kind;
@@ -156,7 +156,7 @@ impl Asker {
 fn question(row: &Map<String, Value>) -> Result<Vec<Turn>, Wrong> {
     let has = |name: &&str| row.contains_key(*name);
     let of_list = |key: &str, value: &Value| {
-        let mut turns = messages(key, value)?;
+        let mut turns = listed(key, value)?;
         turns.pop_if(|last| last.role == ASSISTANT);
         in_turn(key, &turns)?;
         let asks = turns.last().is_some_and(|last| last.role == USER);

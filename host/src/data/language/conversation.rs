@@ -101,7 +101,7 @@ impl RowForm {
     /// Where it is not of the form: half a sentence, and what helps.
     pub(crate) fn read(&self, row: &Map<String, Value>) -> Result<Said, Wrong> {
         match self {
-            Self::Messages { key } => turns(key, get(row, key)?).map(Said::Turns),
+            Self::Messages { key } => in_order(key, listed(key, get(row, key)?)?).map(Said::Turns),
             Self::Instruction => {
                 let (mut turns, output) = (instruction(row)?, string(row, "output")?);
                 refuse_no_answer("output", &output)?;
@@ -110,9 +110,9 @@ impl RowForm {
             }
             Self::Completion { prompt, completion } => {
                 // Both may be lists of messages, as in TRL.
-                if let (Value::Array(_), Value::Array(_)) = (get(row, prompt)?, get(row, completion)?) {
-                    let mut all = messages(prompt, get(row, prompt)?)?;
-                    all.extend(messages(completion, get(row, completion)?)?);
+                if let (Value::Array(before), Value::Array(after)) = (get(row, prompt)?, get(row, completion)?) {
+                    let mut all = messages(prompt, before)?;
+                    all.extend(messages(completion, after)?);
                     return in_order(prompt, all).map(Said::Turns);
                 }
                 let answer = string(row, completion)?;
@@ -174,7 +174,7 @@ pub(super) fn string(row: &Map<String, Value>, name: &str) -> Result<String, Wro
     }
 }
 
-fn refuse_no_answer(name: &str, answer: &str) -> Result<(), Wrong> {
+pub(super) fn refuse_no_answer(name: &str, answer: &str) -> Result<(), Wrong> {
     match answer.trim().is_empty() {
         true => Err(Wrong::new(
             format!("`{name}` is empty: there is no answer to learn"),
@@ -184,20 +184,20 @@ fn refuse_no_answer(name: &str, answer: &str) -> Result<(), Wrong> {
     }
 }
 
-/// Turns whose roles are in order.
-fn turns(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
-    in_order(key, messages(key, value)?)
+/// The messages of a cell that is to be a list of them.
+pub(super) fn listed(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
+    match value {
+        Value::Array(list) => messages(key, list),
+        _ => Err(Wrong::new(
+            format!("`{key}` must be a list of messages"),
+            "such as [{\"role\": \"user\", \"content\": \"...\"}, {\"role\": \"assistant\", \"content\": \"...\"}]",
+        )),
+    }
 }
 
 /// The messages of a list, as `role` and `content`, or as ShareGPT's `from` and `value`. What tools were called and what they gave is left
 /// out.
-pub(super) fn messages(key: &str, value: &Value) -> Result<Vec<Turn>, Wrong> {
-    let Value::Array(list) = value else {
-        return Err(Wrong::new(
-            format!("`{key}` must be a list of messages"),
-            "such as [{\"role\": \"user\", \"content\": \"...\"}, {\"role\": \"assistant\", \"content\": \"...\"}]",
-        ));
-    };
+pub(super) fn messages(key: &str, list: &[Value]) -> Result<Vec<Turn>, Wrong> {
     let mut turns = Vec::with_capacity(list.len());
     for (place, message) in list.iter().enumerate() {
         let place = place + 1;
@@ -256,7 +256,7 @@ pub(super) fn in_turn(key: &str, turns: &[Turn]) -> Result<(), Wrong> {
 }
 
 /// Turns by turns; the assistant has the last word.
-fn in_order(key: &str, turns: Vec<Turn>) -> Result<Vec<Turn>, Wrong> {
+pub(super) fn in_order(key: &str, turns: Vec<Turn>) -> Result<Vec<Turn>, Wrong> {
     in_turn(key, &turns)?;
     match turns.last() {
         Some(last) if last.role == ASSISTANT => {

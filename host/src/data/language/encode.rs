@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::conversation::{Said, Wrong};
+use super::conversation::{ASSISTANT, Said, Wrong};
 use super::template::ChatTemplate;
 use crate::data::form::Score;
 use crate::data::store::UNCOUNTED;
@@ -32,11 +32,11 @@ pub(super) struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    /// A row's tokens.
+    /// A row's tokens. Of conversations those count that the assistant says after the first `shared` turns.
     ///
     /// # Errors
     /// What is wrong with it; an error of the tokenizer is one of the row's.
-    pub(super) fn encode(&self, said: &Said) -> Result<Encoded, Wrong> {
+    pub(super) fn encode(&self, said: &Said, shared: usize) -> Result<Encoded, Wrong> {
         match said {
             Said::Turns(turns) => {
                 let Some(template) = self.template else {
@@ -51,7 +51,9 @@ impl Encoder<'_> {
                     message: format!("the chat template ({}) refuses it: {raised}", template.origin()),
                     help: "change the row, or name another template in the task".into(),
                 })?;
-                self.placed(&rendered.text, &rendered.answers, Vec::new(), None)
+                let later = turns[shared..].iter().filter(|turn| turn.role == ASSISTANT).count();
+                let answers = &rendered.answers[rendered.answers.len().saturating_sub(later)..];
+                self.placed(&rendered.text, answers, Vec::new(), None)
             }
             Said::Completion { prompt, completion } => {
                 let text = format!("{prompt}{completion}");

@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 use super::conversation::{RowForm, Said, Wrong};
 use super::encode::{Encoded, Encoder};
 use super::objects::{Kind, Objects};
+use super::preferences::{Pair, PairForm, no_pairs};
 use super::template::ChatTemplate;
 use crate::data::bytes::Limits;
 use crate::data::files::Files;
-use crate::data::form::{Format, LanguageForm, LanguageModel};
+use crate::data::form::{Format, LanguageForm, LanguageModel, Score};
 use crate::data::guess::TokensOf;
 use crate::data::lines::Lines;
 use crate::data::recognise::file_name;
@@ -55,11 +56,16 @@ pub(in crate::data) fn read(
         return Err(Error::usage(format!("the data `{}` are for classes", source.files))
             .with_help("a language model takes one file of rows or of text"));
     };
-    let (form, causal) = (&source.form.language, model == LanguageModel::Causal);
+    let (form, causal, pairs) =
+        (&source.form.language, model != LanguageModel::Masked, model == LanguageModel::Preference);
+    if pairs && form.score == Score::All {
+        return Err(Error::usage("score = \"all\" counts prompts too, and preferences are of answers")
+            .with_help("take score out of the task"));
+    }
     let template = if causal { chat_template(form, tokenizer)? } else { None };
     let (before, after) = tokenizer.frame()?;
     let end = tokenizer.special_id("eos_token").filter(|_| causal);
-    let tokens = TokensOf { mask: tokenizer.special_id("mask_token"), vocabulary: vocabulary as u32 };
+    let tokens = TokensOf { mask: tokenizer.special_id("mask_token"), vocabulary: vocabulary as u32, pairs };
     let mut reading = Reading {
         encoder: Encoder { tokenizer, template: template.as_ref(), score: form.score, before, end },
         after,
@@ -71,14 +77,17 @@ pub(in crate::data) fn read(
         rest: Vec::new(),
         rest_line: 1,
         no_target: 0,
+        equal: 0,
         rows: 0,
         first: None,
     };
     let note = match Kind::open(path, source.form)? {
+        Kind::Text(_) if pairs => return Err(no_pairs(path, None, "is a text")),
+        Kind::Rows(objects) if pairs => reading.pairs(objects, source)?,
         Kind::Text(lines) => reading.text(lines, form.blocks.unwrap_or(source.form.format != Some(Format::Lines)))?,
         Kind::Rows(objects) => reading.objects(objects, source, form.blocks)?,
     };
-    let Reading { writer, no_target, rows, encoder, first, .. } = reading;
+    let Reading { writer, no_target, equal, rows, encoder, first, .. } = reading;
     if rows == 0 {
         return Err(data_error(path, None, "is empty").with_help("it needs at least one row with a text"));
     }
@@ -95,16 +104,25 @@ pub(in crate::data) fn read(
     if let Some(template) = encoder.template {
         notes.push(format!("conversations are written by the chat template of {}", template.origin()));
     }
+    if equal > 0 && equal + no_target == rows {
+        return Err(data_error(path, None, "has no two answers that differ within the longest length")
+            .with_help("a pair has a better and a worse answer: see the rows, and max_tokens in the task"));
+    }
+    if equal > 0 {
+        let (equal, rows) = (count(equal), count(rows));
+        notes.push(format!("{}: of {equal} of {rows} rows both answers are the same: left out", file_name(path)));
+    }
     if let Some(first) = first {
         notes.push(format!("the first row as the model sees it, what is learned between ⟦ and ⟧: {first}"));
     }
     if no_target > 0 {
-        notes.push(format!(
-            "{}: of {} of {} rows all tokens that count are cut off; nothing is learned of them (max_tokens)",
-            file_name(path),
-            count(no_target),
-            count(rows)
-        ));
+        let what = if pairs {
+            "an answer is cut off: left out"
+        } else {
+            "all tokens that count are cut off; nothing is learned of them"
+        };
+        let (cut, rows) = (count(no_target), count(rows));
+        notes.push(format!("{}: of {cut} of {rows} rows {what} (max_tokens)", file_name(path)));
     }
     writer.finish(notes)
 }
@@ -132,6 +150,8 @@ struct Reading<'a> {
     rest: Vec<u32>,
     rest_line: u64,
     no_target: usize,
+    /// Pairs whose answers are the same.
+    equal: usize,
     rows: usize,
     /// The first row as the model sees it.
     first: Option<String>,
@@ -169,13 +189,7 @@ impl Reading<'_> {
         let columns = &source.form.columns;
         let (mut form, mut joins) = (None, false);
         loop {
-            let mut rows: Vec<(u64, Map<String, Value>)> = Vec::new();
-            while rows.len() < BLOCK {
-                match objects.next_row()? {
-                    Some(row) => rows.push(row),
-                    None => break,
-                }
-            }
+            let rows = objects.next_rows(BLOCK)?;
             let Some((line, first)) = rows.first() else { break };
             if form.is_none() {
                 let keys = || first.keys().map(String::as_str);
@@ -229,6 +243,55 @@ impl Reading<'_> {
         Ok(if joins { format!("{what}, in blocks of {} tokens", self.encoder.tokenizer.max_tokens()) } else { what })
     }
 
+    /// Pairs of answers, by the form of the first. Those that cannot teach which is the better one are left out.
+    fn pairs(&mut self, mut objects: Objects, source: &Source<'_>) -> Result<String> {
+        let mut form = None;
+        loop {
+            let rows = objects.next_rows(BLOCK)?;
+            let Some((line, first)) = rows.first() else { break };
+            let form = match &mut form {
+                Some(form) => form,
+                None => {
+                    let found = PairForm::of(first.keys().map(String::as_str), &source.form.columns);
+                    let there = || first.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+                    let found =
+                        found.ok_or_else(|| no_pairs(self.path, Some(*line), &format!("this row has {}", there())))?;
+                    form.insert(found)
+                }
+            };
+            let encode = |(_, row): &(u64, Map<String, Value>)| -> std::result::Result<_, Wrong> {
+                let Pair { chosen, rejected, shared } = form.read(row)?;
+                Ok((self.encoder.encode(&chosen, shared)?, self.encoder.encode(&rejected, shared)?))
+            };
+            let encoded: Vec<_> = rows.par_iter().with_min_len(16).map(encode).collect();
+            for ((line, _), encoded) in rows.iter().zip(encoded) {
+                let (chosen, rejected) = encoded.map_err(|wrong| self.wrong(*line, wrong))?;
+                self.push_pair(*line, chosen, &rejected)?;
+            }
+        }
+        Ok(form.map_or_else(String::new, |form| form.describe()))
+    }
+
+    fn push_pair(&mut self, line: u64, chosen: Encoded, rejected: &Encoded) -> Result<()> {
+        self.rows += 1;
+        if chosen.no_target || rejected.no_target {
+            self.no_target += 1;
+            return Ok(());
+        }
+        if chosen.ids == rejected.ids {
+            self.equal += 1;
+            return Ok(());
+        }
+        if self.first.is_none() {
+            self.first = Some(format!("{}; and rejected: {}", self.seen(&chosen)?, self.seen(rejected)?));
+        }
+        let (first, truncated) = (chosen.ids.len(), chosen.truncated || rejected.truncated);
+        let Encoded { mut ids, mut marks, .. } = chosen;
+        ids.extend(&rejected.ids);
+        marks.extend(&rejected.marks);
+        self.writer.push_language(self.path, line, &ids, &marks, (first, truncated))
+    }
+
     fn wrong(&self, line: u64, Wrong { message, help }: Wrong) -> Error {
         data_error(self.path, Some(line), message).with_help(help)
     }
@@ -251,7 +314,7 @@ impl Reading<'_> {
                 let (ids, truncated) = tokens.map_or_else(Default::default, |tokens| (tokens.ids, tokens.truncated));
                 Ok(self.masked(ids, truncated))
             }
-            said => self.encoder.encode(said),
+            said => self.encoder.encode(said, 0),
         }
     }
 
@@ -326,6 +389,6 @@ impl Reading<'_> {
             self.first = Some(self.seen(encoded)?);
         }
         self.no_target += usize::from(encoded.no_target);
-        self.writer.push_language(self.path, line, &encoded.ids, &encoded.marks, encoded.truncated)
+        self.writer.push_language(self.path, line, &encoded.ids, &encoded.marks, (0, encoded.truncated))
     }
 }

@@ -1,4 +1,4 @@
-//! Rows for language models: conversations, instructions, texts and how they go on; and the tokens of them that count.
+//! Rows for language models: conversations, instructions, texts and how they go on, pairs of answers; and the tokens of them that count.
 
 mod asked;
 mod conversation;
@@ -6,6 +6,7 @@ mod encode;
 mod go_template;
 mod load;
 mod objects;
+mod preferences;
 mod template;
 
 pub use asked::{Asked, Asker, Writing};

@@ -85,6 +85,21 @@ fn names(path: &Path, first: Option<(u64, Vec<String>)>) -> Result<Vec<String>> 
 }
 
 impl Objects {
+    /// The next rows with their lines, so many at most; none at the end.
+    ///
+    /// # Errors
+    /// As [`next_row`](Self::next_row).
+    pub(super) fn next_rows(&mut self, most: usize) -> Result<Vec<(u64, Map<String, Value>)>> {
+        let mut rows = Vec::new();
+        while rows.len() < most {
+            match self.next_row()? {
+                Some(row) => rows.push(row),
+                None => break,
+            }
+        }
+        Ok(rows)
+    }
+
     /// The next row and its line, or in Parquet its number.
     ///
     /// # Errors

@@ -154,6 +154,15 @@ static OPS: &[Op] = &[
         let number = Tensor::new(number, x.tensor().device())?.to_dtype(sum.dtype())?;
         Ok(Results::Two(sum, Value::constant(number)))
     })),
+    Op {
+        ints: None,
+        ..with_optional_input(op("linear_log_likelihood@1", 3, |c| {
+            let (x, offsets) = (c.x(0)?, (0..c.ints.len()).map(|i| Ok(c.size(i)? as u32)).collect::<Result<Vec<_>>>()?);
+            let (sums, numbers) = c.tape.linear_log_likelihood(x, c.x(1)?, c.optional(3), c.indices(2)?, &offsets)?;
+            let numbers = Tensor::new(numbers, x.tensor().device())?.to_dtype(sums.dtype())?;
+            Ok(Results::Two(sums, Value::constant(numbers)))
+        }))
+    },
     with_optional_input(op("linear_argmax@1", 2, |c| {
         let classes = c.tape.linear_argmax(c.x(0)?, c.x(1)?, c.optional(2))?;
         Ok(Results::One(Value::constant(classes)))

@@ -48,18 +48,21 @@ impl HeadInstance {
 
     /// From features to outputs. `layout` is that of `[tokens, width]` features.
     pub fn forward(&self, tape: &Tape, features: &Value, layout: &Layout) -> Result<Value> {
-        self.forward_streams(tape, &[(features, layout)])
+        self.forward_streams(tape, &[(features, layout)], None)
     }
 
-    /// From the features of several streams to outputs, in the order that its spec names them.
-    pub fn forward_streams(&self, tape: &Tape, features: &[(&Value, &Layout)]) -> Result<Value> {
+    /// From the features of several streams to outputs, in the order that its spec names them. `next` is the token after each, where the head
+    /// learns preferences.
+    pub fn forward_streams(&self, tape: &Tape, features: &[(&Value, &Layout)], next: Option<&Tensor>) -> Result<Value> {
         self.run("forward", tape, |session| {
             let tensors: Vec<u64> = features.iter().map(|(value, _)| session.lend((*value).clone())).collect();
             let offsets: Vec<Slice<u32>> = features.iter().map(|(_, layout)| Slice::new(layout.offsets())).collect();
+            let next: Vec<u64> = next.iter().map(|next| session.lend(Value::constant((*next).clone()))).collect();
             let mut output = [0];
             let call = HeadCall {
                 tensors: Slice::new(&tensors),
                 offsets: Slice::new(&offsets),
+                targets: Slice::new(&next),
                 outputs: SliceMut::new(&mut output),
                 ..HeadCall::EMPTY
             };

@@ -223,7 +223,7 @@ fn a_heads_call_has_its_streams_in_order() {
         })
         .collect();
     assert_eq!(features[0].value.tensor().to_vec2::<f32>().unwrap(), [[2.0, 4.0]], "the image's");
-    let outputs = head_outputs(&head, &tape, &features).unwrap();
+    let outputs = head_outputs(&head, &tape, &features, None).unwrap();
     assert_eq!(outputs.tensor().to_vec2::<f32>().unwrap(), [[1.0, 2.0]], "it gives the last one back");
 }
 

@@ -207,7 +207,7 @@ fn a_head_by_hand_reads_several_streams() {
     let (head, tape) = (create(), Tape::recording());
     let (a, b) = (Value::constant(tensor(&[1.0; 4], &[2, 2])), Value::constant(tensor(&[2.0; 6], &[3, 2])));
     let layouts = (Layout::single_rows(2), Layout::single_rows(3));
-    let outputs = head.forward_streams(&tape, &[(&a, &layouts.0), (&b, &layouts.1)]).unwrap();
+    let outputs = head.forward_streams(&tape, &[(&a, &layouts.0), (&b, &layouts.1)], None).unwrap();
     assert_eq!(outputs.dims(), [3, 2]);
     assert_eq!(heard(), ["2 tensors, offsets [[0, 1, 2], [0, 1, 2, 3]]"]);
 }

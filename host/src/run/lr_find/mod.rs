@@ -22,6 +22,7 @@ use super::setup::phase::Batch;
 use super::setup::{self, Setup, model as base};
 use super::state::snapshot::{self, Parts, TrainState};
 use super::train::ahead::Ahead;
+use super::train::preferences;
 use super::train::reference::Reference;
 use super::train::step::{Learner, Update};
 use crate::plugin::Stateful;
@@ -87,6 +88,7 @@ pub fn lr_find(file: RunFile, plugins: &[String], device: DeviceChoice, range: R
             strategy.event(&event, &mut setup.model, i)?;
         }
     }
+    preferences::compute(&setup.model, &mut setup.tasks, setup.precision, shown)?;
     let judged = steps - ((steps as f64 * JUDGED).round() as usize).max(3);
     let times = Times { steps, run_steps, steps_per_epoch };
     let mut trials = Trials::new(&mut setup, &batches, times, judged)?;

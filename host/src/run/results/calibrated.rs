@@ -48,7 +48,9 @@ pub fn fit(
     let found = match validation.map(|pass| evaluate(pass, &|_| {})).transpose()?.map(|found| found.outcome) {
         Some(Outcome::Classes(found)) => Some(found),
         Some(Outcome::Labels(found)) => return Ok(thresholds(&found).filter(|_| settings.threshold.is_some())),
-        Some(Outcome::Masks(_) | Outcome::Tokens(_) | Outcome::Values { .. }) => return Ok(None),
+        Some(Outcome::Masks(_) | Outcome::Tokens(_) | Outcome::Preferences(_) | Outcome::Values { .. }) => {
+            return Ok(None);
+        }
         None => None,
     };
     let kept = found.as_ref().and_then(|found| Some((found.probabilities.as_ref()?, found)));

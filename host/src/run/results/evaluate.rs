@@ -14,7 +14,7 @@ use crate::cores;
 use crate::data::{Dataset, UNCOUNTED};
 use crate::report::entities::{Entities, Tags};
 use crate::report::metrics::probabilities::{Bin, most_probable};
-use crate::report::metrics::{self, Metrics, Probabilities, tokens};
+use crate::report::metrics::{self, Metrics, Probabilities, preferences, tokens};
 use crate::run::chunks::chunks;
 use crate::run::pass::{Pass, scalar};
 use crate::{Error, Result};
@@ -41,6 +41,8 @@ pub enum Outcome {
     Masks(Masks),
     /// A token for each place, by the examples: how many count, how many are right, and what they lose.
     Tokens(Vec<tokens::Counted>),
+    /// Which of two answers is better, by the examples: the rewards of both.
+    Preferences(Vec<preferences::Pair>),
     /// Real values.
     Values {
         /// True values.
@@ -120,6 +122,9 @@ impl Evaluation {
             }
             Outcome::Masks(found) => metrics::masks::of(&found.classes()),
             Outcome::Tokens(rows) => tokens::of(rows),
+            Outcome::Preferences(rows) => {
+                preferences::of(&rows.iter().map(|pair| [pair.chosen, pair.rejected]).collect::<Vec<_>>())
+            }
             Outcome::Values { targets, predictions } => metrics::values::of(targets, predictions),
         };
         metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
@@ -141,6 +146,9 @@ impl Evaluation {
             Outcome::Labels(found) => of(found.probabilities.as_ref()),
             Outcome::Masks(_) => (true, true),
             Outcome::Tokens(rows) => (rows.iter().all(|row| row.loss.is_finite()), true),
+            Outcome::Preferences(rows) => {
+                (rows.iter().all(|pair| pair.chosen.is_finite() && pair.rejected.is_finite()), true)
+            }
             Outcome::Values { predictions, .. } => (predictions.iter().all(|value| value.is_finite()), true),
         };
         let of_probabilities = |name: &String| {
@@ -203,6 +211,9 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
         }
         PredictionKind::Masks => Outcome::Masks(gathered.finish(parts.into_iter().map(|part| part.masks))),
         PredictionKind::Tokens => Outcome::Tokens(parts.into_iter().flat_map(|part| part.tokens).collect()),
+        PredictionKind::Preferences => {
+            Outcome::Preferences(parts.into_iter().flat_map(|part| part.preferences).collect())
+        }
         PredictionKind::Values => Outcome::Values {
             targets: flat(&parts, |part| &part.targets),
             predictions: flat(&parts, |part| &part.predictions),
@@ -295,7 +306,12 @@ pub fn predict_words(pass: &Pass<'_>) -> Result<Vec<Vec<Option<Vec<f32>>>>> {
 
 /// The head's outputs for some examples of the pass's data, `[examples, ...]`.
 pub fn outputs(pass: &Pass<'_>, rows: &[u32]) -> Result<Tensor> {
-    let parts = over_chunks(pass, rows, &|_| {}, |_, rows| {
+    outputs_with(pass, rows, &|_| {})
+}
+
+/// As [`outputs`]; `progress` hears the number of examples done.
+pub fn outputs_with(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + Sync)) -> Result<Tensor> {
+    let parts = over_chunks(pass, rows, progress, |_, rows| {
         let tape = evaluation_tape(pass);
         Ok(pass.outputs(&tape, &pass.data.show(rows)?)?.into_tensor())
     })?;
@@ -337,6 +353,8 @@ struct Part {
     masks: Counted,
     /// Of a language model all that is kept.
     tokens: Vec<tokens::Counted>,
+    /// Of pairs of answers their rewards.
+    preferences: Vec<preferences::Pair>,
 }
 
 impl Part {
@@ -412,6 +430,15 @@ fn evaluate_chunk(pass: &Pass<'_>, gathered: &Gathered, first: usize, rows: &[u3
         return evaluate_tokens(pass, &tape, &outputs, &targets, rows);
     }
     let (sum, weight) = pass.loss(&tape, &outputs, &shown, &[])?;
+    if pass.spec.predictions == PredictionKind::Preferences {
+        let rewards = pass.rewards(&tape, &outputs, &targets)?.to_dtype(DType::F64)?.to_vec2::<f64>()?; // [rows, 2]
+        let pair = |(&row, rewards): (&u32, &Vec<f64>)| {
+            let tokens = pass.data.answer_tokens(row)?;
+            Ok(preferences::Pair { tokens, chosen: rewards[0], rejected: rewards[1] })
+        };
+        let preferences = rows.iter().zip(&rewards).map(pair).collect::<Result<_>>()?;
+        return Ok(Part { loss: scalar(&sum)?, weight, preferences, ..Part::default() });
+    }
     let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [rows, tokens or pixels, classes] or [rows]
     let mut part = Part { loss: scalar(&sum)?, weight, ..Part::default() };
     if pass.spec.predictions == PredictionKind::Masks {

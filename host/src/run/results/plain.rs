@@ -121,7 +121,8 @@ fn plain<'a>(model: &AdaptedModel, task: &Trained<'a>, own: &Layers) -> Result<s
     let Trained { name, labels, spec, .. } = *task;
     let info = model.model.info();
     // A language model's layer is the model's own.
-    if spec.predictions == PredictionKind::Tokens && info.vocabulary.is_some() && own.is_empty() {
+    let says_tokens = matches!(spec.predictions, PredictionKind::Tokens | PredictionKind::Preferences);
+    if says_tokens && info.vocabulary.is_some() && own.is_empty() {
         return Ok(Ok(Plain { layers: Layers::new(), answer: Answer::Token, dense: false }));
     }
     let Some(of_class) = info.classification.as_ref().filter(|_| spec.streams.len() == 1) else {

@@ -5,7 +5,8 @@
 //! its file; `line`, where it begins there, of examples that are a share or a fold; `id`, where the run file names a column of them; `probability` of the predicted class; for words `word`, its number from 1 in the
 //! example; `text`, that of the example or the word, and `text_pair`. With `run.probabilities` a column `p(CLASS)` for each class. A
 //! mask's `target` is the number of pixels of each class, in the order of the classes, and its `prediction` of each class how many of them
-//! are predicted as it and how many of all are: `60/70 0/0 15/30`. A word that the longest length cuts off has no probability. Words of one example are not independent of each other: they have the
+//! are predicted as it and how many of all are: `60/70 0/0 15/30`. Of a pair of answers `target` is how many of their tokens count, and
+//! `prediction` the rewards of the better and of the worse one: `0.5 -0.25`. A word that the longest length cuts off has no probability. Words of one example are not independent of each other: they have the
 //! same `example`. CSV, because a class may be named by any text, a tab or a new line in it, and the `.tsv` of data files has no
 //! quoting.
 
@@ -188,7 +189,11 @@ impl Predicted<'_> {
     fn counted(&self) -> Option<&[usize]> {
         match &self.evaluation.outcome {
             Outcome::Classes(classes) => classes.counted.as_deref(),
-            Outcome::Labels(_) | Outcome::Masks(_) | Outcome::Tokens(_) | Outcome::Values { .. } => None,
+            Outcome::Labels(_)
+            | Outcome::Masks(_)
+            | Outcome::Tokens(_)
+            | Outcome::Preferences(_)
+            | Outcome::Values { .. } => None,
         }
     }
 
@@ -233,6 +238,15 @@ impl Predicted<'_> {
                         prediction: loss.to_string(),
                         ..example.cells()
                     };
+                    keep(i, &cells, "");
+                    row(cells)?;
+                }
+            }
+            Outcome::Preferences(rows) => {
+                for (i, pair) in rows.iter().enumerate() {
+                    let example = self.example(i)?;
+                    let (target, prediction) = (pair.tokens.to_string(), pair.cell());
+                    let cells = Cells { task, labels, target, prediction, ..example.cells() };
                     keep(i, &cells, "");
                     row(cells)?;
                 }

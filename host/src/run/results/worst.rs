@@ -35,7 +35,8 @@ pub struct Worst {
     /// The predicted one.
     pub prediction: String,
     /// The negative natural logarithm of the true class's probability, the binary cross entropy of all classes where there may be any number
-    /// of true ones, the distance from the true value, or of a mask one less its mean intersection over union.
+    /// of true ones, the distance from the true value, of a mask one less its mean intersection over union, or of a pair of answers by how much the worse
+    /// one's reward is greater.
     pub loss: f64,
 }
 
@@ -62,6 +63,11 @@ pub(super) fn least_expected(evaluation: &Evaluation) -> Vec<Worst> {
         Outcome::Tokens(rows) => {
             let mean = |row: &tokens::Counted| row.loss / row.tokens as f64; // not a number without a token
             rows.iter().map(mean).enumerate().collect()
+        }
+        // Those of which the worse answer has the greater reward.
+        Outcome::Preferences(pairs) => {
+            let against = pairs.iter().map(|pair| pair.rejected - pair.chosen).enumerate();
+            against.filter(|(_, loss)| *loss >= 0.0).collect()
         }
         Outcome::Values { targets, predictions } => {
             let distance = |(target, found): (&f32, &f32)| (f64::from(*target) - f64::from(*found)).abs();

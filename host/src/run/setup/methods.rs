@@ -40,6 +40,7 @@ fn language_model(file: &RunFile, library: &mut Library) -> Result<Option<Langua
         let says = match library.find(kind, &method.plugin)?.1.serves.as_str() {
             problem_type::CAUSAL_LM => Some(LanguageModel::Causal),
             problem_type::MASKED_LM => Some(LanguageModel::Masked),
+            problem_type::PREFERENCE => Some(LanguageModel::Preference),
             _ => None,
         };
         found = found.or(says);

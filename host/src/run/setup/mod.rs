@@ -166,6 +166,7 @@ fn attach_regularizers(
         }
         let unfit = tasks.iter().find_map(|task| match (task.spec.targets, task.spec.sampling) {
             (TargetKind::TokenClass, _) => Some((task, "says something of each token")),
+            (TargetKind::Preference, _) => Some((task, "says something of pairs of answers")),
             (TargetKind::MultiLabel, _) => Some((task, "gives each class a probability of its own")),
             (_, Sampling::Episodes { .. }) => Some((task, "gives embeddings")),
             _ => None,
@@ -248,6 +249,14 @@ impl Setup {
                 if !notes.contains(note) {
                     notes.push(note.clone());
                 }
+            }
+            if task.spec.reference && task.spec.targets == TargetKind::Preference {
+                let pairs: usize = parts().map(Dataset::len).sum();
+                notes.push(format!(
+                    "{}: rewards are over the model as it is before step 1: one pass over all {} pairs comes first",
+                    task.name,
+                    count(pairs)
+                ));
             }
             if let Some(transform) = task.train.transform() {
                 let ops = transform.augment().names();

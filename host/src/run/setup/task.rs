@@ -189,6 +189,9 @@ impl Task {
                 Some(masking) => data.set_masked(masking)?,
                 None => data.set_targets(spec.targets)?,
             }
+            if spec.reference && spec.targets == TargetKind::Preference {
+                data.needs_reference();
+            }
         }
         if let Some(owner) = shared {
             fits::same_answers(file, index, train.labels(), owner.train.labels(), owner.episodes.is_some())?;
@@ -196,7 +199,11 @@ impl Task {
         // What one label is to a head of several, and what is shared out by it, is known by now alone.
         let again = matches!(
             spec.targets,
-            TargetKind::Value | TargetKind::MultiLabel | TargetKind::NextToken | TargetKind::MaskedToken
+            TargetKind::Value
+                | TargetKind::MultiLabel
+                | TargetKind::NextToken
+                | TargetKind::MaskedToken
+                | TargetKind::Preference
         );
         let parts = if again { parts(&train) } else { by_class }?;
         train = parts.train;
@@ -389,6 +396,7 @@ fn balanced(file: &RunFile, index: usize, spec: &HeadSpec, train: &Dataset) -> R
         (TargetKind::TokenClass, _) => Some("its head has a class for each word, and examples are whole texts"),
         (TargetKind::Mask, _) => Some("its head has a class for each pixel, and examples are whole pictures"),
         (TargetKind::NextToken | TargetKind::MaskedToken, _) => Some("its head learns tokens"),
+        (TargetKind::Preference, _) => Some("its head learns which of two answers is better"),
     };
     if let Some(why) = why {
         let message = format!(
@@ -422,6 +430,9 @@ fn usual(
     }
     if predictions == PredictionKind::Tokens {
         return ("loss", "the task predicts tokens".into());
+    }
+    if predictions == PredictionKind::Preferences {
+        return (metrics::preferences::NAMES[0], "it says how often the better answer has the greater reward".into());
     }
     if predictions == PredictionKind::MultiLabel {
         let why = "it needs no threshold, and counts rare classes as much as frequent ones";
@@ -504,6 +515,8 @@ mod tests {
         check(false, words, &[("NOUN", 5), ("VERB", 95)], "accuracy", "each word");
         let labels = (TargetKind::MultiLabel, PredictionKind::MultiLabel);
         check(false, labels, &[("joy", 90), ("anger", 10)], "mean_average_precision", "rare classes");
+        let pairs = (TargetKind::Preference, PredictionKind::Preferences);
+        check(false, pairs, &[], "reward_accuracy", "the better answer");
         let values = (TargetKind::Value, PredictionKind::Values);
         check(false, values, &[], "loss", "values");
     }

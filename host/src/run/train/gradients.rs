@@ -77,12 +77,12 @@ impl Pass<'_> {
                 dropout: dropout.map(|key| Dropout {
                     seed: key.seed,
                     step: key.step,
-                    examples: places.iter().map(|&place| key.first + place as u64).collect(),
+                    examples: sequences_of(places, key.first, self.data.of_pairs()),
                 }),
             });
             let shown = shown.select(places);
             let features = self.features(&tape, &shown, &reads)?;
-            let outputs = head_outputs(self.head, &tape, &features)?;
+            let outputs = head_outputs(self.head, &tape, &features, self.next(&shown)?.as_ref())?;
             let support: Vec<u8> = match episode_shape(self.spec) {
                 Some(shape) => places.iter().map(|&place| u8::from(shape.supports(place))).collect(),
                 None => Vec::new(),
@@ -128,6 +128,15 @@ impl Pass<'_> {
             return Err(error);
         }
         Ok(sum.into_total())
+    }
+}
+
+/// The numbers by which the sequences of examples drop out: those of the examples in their step, or where an example is a pair two of its own.
+fn sequences_of(places: &[usize], first: u64, pairs: bool) -> Vec<u64> {
+    let number = |&place: &usize| first + place as u64;
+    match pairs {
+        true => places.iter().map(number).flat_map(|number| [2 * number, 2 * number + 1]).collect(),
+        false => places.iter().map(number).collect(),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod ahead;
 pub mod example_gradients;
 pub mod gradients;
 pub mod interrupt;
+pub mod preferences;
 pub mod reference;
 pub mod step;
 mod watch;

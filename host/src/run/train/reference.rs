@@ -107,7 +107,7 @@ impl Holding<'_> {
                 other = again(&earlier)?;
                 &other
             };
-            let now = head_outputs(head, tape, features)?;
+            let now = head_outputs(head, tape, features, None)?;
             let then = Value::constant(outputs.index_select(&rows, 0)?.to_device(&model.device)?);
             for regularizer in &self.regularizers {
                 let Some(penalty) = regularizer.output_penalty(tape, &now, &then)? else { continue };

@@ -18,7 +18,7 @@ use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
 use crate::run::file::RunFile;
 use crate::run::pass::{Decision, Pass};
-use crate::run::results::evaluate::{Evaluation, evaluate, predict, predict_masks, predict_words};
+use crate::run::results::evaluate::{Evaluation, evaluate, outputs, predict, predict_masks, predict_words};
 use crate::run::results::result::{Split, TaskResult};
 use crate::{Error, Result};
 
@@ -31,7 +31,12 @@ pub struct TrainedModel {
     pub(super) precision: Precision,
     /// The folder that the model was loaded from; none for the embedded one.
     pub(super) base: Option<PathBuf>,
+    /// Opens it as it was before step 1, where it is a run's.
+    pub(super) before_training: Option<Opens>,
 }
+
+/// Opens a model.
+pub(super) type Opens = Box<dyn Fn() -> Result<TrainedModel> + Send + Sync>;
 
 /// A task of a run that has ended.
 pub(super) struct TrainedTask {
@@ -59,12 +64,37 @@ impl TrainedModel {
         tasks: Vec<TrainedTask>,
     ) -> Self {
         let base = (!file.model.is_demo()).then(|| file.model.path.clone());
-        Self { model, _strategies: strategies, tasks, precision: file.train.precision.into(), base }
+        Self {
+            model,
+            _strategies: strategies,
+            tasks,
+            precision: file.train.precision.into(),
+            base,
+            before_training: None,
+        }
     }
 
     /// Says whether the first row of a TSV or CSV file is a header, in place of the run file.
     pub fn set_header(&mut self, header: bool) {
         self.tasks.iter_mut().for_each(|task| task.form.header = Some(header));
+    }
+
+    /// Computes what the model gave for a task's examples before it trained, where its head asks for that.
+    fn refer(&self, task: &TrainedTask, data: &mut Dataset) -> Result<()> {
+        if !(task.spec.reference && task.spec.targets == TargetKind::Preference) {
+            return Ok(());
+        }
+        let Some(open) = &self.before_training else {
+            let message = format!(
+                "rewards of the task {} are over the model before training, and nothing says which that is",
+                task.name
+            );
+            return Err(Error::usage(message).with_help("open the folder of its run"));
+        };
+        let before = open()?;
+        let rows: Vec<u32> = (0..data.len() as u32).collect();
+        let outputs = outputs(&before.pass(before.task(Some(&task.name))?, data), &rows)?;
+        data.set_reference(&outputs)
     }
 
     /// Evaluates on a file of labelled examples of a task; its name may be left out where there is one. Gives the task's name and
@@ -83,6 +113,7 @@ impl TrainedModel {
         } else {
             data.set_targets(task.spec.targets)?;
         }
+        self.refer(task, &mut data)?;
         let progress = EvaluationProgress::new(shown, "evaluating", data.len());
         let evaluation: Evaluation = evaluate(&self.pass(task, &data), &|examples| progress.advance(examples))?;
         let found = Some((Split::Test, &evaluation));
@@ -104,7 +135,7 @@ impl TrainedModel {
         out: &mut dyn Write,
     ) -> Result<()> {
         let task = self.task(task)?;
-        if task.spec.predictions == PredictionKind::Tokens {
+        if matches!(task.spec.predictions, PredictionKind::Tokens | PredictionKind::Preferences) {
             return Err(Error::usage(format!(
                 "the task {} is a language model's, which predicts no classes",
                 task.name
@@ -187,6 +218,7 @@ impl TrainedModel {
             language: match task.spec.targets {
                 TargetKind::NextToken => Some(LanguageModel::Causal),
                 TargetKind::MaskedToken => Some(LanguageModel::Masked),
+                TargetKind::Preference => Some(LanguageModel::Preference),
                 _ => None,
             },
             transform: task.transform.as_ref(),

@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::model::{TrainedModel, TrainedTask};
+use crate::adapted::AdaptedModel;
+use crate::plugin::StrategyInstance;
 use crate::run::file::{ModelInit, Override, RunFile};
 use crate::run::machine::DeviceChoice;
 use crate::run::results::calibrated::Calibration;
@@ -45,20 +47,50 @@ pub(super) fn open(
     overrides: &[Override],
     device: DeviceChoice,
 ) -> Result<TrainedModel> {
+    let (file, model, mut strategies, mut tasks) = attached(folder, plugins, overrides, device, true)?;
+    let path = folder.join(snapshot::FINAL);
+    let found = checkpoint::open::<Header>(&path).map_err(|error| error.with_help(written_again(folder)))?;
+    snapshot::restore_parameters(&model, &found.tensors)?;
+    for (i, strategy) in strategies.iter_mut().enumerate() {
+        found.header.restore_plugin(&snapshot::strategy_place(i), strategy, &found.tensors)?;
+    }
+    for (task, _) in tasks.iter_mut().zip(&file.tasks).filter(|(_, table)| table.head_of.is_none()) {
+        found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
+    }
+    let mut trained = TrainedModel::new(&file, model, strategies, tasks);
+    let (folder, plugins, overrides) = (folder.to_owned(), plugins.to_owned(), overrides.to_owned());
+    trained.before_training = Some(Box::new(move || {
+        let (file, model, strategies, tasks) = attached(&folder, &plugins, &overrides, device, false)?;
+        Ok(TrainedModel::new(&file, model, strategies, tasks))
+    }));
+    Ok(trained)
+}
+
+/// A run file with its model, its strategies and its tasks.
+type Attached = (RunFile, AdaptedModel, Vec<StrategyInstance>, Vec<TrainedTask>);
+
+/// What a run began with, nothing of its training restored. `saved`: with the whole model that it has saved, where it has.
+fn attached(
+    folder: &Path,
+    plugins: &[String],
+    overrides: &[Override],
+    device: DeviceChoice,
+    saved: bool,
+) -> Result<Attached> {
     let mut file = RunFile::reopen(&RunFolder::run_file(folder)?, overrides)?;
     let mut left: Left = read_json(&folder.join(result::FILE), folder)?;
     let recorded = left.plugins.iter().map(|plugin| plugin.path.clone());
     let recorded: Vec<String> = recorded.filter(|path| Path::new(path).is_file()).collect();
     let plugins = if plugins.is_empty() { recorded.as_slice() } else { plugins };
     let whole = folder.join(export::MODEL);
-    if whole.is_dir() {
+    if saved && whole.is_dir() {
         (file.model.path, file.model.named) = (whole, None);
         file.model.init = ModelInit::Pretrained;
     }
     let (mut file, mut library) = methods::open_methods(file, plugins)?;
     base::fetch(&mut file)?;
     let mut model = base::load_model(&file, device.open()?)?;
-    let mut strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
+    let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
     let mut tasks: Vec<TrainedTask> = Vec::new();
     for (i, task) in file.tasks.iter().enumerate() {
         let LeftTask { labels, class_counts, examples, calibration } = left
@@ -85,17 +117,7 @@ pub(super) fn open(
             decision: calibration.map(|found| found.decision).unwrap_or_default(),
         });
     }
-
-    let path = folder.join(snapshot::FINAL);
-    let found = checkpoint::open::<Header>(&path).map_err(|error| error.with_help(written_again(folder)))?;
-    snapshot::restore_parameters(&model, &found.tensors)?;
-    for (i, strategy) in strategies.iter_mut().enumerate() {
-        found.header.restore_plugin(&snapshot::strategy_place(i), strategy, &found.tensors)?;
-    }
-    for (task, _) in tasks.iter_mut().zip(&file.tasks).filter(|(_, table)| table.head_of.is_none()) {
-        found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
-    }
-    Ok(TrainedModel::new(&file, model, strategies, tasks))
+    Ok((file, model, strategies, tasks))
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, folder: &Path) -> Result<T> {

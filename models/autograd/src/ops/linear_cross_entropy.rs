@@ -8,7 +8,7 @@ use super::elementwise::unbroadcast;
 use super::embedding::{gather, scatter};
 use super::linear::Product;
 use super::loss::{IGNORED, true_classes};
-use super::reduce::{log_softmax, sum_all};
+use super::reduce::log_softmax;
 use crate::gradients::Sum;
 use crate::kernels::softmax::softmax;
 use crate::tape::add_to;
@@ -33,15 +33,13 @@ impl Tape {
         bias: Option<&Value>,
         targets: &Tensor,
     ) -> Result<(Value, f64)> {
-        let at_once = LOGITS / (4 * weight.dims2()?.0.max(1));
-        self.cross_entropy_by(at_once.max(LEAST), x, weight, bias, targets)
+        self.cross_entropy_by(rows_at_once(weight)?, x, weight, bias, targets)
     }
 
     /// The class with the largest logit of `x W^T + b` for each row, `[n]` `u32`, the first of several; shapes as in
     /// [`linear_cross_entropy`](Self::linear_cross_entropy). No gradient flows, and logits are never all there at one time.
     pub fn linear_argmax(&self, x: &Value, weight: &Value, bias: Option<&Value>) -> Result<Tensor> {
-        let ((n, _), (classes, _)) = (x.dims2()?, weight.dims2()?);
-        let at_once = (LOGITS / (4 * classes.max(1))).max(LEAST);
+        let (n, at_once) = (x.dims2()?.0, rows_at_once(weight)?);
         let map = Product::new(self, weight)?;
         let rows = x.tensor().contiguous()?;
         let mut found = Vec::with_capacity(n.div_ceil(at_once));
@@ -62,20 +60,8 @@ impl Tape {
         bias: Option<&Value>,
         targets: &Tensor,
     ) -> Result<(Value, f64)> {
-        let ((n, width), (classes, of)) = (x.dims2()?, weight.dims2()?);
-        if width != of || bias.is_some_and(|bias| bias.dims() != [classes]) {
-            candle_core::bail!(
-                "the loss of a linear map takes x [n, in], a weight [classes, in], and a bias [classes]; got {:?}, {:?}, {:?}",
-                x.dims(),
-                weight.dims(),
-                bias.map(Value::dims)
-            );
-        }
-        let targets = true_classes(n, classes, targets)?;
-        let counted: Vec<u32> =
-            (0u32..).zip(&targets).filter(|(_, class)| **class != IGNORED).map(|(i, _)| i).collect();
-        let targets: Vec<u32> = targets.into_iter().filter(|class| *class != IGNORED).collect();
-        let x_rows = gather(&x.tensor().contiguous()?, &counted)?; // [counted, in]
+        let classes = weight.dims2()?.0;
+        let Counted { rows: counted, targets, x: x_rows } = Counted::of(x, weight, bias, targets)?;
 
         let inputs = [Some(x), Some(weight), bias];
         let inputs: Vec<&Value> = inputs.into_iter().flatten().collect();
@@ -86,9 +72,9 @@ impl Tape {
         for (i, targets) in targets.chunks(at_once).enumerate() {
             let x = x_rows.narrow(0, i * at_once, targets.len())?;
             let (logits, _) = map.forward(&x, bias.map(Value::tensor), Activation::Identity, false)?; // [some, classes]
-            let (sum, slope) = self.slope_of_rows(logits, targets)?;
-            loss += sum;
             let parallel = self.options().parallel_ops;
+            let (losses, slope) = slope_of_rows(logits, targets, parallel)?;
+            loss += losses.iter().sum::<f64>();
             if wanted[0] {
                 dx.push(map.input_gradient(&slope)?); // [some, in]
             }
@@ -122,37 +108,71 @@ impl Tape {
         });
         Ok((value, number))
     }
+}
 
-    /// The sum of the losses of `logits` `[some, classes]`, and its gradient, which may take their place.
-    fn slope_of_rows(&self, logits: Tensor, targets: &[u32]) -> Result<(f64, Tensor)> {
-        let classes = logits.dims2()?.1.max(1);
-        let one = |(row, class): (&mut [f32], &u32)| {
-            let true_logit = row[*class as usize];
-            let log_sum = softmax(row);
-            row[*class as usize] -= 1.0;
-            f64::from(log_sum) - f64::from(true_logit)
-        };
-        let mut losses = Vec::new();
-        let parallel = self.options().parallel_ops;
-        let done = slices::write(&logits, |logits| {
-            losses = if parallel {
-                logits.par_chunks_mut(classes).zip(targets).map(one).collect::<Vec<f64>>()
-            } else {
-                logits.chunks_mut(classes).zip(targets).map(one).collect()
-            };
-        })?;
-        if done {
-            return Ok((losses.iter().sum(), logits));
+/// How many rows are taken at one time.
+pub(super) fn rows_at_once(weight: &Value) -> Result<usize> {
+    Ok((LOGITS / (4 * weight.dims2()?.0.max(1))).max(LEAST))
+}
+
+/// The rows that count.
+pub(super) struct Counted {
+    /// Their places, ascending.
+    pub(super) rows: Vec<u32>,
+    /// The class of each.
+    pub(super) targets: Vec<u32>,
+    /// What is multiplied, `[counted, in]`.
+    pub(super) x: Tensor,
+}
+
+impl Counted {
+    /// Those of `x` `[n, in]` whose target is not [`IGNORED`].
+    pub(super) fn of(x: &Value, weight: &Value, bias: Option<&Value>, targets: &Tensor) -> Result<Self> {
+        let ((n, width), (classes, of)) = (x.dims2()?, weight.dims2()?);
+        if width != of || bias.is_some_and(|bias| bias.dims() != [classes]) {
+            candle_core::bail!(
+                "the loss of a linear map takes x [n, in], a weight [classes, in], and a bias [classes]; got {:?}, {:?}, {:?}",
+                x.dims(),
+                weight.dims(),
+                bias.map(Value::dims)
+            );
         }
-        let dtype = logits.dtype();
-        let wide = if dtype == DType::F64 { logits } else { logits.to_dtype(DType::F32)? };
-        let log_p = log_softmax(&wide)?;
-        let targets = Tensor::new(targets, log_p.device())?.unsqueeze(1)?; // [some, 1]
-        let loss = sum_all(&log_p.gather(&targets, D::Minus1)?)?.neg()?;
-        let ones = targets.ones_like()?.to_dtype(log_p.dtype())?;
-        let slope = log_p.exp()?.scatter_add(&targets, &ones.neg()?, 1)?;
-        Ok((loss.to_dtype(DType::F64)?.to_scalar()?, slope.to_dtype(dtype)?))
+        let targets = true_classes(n, classes, targets)?;
+        let rows: Vec<u32> = (0u32..).zip(&targets).filter(|(_, class)| **class != IGNORED).map(|(i, _)| i).collect();
+        let targets: Vec<u32> = targets.into_iter().filter(|class| *class != IGNORED).collect();
+        let x = gather(&x.tensor().contiguous()?, &rows)?; // [counted, in]
+        Ok(Self { rows, targets, x })
     }
+}
+
+/// The loss of each row of `logits` `[some, classes]`, and its gradient by them, which may take their place.
+pub(super) fn slope_of_rows(logits: Tensor, targets: &[u32], parallel: bool) -> Result<(Vec<f64>, Tensor)> {
+    let classes = logits.dims2()?.1.max(1);
+    let one = |(row, class): (&mut [f32], &u32)| {
+        let true_logit = row[*class as usize];
+        let log_sum = softmax(row);
+        row[*class as usize] -= 1.0;
+        f64::from(log_sum) - f64::from(true_logit)
+    };
+    let mut losses = Vec::new();
+    let done = slices::write(&logits, |logits| {
+        losses = if parallel {
+            logits.par_chunks_mut(classes).zip(targets).map(one).collect::<Vec<f64>>()
+        } else {
+            logits.chunks_mut(classes).zip(targets).map(one).collect()
+        };
+    })?;
+    if done {
+        return Ok((losses, logits));
+    }
+    let dtype = logits.dtype();
+    let wide = if dtype == DType::F64 { logits } else { logits.to_dtype(DType::F32)? };
+    let log_p = log_softmax(&wide)?;
+    let targets = Tensor::new(targets, log_p.device())?.unsqueeze(1)?; // [some, 1]
+    let losses = log_p.gather(&targets, D::Minus1)?.neg()?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
+    let ones = targets.ones_like()?.to_dtype(log_p.dtype())?;
+    let slope = log_p.exp()?.scatter_add(&targets, &ones.neg()?, 1)?;
+    Ok((losses, slope.to_dtype(dtype)?))
 }
 
 #[cfg(test)]

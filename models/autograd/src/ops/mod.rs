@@ -15,6 +15,7 @@ mod gated;
 mod group_norm;
 mod linear;
 mod linear_cross_entropy;
+mod linear_log_likelihood;
 mod loss;
 mod max_pool;
 mod norm;

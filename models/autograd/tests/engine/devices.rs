@@ -125,6 +125,10 @@ fn cases() -> Vec<Case> {
             let targets = Tensor::new(&[0u32, 3, 1, u32::MAX, 2, 0], v[0].tensor().device())?;
             Ok(t.linear_cross_entropy(&v[0], &v[1], Some(&v[2]), &targets)?.0)
         }),
+        case("linear_log_likelihood", &[&[6, 3], &[4, 3], &[4]], |t, v| {
+            let targets = Tensor::new(&[0u32, 3, 1, u32::MAX, 2, 0], v[0].tensor().device())?;
+            Ok(t.linear_log_likelihood(&v[0], &v[1], Some(&v[2]), &targets, &[0, 2, 6])?.0)
+        }),
         // It gives whole numbers and no gradient: the logits are multiplied by them.
         case("linear_argmax", &[&[6, 3], &[4, 3], &[4]], |t, v| {
             let logits = t.linear(&v[0], &v[1], Some(&v[2]))?;
