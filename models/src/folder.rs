@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Value as Json, json};
 
 use crate::family::CONFIG_FILE;
-use crate::weights::{self, SINGLE_FILE};
+use crate::weights::{self, Change, SINGLE_FILE};
 use crate::{Answer, LoadError, Model, ModelInfo, Read, SavedHead};
 
 /// What config.json says of a head, of how the weights are kept and of where they came from: true of the folder that was loaded, not
@@ -61,7 +61,7 @@ pub(crate) fn write(
         let name = base.parameter.name();
         if !per_token || base.stream.is_none_or(|stream| model.passes(stream, Read::Sequence, name)) {
             let tensor = match transposed.contains(name) {
-                true => base.parameter.tensor().t()?.contiguous()?,
+                true => Change::Transposed.made(&base.parameter.tensor())?,
                 false => base.parameter.tensor().reshape(shape.as_slice())?,
             };
             stored.insert(format!("{}{name}", model.info().prefix(base.stream)), tensor);

@@ -184,7 +184,7 @@ fn nearest(book: &[f32], x: f32) -> f32 {
 fn dynamic_book() -> Vec<f32> {
     let mut book = vec![0.0, 1.0];
     for i in 0..7i32 {
-        let steps = 1 << i;
+        let steps = 1usize << i;
         // Bounds between 0.1 and 1, as torch.linspace rounds them: from either end.
         let step = 0.9f32 / steps as f32;
         let bound =

@@ -52,6 +52,7 @@ impl Change {
     pub(crate) fn made(self, tensor: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::Plus(sum) => tensor.affine(1.0, f64::from(sum)),
+            Self::Transposed => tensor.t()?.contiguous(),
             Self::Neighbours(dim) => {
                 let shape = tensor.dims();
                 let (heads, row) = (shape[0] / dim, shape[1..].iter().product::<usize>());
