@@ -172,10 +172,11 @@ fn question(row: &Map<String, Value>) -> Result<Vec<Turn>, Wrong> {
     let mut keys = COMPLETIONS.into_iter().map(|(prompt, _)| prompt).chain(["text"]);
     let Some(key) = keys.find(has) else {
         let there = row.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let known = COMPLETIONS.map(|(prompt, _)| prompt).join(", ");
+        let mut known = COMPLETIONS.map(|(prompt, _)| prompt).to_vec();
+        known.dedup();
         return Err(Wrong::new(
             format!("this row has {there}, and none of the known forms"),
-            format!("known are messages; instruction and input; {known}; text"),
+            format!("known are messages; instruction and input; {}; text", known.join(", ")),
         ));
     };
     match get(row, key)? {
