@@ -76,7 +76,7 @@ pub(super) struct GenerateArguments {
     input: Option<PathBuf>,
 
     /// File to write for those, a JSON object on each line; it must not exist. Without it they go to standard output
-    #[arg(long, value_name = "FILE", requires = "input")]
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
     /// Prompts of the file that are continued at once
@@ -106,6 +106,10 @@ impl GenerateArguments {
         };
         if settings.stops.iter().any(String::is_empty) {
             return Err(Error::usage("--stop names an empty text, and every text has one").with_help("leave it out"));
+        }
+        if self.out.is_some() && self.input.is_none() {
+            return Err(Error::usage("--out is for the prompts of a file, and none is named")
+                .with_help("name it by --input; a single text goes to standard output"));
         }
         self.out.as_deref().map_or(Ok(()), must_not_exist)?;
         if let Some(input) = &self.input {

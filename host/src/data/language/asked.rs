@@ -172,10 +172,11 @@ fn question(row: &Map<String, Value>) -> Result<Vec<Turn>, Wrong> {
     let mut keys = COMPLETIONS.into_iter().map(|(prompt, _)| prompt).chain(["text"]);
     let Some(key) = keys.find(has) else {
         let there = row.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let known = COMPLETIONS.map(|(prompt, _)| prompt).join(", ");
+        let mut known = COMPLETIONS.map(|(prompt, _)| prompt).to_vec();
+        known.dedup();
         return Err(Wrong::new(
             format!("this row has {there}, and none of the known forms"),
-            format!("known are messages; instruction and input; {known}; text"),
+            format!("known are messages; instruction and input; {}; text", known.join(", ")),
         ));
     };
     match get(row, key)? {
@@ -211,5 +212,35 @@ mod tests {
         assert!(of_row(json!({ "messages": [turn("assistant", "4")] })).unwrap_err().message.contains("asks nothing"));
         assert!(of_row(json!({ "label": "x" })).unwrap_err().message.contains("none of the known forms"));
         assert!(of_row(json!({ "prompt": 4 })).unwrap_err().message.contains("must be a string"));
+    }
+
+    #[test]
+    fn a_template_writes_what_is_asked_and_says_what_ends_an_answer() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/gguf/llama.gguf");
+        let tokenizer = Tokenizer::load(&file, 512).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("other.jinja");
+        let text = "{% for m in messages %}{{ m.role }} {{ m.content }}<s>{% endfor %}{% if add_generation_prompt %}go{% endif %}";
+        std::fs::write(&other, text).unwrap();
+        let asker = |template: Option<&Path>, writing: Writing| {
+            let template = template.map(|file| file.display().to_string());
+            Asker::new(&LanguageForm { template, ..LanguageForm::default() }, &tokenizer, &writing).unwrap()
+        };
+        let written = |asker: &Asker, asked: &Asked| tokenizer.text_with_special(&asker.ids(asked).unwrap()).unwrap();
+        let (asked, plain) = (Asked::Text("ab".into()), Writing::default());
+        let own = asker(None, plain.clone());
+        // The vocabulary has no brackets.
+        assert_eq!((written(&own, &asked).as_str(), own.end_of_turn().unwrap()), ("userab</s>", Some(2)));
+        let named = asker(Some(&other), plain.clone());
+        assert_eq!((written(&named, &asked).as_str(), named.end_of_turn().unwrap()), ("user ab<s>go", Some(1)));
+        let told = asker(Some(&other), Writing { system: Some("no".into()), ..plain });
+        assert_eq!(written(&told, &asked), "system no<s>user ab<s>go");
+        let said = Asked::Turns(vec![Turn::new(SYSTEM, "on"), Turn::user("ab")]);
+        assert_eq!(written(&told, &said), "system on<s>user ab<s>go");
+
+        let raw = asker(None, Writing { raw: true, system: None });
+        assert_eq!((written(&raw, &asked).as_str(), raw.end_of_turn().unwrap()), ("ab", None));
+        assert!(raw.ids(&said).unwrap_err().to_string().contains("--raw takes none"));
+        assert!(raw.ids(&Asked::Text(String::new())).unwrap_err().to_string().contains("nothing to go on from"));
     }
 }

@@ -104,6 +104,11 @@ impl Generator {
         writing: &Writing,
     ) -> Result<Self> {
         let folder = &hub::local(folder)?;
+        if !folder.exists() {
+            return Err(Error::usage(format!("there is no {}", folder.display())).with_help(
+                "name the folder of a run or of a decoder, a .gguf file, or a model of the hub: hf:org/name",
+            ));
+        }
         // A model's own layer says the next token: no head is needed.
         let opened = match super::is_whole(folder) {
             true => whole(folder, overrides, device)?,
