@@ -34,8 +34,10 @@ pub(super) fn write(
     tokenizer: &FileTokenizer,
     of: GgufType,
 ) -> Result<(), LoadError> {
+    // Where it is written to may be a place on the way.
+    let name = file.file_name().map_or(file, Path::new);
     let refused = |why: String| LoadError::Refused {
-        file: file.into(),
+        file: name.into(),
         reason: format!("cannot hold this model: {why}; {OTHERWISE}"),
     };
     let model_type = config["model_type"].as_str().unwrap_or_default();

@@ -141,8 +141,8 @@ impl TrainedModel {
         let of_file = |base: &PathBuf| base.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
         let note = |base: &PathBuf| {
             format!(
-                "the base model is {}: what was trained is added to its weights as that file has them, in blocks where it does, and not to \
-                 those of the full model",
+                "the base model is {}: its weights are as precise as its blocks, and what was trained is added to these, not to those of the \
+                 full model",
                 base.display()
             )
         };
