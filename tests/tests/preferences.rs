@@ -166,7 +166,7 @@ fn preferences_are_compared_by_rewards() {
     let arguments =
         ["compare", "run.toml", "orpo.toml", "--seeds", "2", "--out", "compared", "--set", "train.steps=10"];
     workdir.fthost(arguments).succeeded();
-    let found = fs::read_to_string(workdir.path().join("compared/result.json")).unwrap();
+    let found = fs::read_to_string(workdir.path().join("compared/comparison.json")).unwrap();
     let found: Value = serde_json::from_str(&found).unwrap();
     assert_eq!(found["metric"], "reward_accuracy", "{found}");
 }

@@ -592,7 +592,7 @@ impl Dataset {
     /// As [`set_targets`](Self::set_targets), and where the tokenizer has no mask.
     pub fn set_masked(&mut self, masking: Masking) -> Result<()> {
         self.check_kind(TargetKind::MaskedToken)?;
-        let Some(TokensOf { mask: Some(mask), vocabulary }) = self.of_tokens else {
+        let Some(TokensOf { mask: Some(mask), vocabulary, .. }) = self.of_tokens else {
             return Err(Error::usage("the tokenizer has no mask, and the task's head learns what stands in its place")
                 .with_help("say it as mask_token in tokenizer_config.json, or choose a model that was made so"));
         };

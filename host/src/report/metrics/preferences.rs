@@ -1,6 +1,6 @@
 //! Metrics of preferences, over pairs of answers of which the first is the better one, by TRL's names where it has them.
 
-use super::Metrics;
+use std::collections::BTreeMap;
 
 /// Names of the metrics.
 pub const NAMES: [&str; 4] = ["reward_accuracy", "reward_margin", "rewards_chosen", "rewards_rejected"];
@@ -31,7 +31,7 @@ impl Pair {
 
 /// Metrics by name, of the rewards of each pair, the better answer's first: the share of pairs whose better answer has the greater reward, by
 /// how much it is greater, and both. Not a number without a pair; the share also where a reward is none.
-pub fn of(rewards: &[[f64; 2]]) -> Metrics {
+pub fn of(rewards: &[[f64; 2]]) -> BTreeMap<String, f64> {
     let pairs = rewards.len() as f64;
     let mean = |of: fn(&[f64; 2]) -> f64| rewards.iter().map(of).sum::<f64>() / pairs;
     let right = |[chosen, rejected]: &[f64; 2]| match (chosen - rejected).is_nan() {

@@ -37,7 +37,11 @@ pub fn record(run: &Path, model: &AdaptedModel, tasks: &mut [Task], precision: P
 /// # Errors
 /// Where they cannot be computed.
 pub fn compute(model: &AdaptedModel, tasks: &mut [Task], precision: Precision, shown: bool) -> Result<()> {
-    asking(tasks).try_for_each(|task| give(task, &outputs(model, task, precision, shown)?))
+    for task in asking(tasks) {
+        let outputs = outputs(model, task, precision, shown)?;
+        give(task, &outputs)?;
+    }
+    Ok(())
 }
 
 /// Reads those of a run that is resumed.
@@ -45,7 +49,11 @@ pub fn compute(model: &AdaptedModel, tasks: &mut [Task], precision: Precision, s
 /// # Errors
 /// Where they are missing or damaged.
 pub fn read(run: &Path, tasks: &mut [Task]) -> Result<()> {
-    asking(tasks).try_for_each(|task| give(task, &checkpoint::open::<()>(&file(run, &task.name))?.tensors))
+    for task in asking(tasks) {
+        let outputs = checkpoint::open::<()>(&file(run, &task.name))?.tensors;
+        give(task, &outputs)?;
+    }
+    Ok(())
 }
 
 /// Takes zeros for them, where time and memory are measured and nothing is learned.
