@@ -70,7 +70,15 @@ pub(super) fn write(
 fn parsed(file: &Path, config: &Json) -> Result<Config, LoadError> {
     let (text, values) = (config.to_string(), Values::New { seed: 0 });
     let device = &Device::Cpu;
-    Config::parse(&Source { file, text: &text, config: config.clone(), values, device, vocabulary: None, quantize: None })
+    Config::parse(&Source {
+        file,
+        text: &text,
+        config: config.clone(),
+        values,
+        device,
+        vocabulary: None,
+        quantize: None,
+    })
 }
 
 /// The longest text. Where layers have windows and the file has no word for them, no longer than these: in a shorter one they hide nothing.

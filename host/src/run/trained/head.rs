@@ -158,6 +158,7 @@ impl Found {
         let problem = match says {
             LanguageModel::Causal => problem_type::CAUSAL_LM,
             LanguageModel::Masked => problem_type::MASKED_LM,
+            LanguageModel::Preference => problem_type::PREFERENCE,
         };
         Self { labels: Vec::new(), numbered: false, problem: problem.into(), decision: Decision::default() }
     }

@@ -260,7 +260,7 @@ fn whole(folder: &Path, overrides: &[Override], device: DeviceChoice) -> Result<
 impl TrainedModel {
     /// Without its heads: the next token is said by the model's own layer, as it has trained.
     fn into_opened(self) -> Result<Opened> {
-        let Self { model, _strategies: strategies, mut tasks, precision, base } = self;
+        let Self { model, _strategies: strategies, mut tasks, precision, base, .. } = self;
         if tasks.is_empty() {
             return Err(Error::usage("the run has no task"));
         }
