@@ -39,7 +39,7 @@ impl Net {
     fn pass(&self, recompute: bool, x_varies: bool) -> (Vec<Vec<u32>>, Vec<f64>) {
         let dropout = Dropout { seed: 7, step: 3, examples: vec![0, 1] };
         let tape = Tape::new(TapeOptions { recording: true, dropout: Some(dropout), ..TapeOptions::default() });
-        tape.set_layout(Layout::from_lengths([3, 2].into_iter()));
+        tape.set_layout(Layout::from_lengths([3, 2]));
         let input = tensor(9, &[5, WIDTH]);
         let start = if x_varies { tape.variable(input) } else { Value::constant(input) };
         let mut x = tape.linear(&start, &tape.parameter(&self.frozen), None).unwrap();
