@@ -71,7 +71,9 @@ impl Start {
             (true, false) => model.without_hooks(|model| features(model, data, precision))?,
             (false, _) => features(&pretrained(model.device.clone())?, data, precision)?,
         };
-        Self::compare(&base, &attached, claims)
+        let start = Self::compare(&base, &attached, claims)?;
+        // Where an example is a pair of sequences, there are features of both.
+        Ok(Self { examples: data.len().min(EXAMPLES), ..start })
     }
 
     fn compare(base: &Tensor, attached: &Tensor, claims: &[(String, bool)]) -> Result<Self> {

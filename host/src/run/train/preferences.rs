@@ -50,8 +50,10 @@ pub fn compute(model: &AdaptedModel, tasks: &mut [Task], precision: Precision, s
 /// Where they are missing or damaged.
 pub fn read(run: &Path, tasks: &mut [Task]) -> Result<()> {
     for task in asking(tasks) {
-        let outputs = checkpoint::open::<()>(&file(run, &task.name))?.tensors;
-        give(task, &outputs)?;
+        let found = checkpoint::open::<()>(&file(run, &task.name));
+        let found = found
+            .map_err(|error| error.with_help("put it back, or run it again from the start into another folder"))?;
+        give(task, &found.tensors)?;
     }
     Ok(())
 }
