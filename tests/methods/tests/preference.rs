@@ -50,7 +50,7 @@ fn losses_gradients_and_rewards_are_torchs() {
         let asks = options["loss"] != "orpo" && options["reference_free"] != true;
         assert_eq!((spec.targets, spec.predictions), (TargetKind::Preference, PredictionKind::Preferences));
         assert_eq!(spec.reference, asks, "{options}");
-        let zeros = json!(vec![0.0; 10]);
+        let zeros = Value::from(vec![0.0; 10]);
         let targets = reference::tensor(if asks { &case["reference"] } else { &zeros }, &[5, 2]);
         let tape = Tape::recording();
         let outputs = tape.variable(reference::tensor(&case["policy"], &[5, 2]));
