@@ -31,7 +31,19 @@ fn loss(of: &Value) -> f64 {
 fn trained() -> Workdir {
     let workdir = causal_workdir();
     workdir.write("text.txt", TEXT);
-    workdir.fthost(["run.toml", "--out", "run", "--set", "train.steps=4", "--set", "train.lr=0.05"]).succeeded();
+    workdir
+        .fthost([
+            "run.toml",
+            "--out",
+            "run",
+            "--set",
+            "train.steps=4",
+            "--set",
+            "train.checkpoint_steps=2",
+            "--set",
+            "train.lr=0.05",
+        ])
+        .succeeded();
     workdir
 }
 
@@ -96,13 +108,17 @@ fn a_hugging_face_folder_is_what_merge_writes_and_evaluates_as_the_run() {
 #[test]
 fn a_masked_language_model_evaluates_as_the_run_that_left_it() {
     let workdir = masked_workdir();
-    workdir.fthost(["run.toml", "--out", "run", "--set", "train.steps=4"]).succeeded();
+    workdir
+        .fthost(["run.toml", "--out", "run", "--set", "train.steps=4", "--set", "train.checkpoint_steps=2"])
+        .succeeded();
     let run = result_json(&workdir.path().join("run"))["tasks"]["texts"]["metrics"].clone();
     let found = eval(&workdir, "run/model", "texts.txt", &["task.0.max_tokens=24"]);
     assert!((loss(&found) - loss(&run)).abs() < 1e-6, "{found} {run}");
     let with = fs::read_to_string(workdir.path().join("run.toml")).unwrap();
     workdir.write("lora.toml", with.replace("plugin = \"full\"", "plugin = \"lora\"\ntargets = [\"query\"]"));
-    workdir.fthost(["lora.toml", "--out", "adapted", "--set", "train.steps=4"]).succeeded();
+    workdir
+        .fthost(["lora.toml", "--out", "adapted", "--set", "train.steps=4", "--set", "train.checkpoint_steps=2"])
+        .succeeded();
     let run = result_json(&workdir.path().join("adapted"))["tasks"]["texts"]["metrics"].clone();
     // The tiny BERT has no such class: its layer over the vocabulary is new, and stands in the adapter.
     let mut config: Value =
@@ -138,7 +154,9 @@ fn what_has_no_such_form_is_said_and_nothing_is_written() {
     let own = fs::read_to_string(workdir.path().join("run.toml")).unwrap();
     let own = own.replace("plugin = \"lora\"\ntargets = \"all-linear\"", "plugin = \"adapter\"");
     workdir.write("own.toml", own);
-    workdir.fthost(["own.toml", "--out", "own", "--set", "train.steps=2"]).succeeded();
+    workdir
+        .fthost(["own.toml", "--out", "own", "--set", "train.steps=4", "--set", "train.checkpoint_steps=2"])
+        .succeeded();
     refused(&["export", "own", "out", "--format", "peft"], &["PEFT knows no form", "--format hf"]);
     let classes = text_workdir();
     classes.write("run.toml", crate::text::RUN);
@@ -270,7 +288,16 @@ fn adapters_for_the_next_token_go_both_ways_between_peft_and_here() {
         agree(folder, there);
     }
     // What a run left.
-    let sets = ["--set", "model.path=\"base\"", "--set", "train.steps=4", "--set", "train.lr=0.05"];
+    let sets = [
+        "--set",
+        "model.path=\"base\"",
+        "--set",
+        "train.steps=4",
+        "--set",
+        "train.checkpoint_steps=2",
+        "--set",
+        "train.lr=0.05",
+    ];
     workdir.fthost(["run.toml", "--out", "run"].into_iter().chain(sets)).succeeded();
     export(&workdir, "run", "ours", &["--format", "peft"]);
     let there = theirs(&["--adapter", workdir.path().join("ours").to_str().unwrap()]);
