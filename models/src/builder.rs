@@ -6,7 +6,6 @@ use candle_core::{Device, Tensor};
 use fthost_autograd::random::Stream;
 use fthost_autograd::{Parameter, Reading, Source as Values};
 
-use crate::family::Source;
 use crate::layers::{LayerNorm, Linear};
 use crate::weights::{Quantize, Quantized, Weights};
 use crate::{BaseParameter, Convolution, FileState, LoadError, Site, SiteKind};
@@ -69,13 +68,13 @@ pub(crate) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(origin: &'a Origin, prefix: &'a str, init_std: f64, source: &'a Source<'_>) -> Self {
+    pub(crate) fn new(origin: &'a Origin, prefix: &'a str, init_std: f64, device: &'a Device) -> Self {
         Self {
             origin,
             prefix,
             init_std,
-            device: source.device,
-            quantize: source.quantize,
+            device,
+            quantize: None,
             group: 0,
             stream: Some(0),
             lacking: None,
@@ -85,6 +84,11 @@ impl<'a> Builder<'a> {
             stored_shapes: Vec::new(),
             counters: Vec::new(),
         }
+    }
+
+    /// Quantises the matrices of linear layers so.
+    pub(crate) fn quantized(self, quantize: Option<Quantize>) -> Self {
+        Self { quantize, ..self }
     }
 
     /// Adds a site and returns its number.

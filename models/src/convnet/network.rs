@@ -41,7 +41,7 @@ impl Network {
     pub(super) fn build(source: &Source<'_>, plan: &Plan) -> std::result::Result<Self, LoadError> {
         source.refuse_vocabulary()?;
         let origin = source.origin()?;
-        let mut builder = Builder::new(&origin, plan.prefix, 0.0, source);
+        let mut builder = Builder::new(&origin, plan.prefix, 0.0, source.device).quantized(source.quantize);
         let mut blocks = Vec::with_capacity(plan.blocks.len());
         for (i, block) in plan.blocks.iter().enumerate() {
             builder.group = i;

@@ -68,7 +68,8 @@ impl Decoder {
             new @ Origin::New { .. } => new,
         };
         let width = config.width;
-        let mut builder = Builder::new(&origin, names.prefix, config.init_std, source);
+        let mut builder =
+            Builder::new(&origin, names.prefix, config.init_std, source.device).quantized(source.quantize);
         let site = builder.site(names.words, SiteKind::Embeddings, width, width);
         let words = builder.rows(&format!("{}.weight", names.words), 0, config.vocabulary, width)?;
         let places = names.positions.map(|name| builder.rows(&format!("{name}.weight"), 0, config.positions, width));

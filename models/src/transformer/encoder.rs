@@ -43,7 +43,8 @@ impl Encoder {
         let config = &Config::parse(source)?;
         let origin = source.origin()?;
         let architecture = config.architecture;
-        let mut builder = Builder::new(&origin, architecture.prefix, config.init_std, source);
+        let mut builder =
+            Builder::new(&origin, architecture.prefix, config.init_std, source.device).quantized(source.quantize);
         let embeddings = Embeddings::build(&mut builder, config)?;
         let mut blocks = Vec::with_capacity(config.layers);
         for i in 0..config.layers {
