@@ -134,8 +134,9 @@ fn recomputed_blocks_learn_the_same_bits() {
         let workdir = make();
         let of = |out: &str, recompute: &str| {
             let strategy =
-                "strategy=[{ plugin = \"full\" }, { plugin = \"lora\", dropout = 0.1, targets = \"all-linear\" }]";
-            let sets = ["--set", strategy, "--set", "train.steps=3", "--set", recompute];
+                "strategy=[{ plugin = \"lora\", dropout = 0.1, targets = \"all-linear\" }, { plugin = \"full\" }]";
+            let sets = ["train.steps=3", "train.checkpoint_steps=2", strategy, recompute].into_iter();
+            let sets = sets.flat_map(|set| ["--set", set]);
             workdir.fthost(["run.toml", "--out", out].into_iter().chain(sets)).succeeded();
             bits(&workdir.path().join(out))
         };
@@ -215,7 +216,11 @@ fn decoders_take_the_step_that_peft_takes() {
         let rows: String = (0..4).map(|row| json!({ "text": text(row).trim_end() }).to_string() + "\n").collect();
         workdir.write("rows.jsonl", rows);
         let run = CAUSAL.replace("model.gguf", "model").replace("test = \"rows.jsonl\"", "blocks = false");
-        workdir.write("run.toml", run.replace("lr = 1e-2", "lr = 0.1\noptimizer = \"sgd\"\ndropout = false"));
+        workdir.write(
+            "run.toml",
+            run.replace("lr = 1e-2", "lr = 0.1\noptimizer = \"sgd\"\ndropout = false")
+                .replace("steps = 5", "steps = 2"),
+        );
         for (out, steps) in [("run", "train.steps=3"), ("next", "train.steps=4")] {
             workdir.fthost(["run.toml", "--out", out, "--set", steps]).succeeded();
         }
