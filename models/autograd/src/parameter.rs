@@ -217,11 +217,14 @@ impl Parameter {
     pub fn prepare(&self, precision: Precision, mut see: impl FnMut(&[f32])) -> Result<()> {
         let shape = Shape::of(self.dims()).filter(|_| self.packs());
         let Some(shape) = shape else { return self.each_value(see) };
-        let packed = match self.packed_codes(shape, precision) {
-            Some(packed) => {
-                self.each_value(see)?;
-                packed
-            }
+        let mut values = Vec::new();
+        let show = |of: &Quantization, codes: &Codes| {
+            values.resize(codes.codes.len(), 0.0);
+            codes.values(of, &mut values);
+            see(&values);
+        };
+        let packed = match self.packed_codes(shape, precision, show) {
+            Some(packed) => packed,
             None => {
                 let mut packed = Packed::new(shape, precision, None);
                 self.each_rows(|_, rows| {
@@ -240,8 +243,13 @@ impl Parameter {
         if self.packs() { self.packed(precision).map(drop) } else { Ok(()) }
     }
 
-    /// The packed form of a quantised weight at rest.
-    fn packed_codes(&self, shape: Shape, precision: Precision) -> Option<Packed> {
+    /// The packed form of a quantised weight at rest, whose codes are shown piece after piece.
+    fn packed_codes(
+        &self,
+        shape: Shape,
+        precision: Precision,
+        mut see: impl FnMut(&Quantization, &Codes),
+    ) -> Option<Packed> {
         let source = self.source()?;
         let of = source.quantization()?;
         let mut packed = Packed::quantized(shape, precision, of);
@@ -250,6 +258,7 @@ impl Parameter {
             codes.make_room(&of, piece.min(count - start));
             source.read_codes(start, &mut codes);
             packed.push_codes(&codes);
+            see(&of, &codes);
         }
         Some(packed)
     }
@@ -317,7 +326,7 @@ impl Parameter {
         }
         // The memory of the last version's is used again.
         let old = cache.remove(&precision).and_then(|(_, old)| Arc::into_inner(old));
-        let packed = match self.packed_codes(shape, precision) {
+        let packed = match self.packed_codes(shape, precision, |_, _| {}) {
             Some(packed) => packed,
             None => {
                 let mut packed = Packed::new(shape, precision, old);

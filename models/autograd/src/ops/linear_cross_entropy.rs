@@ -60,7 +60,6 @@ impl Tape {
         bias: Option<&Value>,
         targets: &Tensor,
     ) -> Result<(Value, f64)> {
-        let classes = weight.dims2()?.0;
         let Counted { rows: counted, targets, x: x_rows } = Counted::of(x, weight, bias, targets)?;
 
         let inputs = [Some(x), Some(weight), bias];
@@ -68,22 +67,14 @@ impl Tape {
         let wants = |i: usize| self.options().recording && inputs.get(i).is_some_and(|input| input.requires_grad());
         let wanted = [wants(0), wants(1), wants(2)];
         let map = Product::new(self, weight)?;
-        let (mut loss, mut dx, mut dw, mut db) = (0.0, Vec::new(), None, None);
+        let (mut loss, mut slopes) = (0.0, MapGradients::default());
         for (i, targets) in targets.chunks(at_once).enumerate() {
             let x = x_rows.narrow(0, i * at_once, targets.len())?;
             let (logits, _) = map.forward(&x, bias.map(Value::tensor), Activation::Identity, false)?; // [some, classes]
             let parallel = self.options().parallel_ops;
             let (losses, slope) = slope_of_rows(logits, targets, parallel)?;
             loss += losses.iter().sum::<f64>();
-            if wanted[0] {
-                dx.push(map.input_gradient(&slope)?); // [some, in]
-            }
-            if wanted[1] {
-                add_to(&mut dw, Sum::dense(map.weight_gradient(&slope, &x)?), parallel)?; // [classes, in]
-            }
-            if wanted[2] {
-                add_to(&mut db, Sum::dense(unbroadcast(slope, &[classes])?), parallel)?; // [classes]
-            }
+            slopes.add(&map, &x, slope, wanted, parallel)?;
         }
 
         let number = targets.len() as f64;
@@ -92,9 +83,7 @@ impl Tape {
         let dims: Vec<Vec<usize>> = inputs.iter().map(|input| input.dims().to_vec()).collect();
         let value = self.record(loss, &inputs, move |gradient, vjp| {
             let by = gradient.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-            let dx = if dx.is_empty() { None } else { Some(scatter(&Tensor::cat(&dx, 0)?, &counted, &dims[0])?) };
-            let [dw, db] = [dw, db].map(|sum| sum.map(Sum::into_dense).transpose());
-            for (i, sum) in [dx, dw?, db?].into_iter().enumerate() {
+            for (i, sum) in slopes.of_all(&counted, &dims[0])?.into_iter().enumerate() {
                 match sum {
                     Some(sum) => vjp.give(i, sum.affine(by, 0.0)?)?,
                     // No row counts.
@@ -142,6 +131,46 @@ impl Counted {
         let targets: Vec<u32> = targets.into_iter().filter(|class| *class != IGNORED).collect();
         let x = gather(&x.tensor().contiguous()?, &rows)?; // [counted, in]
         Ok(Self { rows, targets, x })
+    }
+}
+
+/// Gradients of a linear map's `x`, weight and bias, which grow by some rows at a time.
+#[derive(Default)]
+pub(super) struct MapGradients {
+    /// Of the rows of `x`, in their order.
+    x: Vec<Tensor>,
+    weight: Option<Sum>,
+    bias: Option<Sum>,
+}
+
+impl MapGradients {
+    /// Adds what some rows give, `x` `[some, in]` with the gradient of their logits, `slope` `[some, classes]`, to those that are wanted.
+    pub(super) fn add(
+        &mut self,
+        map: &Product,
+        x: &Tensor,
+        slope: Tensor,
+        wanted: [bool; 3],
+        parallel: bool,
+    ) -> Result<()> {
+        if wanted[0] {
+            self.x.push(map.input_gradient(&slope)?); // [some, in]
+        }
+        if wanted[1] {
+            add_to(&mut self.weight, Sum::dense(map.weight_gradient(&slope, x)?), parallel)?; // [classes, in]
+        }
+        if wanted[2] {
+            let classes = slope.dims2()?.1;
+            add_to(&mut self.bias, Sum::dense(unbroadcast(slope, &[classes])?), parallel)?; // [classes]
+        }
+        Ok(())
+    }
+
+    /// Those of `x`, of this shape, whose `rows` they were made of, of the weight and of the bias; none where nothing was added.
+    pub(super) fn of_all(self, rows: &[u32], shape: &[usize]) -> Result<[Option<Tensor>; 3]> {
+        let x = if self.x.is_empty() { None } else { Some(scatter(&Tensor::cat(&self.x, 0)?, rows, shape)?) };
+        let [weight, bias] = [self.weight, self.bias].map(|sum| sum.map(Sum::into_dense).transpose());
+        Ok([x, weight?, bias?])
     }
 }
 

@@ -3,12 +3,9 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::elementwise::unbroadcast;
 use super::embedding::scatter;
 use super::linear::Product;
-use super::linear_cross_entropy::{Counted, rows_at_once, slope_of_rows};
-use crate::gradients::Sum;
-use crate::tape::add_to;
+use super::linear_cross_entropy::{Counted, MapGradients, rows_at_once, slope_of_rows};
 use crate::{Activation, Tape, Value};
 
 impl Tape {
@@ -86,24 +83,14 @@ impl Tape {
             if now {
                 return vjp.give(0, scatter(&Tensor::cat(&slopes_by_x, 0)?.broadcast_mul(&by)?, &rows, &dims[0])?);
             }
-            let (mut dx, mut dw, mut db) = (Vec::new(), None, None);
+            let (wanted, mut all) = ([0, 1, 2].map(|i| vjp.wants(i)), MapGradients::default());
             for (i, targets) in targets.chunks(at_once).enumerate() {
                 let x = x_rows.narrow(0, i * at_once, targets.len())?;
                 let by = by.narrow(0, i * at_once, targets.len())?;
                 let slope = slopes(&map, &x, targets)?.1.broadcast_mul(&by)?; // [some, classes]
-                if vjp.wants(0) {
-                    dx.push(map.input_gradient(&slope)?); // [some, in]
-                }
-                if vjp.wants(1) {
-                    add_to(&mut dw, Sum::dense(map.weight_gradient(&slope, &x)?), parallel)?; // [classes, in]
-                }
-                if vjp.wants(2) {
-                    add_to(&mut db, Sum::dense(unbroadcast(slope, &dims[2])?), parallel)?; // [classes]
-                }
+                all.add(&map, &x, slope, wanted, parallel)?;
             }
-            let dx = if dx.is_empty() { None } else { Some(scatter(&Tensor::cat(&dx, 0)?, &rows, &dims[0])?) };
-            let [dw, db] = [dw, db].map(|sum| sum.map(Sum::into_dense).transpose());
-            for (i, sum) in [dx, dw?, db?].into_iter().enumerate() {
+            for (i, sum) in all.of_all(&rows, &dims[0])?.into_iter().enumerate() {
                 sum.map_or(Ok(()), |sum| vjp.give(i, sum))?;
             }
             Ok(())
