@@ -1,5 +1,6 @@
 //! Which token comes next: the most probable one, or one by chance, as Transformers defines the ways to draw it.
 
+use crate::report::metrics::probabilities::most_probable;
 use crate::{Error, Result};
 
 /// How the next token is chosen of the logits. In Transformers' order: the penalty, then the temperature, then the most probable `top_k`, then
@@ -122,17 +123,6 @@ impl Sampling {
         }
         chances
     }
-}
-
-/// The first of the highest logits.
-fn most_probable(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = i;
-        }
-    }
-    best as u32
 }
 
 #[cfg(test)]
