@@ -28,6 +28,14 @@ fn cores(count: usize) -> Vec<Arc<ThreadPool>> {
     cores.iter().take(count).cloned().collect()
 }
 
+/// Makes the calling thread one of rayon's, for a program that never does more than one piece of work at once: it does its share of each op
+/// itself, where it would hand the op over and sleep. An op of a token takes less time than that. Nothing where rayon's threads run already.
+pub fn share_ops() {
+    if let Err(error) = ThreadPoolBuilder::new().use_current_thread().build_global() {
+        tracing::debug!("ops are left to rayon's threads: {error}");
+    }
+}
+
 /// Does the work on each core, but on no more than `most`, and returns when all are through.
 pub fn on_each(most: usize, work: impl Fn() + Sync) {
     fn start(cores: &[Arc<ThreadPool>], work: &(impl Fn() + Sync)) {

@@ -10,7 +10,7 @@ use fthost::data::{Asked, Turn, Writing};
 use fthost::report::output::say;
 use fthost::run::state::folder::{cannot_write, write_file_atomically};
 use fthost::run::trained::generate::{Continuation, Generator, Sampling, Settings};
-use fthost::{Error, Result};
+use fthost::{Error, Result, cores};
 use serde::Serialize;
 use serde_json::json;
 
@@ -98,6 +98,7 @@ struct Line<'a> {
 impl GenerateArguments {
     /// Continues what the arguments name.
     pub(super) fn generate(self, json: bool) -> Result<()> {
+        cores::share_ops();
         let settings = Settings {
             max_tokens: self.max_tokens as usize,
             sampling: Sampling::new(self.temperature, self.top_k, self.top_p, self.repetition_penalty)?,

@@ -4,10 +4,14 @@
 #![allow(missing_docs, clippy::unwrap_used)] // criterion's macros write undocumented functions
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fthost_autograd::random::Stream;
-use fthost_autograd::{Activation, Attention, Device, Layout, Parameter, Precision, Tape, TapeOptions, Tensor, Value};
+use fthost_autograd::{
+    Activation, Attention, Codes, Device, Layout, Levels, Parameter, Precision, Quantization, Reading, Source, Tape,
+    TapeOptions, Tensor, Value,
+};
 
 fn random(dims: &[usize]) -> Tensor {
     let mut data = vec![0f32; dims.iter().product()];
@@ -29,6 +33,64 @@ fn products(c: &mut Criterion) {
                 b.iter(|| {
                     let tape = Tape::new(options());
                     tape.linear(black_box(&constant), &tape.parameter(&weight), None).unwrap()
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+/// Codes of one kind, whatever they say.
+#[derive(Debug)]
+struct Noise(Quantization);
+
+impl Source for Noise {
+    fn read(&self, start: usize, into: &mut [f32]) {
+        let mut codes = Codes::default();
+        codes.codes.resize(into.len(), 0);
+        codes.scales.resize(into.len() / self.0.block, 0.0);
+        codes.offsets.resize(if self.0.has_offsets { codes.scales.len() } else { 0 }, 0.0);
+        self.read_codes(start, &mut codes);
+        codes.values(&self.0, into);
+    }
+
+    fn quantization(&self) -> Option<Quantization> {
+        Some(self.0)
+    }
+
+    fn read_codes(&self, start: usize, into: &mut Codes) {
+        let byte = self.0.levels == Levels::Byte;
+        let code = |i: usize| (i.wrapping_mul(2_654_435_761) >> 16) as u8 & if byte { 255 } else { 15 };
+        into.codes.iter_mut().enumerate().for_each(|(i, x)| *x = code(start + i));
+        into.scales.iter_mut().chain(&mut into.offsets).for_each(|x| *x = 0.0078125); // of a half's bits, as in files
+    }
+}
+
+/// What each token asks for that a text goes on by: the logits of SmolLM2-135M for one text, or a few. The weight comes from memory.
+fn rows(c: &mut Criterion) {
+    let (k, n) = (576, 49152);
+    let quantized = |levels, has_offsets| {
+        let source = Noise(Quantization { block: 32, levels, has_offsets });
+        Parameter::at_rest("weight", &[n, k], Arc::new(source), Reading::Products, false)
+    };
+    let held = Parameter::new("weight", random(&[n, k]), false);
+    let kinds = [
+        ("f32", held.clone(), Precision::F32),
+        ("bf16", held, Precision::Bf16),
+        ("Q4_1", quantized(Levels::Nibble { zero: 0 }, true), Precision::F32),
+        ("Q4_0", quantized(Levels::Nibble { zero: 8 }, false), Precision::F32),
+        ("NF4", quantized(Levels::Book(std::array::from_fn(|i| i as f32 / 8.0 - 1.0)), false), Precision::F32),
+        ("Q8_0", quantized(Levels::Byte, false), Precision::F32),
+    ];
+    for m in [1, 4, 8] {
+        let x = Value::constant(random(&[m, k]));
+        let mut group = c.benchmark_group(format!("{m} rows of {k} times {n}"));
+        group.throughput(Throughput::Elements((m * k * n) as u64)); // multiplications
+        for (name, weight, precision) in &kinds {
+            group.bench_function(*name, |b| {
+                b.iter(|| {
+                    let tape = Tape::new(TapeOptions { precision: *precision, ..TapeOptions::default() });
+                    tape.linear(black_box(&x), &tape.parameter(weight), None).unwrap()
                 });
             });
         }
@@ -72,5 +134,5 @@ fn layer(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, products, layer);
+criterion_group!(benches, products, rows, layer);
 criterion_main!(benches);

@@ -238,9 +238,9 @@ impl Parameter {
         Ok(())
     }
 
-    /// As [`prepare`](Self::prepare), where nobody wants to see the values: what is not packed is not read.
+    /// Packs a weight for products in `precision`, which would be done by the first of them.
     pub fn pack(&self, precision: Precision) -> Result<()> {
-        if self.packs() { self.packed(precision).map(drop) } else { Ok(()) }
+        self.packed(precision).map(drop)
     }
 
     /// The packed form of a quantised weight at rest, whose codes are shown piece after piece.
@@ -264,7 +264,7 @@ impl Parameter {
     }
 
     /// Whether it is a weight at rest that layers multiply with. One of a single channel is a depthwise convolution's, which do not.
-    fn packs(&self) -> bool {
+    pub fn packs(&self) -> bool {
         let multiplies = match *self.dims() {
             [_, _] => true,
             [_, channels, _, _] => channels > 1,

@@ -110,8 +110,7 @@ impl Checksums {
         let remembered = Remembered::of(model.model.files());
         let names: Vec<&str> = base(model).map(|p| p.parameter.name()).collect();
         if let Some(digests) = remembered.read(&names) {
-            let parameters = largest_first(base(model));
-            parameters.par_iter().with_max_len(1).try_for_each(|parameter| parameter.pack(precision))?;
+            pack(base(model).map(|p| &p.parameter).filter(|parameter| parameter.packs()), precision)?;
             return Ok(Self(digests));
         }
         let found = Self::of(base(model), |parameter, see| parameter.prepare(precision, see).map(|()| true))?;
@@ -129,7 +128,7 @@ impl Checksums {
         parameters: impl Iterator<Item = &'a ModelParameter>,
         visit: impl Fn(&Parameter, &mut dyn FnMut(&[f32])) -> fthost_autograd::Result<bool> + Sync,
     ) -> Result<Self> {
-        let parameters = largest_first(parameters);
+        let parameters = largest_first(parameters.map(|p| &p.parameter));
         let digest = |parameter: &&Parameter| -> Result<(String, [u8; 32])> {
             let mut digest = Sha256::new();
             let mut bytes = Vec::with_capacity(4 * PIECE);
@@ -180,9 +179,14 @@ fn base(model: &AdaptedModel) -> impl Iterator<Item = &ModelParameter> {
     model.parameters.iter().filter(|p| p.owner == Owner::Base)
 }
 
+/// Packs weights for products in `precision`, all cores at once.
+pub fn pack<'a>(parameters: impl Iterator<Item = &'a Parameter>, precision: Precision) -> Result<()> {
+    Ok(largest_first(parameters).par_iter().with_max_len(1).try_for_each(|parameter| parameter.pack(precision))?)
+}
+
 /// So that the cores end together.
-fn largest_first<'a>(parameters: impl Iterator<Item = &'a ModelParameter>) -> Vec<&'a Parameter> {
-    let mut parameters: Vec<&Parameter> = parameters.map(|p| &p.parameter).collect();
+fn largest_first<'a>(parameters: impl Iterator<Item = &'a Parameter>) -> Vec<&'a Parameter> {
+    let mut parameters: Vec<&Parameter> = parameters.collect();
     parameters.sort_by_key(|parameter| std::cmp::Reverse(parameter.elem_count()));
     parameters
 }

@@ -20,7 +20,7 @@ use crate::hub;
 use crate::plugin::StrategyInstance;
 use crate::run::file::Override;
 use crate::run::machine::DeviceChoice;
-use crate::run::setup::model as base;
+use crate::run::setup::{model as base, start};
 use crate::{Error, Result};
 pub use sampling::Sampling;
 use streaming::Streaming;
@@ -121,6 +121,8 @@ impl Generator {
         let asker = Asker::new(&form, &tokenizer, writing)?;
         let ends = ends(base.as_deref().unwrap_or(folder), &asker)?;
         let longest = model.model.longest_sequence()?.unwrap_or(usize::MAX);
+        let multiplied = model.parameters.iter().map(|p| &p.parameter).filter(|parameter| parameter.packs());
+        start::pack(multiplied.chain([&weight]), precision)?;
         Ok(Self { model, _strategies: strategies, asker, weight, bias, precision, ends, longest })
     }
 

@@ -10,6 +10,7 @@
 //! Every element of C is summed in the order of k by fixed blocks, so its bits depend on neither the tile, the block of rows,
 //! nor the thread that computes it.
 
+mod few;
 mod micro;
 mod pack;
 mod patches;
@@ -36,6 +37,8 @@ const ROWS: usize = 240;
 const TASK_ROWS: usize = 48;
 /// Multiplications below which a split does not pay.
 const PARALLEL: usize = 1 << 21;
+/// Rows that a weight could be multiplied with while it is read.
+const READ_ROWS: usize = 8;
 
 /// A of a product.
 #[derive(Clone, Copy)]
@@ -157,30 +160,38 @@ impl<'a> Product<'a> {
         assert!(self.norm.is_none_or(|(scale, shift)| scale.len() == n && shift.len() == n));
         let target = Shared(target);
         // A panel that is made for each task should serve many rows.
+        let threads = rayon::current_num_threads();
         let rows = match self.a {
-            Left::PatchesTransposed(_) => m.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(12).min(ROWS),
+            Left::PatchesTransposed(_) => m.div_ceil(4 * threads).next_multiple_of(12).min(ROWS),
             _ if self.b.panel_scratch() == 0 => TASK_ROWS,
             _ => 2 * TASK_ROWS,
         };
-        let split = self.parallel && m * n * k >= PARALLEL && m > rows;
-        let step = if split { rows } else { ROWS };
-        let block = |i: usize| {
-            let rows = i * step..m.min((i + 1) * step);
-            // SAFETY: blocks write disjoint rows.
-            unsafe { self.rows(family, rows, target.get()) }
+        // A weight takes as long to be read as to be multiplied with several rows.
+        let split = self.parallel && m.max(READ_ROWS) * n * k >= PARALLEL;
+        let by_rows = split && m > rows;
+        let by_columns = split && !by_rows && matches!(self.a, Left::Matrix(_));
+        let step = if by_rows { rows } else { ROWS };
+        let wide = if by_columns { n.div_ceil(4 * threads).next_multiple_of(PANEL) } else { n.max(1) };
+        let (blocks, across) = (m.div_ceil(step), n.div_ceil(wide).max(1));
+        let part = |i: usize| {
+            let (i, j) = (i / across, i % across);
+            let part = Part { rows: i * step..m.min((i + 1) * step), columns: j * wide..n.min((j + 1) * wide) };
+            // SAFETY: parts are disjoint.
+            unsafe { self.part(family, part, target.get()) }
         };
         if split {
-            (0..m.div_ceil(step)).into_par_iter().for_each(block);
+            (0..blocks * across).into_par_iter().for_each(part);
         } else {
-            (0..m.div_ceil(step)).for_each(block);
+            (0..blocks * across).for_each(part);
         }
     }
 
-    /// One block of rows.
+    /// One part of C.
     ///
     /// # Safety
     /// As for `run_with`.
-    unsafe fn rows(&self, family: &Family, rows: std::ops::Range<usize>, target: Target) {
+    unsafe fn part(&self, family: &Family, part: Part, target: Target) {
+        let rows = part.rows.clone();
         let format = self.b.format;
         let k = self.b.k;
         let matrix = match self.a {
@@ -189,7 +200,7 @@ impl<'a> Product<'a> {
                 let longest = blocks(format.lanes(k)).next().map_or(0, |block| block.len());
                 return scratch::with(rows.len() * longest, |room| {
                     // SAFETY: by the same contract.
-                    unsafe { self.tiles(family, rows, Source::Gathered(room), target) }
+                    unsafe { self.tiles(family, part, Source::Gathered(room), target) }
                 });
             }
         };
@@ -198,13 +209,13 @@ impl<'a> Product<'a> {
             let data = matrix.data.as_ptr().wrapping_add(rows.start * matrix.row);
             let lanes = Lanes { data, row: matrix.row, column: matrix.column };
             // SAFETY: A holds m by k elements.
-            unsafe { self.tiles(family, rows, Source::Ready(lanes), target) }
+            unsafe { self.tiles(family, part, Source::Ready(lanes), target) }
         } else {
             scratch::with(rows.len() * format.lanes(k), |lanes| {
                 let (row, column) = convert_left(matrix, rows.clone(), k, format, lanes);
                 let lanes = Lanes { data: lanes.as_ptr(), row, column };
                 // SAFETY: the lanes hold this block of A.
-                unsafe { self.tiles(family, rows, Source::Ready(lanes), target) }
+                unsafe { self.tiles(family, part, Source::Ready(lanes), target) }
             });
         }
     }
@@ -229,9 +240,17 @@ impl<'a> Product<'a> {
 
     /// # Safety
     /// As for `run_with`; `a` begins with the first of the rows.
-    unsafe fn tiles(&self, family: &Family, rows: std::ops::Range<usize>, a: Source<'_>, target: Target) {
+    unsafe fn tiles(&self, family: &Family, part: Part, a: Source<'_>, target: Target) {
+        if let Source::Ready(a @ Lanes { column: 1, .. }) = a
+            && part.rows.len() <= few::ROWS
+            && few::kernels()
+            && self.b.kept(part.columns.start).is_some()
+        {
+            // SAFETY: by the same contract.
+            return unsafe { self.few_rows(&part, a, target) };
+        }
         // SAFETY: by the same contract.
-        scratch::with(self.b.panel_scratch(), |scratch| unsafe { self.tiles_with(family, rows, a, target, scratch) });
+        scratch::with(self.b.panel_scratch(), |scratch| unsafe { self.tiles_with(family, part, a, target, scratch) });
     }
 
     /// # Safety
@@ -239,7 +258,7 @@ impl<'a> Product<'a> {
     unsafe fn tiles_with(
         &self,
         family: &Family,
-        rows: std::ops::Range<usize>,
+        Part { rows, columns: all }: Part,
         mut source: Source<'_>,
         target: Target,
         scratch: &mut [f32],
@@ -252,7 +271,7 @@ impl<'a> Product<'a> {
                 Source::Ready(a) => Lanes { data: a.data.wrapping_add(block.start * a.column), ..*a },
                 Source::Gathered(room) => self.gather(rows.clone(), &block, room),
             };
-            for panel in (0..n).step_by(PANEL) {
+            for panel in all.clone().step_by(PANEL) {
                 let b = self.b.panel(panel, &block, scratch).as_ptr();
                 for start in rows.clone().step_by(family.rows) {
                     let height = family.rows.min(rows.end - start);
@@ -281,6 +300,60 @@ impl<'a> Product<'a> {
                         unsafe { self.finish(start..start + height, panel..panel + width, target) }
                     }
                 }
+            }
+        }
+    }
+
+    /// Panel by panel, so that each is read from one end to the other: rows are few, and stay in the first cache.
+    ///
+    /// # Safety
+    /// As for `tiles`; `a` has contiguous rows, and B's panels are [kept](PackedView::kept).
+    unsafe fn few_rows(&self, Part { rows, columns }: &Part, a: Lanes, target: Target) {
+        let panels = columns.clone().step_by(PANEL);
+        for (panel, kept) in panels.filter_map(|panel| Some((panel, self.b.kept(panel)?))) {
+            let columns = panel..self.b.n.min(panel + PANEL);
+            for block in blocks(self.b.format.lanes(self.b.k)) {
+                let a = Lanes { data: a.data.wrapping_add(block.start), ..a };
+                // SAFETY: by the same contract.
+                unsafe {
+                    let sums = few::sums(kept, &block, a, rows.len());
+                    self.put(&sums, rows.clone(), columns.clone(), block.start == 0, target);
+                }
+            }
+            if self.finishes() {
+                // SAFETY: these rows of the panel were just written.
+                unsafe { self.finish(rows.clone(), columns, target) }
+            }
+        }
+    }
+
+    /// Writes the sums of a block of k, as the kernels of tiles do.
+    ///
+    /// # Safety
+    /// These rows and columns can be written and, unless it is the `first` block, were.
+    unsafe fn put(
+        &self,
+        sums: &few::Sums,
+        rows: std::ops::Range<usize>,
+        columns: std::ops::Range<usize>,
+        first: bool,
+        target: Target,
+    ) {
+        for (sums, i) in sums.iter().zip(rows) {
+            // SAFETY: by contract.
+            let c =
+                unsafe { std::slice::from_raw_parts_mut(target.c.add(i * target.row + columns.start), columns.len()) };
+            let sums = sums.iter().map(|sum| sum * self.alpha);
+            if !first {
+                c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum);
+                continue;
+            }
+            c.iter_mut().zip(sums).for_each(|(c, sum)| *c = sum);
+            let row = i * self.b.n;
+            let added =
+                [self.bias.map(|bias| &bias[columns.clone()]), self.addend.map(|all| &all[row..][columns.clone()])];
+            for added in added.into_iter().flatten() {
+                c.iter_mut().zip(added).for_each(|(c, x)| *c += x);
             }
         }
     }
@@ -314,6 +387,12 @@ impl<'a> Product<'a> {
             }
         }
     }
+}
+
+/// Some rows and columns of C; columns begin with a panel.
+struct Part {
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
 }
 
 /// Where the lanes of a block of A's rows are.
@@ -434,6 +513,55 @@ mod tests {
                 unsafe { product.run_with(family, Target { c: c.as_mut_ptr(), row: n, slope: None }) };
                 let error = greatest_error(&c, &exact);
                 prop_assert!(error < tolerance * (k as f64).sqrt().max(4.0), "{format:?}: off by {error}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A few rows are multiplied by other kernels than many, and any product is split as it suits: each row is what it is alone.
+        #[test]
+        fn a_row_is_the_same_alone_and_among_others(
+            m in 1usize..60, k in 1usize..900, n in 1usize..300, kind in 0usize..6, bias: bool, added: bool, activated: bool,
+        ) {
+            use crate::quantized::{Codes, Levels, Quantization};
+            let precision = [Precision::F32, Precision::Bf16, Precision::F16][kind % 3];
+            let k = if kind < 3 { k } else { k.next_multiple_of(32) };
+            let weight = if kind < 3 {
+                let mut weight = Packed::new(Shape { out: n, width: k, taps: 1 }, precision, None);
+                random(1, n * k).chunks(k * Packed::ROWS).for_each(|rows| weight.push(rows));
+                weight
+            } else {
+                let book = std::array::from_fn(|i| (i as f32 - 7.0) * 0.21);
+                let levels = [Levels::Nibble { zero: 8 }, Levels::Book(book), Levels::Byte][kind - 3];
+                let of = Quantization { block: 32, levels, has_offsets: added };
+                let mut weight = Packed::quantized(Shape { out: n, width: k, taps: 1 }, Precision::F32, of);
+                for (i, rows) in random(1, n * k).chunks(k * Packed::ROWS).enumerate() {
+                    let code = |x: &f32| (x.to_bits() >> 7) as u8 & if kind == 5 { 255 } else { 15 };
+                    // Scales as halves are exact, others are not.
+                    let short = |x: f32| if bias { f32::from_bits(x.to_bits() & 0xFFFF_E000) } else { x };
+                    let of_blocks = |seed| random(seed + i as u64, rows.len() / 32).into_iter().map(short).collect::<Vec<_>>();
+                    let offsets = if of.has_offsets { of_blocks(3000) } else { Vec::new() };
+                    weight.push_codes(&Codes { codes: rows.iter().map(code).collect(), scales: of_blocks(2000), offsets });
+                }
+                weight
+            };
+            let (x, bias_of, addend) = (random(4, m * k), random(5, n), random(6, m * n));
+            let of = |rows: std::ops::Range<usize>, parallel: bool| Product {
+                alpha: 0.5,
+                bias: bias.then_some(&bias_of[..]),
+                addend: added.then(|| &addend[rows.start * n..rows.end * n]),
+                activation: if activated { Activation::Gelu } else { Activation::Identity },
+                parallel,
+                ..Product::new(rows.len(), Strided::rows(&x[rows.start * k..rows.end * k], k), weight.view(Direction::Forward))
+            }.compute();
+            let bits = |c: &[f32]| c.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let all = bits(&of(0..m, false));
+            prop_assert_eq!(&all, &bits(&of(0..m, true)));
+            for size in 1..=6 {
+                let apart: Vec<f32> = (0..m).step_by(size).flat_map(|i| of(i..m.min(i + size), i % 2 == 0)).collect();
+                prop_assert_eq!(&all, &bits(&apart), "{} rows at a time", size);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::few::Kept;
 use super::micro::PANEL;
 use super::pack::{Format, convert, interleave};
 use crate::kernels::multiversion;
@@ -19,13 +20,21 @@ pub(super) struct CodePanels {
     /// Panel after panel, for each block of a row those of 32 outputs.
     scales: Vec<f32>,
     offsets: Vec<f32>,
+    /// Whether a level of at most eight bits times its scale is never rounded: so it is where scales have the bits of a half.
+    exact: bool,
+}
+
+/// Whether a product with any whole number of eight bits is a float.
+fn is_short(scale: f32) -> bool {
+    let size = scale.abs();
+    size == 0.0 || scale.to_bits().trailing_zeros() >= 8 && (1e-30..1e30).contains(&size)
 }
 
 impl CodePanels {
     /// Of rows of this many elements, which are whole blocks; so many panels will come.
     pub(super) fn new(of: Quantization, width: usize, panels: usize) -> Self {
         debug_assert!(width.is_multiple_of(of.block));
-        let mut new = Self { of, width, codes: Vec::new(), scales: Vec::new(), offsets: Vec::new() };
+        let mut new = Self { of, width, codes: Vec::new(), scales: Vec::new(), offsets: Vec::new(), exact: true };
         new.codes.reserve_exact(panels * new.panel_bytes());
         new.scales.reserve_exact(panels * new.panel_blocks());
         if of.has_offsets {
@@ -73,9 +82,25 @@ impl CodePanels {
                 kept[start..].chunks_mut(PANEL).zip(row).for_each(|(block, x)| block[i] = *x);
             }
         };
+        self.exact &= rows.scales.iter().copied().all(is_short);
         put(&mut self.scales, &rows.scales);
         if self.of.has_offsets {
             put(&mut self.offsets, &rows.offsets);
+        }
+    }
+
+    /// A panel as it lies.
+    pub(super) fn kept(&self, panel: usize) -> Kept<'_> {
+        let blocks = |kept: &'_ [f32]| match kept.is_empty() {
+            true => 0..0,
+            false => panel * self.panel_blocks()..(panel + 1) * self.panel_blocks(),
+        };
+        Kept::Codes {
+            of: &self.of,
+            codes: &self.codes[panel * self.panel_bytes()..][..self.panel_bytes()],
+            scales: &self.scales[blocks(&self.scales)],
+            offsets: &self.offsets[blocks(&self.offsets)],
+            exact: self.exact,
         }
     }
 

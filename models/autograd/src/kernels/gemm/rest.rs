@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::few;
 use super::micro::PANEL;
 use super::pack::{Format, Strided, pack_columns};
 use super::quantized::CodePanels;
@@ -162,6 +163,18 @@ impl Packed {
     /// Whether kernels read the panels where they lie.
     pub(super) fn lies_ready(&self, direction: Direction) -> bool {
         direction == Direction::Forward && self.codes.is_none() && self.kept_format() == self.format
+    }
+
+    /// The panel of this number of `W^T` as it is kept, where kernels for a few rows read it so.
+    pub(super) fn kept(&self, panel: usize) -> Option<few::Kept<'_>> {
+        let size = self.lanes() * PANEL;
+        let lanes = || &lanes(&self.lines)[panel * size..][..size];
+        match (&self.codes, self.format) {
+            (Some(codes), Format::F32) => Some(codes.kept(panel)),
+            (None, Format::F32 | Format::RoundedF16) => Some(few::Kept::Floats(lanes())),
+            (None, Format::RoundedBf16) => Some(few::Kept::Pairs(lanes())),
+            _ => None,
+        }
     }
 
     /// The lanes `block` of B's panel of this number, by way of scratch where they do not lie ready.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::few::Kept;
 use super::micro::PANEL;
 use super::pack::{BLOCK, Format, Strided, pack};
 use super::rest::{Direction, Packed, TILE};
@@ -63,6 +64,14 @@ impl<'a> PackedView<'a> {
             Panels::AtRest(weight, direction) if !weight.lies_ready(direction) => (BLOCK + TILE) * PANEL,
             Panels::Taps(..) => (BLOCK + TILE) * PANEL,
             _ => 0,
+        }
+    }
+
+    /// The panel that begins with column `column` as a weight keeps it, where products of a few rows read it so.
+    pub(super) fn kept(&self, column: usize) -> Option<Kept<'a>> {
+        match self.panels {
+            Panels::AtRest(weight, Direction::Forward) => weight.kept(column / PANEL),
+            _ => None,
         }
     }
 

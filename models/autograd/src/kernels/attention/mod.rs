@@ -3,6 +3,8 @@
 //! Forward keeps the logarithm of each row's sum of exponentials; backward computes the probabilities again from it, which
 //! costs one of seven products and saves `heads * queries * keys` floats a layer.
 
+mod few;
+
 use super::gemm::{PackedView, Product, Strided, scratch_len};
 use super::math::exp;
 use super::softmax::softmax_of;
@@ -310,6 +312,13 @@ fn pack<'a>(b: Strided<'_>, k: usize, n: usize, scratch: &'a mut [f32]) -> Packe
 
 /// Gives the result `[query tokens, width]` and the logarithms of the sums, `[heads, query tokens]`.
 pub(crate) fn forward(geometry: &Geometry, x: Operands<'_>, mask: Option<&Mask>) -> (Vec<f32>, Vec<f32>) {
+    match mask {
+        None if few::suits(geometry) => few::forward(geometry, x),
+        _ => by_heads(geometry, x, mask),
+    }
+}
+
+fn by_heads(geometry: &Geometry, x: Operands<'_>, mask: Option<&Mask>) -> (Vec<f32>, Vec<f32>) {
     let (width, dim, tokens) = (geometry.width(), geometry.dim, geometry.queries.tokens());
     let (most_scores, most_queries, most_keys) = geometry.room();
     let mut out = vec![0.0; tokens * width];
