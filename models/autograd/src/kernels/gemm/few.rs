@@ -204,8 +204,7 @@ mod x86 {
         for (i, lane) in lanes.as_chunks::<PANEL>().0.iter().enumerate() {
             for line in 0..V / 2 {
                 // What the processor fetches ahead by itself comes late here. Nothing is read, wherever it points.
-                // SAFETY: any address will do.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(lane[C..].as_ptr().wrapping_add(AHEAD + 16 * line).cast()) };
+                _mm_prefetch::<_MM_HINT_T0>(lane[C..].as_ptr().wrapping_add(AHEAD + 16 * line).cast());
             }
             let pairs = vectors::<V, C>(lane);
             let (mut first, mut second) = (pairs, pairs);
