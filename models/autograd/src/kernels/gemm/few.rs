@@ -332,16 +332,15 @@ mod x86 {
     ) {
         let mut all = [[_mm256_setzero_ps(); V]; M];
         for (number, run) in from.runs(block) {
-            let of = |kept: &[f32]| -> *const [f32; PANEL] { &kept.as_chunks::<PANEL>().0[number] };
-            let (mut scales, mut offsets) = (of(from.scales), of(from.offsets));
+            let scales = vectors::<V, C>(&from.scales.as_chunks::<PANEL>().0[number]);
+            let mut offsets: *const [f32; PANEL] = &from.offsets.as_chunks::<PANEL>().0[number];
             let lanes = from.codes[run.start * 16..run.end * 16].as_chunks::<16>().0;
             for (i, lane) in lanes.iter().enumerate() {
                 // With these the sums would not all stay in registers: so they are read from memory each time.
-                // SAFETY: nothing is done, and both are what they were.
-                let (scales, offsets) = unsafe {
-                    std::arch::asm!("/* {0} {1} */", inout(reg) scales, inout(reg) offsets,
-                        options(nomem, nostack, preserves_flags));
-                    (vectors::<V, C>(&*scales), vectors::<V, C>(&*offsets))
+                // SAFETY: nothing is done, and the pointer is what it was.
+                let offsets = unsafe {
+                    std::arch::asm!("/* {0} */", inout(reg) offsets, options(nomem, nostack, preserves_flags));
+                    vectors::<V, C>(&*offsets)
                 };
                 let mut values = [_mm256_setzero_ps(); V];
                 for (v, x) in values.iter_mut().enumerate() {
