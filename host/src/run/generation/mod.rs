@@ -1,10 +1,10 @@
-//! Texts that a decoder continues: of a run, or of a model as it came.
+//! Texts that a language model in memory continues, token by token: one that is being trained, or one that was opened.
 
 mod sampling;
 mod streaming;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fthost_autograd::random::Stream;
 use fthost_autograd::{DType, Parameter, Precision, Tape, TapeOptions};
@@ -12,15 +12,8 @@ use fthost_models::Cache;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::head;
-use super::model::TrainedModel;
 use crate::adapted::AdaptedModel;
-use crate::data::{Asked, Asker, LanguageForm, LanguageModel, Tokenizer, Writing};
-use crate::hub;
-use crate::plugin::StrategyInstance;
-use crate::run::file::Override;
-use crate::run::machine::DeviceChoice;
-use crate::run::setup::model as base;
+use crate::data::{Asked, Asker};
 use crate::{Error, Result};
 pub use sampling::Sampling;
 use streaming::Streaming;
@@ -39,6 +32,13 @@ pub struct Settings {
     pub stops: Vec<String>,
     /// What chance follows from.
     pub seed: u64,
+}
+
+impl Settings {
+    /// The most probable token each time, and so no chance: the same text each time.
+    pub fn greedy(max_tokens: usize) -> Self {
+        Self { max_tokens, sampling: Sampling::default(), stops: Vec::new(), seed: 0 }
+    }
 }
 
 /// Why a text ended.
@@ -64,15 +64,18 @@ pub struct Continuation {
     pub generated_tokens: usize,
 }
 
-/// A decoder that continues texts.
-pub struct Generator {
-    model: AdaptedModel,
-    /// Kept because their hooks stand in the model.
-    _strategies: Vec<StrategyInstance>,
-    asker: Asker,
-    /// The layer over the vocabulary, `[vocabulary, width]` and `[vocabulary]`.
+/// A model's own layer over its vocabulary, which says the next token: with the values that it has at the time, also while it trains.
+pub struct Vocabulary {
+    /// `[vocabulary, width]`
     weight: Parameter,
+    /// `[vocabulary]`
     bias: Option<Parameter>,
+}
+
+/// How a language model's texts go on: what it takes for that besides the model.
+pub struct Decoding {
+    asker: Asker,
+    vocabulary: Vocabulary,
     precision: Precision,
     /// Tokens that end a text.
     ends: BTreeSet<u32>,
@@ -80,48 +83,48 @@ pub struct Generator {
     longest: usize,
 }
 
-/// What is opened of a run or a model.
-struct Opened {
-    model: AdaptedModel,
-    strategies: Vec<StrategyInstance>,
-    tokenizer: Option<Tokenizer>,
-    form: LanguageForm,
-    precision: Precision,
-    /// Where the model's own files are; none of the embedded one.
-    base: Option<PathBuf>,
-}
-
-impl Generator {
-    /// Opens a run folder, a folder that PEFT saved, or a decoder: a folder, or one file of llama.cpp's.
+impl Vocabulary {
+    /// That of a model, which is called `name` where it says no next token.
     ///
     /// # Errors
-    /// As [`open`](super::open), where the model says no next token, and where there is no template for what is asked.
-    pub fn open(
-        folder: &Path,
-        plugins: &[String],
-        overrides: &[Override],
-        device: DeviceChoice,
-        writing: &Writing,
-    ) -> Result<Self> {
-        let folder = &hub::local(folder)?;
-        if !folder.exists() {
-            return Err(Error::usage(format!("there is no {}", folder.display())).with_help(
-                "name the folder of a run or of a decoder, a .gguf file, or a model of the hub: hf:org/name",
-            ));
-        }
-        // A model's own layer says the next token: no head is needed.
-        let opened = match super::is_whole(folder) {
-            true => whole(folder, overrides, device)?,
-            false => super::open(folder, plugins, overrides, device)?.into_opened()?,
+    /// Where it says none.
+    pub fn of(model: &AdaptedModel, name: &str) -> Result<Self> {
+        let info = model.model.info();
+        let refused = |why: &str| {
+            Err(Error::usage(format!("{name} ({}) {why}", info.model_type)).with_help(
+                "name a decoder, such as a Llama or a Qwen, or a run that has trained one to say the next token",
+            ))
         };
-        let Opened { model, strategies, tokenizer, form, precision, base } = opened;
-        let no_tokenizer = || Error::usage(format!("{} reads no text", folder.display()));
-        let tokenizer = tokenizer.ok_or_else(no_tokenizer)?;
-        let (weight, bias) = vocabulary(&model, folder)?;
-        let asker = Asker::new(&form, &tokenizer, writing)?;
-        let ends = ends(base.as_deref().unwrap_or(folder), &asker)?;
+        let Some(layer) = &info.vocabulary else {
+            return refused("has no layer over a vocabulary here, and so says no next token");
+        };
+        if !layer.causal {
+            return refused("says what stands in a token's place, and not what comes next");
+        }
+        let find = |path: &str| model.parameters.iter().map(|p| &p.parameter).find(|p| p.name() == path).cloned();
+        match (find(&layer.weight), layer.bias.as_deref().map(find)) {
+            (Some(weight), None) => Ok(Self { weight, bias: None }),
+            (Some(weight), Some(Some(bias))) => Ok(Self { weight, bias: Some(bias) }),
+            _ => Err(Error::run(format!("the model has no parameter {}", layer.weight))),
+        }
+    }
+}
+
+impl Decoding {
+    /// Of a model whose own files are in `base`; an embedded one has none.
+    ///
+    /// # Errors
+    /// Where a file of its own cannot be read, or the tokenizer fails.
+    pub fn new(
+        model: &AdaptedModel,
+        vocabulary: Vocabulary,
+        asker: Asker,
+        base: Option<&Path>,
+        precision: Precision,
+    ) -> Result<Self> {
+        let ends = ends(base, &asker)?;
         let longest = model.model.longest_sequence()?.unwrap_or(usize::MAX);
-        Ok(Self { model, _strategies: strategies, asker, weight, bias, precision, ends, longest })
+        Ok(Self { asker, vocabulary, precision, ends, longest })
     }
 
     /// The tokens that a text goes on from.
@@ -141,13 +144,14 @@ impl Generator {
         Ok(ids)
     }
 
-    /// Continues texts, all of them at once; `first` is the number of the first of them, from which what is drawn follows. `tell` gets the place
-    /// of a text and what comes to it, as soon as that is known.
+    /// Continues texts by the model as it is now, all of them at once; `first` is the number of the first of them, from which what is drawn
+    /// follows. `tell` gets the place of a text and what comes to it, as soon as that is known.
     ///
     /// # Errors
     /// Where the model fails, or `tell` does.
     pub fn generate(
         &self,
+        model: &AdaptedModel,
         asked: &[Vec<u32>],
         first: u64,
         settings: &Settings,
@@ -162,10 +166,10 @@ impl Generator {
         };
         let mut texts: Vec<Text<'_>> = asked.iter().map(open).collect();
         let mut going: Vec<usize> = (0..texts.len()).collect();
-        let mut cache = self.model.model.begin(texts.len())?;
+        let mut cache = model.model.begin(texts.len())?;
         let mut new = asked.to_vec();
         while !going.is_empty() {
-            let logits = self.logits(&mut cache, &new)?; // [going, vocabulary]
+            let logits = self.logits(model, &mut cache, &new)?; // [going, vocabulary]
             let mut places = Vec::with_capacity(going.len());
             new.clear();
             for (place, (&i, mut logits)) in going.iter().zip(logits).enumerate() {
@@ -197,11 +201,12 @@ impl Generator {
     }
 
     /// The logits of each text's next token, after new ones, `[texts][vocabulary]`.
-    fn logits(&self, cache: &mut Cache, new: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
+    fn logits(&self, model: &AdaptedModel, cache: &mut Cache, new: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
         let tape = Tape::new(TapeOptions { precision: self.precision, parallel_ops: true, ..TapeOptions::default() });
-        let features = self.model.model.extend(&tape, cache, new)?.value; // [texts, width]
-        let bias = self.bias.as_ref().map(|bias| tape.parameter(bias));
-        let logits = tape.linear(&features, &tape.parameter(&self.weight), bias.as_ref())?; // [texts, vocabulary]
+        let features = model.model.extend(&tape, cache, new)?.value; // [texts, width]
+        let Vocabulary { weight, bias } = &self.vocabulary;
+        let bias = bias.as_ref().map(|bias| tape.parameter(bias));
+        let logits = tape.linear(&features, &tape.parameter(weight), bias.as_ref())?; // [texts, vocabulary]
         Ok(logits.tensor().to_dtype(DType::F32)?.to_vec2()?)
     }
 }
@@ -240,63 +245,17 @@ impl Text<'_> {
     }
 }
 
-/// Opens a model without any head.
-fn whole(folder: &Path, overrides: &[Override], device: DeviceChoice) -> Result<Opened> {
-    let mut file = head::run_file(folder, overrides)?;
-    file.language = Some(LanguageModel::Causal);
-    let model = base::load_model(&file, device.open()?)?;
-    let lacking = model.model.info().vocabulary.as_ref().filter(|layer| layer.causal).map(|layer| layer.new.as_slice());
-    if let Some([name, ..]) = lacking {
-        return Err(Error::usage(format!("{} lacks {name}, and so says no next token", folder.display())).with_help(
-            "name the folder of a whole language model: this one was saved without its layer over the vocabulary",
-        ));
-    }
-    let task = &file.tasks[0];
-    let (tokenizer, form) = (base::tokenizer(&file, task, &model)?, task.form.language.clone());
-    let (precision, base) = (file.train.precision.into(), Some(file.model.path.clone()));
-    Ok(Opened { model, strategies: Vec::new(), tokenizer, form, precision, base })
-}
-
-impl TrainedModel {
-    /// Without its heads: the next token is said by the model's own layer, as it has trained.
-    fn into_opened(self) -> Result<Opened> {
-        let Self { model, _strategies: strategies, mut tasks, precision, base, .. } = self;
-        if tasks.is_empty() {
-            return Err(Error::usage("the run has no task"));
-        }
-        let task = tasks.swap_remove(0);
-        Ok(Opened { model, strategies, tokenizer: task.tokenizer, form: task.form.language, precision, base })
-    }
-}
-
-/// The layer over the vocabulary of a model that says the next token.
-fn vocabulary(model: &AdaptedModel, folder: &Path) -> Result<(Parameter, Option<Parameter>)> {
-    let info = model.model.info();
-    let refused = |why: &str| {
-        Err(Error::usage(format!("{} ({}) {why}", folder.display(), info.model_type)).with_help(
-            "name a decoder, such as a Llama or a Qwen, or a run that has trained one to say the next token",
-        ))
-    };
-    let Some(layer) = &info.vocabulary else {
-        return refused("has no layer over a vocabulary here, and so says no next token");
-    };
-    if !layer.causal {
-        return refused("says what stands in a token's place, and not what comes next");
-    }
-    let find = |path: &str| model.parameters.iter().map(|p| &p.parameter).find(|p| p.name() == path).cloned();
-    match (find(&layer.weight), layer.bias.as_deref().map(find)) {
-        (Some(weight), None) => Ok((weight, None)),
-        (Some(weight), Some(Some(bias))) => Ok((weight, Some(bias))),
-        _ => Err(Error::run(format!("the model has no parameter {}", layer.weight))),
-    }
-}
-
 /// The tokens that end a text: as the model's files say, its tokenizer, and its template.
-fn ends(base: &Path, asker: &Asker) -> Result<BTreeSet<u32>> {
-    let mut said = vec![fthost_models::config(base)?];
-    let own = base.join(GENERATION);
-    if own.is_file() {
-        said.push(head::read(&own)?);
+fn ends(base: Option<&Path>, asker: &Asker) -> Result<BTreeSet<u32>> {
+    let mut said = Vec::new();
+    if let Some(base) = base {
+        said.push(fthost_models::config(base)?);
+        let own = base.join(GENERATION);
+        if own.is_file() {
+            let wrong = |what: &dyn std::fmt::Display| Error::usage(format!("cannot read {}: {what}", own.display()));
+            let text = std::fs::read_to_string(&own).map_err(|error| wrong(&error))?;
+            said.push(serde_json::from_str(&text).map_err(|error| wrong(&error))?);
+        }
     }
     let of_tokenizer = asker.tokenizer().special_id("eos_token");
     let mut ends: BTreeSet<u32> = of_tokenizer.into_iter().chain(asker.end_of_turn()?).collect();
