@@ -2,7 +2,7 @@
 
 /// The F-measure of the longest common subsequence of the words of two texts: 1 where the words are the same, 0 where no word is common or a
 /// text has none.
-pub fn rouge_l(text: &str, answer: &str) -> f64 {
+pub(super) fn rouge_l(text: &str, answer: &str) -> f64 {
     let (text, answer) = (text.to_lowercase(), answer.to_lowercase());
     let (found, due) = (words(&text), words(&answer));
     let common = longest_common(&found, &due) as f64;
