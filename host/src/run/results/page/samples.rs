@@ -3,9 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::report::numbers::count;
+
+/// A line of `metrics.jsonl` that says it.
+#[derive(Deserialize)]
+struct Sample<'a> {
+    step: u64,
+    row: u64,
+    task: &'a str,
+    prompt: &'a str,
+    text: &'a str,
+}
 
 /// Of one row the prompt, and by the step what the model went on with.
 #[derive(Default)]
@@ -17,9 +28,9 @@ pub(super) struct Said<'a> {
 /// What the lines of `metrics.jsonl` say of it, by task and row.
 pub(super) fn read(lines: &[Value]) -> BTreeMap<&str, BTreeMap<u64, Said<'_>>> {
     let mut tasks = BTreeMap::<&str, BTreeMap<u64, Said<'_>>>::new();
-    for line in lines.iter().filter(|line| line["event"] == "sample") {
-        let (Some(step), Some(row)) = (line["step"].as_u64(), line["row"].as_u64()) else { continue };
-        let [task, prompt, text] = ["task", "prompt", "text"].map(|key| line[key].as_str().unwrap_or_default());
+    let samples =
+        lines.iter().filter(|line| line["event"] == "sample").filter_map(|line| Sample::deserialize(line).ok());
+    for Sample { step, row, task, prompt, text } in samples {
         let said = tasks.entry(task).or_default().entry(row).or_default();
         said.prompt = prompt;
         said.texts.insert(step, text);
@@ -52,7 +63,7 @@ fn table(rows: &BTreeMap<u64, Said<'_>>, steps: &[u64]) -> Markup {
     html! {
         div.scroll {
             table.rows.samples {
-                thead { tr { th { "prompt" } th.number { "step" } th { "text" } } }
+                thead { tr { th { "asked" } th.number { "step" } th { "text" } } }
                 tbody {
                     @for said in rows.values() {
                         @for (place, step) in steps.iter().filter(|step| said.texts.contains_key(step)).enumerate() {
