@@ -1,7 +1,7 @@
 //! The host's one error type: what happened, where, and what to do next.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
@@ -129,6 +129,15 @@ impl Error {
     /// A usage error without advice.
     pub fn usage(message: impl Display) -> Self {
         Self::Usage { message: message.to_string(), help: None }
+    }
+
+    /// What is wrong with what was asked as what is wrong in a line of a file, where it was asked; another error as it is.
+    #[must_use]
+    pub fn in_line(self, file: &Path, line: u64) -> Self {
+        match self {
+            Self::Usage { message, help } => Self::Data { file: file.to_owned(), line: Some(line), message, help },
+            other => other,
+        }
     }
 
     /// A plugin error without advice.

@@ -174,6 +174,86 @@ fn a_text_stops_where_it_is_told_to() {
     assert_eq!(workdir.run(command).succeeded().stdout, format!("{text}\n"));
 }
 
+/// What `eval` measures of what a run says to the prompts of a file.
+fn measured(workdir: &Workdir, file: &str, more: &[&str]) -> Value {
+    let all = ["eval", "run", file, "--generate", "--max-tokens", "24", "--json"];
+    let told = workdir.fthost(all.iter().chain(more)).succeeded().stdout;
+    serde_json::from_str::<Value>(&told).unwrap()["tasks"]["answers"]["metrics"].clone()
+}
+
+/// Where the answers are what `generate` says, all are exact; where one is another, one less is.
+#[test]
+fn answers_are_compared_with_what_the_model_says() {
+    let workdir = trained();
+    let said = continued(&workdir, &workdir.path().join("run"), "rows.jsonl", "24");
+    let rows = fs::read_to_string(workdir.path().join("rows.jsonl")).unwrap();
+    let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut answered: Vec<Value> = Vec::new();
+    for (mut row, said) in rows.zip(said) {
+        // ROUGE-L is of words.
+        if said["text"].as_str().unwrap().contains(|letter: char| letter.is_ascii_alphanumeric()) {
+            row["output"] = said["text"].clone();
+            answered.push(row);
+        }
+    }
+    assert!(answered.len() > 2, "the model says nothing");
+    let write = |name: &str, rows: &[Value]| {
+        workdir.write(name, rows.iter().map(|row| format!("{row}\n")).collect::<String>());
+    };
+    write("same.jsonl", &answered);
+    let found = measured(&workdir, "same.jsonl", &["--out", "texts.jsonl"]);
+    assert_eq!(found["exact_match"], 1.0, "{found}");
+    assert!((found["rouge_l"].as_f64().unwrap() - 1.0).abs() < 1e-12, "{found}");
+    assert!(found["perplexity"].is_f64() && found["loss"].is_f64(), "{found}");
+    let texts = fs::read_to_string(workdir.path().join("texts.jsonl")).unwrap();
+    let texts: Vec<Value> = texts.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(texts.len(), answered.len());
+    let keys: Vec<&String> = texts[0].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["answer", "exact", "finish_reason", "line", "prompt", "rouge_l", "text"]);
+    assert_eq!((&texts[1]["line"], &texts[1]["answer"]), (&json!(2), &answered[1]["output"]));
+    assert_eq!(texts[1]["prompt"][0]["role"], "user");
+
+    answered[0]["output"] = json!("0");
+    write("other.jsonl", &answered);
+    let one = |found: &Value| found["exact_match"].as_f64().unwrap();
+    let due = 1.0 - 1.0 / answered.len() as f64;
+    let found = measured(&workdir, "other.jsonl", &[]);
+    assert!((one(&found) - due).abs() < 1e-12 && found["rouge_l"].as_f64().unwrap() < 1.0, "{found}");
+    assert_eq!(measured(&workdir, "other.jsonl", &["--batch", "1"]), found);
+    let told = workdir.fthost(["eval", "run", "other.jsonl", "--generate", "--max-tokens", "24"]).succeeded().stdout;
+    assert!(told.contains("exact_match") && told.contains("rouge_l") && told.contains("perplexity"), "{told}");
+
+    // A prompt goes on as it is learned: as it stands.
+    let prompt = "name the colour";
+    let raw = object(&workdir, &["run", prompt, "--raw", "--max-tokens", "24"]);
+    write("raw.jsonl", &[json!({ "prompt": prompt, "completion": format!("{} 0", raw["text"].as_str().unwrap()) })]);
+    measured(&workdir, "raw.jsonl", &["--out", "raw-texts.jsonl"]);
+    let texts = fs::read_to_string(workdir.path().join("raw-texts.jsonl")).unwrap();
+    let text: Value = serde_json::from_str(&texts).unwrap();
+    assert_eq!((&text["text"], &text["prompt"]), (&raw["text"], &json!(prompt)));
+}
+
+#[test]
+fn what_cannot_be_compared_is_said() {
+    let workdir = trained();
+    workdir.write("there.jsonl", "");
+    workdir.write("text.txt", "name the colour of grass\n");
+    workdir.write("texts.jsonl", "{\"text\": \"name the colour of grass\"}\n");
+    workdir.write("long.jsonl", format!("{}\n", json!({ "prompt": "a ".repeat(17_000), "completion": "b" })));
+    let check = |arguments: &[&str], expected: &[&str]| {
+        let error = on_one_line(&workdir.fthost(["eval", "run"].iter().chain(arguments)).failed(2));
+        for expected in expected {
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    };
+    check(&["text.txt", "--generate"], &["text.txt", "no answers to compare", "prompt and completion"]);
+    check(&["texts.jsonl", "--generate"], &["texts.jsonl:1", "no answers to compare", "Without --generate"]);
+    check(&["long.jsonl", "--generate"], &["long.jsonl:1", "more than the 16000 that the model takes"]);
+    check(&["rows.jsonl", "--out", "new.jsonl"], &["--generate"]);
+    check(&["rows.jsonl", "--generate", "--out", "there.jsonl"], &["there.jsonl exists already"]);
+    workdir.fthost(["eval", "run", "texts.jsonl"]).succeeded();
+}
+
 #[test]
 fn what_cannot_be_continued_is_said() {
     let workdir = text_workdir();

@@ -111,6 +111,72 @@ fn answers_are_learned_and_measured() {
     assert!((sum / tokens - loss).abs() < 1e-9);
 }
 
+/// What a run said to validation prompts, from its log.
+fn samples(run: &Path) -> Vec<Value> {
+    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["event"] == "sample").collect()
+}
+
+/// At each evaluation the first prompts are continued: it changes nothing of what is trained, and a run that goes on says it once.
+#[test]
+fn validation_prompts_are_continued_at_each_evaluation() {
+    let workdir = causal_workdir();
+    let run = |out: &str, more: &[&str]| {
+        let all = ["run.toml", "--out", out, "--set", "task.validation=rows.jsonl"];
+        let told = workdir.fthost(all.iter().chain(more)).succeeded();
+        (workdir.path().join(out), told.stderr)
+    };
+    let (with, told) = run("with", &[]);
+    let (without, silent) = run("without", &["--set", "task.0.samples=0"]);
+    assert!(bits(&with) == bits(&without), "samples change what is trained");
+    let said = samples(&with);
+    // Twelve epochs, three rows.
+    assert_eq!((said.len(), samples(&without).len()), (12 * 3, 0));
+    let first = &said[0];
+    assert_eq!([&first["task"], &first["row"], &first["step"]], [&json!("answers"), &json!(1), &json!(5)], "{first}");
+    let prompt = first["prompt"].as_str().unwrap();
+    assert!(prompt.contains("name the colour of grass") && !prompt.contains("green"), "{first}");
+    assert!(first["text"].is_string() && first["finish_reason"].is_string(), "{first}");
+    assert_eq!((said[35]["row"].clone(), said[35]["step"].clone()), (json!(3), json!(60)));
+    let shown = |told: &str| told.lines().filter(|line| line.starts_with("  ") && line.contains('⟦')).count();
+    assert_eq!((shown(&told), shown(&silent)), (12 * 3, 0), "{told}");
+    assert!(fs::read_to_string(with.join("run.toml")).unwrap().contains("\nsamples = 3\n"));
+    let page = fs::read_to_string(with.join("report.html")).unwrap();
+    assert!(page.contains("Samples") && page.contains("All 12 evaluations"), "the page shows no samples");
+    let tagged = |run: &Path| {
+        let events = fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path());
+        let mut events = events.filter(|file| file.to_string_lossy().contains("tfevents"));
+        let bytes = fs::read(events.next().unwrap()).unwrap();
+        let tag = b"answers/samples/1/text_summary";
+        bytes.windows(tag.len()).filter(|bytes| bytes == tag).count()
+    };
+    assert_eq!((tagged(&with), tagged(&without)), (12, 0));
+    set_back(&with);
+    workdir.fthost(["--resume", "--out", "with"]).succeeded();
+    assert_eq!(samples(&with), said, "said twice, or otherwise");
+}
+
+/// Texts go on from their beginnings, and a task that says no text has no samples.
+#[test]
+fn texts_without_prompts_go_on_from_their_first_tokens() {
+    let workdir = causal_workdir();
+    let text = |row: usize| format!("{{\"text\": \"the colour of the sky is {}blue\"}}\n", "very ".repeat(row));
+    workdir.write("rows.jsonl", (0..12).map(text).collect::<String>());
+    let sets = ["task.validation=rows.jsonl", "task.0.max_tokens=40", "task.0.samples=1", "train.epochs=1"];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    workdir.fthost(["run.toml", "--out", "run"].into_iter().chain(sets)).succeeded();
+    let said = samples(&workdir.path().join("run"));
+    assert_eq!(said.len(), 1);
+    let prompt = said[0]["prompt"].as_str().unwrap();
+    assert!(prompt.contains("the") && prompt.len() < text(11).len(), "{prompt}");
+
+    let masked = masked_workdir();
+    let sets = ["task.validation=texts.txt", "task.0.samples=2"].iter().flat_map(|set| ["--set", set]);
+    let error = on_one_line(&masked.fthost(["run.toml", "--out", "run"].into_iter().chain(sets)).failed(2));
+    assert!(error.contains("samples needs a model of next tokens"), "{error}");
+}
+
 /// A killed run goes on to the same bits, and any number of threads gives them.
 #[test]
 fn runs_of_language_models_are_resumed_and_threaded_to_the_same_bits() {

@@ -120,6 +120,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "NUMBER", default_value_t = 0, requires = "episodes")]
         seed: u64,
         #[command(flatten)]
+        answers: AnswerArguments,
+        #[command(flatten)]
         of: TaskArgument,
         #[command(flatten)]
         with: UseArguments,
@@ -210,6 +212,27 @@ pub(super) struct RangeArguments {
     /// Optimizer steps at each rate
     #[arg(long, default_value_t = 40)]
     pub(super) steps: usize,
+}
+
+/// Whether, and how, what a language model says is compared with answers.
+#[derive(Debug, Args)]
+pub(super) struct AnswerArguments {
+    /// Lets a language model continue the prompt of each row too, by the most probable token each time, and compares what it says with the
+    /// row's answer: exact match and ROUGE-L
+    #[arg(long, conflicts_with = "episodes")]
+    pub(super) generate: bool,
+
+    /// The most tokens that a text gets
+    #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..), requires = "generate")]
+    pub(super) max_tokens: u32,
+
+    /// Prompts that are continued at once
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=4096), requires = "generate")]
+    pub(super) batch: u32,
+
+    /// File to write for the texts, beside the answers, a JSON object on each line; it must not exist
+    #[arg(long, value_name = "FILE", requires = "generate")]
+    pub(super) out: Option<PathBuf>,
 }
 
 /// Which task of a run that has ended, and how its file is read.

@@ -8,8 +8,9 @@ use std::time::Instant;
 use clap::Args;
 use fthost::data::{Asked, Turn, Writing};
 use fthost::report::output::say;
+use fthost::run::generation::{Continuation, Sampling, Settings};
 use fthost::run::state::folder::{cannot_write, write_file_atomically};
-use fthost::run::trained::generate::{Continuation, Generator, Sampling, Settings};
+use fthost::run::trained::generate::Generator;
 use fthost::{Error, Result, cores};
 use serde::Serialize;
 use serde_json::json;
@@ -155,7 +156,7 @@ impl GenerateArguments {
         json: bool,
     ) -> Result<()> {
         // All that is wrong with them is said before any of them takes time.
-        let ids = |(line, asked): &(u64, Asked)| generator.ids(asked).map_err(|error| at(input, *line, error));
+        let ids = |(line, asked): &(u64, Asked)| generator.ids(asked).map_err(|error| error.in_line(input, *line));
         let ids = asked.iter().map(ids).collect::<Result<Vec<_>>>()?;
         let (batch, begun) = (self.batch as usize, Instant::now());
         let mut tokens = 0;
@@ -193,14 +194,6 @@ impl GenerateArguments {
                 say(&format!("{} texts in {}: {tokens} tokens, {per_second:.1} a second", asked.len(), path.display()))
             }
         }
-    }
-}
-
-/// An error of a row, with its place.
-fn at(file: &Path, line: u64, error: Error) -> Error {
-    match error {
-        Error::Usage { message, help } => Error::Data { file: file.to_owned(), line: Some(line), message, help },
-        error => error,
     }
 }
 

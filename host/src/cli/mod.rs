@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use fthost::data::{Survey, may_have_header};
+use fthost::report::metrics;
 use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
@@ -34,7 +35,7 @@ use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use arguments::{Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic};
+use arguments::{AnswerArguments, Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic};
 use fthost::report::output::say;
 use input::Input;
 use output::must_not_exist;
@@ -72,9 +73,15 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
         Command::Data(run) => data(&run, json),
         Command::Augment(run) => augment(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
-        Command::Eval { run, data, episodes, seed, of, with } => {
+        Command::Eval { run, data, episodes, seed, answers, of, with } => {
+            answers.out.as_deref().map_or(Ok(()), must_not_exist)?;
             let data = Input::open(&data)?;
-            evaluate(&run, data.path(), (episodes, seed), &of, &with, json).map_err(|error| data.named(error))
+            let (task, path) = (of.task.as_deref(), data.path());
+            let evaluated = with.open_for(&run, &of, path).and_then(|mut model| match episodes {
+                Some(episodes) => few_shot(&mut model, task, path, (episodes, seed), json),
+                None => evaluate(&model, task, path, &answers, json),
+            });
+            evaluated.map_err(|error| data.named(error))
         }
         Command::Predict { run, input, out, format, probabilities, masks, of, with } => {
             let named = if json { format.or(Some(Format::Jsonl)) } else { format };
@@ -141,31 +148,52 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
     }
 }
 
-/// Evaluates a run on a file, or its encoder by so many few-shot episodes and their seed.
+/// Evaluates a run on a file, and what it says to the file's prompts where that is asked for.
 fn evaluate(
-    run: &Path,
+    model: &TrainedModel,
+    task: Option<&str>,
     data: &Path,
-    (episodes, seed): (Option<u32>, u64),
-    of: &TaskArgument,
-    with: &UseArguments,
+    answers: &AnswerArguments,
     json: bool,
 ) -> Result<()> {
-    let mut model = with.open_for(run, of, data)?;
-    let task = of.task.as_deref();
-    let as_json =
-        |task: String, result: serde_json::Value| serde_json::json!({ "tasks": { task: result } }).to_string();
-    if let Some(episodes) = episodes {
-        let (task, result) = model.few_shot(task, data, episodes as usize, seed, !json)?;
-        return match json {
-            true => say(&as_json(task, serde_json::json!(result))),
-            false => say(&result.to_text(&task)),
-        };
+    // What is wrong with prompts and answers is said before any of them takes time.
+    let questions = answers.generate.then(|| model.questions(task, data)).transpose()?;
+    let (task, mut result) = model.evaluate(task, data, !json)?;
+    if let Some(questions) = questions {
+        let said = model.answer(questions, answers.max_tokens as usize, answers.batch as usize, !json)?;
+        result.test.metrics.extend(metrics::answers::of(said.iter().map(|said| &said.compared)));
+        if let Some(path) = &answers.out {
+            write_file_atomically(path, |file| {
+                let mut out = BufWriter::new(File::create(file).map_err(cannot_write(path))?);
+                let written = said.iter().try_for_each(|said| said.write(&mut out)).and_then(|()| out.flush());
+                written.map_err(cannot_write(path))
+            })?;
+        }
     }
-    let (task, result) = model.evaluate(task, data, !json)?;
     match json {
-        true => say(&as_json(task, serde_json::json!(result))),
+        true => say(&of_task(task, &result)),
         false => say(&wrapped(result.to_text(&task, "what --json prints").trim_end())),
     }
+}
+
+/// Evaluates a run's encoder by so many few-shot episodes and their seed.
+fn few_shot(
+    model: &mut TrainedModel,
+    task: Option<&str>,
+    data: &Path,
+    (episodes, seed): (u32, u64),
+    json: bool,
+) -> Result<()> {
+    let (task, result) = model.few_shot(task, data, episodes as usize, seed, !json)?;
+    match json {
+        true => say(&of_task(task, &result)),
+        false => say(&result.to_text(&task)),
+    }
+}
+
+/// The result of a task as JSON.
+fn of_task(task: String, result: &impl serde::Serialize) -> String {
+    serde_json::json!({ "tasks": { task: result } }).to_string()
 }
 
 impl UseArguments {

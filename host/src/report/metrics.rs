@@ -1,9 +1,11 @@
 //! Metrics, as scikit-learn and SciPy define them.
 
+pub mod answers;
 pub mod masks;
 pub mod multi_label;
 pub mod preferences;
 pub mod probabilities;
+mod rouge;
 mod scores;
 pub mod tokens;
 pub mod values;

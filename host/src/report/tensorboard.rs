@@ -1,14 +1,17 @@
 //! Event files that TensorBoard reads: `events.out.tfevents.<unix time>.<host>`.
 //!
-//! A file is a row of TFRecords, each an `Event` message of TensorFlow's `event.proto`. Fourteen fields of five messages
+//! A file is a row of TFRecords, each an `Event` message of TensorFlow's `event.proto`. Twenty-three fields of ten messages
 //! are all that is written, so they are written by hand: a protobuf crate would bring a compiler for them.
 //!
 //! ```text
 //! record, little-endian: length u64 | masked CRC-32C of the length u32 | data | masked CRC-32C of the data u32
 //! Event: wall_time double = 1, step int64 = 2, file_version string = 3, summary Summary = 5, session_log SessionLog = 7
 //! Summary: repeated Value value = 1
-//! Value: tag string = 1, simple_value float = 2, image Image = 4
+//! Value: tag string = 1, simple_value float = 2, image Image = 4, tensor TensorProto = 8, metadata SummaryMetadata = 9
 //! Image: height int32 = 1, width int32 = 2, colorspace int32 = 3, of which RGB = 3, encoded_image_string bytes = 4
+//! TensorProto: dtype enum = 1, of which STRING = 7, tensor_shape TensorShapeProto = 2, repeated string_val bytes = 8
+//! TensorShapeProto: repeated dim Dim = 2; Dim: size int64 = 1
+//! SummaryMetadata: plugin_data PluginData = 1; PluginData: plugin_name string = 1
 //! SessionLog: status enum = 1, of which START = 1
 //! ```
 
@@ -68,6 +71,11 @@ impl EventWriter {
         self.write(&event(unix_seconds(), step, &Content::Image { tag, picture }))
     }
 
+    /// Writes a text at a step, which TensorBoard reads as Markdown: what the `add_text` of torch's SummaryWriter writes.
+    pub fn text(&mut self, tag: &str, step: u64, text: &str) -> Result<()> {
+        self.write(&event(unix_seconds(), step, &Content::Text { tag, text }))
+    }
+
     /// Voids what earlier files of the folder say of `step` and later ones: to be called by a run that is resumed there, since the
     /// interrupted one may have gone on beyond its last checkpoint.
     pub fn resume_at(&mut self, step: u64) -> Result<()> {
@@ -102,11 +110,21 @@ enum Content<'a> {
         tag: &'a str,
         picture: &'a Picture,
     },
+    Text {
+        tag: &'a str,
+        text: &'a str,
+    },
     SessionStart,
 }
 
 /// TensorFlow's number for red, green and blue.
 const RGB: u64 = 3;
+/// TensorFlow's number for tensors of strings.
+const STRING: u8 = 7;
+/// What torch adds to the tags of texts.
+const TEXT: &str = "/text_summary";
+/// The part of TensorBoard that shows them.
+const TEXT_PLUGIN: &[u8] = b"text";
 
 /// The wire types of protobuf's fields.
 const VARINT: u8 = 0;
@@ -143,6 +161,22 @@ fn event(wall_time: f64, step: u64, content: &Content<'_>) -> Vec<u8> {
             let mut value = Vec::new();
             bytes(&mut value, 1, tag.as_bytes());
             bytes(&mut value, 4, &image);
+            let mut summary = Vec::new();
+            bytes(&mut summary, 1, &value);
+            bytes(&mut event, 5, &summary);
+        }
+        Content::Text { tag, text } => {
+            let mut tensor = vec![key(1, VARINT), STRING];
+            // One string: a shape of one dimension whose size is 1.
+            bytes(&mut tensor, 2, &[key(2, BYTES), 2, key(1, VARINT), 1]);
+            bytes(&mut tensor, 8, text.as_bytes());
+            let (mut plugin, mut metadata) = (Vec::new(), Vec::new());
+            bytes(&mut plugin, 1, TEXT_PLUGIN);
+            bytes(&mut metadata, 1, &plugin);
+            let mut value = Vec::new();
+            bytes(&mut value, 1, format!("{tag}{TEXT}").as_bytes());
+            bytes(&mut value, 8, &tensor);
+            bytes(&mut value, 9, &metadata);
             let mut summary = Vec::new();
             bytes(&mut summary, 1, &value);
             bytes(&mut event, 5, &summary);
@@ -321,6 +355,14 @@ mod tests {
             300,
             &Content::Scalar { tag: "train/loss", value: 0.25 },
             "2100000000000000017becf60900002040fc54d94110ac022a130a110a0a747261696e2f6c6f7373150000803e0da12f0e",
+        );
+        // What torch's SummaryWriter makes of a text.
+        check(
+            1_700_000_000.5,
+            300,
+            &Content::Text { tag: "answers/samples/1", text: "größe" },
+            "4d000000000000003d63d4a60900002040fc54d94110ac022a3f0a3d0a1e616e73776572732f73616d706c65732f312f746578745f73756d6d61\
+             72794211080712041202080142076772c3b6c39f654a080a060a0474657874206465f6",
         );
     }
 

@@ -52,6 +52,11 @@ pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
         // In sequence all are tested after each.
         let before = if settings.evaluate_before { 1.0 } else { 0.0 };
         let tests = setup.phases.len() as f64;
+        if let Some(samples) = task.samples.as_ref().filter(|_| validations > 0.0) {
+            let began = Instant::now();
+            samples.say(&setup.model)?;
+            evaluation_seconds += began.elapsed().as_secs_f64() * validations;
+        }
         // Where there is no test, the saved model is measured on them.
         validations += f64::from(u8::from(task.test.is_none()));
         // What the model says before training of all pairs, where the head asks for that.

@@ -6,6 +6,7 @@ pub mod augment;
 mod chunks;
 pub mod estimate;
 pub mod file;
+pub mod generation;
 pub mod lr_find;
 pub mod machine;
 mod measure;

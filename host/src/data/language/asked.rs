@@ -16,12 +16,15 @@ use crate::data::text::Tokenizer;
 use crate::{Error, Result};
 
 /// What a model goes on from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
 pub enum Asked {
     /// Turns, the last one the user's.
     Turns(Vec<Turn>),
     /// A text: what a user says where a template writes conversations, else what goes on.
     Text(String),
+    /// A text that goes on as it is.
+    Raw(String),
 }
 
 impl Asked {
@@ -91,8 +94,25 @@ impl Asker {
             return Err(Error::usage("the model comes with no chat template, so it is not known how a question is put")
                 .with_help("--raw goes on with the text as it is; --set task.0.template=chatml names a template, or a file of Jinja"));
         }
+        Self::by(template, tokenizer, writing.system.clone())
+    }
+
+    /// As a model learns rows: conversations by the template, where there is one.
+    ///
+    /// # Errors
+    /// Where the template is broken.
+    pub fn of_rows(form: &LanguageForm, tokenizer: &Tokenizer) -> Result<Self> {
+        Self::by(chat_template(form, tokenizer)?, tokenizer, None)
+    }
+
+    fn by(template: Option<ChatTemplate>, tokenizer: &Tokenizer, system: Option<String>) -> Result<Self> {
         let (before, _) = tokenizer.frame()?;
-        Ok(Self { tokenizer: tokenizer.uncut()?, template, system: writing.system.clone(), before })
+        Ok(Self { tokenizer: tokenizer.uncut()?, template, system, before })
+    }
+
+    /// How many tokens stand before each text that no template writes.
+    pub fn tokens_before(&self) -> usize {
+        self.before.len()
     }
 
     /// The tokenizer, for texts of any length.
@@ -106,15 +126,17 @@ impl Asker {
     /// Where the template refuses what is asked, a conversation comes where no template writes it, or there are no tokens.
     pub fn ids(&self, asked: &Asked) -> Result<Vec<u32>> {
         let ids = match (&self.template, asked) {
-            (None, Asked::Text(text)) => [self.before.as_slice(), &self.tokenizer.placed(text)?.ids].concat(),
-            (None, Asked::Turns(_)) => {
-                return Err(Error::usage("a conversation is written by a chat template, and --raw takes none")
-                    .with_help("leave --raw out"));
+            (_, Asked::Raw(text)) | (None, Asked::Text(text)) => {
+                [self.before.as_slice(), &self.tokenizer.placed(text)?.ids].concat()
             }
-            (Some(template), asked) => {
+            (None, Asked::Turns(_)) => {
+                return Err(Error::usage("a conversation is written by a chat template, and there is none here")
+                    .with_help("leave --raw out, or name a template: --set task.0.template=chatml"));
+            }
+            (Some(template), asked @ (Asked::Turns(_) | Asked::Text(_))) => {
                 let turns = match asked {
                     Asked::Turns(turns) => turns.clone(),
-                    Asked::Text(text) => vec![Turn::new(USER, text)],
+                    Asked::Text(text) | Asked::Raw(text) => vec![Turn::new(USER, text)],
                 };
                 let system = self.system.as_ref().filter(|_| turns.first().is_none_or(|turn| turn.role != SYSTEM));
                 let turns: Vec<Turn> = system.map(|said| Turn::new(SYSTEM, said)).into_iter().chain(turns).collect();
@@ -240,7 +262,9 @@ mod tests {
 
         let raw = asker(None, Writing { raw: true, system: None });
         assert_eq!((written(&raw, &asked).as_str(), raw.end_of_turn().unwrap()), ("ab", None));
-        assert!(raw.ids(&said).unwrap_err().to_string().contains("--raw takes none"));
+        assert!(raw.ids(&said).unwrap_err().to_string().contains("there is none here"));
+        let both = Asked::Raw("ab".into());
+        assert_eq!((written(&own, &both), written(&raw, &both)), ("ab".to_owned(), "ab".to_owned()));
         assert!(raw.ids(&Asked::Text(String::new())).unwrap_err().to_string().contains("nothing to go on from"));
     }
 }

@@ -16,7 +16,7 @@ use crate::data::form::{Format, LanguageForm, LanguageModel, Score};
 use crate::data::guess::TokensOf;
 use crate::data::lines::Lines;
 use crate::data::recognise::file_name;
-use crate::data::row::data_error;
+use crate::data::row::{Columns, data_error};
 use crate::data::source::Source;
 use crate::data::store::UNCOUNTED;
 use crate::data::text::{Tokenizer, WordSigns};
@@ -32,6 +32,27 @@ pub(super) fn chat_template(form: &LanguageForm, tokenizer: &Tokenizer) -> Resul
         (None, Some((text, file))) => ChatTemplate::new(text, file_name(file), special()).map(Some),
         (None, None) => Ok(None),
     }
+}
+
+/// The form of a file's rows, as its first row and the columns that the run file names tell.
+///
+/// # Errors
+/// Where it is none that is known.
+pub(super) fn row_form(path: &Path, line: u64, first: &Map<String, Value>, columns: &Columns) -> Result<RowForm> {
+    let keys = || first.keys().map(String::as_str);
+    let found = match (&columns.text, &columns.label) {
+        (Some(prompt), Some(completion)) => {
+            Some(RowForm::Completion { prompt: prompt.clone(), completion: completion.clone() })
+        }
+        (text, _) => RowForm::of(keys(), text.as_deref()),
+    };
+    found.ok_or_else(|| {
+        let there = keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        data_error(path, Some(line), format!("this row has {there}, and none of the known forms")).with_help(
+            "known are messages; instruction, input and output; prompt and completion; text. Or say it: columns = { text = \"QUESTION\", \
+             label = \"ANSWER\" }",
+        )
+    })
 }
 
 /// Rows that are encoded at once.
@@ -192,20 +213,7 @@ impl Reading<'_> {
             let rows = objects.next_rows(BLOCK)?;
             let Some((line, first)) = rows.first() else { break };
             if form.is_none() {
-                let keys = || first.keys().map(String::as_str);
-                let found = match (&columns.text, &columns.label) {
-                    (Some(prompt), Some(completion)) => {
-                        Some(RowForm::Completion { prompt: prompt.clone(), completion: completion.clone() })
-                    }
-                    (text, _) => RowForm::of(keys(), text.as_deref()),
-                };
-                let found = found.ok_or_else(|| {
-                    let there = keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-                    data_error(self.path, Some(*line), format!("this row has {there}, and none of the known forms")).with_help(
-                        "known are messages; instruction, input and output; prompt and completion; text. Or say it: columns = { text = \
-                         \"QUESTION\", label = \"ANSWER\" }",
-                    )
-                })?;
+                let found = row_form(self.path, *line, first, columns)?;
                 let is_text = matches!(found, RowForm::Text { .. });
                 if !self.causal && !is_text {
                     return Err(data_error(

@@ -1,5 +1,6 @@
 //! Rows for language models: conversations, instructions, texts and how they go on, pairs of answers; and the tokens of them that count.
 
+mod answered;
 mod asked;
 mod conversation;
 mod encode;
@@ -9,6 +10,7 @@ mod objects;
 mod preferences;
 mod template;
 
+pub use answered::Answered;
 pub use asked::{Asked, Asker, Writing};
 pub use conversation::Turn;
 pub(crate) use go_template::GoTemplate;

@@ -67,6 +67,17 @@ pub(super) fn header_of_something(document: &Document, index: usize, task: &Task
     Ok(())
 }
 
+/// Refuses samples of validation rows where there are none.
+pub(super) fn samples_of_something(document: &Document, index: usize, task: &TaskTable) -> Result<()> {
+    if task.samples.is_none() || task.validation.is_some() {
+        return Ok(());
+    }
+    let path = format!("task[{index}].samples");
+    let message = format!("{path} needs validation examples, and the task has none");
+    let help = "give the task validation = \"FILE\", or a share of its training examples: validation = 0.1";
+    Err(document.error(document.place(&path), message, "nothing to continue", Some(help.into())))
+}
+
 /// Refuses options that the optimizer does not have.
 pub(super) fn of_the_optimizer(document: &Document, optimizer: OptimizerName) -> Result<()> {
     let (name, others): (&str, &[&str]) = match optimizer {

@@ -395,6 +395,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             validation,
             set_aside,
             split: task.split,
+            samples: task.samples,
             permute_pixels: task.permute_pixels,
             max_tokens: task.max_tokens,
             augment: task.augment,
@@ -402,6 +403,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             weight: task.weight.unwrap_or(1.0),
         });
         acts::header_of_something(document, i, &tasks[i])?;
+        acts::samples_of_something(document, i, &tasks[i])?;
     }
     Ok(tasks)
 }

@@ -247,6 +247,8 @@ fn tables_that_are_wrong() {
     cases.add("test_file_that_is_a_number", test("{ good = \"a.txt\", bad = 3 }"));
     cases.add("columns", bad(&GOOD.replace("train =", "columns = { txt = \"a\" }\ntrain =")));
     cases.add("max_tokens", bad(&GOOD.replace("train =", "max_tokens = 0\ntrain =")));
+    cases.add("samples", bad(&GOOD.replace("train =", "samples = 1001\nvalidation = 0.1\ntrain =")));
+    cases.add("samples_without_validation", bad(&GOOD.replace("train =", "samples = 2\ntrain =")));
     cases.add("label_separator", bad(&GOOD.replace("train =", "label_separator = \"\"\ntrain =")));
     cases.add("balance", bad(&GOOD.replace("train =", "balance = \"oversampled\"\ntrain =")));
     cases.add("task_without_name", bad_with("[[task]]\nhead = { plugin = \"c\" }\ntrain = \"b\""));

@@ -53,6 +53,7 @@ impl RunFile {
                 ("template", value(&task.form.language.template)),
                 ("score", unless_usual(task.form.language.score)),
                 ("blocks", value(task.form.language.blocks)),
+                ("samples", value(task.samples)),
                 ("label_separator", value(&task.form.label_separator)),
                 ("balance", value(task.balance)),
                 // Otherwise it would be refused when the file is read again.

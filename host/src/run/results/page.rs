@@ -2,6 +2,7 @@
 
 mod continual;
 mod results;
+mod samples;
 
 use maud::{Markup, html};
 use serde_json::Value;
@@ -29,6 +30,7 @@ pub fn page(summary: &Summary, metrics: &[Value]) -> String {
         }
         @if let Some(found) = &summary.continual { (continual::section(found)) }
         @for (task, result) in &summary.tasks { (results::section(task, result)) }
+        @for (task, said) in samples::read(metrics) { (samples::section(task, &said, summary.tasks.len() > 1)) }
         (data(summary))
         (plan(&summary.plan))
         (plugins(&summary.plugins))

@@ -16,7 +16,10 @@ use crate::report::{self, classification};
 /// The metrics that people look at, those that say most first.
 const MAIN: [&str; 6] = ["entity_f1", "accuracy", "mean_average_precision", "mean_iou", "pearson", "loss"];
 /// Those that are said besides, in one line; the others are in result.json and the page.
-const MORE: [&str; 13] = [
+const MORE: [&str; 16] = [
+    "perplexity",
+    "exact_match",
+    "rouge_l",
     "pixel_accuracy",
     "mean_dice",
     "macro_f1",

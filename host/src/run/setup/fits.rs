@@ -16,7 +16,7 @@ pub(super) fn every_class_counts(file: &RunFile, index: usize, train: &Dataset) 
     Err(file.error_at(&format!("task[{index}].only[{place}]"), message, "no example has it", Some(help)))
 }
 
-/// Refuses a choice of classes where examples have none, and pixels that change places under a mask.
+/// Refuses a choice of classes where examples have none, pixels that change places under a mask, and samples where no text is said.
 pub(super) fn fits_the_head(file: &RunFile, index: usize, spec: &HeadSpec) -> Result<()> {
     let table = &file.tasks[index];
     let refuse = |key: &str, message: String, label: &str| {
@@ -30,6 +30,11 @@ pub(super) fn fits_the_head(file: &RunFile, index: usize, spec: &HeadSpec) -> Re
         let message =
             format!("task[{index}].only needs one class for each example, and the task {} has none", table.name);
         return refuse("only", message, "does nothing");
+    }
+    if table.samples.is_some() && spec.targets != TargetKind::NextToken {
+        let message =
+            format!("task[{index}].samples needs a model of next tokens, and the task {} has none", table.name);
+        return refuse("samples", message, "does nothing");
     }
     Ok(())
 }

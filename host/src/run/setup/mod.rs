@@ -10,6 +10,7 @@ pub mod model;
 pub mod phase;
 pub mod plan;
 mod reach;
+pub mod samples;
 mod schedule;
 pub mod start;
 pub mod task;

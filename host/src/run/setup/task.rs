@@ -6,11 +6,15 @@ use fthost_plugin_api::{HeadSpec, LossScope, PredictionKind, TargetKind};
 
 use super::fits;
 use super::from_data::{self, FromData};
+use super::samples::{ROWS, Samples};
 use super::schedule::{BalanceOf, DataFile, Watched};
 use super::{methods, model as base};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Balanced, Dataset, Episodes, Holds, Measured, Part, Sampler, Shuffled, Source, Tokenizer};
+use crate::data::{
+    self, Asker, Balanced, Dataset, Episodes, Holds, LanguageModel, Measured, Part, Sampler, Shuffled, Source,
+    Tokenizer,
+};
 use crate::plugin::{HeadInstance, Library};
 use crate::report::entities::{self, Tags};
 use crate::report::metrics;
@@ -41,6 +45,8 @@ pub struct Task {
     pub validation: Option<Dataset>,
     /// The examples that the result is measured on.
     pub test: Option<Dataset>,
+    /// What of the watched examples is continued at each evaluation, where texts are.
+    pub samples: Option<Samples>,
     /// The metric on the validation examples that counts for the best model; `None` where another task's does.
     pub monitor: Option<Monitor>,
     /// What its loss is multiplied with.
@@ -65,6 +71,8 @@ pub(in crate::run) struct TaskData {
     pub(in crate::run) train: Dataset,
     validation: Option<Dataset>,
     test: Option<Dataset>,
+    /// What reads and writes samples, where there are to be some.
+    asker: Option<Asker>,
 }
 
 impl TaskData {
@@ -110,7 +118,10 @@ impl TaskData {
         };
         let (validation, test) =
             (held_out(table.validation.as_ref(), table.test.is_none())?, held_out(table.test.as_ref(), true)?);
-        Ok(Self { train, validation, test })
+        let samples = file.language == Some(LanguageModel::Causal) && table.validation.is_some();
+        let asker = tokenizer.filter(|_| samples && table.samples != Some(0));
+        let asker = asker.map(|tokenizer| Asker::of_rows(&table.form.language, tokenizer)).transpose()?;
+        Ok(Self { train, validation, test, asker })
     }
 }
 
@@ -152,7 +163,10 @@ impl Task {
         library: &mut Library,
         model: &mut AdaptedModel,
     ) -> Result<Self> {
-        let TaskData { mut train, mut validation, mut test } = data;
+        let TaskData { mut train, mut validation, mut test, asker } = data;
+        if asker.is_some() {
+            file.tasks[index].samples.get_or_insert(ROWS);
+        }
         let (seed, table) = (file.train.seed, file.tasks[index].clone());
         let parts = |train: &Dataset| Parts::of(train, &table, seed);
         let trains = |values: Dataset| Ok(parts(&values)?.train);
@@ -214,6 +228,8 @@ impl Task {
         let episodes = episodes.map_err(|error| file.at_method(&table.head, error))?;
         let balanced = balanced(file, index, &spec, &train)?;
         let lengths = lengths(file, &train, episodes.is_some(), balanced.is_some())?;
+        let samples = asker.filter(|_| spec.targets == TargetKind::NextToken).zip(validation.as_ref());
+        let samples = samples.map(|(asker, data)| Samples::of(file, index, model, asker, data)).transpose()?;
         let (name, weight) = (table.name.clone(), table.weight);
         let task = Self {
             name,
@@ -226,6 +242,7 @@ impl Task {
             lengths,
             validation,
             test,
+            samples,
             monitor,
             weight,
             from_data,

@@ -127,6 +127,9 @@ impl RunFolder {
                     events.scalar(&format!("{task}/{when}/{name}"), step, *value)?;
                 }
             }
+            Line::Sample { step, task, row, prompt, text, .. } => {
+                events.text(&format!("{task}/samples/{row}"), step, &sample(prompt, text))?;
+            }
         }
         Ok(())
     }
@@ -155,6 +158,12 @@ impl RunFolder {
         write_json(&path, value)?;
         Ok(path)
     }
+}
+
+/// A prompt and how it goes on as Markdown, which TensorBoard shows: both as they are, by lines that begin with four spaces.
+fn sample(prompt: &str, text: &str) -> String {
+    let verbatim = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    format!("{}\ngoes on:\n\n{}", verbatim(prompt), verbatim(text))
 }
 
 /// Makes a folder that is nobody's yet: the chosen one, or the default one, numbered where it is taken.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::run::generation::FinishReason;
+
 /// Why a step was left out in which no example counts in the loss.
 pub const NO_WEIGHT: &str = "no weight";
 
@@ -53,5 +55,20 @@ pub enum Line<'a> {
         when: &'a str,
         /// Names and values.
         metrics: &'a BTreeMap<String, f64>,
+    },
+    /// What a language model says to a validation example, at an evaluation.
+    Sample {
+        /// Steps taken so far.
+        step: u64,
+        /// The task.
+        task: &'a str,
+        /// The number of the example in its file, from 1.
+        row: u64,
+        /// What the model goes on from, special tokens by their names.
+        prompt: &'a str,
+        /// How it goes on, without special tokens.
+        text: &'a str,
+        /// Why the text ended.
+        finish_reason: FinishReason,
     },
 }

@@ -6,6 +6,7 @@ pub mod gradients;
 pub mod interrupt;
 pub mod preferences;
 pub mod reference;
+mod samples;
 pub mod step;
 mod watch;
 
@@ -274,7 +275,7 @@ impl Trainer<'_> {
     ) -> Result<()> {
         let Some(watch) = &mut state.watch else { return Ok(()) };
         let step = state.trained.steps;
-        let (mut seen, mut found) = (Mean::default(), Vec::new());
+        let (mut seen, mut found, mut said) = (Mean::default(), Vec::new(), Vec::new());
         for i in phase.tasks() {
             if self.learner.tasks[i].validation.is_some() {
                 self.learner.fit(i)?;
@@ -288,6 +289,7 @@ impl Trainer<'_> {
                 seen.add(*value, task.weight);
             }
             found.push((i, metrics));
+            said.extend(samples::say(task, self.learner.model, step, folder)?.into_iter().map(|sample| (i, sample)));
         }
         let value = seen.value();
         let task = if let [(i, _)] = found.as_slice() { self.learner.tasks[*i].name.as_str() } else { "" };
@@ -305,6 +307,10 @@ impl Trainer<'_> {
         let losses = losses.collect::<Vec<_>>().join(", ");
         let remark = if better { ", the best so far" } else { "" };
         progress.say(&format!("step {step}: validation {} {value:.4}, {losses}{remark}", watch.metric));
+        for (task, sample) in said {
+            let of = if found.len() == 1 { String::new() } else { format!("{}: ", self.learner.tasks[task].name) };
+            progress.say(&format!("  {of}{sample}"));
+        }
         for (i, mut metrics) in found {
             // A plugin reads numbers, and JSON has none for what is undefined.
             metrics.retain(|_, value| value.is_finite());

@@ -1,5 +1,6 @@
 //! A run that has ended, opened again, or a folder that PEFT or Transformers saved.
 
+pub mod answers;
 pub mod embed;
 pub mod export;
 mod few_shot;

@@ -67,6 +67,10 @@ pub(in crate::run::file) struct TaskKeys {
     pub(in crate::run::file) score: Score,
     /// whether texts for a language model are joined and cut into blocks of max_tokens; by default texts are
     pub(in crate::run::file) blocks: Option<bool>,
+    /// validation rows whose prompts a model of next tokens continues at each evaluation, by 48 tokens at most, for a person to read: 3 by
+    /// default; 0 for none
+    #[schemars(range(max = 1000))]
+    pub(in crate::run::file) samples: Option<usize>,
     /// random changes of training pictures, in this order: ["random_resized_crop", "flip", { op = "color_jitter", hue = 0.1 }]
     #[serde(default)]
     pub(in crate::run::file) augment: Augment,
@@ -226,6 +230,8 @@ pub struct TaskTable {
     pub split: Option<SplitKeys>,
     /// How the files are read.
     pub form: Form,
+    /// Validation rows whose prompts are continued at each evaluation, where the run file or its set-up says how many.
+    pub samples: Option<usize>,
     /// How training pictures are changed.
     pub augment: Augment,
     /// The seed by which the pixels of its pictures change places.
