@@ -163,7 +163,13 @@ fn texts_without_prompts_go_on_from_their_first_tokens() {
     let workdir = causal_workdir();
     let text = |row: usize| format!("{{\"text\": \"the colour of the sky is {}blue\"}}\n", "very ".repeat(row));
     workdir.write("rows.jsonl", (0..12).map(text).collect::<String>());
-    let sets = ["task.validation=rows.jsonl", "task.0.max_tokens=40", "task.0.samples=1", "train.epochs=1"];
+    let sets = [
+        "task.validation=rows.jsonl",
+        "task.0.max_tokens=40",
+        "task.0.samples=1",
+        "train.epochs=1",
+        "train.checkpoint_steps=2",
+    ];
     let sets = sets.iter().flat_map(|set| ["--set", set]);
     workdir.fthost(["run.toml", "--out", "run"].into_iter().chain(sets)).succeeded();
     let said = samples(&workdir.path().join("run"));

@@ -36,7 +36,8 @@ fn a_run_on_quantised_weights_is_resumed_evaluated_and_merged() {
         found["tasks"].as_object().unwrap().values().next().unwrap()["metrics"].clone()
     };
     assert_eq!(metrics("run"), task["metrics"]);
-    workdir.fthost(["merge", "run", "merged"]).succeeded();
+    let said = workdir.fthost(["merge", "run", "merged"]).succeeded().stdout;
+    assert!(on_one_line(&said).contains("were quantised by model.quantize"), "{said}");
     let loss = |of: &str| metrics(of)["loss"].as_f64().unwrap();
     assert!((loss("run") - loss("merged")).abs() < 1e-5, "{} {}", loss("run"), loss("merged"));
 }

@@ -139,10 +139,10 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             }
         }
         Command::Merge { run, folder, with } => {
-            let saved = with.open(&run)?.merge(&folder)?;
+            let handed = with.open(&run)?.merge_and_say(&folder)?;
             match json {
-                true => say(&serde_json::to_string(&saved).unwrap_or_default()),
-                false => say(&saved.to_string()),
+                true => say(&serde_json::to_string(&handed).unwrap_or_default()),
+                false => say(&wrapped(&handed.to_string())),
             }
         }
     }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fthost_autograd::Precision;
-use fthost_plugin_api::{Event, MethodKind, Sampling, TargetKind};
+use fthost_plugin_api::{Event, FeatureKind, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::kept::{Cut, Kept};
 use crate::adapted::{AdaptedModel, Owner};
@@ -58,8 +58,8 @@ pub(in crate::run) struct Setup {
     pub(in crate::run) start: Start,
     /// Of the base parameters as they were loaded.
     pub(in crate::run) checksums: Checksums,
-    /// How examples are pooled, and who says so.
-    pub(in crate::run) pooling: String,
+    /// How examples are pooled, and who says so; `None` where no head reads them as a whole.
+    pub(in crate::run) pooling: Option<String>,
 }
 
 pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
@@ -100,6 +100,7 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     if file.train.keep_features {
         model.kept = Some(Arc::new(Kept::new(data::cache_folder())));
     }
+    let pooling = tasks.iter().any(|task| task.spec.features == FeatureKind::Pooled).then_some(pooling);
     let samplers: Vec<_> = tasks.iter().map(|task| task.sampler(&file.train, file.train.accumulate)).collect();
     let phases = Phase::all(&file.train, &samplers);
     let regularizers = attach_regularizers(&file, &tasks, &mut library, &mut model)?;

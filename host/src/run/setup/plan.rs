@@ -18,8 +18,8 @@ use crate::report::text::{NAME, shortened};
 pub struct Plan {
     /// Hugging Face's `model_type`.
     pub model: String,
-    /// How features of whole examples are made, and who says so.
-    pub pooling: String,
+    /// How features of whole examples are made, and who says so; `None` where no head reads them.
+    pub pooling: Option<String>,
     /// What each pattern of each strategy matched.
     pub matches: Vec<PatternMatch>,
     /// Parameters that train, by who declared them.
@@ -193,7 +193,9 @@ impl Plan {
             some => format!(", {} of them quantised", count(some)),
         };
         rows.row(["model", &format!("{}, {} parameters{quantized}", self.model, count(self.total_parameters))]);
-        rows.row(["features", &self.pooling]);
+        if let Some(pooling) = &self.pooling {
+            rows.row(["features", pooling]);
+        }
         let share = 100.0 * self.trainable_parameters as f64 / self.total_parameters.max(1) as f64;
         rows.row(["trains", &format!("{} parameters ({share:.3} %)", count(self.trainable_parameters))]);
         for part in &self.trainable {

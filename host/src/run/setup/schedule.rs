@@ -13,7 +13,7 @@ use crate::report::text::{NAME, shortened};
 #[derive(Clone, Debug)]
 pub struct Schedule {
     /// How features of whole examples are made, and who says so.
-    pub pooling: String,
+    pub pooling: Option<String>,
     /// Names of the strategies, in order.
     pub strategies: Vec<String>,
     /// Names of the tasks, in order.

@@ -96,11 +96,14 @@ pub fn export(
         Format::Peft => adapter(run, to),
         Format::Hf => {
             let model = open()?;
-            let mut notes = model.notes_of_base();
-            if model.causal().is_ok() {
-                notes.push("Transformers and vLLM open the folder; for llama.cpp and Ollama: --format gguf".into());
+            let causal = model.causal().is_ok();
+            let mut handed = model.merge_and_say(to)?;
+            if causal {
+                handed
+                    .notes
+                    .push("Transformers and vLLM open the folder; for llama.cpp and Ollama: --format gguf".into());
             }
-            Ok(Handed { saved: model.merge(to)?, notes })
+            Ok(handed)
         }
         Format::Gguf => open()?.gguf(to, dtype.map_or_else(GgufType::default, GgufType::from)),
     }
@@ -136,8 +139,24 @@ impl TrainedModel {
         })
     }
 
+    /// Merges into a folder that must not exist, and says what the adapter was added to.
+    ///
+    /// # Errors
+    /// As [`merge`](Self::merge).
+    pub fn merge_and_say(self, to: &Path) -> Result<Handed> {
+        let notes = self.notes_of_base();
+        Ok(Handed { saved: self.merge(to)?, notes })
+    }
+
     /// What the adapter was added to.
     fn notes_of_base(&self) -> Vec<String> {
+        let quantized = self.model.parameters.iter().filter(|parameter| parameter.quantized).count();
+        let of_run = (quantized > 0).then(|| {
+            format!(
+                "{quantized} weights of the base model were quantised by model.quantize: what was trained is added to their quantised values, as it \
+                 was trained beside these, not to those of the full model"
+            )
+        });
         let of_file = |base: &PathBuf| base.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
         let note = |base: &PathBuf| {
             format!(
@@ -146,7 +165,7 @@ impl TrainedModel {
                 base.display()
             )
         };
-        self.base.iter().filter(|base| of_file(base)).map(note).collect()
+        self.base.iter().filter(|base| of_file(base)).map(note).chain(of_run).collect()
     }
 
     fn gguf(mut self, to: &Path, of: GgufType) -> Result<Handed> {

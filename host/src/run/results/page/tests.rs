@@ -82,7 +82,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
         precision: "f32".into(),
         saved: Exported { format: Format::Peft, path: format!("runs/sentiment{name}/adapter").into(), own_heads: None },
         plan: Plan {
-            pooling: "cls".into(),
+            pooling: Some("cls".into()),
             model: "bert".into(),
             matches: ["query", "value", r"encoder\.layer\.[0-5]\..*"]
                 .map(|pattern| PatternMatch { strategy: 0, pattern: format!("{pattern}{name}"), matched: 12 })

@@ -6,7 +6,8 @@
 use rayon::prelude::*;
 
 use super::super::gemm::{PackedView, Product, Strided};
-use super::{Disjoint, Geometry, Operands, packed, softmax, with_parts};
+use super::geometry::{Geometry, Operands};
+use super::parts::{Disjoint, packed, softmax, with_parts};
 use crate::Precision;
 
 /// Queries of all heads that share keys, up to which this pays.
@@ -94,7 +95,7 @@ const PARALLEL: usize = 1 << 13;
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::by_heads;
+    use super::super::heads;
     use super::*;
     use crate::random::Stream;
     use crate::{Layout, Sees};
@@ -131,7 +132,7 @@ mod tests {
             let (k, v) = (of(2, geometry.keys.tokens(), geometry.kv_width()), of(3, geometry.keys.tokens(), geometry.kv_width()));
             let x = Operands { q: &q, k: &k, v: &v, prefix_k: &[], prefix_v: &[] };
             let bits = |(out, sums): (Vec<f32>, Vec<f32>)| out.iter().chain(&sums).map(|x| x.to_bits()).collect::<Vec<_>>();
-            prop_assert!(bits(forward(&geometry, x)) == bits(by_heads(&geometry, x, None)));
+            prop_assert!(bits(forward(&geometry, x)) == bits(heads::forward(&geometry, x, None)));
         }
     }
 }
