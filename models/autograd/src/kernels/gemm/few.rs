@@ -253,7 +253,7 @@ mod x86 {
                 a: Lanes,
                 sums: &mut Sums,
             ) {
-                #[allow(clippy::let_unit_value)]
+                #[allow(clippy::let_unit_value, clippy::redundant_locals)] // bytes have none
                 let $book = $prepared;
                 let _ = &$book;
                 let mut all = [[_mm256_setzero_ps(); V]; M];
@@ -337,6 +337,7 @@ mod x86 {
             let lanes = from.codes[run.start * 16..run.end * 16].as_chunks::<16>().0;
             for (i, lane) in lanes.iter().enumerate() {
                 // With these the sums would not all stay in registers: so they are read from memory each time.
+                #[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read there
                 // SAFETY: nothing is done, and the pointer is what it was.
                 let offsets = unsafe {
                     std::arch::asm!("/* {0} */", inout(reg) offsets, options(nomem, nostack, preserves_flags));
