@@ -12,6 +12,8 @@ use crate::Precision;
 
 /// Queries of all heads that share keys, up to which this pays.
 const COLUMNS: usize = 16;
+/// Elements of keys below which one thread does it.
+const PARALLEL: usize = 1 << 13;
 
 /// Whether all sequences ask few queries of keys that lie in one place.
 pub(super) fn suits(geometry: &Geometry) -> bool {
@@ -87,9 +89,6 @@ pub(super) fn forward(geometry: &Geometry, x: Operands<'_>) -> (Vec<f32>, Vec<f3
     }
     (out, log_sums)
 }
-
-/// Elements of keys below which one thread does it.
-const PARALLEL: usize = 1 << 13;
 
 #[cfg(test)]
 mod tests {

@@ -72,8 +72,30 @@ pub(super) unsafe fn sums(kept: Kept<'_>, block: &Range<usize>, a: Lanes, rows: 
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use super::*;
+
+    /// Sixteen levels that codes number, as two vectors.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Book(__m256, __m256);
+
+    impl Book {
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        pub(in super::super) fn new(levels: &[f32; 16]) -> Self {
+            // SAFETY: there are sixteen floats.
+            unsafe { Self(_mm256_loadu_ps(levels.as_ptr()), _mm256_loadu_ps(levels.as_ptr().add(8))) }
+        }
+
+        /// The levels of eight codes, whatever bits stand above their four: the low three choose from either vector, the fourth which.
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        pub(in super::super) fn levels(self, codes: __m256i) -> __m256 {
+            let half = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
+            let [lower, upper] = [_mm256_permutevar8x32_ps(self.0, codes), _mm256_permutevar8x32_ps(self.1, codes)];
+            _mm256_blendv_ps(lower, upper, half)
+        }
+    }
 
     /// Columns of a vector.
     const WIDE: usize = 8;
@@ -354,19 +376,7 @@ mod x86 {
         put::<M, V, C>(all, sums);
     }
 
-    code_kernel!(
-        from_book,
-        16,
-        // SAFETY: a book has sixteen floats.
-        |book: &[f32; 16]| unsafe { (_mm256_loadu_ps(book.as_ptr()), _mm256_loadu_ps(book.as_ptr().add(8))) },
-        |lane, column| {
-            // Either half of the book is a vector that the low three bits of a code choose from, its fourth which half.
-            let code = fours(lane, column);
-            let half = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(code));
-            let of = |half| _mm256_permutevar8x32_ps(half, code);
-            _mm256_blendv_ps(of(book.0), of(book.1), half)
-        }
-    );
+    code_kernel!(from_book, 16, |book: &[f32; 16]| Book::new(book), |lane, column| book.levels(fours(lane, column)));
 
     code_kernel!(whole_bytes, 32, |none: ()| none, |lane, column| {
         let eight = &lane.as_chunks::<8>().0[column / WIDE];

@@ -249,7 +249,7 @@ multiversion! {
     ) = from_book_body
 }
 
-/// Eight levels at once: either half of the book is a vector that the low three bits of a code choose from, its fourth which half.
+/// The levels of a lane, eight at once.
 ///
 /// # Safety
 /// The processor has avx2.
@@ -258,15 +258,10 @@ multiversion! {
 #[inline]
 unsafe fn looked_up(codes: &[u8; 16], book: &[f32; 16], lane: &mut [f32; PANEL]) {
     use std::arch::x86_64::*;
-    // SAFETY: a book has sixteen floats.
-    let (lower, upper) = unsafe { (_mm256_loadu_ps(book.as_ptr()), _mm256_loadu_ps(book.as_ptr().add(8))) };
-    let level = |code: __m256i| {
-        let half = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(code));
-        _mm256_blendv_ps(_mm256_permutevar8x32_ps(lower, code), _mm256_permutevar8x32_ps(upper, code), half)
-    };
+    let book = super::few::x86::Book::new(book);
     for (i, codes) in codes.as_chunks::<8>().0.iter().enumerate() {
         let codes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(*codes)));
-        let (low, high) = (level(codes), level(_mm256_srli_epi32::<4>(codes)));
+        let (low, high) = (book.levels(codes), book.levels(_mm256_srli_epi32::<4>(codes)));
         // SAFETY: a lane has 32 floats, and i is 0 or 1.
         unsafe {
             _mm256_storeu_ps(lane.as_mut_ptr().add(8 * i), low);
