@@ -76,6 +76,8 @@ pub struct Stream {
     pub layers: Option<usize>,
     /// Attention heads of a block, where blocks attend.
     pub heads: Option<usize>,
+    /// What each of its blocks takes, where they are alike.
+    pub block: Option<BlockMemory>,
     /// Path of its word embeddings, where there are any.
     pub word_embeddings: Option<String>,
     /// Which features it gives.
@@ -85,6 +87,19 @@ pub struct Stream {
     pub maps: Vec<FeatureMap>,
     /// How it pools.
     pub pooling: Pooling,
+}
+
+/// About how many numbers a block takes for each token of a pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockMemory {
+    /// What it keeps for its backward pass where its own weights are frozen.
+    pub kept: usize,
+    /// The same where they train: what its products read is kept too, as far as it is not made again.
+    pub kept_to_train: usize,
+    /// What its backward pass takes beside that.
+    pub backward: usize,
+    /// What it takes where nothing is kept.
+    pub passing: usize,
 }
 
 /// A feature map that a stream gives.

@@ -45,6 +45,7 @@ pub use kernels::Instructions;
 pub use layout::Layout;
 pub use map::{Map, Window};
 pub use node::NodeId;
+pub use ops::rows_of_logits;
 pub use parameter::{Parameter, Reading, Source};
 pub use quantized::{Codes, Levels, Quantization};
 pub use statistics::{BatchStatistics, Observation};

@@ -37,6 +37,12 @@ impl fmt::Debug for Again {
 pub(crate) struct Kept(std::result::Result<Tensor, Again>);
 
 impl Kept {
+    /// Whether nothing is kept of it.
+    #[cfg(test)]
+    pub(crate) fn is_made_again(&self) -> bool {
+        self.0.is_err()
+    }
+
     /// The tensor, contiguous.
     pub(crate) fn tensor(&self) -> Result<Tensor> {
         match &self.0 {

@@ -347,6 +347,7 @@ fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
             width,
             layers: None,
             heads: None,
+            block: None,
             word_embeddings: None,
             reads: if plan.flattens { vec![Read::Pooled] } else { vec![Read::Pooled, Read::Spatial] },
             maps,

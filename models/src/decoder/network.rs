@@ -17,9 +17,9 @@ use crate::hooks::{Hooks, Pass};
 use crate::sequences::{Embedded, Prompted, Rows, check_ids, pooled, prompt_rows};
 use crate::weights::Change;
 use crate::{
-    BaseParameter, BlockGroup, Classification, Features, FileState, FileTokenizer, GgufType, Hook, Input, LoadError,
-    Modality, Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, TextInput, VocabularyLayer,
-    fold, folder,
+    BaseParameter, BlockGroup, BlockMemory, Classification, Features, FileState, FileTokenizer, GgufType, Hook, Input,
+    LoadError, Modality, Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, SiteKind, Stream, TextInput,
+    VocabularyLayer, fold, folder,
 };
 
 /// The layer over the vocabulary, where it is not the word embeddings.
@@ -339,6 +339,24 @@ fn before(seen: &[usize]) -> impl Iterator<Item = usize> {
     seen.iter().copied().chain(std::iter::repeat(0))
 }
 
+fn memory(config: &Config) -> BlockMemory {
+    let Config { width, inner, heads, kv_heads, head_dim, .. } = *config;
+    let Architecture { norms_after, head_norms, names, .. } = *config.architecture;
+    let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
+    // Of a gate and what it opens both are there, and what comes of them is made again; else the activation's slope.
+    let (halves, made) = if names.gate.is_some() { (2, 0) } else { (1, inner) };
+    let normalized = width * if norms_after { 4 } else { 2 } + if head_norms { queries + keys } else { 0 };
+    // What attention reads, and what it gives.
+    let kept = normalized + 2 * queries + 2 * keys + halves * inner;
+    BlockMemory {
+        kept,
+        kept_to_train: kept + made,
+        // Gradients of the feed-forward half before and after its activation, and of the rows around it and attention.
+        backward: 2 * halves * inner + 5 * width,
+        passing: 2 * width + (2 * halves - 1) * inner,
+    }
+}
+
 fn info(config: &Config) -> ModelInfo {
     let Architecture { family, tokens, names, .. } = *config.architecture;
     // The only token that has seen all others.
@@ -357,6 +375,7 @@ fn info(config: &Config) -> ModelInfo {
             width: config.width,
             layers: Some(config.layers.len()),
             heads: Some(config.heads),
+            block: Some(memory(config)),
             word_embeddings: Some(names.words.into()),
             reads: vec![Read::Pooled, Read::Sequence],
             maps: Vec::new(),

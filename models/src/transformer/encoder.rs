@@ -15,9 +15,9 @@ use crate::hooks::{Hooks, Pass};
 use crate::layers::{LayerNorm, Linear};
 use crate::sequences::{Embedded, Rows, pooled};
 use crate::{
-    BaseParameter, BlockGroup, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError, Modality,
-    Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, VocabularyLayer, VocabularyTransform, fold,
-    folder,
+    BaseParameter, BlockGroup, BlockMemory, Classification, FeatureMap, Features, FileState, Hook, Input, LoadError,
+    Modality, Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Site, Stream, VocabularyLayer, VocabularyTransform,
+    fold, folder,
 };
 
 /// A transformer encoder: BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ViT.
@@ -118,6 +118,19 @@ impl Encoder {
             Embeddings::Images(embeddings) => Some(Map::new(images, embeddings.side(), embeddings.side())),
             Embeddings::Text(_) => None,
         }
+    }
+}
+
+fn memory(&Config { width, inner, .. }: &Config) -> BlockMemory {
+    // The rows that both norms have normalized, queries, keys and values, what attention gives, and the activation's slope.
+    let kept = 6 * width + inner;
+    BlockMemory {
+        kept,
+        // What the activation gives.
+        kept_to_train: kept + inner,
+        // Gradients of the feed-forward half before and after its activation, and of the rows around it and attention.
+        backward: 2 * inner + 5 * width,
+        passing: 2 * width + inner,
     }
 }
 
@@ -315,6 +328,7 @@ fn info(config: &Config, embeddings: &Embeddings, pools: bool) -> ModelInfo {
             width: config.width,
             layers: Some(config.layers),
             heads: Some(config.heads),
+            block: Some(memory(config)),
             word_embeddings,
             reads,
             maps: match config.input {

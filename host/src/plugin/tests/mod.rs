@@ -56,6 +56,7 @@ impl OneLayer {
                     width: 2,
                     layers: Some(1),
                     heads: Some(1),
+                    block: None,
                     word_embeddings: Some("words".into()),
                     reads: vec![Read::Pooled, Read::Sequence],
                     maps: Vec::new(),

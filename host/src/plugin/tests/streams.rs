@@ -35,6 +35,7 @@ impl Pair {
             width: 2,
             layers: Some(1),
             heads: Some(1),
+            block: None,
             word_embeddings: None,
             reads: vec![Read::Pooled, Read::Sequence],
             maps: Vec::new(),

@@ -1,6 +1,7 @@
 //! The memory that a run will take: what the process has once everything is set up, which is measured, and what training adds.
 
-use fthost_models::{Modality, Stream};
+use fthost_autograd::rows_of_logits;
+use fthost_models::{BlockMemory, Modality, Stream};
 use serde::Serialize;
 
 use crate::Result;
@@ -43,16 +44,6 @@ impl Memory {
 }
 
 const F32: usize = size_of::<f32>();
-/// What a block keeps per token for its backward pass where its own weights are frozen, in widths: its input, queries, keys and values,
-/// what attention gives, both norms' inputs and outputs, and the feed-forward part before its activation, four widths.
-const KEPT: usize = 12;
-/// The same where its weights train: what each of its products reads is kept too, four widths of it after the activation.
-const KEPT_TO_TRAIN: usize = 18;
-/// What a block's backward pass takes per token beside what is kept: gradients of the feed-forward part before and after its activation,
-/// four widths each, and of its other inputs.
-const BACKWARD: usize = 12;
-/// What a block takes per token where nothing is kept: its input and output, and the feed-forward part, four widths.
-const PASSING: usize = 6;
 /// Of what is freed in one place while it is asked for in another the allocator holds a part twice: as measured, about one in so many.
 const SLACK: usize = 4;
 /// Scratch of the kernels and the stack of a thread.
@@ -91,15 +82,26 @@ pub(super) fn estimate(
         let tokens = |places: &Vec<usize>| places.iter().map(|&place| lengths[place]).sum::<usize>();
         (load.threads.min(pieces.len()), pieces.iter().map(tokens).max().unwrap_or_default())
     };
-    let widths = if 2 * of_base > total { KEPT_TO_TRAIN } else { KEPT };
-    let kept_by = |stream: &Stream, tokens: usize| {
-        let layers = stream.layers.unwrap_or(1);
+    let kept_by = |layers: usize, width: usize, block: BlockMemory| {
+        if beneath_heads == 0 {
+            return block.passing;
+        }
+        let kept = if 2 * of_base > total { block.kept_to_train } else { block.kept };
         // Of blocks that are made once more their inputs are kept, and of one at a time the rest.
-        let kept = if model.recompute { layers + widths } else { widths * layers };
-        let layers = if beneath_heads > 0 { kept + BACKWARD } else { PASSING };
-        F32 * tokens * stream.width * layers
+        let kept = if model.recompute { layers * width + kept } else { layers * kept };
+        kept + block.backward
     };
-    let of_streams = |by: &dyn Fn(&Stream) -> usize| streams.iter().map(by).sum::<usize>();
+    let of_streams = |tokens: usize, training: bool| -> usize {
+        let of = |stream: &Stream| {
+            let block = stream.block.unwrap_or_default();
+            let numbers = match training {
+                true => kept_by(stream.layers.unwrap_or(1), stream.width, block),
+                false => block.passing,
+            };
+            F32 * (tokens * numbers + logits(model, stream, tokens))
+        };
+        streams.iter().map(of).sum()
+    };
     // Where a network's blocks are not alike it says itself what its maps take.
     let of_maps = |data: &Dataset, tokens: usize, training: bool| -> Result<Option<usize>> {
         let Some(transform) = data.transform() else { return Ok(None) };
@@ -111,7 +113,7 @@ pub(super) fn estimate(
     for data in train {
         let (flights, tokens) = in_pieces(data);
         let maps = of_maps(data, tokens, true)?;
-        passes.push(flights * maps.unwrap_or_else(|| of_streams(&|stream| kept_by(stream, tokens))));
+        passes.push(flights * maps.unwrap_or_else(|| of_streams(tokens, true)));
     }
     for data in evaluated {
         let rows: Vec<u32> = (0..data.len() as u32).collect();
@@ -119,7 +121,7 @@ pub(super) fn estimate(
         let flights = load.threads.min(chunks.len());
         let tokens = chunks.iter().map(|chunk| chunk.tokens).max().unwrap_or_default();
         let maps = of_maps(data, tokens, false)?;
-        passes.push(flights * maps.unwrap_or_else(|| of_streams(&|stream| F32 * tokens * stream.width * PASSING)));
+        passes.push(flights * maps.unwrap_or_else(|| of_streams(tokens, false)));
     }
     let largest = passes.into_iter().max().unwrap_or_default();
     let activations = largest + largest / SLACK + load.threads * THREAD;
@@ -139,6 +141,14 @@ pub(super) fn estimate(
 
 fn mean_length(data: &Dataset) -> usize {
     data.total_tokens().div_ceil(data.len().max(1))
+}
+
+/// Logits over a vocabulary that are there at one time.
+fn logits(model: &AdaptedModel, stream: &Stream, tokens: usize) -> usize {
+    match (&model.model.info().vocabulary, stream.modality) {
+        (Some(_), Modality::Text { vocabulary, .. }) => vocabulary * rows_of_logits(vocabulary).min(tokens),
+        _ => 0,
+    }
 }
 
 /// Elements of a stream's word embeddings.

@@ -52,6 +52,32 @@ struct Outputs<'a> {
     reciprocal_std: &'a mut [MaybeUninit<f32>],
 }
 
+/// A normalized row times the weight, and the bias where there is one.
+#[inline(always)]
+fn scale_row<const FMA: bool>(row: &[f32], weight: &[f32], bias: &[f32], y: &mut [MaybeUninit<f32>]) {
+    if bias.is_empty() {
+        for ((y, x), w) in y.iter_mut().zip(row).zip(weight) {
+            y.write(x * w);
+        }
+    } else {
+        for (((y, x), w), b) in y.iter_mut().zip(row).zip(weight).zip(bias) {
+            y.write(mul_add::<FMA>(*x, *w, *b));
+        }
+    }
+}
+
+#[inline(always)]
+fn scale_body<const FMA: bool>(normalized: &[f32], weight: &[f32], bias: &[f32], y: &mut [MaybeUninit<f32>]) {
+    let width = weight.len();
+    for (row, y) in normalized.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+        scale_row::<FMA>(row, weight, bias, y);
+    }
+}
+
+multiversion! {
+    fn scale_rows(normalized: &[f32], weight: &[f32], bias: &[f32], y: &mut [MaybeUninit<f32>]) = scale_body
+}
+
 #[inline(always)]
 fn forward_body<const FMA: bool>(inputs: &Inputs<'_>, outputs: &mut Outputs<'_>, row: &mut [f32]) {
     let width = row.len();
@@ -70,15 +96,7 @@ fn forward_body<const FMA: bool>(inputs: &Inputs<'_>, outputs: &mut Outputs<'_>,
         for x in row.iter_mut() {
             *x = (*x - mean) * reciprocal_std;
         }
-        if inputs.bias.is_empty() {
-            for ((y, x), w) in y.iter_mut().zip(&*row).zip(inputs.weight) {
-                y.write(x * w);
-            }
-        } else {
-            for (((y, x), w), b) in y.iter_mut().zip(&*row).zip(inputs.weight).zip(inputs.bias) {
-                y.write(mul_add::<FMA>(*x, *w, *b));
-            }
-        }
+        scale_row::<FMA>(row, inputs.weight, inputs.bias, y);
         if !outputs.normalized.is_empty() {
             for (out, x) in outputs.normalized[i * width..][..width].iter_mut().zip(&*row) {
                 out.write(*x);
@@ -183,6 +201,17 @@ pub(crate) fn forward(
         None
     };
     Ok(Some((Tensor::from_vec(y, x.dims(), x.device())?, statistics)))
+}
+
+/// What [`forward`] made of the normalized input, with its bits.
+pub(crate) fn scaled(normalized: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+    let y = read([normalized, weight, bias.unwrap_or(weight)], |[normalized, weight, b]| {
+        assert!(normalized.len().is_multiple_of(weight.len()));
+        let bias = if bias.is_some() { b } else { &[] };
+        // SAFETY: by the lengths above each row of y is written.
+        unsafe { scratch::written(normalized.len(), |y| scale_rows(normalized, weight, bias, y)) }
+    });
+    y.map(|y| Tensor::from_vec(y, normalized.dims(), normalized.device())).transpose()
 }
 
 /// The gradient of the norm's input.

@@ -99,9 +99,13 @@ impl Tape {
     }
 }
 
-/// How many rows are taken at one time.
+/// How many rows a [linear map of so many classes](Tape::linear_cross_entropy) takes at one time.
+pub fn rows_of_logits(classes: usize) -> usize {
+    (LOGITS / (4 * classes.max(1))).max(LEAST)
+}
+
 pub(super) fn rows_at_once(weight: &Value) -> Result<usize> {
-    Ok((LOGITS / (4 * weight.dims2()?.0.max(1))).max(LEAST))
+    Ok(rows_of_logits(weight.dims2()?.0))
 }
 
 /// The rows that count.

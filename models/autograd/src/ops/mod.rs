@@ -27,3 +27,5 @@ mod rotary;
 mod row_norm;
 mod segment;
 mod shape;
+
+pub use linear_cross_entropy::rows_of_logits;

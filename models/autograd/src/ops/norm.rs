@@ -61,7 +61,9 @@ impl Tape {
         let records = self.options().recording && inputs.iter().any(|input| input.requires_grad());
 
         let (x, residual, bias) = (x.tensor(), residual.map(Value::tensor), bias.map(Value::tensor));
-        let (y, statistics) = match fast::forward(x, residual, weight.tensor(), bias, (eps as f32, centred), records)? {
+        let done = fast::forward(x, residual, weight.tensor(), bias, (eps as f32, centred), records)?;
+        let by_rows = done.is_some();
+        let (y, statistics) = match done {
             Some(done) => done,
             None => composite(x, residual, weight.tensor(), bias, (eps, centred))?,
         };
@@ -69,7 +71,9 @@ impl Tape {
             return Ok(Value::constant(y));
         };
         let weight = weight.tensor().clone();
-        Ok(self.record(y, &inputs, move |g, vjp| {
+        // Of a normalized row its result is made by a product a number, which takes less than the memory to keep it.
+        let again = (normalized.clone(), weight.clone(), bias.cloned());
+        let y = self.record(y, &inputs, move |g, vjp| {
             if vjp.wants(3) {
                 vjp.give(3, unbroadcast(g.clone(), &[width])?)?;
             }
@@ -96,6 +100,11 @@ impl Tape {
                 vjp.give(1, dx)?;
             }
             Ok(())
+        });
+        Ok(y.made_again_by(move || {
+            let (normalized, weight, bias) = &again;
+            let made = if by_rows { fast::scaled(normalized, weight, bias.as_ref())? } else { None };
+            made.map_or_else(|| scaled(normalized, weight, bias.as_ref()), Ok)
         }))
     }
 }
@@ -118,11 +127,16 @@ fn composite(
     let centered = if centred { x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x };
     let reciprocal_std = centered.sqr()?.mean_keepdim(D::Minus1)?.affine(1.0, eps)?.sqrt()?.recip()?;
     let normalized = centered.broadcast_mul(&reciprocal_std)?;
-    let mut y = normalized.to_dtype(original)?.broadcast_mul(weight)?;
-    if let Some(bias) = bias {
-        y = y.broadcast_add(bias)?;
+    Ok((scaled(&normalized, weight, bias)?, Some((normalized, reciprocal_std))))
+}
+
+/// `normalized * weight + bias`, in the float type of the weight.
+fn scaled(normalized: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let y = normalized.to_dtype(weight.dtype())?.broadcast_mul(weight)?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
     }
-    Ok((y, Some((normalized, reciprocal_std))))
 }
 
 #[cfg(test)]
@@ -184,5 +198,33 @@ mod tests {
                 prop_assert!(error < 5e-5, "result {i}: off by {error}");
             }
         }
+    }
+
+    /// What a later op keeps of a norm is made of the normalized input, with the same bits.
+    #[test]
+    fn what_is_made_again_has_the_same_bits() {
+        for dtype in [DType::F32, DType::F64, DType::BF16] {
+            let x = inputs(&[7], 37, dtype);
+            let turned = x[0].t().unwrap().contiguous().unwrap().t().unwrap();
+            let tape = Tape::recording();
+            let leaf = |t: &Tensor| tape.variable(t.clone());
+            let (weight, bias) = (leaf(&x[2]), leaf(&x[3]));
+            let made = [
+                tape.residual_layer_norm(&leaf(&x[0]), &leaf(&x[1]), &weight, Some(&bias), 1e-5),
+                tape.layer_norm(&leaf(&turned), &weight, Some(&bias), 1e-5),
+                tape.layer_norm(&leaf(&x[0]), &weight, None, 1e-5),
+                tape.rms_norm(&leaf(&x[0]), &weight, 1e-5),
+            ];
+            for (i, y) in made.into_iter().enumerate() {
+                let y = y.unwrap();
+                let kept = y.kept().unwrap();
+                assert!(kept.is_made_again(), "norm {i} of {dtype:?} is kept");
+                assert_eq!(bits(&kept.tensor().unwrap()), bits(y.tensor()), "norm {i} of {dtype:?}");
+            }
+        }
+    }
+
+    fn bits(x: &Tensor) -> Vec<f64> {
+        x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 }
