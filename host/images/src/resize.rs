@@ -1,7 +1,8 @@
 //! Other sizes, as Pillow makes them: every filter but the nearest is stretched over what it shrinks (antialiased).
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{InnerPixel, U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -91,24 +92,32 @@ fn nearest<const C: usize>(plane: &Plane<C>, part: Area, (height, width): (usize
 }
 
 /// `None` for the nearest filter, and for planes that the library has no word for: more than 2^32 rows.
-fn convolved<const C: usize>(
+fn convolved<const C: usize>(plane: &Plane<C>, part: Area, size: (usize, usize), filter: Filter) -> Option<Plane<C>> {
+    let filter = filter.convolution()?;
+    // By the type of a pixel: what tells types apart as it runs is compiled for a dozen of them.
+    match C {
+        3 => convolved_by::<C, U8x3>(plane, part, size, filter),
+        _ => convolved_by::<C, U8>(plane, part, size, filter),
+    }
+}
+
+/// `P` has `C` bytes.
+fn convolved_by<const C: usize, P: InnerPixel + PixelTrait>(
     plane: &Plane<C>,
     part: Area,
     (height, width): (usize, usize),
-    filter: Filter,
+    filter: FilterType,
 ) -> Option<Plane<C>> {
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter.convolution()?)).use_alpha(false);
-    let kind = if C == 3 { PixelType::U8x3 } else { PixelType::U8 };
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
     let side = |side: usize| u32::try_from(side).ok();
     let pass = |from: &Plane<C>, part: Area, (height, width): (usize, usize)| {
-        let source = ImageRef::new(side(from.width())?, side(from.height())?, from.bytes(), kind).ok()?;
-        let source =
-            CroppedImage::new(&source, side(part.left)?, side(part.top)?, side(part.width)?, side(part.height)?)
-                .ok()?;
+        let source = TypedImageRef::<P>::from_buffer(side(from.width())?, side(from.height())?, from.bytes()).ok()?;
+        let [left, top, across, down] = [part.left, part.top, part.width, part.height].map(side);
+        let source = TypedCroppedImage::from_ref(&source, left?, top?, across?, down?).ok()?;
         let mut to = Plane::filled(height, width, [0; C]);
         let bytes = to.pixels_mut().as_flattened_mut();
-        let mut image = Image::from_slice_u8(side(width)?, side(height)?, bytes, kind).ok()?;
-        Resizer::new().resize(&source, &mut image, &options).ok()?;
+        let mut image = TypedImage::<P>::from_buffer(side(width)?, side(height)?, bytes).ok()?;
+        Resizer::new().resize_typed(&source, &mut image, &options).ok()?;
         Some(to)
     };
     // Rows first, then columns, as Pillow: the other way round other values are cut to bytes in between.
