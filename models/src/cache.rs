@@ -36,6 +36,14 @@ impl Cache {
         }
     }
 
+    /// Every text forgets its last rows, so many of them, and goes on from those before.
+    pub fn forget(&mut self, rows: usize) {
+        self.lengths.iter_mut().for_each(|length| *length = length.saturating_sub(rows));
+        for seen in self.blocks.iter_mut().flatten() {
+            seen.forget(rows);
+        }
+    }
+
     /// Rows that each text has, prompts' included.
     pub(crate) fn lengths(&self) -> &[usize] {
         &self.lengths
@@ -63,6 +71,12 @@ impl Seen {
     /// Takes those of new tokens, `[tokens, width]` each, and gives all that there are, `[all, width]`.
     pub(crate) fn extended(&mut self, keys: &Tensor, values: &Tensor) -> Result<(Value, Value)> {
         Ok((Value::constant(self.keys.extended(keys)?), Value::constant(self.values.extended(values)?)))
+    }
+
+    fn forget(&mut self, rows: usize) {
+        for of in [&mut self.keys, &mut self.values] {
+            of.len = of.len.saturating_sub(rows);
+        }
     }
 }
 

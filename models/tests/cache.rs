@@ -73,6 +73,23 @@ fn check(model: &dyn Model, what: &str) {
     assert_eq!(ends, texts.iter().map(Vec::len).collect::<Vec<_>>());
 }
 
+/// What was forgotten leaves no trace: another text goes on from what both begin with.
+#[test]
+fn a_text_goes_on_from_where_another_was_left() {
+    for row in ROWS {
+        let model = open(row);
+        let [one, other] = [[3, 9, 4, 11, 6, 20, 8], [3, 9, 4, 7, 30, 5, 12]].map(|ids| ids.to_vec());
+        let mut cache = model.begin(1).unwrap();
+        extend(&*model, &mut cache, &[one[..5].to_vec()]);
+        extend(&*model, &mut cache, &[one[5..].to_vec()]);
+        cache.forget(4);
+        extend(&*model, &mut cache, &[other[3..6].to_vec()]);
+        let found = extend(&*model, &mut cache, &[other[6..].to_vec()]).get(0).unwrap();
+        let expected = whole(&*model, &[other]).remove(0).get(6).unwrap();
+        assert_close(&found, &expected, TOLERANCE, row);
+    }
+}
+
 fn random(name: &str, dims: &[usize]) -> Tensor {
     let mut data = vec![0f32; dims.iter().product()];
     Stream::new(3, name).fill_uniform(&mut data, -0.7, 0.7);

@@ -1,9 +1,12 @@
 //! Texts that language models continue: as Transformers does, from runs and from models as they came, and what is refused.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use fthost_tests::{Workdir, on_one_line, reference, root, skipped};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 
 use crate::language::causal_workdir;
@@ -105,6 +108,46 @@ fn a_run_continues_as_what_it_is_merged_into_and_as_transformers() {
     assert_eq!(told, format!("{}\n", of_run["text"].as_str().unwrap()));
     let (run, merged) = (workdir.path().join("run"), workdir.path().join("merged"));
     equal_transformers(&workdir, &run, &merged, &[prompt, "add the numbers", "say the opposite"], "24");
+}
+
+/// What is said on standard output where these lines are typed on a terminal.
+fn typed(mut command: Command, lines: &[&str]) -> String {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let end = ptsname(&terminal, Vec::new()).unwrap();
+    command.stdin(File::options().read(true).write(true).open(end.to_str().unwrap()).unwrap());
+    let mut keys = File::from(terminal);
+    for line in lines {
+        writeln!(keys, "{line}").unwrap();
+    }
+    keys.write_all(b"\x04").unwrap();
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// In a conversation each answer is that to all that was said before, of which nothing is computed again; after /new that is nothing.
+#[test]
+fn a_conversation_on_a_terminal_is_asked_with_what_was_said() {
+    let workdir = trained();
+    let questions = ["name the colour of grass", "say the opposite"];
+    let answer = |messages: &Value| {
+        workdir.write("asked.jsonl", json!({ "messages": messages }).to_string());
+        let found = continued(&workdir, &workdir.path().join("run"), "asked.jsonl", "24").remove(0);
+        found["text"].as_str().unwrap().to_owned()
+    };
+    let said = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let first = answer(&json!([said("user", questions[0])]));
+    let second = answer(&json!([said("user", questions[0]), said("assistant", &first), said("user", questions[1])]));
+    let alone = answer(&json!([said("user", questions[1])]));
+    assert_ne!(second, alone, "what was said before changes nothing here");
+    let found = typed(
+        workdir.command(["generate", "run", "--max-tokens", "24"]),
+        &[questions[0], questions[1], "/new", questions[1], questions[0]],
+    );
+    let fourth = answer(&json!([said("user", questions[1]), said("assistant", &alone), said("user", questions[0])]));
+    assert_eq!(found, format!("{first}\n{second}\n{alone}\n{fourth}\n\n"));
 }
 
 /// Strategies whose rows stand before a text are there for every token: of a whole pass, each token that came is the most probable one.

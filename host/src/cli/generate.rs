@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use fthost::data::{Asked, Turn, Writing};
 use fthost::report::output::say;
-use fthost::run::generation::{Continuation, Sampling, Settings};
+use fthost::run::generation::{Continuation, Conversation, Sampling, Settings};
 use fthost::run::state::folder::{cannot_write, write_file_atomically};
 use fthost::run::trained::generate::Generator;
 use fthost::{Error, Result, cores};
@@ -229,7 +229,7 @@ fn tell(text: &str) -> Result<()> {
 
 /// A conversation on the terminal, in which each question is asked with all that was said before.
 fn chat(generator: &Generator, settings: &Settings) -> Result<()> {
-    let mut turns = Vec::new();
+    let (mut turns, mut conversation) = (Vec::new(), Conversation::default());
     // Each answer draws numbers of its own.
     for number in 0.. {
         let Some(said) = question()? else { return say("") };
@@ -251,9 +251,9 @@ fn chat(generator: &Generator, settings: &Settings) -> Result<()> {
             }
             Err(error) => return Err(error),
         };
-        let found = generator.generate(&[ids], number, settings, &mut |_, text| tell(text))?;
+        let found = generator.answer(&mut conversation, ids, number, settings, &mut tell)?;
         say("")?;
-        turns.extend(found.into_iter().map(|found| Turn::assistant(found.text)));
+        turns.push(Turn::assistant(found.text));
     }
     Ok(())
 }

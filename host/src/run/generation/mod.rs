@@ -64,6 +64,23 @@ pub struct Continuation {
     pub generated_tokens: usize,
 }
 
+/// What a model has seen of a conversation, so that what was said before is not computed again for a question more.
+#[derive(Debug, Default)]
+pub struct Conversation {
+    /// And the tokens that it is of.
+    seen: Option<(Cache, Vec<u32>)>,
+}
+
+impl Conversation {
+    /// What was seen of these tokens, but not of the last one, and how many that is; nothing where they begin otherwise.
+    fn of(&mut self, ids: &[u32]) -> Option<(Cache, usize)> {
+        let (mut cache, seen) = self.seen.take()?;
+        let common = seen.iter().zip(ids).take_while(|(seen, id)| seen == id).count().min(ids.len().saturating_sub(1));
+        cache.forget(seen.len() - common);
+        (common > 0).then_some((cache, common))
+    }
+}
+
 /// A model's own layer over its vocabulary, which says the next token: with the values that it has at the time, also while it trains.
 pub struct Vocabulary {
     /// `[vocabulary, width]`
@@ -157,24 +174,69 @@ impl Decoding {
         settings: &Settings,
         tell: &mut dyn FnMut(usize, &str) -> Result<()>,
     ) -> Result<Vec<Continuation>> {
-        let drawn = |place: usize| Stream::new(settings.seed, "generate").at(&[first + place as u64]);
-        let open = |ids: &Vec<u32>| Text {
-            seen: ids.clone(),
+        let mut texts: Vec<Text<'_>> =
+            (first..).zip(asked).map(|(number, ids)| self.begun(ids.clone(), number, settings)).collect();
+        let mut cache = model.model.begin(texts.len())?;
+        self.write(model, &mut cache, asked.to_vec(), &mut texts, settings, tell)?;
+        Ok(texts.into_iter().map(Text::finish).collect())
+    }
+
+    /// Continues one text as [`generate`](Self::generate) does, without computing again what `conversation` has of its beginning; it has all of
+    /// it afterwards.
+    ///
+    /// # Errors
+    /// Where the model fails, or `tell` does.
+    pub fn answer(
+        &self,
+        model: &AdaptedModel,
+        conversation: &mut Conversation,
+        asked: Vec<u32>,
+        number: u64,
+        settings: &Settings,
+        tell: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Continuation> {
+        let (mut cache, known) = match conversation.of(&asked) {
+            Some(known) => known,
+            None => (model.model.begin(1)?, 0),
+        };
+        let new = asked[known..].to_vec();
+        let mut texts = [self.begun(asked, number, settings)];
+        self.write(model, &mut cache, vec![new], &mut texts, settings, &mut |_, text| tell(text))?;
+        let [text] = texts;
+        // The last token was chosen, and nothing asked what follows it.
+        conversation.seen = Some((cache, text.seen[..text.seen.len().saturating_sub(1)].to_vec()));
+        Ok(text.finish())
+    }
+
+    /// The text of this number.
+    fn begun<'a>(&'a self, ids: Vec<u32>, number: u64, settings: &'a Settings) -> Text<'a> {
+        Text {
             asked: ids.len(),
+            seen: ids,
+            drawn: Stream::new(settings.seed, "generate").at(&[number]),
             streaming: Streaming::new(self.asker.tokenizer(), &settings.stops),
             ended: None,
-        };
-        let mut texts: Vec<Text<'_>> = asked.iter().map(open).collect();
+        }
+    }
+
+    /// Continues texts to their ends, from tokens of each that the cache lacks, `new`. It keeps what the model sees of the last of them to end.
+    fn write(
+        &self,
+        model: &AdaptedModel,
+        cache: &mut Cache,
+        mut new: Vec<Vec<u32>>,
+        texts: &mut [Text<'_>],
+        settings: &Settings,
+        tell: &mut dyn FnMut(usize, &str) -> Result<()>,
+    ) -> Result<()> {
         let mut going: Vec<usize> = (0..texts.len()).collect();
-        let mut cache = model.model.begin(texts.len())?;
-        let mut new = asked.to_vec();
         while !going.is_empty() {
-            let logits = self.logits(model, &mut cache, &new)?; // [going, vocabulary]
+            let logits = self.logits(model, cache, &new)?; // [going, vocabulary]
             let mut places = Vec::with_capacity(going.len());
             new.clear();
             for (place, (&i, mut logits)) in going.iter().zip(logits).enumerate() {
                 let text = &mut texts[i];
-                let random = || drawn(i).uniform(text.generated() as u64);
+                let random = || text.drawn.uniform(text.generated() as u64);
                 let id = settings.sampling.choose(&mut logits, &text.seen, random);
                 text.push(id, &self.ends)?;
                 if text.ended.is_none() && (text.generated() >= settings.max_tokens || text.seen.len() > self.longest) {
@@ -193,11 +255,13 @@ impl Decoding {
                 }
             }
             if places.len() < going.len() {
-                cache.keep(&places);
+                if !places.is_empty() {
+                    cache.keep(&places);
+                }
                 going = places.into_iter().map(|place| going[place]).collect();
             }
         }
-        Ok(texts.into_iter().map(Text::finish).collect())
+        Ok(())
     }
 
     /// The logits of each text's next token, after new ones, `[texts][vocabulary]`.
@@ -216,6 +280,8 @@ struct Text<'a> {
     /// What it went on from, and what has come.
     seen: Vec<u32>,
     asked: usize,
+    /// What chance gives for each of its tokens.
+    drawn: Stream,
     streaming: Streaming<'a>,
     ended: Option<FinishReason>,
 }

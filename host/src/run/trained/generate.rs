@@ -11,7 +11,7 @@ use crate::data::{Asked, Asker, LanguageForm, LanguageModel, Tokenizer, Writing}
 use crate::hub;
 use crate::plugin::StrategyInstance;
 use crate::run::file::Override;
-use crate::run::generation::{Continuation, Decoding, Settings, Vocabulary};
+use crate::run::generation::{Continuation, Conversation, Decoding, Settings, Vocabulary};
 use crate::run::machine::DeviceChoice;
 use crate::run::setup::{model as base, start};
 use crate::{Error, Result};
@@ -89,6 +89,21 @@ impl Generator {
         tell: &mut dyn FnMut(usize, &str) -> Result<()>,
     ) -> Result<Vec<Continuation>> {
         self.decoding.generate(&self.model, asked, first, settings, tell)
+    }
+
+    /// Answers in a conversation, as [`Decoding::answer`].
+    ///
+    /// # Errors
+    /// Where the model fails, or `tell` does.
+    pub fn answer(
+        &self,
+        conversation: &mut Conversation,
+        asked: Vec<u32>,
+        number: u64,
+        settings: &Settings,
+        tell: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Continuation> {
+        self.decoding.answer(&self.model, conversation, asked, number, settings, tell)
     }
 }
 
