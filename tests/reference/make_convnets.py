@@ -301,4 +301,5 @@ def main():
     out.write_text(text.replace('}, "', '},\n"') + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
