@@ -11,13 +11,9 @@ use super::loss::{IGNORED, true_classes};
 use super::reduce::log_softmax;
 use crate::gradients::Sum;
 use crate::kernels::softmax::softmax;
+use crate::logits::rows_of_logits;
 use crate::tape::add_to;
 use crate::{Activation, Tape, Value, slices};
-
-/// Bytes of logits that are there at one time.
-const LOGITS: usize = 64 << 20;
-/// Rows that are taken at one time whatever they take: with fewer, a product is as slow as reading its weight.
-const LEAST: usize = 16;
 
 impl Tape {
     /// [`cross_entropy`](Self::cross_entropy) of `x W^T + b` with `targets` `[n]` `u32`, where `u32::MAX` means: ignore the row.
@@ -99,11 +95,7 @@ impl Tape {
     }
 }
 
-/// How many rows a [linear map of so many classes](Tape::linear_cross_entropy) takes at one time.
-pub fn rows_of_logits(classes: usize) -> usize {
-    (LOGITS / (4 * classes.max(1))).max(LEAST)
-}
-
+/// How many rows are taken at one time.
 pub(super) fn rows_at_once(weight: &Value) -> Result<usize> {
     Ok(rows_of_logits(weight.dims2()?.0))
 }

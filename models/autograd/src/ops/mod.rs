@@ -27,5 +27,3 @@ mod rotary;
 mod row_norm;
 mod segment;
 mod shape;
-
-pub use linear_cross_entropy::rows_of_logits;
