@@ -6,7 +6,7 @@ mod watched;
 
 use std::sync::Arc;
 
-use fthost_autograd::{Device, Parameter, Tape};
+use fthost_autograd::{Device, Gradients, Parameter, Tape};
 use fthost_models::{BaseParameter, BlockGroup, Features, Hook, Input, Model, Read};
 
 use crate::handles::RunHandles;
@@ -107,6 +107,8 @@ pub struct AdaptedModel {
     handles: Arc<RunHandles>,
     /// What its frozen part gives of examples, where that is kept.
     pub kept: Option<Arc<Kept>>,
+    /// The gradients of the step that has just ended, while plugins hear of it.
+    pub stepped: Option<Gradients>,
     /// Whether blocks keep only what they begin with in training, and are made once more for their gradients.
     pub recompute: bool,
     /// The lowest block group with a hook.
@@ -153,6 +155,7 @@ impl AdaptedModel {
             tokenize: None,
             handles,
             kept: None,
+            stepped: None,
             recompute: false,
             lowest_hook: usize::MAX,
             watch,

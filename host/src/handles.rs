@@ -5,8 +5,8 @@
 //! 2^53, so that any JSON reader keeps it whole.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use fthost_autograd::{Device, Parameter};
 
@@ -148,6 +148,8 @@ pub(crate) struct RunHandles {
     seed: u64,
     step: AtomicU64,
     len: AtomicUsize,
+    /// Numbers that plugins have told since they were last taken, by method and name.
+    scalars: Mutex<Vec<(String, f64)>>,
     /// Chunk `i` has `FIRST_CHUNK << i` places.
     chunks: [OnceLock<Box<[OnceLock<Parameter>]>>; 24],
 }
@@ -166,7 +168,7 @@ impl RunHandles {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed) & ((1 << RUN_BITS) - 1);
         let chunks = [const { OnceLock::new() }; 24];
-        Self { run, device, seed, step: AtomicU64::new(0), len: AtomicUsize::new(0), chunks }
+        Self { run, device, seed, step: AtomicU64::new(0), len: AtomicUsize::new(0), scalars: Mutex::default(), chunks }
     }
 
     /// Where the run's tensors live.
@@ -187,6 +189,16 @@ impl RunHandles {
     /// Says which step is under way.
     pub(crate) fn begin_step(&self, step: u64) {
         self.step.store(step, Ordering::Relaxed);
+    }
+
+    /// Keeps a number that a plugin tells, under `METHOD/NAME`.
+    pub(crate) fn keep_scalar(&self, name: String, value: f64) {
+        self.scalars.lock().unwrap_or_else(PoisonError::into_inner).push((name, value));
+    }
+
+    /// The numbers that plugins have told since the last call.
+    pub(crate) fn take_scalars(&self) -> Vec<(String, f64)> {
+        std::mem::take(&mut *self.scalars.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Number of parameters.

@@ -18,6 +18,8 @@
 #define FT_CALL_SET_PARAMS "set_params@1"
 #define FT_CALL_SET_VALUE "set_value@1"
 #define FT_CALL_TRAINABLE "trainable@1"
+#define FT_CALL_GRADIENT "gradient@1"
+#define FT_CALL_LOG_SCALAR "log_scalar@1"
 
 /*
  Changes when a plugin must be rebuilt. It shall not.
@@ -25,9 +27,10 @@
 #define FT_ABI_MAJOR 1
 
 /*
- Counts what was appended.
+ Counts what was appended. 1: gradients in `Event::StepEnd` and by a seed, metrics of heads, scalars, evaluation
+ events, constants, several passes of a row.
  */
-#define FT_ABI_MINOR 0
+#define FT_ABI_MINOR 1
 
 /*
  Note type: the plugin as a whole, JSON `PluginNote`.
@@ -120,6 +123,11 @@
 #define FT_MINOR_0_EVALUATION 48
 
 /*
+ Of `ExamplesCall`, at minor 1.
+ */
+#define FT_MINOR_0_EXAMPLES_CALL 40
+
+/*
  32-bit float.
  */
 #define FT_DTYPE_F32 1
@@ -175,6 +183,11 @@
 #define FT_KIND_TASK_HEAD 4
 
 /*
+ An `Optimizer`: made by its extension, not by `create`. Since 1.1
+ */
+#define FT_KIND_OPTIMIZER 5
+
+/*
  One label drawn from the model's own predictive distribution.
  */
 #define FT_LABELS_SAMPLED 1
@@ -188,6 +201,11 @@
  Every label, each weighted by its probability under the model.
  */
 #define FT_LABELS_EXACT 3
+
+/*
+ None: the squared length of the head's outputs in the loss's place. Since 1.1
+ */
+#define FT_LABELS_SQUARED_OUTPUT_NORM 4
 
 /*
  `LinearHook`. forward: `[x, y, weight]` to `[y']`.
@@ -464,6 +482,37 @@ typedef struct {
 } FtHookVtable;
 
 /*
+ What `HostApi::example_gradients_of`(super::tables::HostApi::example_gradients_of) is asked for. Since 1.1
+ */
+typedef struct {
+  /*
+   Bytes of this call.
+   */
+  uint32_t struct_size;
+  /*
+   By `fisher_labels`(super::tables::fisher_labels).
+   */
+  uint32_t labels;
+  /*
+   Examples at most; 0 for all.
+   */
+  uint64_t limit;
+  /*
+   What the order of the examples and the labels that are drawn follow from, with the run's own seed.
+   */
+  uint64_t seed;
+  /*
+   Passed to `visit`.
+   */
+  void *ctx;
+  /*
+   As `HostApi::example_gradients`(super::tables::HostApi::example_gradients) says.
+   */
+  FtStatus (*visit)(void *ctx, uint64_t param, uint64_t gradient, double weight);
+  ;
+} FtExamplesCall;
+
+/*
  What the host offers. Valid as long as the process.
 
  Handles: a tensor handle is valid within the call into the plugin that it was made in or given to; a parameter handle
@@ -546,6 +595,10 @@ typedef struct {
    A table of experimental functions (`"ft.something.draft/1"`), or null; `draft`(super::draft) says which there are. `[any thread]`
    */
   const void *(*get_extension)(FtStr name);
+  /*
+   As `example_gradients`, of examples in an order that follows from a seed of the plugin's. `[run thread]`. Since 1.1
+   */
+  FtStatus (*example_gradients_of)(const FtExamplesCall *call);
   ;
 } FtHostApi;
 
@@ -917,6 +970,11 @@ typedef struct {
    `TaskHead::fit`. Null where it takes nothing from examples. `[run thread]`
    */
   FtStatus (*fit)(void *data, const FtHeadCall *call);
+  /*
+   `TaskHead::metrics`: the call's tensors are the predictions, its targets the targets; writes JSON `{"name": number}`. Null where
+   the spec names no metric. `[run thread]`. Since 1.1
+   */
+  FtStatus (*metrics)(const void *data, const FtHeadCall *call, FtTextSink sink);
   ;
 } FtTaskHeadVtable;
 

@@ -47,7 +47,20 @@ pub enum Event {
         /// The step's mean loss.
         loss: f64,
     },
-    /// An evaluation is over.
+    /// An evaluation on validation examples begins, between two steps. A plugin that wants other weights evaluated and kept as the best sets
+    /// them now, by [`Model::set_value`](crate::Model::set_value). What is evaluated once training is over is the model as
+    /// [`TaskEnd`](Self::TaskEnd) has left it. Since 1.1
+    EvaluationBegin {
+        /// Optimizer steps taken so far.
+        step: u64,
+    },
+    /// The evaluation that has begun is over, and the model that it was of is kept where it was the best. A plugin that has set weights puts
+    /// those back with which training goes on. After [`Evaluation`](Self::Evaluation). Since 1.1
+    EvaluationEnd {
+        /// Optimizer steps taken so far.
+        step: u64,
+    },
+    /// What an evaluation on validation examples has found.
     Evaluation {
         /// The step after which it ran.
         step: u64,

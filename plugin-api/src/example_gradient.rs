@@ -2,7 +2,7 @@
 
 use crate::{Param, Tensor};
 
-/// Whose labels the squared gradients of a Fisher matrix are taken with.
+/// Whose labels the gradients of examples are taken with, as those of a Fisher matrix are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FisherLabels {
@@ -12,10 +12,14 @@ pub enum FisherLabels {
     Empirical,
     /// The expectation over all labels under the model's distribution.
     Exact,
+    /// No label: the gradient is that of the squared length of the head's outputs, whose magnitudes memory aware synapses average
+    /// (Aljundi et al. 2018, arXiv:1711.09601). Since 1.1
+    #[serde(rename = "squared_output_norm")]
+    SquaredOutputNorm,
 }
 
 /// The gradient of one example's -log p(label) with respect to one trainable parameter, p being what the head predicts; of its loss, where
-/// the head gives values.
+/// the head gives values; of what [`FisherLabels::SquaredOutputNorm`] says.
 #[derive(Debug)]
 pub struct ExampleGradient<'a> {
     /// The parameter.

@@ -9,7 +9,7 @@
 /// }
 /// ```
 ///
-/// The kinds are `Strategy`, `Scheduler`, `Regularizer` and `TaskHead`; several methods are separated by commas. In a
+/// The kinds are `Strategy`, `Scheduler`, `Regularizer`, `TaskHead` and `Optimizer`; several methods are separated by commas. In a
 /// shared library the methods become part of the plugin that [`export_plugin!`](crate::export_plugin) exports; linked
 /// statically they are what [`builtin`](crate::builtin) offers. A crate that nobody names is not linked, so a static
 /// host says `use method_crate as _;`.
@@ -38,7 +38,7 @@ macro_rules! register {
 /// export_plugin! { license = "MIT OR Apache-2.0", ops = ["low_rank@1", "dropout@1"], about = "a paper, a home page" }
 /// ```
 ///
-/// `about` is what `fthost inspect` prints of it (a [draft](crate::abi::draft)).
+/// `min_host_minor = 1` says that it cannot do without what came with ABI 1.1, so that an older host refuses it by that. `about` is what `fthost inspect` prints of it (a [draft](crate::abi::draft)).
 ///
 /// `ops` declares the ops the plugin cannot do without, so that a host that lacks one refuses it by that name when it is
 /// loaded; without it an op that is missing is an error at its first call. Name and version are those of the library.
@@ -47,7 +47,7 @@ macro_rules! register {
 /// the methods in a library crate of their own where they are to be linked statically too.
 #[macro_export]
 macro_rules! export_plugin {
-    (license = $license:literal $(, ops = [$($op:literal),* $(,)?])? $(, about = $about:literal)? $(,)?) => {
+    (license = $license:literal $(, ops = [$($op:literal),* $(,)?])? $(, min_host_minor = $minor:literal)? $(, about = $about:literal)? $(,)?) => {
         #[cfg(panic = "abort")]
         compile_error!(
             "a plugin that aborts on a panic would kill its host: build it with panic = \"unwind\", in the profile too"
@@ -60,6 +60,7 @@ macro_rules! export_plugin {
                 version: env!("CARGO_PKG_VERSION"),
                 license: $license,
                 ops: &[$($($op),*)?],
+                min_host_minor: 0 $(+ $minor)?,
             };
             #[used]
             #[cfg_attr(target_os = "linux", unsafe(link_section = ".note.fthost"))]

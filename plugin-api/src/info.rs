@@ -18,6 +18,8 @@ pub enum MethodKind {
     Regularizer,
     /// A [`TaskHead`](crate::TaskHead).
     TaskHead,
+    /// An [`Optimizer`](crate::Optimizer), by the extension `ft.optimizer/1`. Since 1.1
+    Optimizer,
 }
 
 impl MethodKind {
@@ -28,6 +30,7 @@ impl MethodKind {
             Self::Scheduler => kind::SCHEDULER,
             Self::Regularizer => kind::REGULARIZER,
             Self::TaskHead => kind::TASK_HEAD,
+            Self::Optimizer => kind::OPTIMIZER,
         }
     }
 
@@ -38,6 +41,7 @@ impl MethodKind {
             Self::Scheduler => "scheduler",
             Self::Regularizer => "regularizer",
             Self::TaskHead => "task_head",
+            Self::Optimizer => "optimizer",
         }
     }
 }

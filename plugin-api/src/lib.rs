@@ -107,6 +107,7 @@ mod info;
 mod maps;
 pub mod model;
 pub mod ops;
+mod optimizer;
 mod peft;
 mod positive_weights;
 mod registry;
@@ -129,6 +130,7 @@ pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prom
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
 pub use maps::Window;
 pub use model::{Convolution, Init, Model, Param, ParamInfo, Site, SiteKind, Targets};
+pub use optimizer::{Elements, Optimizer, StateSpec, Update, Updated};
 pub use peft::PeftConfig;
 pub use positive_weights::PositiveWeights;
 pub use regularizer::Regularizer;
@@ -137,8 +139,8 @@ pub use state::SavedState;
 pub use strategy::Strategy;
 pub use stream::{FeatureKind, Stream};
 pub use task_head::{
-    Features, HeadSpec, ImageInfo, Loss, LossScope, Masking, PredictionKind, Sampling, StreamFeatures, TargetKind,
-    TaskHead, TaskInfo, TaskTargets, Vocabulary, VocabularyTransform, problem_type,
+    Features, HeadSpec, ImageInfo, Loss, LossScope, Masking, MetricSpec, PredictionKind, Sampling, StreamFeatures,
+    TargetKind, TaskHead, TaskInfo, TaskTargets, Vocabulary, VocabularyTransform, problem_type,
 };
 pub use tensor::{DType, Kept, Operand, Tensor};
 pub use vocabulary_layer::VocabularyLayer;

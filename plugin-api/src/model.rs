@@ -115,6 +115,11 @@ pub enum Init {
     Zeros,
     /// All one.
     Ones,
+    /// All one value. Since 1.1
+    Constant {
+        /// The value, finite.
+        value: f64,
+    },
     /// Uniform in `[low, high)`.
     Uniform {
         /// Lower bound.

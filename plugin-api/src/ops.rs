@@ -80,6 +80,7 @@ pub const OPS: &[OpSignature] = &[
     op("sqrt@1", "x -> sqrt x"),
     op("square@1", "x -> x^2"),
     op("abs@1", "x -> |x|; the derivative at 0 is 0"),
+    op("sign@1", "x -> -1, 0 or 1, without gradient; since 1.1"),
     with_floats(op("clamp_min@1", "x -> max(x, min); the derivative is 1 where x >= min, else 0"), "min"),
     op("softmax@1", "x [.., n] -> softmax over the last dimension"),
     op("log_softmax@1", "x [.., n] -> log of the softmax over the last dimension"),

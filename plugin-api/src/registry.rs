@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::{
-    Error, PeftConfig, Regularizer, Result, Scheduler, Strategy, TaskHead,
+    Error, Optimizer, PeftConfig, Regularizer, Result, Scheduler, Strategy, TaskHead,
     abi::{note::MethodFacts, tables::Instance, vtables},
     info::{MethodInfo, MethodKind},
 };
@@ -125,4 +125,5 @@ pub mod kinds {
     kind!(Scheduler, scheduler, serves None);
     kind!(Regularizer, regularizer, serves None);
     kind!(TaskHead, task_head, serves M::PROBLEM_TYPE);
+    kind!(Optimizer, optimizer, serves None);
 }

@@ -1,5 +1,7 @@
 //! Task heads: from features to outputs, a loss and predictions.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::stream::{FeatureKind, Stream};
@@ -210,6 +212,27 @@ pub struct HeadSpec {
     /// Whether targets are what the head gives for the same examples before training: [`TargetKind::Preference`].
     #[serde(default)]
     pub reference: bool,
+    /// How often each row passes through the model in training, each time under dropout masks of its own (R-Drop, SimCSE). `forward` and
+    /// `loss` then get all rows of the first pass, then all of the second: `forwards` times as many rows of outputs as of targets.
+    /// In evaluation once. Since 1.1
+    #[serde(default = "once")]
+    pub forwards: u32,
+    /// The metrics of its own that [`TaskHead::metrics`] gives. Since 1.1
+    #[serde(default)]
+    pub metrics: Vec<MetricSpec>,
+}
+
+fn once() -> u32 {
+    1
+}
+
+/// A metric of a head's own: a number of each evaluation, which a run may monitor and a comparison compares. Since 1.1
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricSpec {
+    /// Its name: lower case, digits and `_`; none that the host has for such predictions.
+    pub name: String,
+    /// Whether a greater value is a better one.
+    pub higher_is_better: bool,
 }
 
 /// Which features of one stream a head reads.
@@ -226,7 +249,18 @@ impl HeadSpec {
     /// `HeadSpec { scope: LossScope::Batch, ..HeadSpec::new(...) }`.
     pub const fn new(features: FeatureKind, targets: TargetKind, predictions: PredictionKind) -> Self {
         let (scope, sampling) = (LossScope::Example, Sampling::Shuffled);
-        Self { features, targets, scope, sampling, predictions, streams: Vec::new(), masking: None, reference: false }
+        Self {
+            features,
+            targets,
+            scope,
+            sampling,
+            predictions,
+            streams: Vec::new(),
+            masking: None,
+            reference: false,
+            forwards: 1,
+            metrics: Vec::new(),
+        }
     }
 }
 
@@ -303,6 +337,14 @@ pub trait TaskHead: Sized + Send + Sync + 'static {
 
     /// From outputs to the standard form that [`HeadSpec::predictions`] names. `[any thread]`
     fn predict(&self, outputs: &Tensor) -> Result<Tensor>;
+
+    /// The metrics that [`HeadSpec::metrics`] names, of what [`predict`](Self::predict) gave for all examples of an evaluation, at the run's
+    /// temperature, and their targets. One that is undefined is no number. Not of masks and of tokens, of which too many would be in memory.
+    /// `[run thread]`. Since 1.1
+    fn metrics(&self, predictions: &Tensor, targets: &Tensor) -> Result<BTreeMap<String, f64>> {
+        let _ = (predictions, targets);
+        Err(Error::new("this head has no metric of its own"))
+    }
 
     /// State beyond declared parameters that `eval`, `predict` and a resumed run need.
     fn save(&self) -> Result<SavedState> {

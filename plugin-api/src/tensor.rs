@@ -271,6 +271,11 @@ impl Tensor {
         self.op(const { ops::index("abs@1") })
     }
 
+    /// -1, 0 or 1, without gradient
+    pub fn sign(&self) -> Result<Self> {
+        self.op(const { ops::index("sign@1") })
+    }
+
     /// The larger of each element and `min`
     pub fn maximum_scalar(&self, min: f64) -> Result<Self> {
         self.op_floats(const { ops::index("clamp_min@1") }, &[min])

@@ -6,16 +6,16 @@
 
 use std::{collections::HashMap, env, fs, path::Path, process::Command};
 
-use fthost_plugin_api::abi::draft::{about::ABOUT_DRAFT, run::RUN_DRAFT};
+use fthost_plugin_api::abi::draft::{about::ABOUT_DRAFT, optimizer::OPTIMIZER, run::RUN_DRAFT};
 use fthost_plugin_api::abi::tables::{NOTE_NAME, NOTE_SECTION, model_call};
 
 /// Prefixes of the constants, by the module they stand in.
 const CONSTANTS: &[(&str, &[&str])] = &[
     ("FT_", &["ABI_MAJOR", "ABI_MINOR", "OK", "FAILED", "PANICKED", "NOTE_PLUGIN", "NOTE_METHOD"]),
     ("FT_DTYPE_", &["F32", "F64", "U32", "BF16", "F16", "U8", "I64"]),
-    ("FT_KIND_", &["STRATEGY", "SCHEDULER", "REGULARIZER", "TASK_HEAD"]),
+    ("FT_KIND_", &["STRATEGY", "SCHEDULER", "REGULARIZER", "TASK_HEAD", "OPTIMIZER"]),
     ("FT_HOOK_", &["LINEAR", "BLOCK", "EMBEDDINGS", "ATTENTION"]),
-    ("FT_LABELS_", &["SAMPLED", "EMPIRICAL", "EXACT"]),
+    ("FT_LABELS_", &["SAMPLED", "EMPIRICAL", "EXACT", "SQUARED_OUTPUT_NORM"]),
     (
         "FT_MINOR_0_",
         &[
@@ -35,6 +35,7 @@ const CONSTANTS: &[(&str, &[&str])] = &[
             "GROUP",
             "RATE",
             "EVALUATION",
+            "EXAMPLES_CALL",
         ],
     ),
 ];
@@ -55,6 +56,7 @@ const TYPES: &[&str] = &[
     "SchedulerVtable",
     "RegularizerVtable",
     "HeadCall",
+    "ExamplesCall",
     "TaskHeadVtable",
     "EntryV1",
     "Progress",
@@ -103,6 +105,8 @@ fn texts() -> String {
         ("FT_CALL_SET_PARAMS", model_call::SET_PARAMS),
         ("FT_CALL_SET_VALUE", model_call::SET_VALUE),
         ("FT_CALL_TRAINABLE", model_call::TRAINABLE),
+        ("FT_CALL_GRADIENT", model_call::GRADIENT),
+        ("FT_CALL_LOG_SCALAR", model_call::LOG_SCALAR),
     ];
     texts.map(|(name, text)| format!("#define {name} {text:?}")).join("\n")
 }
@@ -180,8 +184,8 @@ fn generate(root: &Path) -> String {
     without_longer(&unlink(&String::from_utf8(header).unwrap()))
 }
 
-/// The header of a draft: the file `src/abi/draft/NAME.rs`, its type and the name by which it is asked for.
-fn generate_draft(root: &Path, name: &str, table: &str, id: &str) -> String {
+/// The header of a draft: the file `src/abi/draft/NAME.rs`, its types and the name by which it is asked for.
+fn generate_draft(root: &Path, name: &str, tables: &[&str], id: &str) -> String {
     let guard = format!("FTHOST_DRAFT_{}_H", name.to_uppercase());
     let top = format!(
         "/* A draft: an extension that is tried and not promised; see plugin-api/src/abi/draft/mod.rs. Generated from {name}.rs there. */\n\
@@ -191,8 +195,9 @@ fn generate_draft(root: &Path, name: &str, table: &str, id: &str) -> String {
         after_includes: Some(format!("\n#define FT_DRAFT_{} {id:?}", name.to_uppercase())),
         ..config(&top, &format!("#endif /* {guard} */\n"))
     };
-    config.export.rename = [table, "Status", "TextSink"].map(|name| (name.to_owned(), c_name(name))).into();
-    config.export.include = vec![table.to_owned()];
+    let known = tables.iter().chain(TYPES);
+    config.export.rename = known.map(|name| ((*name).to_owned(), c_name(name))).collect();
+    config.export.include = tables.iter().map(ToString::to_string).collect();
     let mut header = Vec::new();
     cbindgen::Builder::new()
         .with_config(config)
@@ -200,15 +205,22 @@ fn generate_draft(root: &Path, name: &str, table: &str, id: &str) -> String {
         .generate()
         .expect("cbindgen reads the draft")
         .write(&mut header);
-    unlink(&String::from_utf8(header).unwrap())
+    // The slices are those of the boundary's own header.
+    let slices =
+        |text: String| text.replace("SliceMut<uint64_t>", "FtSliceMutU64").replace("Slice<uint64_t>", "FtSliceU64");
+    slices(unlink(&String::from_utf8(header).unwrap()))
 }
 
 /// Each header's file below `include/`, and what it must be.
-fn headers(root: &Path) -> [(&'static str, String); 3] {
+fn headers(root: &Path) -> [(&'static str, String); 4] {
     [
         ("fthost_plugin.h", generate(root)),
-        ("draft/run.h", generate_draft(root, "run", "RunDraft", RUN_DRAFT)),
-        ("draft/about.h", generate_draft(root, "about", "AboutDraft", ABOUT_DRAFT)),
+        ("draft/run.h", generate_draft(root, "run", &["RunDraft"], RUN_DRAFT)),
+        ("draft/about.h", generate_draft(root, "about", &["AboutDraft"], ABOUT_DRAFT)),
+        (
+            "draft/optimizer.h",
+            generate_draft(root, "optimizer", &["OptimizerExtension", "OptimizerVtable", "UpdateCall"], OPTIMIZER),
+        ),
     ]
 }
 

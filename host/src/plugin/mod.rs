@@ -26,8 +26,10 @@ mod tests;
 
 pub use fthost_plugin_api::{FisherLabels, MethodInfo, MethodKind, MethodNote, PluginInfo};
 
-pub use self::example_gradients::ExampleGradients;
-pub use self::instance::{HeadInstance, RegularizerInstance, SchedulerInstance, State, Stateful, StrategyInstance};
+pub use self::example_gradients::{ExampleGradients, Examples};
+pub use self::instance::{
+    HeadInstance, OptimizerInstance, RegularizerInstance, SchedulerInstance, State, Stateful, StrategyInstance,
+};
 pub use self::library::Library;
 pub use self::opened::Plugin;
 pub use self::search::Search;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use fthost_autograd::Gradients;
-use fthost_autograd::optim::{Optimizer, StepSettings};
+use fthost_autograd::optim::StepSettings;
 
 use super::machine::peak_rss_bytes;
 use super::pass::Pass;
@@ -11,6 +11,7 @@ use super::results::evaluate::evaluate_rows;
 use super::setup::Setup;
 use super::setup::plan::Estimate;
 use super::setup::task::Task;
+use super::state::optimizer::Optimizer;
 use super::train::gradients::DropoutKey;
 use super::train::preferences;
 use crate::Result;
@@ -24,7 +25,7 @@ const EXAMPLES: usize = 256;
 /// Measures a run that is set up. The time of a batch is taken as proportional to its tokens.
 pub(super) fn measure(setup: &Setup) -> Result<Estimate> {
     let settings = &setup.file.train;
-    let mut optimizer = Optimizer::new(settings.optimizer.algorithm());
+    let mut optimizer = setup.optimizer.fresh();
     let (mut train_seconds, mut evaluation_seconds, mut batches) = (0.0, 0.0, 0);
     for (i, task) in setup.tasks.iter().enumerate() {
         let pass = |data| Pass {
@@ -143,7 +144,7 @@ fn update_nothing(setup: &Setup, mut gradients: Gradients, optimizer: &mut Optim
         optimizer.step(
             parameter,
             &gradient,
-            &StepSettings { lr: 0.0, momentum: setup.file.train.momentum(), weight_decay: 0.0 },
+            &StepSettings { lr: 0.0, momentum: optimizer.momentum(), weight_decay: 0.0 },
         )?;
     }
     Ok(())

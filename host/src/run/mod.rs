@@ -22,7 +22,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use fthost_autograd::optim;
 use fthost_models::MODULES;
 
 use crate::data::Survey;
@@ -153,7 +152,17 @@ impl Begun<'_> {
     /// Training, evaluation, and everything saved in the run folder.
     fn finish(self, folder: &mut RunFolder) -> Result<Summary> {
         let Self { setup, identity, plan, checkpoints, resume, device, output, started } = self;
-        let Setup { file, mut model, mut tasks, phases, mut strategies, mut regularizers, mut scheduler, .. } = setup;
+        let Setup {
+            file,
+            mut model,
+            mut tasks,
+            phases,
+            mut strategies,
+            mut regularizers,
+            mut scheduler,
+            mut optimizer,
+            ..
+        } = setup;
         let (precision, model_device) = (setup.precision, model.device.clone());
 
         let interrupt = Interrupt::listen()?;
@@ -166,7 +175,6 @@ impl Begun<'_> {
             Err(Error::run(format!("the weights in {} have changed since the run began", file.model.name()))
                 .with_help("put them back as they were, and go on with --resume"))
         };
-        let mut optimizer = optim::Optimizer::new(file.train.optimizer.algorithm());
         let mut trainer = Trainer {
             fresh_schedule: scheduler.save()?,
             learner: Learner {

@@ -149,10 +149,16 @@ impl Pass<'_> {
             next += length;
         }
         let (mut total, mut total_weight): (Option<Value>, f64) = (None, 0.0);
+        // In training a head may get the rows of several passes, one after the other.
+        let passes = outputs.dims().first().map_or(1, |&rows| rows as u32 / next.max(1));
         for (weight, places) in by_weight {
-            let (weight, len) = (f64::from(f32::from_bits(weight)), places.len());
-            let places = Tensor::from_vec(places, len, &self.model.device)?;
-            let (outputs, targets) = (tape.index_select(outputs, &places, 0)?, targets.index_select(&places, 0)?);
+            let weight = f64::from(f32::from_bits(weight));
+            let of_passes: Vec<u32> =
+                (0..passes).flat_map(|pass| places.iter().map(move |place| pass * next + place)).collect();
+            let (outputs, targets) = (
+                tape.index_select(outputs, &Tensor::new(of_passes, &self.model.device)?, 0)?,
+                targets.index_select(&Tensor::new(places, &self.model.device)?, 0)?,
+            );
             let (sum, terms) = self.head.loss(tape, &outputs, &targets, &[])?;
             let sum = tape.affine(&sum, weight, 0.0)?;
             total = Some(match total {

@@ -3,6 +3,8 @@
 //! Each begins with its size as its maker knew it. One that the callee writes ([`Rate`]) is the caller's memory: the size says how far
 //! it may be written, and what is not written stays as the caller set it.
 
+use std::ffi::c_void;
+
 use super::lent::{Slice, SliceMut, Str};
 
 /// One op call. Which inputs, integers and floats an op takes stands in the op's documentation.
@@ -89,6 +91,27 @@ pub struct HeadCall {
     pub outputs: SliceMut<u64>,
     /// loss: where the weight goes that the sum is divided by, if it is no tensor. Null otherwise.
     pub weight: *mut f64,
+    /// What a minor of tests appends.
+    #[cfg(feature = "longer-tables")]
+    pub later: Appended,
+}
+
+/// What [`HostApi::example_gradients_of`](super::tables::HostApi::example_gradients_of) is asked for. Since 1.1
+#[repr(C)]
+pub struct ExamplesCall {
+    /// Bytes of this call.
+    pub struct_size: u32,
+    /// By [`fisher_labels`](super::tables::fisher_labels).
+    pub labels: u32,
+    /// Examples at most; 0 for all.
+    pub limit: u64,
+    /// What the order of the examples and the labels that are drawn follow from, with the run's own seed.
+    pub seed: u64,
+    /// Passed to `visit`.
+    pub ctx: *mut c_void,
+    /// As [`HostApi::example_gradients`](super::tables::HostApi::example_gradients) says.
+    pub visit:
+        Option<unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> super::tables::Status>,
     /// What a minor of tests appends.
     #[cfg(feature = "longer-tables")]
     pub later: Appended,

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, ffi::c_void, ptr, sync::OnceLock};
 
 use super::{
-    draft::about::{ABOUT_DRAFT, AboutDraft},
+    draft::{
+        about::{ABOUT_DRAFT, AboutDraft},
+        optimizer::{OPTIMIZER, OptimizerExtension},
+    },
     failure,
     growth::{Grows, Theirs},
     host, log,
@@ -43,6 +46,9 @@ static API: PluginApi = PluginApi {
     options_from_peft: Some(options_from_peft),
     ..PluginApi::EMPTY
 };
+
+static OPTIMIZERS: OptimizerExtension =
+    OptimizerExtension { create: Some(create_optimizer), ..OptimizerExtension::EMPTY };
 
 static ABOUT: AboutDraft = AboutDraft { text: Some(about), ..AboutDraft::EMPTY };
 
@@ -138,6 +144,11 @@ unsafe extern "C" fn describe(sink: TextSink) -> Status {
     })
 }
 
+unsafe extern "C" fn create_optimizer(name: Str, config: Str, out: *mut Instance) -> Status {
+    // SAFETY: the host keeps the promises of `create`.
+    unsafe { create(MethodKind::Optimizer.code(), name, config, out) }
+}
+
 unsafe extern "C" fn create(kind: u32, name: Str, config: Str, out: *mut Instance) -> Status {
     failure::guard(|| {
         // SAFETY: the host lends both texts for this call.
@@ -174,6 +185,9 @@ unsafe extern "C" fn get_extension(name: Str) -> *const c_void {
     let about = IDENTITY.get().is_some_and(|identity| !identity.about.is_empty());
     // SAFETY: the host lends the text for this call.
     match unsafe { name.as_str() } {
+        Ok(OPTIMIZER) if registry::methods().iter().any(|method| method.kind == MethodKind::Optimizer) => {
+            (&raw const OPTIMIZERS).cast()
+        }
         Ok(ABOUT_DRAFT) if about => (&raw const ABOUT).cast(),
         _ => ptr::null(),
     }

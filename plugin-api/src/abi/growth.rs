@@ -9,7 +9,7 @@ use std::{marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 #[cfg(feature = "longer-tables")]
 use super::calls::Appended;
 use super::{
-    calls::{Evaluation, Group, HeadCall, HookCall, LogRecord, OpCall, Progress, Rate},
+    calls::{Evaluation, ExamplesCall, Group, HeadCall, HookCall, LogRecord, OpCall, Progress, Rate},
     tables::{
         ABI_MAJOR, BaseVtable, HookVtable, HostApi, PluginApi, RegularizerVtable, SchedulerVtable, StrategyVtable,
         TaskHeadVtable, minor_0,
@@ -24,8 +24,10 @@ use crate::{Error, Result};
 pub unsafe trait Grows: Sized {
     /// Its name in errors.
     const NAME: &'static str;
-    /// Bytes at minor 0: the least that is accepted.
+    /// Bytes at the minor in which it came, 0 of most: the least that is accepted.
     const MINOR_0: usize;
+    /// Bytes at this minor, without what tests append.
+    const NOW: usize = Self::MINOR_0;
     /// One that says its size and nothing else: numbers 0, functions null, slices empty.
     const EMPTY: Self = empty();
 }
@@ -36,44 +38,47 @@ const fn empty<T: Grows>() -> T {
     unsafe {
         made.as_mut_ptr().cast::<u32>().write(size_of::<T>() as u32);
         #[cfg(feature = "longer-tables")]
-        if size_of::<T>() > T::MINOR_0 {
-            made.as_mut_ptr().byte_add(T::MINOR_0).cast::<Appended>().write(Appended::MINE);
+        if size_of::<T>() > T::NOW {
+            made.as_mut_ptr().byte_add(T::NOW).cast::<Appended>().write(Appended::MINE);
         }
         made.assume_init()
     }
 }
 
 macro_rules! grows {
-    ($($type:ident $size:ident),+ $(,)?) => {
+    ($($type:ident $size:ident $($now:literal)?),+ $(,)?) => {
         $(
             // SAFETY: as its definition says.
             unsafe impl Grows for $type {
                 const NAME: &'static str = stringify!($type);
                 const MINOR_0: usize = minor_0::$size as usize;
+                $(const NOW: usize = $now;)?
             }
-            // The type is as long as minor 0 was, and what tests append begins where it ended: so no table ends in padding.
+            // The type is as long as it was said to be, and what tests append begins where it ended: so no table ends in padding.
             #[cfg(all(target_pointer_width = "64", not(feature = "longer-tables")))]
-            const _: () = assert!(size_of::<$type>() == $type::MINOR_0, "not the frozen size");
+            const _: () = assert!(size_of::<$type>() == $type::NOW, "not the frozen size");
         )+
         #[cfg(all(target_pointer_width = "64", feature = "longer-tables"))]
         const _: () = {
-            $(assert!(size_of::<$type>() == $type::MINOR_0 + 16 || matches!(stringify!($type).as_bytes(), b"BaseVtable"));)+
+            $(assert!(size_of::<$type>() == $type::NOW + 16 || matches!(stringify!($type).as_bytes(), b"BaseVtable"));)+
         };
     };
 }
+// The second number: bytes at this minor, where something was appended since.
 grows! {
-    HostApi HOST_API,
+    HostApi HOST_API 128,
     PluginApi PLUGIN_API,
     BaseVtable BASE_VTABLE,
     StrategyVtable STRATEGY_VTABLE,
     SchedulerVtable SCHEDULER_VTABLE,
     RegularizerVtable REGULARIZER_VTABLE,
-    TaskHeadVtable TASK_HEAD_VTABLE,
+    TaskHeadVtable TASK_HEAD_VTABLE 88,
     HookVtable HOOK_VTABLE,
     OpCall OP_CALL,
     LogRecord LOG_RECORD,
     HookCall HOOK_CALL,
     HeadCall HEAD_CALL,
+    ExamplesCall EXAMPLES_CALL,
     Progress PROGRESS,
     Group GROUP,
     Rate RATE,
@@ -259,12 +264,12 @@ impl<'a, T: Grows> Theirs<'a, T> {
 impl<T: Grows> Theirs<'_, T> {
     /// What is appended is what its maker wrote, or not there at all.
     fn check_appended(self) -> Result<()> {
-        let promised = size_of::<T>() == T::MINOR_0; // of a type that tests append nothing to
-        if promised || self.size() < T::MINOR_0 + size_of::<Appended>() {
+        let promised = size_of::<T>() == T::NOW; // of a type that tests append nothing to
+        if promised || self.size() < T::NOW + size_of::<Appended>() {
             return Ok(());
         }
         // SAFETY: its maker says that it reaches so far, and its kind appends this.
-        let appended = unsafe { self.at.byte_add(T::MINOR_0).cast::<Appended>().read() };
+        let appended = unsafe { self.at.byte_add(T::NOW).cast::<Appended>().read() };
         // SAFETY: the function takes nothing and gives a number.
         let called = appended.call.map(|call| unsafe { call() });
         if appended.number == Appended::NUMBER && called == Some(Appended::NUMBER) {

@@ -12,12 +12,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     borrow::collect_text,
-    calls::{LogRecord, OpCall},
+    calls::{ExamplesCall, LogRecord, OpCall},
     draft::run::{RUN_DRAFT, RunDraft},
     growth::{Grows, Theirs},
     tables::{FAILED, HookVtable, HostApi, OK, Slice, SliceMut, Status, Str, dtype},
 };
-use crate::{Error, Result, field};
+use crate::{Error, Result, field, later};
 
 static HOST: AtomicPtr<HostApi> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -185,8 +185,9 @@ pub(crate) fn hook(site: &str, kind: u32, data: *mut c_void, vtable: &'static Ho
 /// What a walk's callback gets: parameter, gradient (borrowed), weight.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(u64, u64, f64) -> Result<()>;
 
-/// Walks through per-example gradients. The visitor's own error or panic comes out here as it was.
-pub(crate) fn example_gradients(labels: u32, limit: u64, visit: Visit<'_>) -> Result<()> {
+/// Walks through per-example gradients of these labels, so many at most, in an order of this seed. The visitor's own error or panic comes
+/// out here as it was.
+pub(crate) fn example_gradients((labels, limit, seed): (u32, u64, Option<u64>), visit: Visit<'_>) -> Result<()> {
     struct Walk<'a> {
         visit: Visit<'a>,
         outcome: thread::Result<Result<()>>,
@@ -199,10 +200,21 @@ pub(crate) fn example_gradients(labels: u32, limit: u64, visit: Visit<'_>) -> Re
         if matches!(walk.outcome, Ok(Ok(()))) { OK } else { FAILED }
     }
     let host = host()?;
-    let example_gradients = host.need(field!(HostApi, example_gradients))?;
     let mut walk = Walk { visit, outcome: Ok(Ok(())) };
-    // SAFETY: `walk` outlives the call.
-    let status = unsafe { example_gradients(labels, limit, (&raw mut walk).cast(), step) };
+    let ctx: *mut c_void = (&raw mut walk).cast();
+    let status = match seed {
+        None => {
+            let example_gradients = host.need(field!(HostApi, example_gradients))?;
+            // SAFETY: `walk` outlives the call.
+            unsafe { example_gradients(labels, limit, ctx, step) }
+        }
+        Some(seed) => {
+            let example_gradients_of = host.need_later(later!(HostApi, example_gradients_of))?;
+            let call = ExamplesCall { labels, limit, seed, ctx, visit: Some(step), ..ExamplesCall::EMPTY };
+            // SAFETY: `walk` and the call outlive it.
+            unsafe { example_gradients_of(&raw const call) }
+        }
+    };
     match walk.outcome {
         Ok(outcome) => outcome?,
         Err(payload) => panic::resume_unwind(payload),

@@ -6,9 +6,6 @@
 use super::tables::{ABI_MAJOR, ABI_MINOR, NOTE_METHOD, NOTE_PLUGIN};
 use crate::{info::MethodKind, ops};
 
-/// The least host minor that this version of the crate can do with.
-pub const MIN_HOST_MINOR: u32 = 0;
-
 /// Owner name with its end, padded to four bytes.
 const OWNER: [u8; 8] = *b"fthost\0\0";
 /// Bytes of the owner name that count: the text and one zero.
@@ -42,6 +39,8 @@ pub struct PluginFacts {
     pub license: &'static str,
     /// Ops it needs.
     pub ops: &'static [&'static str],
+    /// The least host minor that it can do with.
+    pub min_host_minor: u32,
 }
 
 impl PluginFacts {
@@ -62,7 +61,7 @@ impl PluginFacts {
 
     const fn json<const LEN: usize>(&self) -> Json<LEN> {
         let mut json = Json::new().raw("{\"abi_major\":").number(ABI_MAJOR).raw(",\"abi_minor\":").number(ABI_MINOR);
-        json = json.raw(",\"min_host_minor\":").number(MIN_HOST_MINOR);
+        json = json.raw(",\"min_host_minor\":").number(self.min_host_minor);
         json = json.raw(",\"name\":").quoted(self.name).raw(",\"version\":").quoted(self.version);
         json = json.raw(",\"license\":").quoted(self.license).raw(",\"panic\":\"unwind\",\"compiler\":");
         json = json.quoted(env!("FTHOST_COMPILER")).raw(",\"ops\":[");

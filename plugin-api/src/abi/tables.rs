@@ -18,17 +18,18 @@
 
 use std::ffi::c_void;
 
-use super::calls::{Evaluation, Group, HeadCall, HookCall, LogRecord, OpCall, Progress, Rate};
+use super::calls::{Evaluation, ExamplesCall, Group, HeadCall, HookCall, LogRecord, OpCall, Progress, Rate};
 pub use super::lent::{Slice, SliceMut, Str, TextSink};
 
 /// Changes when a plugin must be rebuilt. It shall not.
 pub const ABI_MAJOR: u32 = 1;
-/// Counts what was appended.
+/// Counts what was appended. 1: gradients in [`Event::StepEnd`](crate::Event::StepEnd) and by a seed, metrics of heads, scalars, evaluation
+/// events, constants, several passes of a row.
 #[cfg(not(feature = "longer-tables"))]
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;
 /// Counts what was appended: a minor of tests alone.
 #[cfg(feature = "longer-tables")]
-pub const ABI_MINOR: u32 = 1;
+pub const ABI_MINOR: u32 = 2;
 
 /// 0 is success; see [`OK`], [`FAILED`], [`PANICKED`].
 pub type Status = i32;
@@ -39,7 +40,8 @@ pub const FAILED: Status = 1;
 /// The plugin panicked; the instance must not be called again except to drop it.
 pub const PANICKED: Status = 2;
 
-/// Bytes of the tables and calls at minor 0, on 64-bit machines: the least that is accepted, for ever.
+/// Bytes of the tables and calls at the minor in which each came, 0 where nothing else is said, on 64-bit machines: the least that is
+/// accepted, for ever.
 pub mod minor_0 {
     /// Of `HostApi`.
     pub const HOST_API: u32 = 120;
@@ -73,6 +75,8 @@ pub mod minor_0 {
     pub const RATE: u32 = 24;
     /// Of `Evaluation`.
     pub const EVALUATION: u32 = 48;
+    /// Of `ExamplesCall`, at minor 1.
+    pub const EXAMPLES_CALL: u32 = 40;
 }
 
 /// Element types of tensors.
@@ -103,6 +107,8 @@ pub mod kind {
     pub const REGULARIZER: u32 = 3;
     /// A [`TaskHead`](crate::TaskHead).
     pub const TASK_HEAD: u32 = 4;
+    /// An [`Optimizer`](crate::Optimizer): made by its extension, not by `create`. Since 1.1
+    pub const OPTIMIZER: u32 = 5;
 }
 
 /// Whose labels [`HostApi::example_gradients`] takes, by [`FisherLabels`](crate::FisherLabels).
@@ -113,6 +119,8 @@ pub mod fisher_labels {
     pub const EMPIRICAL: u32 = 2;
     /// Every label, each weighted by its probability under the model.
     pub const EXACT: u32 = 3;
+    /// None: the squared length of the head's outputs in the loss's place. Since 1.1
+    pub const SQUARED_OUTPUT_NORM: u32 = 4;
 }
 
 /// Kinds of hooks, as [`HostApi::hook`] takes them.
@@ -182,6 +190,8 @@ pub struct HostApi {
     >,
     /// A table of experimental functions (`"ft.something.draft/1"`), or null; [`draft`](super::draft) says which there are. `[any thread]`
     pub get_extension: Option<unsafe extern "C" fn(name: Str) -> *const c_void>,
+    /// As `example_gradients`, of examples in an order that follows from a seed of the plugin's. `[run thread]`. Since 1.1
+    pub example_gradients_of: Option<unsafe extern "C" fn(call: *const ExamplesCall) -> Status>,
     /// What a minor of tests appends.
     #[cfg(feature = "longer-tables")]
     pub later: super::calls::Appended,
@@ -212,6 +222,12 @@ pub mod model_call {
     pub const SET_VALUE: &str = "set_value@1";
     /// `{}` to `[handle]`: the parameters that train now, whoever declared them.
     pub const TRAINABLE: &str = "trainable@1";
+    /// `{"handle"}` to the handle of a tensor, or null: the gradient by which the optimizer has just changed the parameter, penalties in it,
+    /// clipped where the run clips. In [`Event::StepEnd`](crate::Event::StepEnd) alone; null where it has none, or the step was left out.
+    /// Since 1.1
+    pub const GRADIENT: &str = "gradient@1";
+    /// `{"name", "value"}` to null: a number that the run keeps with its step, in metrics.jsonl, on the page and for TensorBoard. Since 1.1
+    pub const LOG_SCALAR: &str = "log_scalar@1";
 }
 
 /// Functions of a hook.
@@ -370,6 +386,9 @@ pub struct TaskHeadVtable {
     pub predict: Option<unsafe extern "C" fn(data: *const c_void, call: *const HeadCall) -> Status>,
     /// `TaskHead::fit`. Null where it takes nothing from examples. `[run thread]`
     pub fit: Option<unsafe extern "C" fn(data: *mut c_void, call: *const HeadCall) -> Status>,
+    /// `TaskHead::metrics`: the call's tensors are the predictions, its targets the targets; writes JSON `{"name": number}`. Null where
+    /// the spec names no metric. `[run thread]`. Since 1.1
+    pub metrics: Option<unsafe extern "C" fn(data: *const c_void, call: *const HeadCall, sink: TextSink) -> Status>,
     /// What a minor of tests appends.
     #[cfg(feature = "longer-tables")]
     pub later: super::calls::Appended,

@@ -147,7 +147,7 @@ impl Strategy for Failing {
 }
 
 fn host_gradients(visit: super::host::Visit<'_>) -> Result<()> {
-    super::host::example_gradients(1, 0, visit)
+    super::host::example_gradients((1, 0, None), visit)
 }
 
 struct Half;
@@ -450,8 +450,13 @@ fn tracing_reaches_the_host() {
     assert_eq!(LOGS.take(), [(2, "too wide".into(), r#"{"name":"query","rank":8}"#.into())]);
 }
 
-const PLUGIN: PluginFacts =
-    PluginFacts { name: "a \"b\"\n", version: "1.2.3", license: "MIT", ops: &["linear@1", "keep@1"] };
+const PLUGIN: PluginFacts = PluginFacts {
+    name: "a \"b\"\n",
+    version: "1.2.3",
+    license: "MIT",
+    ops: &["linear@1", "keep@1"],
+    min_host_minor: 0,
+};
 static PLUGIN_NOTE: super::note::Note<{ PLUGIN.text_len() }> = PLUGIN.note();
 const METHOD: MethodFacts = MethodFacts {
     kind: MethodKind::TaskHead,

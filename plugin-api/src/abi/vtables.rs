@@ -1,4 +1,4 @@
-//! From the author's four traits to the tables of functions that the host calls.
+//! From the author's traits to the tables of functions that the host calls.
 
 #![allow(clippy::needless_update, reason = "a later minor appends fields")]
 
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{
     calls::{self, HeadCall},
+    draft::optimizer::{OptimizerVtable, UpdateCall},
     failure::{Guarded, free},
     growth::{Grows, Place, Theirs},
     tables::{
@@ -17,8 +18,8 @@ use super::{
     },
 };
 use crate::{
-    Error, Evaluation, Event, Features, Group, Model, Progress, Regularizer, Result, SavedState, Scheduler, Strategy,
-    TaskHead, TaskTargets, Tensor, field,
+    Error, Evaluation, Event, Features, Group, Model, Optimizer, Progress, Regularizer, Result, SavedState, Scheduler,
+    Strategy, TaskHead, TaskTargets, Tensor, Update, Updated, field,
 };
 
 /// An instance for the host, and the vtable of its kind. Where the functions below say "this instance", `data` is the
@@ -486,6 +487,18 @@ pub(crate) fn task_head<H: TaskHead>(head: H) -> Instance {
         // SAFETY: the host passes this instance.
         unsafe { call_mut(data, body) }
     }
+    unsafe extern "C" fn metrics<H: TaskHead>(data: *const c_void, call: *const HeadCall, sink: TextSink) -> Status {
+        let body = |method: &AsHead<H>| {
+            // SAFETY: the host lends the call for this call.
+            let frame = unsafe { Frame::of(call) }?;
+            let found = method.0.metrics(&frame.tensor()?, &frame.target()?)?;
+            // SAFETY: the sink belongs to this call.
+            unsafe { sink.put(&serde_json::to_string(&found)?) };
+            Ok(())
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { self::call(data, body) }
+    }
     instance(
         AsHead(head),
         const {
@@ -496,7 +509,89 @@ pub(crate) fn task_head<H: TaskHead>(head: H) -> Instance {
                 loss: Some(loss::<H>),
                 predict: Some(predict::<H>),
                 fit: Some(fit::<H>),
+                metrics: Some(metrics::<H>),
                 ..TaskHeadVtable::EMPTY
+            }
+        },
+    )
+}
+
+struct AsOptimizer<O>(O);
+
+/// A rule has no state but that of parameters.
+impl<O: Optimizer> Method for AsOptimizer<O> {
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState::default())
+    }
+    fn load(&mut self, _: SavedState) -> Result<()> {
+        Ok(())
+    }
+    fn event(&mut self, _: &Event) -> Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn optimizer<O: Optimizer>(optimizer: O) -> Instance {
+    unsafe extern "C" fn momentum<O: Optimizer>(data: *const c_void, out: *mut f64) -> Status {
+        let body = |method: &AsOptimizer<O>| {
+            // SAFETY: `out` is the host's place for the result.
+            unsafe { out.write(method.0.momentum()) };
+            Ok(())
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { call(data, body) }
+    }
+    unsafe extern "C" fn states<O: Optimizer>(data: *const c_void, shape: Slice<u64>, sink: TextSink) -> Status {
+        let body = |method: &AsOptimizer<O>| {
+            // SAFETY: the host lends the shape for this call.
+            let shape: Vec<usize> = unsafe { shape.as_slice() }.iter().map(|&dim| dim as usize).collect();
+            let text = serde_json::to_string(&method.0.states(&shape)?)?;
+            // SAFETY: the sink belongs to this call.
+            unsafe { sink.put(&text) };
+            Ok(())
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { call(data, body) }
+    }
+    unsafe extern "C" fn step<O: Optimizer>(data: *const c_void, update: *const UpdateCall) -> Status {
+        let body = |method: &AsOptimizer<O>| {
+            // SAFETY: the host lends the call and what it points to for this call, and lets us write the outputs.
+            let (update, outputs) = unsafe {
+                let call = Theirs::new(update)?;
+                let states: &[u64] = call.get(field!(UpdateCall, states)).as_slice();
+                let update = Update {
+                    name: call.get(field!(UpdateCall, name)).as_str()?,
+                    value: Tensor::borrowed(call.get(field!(UpdateCall, value))),
+                    gradient: Tensor::borrowed(call.get(field!(UpdateCall, gradient))),
+                    states: states.iter().map(|&state| Tensor::borrowed(state)).collect(),
+                    step: call.get(field!(UpdateCall, step)),
+                    lr: call.get(field!(UpdateCall, lr)),
+                    momentum: call.get(field!(UpdateCall, momentum)),
+                    weight_decay: call.get(field!(UpdateCall, weight_decay)),
+                };
+                (update, call.get(field!(UpdateCall, outputs)).as_mut_slice())
+            };
+            let Updated { value, states } = method.0.step(&update)?;
+            if states.len() != update.states.len() || outputs.len() != 1 + states.len() {
+                let (given, kept) = (states.len(), update.states.len());
+                return Err(Error::new(format!("an update gives each state anew: {given} came, and there are {kept}")));
+            }
+            for (place, tensor) in outputs.iter_mut().zip(std::iter::once(value).chain(states)) {
+                *place = tensor.give()?;
+            }
+            Ok(())
+        };
+        // SAFETY: the host passes this instance.
+        unsafe { call(data, body) }
+    }
+    instance(
+        AsOptimizer(optimizer),
+        const {
+            &OptimizerVtable {
+                base: base::<AsOptimizer<O>>(size_of::<OptimizerVtable>()),
+                momentum: Some(momentum::<O>),
+                states: Some(states::<O>),
+                step: Some(step::<O>),
             }
         },
     )

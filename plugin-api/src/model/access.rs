@@ -224,6 +224,25 @@ impl Model {
         host::model_call(model_call::SET_VALUE, &json!({ "handle": param.handle, "tensor": value.handle() }))
     }
 
+    /// The gradient by which the optimizer has just changed a parameter: of loss and penalties, clipped where the run clips; of the
+    /// parameter's shape. `None` where it got none, or the step was left out. Since 1.1
+    ///
+    /// # Errors
+    /// Outside of [`Event::StepEnd`](crate::Event::StepEnd): it is forgotten then.
+    pub fn gradient(&self, param: &Param) -> Result<Option<Tensor>> {
+        let handle: Option<u64> = host::model_call(model_call::GRADIENT, &json!({ "handle": param.handle }))?;
+        Ok(handle.map(Tensor::owned))
+    }
+
+    /// Keeps a number with the step that is under way: a curve in metrics.jsonl, on the run's page and in TensorBoard, under the method's
+    /// name and `name`. Since 1.1
+    ///
+    /// # Errors
+    /// Where it is not finite, or the name is empty.
+    pub fn log_scalar(&mut self, name: &str, value: f64) -> Result<()> {
+        host::model_call(model_call::LOG_SCALAR, &json!({ "name": name, "value": value }))
+    }
+
     /// The parameters that `targets` name, whoever declared them.
     ///
     /// # Errors
@@ -311,7 +330,8 @@ impl Model {
 /// Measuring.
 impl Model {
     /// Walks over the task's training examples, at most `limit` (0: all), and visits the gradient of each trainable
-    /// parameter for each example alone. Returns how many examples it saw.
+    /// parameter for each example alone. Returns how many examples it saw. Each call sees the same examples in the same order, which
+    /// follows from the run's seed.
     ///
     /// # Errors
     /// The visitor's own error ends the walk and comes out as it is.
@@ -319,6 +339,31 @@ impl Model {
         &mut self,
         labels: FisherLabels,
         limit: u64,
+        visit: impl FnMut(ExampleGradient<'_>) -> Result<()>,
+    ) -> Result<u64> {
+        self.walk(labels, limit, None, visit)
+    }
+
+    /// As [`example_gradients`](Self::example_gradients), over examples and labels that follow from a seed too: other ones for another
+    /// seed, of which a step's number or a task's makes one. Since 1.1
+    ///
+    /// # Errors
+    /// The visitor's own error ends the walk and comes out as it is.
+    pub fn example_gradients_seeded(
+        &mut self,
+        labels: FisherLabels,
+        limit: u64,
+        seed: u64,
+        visit: impl FnMut(ExampleGradient<'_>) -> Result<()>,
+    ) -> Result<u64> {
+        self.walk(labels, limit, Some(seed), visit)
+    }
+
+    fn walk(
+        &mut self,
+        labels: FisherLabels,
+        limit: u64,
+        seed: Option<u64>,
         mut visit: impl FnMut(ExampleGradient<'_>) -> Result<()>,
     ) -> Result<u64> {
         let params: HashMap<u64, Param> =
@@ -327,10 +372,11 @@ impl Model {
             FisherLabels::Sampled => fisher_labels::SAMPLED,
             FisherLabels::Empirical => fisher_labels::EMPIRICAL,
             FisherLabels::Exact => fisher_labels::EXACT,
+            FisherLabels::SquaredOutputNorm => fisher_labels::SQUARED_OUTPUT_NORM,
         };
         // The weights of one example's labels add up to 1, so those of any one parameter add up to the examples.
         let (mut counted, mut examples) = (None, 0.0);
-        host::example_gradients(code, limit, &mut |handle, gradient, weight| {
+        host::example_gradients((code, limit, seed), &mut |handle, gradient, weight| {
             let Some(param) = params.get(&handle) else {
                 return Err(Error::new(format!("the host visits parameter {handle}, which does not train")));
             };

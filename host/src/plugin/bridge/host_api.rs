@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fthost_autograd::{DType, Tensor};
 use fthost_plugin_api::FisherLabels;
-use fthost_plugin_api::abi::calls::{LogRecord, OpCall};
+use fthost_plugin_api::abi::calls::{ExamplesCall, LogRecord, OpCall};
 use fthost_plugin_api::abi::draft::run::{RUN_DRAFT, RunDraft};
 use fthost_plugin_api::abi::growth::{Grows, Theirs};
 use fthost_plugin_api::abi::tables::{
@@ -20,6 +20,7 @@ use super::hooks::Bridge;
 use super::session::{self, Declares};
 use super::{model_calls, ops};
 use crate::Error;
+use crate::plugin::example_gradients::Examples;
 
 /// What plugins get when they are connected.
 pub(in crate::plugin) static HOST_API: HostApi = HostApi {
@@ -37,6 +38,7 @@ pub(in crate::plugin) static HOST_API: HostApi = HostApi {
     model_call: Some(model_call),
     hook: Some(hook),
     example_gradients: Some(example_gradients),
+    example_gradients_of: Some(example_gradients_of),
     get_extension: Some(get_extension),
     ..HostApi::EMPTY
 };
@@ -232,41 +234,59 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
     })
 }
 
-unsafe extern "C" fn example_gradients(
-    labels: u32,
-    limit: u64,
-    ctx: *mut c_void,
-    visit: unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status,
-) -> Status {
+/// What a walk calls with each gradient: context, parameter, gradient, weight.
+type Visit = unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status;
+
+unsafe extern "C" fn example_gradients(labels: u32, limit: u64, ctx: *mut c_void, visit: Visit) -> Status {
+    // SAFETY: the plugin lends its function and context for the walk.
+    guard_status(|| unsafe { walk(labels, limit, None, ctx, visit) })
+}
+
+unsafe extern "C" fn example_gradients_of(call: *const ExamplesCall) -> Status {
     guard_status(|| {
-        let labels = match labels {
-            fisher_labels::SAMPLED => FisherLabels::Sampled,
-            fisher_labels::EMPIRICAL => FisherLabels::Empirical,
-            fisher_labels::EXACT => FisherLabels::Exact,
-            other => return Err(format!("there is no kind {other} of labels; this host knows 1 to 3")),
-        };
-        let mut stopped = OK;
-        let walked = session::with_gradients(|model, gradients| {
-            let handles = model.handles();
-            let numbers: std::collections::HashMap<u64, usize> =
-                model.parameters.iter().enumerate().map(|(i, p)| (p.parameter.id(), i)).collect();
-            let limit = (limit > 0).then_some(limit);
-            let walk = gradients.visit(model, labels, limit, &mut |parameter, gradient, weight| {
-                let Some(index) = numbers.get(&parameter.id()) else {
-                    return Err(Error::plugin(format!("{} is no parameter of the model", parameter.name())));
-                };
-                let param = handles.handle(*index);
-                // SAFETY: the plugin lends its function and context for the walk.
-                stopped = session::lend_for_visit(gradient.clone(), |gradient| unsafe {
-                    visit(ctx, param, gradient, weight)
-                })
-                .map_err(Error::plugin)?;
-                if stopped == OK { Ok(()) } else { Err(Error::plugin("the plugin ended the walk over examples")) }
-            });
-            walk.map_err(|error| error.to_string())
-        });
-        if stopped == OK { walked.map(|()| OK) } else { Ok(stopped) }
+        // SAFETY: the plugin lends the call, and with it function and context for the walk.
+        unsafe {
+            let call = theirs(call)?;
+            let visit = call.need(field!(ExamplesCall, visit)).map_err(|error| error.to_string())?;
+            let (labels, limit) = (call.get(field!(ExamplesCall, labels)), call.get(field!(ExamplesCall, limit)));
+            let seed = Some(call.get(field!(ExamplesCall, seed)));
+            walk(labels, limit, seed, call.get(field!(ExamplesCall, ctx)), visit)
+        }
     })
+}
+
+/// Walks over examples in an order of this seed; the status with which the visitor ended it.
+///
+/// # Safety
+/// `visit` may be called with `ctx` until this returns.
+unsafe fn walk(labels: u32, limit: u64, seed: Option<u64>, ctx: *mut c_void, visit: Visit) -> Result<Status, String> {
+    let labels = match labels {
+        fisher_labels::SAMPLED => FisherLabels::Sampled,
+        fisher_labels::EMPIRICAL => FisherLabels::Empirical,
+        fisher_labels::EXACT => FisherLabels::Exact,
+        fisher_labels::SQUARED_OUTPUT_NORM => FisherLabels::SquaredOutputNorm,
+        other => return Err(format!("there is no kind {other} of labels; this host knows 1 to 4")),
+    };
+    let mut stopped = OK;
+    let walked = session::with_gradients(|model, gradients| {
+        let handles = model.handles();
+        let numbers: std::collections::HashMap<u64, usize> =
+            model.parameters.iter().enumerate().map(|(i, p)| (p.parameter.id(), i)).collect();
+        let examples = Examples { labels, limit: (limit > 0).then_some(limit), seed };
+        let walk = gradients.visit(model, examples, &mut |parameter, gradient, weight| {
+            let Some(index) = numbers.get(&parameter.id()) else {
+                return Err(Error::plugin(format!("{} is no parameter of the model", parameter.name())));
+            };
+            let param = handles.handle(*index);
+            // SAFETY: the caller's promise.
+            stopped =
+                session::lend_for_visit(gradient.clone(), |gradient| unsafe { visit(ctx, param, gradient, weight) })
+                    .map_err(Error::plugin)?;
+            if stopped == OK { Ok(()) } else { Err(Error::plugin("the plugin ended the walk over examples")) }
+        });
+        walk.map_err(|error| error.to_string())
+    });
+    if stopped == OK { walked.map(|()| OK) } else { Ok(stopped) }
 }
 
 unsafe extern "C" fn get_extension(name: Str) -> *const c_void {

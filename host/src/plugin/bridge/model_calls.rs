@@ -65,6 +65,28 @@ pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
                 reply(&set.map_err(|error| plain(&error))?)
             })
         }
+        model_call::GRADIENT => {
+            let params: ParamInfo = read(method, params)?;
+            let (_, parameter) = session::parameter(params.handle)?;
+            let found = session::with_model(|model, _| {
+                let stepped = model.stepped.as_ref().ok_or("gradients of a step are at hand in its `StepEnd` only")?;
+                let gradient = stepped.get(&parameter).map(|gradient| gradient.to_dense(parameter.dims()));
+                gradient.transpose().map_err(|error| plain(&error))
+            })?;
+            reply(&found.map(session::hand_over).transpose()?)
+        }
+        model_call::LOG_SCALAR => {
+            let Scalar { name, value } = read(method, params)?;
+            if name.is_empty() || !value.is_finite() {
+                return Err(format!("a scalar has a name and a finite value, and this is {name:?} {value}"));
+            }
+            // Where the model is at hand calls come one at a time, so that the lines have an order.
+            session::with_model(|model, _| {
+                let (caller, _) = session::who()?;
+                model.handles().keep_scalar(format!("{}/{name}", caller.method()), value);
+                reply(&())
+            })
+        }
         other => Err(format!("this host has no model call {other:?}; update fthost")),
     }
 }
@@ -343,6 +365,12 @@ struct SetValue {
 }
 
 #[derive(Deserialize)]
+struct Scalar {
+    name: String,
+    value: f64,
+}
+
+#[derive(Deserialize)]
 struct ParamInfo {
     handle: u64,
 }
@@ -446,6 +474,8 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
     let tensor = match init {
         api::Init::Zeros => filled(&|_| {}),
         api::Init::Ones => filled(&|data| data.fill(1.0)),
+        api::Init::Constant { value } if !value.is_finite() => return Err(format!("{value} is no finite number")),
+        api::Init::Constant { value } => filled(&|data| data.fill(*value as f32)),
         api::Init::Uniform { low, high } => filled(&|data| stream.fill_uniform(data, *low, *high)),
         api::Init::Normal { mean, std } => filled(&|data| stream.fill_normal(data, *mean, *std)),
         api::Init::TruncatedNormal { std } => filled(&|data| stream.fill_truncated_normal(data, 0.0, *std, 2.0)),

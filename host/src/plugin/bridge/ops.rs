@@ -67,6 +67,7 @@ static OPS: &[Op] = &[
     op("sqrt@1", 1, |c| c.tape.sqrt(c.x(0)?).map(Results::One)),
     op("square@1", 1, |c| c.tape.square(c.x(0)?).map(Results::One)),
     op("abs@1", 1, |c| c.tape.abs(c.x(0)?).map(Results::One)),
+    op("sign@1", 1, |c| Ok(Results::One(Value::constant(c.x(0)?.tensor().sign()?)))),
     with_floats(op("clamp_min@1", 1, |c| c.tape.clamp_min(c.x(0)?, c.floats[0]).map(Results::One)), 1),
     op("softmax@1", 1, |c| c.tape.softmax(c.x(0)?).map(Results::One)),
     op("log_softmax@1", 1, |c| c.tape.log_softmax(c.x(0)?).map(Results::One)),

@@ -28,7 +28,7 @@ pub(in crate::plugin) struct Scope<'a> {
     pub(in crate::plugin) run: Option<&'a Arc<RunHandles>>,
     /// The model, in `attach` and events.
     pub(in crate::plugin) model: Option<&'a mut AdaptedModel>,
-    /// Who measures gradients of single examples, in a regularizer's events.
+    /// Who measures gradients of single examples, in events.
     pub(in crate::plugin) gradients: Option<&'a mut dyn ExampleGradients>,
     /// What the call may declare.
     pub(in crate::plugin) declares: Declares,
@@ -74,6 +74,11 @@ pub(in crate::plugin) struct Session(());
 impl Caller {
     pub(in crate::plugin) fn new(plugin: Plugin, method: &str) -> Arc<Self> {
         Arc::new(Self { plugin, method: method.to_owned(), poisoned: AtomicBool::new(false) })
+    }
+
+    /// The method's name.
+    pub(in crate::plugin) fn method(&self) -> &str {
+        &self.method
     }
 
     /// Whether it panicked, and is not called again.
@@ -467,7 +472,7 @@ pub(super) fn with_gradients<T>(
     body: impl FnOnce(&AdaptedModel, &mut dyn ExampleGradients) -> Result<T, String>,
 ) -> Result<T, String> {
     let Some(gradients) = innermost(|frame| frame.gradients)? else {
-        return Err("gradients of single examples are measured in a regularizer's events only".to_owned());
+        return Err("gradients of single examples are measured in events only".to_owned());
     };
     let lent = lend_model(|model| match model {
         Access::Exclusive(model) => Access::Shared(model),
@@ -504,6 +509,11 @@ pub(super) fn who() -> Result<(Arc<Caller>, Option<Arc<RunHandles>>), String> {
 /// The run of the innermost session.
 pub(super) fn run() -> Result<Arc<RunHandles>, String> {
     who()?.1.ok_or_else(|| "there is no run before `attach`".to_owned())
+}
+
+/// A handle for a tensor that passes to the plugin.
+pub(super) fn hand_over(tensor: Tensor) -> Result<u64, String> {
+    insert(Value::constant(tensor), false)
 }
 
 /// The number and parameter of a handle.

@@ -1,5 +1,6 @@
 //! Calls on a task head.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fthost_autograd::{DType, Layout, Tape, Tensor, Value};
@@ -7,7 +8,7 @@ use fthost_models::ModelInfo;
 use fthost_plugin_api::abi::calls::HeadCall;
 use fthost_plugin_api::abi::growth::{Field, Grows};
 use fthost_plugin_api::abi::tables::{Slice, SliceMut, Status, Str, TaskHeadVtable};
-use fthost_plugin_api::{FeatureKind, HeadSpec, StreamFeatures, TaskInfo, field};
+use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, Sampling, StreamFeatures, TaskInfo, field, later};
 
 use super::{Instance, State, Stateful, json_answer, json_text};
 use crate::Result;
@@ -15,6 +16,7 @@ use crate::adapted::AdaptedModel;
 use crate::plugin::Plugin;
 use crate::plugin::bridge::model_calls::{kind_of, streams};
 use crate::plugin::bridge::session::{Declares, Failure, Scope, Session, check};
+use crate::report::{entities, metrics};
 
 /// A task head made from options.
 #[derive(Debug)]
@@ -131,6 +133,31 @@ impl HeadInstance {
         })
     }
 
+    /// The metrics of its own that its spec names, of all predictions of an evaluation and their targets.
+    ///
+    /// # Errors
+    /// The plugin's own, or where it gives others than it has named.
+    pub fn metrics(&self, spec: &HeadSpec, predictions: &Tensor, targets: &Tensor) -> Result<BTreeMap<String, f64>> {
+        let scope = Scope::default();
+        self.0.call("metrics", scope, |session| {
+            let metrics = self.0.vtable.need_later(later!(TaskHeadVtable, metrics));
+            let metrics = metrics.map_err(|error| Failure::Answer(error.to_string()))?;
+            let lend = |tensor: &Tensor| [session.lend(Value::constant(tensor.clone()))];
+            let (predictions, targets) = (lend(predictions), lend(targets));
+            let call = HeadCall { tensors: Slice::new(&predictions), targets: Slice::new(&targets), ..HeadCall::EMPTY };
+            // SAFETY: the plugin's own function on its own instance; the call and its slices live for it.
+            let found: BTreeMap<String, Option<f64>> =
+                json_answer(|sink| unsafe { metrics(self.0.data, &raw const call, sink) })?;
+            let named: Vec<&String> = spec.metrics.iter().map(|own| &own.name).collect();
+            if found.len() != named.len() || !named.iter().all(|name| found.contains_key(*name)) {
+                let given: Vec<&String> = found.keys().collect();
+                return Err(Failure::Answer(format!("it has named the metrics {named:?} and gave {given:?}")));
+            }
+            // JSON has no number for what is undefined, and holds null.
+            Ok(found.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+        })
+    }
+
     fn run<T>(&self, what: &str, tape: &Tape, body: impl FnOnce(&Session) -> Result<T, Failure>) -> Result<T> {
         self.0.call(what, Scope { tape: Some(tape), ..Scope::default() }, body)
     }
@@ -145,6 +172,8 @@ impl HeadInstance {
 
 /// What a head declared, with the model's streams by name: the one stream where it has named none.
 pub(in crate::plugin) fn of_this_model(mut spec: HeadSpec, info: &ModelInfo) -> Result<HeadSpec, String> {
+    check_forwards(&spec)?;
+    check_metrics(&spec)?;
     let names: Vec<String> = info.streams.iter().map(|stream| format!("{:?}", stream.name)).collect();
     if spec.streams.is_empty() {
         if names.len() > 1 {
@@ -173,6 +202,43 @@ pub(in crate::plugin) fn of_this_model(mut spec: HeadSpec, info: &ModelInfo) -> 
     }
     spec.features = spec.streams[0].features;
     Ok(spec)
+}
+
+/// Passes of a row at most: memory and time grow with them.
+const MOST_FORWARDS: u32 = 64;
+
+fn check_forwards(spec: &HeadSpec) -> Result<(), String> {
+    let forwards = spec.forwards;
+    if !(1..=MOST_FORWARDS).contains(&forwards) {
+        return Err(format!(
+            "each row is to pass through the model {forwards} times; 1 to {MOST_FORWARDS} are possible"
+        ));
+    }
+    if forwards > 1 && spec.sampling != Sampling::Shuffled {
+        return Err("rows of episodes pass through the model once".to_owned());
+    }
+    Ok(())
+}
+
+fn check_metrics(spec: &HeadSpec) -> Result<(), String> {
+    let whole = [PredictionKind::Classes, PredictionKind::MultiLabel, PredictionKind::Values];
+    if !spec.metrics.is_empty() && !whole.contains(&spec.predictions) {
+        return Err(format!("it has metrics of its own, and predictions of {:?} are not all kept", spec.predictions));
+    }
+    let theirs = metrics::names(spec.predictions, usize::MAX);
+    for (i, own) in spec.metrics.iter().enumerate() {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if own.name.is_empty() || !own.name.chars().all(plain) {
+            return Err(format!("a metric's name is of lower case, digits and _, and this is {:?}", own.name));
+        }
+        if theirs.contains(&own.name) || entities::NAMES.contains(&own.name.as_str()) {
+            return Err(format!("there is a metric {:?} already: give its own another name", own.name));
+        }
+        if spec.metrics[..i].iter().any(|other| other.name == own.name) {
+            return Err(format!("it names the metric {:?} twice", own.name));
+        }
+    }
+    Ok(())
 }
 
 /// A weight as a number.

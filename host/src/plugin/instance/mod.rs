@@ -1,6 +1,7 @@
 //! Instances: methods made from options, and the calls on them.
 
 mod head;
+mod optimizer;
 mod regularizer;
 mod scheduler;
 mod strategy;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use fthost_autograd::{Tensor, Value};
 use fthost_plugin_api::abi::borrow::collect_text;
+use fthost_plugin_api::abi::draft::optimizer::{OPTIMIZER, OptimizerExtension, OptimizerVtable};
 use fthost_plugin_api::abi::growth::{Field, Grows, Theirs};
 use fthost_plugin_api::abi::tables::{self, BaseVtable, PluginApi, Status, Str, TextSink};
 use fthost_plugin_api::{Event, MethodKind, field};
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::head::HeadInstance;
 #[cfg(test)]
 pub(in crate::plugin) use self::head::of_this_model;
+pub use self::optimizer::OptimizerInstance;
 pub use self::regularizer::RegularizerInstance;
 pub use self::scheduler::SchedulerInstance;
 pub use self::strategy::StrategyInstance;
@@ -85,7 +88,17 @@ unsafe impl Sync for Instance<tables::RegularizerVtable> {}
 /// The type is `repr(C)`, its first field is a [`BaseVtable`], and a plugin's `create` gives it for this kind.
 unsafe trait Vtable: Grows + 'static {
     const KIND: MethodKind;
+
+    /// How a plugin makes an instance.
+    fn make(plugin: &Plugin) -> Result<Make, Failure> {
+        let create = needed(plugin.api(), field!(PluginApi, create))?;
+        // SAFETY: the plugin's own function, whose texts live for the call and whose result may be written.
+        Ok(Box::new(move |name, config, out| unsafe { create(Self::KIND.code(), name, config, out) }))
+    }
 }
+
+/// Makes an instance of the method of this name from these options, and writes it.
+type Make = Box<dyn Fn(Str, Str, *mut tables::Instance) -> Status>;
 
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::StrategyVtable {
@@ -98,6 +111,20 @@ unsafe impl Vtable for tables::SchedulerVtable {
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::RegularizerVtable {
     const KIND: MethodKind = MethodKind::Regularizer;
+}
+// SAFETY: as its table says.
+unsafe impl Vtable for OptimizerVtable {
+    const KIND: MethodKind = MethodKind::Optimizer;
+
+    fn make(plugin: &Plugin) -> Result<Make, Failure> {
+        let get_extension = needed(plugin.api(), field!(PluginApi, get_extension))?;
+        // SAFETY: the plugin's own function; under this name it gives an `OptimizerExtension` that lives as long as the process, or null.
+        let table = unsafe { Theirs::new(get_extension(Str::new(OPTIMIZER)).cast::<OptimizerExtension>()) };
+        let table = table.map_err(|error| Failure::Answer(error.to_string()))?;
+        let create = needed(table, field!(OptimizerExtension, create))?;
+        // SAFETY: the plugin's own function, whose texts live for the call and whose result may be written.
+        Ok(Box::new(move |name, config, out| unsafe { create(name, config, out) }))
+    }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::TaskHeadVtable {
@@ -130,10 +157,9 @@ impl<V: Vtable> Instance<V> {
         let caller = Caller::new(plugin.clone(), name);
         let config = config.to_string();
         let instance = caller.call(&"its options", Scope::default(), |_| {
-            let create = needed(plugin.api(), field!(PluginApi, create))?;
+            let make = V::make(plugin)?;
             let mut instance = tables::Instance { data: std::ptr::null_mut(), vtable: std::ptr::null() };
-            // SAFETY: the plugin's own function; the texts live for the call, and `instance` may be written.
-            check(unsafe { create(V::KIND.code(), Str::new(name), Str::new(&config), &raw mut instance) })?;
+            check(make(Str::new(name), Str::new(&config), &raw mut instance))?;
             // SAFETY: the plugin gives a table of this kind, by the promise of [`Vtable`], that lives as long as the process, or null.
             let vtable = unsafe { Theirs::new(instance.vtable.cast::<V>()) };
             Ok((instance.data, vtable.map_err(|error| Failure::Answer(error.to_string()))?))

@@ -27,6 +27,11 @@ impl RegularizerInstance {
         Instance::create(plugin, name, config).map(Self)
     }
 
+    /// The method's name.
+    pub fn name(&self) -> &str {
+        self.0.caller.method()
+    }
+
     /// Shows it the model, after all strategies and heads have attached.
     pub fn attach(&mut self, model: &mut AdaptedModel) -> Result<()> {
         self.0.run = Some(Arc::clone(model.handles()));

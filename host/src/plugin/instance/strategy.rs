@@ -10,8 +10,8 @@ use fthost_plugin_api::{Event, field};
 use super::{Instance, State, Stateful, json_answer, take_all};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::plugin::Plugin;
 use crate::plugin::bridge::session::{Declares, Scope, check};
+use crate::plugin::{ExampleGradients, Plugin};
 
 /// A strategy made from options.
 #[derive(Debug)]
@@ -48,9 +48,15 @@ impl StrategyInstance {
         })
     }
 
-    /// Tells it what happened; it may freeze and thaw.
-    pub fn event(&mut self, event: &Event, model: &mut AdaptedModel, _index: usize) -> Result<()> {
-        let scope = Scope { model: Some(model), ..Scope::default() };
+    /// Tells it what happened; it may freeze and thaw, and with `gradients` measure.
+    pub fn event(
+        &mut self,
+        event: &Event,
+        model: &mut AdaptedModel,
+        gradients: Option<&mut dyn ExampleGradients>,
+    ) -> Result<()> {
+        let gradients = gradients.map(|gradients| gradients as &mut dyn ExampleGradients);
+        let scope = Scope { model: Some(model), gradients, ..Scope::default() };
         self.0.event(event, scope)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use fthost_autograd::optim::{Method, Optimizer};
+use crate::run::state::optimizer::Optimizer;
 use fthost_autograd::{Device, Layout, Parameter, Tape, Tensor, Value};
 use fthost_models::{
     BaseParameter, BlockGroup, Features, Hook, Input, LoadError, Modality, Model, ModelInfo, PoolBy, Pooling, Read,
@@ -183,7 +183,7 @@ fn a_strategy_adapts_the_model() {
     assert_eq!(gradients.len(), 1, "only the shift lies below the output and trains");
     assert!(gradients.get(&model.parameters[2].parameter).is_some());
 
-    strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, 0).unwrap();
+    strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, None).unwrap();
     assert!(model.parameters[0].parameter.trainable());
     assert_eq!(model.matches.len(), 1, "events are not counted");
     assert_eq!(strategy.adapter_config().unwrap(), None);
@@ -205,7 +205,7 @@ fn parameters_change_whoever_declared_them() {
     let mut model = model();
     let mut strategy = shift("tune").unwrap();
     strategy.attach(&mut model, 0).unwrap();
-    strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, 0).unwrap();
+    strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, None).unwrap();
     let found: Vec<_> =
         model.parameters.iter().map(|p| (p.parameter.trainable(), p.lr_factor, p.decays(false))).collect();
     let (base, shift, prompt) = ((false, 1.0, true), (false, 0.5, true), (true, 1.0, true));
@@ -228,7 +228,7 @@ fn the_best_model_is_put_back_with_all_that_makes_it() {
     let mut model = model();
     let mut strategy = shift("tune").unwrap();
     strategy.attach(&mut model, 0).unwrap();
-    let mut optimizer = Optimizer::new(Method::ADAMW);
+    let mut optimizer = Optimizer::default();
     let value = |model: &AdaptedModel, at: usize| {
         model.parameters[at].parameter.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
@@ -243,7 +243,7 @@ fn the_best_model_is_put_back_with_all_that_makes_it() {
     assert!(tensors.keys().all(|name| !name.contains("dense.weight")), "the base model is not in it: {tensors:?}");
 
     // Since then the strategy has changed rates and flags, a base parameter was thawed and trained, another one set.
-    strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, 0).unwrap();
+    strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, None).unwrap();
     assert_ne!(flags(&model), before);
     let tuned = Parts { model: &mut model, plugins: plugins(&mut strategy), optimizer: &mut optimizer };
     let (tuned, tuned_tensors) = tuned.changed().unwrap();
@@ -362,11 +362,10 @@ impl ExampleGradients for Examples {
     fn visit(
         &mut self,
         model: &AdaptedModel,
-        labels: FisherLabels,
-        limit: Option<u64>,
+        examples: super::Examples,
         visit: &mut dyn FnMut(&Parameter, &Tensor, f64) -> Result<()>,
     ) -> Result<()> {
-        assert_eq!((labels, limit), (FisherLabels::Exact, Some(5)));
+        assert_eq!((examples.labels, examples.limit, examples.seed), (FisherLabels::Exact, Some(5), None));
         for weight in [0.25, 0.75] {
             self.0 += 1;
             // The model can be run meanwhile: hooks open sessions inside this one.
@@ -396,10 +395,7 @@ fn a_regularizer_keeps_and_measures() {
 
     let event = Event::TaskEnd { task: "a".into() };
     let text = message(anchor.event(&event, &mut model, None));
-    assert!(
-        text.contains("failed in an event: gradients of single examples are measured in a regularizer's events"),
-        "{text}"
-    );
+    assert!(text.contains("failed in an event: gradients of single examples are measured in events"), "{text}");
     let mut examples = Examples(0);
     anchor.event(&event, &mut model, Some(&mut examples)).unwrap();
     assert_eq!((examples.0, anchor.save().unwrap().json), (2, json!([2.5, 7.5])));

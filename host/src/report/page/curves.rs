@@ -19,6 +19,10 @@ pub(crate) struct Curves {
     /// By task; under the empty name where there is one task.
     pub(crate) loss: BTreeMap<String, Points>,
     penalty: Points,
+    /// Of each regularizer by its name, where there are several.
+    penalties: BTreeMap<String, Points>,
+    /// What plugins have told, by `METHOD/NAME`.
+    scalars: BTreeMap<String, Points>,
     lr: Points,
     gradient_norm: Points,
     /// By task, then by metric.
@@ -41,8 +45,15 @@ impl Curves {
                         None => loss(line["task"].as_str().unwrap_or_default(), line.get("loss")),
                     }
                     add(&mut curves.penalty, step, line.get("penalty"));
+                    for (name, value) in line["penalties"].as_object().into_iter().flatten() {
+                        add(curves.penalties.entry(name.clone()).or_default(), step, Some(value));
+                    }
                     add(&mut curves.lr, step, line.get("lr"));
                     add(&mut curves.gradient_norm, step, line.get("gradient_norm"));
+                }
+                Some("scalar") => {
+                    let name = line["name"].as_str().unwrap_or_default();
+                    add(curves.scalars.entry(name.to_owned()).or_default(), step, line.get("value"));
                 }
                 Some("evaluation") if line["when"] == "validation" => {
                     let task =
@@ -93,7 +104,12 @@ impl Curves {
             charts.push(noisy(chart, "before clipping", &self.gradient_norm));
         }
         if !self.penalty.is_empty() {
-            charts.push(steps("Penalty", &self.penalty).series(Series::new("penalty", self.penalty.clone())));
+            let all = Series::new("penalty", self.penalty.clone());
+            let each = self.penalties.iter().map(|(name, points)| Series::new(name.clone(), points.clone()));
+            charts.push(each.fold(steps("Penalty", &self.penalty).series(all), Chart::series));
+        }
+        for (name, points) in &self.scalars {
+            charts.push(steps(name, points).series(Series::new(name.clone(), points.clone())));
         }
         if charts.len() % 2 == 1 {
             let first = charts.remove(0);

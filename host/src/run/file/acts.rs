@@ -3,7 +3,7 @@
 //! What a run's length says of them is known once its data are read (`run::setup::reach`).
 
 use super::document::{Document, Place};
-use super::tables::{HeldOut, OptimizerName, TaskOrder, TaskTable, TrainKeys};
+use super::tables::{HeldOut, OptimizerKey, OptimizerName, TaskOrder, TaskTable, TrainKeys};
 use crate::data::{Files, may_have_header};
 use crate::{Error, Result};
 
@@ -79,11 +79,13 @@ pub(super) fn samples_of_something(document: &Document, index: usize, task: &Tas
 }
 
 /// Refuses options that the optimizer does not have.
-pub(super) fn of_the_optimizer(document: &Document, optimizer: OptimizerName) -> Result<()> {
+pub(super) fn of_the_optimizer(document: &Document, optimizer: &OptimizerKey) -> Result<()> {
     let (name, others): (&str, &[&str]) = match optimizer {
-        OptimizerName::Adamw => ("adamw", &["momentum", "nesterov"]),
-        OptimizerName::Adam => ("adam", &["momentum", "nesterov"]),
-        OptimizerName::Sgd => ("sgd", &["betas", "eps"]),
+        OptimizerKey::Name(OptimizerName::Adamw) => ("adamw", &["momentum", "nesterov"]),
+        OptimizerKey::Name(OptimizerName::Adam) => ("adam", &["momentum", "nesterov"]),
+        OptimizerKey::Name(OptimizerName::Sgd) => ("sgd", &["betas", "eps"]),
+        // Its options stand in its own table.
+        OptimizerKey::Plugin(keys) => (&keys.plugin, &["momentum", "nesterov", "betas", "eps"]),
     };
     for key in others {
         let path = format!("train.{key}");

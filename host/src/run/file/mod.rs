@@ -42,8 +42,8 @@ use document::{Document, Node, Value};
 use files::absolute;
 use schema::Checker;
 use tables::{
-    BestKey, DEMO, HeadKeys, Keys, MethodKeys, OptimizerName, RegularizerKeys, Share, SharedHead, TaskKeys,
-    ThresholdKey, TrainKeys,
+    BestKey, DEMO, HeadKeys, Keys, MethodKeys, OptimizerKey, OptimizerName, RegularizerKeys, Share, SharedHead,
+    TaskKeys, ThresholdKey, TrainKeys,
 };
 
 /// Passes over the training examples where a run file names neither epochs nor steps.
@@ -221,7 +221,11 @@ impl RunFile {
         let regularizers = self.regularizers.iter().map(|table| (&table.method, MethodKind::Regularizer));
         let heads = self.tasks.iter().filter(|task| task.head_of.is_none());
         let heads = heads.map(|task| (&task.head, MethodKind::TaskHead));
-        strategies.chain(regularizers).chain([(&self.schedule, MethodKind::Scheduler)]).chain(heads)
+        let optimizer = match &self.train.optimizer {
+            Optimizer::Plugin(method) => Some((method, MethodKind::Optimizer)),
+            _ => None,
+        };
+        strategies.chain(regularizers).chain([(&self.schedule, MethodKind::Scheduler)]).chain(optimizer).chain(heads)
     }
 
     /// Checks a method's options against its plugin's schema.
@@ -264,6 +268,9 @@ impl RunFile {
         self.strategies.iter_mut().for_each(|method| fill(MethodKind::Strategy, method));
         self.regularizers.iter_mut().for_each(|table| fill(MethodKind::Regularizer, &mut table.method));
         fill(MethodKind::Scheduler, &mut self.schedule);
+        if let Optimizer::Plugin(method) = &mut self.train.optimizer {
+            fill(MethodKind::Optimizer, method);
+        }
         self.tasks.iter_mut().for_each(|task| fill(MethodKind::TaskHead, &mut task.head));
     }
 
@@ -433,7 +440,7 @@ fn train_table(document: &Document, keys: TrainKeys, evaluate_before: bool) -> R
             Some("take one of them out".into()),
         ));
     }
-    acts::of_the_optimizer(document, keys.optimizer)?;
+    acts::of_the_optimizer(document, &keys.optimizer)?;
     let betas = keys.betas.unwrap_or([0.9, 0.999]);
     if let Some(i) = betas.iter().position(|beta| !(0.0..1.0).contains(beta)) {
         let path = format!("train.betas[{i}]");
@@ -453,9 +460,10 @@ fn train_table(document: &Document, keys: TrainKeys, evaluate_before: bool) -> R
     }
     let eps = keys.eps.unwrap_or(1e-8);
     let (optimizer, weight_decay) = match keys.optimizer {
-        OptimizerName::Adamw => (Optimizer::AdamW { betas, eps }, 0.01),
-        OptimizerName::Adam => (Optimizer::Adam { betas, eps }, 0.0),
-        OptimizerName::Sgd => (Optimizer::Sgd { momentum, nesterov }, 0.0),
+        OptimizerKey::Name(OptimizerName::Adamw) => (Optimizer::AdamW { betas, eps }, 0.01),
+        OptimizerKey::Name(OptimizerName::Adam) => (Optimizer::Adam { betas, eps }, 0.0),
+        OptimizerKey::Name(OptimizerName::Sgd) => (Optimizer::Sgd { momentum, nesterov }, 0.0),
+        OptimizerKey::Plugin(keys) => (Optimizer::Plugin(method(keys, "train.optimizer".into())), 0.0),
     };
     Ok(TrainTable {
         epochs: keys.epochs.or(if keys.steps.is_some() { None } else { Some(EPOCHS) }),

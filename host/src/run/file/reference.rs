@@ -100,6 +100,7 @@ pub fn schema<'a>(methods: impl IntoIterator<Item = &'a MethodInfo>) -> Json {
             MethodKind::Regularizer => "/properties/regularizer/items",
             MethodKind::Scheduler => "/properties/schedule",
             MethodKind::TaskHead => "/$defs/TaskKeys/properties/head",
+            MethodKind::Optimizer => "/properties/train/properties/optimizer",
         };
         let mut options = method.config_schema.clone();
         let definitions = options.as_object_mut().and_then(|options| options.remove("$defs"));

@@ -24,7 +24,7 @@ impl RunFile {
                 Some(owner) => {
                     value(&self.tasks[owner].name).map(|name| ("task".to_owned(), name)).into_iter().collect()
                 }
-                None => method(&task.head).filter_map(|(key, value)| Some((key.to_owned(), value?))).collect(),
+                None => table(&task.head),
             };
             let keys = [
                 ("name", value(&task.name)),
@@ -79,12 +79,13 @@ impl RunFile {
     fn train_keys(&self) -> Vec<Key<'static>> {
         let train = &self.train;
         let several = self.tasks.len() > 1;
-        let (name, own) = match train.optimizer {
-            Optimizer::AdamW { betas, eps } => ("adamw", [("betas", value(betas)), ("eps", value(eps))]),
-            Optimizer::Adam { betas, eps } => ("adam", [("betas", value(betas)), ("eps", value(eps))]),
+        let (name, own) = match &train.optimizer {
+            Optimizer::AdamW { betas, eps } => (value("adamw"), vec![("betas", value(betas)), ("eps", value(eps))]),
+            Optimizer::Adam { betas, eps } => (value("adam"), vec![("betas", value(betas)), ("eps", value(eps))]),
             Optimizer::Sgd { momentum, nesterov } => {
-                ("sgd", [("momentum", value(momentum)), ("nesterov", value(nesterov))])
+                (value("sgd"), vec![("momentum", value(momentum)), ("nesterov", value(nesterov))])
             }
+            Optimizer::Plugin(rule) => (Some(toml::Value::Table(table(rule))), Vec::new()),
         };
         let mut keys = vec![
             ("epochs", value(train.epochs)),
@@ -96,7 +97,7 @@ impl RunFile {
             ("group_by_length", train.group_by_length.then(|| value(true)).flatten()),
             ("accumulate", value(train.accumulate)),
             ("lr", value(train.lr)),
-            ("optimizer", value(name)),
+            ("optimizer", name),
         ];
         keys.extend(own);
         keys.extend([
@@ -154,6 +155,11 @@ fn method(method: &Method) -> impl Iterator<Item = Key<'_>> {
     let options = method.config.as_object().into_iter().flatten();
     std::iter::once(("plugin", value(&method.plugin)))
         .chain(options.map(|(key, option)| (key.as_str(), to_toml(option.clone()))))
+}
+
+/// The same as a table within another.
+fn table(of: &Method) -> toml::Table {
+    method(of).filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
 /// Writes a table under its header, one key to a line and inner tables in braces.

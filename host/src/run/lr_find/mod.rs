@@ -13,13 +13,14 @@ mod suggest;
 
 use std::collections::BTreeMap;
 
-use fthost_autograd::{Tensor, optim};
+use fthost_autograd::Tensor;
 use fthost_plugin_api::{Event, Progress};
 
 use super::file::{RunFile, TrainTable};
 use super::machine::DeviceChoice;
 use super::setup::phase::Batch;
 use super::setup::{self, Setup, model as base};
+use super::state::optimizer::Optimizer;
 use super::state::snapshot::{self, Parts, TrainState};
 use super::train::ahead::Ahead;
 use super::train::preferences;
@@ -84,8 +85,8 @@ pub fn lr_find(file: RunFile, plugins: &[String], device: DeviceChoice, range: R
     let steps = (run_steps as usize).clamp(10, range.steps);
     let batches: Vec<Vec<Batch>> = (0..).flat_map(|epoch| phase.epoch_from(epoch, 0)).take(steps).collect();
     for event in [Event::TaskBegin { task: first }, Event::EpochBegin { epoch: 0, epochs }] {
-        for (i, strategy) in setup.strategies.iter_mut().enumerate() {
-            strategy.event(&event, &mut setup.model, i)?;
+        for strategy in &mut setup.strategies {
+            strategy.event(&event, &mut setup.model, None)?;
         }
     }
     preferences::compute(&setup.model, &mut setup.tasks, setup.precision, shown)?;
@@ -143,7 +144,7 @@ struct Trials<'a> {
 
 impl<'a> Trials<'a> {
     fn new(setup: &'a mut Setup, batches: &'a [Vec<Batch>], times: Times, judged: usize) -> Result<Self> {
-        let mut optimizer = optim::Optimizer::new(setup.file.train.optimizer.algorithm());
+        let mut optimizer = setup.optimizer.fresh();
         let (changed, tensors) = parts(setup, &mut optimizer).changed()?;
         let tensors = copies(&tensors)?;
         Ok(Self { setup, batches, times, judged, diverged: f64::INFINITY, changed, tensors })
@@ -179,9 +180,9 @@ impl<'a> Trials<'a> {
         from: usize,
         go_on: &mut dyn FnMut(&StepReport) -> bool,
     ) -> Result<Vec<Option<f64>>> {
+        let mut optimizer = self.setup.optimizer.fresh();
         let Setup { file, model, tasks, regularizers, scheduler, precision, .. } = &mut *self.setup;
         let settings = TrainTable { lr: rate, ..file.train.clone() };
-        let mut optimizer = optim::Optimizer::new(settings.optimizer.algorithm());
         let mut state = TrainState::begin(*precision);
         let mut learner = Learner {
             settings: &settings,
@@ -215,7 +216,7 @@ impl<'a> Trials<'a> {
     }
 
     fn put_back(&mut self) -> Result<()> {
-        let mut optimizer = optim::Optimizer::new(self.setup.file.train.optimizer.algorithm());
+        let mut optimizer = self.setup.optimizer.fresh();
         let (file, device) = (self.setup.file.clone(), self.setup.model.device.clone());
         let pretrained = || base::load_model(&file, device.clone());
         // A parameter is updated in place: what is kept must not become one.
@@ -224,7 +225,7 @@ impl<'a> Trials<'a> {
 }
 
 /// All that changes in a trial.
-fn parts<'a>(setup: &'a mut Setup, optimizer: &'a mut optim::Optimizer) -> Parts<'a> {
+fn parts<'a>(setup: &'a mut Setup, optimizer: &'a mut Optimizer) -> Parts<'a> {
     let Setup { model, tasks, strategies, regularizers, scheduler, .. } = setup;
     let mut plugins: Vec<(String, &mut dyn Stateful)> = Vec::new();
     for (i, strategy) in strategies.iter_mut().enumerate() {

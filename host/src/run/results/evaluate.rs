@@ -28,6 +28,8 @@ pub struct Evaluation {
     /// By the kind of prediction.
     pub outcome: Outcome,
     metrics: Metrics,
+    /// Those of them that are the head's own.
+    own: Metrics,
 }
 
 /// Predictions beside their targets.
@@ -128,7 +130,7 @@ impl Evaluation {
             Outcome::Values { targets, predictions } => metrics::values::of(targets, predictions),
         };
         metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
-        Self { outcome, metrics }
+        Self { outcome, metrics, own: Metrics::new() }
     }
 
     /// Metric names and values, the loss among them where there is one. What is undefined is not a number.
@@ -156,6 +158,7 @@ impl Evaluation {
                 || metrics::probabilities::names(usize::MAX).any(|known| known == *name)
         };
         let why = |name: &String| match kept || !of_probabilities(name) {
+            true if self.own.contains_key(name) => "the head's plugin gives no number",
             true => metrics::why_undefined(name, finite),
             false => "the probabilities of so many examples and classes are not kept",
         };
@@ -219,7 +222,48 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
             predictions: flat(&parts, |part| &part.predictions),
         },
     };
-    Ok(Evaluation::new(loss, outcome, labels.len()))
+    let mut evaluation = Evaluation::new(loss, outcome, labels.len());
+    evaluation.own = own_metrics(pass, &evaluation.outcome)?;
+    evaluation.metrics.extend(evaluation.own.clone());
+    Ok(evaluation)
+}
+
+/// The metrics of the head's own.
+fn own_metrics(pass: &Pass<'_>, outcome: &Outcome) -> Result<Metrics> {
+    if pass.spec.metrics.is_empty() {
+        return Ok(Metrics::new());
+    }
+    let device = &pass.model.device;
+    let table = |probabilities: &Option<Probabilities>| {
+        let kept = probabilities.as_ref().ok_or_else(|| {
+            Error::run(
+                "the probabilities of so many examples and classes are not kept, of which the head's own metrics are",
+            )
+            .with_help("evaluate on fewer examples")
+        })?;
+        let rows: Vec<f32> = kept.rows().flatten().copied().collect();
+        Ok::<_, Error>(Tensor::from_vec(rows, (kept.rows().count(), pass.data.labels().len()), device)?) // [rows, classes]
+    };
+    let (predictions, targets) = match outcome {
+        Outcome::Classes(found) => {
+            let (targets, _) = found.probable();
+            (table(&found.probabilities)?, Tensor::new(targets, device)?)
+        }
+        Outcome::Labels(found) => {
+            let probabilities = table(&found.probabilities)?;
+            let (rows, classes) = probabilities.dims2()?;
+            let mut targets = vec![0f32; rows * classes];
+            for (row, of) in found.targets.iter().enumerate() {
+                of.iter().for_each(|&class| targets[row * classes + class as usize] = 1.0);
+            }
+            (probabilities, Tensor::from_vec(targets, (rows, classes), device)?)
+        }
+        Outcome::Values { targets, predictions } => {
+            (Tensor::new(predictions.as_slice(), device)?, Tensor::new(targets.as_slice(), device)?)
+        }
+        Outcome::Masks(_) | Outcome::Tokens(_) | Outcome::Preferences(_) => return Ok(Metrics::new()),
+    };
+    pass.head.metrics(pass.spec, &predictions, &targets)
 }
 
 impl Pass<'_> {

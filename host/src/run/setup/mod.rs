@@ -32,6 +32,7 @@ use crate::run::file::{HeldOut, RegularizerTable, RunFile};
 use crate::run::machine::DeviceChoice;
 use crate::run::pass::{reads_of, splits};
 use crate::run::state::identity::{Identity, PluginUsed};
+use crate::run::state::optimizer::Optimizer;
 use crate::run::state::snapshot;
 use crate::{Error, Result};
 use methods::{attach_strategies, open_methods};
@@ -53,6 +54,8 @@ pub(in crate::run) struct Setup {
     pub(in crate::run) strategies: Vec<StrategyInstance>,
     pub(in crate::run) regularizers: Vec<RegularizerInstance>,
     pub(in crate::run) scheduler: SchedulerInstance,
+    /// The update rule, which has updated nothing.
+    pub(in crate::run) optimizer: Optimizer,
     pub(in crate::run) precision: Precision,
     /// How the model with its strategies starts.
     pub(in crate::run) start: Start,
@@ -111,7 +114,8 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
         &schedule.config,
     )
     .map_err(|error| file.at_method(schedule, error))?;
-    reach::check(&file, &tasks, &phases, &scheduler)?;
+    let optimizer = Optimizer::of(&file, &mut library)?;
+    reach::check(&file, &tasks, &phases, (&scheduler, optimizer.momentum()))?;
     Ok(Setup {
         file,
         library,
@@ -121,6 +125,7 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
         strategies,
         regularizers,
         scheduler,
+        optimizer,
         precision,
         start,
         checksums,
@@ -203,8 +208,8 @@ impl Setup {
             Event::StepBegin { step: 0, total_steps: phase.steps() },
         ];
         for event in &events {
-            for (i, (strategy, method)) in strategies.iter_mut().zip(&file.strategies).enumerate() {
-                strategy.event(event, model, i).map_err(|error| file.at_option(method, error))?;
+            for (strategy, method) in strategies.iter_mut().zip(&file.strategies) {
+                strategy.event(event, model, None).map_err(|error| file.at_option(method, error))?;
             }
         }
         Ok(())
@@ -232,7 +237,7 @@ impl Setup {
             files: self.tasks.iter().flat_map(Task::files).collect(),
             watched: self.tasks.iter().filter_map(Task::watched).collect(),
             from_data: self.tasks.iter().flat_map(|task| task.from_data.clone()).collect(),
-            moments: settings.optimizer.moments(),
+            moments: self.optimizer.moments(&self.model)?,
             threads: rayon::current_num_threads(),
             splits: self.tasks.iter().all(|task| splits(&task.spec, &self.model)),
         };

@@ -12,7 +12,12 @@ use crate::run::file::RunFile;
 ///
 /// # Errors
 /// At the first of them.
-pub(super) fn check(file: &RunFile, tasks: &[Task], phases: &[Phase], schedule: &SchedulerInstance) -> Result<()> {
+pub(super) fn check(
+    file: &RunFile,
+    tasks: &[Task],
+    phases: &[Phase],
+    (schedule, momentum): (&SchedulerInstance, f64),
+) -> Result<()> {
     let reach = Reach { file, tasks, phases };
     reach.accumulates()?;
     reach.evaluates()?;
@@ -21,7 +26,7 @@ pub(super) fn check(file: &RunFile, tasks: &[Task], phases: &[Phase], schedule: 
     for phase in phases {
         // A schedule says at its first step what the run is too short for.
         let begin = Progress { step: 0, total_steps: phase.steps(), steps_per_epoch: phase.steps_per_epoch() };
-        let group = Group::new(file.train.lr, file.train.momentum());
+        let group = Group::new(file.train.lr, momentum);
         schedule.rate(&begin, &group).map_err(|error| file.at_option(&file.schedule, error))?;
     }
     Ok(())

@@ -486,6 +486,7 @@ fn monitored(file: &RunFile, task: &str, spec: &HeadSpec, train: &Dataset) -> Re
         None => (None, wanted.as_str()),
     };
     let mut known = metrics::names(spec.predictions, labels.len());
+    known.extend(spec.metrics.iter().map(|own| own.name.clone()));
     if spec.targets == TargetKind::TokenClass && Tags::of(labels).is_some() {
         known.extend(entities::NAMES.map(str::to_owned));
     }

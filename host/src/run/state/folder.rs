@@ -111,13 +111,21 @@ impl RunFolder {
         writeln!(self.metrics, "{text}").map_err(self.failed("write"))?;
         let events = self.events()?;
         match *line {
-            Line::Step { step, task, ref losses, loss, lr, gradient_norm, left_out, .. } => {
+            Line::Step {
+                step, task, ref losses, loss, penalty, ref penalties, lr, gradient_norm, left_out, ..
+            } => {
                 for (task, loss) in losses.iter().flatten() {
                     events.scalar(&format!("train/{task}/loss"), step, *loss)?;
                 }
                 let of = task.map(|task| format!("/{task}")).unwrap_or_default();
                 if left_out != Some(NO_WEIGHT) {
                     events.scalar(&format!("train{of}/loss"), step, loss)?;
+                }
+                if let Some(penalty) = penalty {
+                    events.scalar("train/penalty", step, penalty)?;
+                }
+                for (name, penalty) in penalties {
+                    events.scalar(&format!("train/penalty/{name}"), step, *penalty)?;
                 }
                 events.scalar("train/lr", step, lr)?;
                 events.scalar("train/gradient_norm", step, gradient_norm)?;
@@ -127,6 +135,7 @@ impl RunFolder {
                     events.scalar(&format!("{task}/{when}/{name}"), step, *value)?;
                 }
             }
+            Line::Scalar { step, name, value } => events.scalar(name, step, value)?,
             Line::Sample { step, task, row, prompt, text, .. } => {
                 events.text(&format!("{task}/samples/{row}"), step, &sample(prompt, text))?;
             }

@@ -30,6 +30,9 @@ pub enum Line<'a> {
         /// Regularizers' penalties.
         #[serde(skip_serializing_if = "Option::is_none")]
         penalty: Option<f64>,
+        /// The same of each by its name, where there are several.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        penalties: BTreeMap<String, f64>,
         /// Learning rate of a group with factor 1.
         lr: f64,
         /// Global norm of the gradients before clipping.
@@ -55,6 +58,15 @@ pub enum Line<'a> {
         when: &'a str,
         /// Names and values.
         metrics: &'a BTreeMap<String, f64>,
+    },
+    /// A number that a plugin tells of a step.
+    Scalar {
+        /// Steps taken so far.
+        step: u64,
+        /// `METHOD/NAME`.
+        name: &'a str,
+        /// The number.
+        value: f64,
     },
     /// What a language model says to a validation example, at an evaluation.
     Sample {

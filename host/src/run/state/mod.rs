@@ -4,5 +4,6 @@ pub mod checkpoint;
 pub mod folder;
 pub mod identity;
 pub mod log;
+pub mod optimizer;
 pub mod snapshot;
 pub mod watch;

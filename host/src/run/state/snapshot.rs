@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fthost_autograd::optim::{LossScaler, Optimizer};
+use fthost_autograd::optim::LossScaler;
 use fthost_autograd::{Parameter, Precision, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint;
 use super::identity::Identity;
+use super::optimizer::Optimizer;
 use super::watch::Watch;
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::plugin::{State, Stateful};
@@ -267,8 +268,7 @@ impl Parts<'_> {
             return Err(Error::usage(format!("the checkpoint has form {}, and this fthost reads {FORM}", header.form)));
         }
         self.restore_changed(&header.changed, tensors)?;
-        self.optimizer.load(&below(tensors, OPTIMIZER))?;
-        Ok(())
+        self.optimizer.load(&below(tensors, OPTIMIZER), self.model)
     }
 
     /// Puts the best model back as it was evaluated. What has begun to train or was set since then had its pretrained value, and gets

@@ -9,6 +9,9 @@ use crate::report::metrics::higher_is_better;
 pub struct Watch {
     /// The metric's name.
     pub metric: String,
+    /// Whether a greater value is a better one, where a plugin says so of a metric of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub higher: Option<bool>,
     /// By how much a value must be better for patience to begin anew.
     pub min_delta: f64,
     /// Evaluations without such a value after which training stops.
@@ -37,7 +40,13 @@ pub struct Best {
 impl Watch {
     /// A watch that has seen nothing.
     pub fn new(metric: &str, min_delta: f64, patience: Option<u64>) -> Self {
-        Self { metric: metric.to_owned(), min_delta, patience, best: None, mark: None, since: 0, stopped_early: None }
+        let metric = metric.to_owned();
+        Self { metric, higher: None, min_delta, patience, best: None, mark: None, since: 0, stopped_early: None }
+    }
+
+    /// Whether a greater value of the metric is a better one.
+    pub fn higher_is_better(&self) -> bool {
+        self.higher.unwrap_or_else(|| higher_is_better(&self.metric))
     }
 
     /// Sees the metric's value after `step` optimizer steps, and says whether it is the best so far: `min_delta` has no say in that,
@@ -45,7 +54,7 @@ impl Watch {
     pub fn see(&mut self, step: u64, value: f64) -> bool {
         let beats = |than: Option<f64>, by: f64| match than {
             None => !value.is_nan(),
-            Some(than) if higher_is_better(&self.metric) => value > than + by,
+            Some(than) if self.higher_is_better() => value > than + by,
             Some(than) => value < than - by,
         };
         let better = beats(self.best.map(|best| best.value), 0.0);

@@ -1,4 +1,4 @@
-//! Gradients of single examples, for regularizers that measure how much each parameter matters.
+//! Gradients of single examples, for plugins that measure how much each parameter matters.
 
 use fthost_autograd::random::Stream;
 use fthost_autograd::{Parameter, Precision, Tape, Tensor, Value};
@@ -6,7 +6,7 @@ use fthost_plugin_api::{FisherLabels, HeadSpec, PredictionKind, TargetKind};
 
 use crate::adapted::AdaptedModel;
 use crate::data::Dataset;
-use crate::plugin::{ExampleGradients, HeadInstance};
+use crate::plugin::{ExampleGradients, Examples, HeadInstance};
 use crate::run::pass::{Decision, Pass};
 use crate::{Error, Result};
 
@@ -33,11 +33,11 @@ impl ExampleGradients for TaskExamples<'_> {
     fn visit(
         &mut self,
         model: &AdaptedModel,
-        labels: FisherLabels,
-        limit: Option<u64>,
+        Examples { labels, limit, seed }: Examples,
         visit: &mut dyn FnMut(&Parameter, &Tensor, f64) -> Result<()>,
     ) -> Result<()> {
-        if labels != FisherLabels::Empirical && self.spec.targets != TargetKind::Class {
+        let any_targets = [FisherLabels::Empirical, FisherLabels::SquaredOutputNorm].contains(&labels);
+        if !any_targets && self.spec.targets != TargetKind::Class {
             return Err(Error::run(format!(
                 "{labels:?} labels need a task of classes, and this one learns {:?}: use empirical labels",
                 self.spec.targets
@@ -46,14 +46,18 @@ impl ExampleGradients for TaskExamples<'_> {
         let decision = Decision::default();
         let pass =
             Pass { model, head: self.head, spec: self.spec, data: self.data, precision: Precision::F32, decision };
-        let order = Stream::new(self.seed, "fisher examples").permutation(self.data.len());
-        let draws = Stream::new(self.seed, "fisher labels");
+        let of_seed = seed.map(|seed| format!(" {seed}")).unwrap_or_default();
+        let order = Stream::new(self.seed, &format!("fisher examples{of_seed}")).permutation(self.data.len());
+        let draws = Stream::new(self.seed, &format!("fisher labels{of_seed}"));
         let limit = limit.map_or(order.len(), |limit| order.len().min(limit as usize));
         for &row in &order[..limit] {
             for (target, weight) in self.targets(&pass, row, labels, &draws)? {
                 let tape = Tape::recording();
                 let outputs = pass.outputs(&tape, &self.data.show(&[row])?)?;
-                let (loss, terms) = self.negative_log_likelihood(&tape, &outputs, &target)?;
+                let (loss, terms) = match labels {
+                    FisherLabels::SquaredOutputNorm => (tape.sum(&tape.square(&outputs)?)?, 1.0),
+                    _ => self.negative_log_likelihood(&tape, &outputs, &target)?,
+                };
                 if terms == 0.0 {
                     continue; // none of its tokens has a label
                 }
@@ -88,7 +92,7 @@ impl TaskExamples<'_> {
     /// The targets that one example's gradients are taken with, and their weights.
     fn targets(&self, pass: &Pass<'_>, row: u32, labels: FisherLabels, draws: &Stream) -> Result<Vec<(Tensor, f64)>> {
         let device = &pass.model.device;
-        if labels == FisherLabels::Empirical {
+        if [FisherLabels::Empirical, FisherLabels::SquaredOutputNorm].contains(&labels) {
             return Ok(vec![(self.data.targets(&[row], device)?, 1.0)]);
         }
         let tape = Tape::evaluation();

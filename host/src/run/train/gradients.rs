@@ -40,6 +40,9 @@ impl BatchGradients {
     }
 }
 
+/// How far the numbers by which an example drops out in its further passes lie beyond those of the first: no step has so many examples.
+const PASS: u64 = 1 << 32;
+
 /// Where a training pass draws its dropout masks from.
 #[derive(Clone, Copy, Debug)]
 pub struct DropoutKey {
@@ -67,6 +70,7 @@ impl Pass<'_> {
             false => vec![(0..shown.rows().len()).collect::<Vec<_>>()],
         };
 
+        let passes = self.spec.forwards as usize;
         let (parallel_ops, reads) = (micro_batches.len() == 1, self.reads());
         let one = |places: &[usize]| -> Result<BatchGradients> {
             let tape = Tape::new(TapeOptions {
@@ -77,12 +81,15 @@ impl Pass<'_> {
                 dropout: dropout.map(|key| Dropout {
                     seed: key.seed,
                     step: key.step,
-                    examples: sequences_of(places, key.first, self.data.of_pairs()),
+                    examples: (0..passes as u64)
+                        .flat_map(|pass| sequences_of(places, key.first + pass * PASS, self.data.of_pairs()))
+                        .collect(),
                 }),
             });
+            let seen = shown.select(&places.repeat(passes));
             let shown = shown.select(places);
-            let features = self.features(&tape, &shown, &reads)?;
-            let outputs = head_outputs(self.head, &tape, &features, self.next(&shown)?.as_ref())?;
+            let features = self.features(&tape, &seen, &reads)?;
+            let outputs = head_outputs(self.head, &tape, &features, self.next(&seen)?.as_ref())?;
             let support: Vec<u8> = match episode_shape(self.spec) {
                 Some(shape) => places.iter().map(|&place| u8::from(shape.supports(place))).collect(),
                 None => Vec::new(),

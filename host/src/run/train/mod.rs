@@ -14,12 +14,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use fthost_autograd::optim;
 use fthost_plugin_api::{Evaluation, Event, Progress};
 
 use crate::adapted::AdaptedModel;
 use crate::plugin::{State, Stateful, StrategyInstance};
-use crate::report::metrics::higher_is_better;
 use crate::report::progress::{StepReport, TrainProgress};
 use crate::run::results::evaluate::evaluate;
 use crate::run::setup::phase::{Batch, Phase};
@@ -89,7 +87,7 @@ impl Trainer<'_> {
     /// A phase begins: optimizer and schedule begin anew, as they would in a run of its own.
     fn begin(&mut self, phase: &Phase, state: &mut TrainState, run: &Path) -> Result<()> {
         if state.phase.number > 0 {
-            *self.learner.optimizer = optim::Optimizer::new(self.learner.optimizer.method());
+            *self.learner.optimizer = self.learner.optimizer.fresh();
             self.learner.scheduler.load(&self.fresh_schedule)?;
         }
         state.watch = watch::of_phase(phase, self.learner.tasks, self.learner.settings);
@@ -132,6 +130,7 @@ impl Trainer<'_> {
         phase
             .tasks()
             .try_for_each(|task| self.tell(&Event::TaskEnd { task: self.learner.tasks[task].name.clone() }, task))?;
+        self.log_scalars(step, folder)?;
         // What the last phase comes to is the run's own result.
         if state.phase.number + 1 < self.phases.len() {
             let ended = phase.tasks().next().map_or("", |task| self.learner.tasks[task].name.as_str());
@@ -185,7 +184,8 @@ impl Trainer<'_> {
 
             self.tell_all(phase, &Event::StepBegin { step, total_steps })?;
             let now = Progress { step, total_steps, steps_per_epoch };
-            let Step { loss, losses, penalty, gradient_norm, lr, update } = self.learner.step(&shows, &now, state)?;
+            let Step { loss, losses, penalty, penalties, gradient_norm, lr, update, gradients } =
+                self.learner.step(&shows, &now, state)?;
             if update == Update::NotFinite {
                 return Err(self.not_finite(state.trained.steps, loss, gradient_norm));
             }
@@ -209,7 +209,9 @@ impl Trainer<'_> {
             if state.trained.steps == 1 {
                 state.trained.first_step_seconds = self.started.elapsed().as_secs_f64();
             }
+            self.learner.model.stepped = gradients;
             self.tell_all(phase, &Event::StepEnd { step, total_steps, loss })?;
+            self.learner.model.stepped = None;
             let name = |task: usize| self.learner.tasks[task].name.as_str();
             let task = learned().next().map(|batch| name(batch.task));
             let mixed = self.learner.tasks.len() > 1;
@@ -220,6 +222,7 @@ impl Trainer<'_> {
                 epoch: epoch + 1,
                 loss,
                 penalty,
+                penalties,
                 lr,
                 gradient_norm,
                 samples,
@@ -227,6 +230,7 @@ impl Trainer<'_> {
                 seconds: watch.seconds(),
                 left_out: update.left_out(),
             })?;
+            self.log_scalars(state.trained.steps, folder)?;
             let loss = (update != Update::Empty).then_some(loss);
             progress.step(&StepReport { loss, lr, samples, tokens });
 
@@ -264,8 +268,27 @@ impl Trainer<'_> {
         if data.takes_work() { Ok(batch.rows.len()) } else { batch.rows.iter().map(|&row| data.tokens(row)).sum() }
     }
 
-    /// Evaluates the validation examples of the phase's tasks, tells everyone, and keeps the best model.
+    /// Evaluates the validation examples of the phase's tasks, with the weights that plugins want evaluated.
     fn validate(
+        &mut self,
+        phase: &Phase,
+        state: &mut TrainState,
+        now: &Progress,
+        folder: &mut RunFolder,
+        progress: &TrainProgress,
+    ) -> Result<()> {
+        let step = state.trained.steps;
+        if state.watch.is_none() {
+            return Ok(());
+        }
+        self.tell_all(phase, &Event::EvaluationBegin { step })?;
+        self.watch(phase, state, now, folder, progress)?;
+        self.tell_all(phase, &Event::EvaluationEnd { step })?;
+        self.log_scalars(step, folder)
+    }
+
+    /// Evaluates the model as it stands on the validation examples, tells everyone, and keeps it where it is the best.
+    fn watch(
         &mut self,
         phase: &Phase,
         state: &mut TrainState,
@@ -293,7 +316,7 @@ impl Trainer<'_> {
         }
         let value = seen.value();
         let task = if let [(i, _)] = found.as_slice() { self.learner.tasks[*i].name.as_str() } else { "" };
-        let (metric, higher_is_better) = (watch.metric.as_str(), higher_is_better(&watch.metric));
+        let (metric, higher_is_better) = (watch.metric.as_str(), watch.higher_is_better());
         self.learner.scheduler.on_evaluation(now, &Evaluation { value, metric, higher_is_better, task })?;
         let better = watch.see(step, value);
         if better {
@@ -319,7 +342,14 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// Logs what plugins have told of the run since the last time.
+    fn log_scalars(&self, step: u64, folder: &mut RunFolder) -> Result<()> {
+        let told = self.learner.model.handles().take_scalars();
+        told.iter().try_for_each(|(name, value)| folder.log(&Line::Scalar { step, name, value: *value }))
+    }
+
     fn write_checkpoint(&mut self, state: &TrainState, folder: &mut RunFolder) -> Result<()> {
+        self.log_scalars(state.trained.steps, folder)?;
         let position = folder.log_position()?;
         let identity = self.identity.clone();
         let (header, tensors) = self.parts().capture(identity, state.clone(), position)?;
@@ -351,12 +381,12 @@ impl Trainer<'_> {
 
     /// Tells everyone what happened to a task.
     fn tell(&mut self, event: &Event, task: usize) -> Result<()> {
-        for (i, strategy) in self.strategies.iter_mut().enumerate() {
-            strategy.event(event, self.learner.model, i)?;
+        let Task { head, spec, train, .. } = &self.learner.tasks[task];
+        let mut examples = TaskExamples { head, spec, data: train, seed: self.learner.settings.seed };
+        for strategy in self.strategies.iter_mut() {
+            strategy.event(event, self.learner.model, Some(&mut examples))?;
         }
         for regularizer in self.learner.regularizers.iter_mut() {
-            let Task { head, spec, train, .. } = &self.learner.tasks[task];
-            let mut examples = TaskExamples { head, spec, data: train, seed: self.learner.settings.seed };
             regularizer.event(event, self.learner.model, Some(&mut examples))?;
         }
         Ok(())

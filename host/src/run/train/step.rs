@@ -18,6 +18,7 @@ use crate::run::results::evaluate;
 use crate::run::setup::phase::Batch;
 use crate::run::setup::task::Task;
 use crate::run::state::log::NO_WEIGHT;
+use crate::run::state::optimizer::Optimizer;
 use crate::run::state::snapshot::TrainState;
 use crate::{Error, Result};
 
@@ -34,7 +35,7 @@ pub struct Learner<'a> {
     /// A learning rate in the schedule's place.
     pub fixed_lr: Option<f64>,
     /// The optimizer.
-    pub optimizer: &'a mut optim::Optimizer,
+    pub optimizer: &'a mut Optimizer,
     /// The tasks, in the order of the run file.
     pub tasks: &'a mut [Task],
     /// What the heads of earlier phases said of the present one's examples, where a regularizer wants to hold it.
@@ -44,7 +45,7 @@ pub struct Learner<'a> {
 }
 
 /// What one optimizer step came to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Step {
     /// Mean loss, penalties left out; where several tasks have taken part, the sum of theirs, each multiplied by its task's weight.
     pub loss: f64,
@@ -52,12 +53,16 @@ pub struct Step {
     pub losses: Vec<(usize, f64)>,
     /// Penalties of regularizers, where there are any.
     pub penalty: Option<f64>,
+    /// The same of each by its name, where there are several.
+    pub penalties: BTreeMap<String, f64>,
     /// Global norm of the gradients before clipping.
     pub gradient_norm: f64,
     /// Learning rate of parameters with factor 1.
     pub lr: f64,
     /// Whether parameters were updated.
     pub update: Update,
+    /// The gradients by which they were.
+    pub gradients: Option<Gradients>,
 }
 
 /// Whether a step updated parameters.
@@ -124,13 +129,24 @@ impl Learner<'_> {
         // Penalties, momentum and decay alone would only take away from what was learned.
         let Some(mut gradients) = sum else {
             let update = Update::Empty;
-            return Ok(Step { loss: 0.0, losses, penalty: None, gradient_norm: 0.0, lr: base.lr, update });
+            let (penalty, penalties, gradients) = (None, BTreeMap::new(), None);
+            return Ok(Step {
+                loss: 0.0,
+                losses,
+                penalty,
+                penalties,
+                gradient_norm: 0.0,
+                lr: base.lr,
+                update,
+                gradients,
+            });
         };
         let loss = match losses[..] {
             [(_, loss)] => loss,
             _ => losses.iter().map(|&(task, loss)| self.tasks[task].weight * loss).sum(),
         };
-        let penalty = match (self.add_penalties(&mut gradients)?, held) {
+        let (added, penalties) = self.add_penalties(&mut gradients)?;
+        let penalty = match (added, held) {
             (Some(penalty), Some(held)) => Some(penalty + held),
             (penalty, held) => penalty.or(held),
         };
@@ -151,7 +167,8 @@ impl Learner<'_> {
         if update == Update::Taken {
             self.update(&gradients, now)?;
         }
-        Ok(Step { loss, losses, penalty, gradient_norm, lr: base.lr, update })
+        let gradients = (update == Update::Taken).then_some(gradients);
+        Ok(Step { loss, losses, penalty, penalties, gradient_norm, lr: base.lr, update, gradients })
     }
 
     /// Gradients of the sum of the examples' loss terms, and of what regularizers hold of the same examples.
@@ -214,17 +231,22 @@ impl Learner<'_> {
         self.tasks[task].head.fit(self.model, &outputs, &targets)
     }
 
-    /// Adds the gradients of the regularizers' penalties; their sum, if there was any.
-    fn add_penalties(&self, gradients: &mut Gradients) -> Result<Option<f64>> {
-        let mut sum = None;
+    /// Adds the gradients of the regularizers' penalties; their sum, if there was any, and where there are several regularizers each one's.
+    fn add_penalties(&self, gradients: &mut Gradients) -> Result<(Option<f64>, BTreeMap<String, f64>)> {
+        let (mut sum, mut each) = (None, BTreeMap::new());
         for regularizer in self.regularizers.iter() {
             let tape = Tape::recording();
             if let Some(penalty) = regularizer.penalty(&tape)? {
-                *sum.get_or_insert(0.0) += scalar(&penalty)?;
+                let value = scalar(&penalty)?;
+                *sum.get_or_insert(0.0) += value;
+                *each.entry(regularizer.name().to_owned()).or_insert(0.0) += value;
                 gradients.accumulate(tape.backward(&penalty)?, true)?;
             }
         }
-        Ok(sum)
+        if self.regularizers.len() < 2 {
+            each.clear();
+        }
+        Ok((sum, each))
     }
 
     /// No silent no-op: a parameter that was declared to train and is not reached by the loss is an error.
@@ -266,7 +288,7 @@ impl Learner<'_> {
 
     /// Rate and momentum of a block group's parameters with a learning-rate factor.
     fn rate(&self, now: &Progress, group: usize, factor: f64) -> Result<Rate> {
-        let momentum = self.settings.momentum();
+        let momentum = self.optimizer.momentum();
         if let Some(lr) = self.fixed_lr {
             return Ok(Rate { lr: lr * factor, momentum });
         }

@@ -8,9 +8,10 @@ use crate::run::state::watch::Watch;
 /// The watch of a phase, if any of its tasks has validation examples. Of several joint tasks the mean of their metrics is watched.
 pub(crate) fn of_phase(phase: &Phase, tasks: &[Task], settings: &TrainTable) -> Option<Watch> {
     let watched = |i: usize| tasks[i].validation.is_some();
-    let monitor = |i: usize| tasks[i].monitor.as_ref().map(|monitor| monitor.metric.clone());
-    let metric = phase.tasks().filter(|&i| watched(i)).find_map(monitor)?;
-    Some(Watch::new(&metric, settings.min_delta, settings.patience))
+    let monitor = |i: usize| tasks[i].monitor.as_ref().map(|monitor| (monitor.metric.as_str(), &tasks[i].spec.metrics));
+    let (metric, own) = phase.tasks().filter(|&i| watched(i)).find_map(monitor)?;
+    let higher = own.iter().find(|own| own.name == metric).map(|own| own.higher_is_better);
+    Some(Watch { higher, ..Watch::new(metric, settings.min_delta, settings.patience) })
 }
 
 /// A weighted mean.

@@ -40,7 +40,7 @@ impl Method {
     pub const ADAM: Self = Self::Adam { beta2: 0.999, eps: 1e-8 };
 
     /// The names of the tensors that it keeps for each parameter; torch's.
-    fn moments(self) -> &'static [&'static str] {
+    pub fn moments(self) -> &'static [&'static str] {
         match self {
             Self::AdamW { .. } | Self::Adam { .. } => &["exp_avg", "exp_avg_sq"],
             Self::Sgd { .. } => &["momentum_buffer"],

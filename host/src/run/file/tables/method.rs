@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use fthost_plugin_api::schemars::{self, JsonSchema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 /// A method and its options. Options are checked against the plugin's own schema once it is open.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub(in crate::run::file) struct MethodKeys {
     /// the method's name, as its plugin registers it
     #[schemars(length(min = 1))]

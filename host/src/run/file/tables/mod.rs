@@ -22,7 +22,7 @@ pub use run::RunTable;
 pub(super) use share::Share;
 pub(super) use task::{ClassKey, DrawnKey, FilesKey, HeadKeys, PartKey, SharedHead, TaskKeys, TestKey, max_tokens};
 pub use task::{Drawn, HeldOut, SplitKeys, TaskTable};
-pub(super) use train::{BestKey, OptimizerName, ThresholdKey, TrainKeys};
+pub(super) use train::{BestKey, OptimizerKey, OptimizerName, ThresholdKey, TrainKeys};
 pub use train::{Optimizer, Precision, Sampling, TaskOrder, Threshold, TrainTable};
 
 /// Everything that a run file may hold.

@@ -6,6 +6,7 @@ use fthost_autograd::{Precision as EnginePrecision, optim};
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
+use super::method::{Method, MethodKeys};
 use super::share::Share;
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -51,8 +52,8 @@ pub(in crate::run::file) struct TrainKeys {
     /// learning rate that the schedule scales
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(in crate::run::file) lr: f64,
-    /// update rule
-    pub(in crate::run::file) optimizer: OptimizerName,
+    /// update rule: adamw, adam or sgd, or a plugin's with its options, as { plugin = "lion" }
+    pub(in crate::run::file) optimizer: OptimizerKey,
     /// weight decay; 0.01 with adamw, else 0
     #[schemars(range(min = 0))]
     pub(in crate::run::file) weight_decay: Option<f64>,
@@ -131,7 +132,7 @@ impl Default for TrainKeys {
             group_by_length: false,
             accumulate: 1,
             lr: 5e-4,
-            optimizer: OptimizerName::Adamw,
+            optimizer: OptimizerKey::Name(OptimizerName::Adamw),
             weight_decay: None,
             decay_biases_and_norms: false,
             momentum: None,
@@ -189,6 +190,15 @@ pub(in crate::run::file) enum OptimizerName {
     Adamw,
     Adam,
     Sgd,
+}
+
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(in crate::run::file) enum OptimizerKey {
+    /// one of the host's
+    Name(OptimizerName),
+    /// a plugin's
+    Plugin(MethodKeys),
 }
 
 /// `[train]`.
@@ -259,14 +269,6 @@ impl TrainTable {
     pub fn examples_per_step(&self) -> usize {
         self.batch_size * self.accumulate
     }
-
-    /// The momentum that schedules may cycle: SGD's, or beta1.
-    pub fn momentum(&self) -> f64 {
-        match self.optimizer {
-            Optimizer::AdamW { betas, .. } | Optimizer::Adam { betas, .. } => betas[0],
-            Optimizer::Sgd { momentum, .. } => momentum,
-        }
-    }
 }
 
 /// The probability of the second of two classes from which on it is predicted.
@@ -279,7 +281,7 @@ pub enum Threshold {
 }
 
 /// An update rule with torch's defaults.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Optimizer {
     /// Adam with decoupled weight decay.
     AdamW {
@@ -302,23 +304,18 @@ pub enum Optimizer {
         /// Nesterov's form of it.
         nesterov: bool,
     },
+    /// A plugin's.
+    Plugin(Method),
 }
 
 impl Optimizer {
-    /// The engine's update rule.
-    pub fn algorithm(self) -> optim::Method {
-        match self {
-            Self::AdamW { betas, eps } => optim::Method::AdamW { beta2: betas[1], eps },
-            Self::Adam { betas, eps } => optim::Method::Adam { beta2: betas[1], eps },
-            Self::Sgd { nesterov, .. } => optim::Method::Sgd { nesterov },
-        }
-    }
-
-    /// Floats that it keeps for each trainable one.
-    pub fn moments(self) -> usize {
-        match self {
-            Self::AdamW { .. } | Self::Adam { .. } => 2,
-            Self::Sgd { .. } => 1,
+    /// The engine's update rule with its momentum or beta1, where it is the engine's.
+    pub fn engine(&self) -> Option<(optim::Method, f64)> {
+        match *self {
+            Self::AdamW { betas, eps } => Some((optim::Method::AdamW { beta2: betas[1], eps }, betas[0])),
+            Self::Adam { betas, eps } => Some((optim::Method::Adam { beta2: betas[1], eps }, betas[0])),
+            Self::Sgd { momentum, nesterov } => Some((optim::Method::Sgd { nesterov }, momentum)),
+            Self::Plugin(_) => None,
         }
     }
 }
