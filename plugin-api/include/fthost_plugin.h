@@ -482,7 +482,7 @@ typedef struct {
 } FtHookVtable;
 
 /*
- What `HostApi::example_gradients_of`(super::tables::HostApi::example_gradients_of) is asked for. Since 1.1
+ What `HostApi::example_gradients_of` is asked for. Since 1.1
  */
 typedef struct {
   /*
@@ -490,7 +490,7 @@ typedef struct {
    */
   uint32_t struct_size;
   /*
-   By `fisher_labels`(super::tables::fisher_labels).
+   By `fisher_labels`.
    */
   uint32_t labels;
   /*
@@ -502,13 +502,13 @@ typedef struct {
    */
   uint64_t seed;
   /*
+   As `HostApi::example_gradients` says.
+   */
+  FtStatus (*visit)(void *ctx, uint64_t param, uint64_t gradient, double weight);
+  /*
    Passed to `visit`.
    */
   void *ctx;
-  /*
-   As `HostApi::example_gradients`(super::tables::HostApi::example_gradients) says.
-   */
-  FtStatus (*visit)(void *ctx, uint64_t param, uint64_t gradient, double weight);
   ;
 } FtExamplesCall;
 

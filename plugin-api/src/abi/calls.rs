@@ -6,6 +6,7 @@
 use std::ffi::c_void;
 
 use super::lent::{Slice, SliceMut, Str};
+use super::tables::Status;
 
 /// One op call. Which inputs, integers and floats an op takes stands in the op's documentation.
 #[repr(C)]
@@ -96,22 +97,21 @@ pub struct HeadCall {
     pub later: Appended,
 }
 
-/// What [`HostApi::example_gradients_of`](super::tables::HostApi::example_gradients_of) is asked for. Since 1.1
+/// What [`HostApi::example_gradients_of`](crate::abi::tables::HostApi::example_gradients_of) is asked for. Since 1.1
 #[repr(C)]
 pub struct ExamplesCall {
     /// Bytes of this call.
     pub struct_size: u32,
-    /// By [`fisher_labels`](super::tables::fisher_labels).
+    /// By [`fisher_labels`](crate::abi::tables::fisher_labels).
     pub labels: u32,
     /// Examples at most; 0 for all.
     pub limit: u64,
     /// What the order of the examples and the labels that are drawn follow from, with the run's own seed.
     pub seed: u64,
+    /// As [`HostApi::example_gradients`](crate::abi::tables::HostApi::example_gradients) says.
+    pub visit: Option<unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status>,
     /// Passed to `visit`.
     pub ctx: *mut c_void,
-    /// As [`HostApi::example_gradients`](super::tables::HostApi::example_gradients) says.
-    pub visit:
-        Option<unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> super::tables::Status>,
     /// What a minor of tests appends.
     #[cfg(feature = "longer-tables")]
     pub later: Appended,
