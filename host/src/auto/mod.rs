@@ -71,7 +71,7 @@ fn climb(options: &Options, runner: &Runner<'_>, trail: &mut Trail) -> Result<()
             let (left, folder) = try_one(options, runner, trail, configuration, place, &of, &mut clock)?;
             // A run that was made before this process was may be of plugins that have been rebuilt since.
             plugins_now.check(&folder, &left.plugins)?;
-            let Left { metric, value, loss, one_class, seconds, error, .. } = left;
+            let Left { metric, higher, value, loss, one_class, seconds, error, .. } = left;
             match (value, &metric, &error) {
                 (Some(value), Some(metric), _) => {
                     options.say(&format!("{name}: validation {metric} {}", significant(value)))
@@ -79,6 +79,7 @@ fn climb(options: &Options, runner: &Runner<'_>, trail: &mut Trail) -> Result<()
                 (.., error) => options.say(&format!("{name} failed: {}", error.as_deref().unwrap_or_default())),
             }
             trail.metric = trail.metric.take().or(metric);
+            trail.higher = trail.higher.or(higher);
             let (configuration, rung, steps) = (name.clone(), place + 1, rung.steps);
             let kept = false;
             trials.push(Trial { configuration, rung, steps, value, loss, one_class, seconds, error, kept, folder });

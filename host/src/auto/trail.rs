@@ -33,6 +33,9 @@ pub struct Trail {
     pub search: Search,
     /// The metric on the validation examples; null before a run has one.
     pub metric: Option<String>,
+    /// Whether more of it is better, where it is a head's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) higher: Option<bool>,
     /// Its runs, rung by rung, the best of each rung first.
     pub trials: Vec<Trial>,
     /// The best configuration; null before the end.
@@ -85,6 +88,8 @@ pub struct Best {
 #[derive(Debug)]
 pub(super) struct Left {
     pub(super) metric: Option<String>,
+    /// Whether more of it is better, where it is a head's own.
+    pub(super) higher: Option<bool>,
     pub(super) value: Option<f64>,
     pub(super) loss: Option<f64>,
     pub(super) one_class: bool,
@@ -130,6 +135,7 @@ impl Left {
         let classes = task.map_or(0, |task| task.labels.len());
         Ok(Self {
             metric: Some(watch.metric.clone()),
+            higher: watch.higher,
             value,
             loss: metrics.get("loss").copied(),
             one_class: predicts_one_class(&metrics, classes),
@@ -143,6 +149,7 @@ impl Left {
     pub(super) fn failed(error: String) -> Self {
         Self {
             metric: None,
+            higher: None,
             value: None,
             loss: None,
             one_class: false,
@@ -156,13 +163,13 @@ impl Left {
 impl Trail {
     /// A search of which nothing has run.
     pub(super) fn new(folder: &Path, search: Search) -> Self {
-        Self { folder: folder.to_owned(), search, metric: None, trials: Vec::new(), best: None }
+        Self { folder: folder.to_owned(), search, metric: None, higher: None, trials: Vec::new(), best: None }
     }
 
     /// Adds the runs of a rung, the best first, those that failed last; the first `next` of those that did not are kept. Of equals the
     /// one with the lower loss goes before, and then the one that was tried first.
     pub(super) fn add(&mut self, mut trials: Vec<Trial>, next: usize) {
-        let higher = self.metric.as_deref().is_none_or(higher_is_better);
+        let higher = self.higher.unwrap_or_else(|| self.metric.as_deref().is_none_or(higher_is_better));
         let loss = |trial: &Trial| trial.loss.unwrap_or(f64::INFINITY);
         trials.sort_by(|a, b| match (a.value, b.value) {
             (Some(of_a), Some(of_b)) => {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::candidates::Candidate;
+use super::joined;
 use super::metric::Subject;
 use super::record::Record;
 use super::result::{CORRECTED, CandidateResult, Estimate, OutOfFold, PairResult};
@@ -15,7 +16,7 @@ use super::rounds::Round;
 use super::runs::Left;
 use super::sample::mean;
 use super::statistics::{self, Resampled, variance};
-use super::{joined, verdict};
+use super::verdict::{self, Compared};
 use crate::data::Fold;
 use crate::run::file::{Drawn, HeldOut, RunFile, SplitKeys};
 use crate::run::results::predictions;
@@ -182,7 +183,8 @@ impl<'a> Folds<'a> {
     }
 
     /// Every two candidates that have folds in common.
-    pub(super) fn pairs(&self, metric: &str) -> Vec<PairResult> {
+    pub(super) fn pairs(&self, compared: Compared<'_>) -> Vec<PairResult> {
+        let metric = compared.metric;
         let mut found = Vec::new();
         for a in 0..self.left.len() {
             for b in a + 1..self.left.len() {
@@ -227,7 +229,7 @@ impl<'a> Folds<'a> {
                 more_seeds: None,
                 verdict: String::new(),
             };
-            result.verdict = verdict::words_of_folds(metric, &result, self.equal(*a, *b, places));
+            result.verdict = verdict::words_of_folds(compared, &result, self.equal(*a, *b, places));
             results.push(result);
         }
         results

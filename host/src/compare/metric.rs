@@ -64,7 +64,15 @@ impl Subject {
         let metric = named.into_iter().next().flatten();
         // A single candidate's loss is compared with nothing.
         if let Some(metric) = metric.as_deref().filter(|metric| candidates.len() > 1 || *metric != LOSS) {
-            told_by_predictions(metric, wanted.is_none())?;
+            // What a run file monitors is known to the run, which says so before it trains: it may be the head's own.
+            let monitored = |candidate: &Candidate| {
+                let named = candidate.file()?.train.monitor;
+                Ok(named.is_some_and(|named| named == metric || named.ends_with(&format!(".{metric}"))))
+            };
+            let known = candidates.iter().map(monitored).collect::<Result<Vec<bool>>>()?;
+            if metric == LOSS || !known.contains(&true) {
+                told_by_predictions(metric, wanted.is_none())?;
+            }
         }
         Ok(Self { tasks, metric })
     }
@@ -77,6 +85,18 @@ impl Subject {
         let name = self.metric.as_deref().unwrap_or(usual(left.kind));
         let known: Vec<&str> = left.metrics.keys().map(String::as_str).collect();
         if known.contains(&name) { Ok(name.to_owned()) } else { Err(no_metric(name, &known)) }
+    }
+
+    /// The name of the metric in a run's result, where it is the head's own.
+    ///
+    /// # Errors
+    /// Where predictions do not tell it, and it is not the head's own either.
+    pub(super) fn own<'a>(&'a self, left: &Left) -> Result<Option<&'a str>> {
+        let named = self.metric.as_deref().filter(|name| left.own.iter().any(|own| own.name == *name));
+        match named {
+            Some(name) => Ok(Some(name)),
+            None => Metric::choose(self.metric.as_deref(), left).map(|_| None),
+        }
     }
 
     /// Whether the metric is one of the probabilities of all classes.

@@ -7,6 +7,7 @@ mod candidates;
 mod folds;
 mod joined;
 mod metric;
+mod own;
 mod page;
 mod rates;
 mod record;
@@ -36,13 +37,15 @@ use crate::run::train::interrupt::Interrupt;
 use crate::run::{DeviceChoice, resume_arguments};
 use crate::{Error, Result};
 use folds::Folds;
-use metric::{ACCURACY, Metric, Subject};
+use metric::{ACCURACY, Subject};
+use own::Own;
 use record::Record;
-use result::CORRECTED;
+use result::{CORRECTED, PAIRED};
 use rounds::Round;
 use runs::Left;
 use sample::{Pair, Sample, mean};
 use statistics::{Outlook, variance};
+use verdict::Compared;
 
 /// Seeds where their number is not named.
 const SEEDS: u64 = 5;
@@ -190,7 +193,7 @@ fn open(options: &Options, runner: &Runner<'_>) -> Result<(PathBuf, Record, Subj
 fn check_metric(subject: &Subject, folds: Option<u32>, left: &Left) -> Result<()> {
     match folds {
         Some(_) => subject.name_in(left).map(drop),
-        None => Metric::choose(subject.metric.as_deref(), left).map(drop),
+        None => subject.own(left).map(drop),
     }
 }
 
@@ -317,17 +320,36 @@ fn compare(
         for (place, candidate) in candidates.iter_mut().enumerate() {
             folds.complete(place, &metric, folder, candidate)?;
         }
-        let pairs = folds.pairs(&metric);
+        let compared = first.compared(&metric);
+        let pairs = folds.pairs(compared);
         if pairs.is_empty() && candidates.len() > 1 {
             return nothing(&candidates);
         }
         return Ok(Comparison {
-            higher_is_better: higher_is_better(&metric),
+            higher_is_better: compared.higher_is_better,
             examples: folds.examples,
             intervals: CORRECTED,
             candidates,
             pairs,
             metric,
+            ..whole
+        });
+    }
+    if let Some(metric) = subject.own(first)? {
+        let compared = first.compared(metric);
+        let own = Own::new(record, left, compared)?;
+        let (candidates, pairs) = (results(&|place, seed| own.value(place, seed)), own.pairs());
+        if pairs.is_empty() && candidates.len() > 1 {
+            return nothing(&candidates);
+        }
+        let rows = first.predictions.chunk_by(|a, b| a.example == b.example);
+        return Ok(Comparison {
+            higher_is_better: compared.higher_is_better,
+            examples: rows.count(),
+            intervals: PAIRED,
+            candidates,
+            pairs,
+            metric: metric.to_owned(),
             ..whole
         });
     }
@@ -411,7 +433,8 @@ fn pair_results(metric: &str, sample: &Sample, pairs: &[Pair], record: &Record) 
             },
             verdict: String::new(),
         };
-        result.verdict = verdict::words(metric, &result, outlook, sample.equal(pair));
+        let compared = Compared { metric, higher_is_better: higher_is_better(metric) };
+        result.verdict = verdict::words(compared, &result, outlook, sample.equal(pair));
         results.push(result);
     }
     results

@@ -12,6 +12,8 @@ use crate::report::table::Table;
 use crate::report::text::{NAME, shortened};
 use crate::run::results::report::Report;
 
+/// What Student's paired t-test over seeds is called in results.
+pub(super) const PAIRED: &str = "paired_t";
 /// What the corrected resampled t-test over folds is called in results.
 pub(super) const CORRECTED: &str = "corrected_resampled_t";
 
@@ -31,7 +33,7 @@ pub struct Comparison {
     pub folds: Option<u32>,
     /// Test examples; of all folds together.
     pub examples: usize,
-    /// How intervals are made: `bootstrap`, or on folds `corrected_resampled_t`.
+    /// How intervals are made: `bootstrap`, on folds `corrected_resampled_t`, of a head's own metric `paired_t`.
     pub intervals: &'static str,
     /// What is the same in all runs of one seed, and of one fold.
     pub paired: Paired,
@@ -146,7 +148,7 @@ pub struct PairResult {
     /// The difference's 95 % interval.
     pub interval: (f64, f64),
     /// `mcnemar` for accuracy, `randomization` for other metrics and where an example has several tokens; on folds
-    /// `corrected_resampled_t`.
+    /// `corrected_resampled_t`; of a head's own metric `paired_t`, over the seeds.
     pub test: &'static str,
     /// The statistic of that last test.
     #[serde(skip_serializing_if = "Option::is_none")]

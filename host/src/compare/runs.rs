@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fthost_plugin_api::PredictionKind;
+use fthost_plugin_api::{MetricSpec, PredictionKind};
 use serde::Deserialize;
 
 use super::candidates::Candidate;
+use super::verdict::Compared;
 use crate::plugin::note;
-use crate::report::metrics::{preferences, tokens};
+use crate::report::metrics::{higher_is_better, preferences, tokens};
 use crate::run::results::predictions::{self, Row};
 use crate::run::results::proof::Pairing;
 use crate::run::results::result;
@@ -31,6 +32,8 @@ pub(super) struct Left {
     separator: String,
     /// The metrics that the run has; none that are no number.
     pub(super) metrics: BTreeMap<String, Option<f64>>,
+    /// Those of them that are the head's own.
+    pub(super) own: Vec<MetricSpec>,
     pub(super) predictions: Vec<Row>,
     /// The plugins that took part.
     pub(super) plugins: Vec<PluginUsed>,
@@ -95,6 +98,8 @@ struct JsonTask {
     labels: Vec<String>,
     /// Only of any number of classes something stands between them.
     label_separator: Option<String>,
+    #[serde(default)]
+    own_metrics: Vec<MetricSpec>,
     /// What is no number is null.
     metrics: BTreeMap<String, Option<f64>>,
 }
@@ -141,6 +146,7 @@ impl Left {
             one_class: predicts_one_class(&result.confusion),
             plugins: json.plugins,
             metrics: result.metrics,
+            own: result.own_metrics,
             predictions: predictions::read(&folder.join(predictions::FILE), task, &result.labels)?,
             labels: result.labels,
         })
@@ -157,6 +163,12 @@ impl Left {
         };
         classes.sort_unstable();
         Some(classes)
+    }
+
+    /// A metric of the run's, with its direction.
+    pub(super) fn compared<'a>(&self, metric: &'a str) -> Compared<'a> {
+        let own = self.own.iter().find(|own| own.name == metric).map(|own| own.higher_is_better);
+        Compared { metric, higher_is_better: own.unwrap_or_else(|| higher_is_better(metric)) }
     }
 
     /// Refuses to be compared with a run that was tested on other examples.

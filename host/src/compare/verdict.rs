@@ -3,8 +3,24 @@
 use super::metric::ACCURACY;
 use super::result::{PairResult, SIGNIFICANT, amount};
 use super::statistics::{Outlook, is_clear};
-use crate::report::metrics::higher_is_better;
 use crate::report::numbers::count;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compared<'a> {
+    /// The metric's name.
+    pub(super) metric: &'a str,
+    /// Whether more of it is better.
+    pub(super) higher_is_better: bool,
+}
+
+impl<'a> Compared<'a> {
+    /// A metric of the host's, of which the name says it.
+    #[cfg(test)]
+    fn of(metric: &'a str) -> Self {
+        Self { metric, higher_is_better: crate::report::metrics::higher_is_better(metric) }
+    }
+}
 
 /// Whether the two differ beyond chance: both the interval and the corrected test say so.
 pub(super) fn resolved(interval: (f64, f64), p_holm: f64) -> bool {
@@ -12,9 +28,9 @@ pub(super) fn resolved(interval: (f64, f64), p_holm: f64) -> bool {
 }
 
 /// Which is better, and by how much.
-fn better(metric: &str, pair: &PairResult) -> String {
+fn better(Compared { metric, higher_is_better }: Compared<'_>, pair: &PairResult) -> String {
     let PairResult { a, b, difference, interval, .. } = pair;
-    let first = (*difference > 0.0) == higher_is_better(metric);
+    let first = (*difference > 0.0) == higher_is_better;
     let (better, worse) = if first { (a, b) } else { (b, a) };
     let (low, high) = if *difference > 0.0 { (interval.0, interval.1) } else { (-interval.1, -interval.0) };
     format!(
@@ -31,10 +47,11 @@ fn sized(metric: &str, difference: f64) -> String {
 }
 
 /// As [`words`], of a pair on folds.
-pub(super) fn words_of_folds(metric: &str, pair: &PairResult, equal: bool) -> String {
+pub(super) fn words_of_folds(compared: Compared<'_>, pair: &PairResult, equal: bool) -> String {
     if pair.resolved {
-        return better(metric, pair);
+        return better(compared, pair);
     }
+    let metric = compared.metric;
     let PairResult { a, b, difference, interval, folds, .. } = pair;
     let size = format!("a difference of {}", sized(metric, *difference));
     let why = match folds.len() {
@@ -51,12 +68,32 @@ pub(super) fn words_of_folds(metric: &str, pair: &PairResult, equal: bool) -> St
     format!("{a} and {b}: not resolved with these folds; {why}")
 }
 
+/// As [`words`], of a metric that is known of whole runs alone.
+pub(super) fn words_of_seeds(compared: Compared<'_>, pair: &PairResult) -> String {
+    if pair.resolved {
+        return better(compared, pair);
+    }
+    let (metric, PairResult { a, b, difference, interval, seeds, .. }) = (compared.metric, pair);
+    let size = format!("a difference of {}", sized(metric, *difference));
+    let why = match seeds.len() {
+        1 => format!("one seed says nothing of how much seeds differ: run three at least for {size}"),
+        _ if *difference == 0.0 => "there is no difference between their means".to_owned(),
+        _ if is_clear(*interval) => format!("the interval of {size} leaves zero out, but the corrected test does not"),
+        _ => format!(
+            "{size} is within what is chance between seeds, {} to either side",
+            sized(metric, (interval.1 - interval.0) / 2.0)
+        ),
+    };
+    format!("{a} and {b}: not resolved with these seeds; {why}")
+}
+
 /// The verdict of a pair, one sentence. `equal`: no prediction differs.
-pub(super) fn words(metric: &str, pair: &PairResult, outlook: Outlook, equal: bool) -> String {
+pub(super) fn words(compared: Compared<'_>, pair: &PairResult, outlook: Outlook, equal: bool) -> String {
+    let metric = compared.metric;
     let PairResult { a, b, difference, seeds, .. } = pair;
     if pair.resolved {
         let one = if seeds.len() == 1 { "; one seed says nothing of how much seeds differ" } else { "" };
-        return format!("{}{one}", better(metric, pair));
+        return format!("{}{one}", better(compared, pair));
     }
     let size = format!("a difference of {}", sized(metric, *difference));
     let more = match outlook {
@@ -105,7 +142,7 @@ mod tests {
     #[test]
     fn the_better_one_comes_first() {
         let check = |metric: &str, pair: &PairResult, expected: &str| {
-            assert_eq!(words(metric, pair, Outlook::Test, false), expected);
+            assert_eq!(words(Compared::of(metric), pair, Outlook::Test, false), expected);
         };
         let of = "of accuracy (95 % interval 1.00 to 3.00)";
         check("accuracy", &pair(0.02, (0.01, 0.03), true, 3), &format!("a is better than b by 2.00 points {of}"));
@@ -121,10 +158,11 @@ mod tests {
     #[test]
     fn what_is_not_resolved_says_what_it_takes() {
         let check = |outlook: Outlook, expected: &str| {
-            let text = words("accuracy", &pair(0.02, (-0.01, 0.05), false, 3), outlook, false);
+            let text = words(Compared::of("accuracy"), &pair(0.02, (-0.01, 0.05), false, 3), outlook, false);
             assert_eq!(text, format!("a and b: not resolved with these seeds; {expected}"));
         };
-        let text = words("pearson", &pair(f64::NAN, (f64::NAN, f64::NAN), false, 3), Outlook::Nothing, false);
+        let text =
+            words(Compared::of("pearson"), &pair(f64::NAN, (f64::NAN, f64::NAN), false, 3), Outlook::Nothing, false);
         assert_eq!(text, "a and b: not resolved with these seeds; the pearson of a run is no number");
         check(Outlook::Seeds(1), "about 1 more seed would likely resolve a difference of 2.00 points");
         check(Outlook::Seeds(7), "about 7 more seeds would likely resolve a difference of 2.00 points");
@@ -144,7 +182,7 @@ mod tests {
             ..pair(difference, interval, resolved, 1)
         };
         let check = |pair: &PairResult, equal: bool, expected: &str| {
-            let text = words_of_folds("accuracy", pair, equal);
+            let text = words_of_folds(Compared::of("accuracy"), pair, equal);
             assert!(text.ends_with(expected) && text.contains("with these folds") != pair.resolved, "{text}");
         };
         check(
@@ -158,5 +196,19 @@ mod tests {
         let chance = "a difference of 2.00 points is within what is chance between folds, 3.00 points to either side";
         check(&of(0.02, (-0.01, 0.05), false, 5), false, chance);
         check(&of(0.02, (0.01, 0.03), false, 5), false, "leaves zero out, but the corrected test does not");
+    }
+    #[test]
+    fn whole_runs_are_spoken_of_by_their_seeds() {
+        let own = Compared { metric: "ordinal_mae", higher_is_better: false };
+        let check = |pair: &PairResult, expected: &str| {
+            let text = words_of_seeds(own, pair);
+            assert!(text.ends_with(expected), "{text}");
+        };
+        check(&pair(2.0, (1.0, 3.0), true, 3), "b is better than a by 2 of ordinal_mae (95 % interval 1 to 3)");
+        check(&pair(0.5, (f64::NAN, f64::NAN), false, 1), "run three at least for a difference of 0.5");
+        check(
+            &pair(0.5, (-0.5, 1.5), false, 3),
+            "a difference of 0.5 is within what is chance between seeds, 1 to either side",
+        );
     }
 }

@@ -231,6 +231,7 @@ impl Begun<'_> {
                 result.label_separator = Some(task.label_separator(&file).to_owned());
             }
             result.shown_mut().worst = worst.remove(&task.name).unwrap_or_default();
+            result.own_metrics = task.spec.metrics.clone();
             result.calibration = calibrations.remove(&task.name);
             (task.name.clone(), result)
         };

@@ -138,6 +138,11 @@ impl Evaluation {
         &self.metrics
     }
 
+    /// Those of them that are the head's own.
+    pub fn own(&self) -> &Metrics {
+        &self.own
+    }
+
     /// Why those that are undefined are so.
     pub fn undefined(&self) -> BTreeMap<String, String> {
         let of = |probabilities: Option<&Probabilities>| {

@@ -44,6 +44,9 @@ const MOST_ENTITIES: usize = 16;
 pub struct Report {
     /// Metrics by name; empty where nothing was evaluated.
     pub metrics: Metrics,
+    /// Those of them that are the head's own, which people look at.
+    #[serde(skip)]
+    pub own: Metrics,
     /// Why those that are null are not defined.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub undefined: BTreeMap<String, String>,
@@ -110,6 +113,7 @@ impl Report {
         let entities = classes.and_then(|found| found.entities.as_ref());
         Self {
             metrics: evaluation.metrics().clone(),
+            own: evaluation.own().clone(),
             undefined: evaluation.undefined(),
             confusion: confusion.unwrap_or(counts),
             pixels,
@@ -148,7 +152,8 @@ impl Report {
                 None => format!("{task}: {name} {after:.4}\n"),
             };
         }
-        let more = MORE.iter().filter_map(|name| Some((name, self.metrics.get(*name)?)));
+        let own = self.own.iter().map(|(name, value)| (name.as_str(), value));
+        let more = own.chain(MORE.iter().filter_map(|name| Some((*name, self.metrics.get(*name)?))));
         let more: Vec<String> =
             more.filter(|(_, value)| value.is_finite()).map(|(name, value)| format!("{name} {value:.4}")).collect();
         if !more.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use fthost_plugin_api::MetricSpec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -103,6 +104,9 @@ pub struct TaskResult {
     /// The metric that was watched on the validation examples, with its best value: that of the model that is saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
+    /// Which of the metrics are the head's own, and whether more of each is better.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own_metrics: Vec<MetricSpec>,
     /// Class names in index order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
@@ -143,6 +147,7 @@ impl TaskResult {
             before,
             calibration: None,
             watch,
+            own_metrics: Vec::new(),
             labels: labels.to_vec(),
             class_counts,
             examples: None,
