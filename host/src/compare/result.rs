@@ -220,6 +220,7 @@ impl Comparison {
         let test = self.pairs.first().map_or("p", |pair| match pair.test {
             "mcnemar" => "McNemar p",
             CORRECTED => "corrected t p",
+            PAIRED => "paired t p",
             _ => "randomization p",
         });
         let unit = if self.metric == ACCURACY { "difference in points" } else { "difference" };
