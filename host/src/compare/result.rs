@@ -320,8 +320,17 @@ impl Comparison {
 
     /// How the numbers are made.
     pub(super) fn method(&self) -> &'static str {
-        if self.folds.is_some() { Self::METHOD_OF_FOLDS } else { Self::METHOD }
+        match self.intervals {
+            _ if self.folds.is_some() => Self::METHOD_OF_FOLDS,
+            PAIRED => Self::METHOD_OF_SEEDS,
+            _ => Self::METHOD,
+        }
     }
+
+    const METHOD_OF_SEEDS: &'static str = "Spread is the standard deviation over seeds. Intervals and p are those of Student's paired \
+        t-test over the differences of each seed: the metric is a head's own, which its plugin alone computes, so test examples are not \
+        drawn anew. A pair is resolved where its interval leaves zero out and its p, corrected over all pairs by Holm's method, is below \
+        0.05.";
 
     const METHOD_OF_FOLDS: &'static str = "Spread is the standard deviation over folds. Intervals and p are those of the corrected \
         resampled t-test (Nadeau and Bengio 2003): over J of K folds t is the mean divided by the root of (1/J + 1/(K-1)) times the \
