@@ -44,7 +44,7 @@ fn one_that_ends_the_process_as_it_is_loaded_is_a_line() {
     );
     assert!(crash.contains("none of it ran in this process"), "{crash}");
     let abort = said_of("abort").unwrap();
-    assert!(abort.contains(r"by signal 6 (SIGABRT), saying: the \u{1b}[31mphalange"), "{abort}");
+    assert!(abort.contains(r"by signal 6 (SIGABRT), saying: the \u001b[31mphalange"), "{abort}");
     let leave = said_of("leave").unwrap();
     assert!(leave.contains("it ended the process that tried it with code 0"), "{leave}");
     let at_the_end = said_of("crash_at_the_end").unwrap();
@@ -136,7 +136,7 @@ fn what_a_plugin_says_steers_no_terminal() {
         let said = workdir.fthost(arguments).succeeded();
         let steers = |c: char| c.is_control() && c != '\n';
         assert!(!said.stdout.contains(steers), "{arguments:?}: {:?}", said.stdout);
-        assert!(said.stdout.contains(r"u{1b}[2J  C."), "{arguments:?}: {}", said.stdout);
+        assert!(said.stdout.contains(r"u001b[2J  C."), "{arguments:?}: {}", said.stdout);
     }
 }
 

@@ -160,7 +160,7 @@ mod tests {
         let steering = Error::plugin("it said \u{1b}]0;title\u{7}").with_help("\u{1b}[2J");
         for colour in [false, true] {
             let text = to_text(&steering, colour);
-            assert!(text.contains("it said \\u{1b}]0;title\\u{7}") && text.contains("\\u{1b}[2J"), "{text}");
+            assert!(text.contains("it said \\u001b]0;title\\u0007") && text.contains("\\u001b[2J"), "{text}");
             assert!(!text.contains('\u{7}') && !text.contains("\u{1b}[2J"), "{text}");
         }
     }

@@ -34,7 +34,8 @@ pub fn shortened(name: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{first}…{last}"))
 }
 
-/// The text with what would steer a terminal written out (`\u{1b}`), line breaks and tabs left: for what a plugin or a file says.
+/// The text with what would steer a terminal written out (`\u001b`), line breaks and tabs left: for what a plugin or a file says. JSON stays
+/// JSON of the same values.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c != '\n' && c != '\t' && steers(c))
 }
@@ -56,10 +57,10 @@ fn escaped(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
     }
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if which(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
+        match c {
+            '\n' | '\r' | '\t' if which(c) => out.extend(c.escape_default()),
+            c if which(c) => out += &format!("\\u{:04x}", u32::from(c)),
+            c => out.push(c),
         }
     }
     Cow::Owned(out)
@@ -110,8 +111,10 @@ mod tests {
     #[test]
     fn what_steers_a_terminal_is_written_out() {
         let said = "größer\t\u{1b}[31mred\u{1b}[0m\n\u{9b}2J\r\u{202e}so.";
-        assert_eq!(printable(said), "größer\t\\u{1b}[31mred\\u{1b}[0m\n\\u{9b}2J\\r\\u{202e}so.");
+        assert_eq!(printable(said), "größer\t\\u001b[31mred\\u001b[0m\n\\u009b2J\\r\\u202eso.");
         assert_eq!(one_line("a\tb\nc"), "a\\tb\\nc");
+        let json = serde_json::json!({ said: said }).to_string();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printable(&json)).unwrap()[said], said);
         assert!(matches!(printable("plain text, ünïcödé\n"), Cow::Borrowed(_)));
     }
 

@@ -194,9 +194,9 @@ fn notes_steer_no_terminal() {
     let plugin = plugin_note().to_string().replace("MIT", "MIT\\u001b[2J");
     let method = r#"{"kind": "strategy", "name": "a\nb", "summary": "\u001b]0;title\u0007\u009b1m"}"#;
     let (note, methods) = read(noted(&[(NOTE_PLUGIN, &plugin), (NOTE_METHOD, method)]).as_slice()).unwrap();
-    assert_eq!(note.license, r"MIT\u{1b}[2J");
+    assert_eq!(note.license, r"MIT\u001b[2J");
     assert_eq!(methods[0].name, r"a\nb");
-    assert_eq!(methods[0].summary, r"\u{1b}]0;title\u{7}\u{9b}1m");
+    assert_eq!(methods[0].summary, r"\u001b]0;title\u0007\u009b1m");
 }
 
 /// The plugins that were built for 1.0, of this machine.
