@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
+use crate::plugin::Trust;
 use crate::run::DeviceChoice;
 use crate::run::file::RunFile;
 use crate::run::results::result;
@@ -120,6 +121,7 @@ impl Runner<'_> {
     fn process(&self, mut command: Command) -> Result<(ExitStatus, String)> {
         let failed = || Error::io(format!("cannot run {}", self.program.display()));
         let mut printed = tempfile::tempfile().map_err(failed())?;
+        command.envs(Trust::environment()?);
         command.stdin(Stdio::null()).stdout(printed.try_clone().map_err(failed())?);
         // A group of its own: Ctrl-C reaches this process alone, which passes one signal on.
         let child = command.process_group(0).spawn().map_err(failed())?;

@@ -1,6 +1,6 @@
 //! A plugin in C comes in through the C entry alone and takes part like any other.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fthost_tests::{Workdir, result_json, root, skipped, steps};
@@ -28,17 +28,27 @@ steps = 3
 
 /// Builds `c_plugin/constant.c` into a folder; `false` where there is no C compiler.
 fn compile(folder: &Path) -> bool {
+    compile_with(folder, &[]).is_some()
+}
+
+/// The same plugin, which leaves a trace as soon as any of its code runs (`c_plugin/traced.c`); `None` where there is no C compiler.
+pub(crate) fn compile_traced(folder: &Path) -> Option<PathBuf> {
+    compile_with(folder, &["traced.c"])
+}
+
+fn compile_with(folder: &Path, more: &[&str]) -> Option<PathBuf> {
+    let plugin = folder.join("libc_constant.so");
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let output = Command::new(compiler)
         .args(["-std=c11", "-Wall", "-Wextra", "-shared", "-fPIC", "-I"])
         .arg(root().join("plugin-api/include"))
         .arg("-o")
-        .arg(folder.join("libc_constant.so"))
-        .arg(root().join("tests/c_plugin/constant.c"))
+        .arg(&plugin)
+        .args(["constant.c"].iter().chain(more).map(|file| root().join("tests/c_plugin").join(file)))
         .output();
-    let Ok(output) = output else { return false };
+    let output = output.ok()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    true
+    Some(plugin)
 }
 
 #[test]

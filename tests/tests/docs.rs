@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fthost_images::{MAX_PIXELS, decode_mask};
-use fthost_tests::{Workdir, root};
+use fthost_tests::{Workdir, build, root};
 
+use crate::opening::sha256;
 use crate::pictures::picture_workdir;
 use crate::text::text_workdir;
 
@@ -66,6 +67,10 @@ fn workdir() -> Workdir {
         .map(|line| format!("{}\n", line.split('\t').next().unwrap()))
         .collect();
     workdir.write("new.tsv", format!("text\n{texts}"));
+    let plugins = fs::read_dir(build().folder()).unwrap().map(|entry| entry.unwrap().path());
+    let plugins = plugins.filter(|path| path.extension().is_some_and(|extension| extension == "so"));
+    let digests = plugins.map(|path| format!("{}  {}\n", sha256(&path), path.display()));
+    workdir.write("plugins.sha256", digests.collect::<String>());
     // A tiny decoder in the place of the one that the pages name.
     let decoder = fs::read(root().join("tests/reference/gguf/llama.gguf")).unwrap();
     workdir.write("SmolLM2-135M-Instruct.Q4_1.gguf", decoder);

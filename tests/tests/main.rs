@@ -31,8 +31,10 @@
 //! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `multi_label` | any number of classes an example: runs, thresholds, predictions, folds, comparisons, what is refused |
+//! | `mutated` | plugins changed at random in every part of them: no crash, no hang, no code before the notes are accepted |
 //! | `networks` | every strategy on a ResNet and on EfficientNet-Lite0, as README.md says |
 //! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
+//! | `opening` | files tried in a process of their own, trusted by digest and place, listed |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `pictures` | pictures in folders, archives, tables and IDX files; the same bits at any number of threads; bad ones |
@@ -85,8 +87,10 @@ mod masks;
 mod merging;
 mod misbehaving;
 mod multi_label;
+mod mutated;
 mod networks;
 mod old_compiler;
+mod opening;
 mod outside;
 mod peft_folders;
 mod pictures;

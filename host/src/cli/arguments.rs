@@ -14,6 +14,7 @@ use fthost::{Error, Result};
 use super::auto::AutoArguments;
 use super::compare::CompareArguments;
 use super::generate::GenerateArguments;
+use super::trust::TrustArguments;
 use super::using::UseArguments;
 use super::values::{device, overrides};
 
@@ -41,6 +42,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     pub(super) run: RunArguments,
+
+    #[command(flatten)]
+    pub(super) trust: TrustArguments,
 
     /// Prints one JSON object on standard output: the result, or {"error": ...}
     #[arg(long, global = true)]
@@ -389,6 +393,10 @@ mod tests {
             matches!(inspect.command, Some(Command::Inspect { ref plugins }) if plugins.len() == 2) && inspect.json
         );
         assert!(matches!(read("fthost --json plugins").command, Some(Command::Plugins)));
+        let digest = "0123456789abcdef".repeat(4);
+        let trusting = read(&format!("fthost plugins --allow {digest} --allow {digest} --no-plugins-from-cwd")).trust;
+        assert_eq!((trusting.allow.len(), trusting.no_plugins_from_cwd), (2, true));
+        assert!(Arguments::try_parse_from(["fthost", "plugins", "--allow", "0123"]).is_err());
         let search = read("fthost lr-find sst2.toml --out curve.html").command;
         let Some(Command::LrFind { run, .. }) = &search else { panic!("{search:?}") };
         assert_eq!((run.out.as_deref(), run.run_file_name().as_str()), (Some(Path::new("curve.html")), "sst2.toml"));

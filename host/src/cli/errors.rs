@@ -1,14 +1,16 @@
 //! How errors are printed: for people on standard error, for machines as JSON on standard output.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use fthost::Error;
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, SourceCode};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 use serde_json::{Value, json};
 use textwrap::{WordSeparator, WordSplitter};
 
 use fthost::report::output::say;
+use fthost::report::text::printable;
 
 /// Prints an error.
 pub(super) fn print(error: &Error, json: bool) {
@@ -42,6 +44,36 @@ pub(super) fn colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// An error whose texts steer no terminal: plugins and files have their part in them.
+#[derive(Debug)]
+struct Shown<'a>(&'a Error);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&printable(&self.0.to_string()))
+    }
+}
+
+impl std::error::Error for Shown<'_> {}
+
+impl Diagnostic for Shown<'_> {
+    fn code<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
+        self.0.code()
+    }
+
+    fn help<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
+        self.0.help().map(|help| Box::new(printable(&help.to_string()).into_owned()) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.0.source_code()
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.0.labels()
+    }
+}
+
 fn to_text(error: &Error, colour: bool) -> String {
     let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::none() };
     let mut text = String::new();
@@ -53,9 +85,9 @@ fn to_text(error: &Error, colour: bool) -> String {
         .with_break_words(false)
         .without_cause_chain()
         .with_links(false);
-    match handler.render_report(&mut text, error) {
+    match handler.render_report(&mut text, &Shown(error)) {
         Ok(()) => text.trim_end().to_owned(),
-        Err(_) => format!("error: {error}"),
+        Err(_) => format!("error: {}", Shown(error)),
     }
 }
 
@@ -125,5 +157,11 @@ mod tests {
         let text = to_text(&error, false);
         assert!(text.is_ascii() && !text.contains('\u{1b}'), "{text}");
         assert!(to_text(&error, true).contains('\u{1b}'));
+        let steering = Error::plugin("it said \u{1b}]0;title\u{7}").with_help("\u{1b}[2J");
+        for colour in [false, true] {
+            let text = to_text(&steering, colour);
+            assert!(text.contains("it said \\u001b]0;title\\u0007") && text.contains("\\u001b[2J"), "{text}");
+            assert!(!text.contains('\u{7}') && !text.contains("\u{1b}[2J"), "{text}");
+        }
     }
 }

@@ -122,7 +122,7 @@ pub(super) fn schema() -> Result<()> {
 /// Lists the plugins that the search rule finds, by their notes: none of their code runs.
 pub(super) fn list(as_json: bool) -> Result<()> {
     let search = Search::from_environment();
-    let found: Vec<_> = search.libraries().into_iter().map(|path| (note::check(&path), path)).collect();
+    let found: Vec<_> = search.libraries().into_iter().map(|path| (note::list(&path), path)).collect();
     if as_json {
         let plugins: Vec<Value> = found
             .iter()

@@ -10,6 +10,7 @@ mod input;
 mod inspect;
 mod log;
 mod output;
+mod trust;
 mod using;
 mod values;
 
@@ -44,6 +45,9 @@ use values::overrides;
 
 /// Runs the command and gives its exit code: 0, 1 where the work failed, 2 where what was asked was wrong.
 pub(crate) fn main(started: Instant) -> ExitCode {
+    if let Some(code) = fthost::plugin::trial::answer() {
+        return code;
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return errors::wrong_arguments(&error),
@@ -60,7 +64,8 @@ pub(crate) fn main(started: Instant) -> ExitCode {
 }
 
 fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
-    let Arguments { command, run, json, verbose: _ } = arguments;
+    let Arguments { command, run, trust, json, verbose: _ } = arguments;
+    trust.settle()?;
     let Some(command) = command else { return train(run, json, started) };
     run.must_be_unused()?;
     match command {

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -37,6 +37,17 @@ impl Limits {
 pub(crate) fn cache_folder() -> PathBuf {
     let named = std::env::var_os(FOLDER).filter(|folder| !folder.is_empty()).map(PathBuf::from);
     named.unwrap_or_else(std::env::temp_dir)
+}
+
+/// This user's folder below [`cache_folder`] for what is remembered from one process to the next: `NAME-1000`. `None` where it cannot be made,
+/// is somebody else's, or others can write to it.
+pub(crate) fn own_folder(name: &str) -> Option<PathBuf> {
+    let user = rustix::process::getuid().as_raw();
+    let folder = cache_folder().join(format!("{name}-{user}"));
+    // Where it is there already, or cannot be made, the next lines see it.
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+    let found = std::fs::symlink_metadata(&folder).ok()?;
+    (found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0).then_some(folder)
 }
 
 /// A file without a name in a folder, which is made where it is missing: it is gone when nobody has it open.

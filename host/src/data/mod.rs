@@ -55,7 +55,7 @@ mod texts;
 mod writer;
 
 pub use balanced::{Balance, Balanced};
-pub(crate) use bytes::{cache_folder, unnamed_file};
+pub(crate) use bytes::{cache_folder, own_folder, unnamed_file};
 pub use dataset::Dataset;
 pub use episodes::Episodes;
 pub use files::{Files, MASKS};

@@ -92,11 +92,10 @@ impl Library {
 
     /// All methods that the notes in the searched folders name. Runs no code of theirs.
     pub(super) fn notes(&self) -> impl Iterator<Item = (PathBuf, MethodNote)> {
-        self.search.libraries().into_iter().flat_map(|path| {
-            let methods =
-                std::fs::read(&path).ok().and_then(|bytes| Some(note::read(&bytes).ok()?.1)).unwrap_or_default();
-            methods.into_iter().map(move |method| (path.clone(), method))
-        })
+        self.search
+            .libraries()
+            .into_iter()
+            .flat_map(|path| note::methods(&path).into_iter().map(move |method| (path.clone(), method)))
     }
 
     fn unknown(&self, kind: MethodKind, name: &str) -> Error {

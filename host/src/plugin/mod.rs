@@ -1,7 +1,8 @@
 //! Plugins: finding, checking and opening them, and calling their methods.
 //!
 //! How a call travels. [`Search`] finds a file; [`note`] reads it as data and refuses what is no plugin of this host before any
-//! of its code runs; `open` maps a sealed copy and trades tables with it: the plugin gets the host's functions, the host the
+//! of its code runs; [`trust`] says whose files are opened at all; `open` maps a sealed copy, for the first time in a process of its own
+//! ([`trial`]), and trades tables with it: the plugin gets the host's functions, the host the
 //! plugin's. [`Library`] finds the method that a run file names, and an instance ([`StrategyInstance`], [`SchedulerInstance`],
 //! [`RegularizerInstance`], [`HeadInstance`]) is made from its options. Each call on an instance opens a session on its thread
 //! (`bridge::session`), lends tensors as handles, and calls the plugin's function. What the plugin calls back, ops and changes of the
@@ -16,6 +17,7 @@ mod bridge;
 mod example_gradients;
 mod instance;
 mod library;
+mod loading;
 pub mod note;
 mod open;
 mod opened;
@@ -23,6 +25,8 @@ pub mod search;
 mod serving;
 #[cfg(test)]
 mod tests;
+pub mod trial;
+pub mod trust;
 
 pub use fthost_plugin_api::{FisherLabels, MethodInfo, MethodKind, MethodNote, PluginInfo};
 
@@ -33,3 +37,4 @@ pub use self::instance::{
 pub use self::library::Library;
 pub use self::opened::Plugin;
 pub use self::search::Search;
+pub use self::trust::Trust;

@@ -1,11 +1,12 @@
 //! Where a plugin's file is looked for.
 //!
 //! A value with a path separator is a path. Anything else is a file name (`liblora.so`) or a method's name (`lora`, which stands
-//! for `liblora.so`), looked for in the working directory, in `FTHOST_PLUGIN_PATH`, beside the executable and in
-//! `../lib/fthost` from there, in this order.
+//! for `liblora.so`), looked for in the working directory (unless `--no-plugins-from-cwd` leaves it out), in `FTHOST_PLUGIN_PATH`, beside the
+//! executable and in `../lib/fthost` from there, in this order.
 
 use std::path::{Path, PathBuf};
 
+use super::trust;
 use crate::{Error, Result};
 
 /// Colon-separated folders that hold plugins.
@@ -48,7 +49,7 @@ impl Search {
                 places.push(Place { folder, why });
             }
         };
-        add(std::env::current_dir().ok(), "working directory");
+        add(std::env::current_dir().ok().filter(|_| trust::searches_cwd()), "working directory");
         let variable = std::env::var_os(PATH_VARIABLE).unwrap_or_default();
         for folder in std::env::split_paths(&variable).filter(|folder| !folder.as_os_str().is_empty()) {
             add(Some(folder), PATH_VARIABLE);

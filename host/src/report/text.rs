@@ -34,6 +34,38 @@ pub fn shortened(name: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{first}…{last}"))
 }
 
+/// The text with what would steer a terminal written out (`\u001b`), line breaks and tabs left: for what a plugin or a file says. JSON stays
+/// JSON of the same values.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c != '\n' && c != '\t' && steers(c))
+}
+
+/// As [`printable`], for what is one line: line breaks and tabs are written out too.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, steers)
+}
+
+/// Whether a terminal acts on a character instead of showing it: control characters, line separators, and those that turn the direction of
+/// writing around, by which a text can read as another one.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, which: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&which) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' if which(c) => out.extend(c.escape_default()),
+            c if which(c) => out += &format!("\\u{:04x}", u32::from(c)),
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// The text with longer lines broken at spaces. A word that is longer by itself, such as a path, stays whole.
 pub fn wrapped(text: &str) -> String {
     wrapped_to(text, line_width())
@@ -74,6 +106,16 @@ mod tests {
         assert_eq!(shortened("banking_lr_1e-3", 9), "bank…1e-3");
         assert_eq!(shortened("banking_lr_1e-3", 8), "bank…e-3");
         assert_eq!(shortened("a\nb\tc", 5), "a b c");
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_written_out() {
+        let said = "größer\t\u{1b}[31mred\u{1b}[0m\n\u{9b}2J\r\u{202e}so.";
+        assert_eq!(printable(said), "größer\t\\u001b[31mred\\u001b[0m\n\\u009b2J\\r\\u202eso.");
+        assert_eq!(one_line("a\tb\nc"), "a\\tb\\nc");
+        let json = serde_json::json!({ said: said }).to_string();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printable(&json)).unwrap()[said], said);
+        assert!(matches!(printable("plain text, ünïcödé\n"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::session::{self, Declares};
 use super::{model_calls, ops};
 use crate::Error;
 use crate::plugin::example_gradients::Examples;
+use crate::report::text::{one_line, printable};
 
 /// What plugins get when they are connected.
 pub(in crate::plugin) static HOST_API: HostApi = HostApi {
@@ -326,6 +327,8 @@ unsafe extern "C" fn log(record: *const LogRecord) {
                 read(field!(LogRecord, fields))?,
             )
         };
+        // The log goes to a terminal.
+        let (target, message, fields) = (&*one_line(target), &*printable(message), &*one_line(fields));
         let fields = Some(fields).filter(|fields| !fields.is_empty() && *fields != "{}");
         // `tracing` wants level and target at compile time, so plugins share a target and name their own in a field.
         macro_rules! forward {

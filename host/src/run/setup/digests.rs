@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +27,7 @@ impl Remembered {
     /// In this user's folder. Nowhere for a model that came from no files or from files that are still being written, and where that
     /// folder is somebody else's.
     pub(super) fn of(files: &[FileState]) -> Self {
-        folder().map_or(Self(None), |folder| Self::within(&folder, files))
+        data::own_folder("fthost-digests").map_or(Self(None), |folder| Self::within(&folder, files))
     }
 
     fn within(folder: &Path, files: &[FileState]) -> Self {
@@ -62,16 +61,6 @@ impl Remembered {
             tracing::debug!("{} was not written: {error}", path.display());
         }
     }
-}
-
-/// A folder that nobody else can write to, in the one for what does not fit into memory.
-fn folder() -> Option<PathBuf> {
-    let user = rustix::process::getuid().as_raw();
-    let folder = data::cache_folder().join(format!("fthost-digests-{user}"));
-    // Where it is there already, or cannot be made, the next lines see it.
-    let _ = fs::DirBuilder::new().mode(0o700).create(&folder);
-    let found = fs::symlink_metadata(&folder).ok()?;
-    (found.is_dir() && found.uid() == user && found.mode() & 0o022 == 0).then_some(folder)
 }
 
 #[cfg(test)]
