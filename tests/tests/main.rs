@@ -26,16 +26,19 @@
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
 //! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
 //! | `init` | first run files for data as they are published |
+//! | `json` | every command prints one object where it is asked for JSON |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `masks` | a class for each pixel: training, overlays, predicted masks, comparisons, what is refused |
 //! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
 //! | `misbehaving` | plugins that fail while they run |
 //! | `multi_label` | any number of classes an example: runs, thresholds, predictions, folds, comparisons, what is refused |
 //! | `networks` | every strategy on a ResNet and on EfficientNet-Lite0, as README.md says |
+//! | `new_plugin` | an author's road: what docs/authors.md prints, for each kind of plugin and in C |
 //! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `pictures` | pictures in folders, archives, tables and IDX files; the same bits at any number of threads; bad ones |
+//! | `plugin_files` | plugins that a run file names by their files; what `help` says of a method |
 //! | `preferences` | pairs of answers: DPO and ORPO, their references, resumed runs, comparisons, what is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `published` | data sets in the forms in which they are published |
@@ -79,6 +82,7 @@ mod generate;
 mod golden;
 mod hub;
 mod init;
+mod json;
 mod language;
 mod lora;
 mod masks;
@@ -86,10 +90,12 @@ mod merging;
 mod misbehaving;
 mod multi_label;
 mod networks;
+mod new_plugin;
 mod old_compiler;
 mod outside;
 mod peft_folders;
 mod pictures;
+mod plugin_files;
 mod preferences;
 mod prompts;
 mod published;
