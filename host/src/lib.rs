@@ -8,6 +8,7 @@
 //! - [`data`]: reading and tokenizing data sets;
 //! - [`adapted`]: the pretrained model with what plugins added to it;
 //! - [`run`]: the plan, the training loop, evaluation and what a run leaves behind;
+//! - [`new_plugin`]: a plugin to begin with;
 //! - [`init`]: a first run file for a file of examples;
 //! - [`compare`]: several such runs beside each other, and whether their differences are more than chance;
 //! - [`auto`]: the search for the strategy and options that do best on validation examples;
@@ -25,6 +26,7 @@ mod handles;
 pub mod hub;
 pub mod init;
 pub mod kernels;
+pub mod new_plugin;
 pub mod plugin;
 pub mod processes;
 pub mod report;

@@ -46,6 +46,15 @@ schedules = {
     "polynomial_warmup4_power2_end0.1_total40": run(
         lambda o: hf.get_polynomial_decay_schedule_with_warmup(o, 4, 40, lr_end=0.1, power=2.0)
     ),
+    "wsd_linear_warmup4_decay8_total40": run(
+        lambda o: hf.get_wsd_schedule(o, 4, 8, num_training_steps=40, decay_type="linear")
+    ),
+    "wsd_cosine_decay10_min0.1_total40": run(
+        lambda o: hf.get_wsd_schedule(o, 0, 10, num_training_steps=40, decay_type="cosine", min_lr_ratio=0.1)
+    ),
+    "wsd_1sqrt_warmup4_decay8_min0.2_total40": run(
+        lambda o: hf.get_wsd_schedule(o, 4, 8, num_training_steps=40, decay_type="1-sqrt", min_lr_ratio=0.2)
+    ),
     "onecycle_cosine_total40": run(lambda o: S.OneCycleLR(o, 1.0, total_steps=40)),
     "onecycle_linear_total40": run(lambda o: S.OneCycleLR(o, 1.0, total_steps=40, anneal_strategy="linear")),
     "onecycle_three_phase_total40": run(lambda o: S.OneCycleLR(o, 1.0, total_steps=40, three_phase=True)),

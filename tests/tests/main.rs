@@ -26,6 +26,7 @@
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
 //! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
 //! | `init` | first run files for data as they are published |
+//! | `json` | every command prints one object where it is asked for JSON |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
 //! | `masks` | a class for each pixel: training, overlays, predicted masks, comparisons, what is refused |
 //! | `merging` | runs of several strategies, merged: the same predictions, or a refusal that names the layer |
@@ -33,11 +34,13 @@
 //! | `multi_label` | any number of classes an example: runs, thresholds, predictions, folds, comparisons, what is refused |
 //! | `mutated` | plugins changed at random in every part of them: no crash, no hang, no code before the notes are accepted |
 //! | `networks` | every strategy on a ResNet and on EfficientNet-Lite0, as README.md says |
+//! | `new_plugin` | an author's road: what docs/authors.md prints, for each kind of plugin and in C |
 //! | `old_compiler` | plugins and what they depend on, by Rust 1.85 |
 //! | `opening` | files tried in a process of their own, trusted by digest and place, listed |
 //! | `outside` | a plugin from outside the workspace |
 //! | `peft_folders` | folders that PEFT saved, evaluated and merged; what of them is refused |
 //! | `pictures` | pictures in folders, archives, tables and IDX files; the same bits at any number of threads; bad ones |
+//! | `plugin_files` | plugins that a run file names by their files; what `help` says of a method |
 //! | `preferences` | pairs of answers: DPO and ORPO, their references, resumed runs, comparisons, what is refused |
 //! | `prompts` | prompts, prefixes and adapters: what they save, and what Python computes with it |
 //! | `published` | data sets in the forms in which they are published |
@@ -81,6 +84,7 @@ mod generate;
 mod golden;
 mod hub;
 mod init;
+mod json;
 mod language;
 mod lora;
 mod masks;
@@ -89,11 +93,13 @@ mod misbehaving;
 mod multi_label;
 mod mutated;
 mod networks;
+mod new_plugin;
 mod old_compiler;
 mod opening;
 mod outside;
 mod peft_folders;
 mod pictures;
+mod plugin_files;
 mod preferences;
 mod prompts;
 mod published;

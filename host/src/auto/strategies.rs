@@ -101,9 +101,10 @@ type Declared = Vec<(String, Vec<Json>)>;
 
 /// The options of a method with values to draw from, or why its plugin does not say.
 fn declared(candidate: &Candidate, method: &Method, runner: &Runner<'_>) -> Result<Result<Declared, String>> {
-    let path = match candidate.identity.plugins.first() {
-        Some(plugin) => plugin.path.clone(),
-        None => {
+    let path = match (candidate.identity.plugins.first(), &method.file) {
+        (Some(plugin), _) => plugin.path.clone(),
+        (None, Some(file)) => file.display().to_string(),
+        (None, None) => {
             let library = Library::new(PluginSearch::from_environment());
             library.file_of(MethodKind::Strategy, &method.plugin)?.display().to_string()
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use fthost::processes::WITH_PARENT;
 use fthost::run::DeviceChoice;
 use fthost::run::file::RunFile;
@@ -15,6 +15,7 @@ use super::auto::AutoArguments;
 use super::compare::CompareArguments;
 use super::generate::GenerateArguments;
 use super::trust::TrustArguments;
+use super::new_plugin::NewPluginArguments;
 use super::using::UseArguments;
 use super::values::{device, overrides};
 
@@ -55,13 +56,6 @@ pub(super) struct Arguments {
     pub(super) verbose: u8,
 }
 
-/// What there is to explain.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Topic {
-    /// Every key of a run file: what it takes, its default and what it means
-    RunFile,
-}
-
 /// What there is beside running.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -73,11 +67,14 @@ pub(super) enum Command {
     },
     /// Lists the plugins that are found, and where was looked
     Plugins,
-    /// Explains what a topic is about
+    /// Explains a method's options, or every key of a run file
     Help {
-        /// run-file: every key of a run file
-        topic: Topic,
+        /// A method's name (lora), a plugin's file (./liblora.so), or run-file
+        #[arg(value_name = "NAME|run-file")]
+        topic: String,
     },
+    /// Begins a plugin: a crate, or one file of C, that builds, with a small working method, its tests, a run file and a README
+    NewPlugin(NewPluginArguments),
     /// Prints the JSON Schema of run files with the options of every plugin that is found, for editors
     Schema,
     /// Writes a run file for a file of examples, with a reason for each value; what is in doubt is asked on a terminal

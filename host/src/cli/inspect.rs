@@ -57,7 +57,7 @@ pub(super) fn inspect(plugins: &[String], as_json: bool) -> Result<()> {
     Ok(())
 }
 
-fn method_json(method: &MethodInfo) -> Value {
+pub(super) fn method_json(method: &MethodInfo) -> Value {
     json!({
         "kind": method.kind,
         "name": method.name,
@@ -103,7 +103,7 @@ pub(super) fn run_file(as_json: bool) -> Result<()> {
         say(&wrapped(&format!("{heading}  {description}")))?;
         say(&format!("{}\n", options_table("key", keys)))?;
     }
-    say("Options of methods stand beside plugin: fthost inspect NAME lists them, fthost plugins the names.")
+    say("Options of methods stand beside plugin: fthost help NAME explains them, fthost plugins lists the names.")
 }
 
 /// The JSON Schema of run files, with the options of the plugins that are found.

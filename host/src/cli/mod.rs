@@ -5,10 +5,12 @@ mod auto;
 mod compare;
 mod errors;
 mod generate;
+mod help;
 mod init;
 mod input;
 mod inspect;
 mod log;
+mod new_plugin;
 mod output;
 mod trust;
 mod using;
@@ -36,7 +38,7 @@ use fthost::run::{self, Output};
 use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use arguments::{AnswerArguments, Arguments, Command, RangeArguments, RunArguments, TaskArgument, Topic};
+use arguments::{AnswerArguments, Arguments, Command, RangeArguments, RunArguments, TaskArgument};
 use fthost::report::output::say;
 use input::Input;
 use output::must_not_exist;
@@ -71,7 +73,8 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
     match command {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
-        Command::Help { topic: Topic::RunFile } => inspect::run_file(json),
+        Command::Help { topic } => help::help(&topic, json),
+        Command::NewPlugin(arguments) => arguments.begin(json),
         Command::Schema => inspect::schema(),
         Command::Init { train, model, out, plugins } => init::init(&train, model.as_deref(), out, &plugins, json),
         Command::Plan(run) => plan(&run, json),
@@ -89,18 +92,24 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
             evaluated.map_err(|error| data.named(error))
         }
         Command::Predict { run, input, out, format, probabilities, masks, of, with } => {
-            let named = if json { format.or(Some(Format::Jsonl)) } else { format };
+            let named = if json && out.is_none() { format.or(Some(Format::Jsonl)) } else { format };
             out.as_deref().map_or(Ok(()), must_not_exist)?;
             let masks = masks.as_deref().map(MaskFolder::new).transpose()?;
             let input = Input::open(&input)?;
             let style = Style { format: Format::choose(named, out.as_deref(), input.path())?, probabilities };
-            let predicted = || {
+            let mut rows = 0;
+            let mut predicted = || {
                 let model = with.open_for(&run, &of, input.path())?;
                 predict(out.as_deref(), |out| {
-                    model.predict(of.task.as_deref(), input.path(), style, masks.as_ref(), out)
+                    rows = model.predict(of.task.as_deref(), input.path(), style, masks.as_ref(), out)?;
+                    Ok(())
                 })
             };
-            predicted().map_err(|error| input.named(error))
+            predicted().map_err(|error| input.named(error))?;
+            match (json, out) {
+                (true, Some(out)) => say(&serde_json::json!({ "rows": rows, "out": out }).to_string()),
+                _ => Ok(()),
+            }
         }
         Command::Embed { model, input, out, header, with } => {
             let form = Form::of(&out)?;

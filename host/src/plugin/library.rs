@@ -6,7 +6,7 @@ use fthost_plugin_api::{MethodInfo, MethodKind, MethodNote};
 
 use super::note;
 use super::opened::Plugin;
-use super::search::{Search, did_you_mean};
+use super::search::{Search, did_you_mean, is_file_name};
 use crate::{Error, Result};
 
 /// The plugins of a run.
@@ -63,6 +63,48 @@ impl Library {
         Ok((plugin, method))
     }
 
+    /// As [`find`](Self::find), where a run file may name the plugin's file. One that is open stands for a file that is gone.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); where the file cannot be used, or lacks the method.
+    pub fn find_in(&mut self, file: Option<&Path>, kind: MethodKind, name: &str) -> Result<(Plugin, MethodInfo)> {
+        let Some(file) = file else { return self.find(kind, name) };
+        if !file.exists() && self.plugins.iter().any(|plugin| plugin.has(kind, name)) {
+            return self.find(kind, name);
+        }
+        let plugin = self.open_file(&self.search.find(&file.display().to_string())?)?;
+        let method = plugin.method(kind, name)?.clone();
+        Ok((plugin, method))
+    }
+
+    /// What a name stands for: all methods of a file, or those of this name in the plugin that has some; of a plugin whose library alone is
+    /// called so, all.
+    ///
+    /// # Errors
+    /// Where there is none: what it may have been meant to be, and where was looked.
+    pub fn named(&mut self, name: &str) -> Result<(Plugin, Vec<MethodInfo>)> {
+        let found = match is_file_name(name) {
+            true => Some(self.search.find(name)?),
+            false => self.search.look_up(name).or_else(|| self.noted_name(name).map(|(path, _)| path)),
+        };
+        let plugin = match found {
+            Some(path) => self.open_file(&path)?,
+            None => {
+                let built_in = self.plugins.iter().find(|plugin| plugin.info().methods.iter().any(|m| m.name == name));
+                built_in.cloned().ok_or_else(|| self.unknown_name(name))?
+            }
+        };
+        let methods = &plugin.info().methods;
+        let own: Vec<MethodInfo> = methods.iter().filter(|method| method.name == name).cloned().collect();
+        let methods = if own.is_empty() { methods.clone() } else { own };
+        Ok((plugin, methods))
+    }
+
+    /// The method of this name, whatever its kind, that the notes in the searched folders name first, and its file. Runs no code of theirs.
+    pub fn noted_name(&self, name: &str) -> Option<(PathBuf, MethodNote)> {
+        self.notes().find(|(_, note)| note.name == name)
+    }
+
     /// The file of a method that no open plugin has: `lib<name>.so` by the search rule, else a library in the searched folders whose
     /// notes name it. It is not opened.
     ///
@@ -96,6 +138,15 @@ impl Library {
             .libraries()
             .into_iter()
             .flat_map(|path| note::methods(&path).into_iter().map(move |method| (path.clone(), method)))
+    }
+
+    fn unknown_name(&self, name: &str) -> Error {
+        let mut known: Vec<String> = self.notes().map(|(_, note)| note.name).collect();
+        known.sort();
+        known.dedup();
+        let guess = did_you_mean(name, known.iter().map(String::as_str));
+        let guess = guess.map(|guess| format!("did you mean {guess:?}? ")).unwrap_or_default();
+        Error::usage(format!("there is no method {name:?}")).with_help(format!("{guess}{}", self.search.report()))
     }
 
     fn unknown(&self, kind: MethodKind, name: &str) -> Error {

@@ -125,6 +125,19 @@ impl Search {
     }
 }
 
+/// Splits what names a plugin into the plugin and the method that is chosen from it: `PATH#name`.
+pub fn split_argument(argument: &str) -> (&str, Option<&str>) {
+    match argument.rsplit_once('#') {
+        Some((plugin, name)) if !plugin.is_empty() && !name.is_empty() && !name.contains('/') => (plugin, Some(name)),
+        _ => (argument, None),
+    }
+}
+
+/// Whether a name is that of a file and not of a method: a path, or `liblora.so`.
+pub fn is_file_name(name: &str) -> bool {
+    name.contains('/') || name.ends_with(".so")
+}
+
 /// The file of a method's library: `one-cycle` is in `libone_cycle.so`.
 pub fn library_name(name: &str) -> String {
     if name.ends_with(".so") { name.to_owned() } else { format!("lib{}.so", name.replace('-', "_")) }

@@ -6,7 +6,7 @@ use super::document::{Entry, Node, Place, Value};
 use super::unnamed::strategies;
 use super::words::list;
 use super::{Method, RunFile};
-use crate::plugin::search::did_you_mean;
+use crate::plugin::search::{did_you_mean, split_argument};
 use crate::{Error, Result};
 
 /// An opened plugin of the command line.
@@ -16,14 +16,6 @@ pub struct Offer<'a> {
     pub argument: &'a str,
     /// The plugin's methods.
     pub methods: &'a [MethodInfo],
-}
-
-/// Splits the value of `--plugin` into the plugin and the strategy that is chosen from it: `PATH#name`.
-pub fn split_argument(argument: &str) -> (&str, Option<&str>) {
-    match argument.rsplit_once('#') {
-        Some((plugin, name)) if !plugin.is_empty() && !name.is_empty() && !name.contains('/') => (plugin, Some(name)),
-        _ => (argument, None),
-    }
 }
 
 impl Offer<'_> {
@@ -132,7 +124,7 @@ impl RunFile {
         let mut node =
             if self.unnamed.is_empty() { Node { value: Value::Table(Vec::new()), at } } else { self.unnamed.remove(0) };
         let path = format!("strategy[{}]", self.strategies.len());
-        self.strategies.push(Method { plugin: name.to_owned(), config: node.to_json(), path });
+        self.strategies.push(Method { plugin: name.to_owned(), file: None, config: node.to_json(), path });
         if let Value::Table(entries) = &mut node.value {
             let plugin = Node { value: Value::String(name.to_owned()), at };
             entries.insert(0, Entry { key: "plugin".into(), key_at: at, node: plugin });

@@ -137,6 +137,12 @@ impl Document {
         rest.is_empty().then_some(place)
     }
 
+    /// As [`find`](Self::find), to change it.
+    pub(super) fn find_mut(&mut self, path: &str) -> Option<&mut Node> {
+        let path = path.replace('[', ".").replace(']', "");
+        path.split('.').filter(|part| !part.is_empty()).try_fold(&mut self.root, Node::child_mut)
+    }
+
     /// The place of a path's value, or of the innermost table around it that there is.
     pub(super) fn place(&self, path: &str) -> Place {
         self.walk(path).0.at
@@ -198,6 +204,14 @@ impl Node {
         match &self.value {
             Value::Table(entries) => entries.iter().find(|entry| entry.key == part).map(|entry| &entry.node),
             Value::Array(items) => items.get(part.parse::<usize>().ok()?),
+            _ => None,
+        }
+    }
+
+    fn child_mut(&mut self, part: &str) -> Option<&mut Node> {
+        match &mut self.value {
+            Value::Table(entries) => entries.iter_mut().find(|entry| entry.key == part).map(|entry| &mut entry.node),
+            Value::Array(items) => items.get_mut(part.parse::<usize>().ok()?),
             _ => None,
         }
     }

@@ -11,6 +11,7 @@ mod document;
 mod effect;
 mod files;
 mod overrides;
+mod plugin_files;
 mod reference;
 mod schema;
 mod tables;
@@ -28,7 +29,8 @@ use fthost_plugin_api::schemars::schema_for;
 use serde_json::Value as Json;
 
 use crate::data::LanguageModel;
-pub use choose::{Offer, split_argument};
+pub use crate::plugin::search::split_argument;
+pub use choose::Offer;
 pub use overrides::Override;
 pub use reference::{OptionHelp, Section, options_of, schema, sections};
 pub use tables::{
@@ -145,6 +147,7 @@ impl RunFile {
         checker
             .check(&document.root, &schema, "")
             .map_err(|problem| document.error(problem.at, problem.message, problem.label, problem.help))?;
+        let mut files = plugin_files::take(&mut document, folder)?;
         let Keys { model, task, strategy, regularizer, schedule, train, run } =
             serde_json::from_value(document.root.to_json())
                 .map_err(|error| document.error(document.root.at, error.to_string(), "in this file", None))?;
@@ -176,7 +179,7 @@ impl RunFile {
         // How much earlier tasks help one is measured from there.
         let in_sequence = tasks.len() > 1 && train.tasks == TaskOrder::Sequence;
         let compares = in_sequence && tasks.iter().any(|task| task.test.is_some());
-        Ok(Self {
+        let mut resolved = Self {
             model: ModelTable {
                 path,
                 named,
@@ -191,7 +194,9 @@ impl RunFile {
             regularizers: regularizers.map(|(i, keys)| regularizer_table(folder, i, keys)).collect::<Result<_>>()?,
             schedule: match schedule {
                 Some(keys) => method(keys, "schedule".into()),
-                None => Method { plugin: "constant".into(), config: empty_object(), path: "schedule".into() },
+                None => {
+                    Method { plugin: "constant".into(), file: None, config: empty_object(), path: "schedule".into() }
+                }
             },
             train: train_table(&document, train, compares)?,
             run: RunTable {
@@ -202,7 +207,11 @@ impl RunFile {
             language: None,
             document,
             unnamed,
-        })
+        };
+        for (method, _) in resolved.methods_mut() {
+            method.file = files.remove(&method.path);
+        }
+        Ok(resolved)
     }
 
     /// The run's folder, relative to the working directory.
@@ -228,6 +237,15 @@ impl RunFile {
         strategies.chain(regularizers).chain([(&self.schedule, MethodKind::Scheduler)]).chain(optimizer).chain(heads)
     }
 
+    /// As [`methods`](Self::methods), to change them.
+    pub fn methods_mut(&mut self) -> impl Iterator<Item = (&mut Method, MethodKind)> {
+        let strategies = self.strategies.iter_mut().map(|method| (method, MethodKind::Strategy));
+        let regularizers = self.regularizers.iter_mut().map(|table| (&mut table.method, MethodKind::Regularizer));
+        let heads = self.tasks.iter_mut().filter(|task| task.head_of.is_none());
+        let heads = heads.map(|task| (&mut task.head, MethodKind::TaskHead));
+        strategies.chain(regularizers).chain([(&mut self.schedule, MethodKind::Scheduler)]).chain(heads)
+    }
+
     /// Checks a method's options against its plugin's schema.
     ///
     /// # Errors
@@ -251,10 +269,9 @@ impl RunFile {
 
     /// Writes the defaults of methods into their options, so that [`to_toml`](Self::to_toml) shows all of them. `default` gives
     /// a method's `config_default`.
-    pub fn fill_defaults(&mut self, mut default: impl FnMut(MethodKind, &str) -> Option<Json>) {
+    pub fn fill_defaults(&mut self, mut default: impl FnMut(MethodKind, &Method) -> Option<Json>) {
         let mut fill = |kind: MethodKind, method: &mut Method| {
-            let (Some(Json::Object(defaults)), Json::Object(options)) =
-                (default(kind, &method.plugin), &mut method.config)
+            let (Some(Json::Object(defaults)), Json::Object(options)) = (default(kind, method), &mut method.config)
             else {
                 return;
             };
@@ -340,7 +357,7 @@ fn empty_object() -> Json {
 }
 
 fn method(keys: MethodKeys, path: String) -> Method {
-    Method { plugin: keys.plugin, config: Json::Object(keys.options), path }
+    Method { plugin: keys.plugin, file: None, config: Json::Object(keys.options), path }
 }
 
 fn regularizer_table(folder: &Path, index: usize, keys: RegularizerKeys) -> Result<RegularizerTable> {

@@ -76,7 +76,10 @@ fn defaults_are_filled_in() {
     );
     assert_eq!(file.tasks[0].train, Path::new("/jobs/sst2/train.tsv").into());
     assert_eq!(file.tasks[0].head.config, json!({ "label_smoothing": 0.1 }));
-    assert_eq!(file.schedule, Method { plugin: "constant".into(), config: json!({}), path: "schedule".into() });
+    assert_eq!(
+        file.schedule,
+        Method { plugin: "constant".into(), file: None, config: json!({}), path: "schedule".into() }
+    );
     assert_eq!(file.strategies[0].path, "strategy[0]");
     assert_eq!((file.train.epochs, file.train.batch_size, file.train.lr), (Some(3), 16, 5e-4));
     assert_eq!(file.train.optimizer, Optimizer::AdamW { betas: [0.9, 0.999], eps: 1e-8 });
@@ -156,7 +159,9 @@ out = "elsewhere/both"
 #[test]
 fn method_defaults_are_written_where_they_are_known() {
     let mut file = parse(GOOD, &[]).unwrap();
-    file.fill_defaults(|_, name| (name == "lora").then(|| json!({ "rank": 4, "alpha": 16.0, "exclude": null })));
+    file.fill_defaults(|_, method| {
+        (method.plugin == "lora").then(|| json!({ "rank": 4, "alpha": 16.0, "exclude": null }))
+    });
     assert_eq!(file.strategies[0].config, json!({ "rank": 8, "alpha": 16.0, "targets": ["query", "value"] }));
     assert_eq!(RunFile::parse(&file.to_toml(), Path::new("/x.toml"), &[]).unwrap().strategies, file.strategies);
 }

@@ -153,7 +153,11 @@ fn threshold(threshold: Threshold) -> Option<toml::Value> {
 /// The method's name and its options.
 fn method(method: &Method) -> impl Iterator<Item = Key<'_>> {
     let options = method.config.as_object().into_iter().flatten();
-    std::iter::once(("plugin", value(&method.plugin)))
+    let named = match &method.file {
+        Some(file) => format!("{}#{}", file.display(), method.plugin),
+        None => method.plugin.clone(),
+    };
+    std::iter::once(("plugin", value(named)))
         .chain(options.map(|(key, option)| (key.as_str(), to_toml(option.clone()))))
 }
 

@@ -83,7 +83,7 @@ pub(super) fn fill(
     train: &Dataset,
     trained_on: impl FnOnce(Dataset) -> Result<Dataset>,
 ) -> Result<Vec<FromData>> {
-    let info = library.find(MethodKind::TaskHead, &head.plugin)?.1;
+    let info = library.find_in(head.file.as_deref(), MethodKind::TaskHead, &head.plugin)?.1;
     let Json::Object(options) = &mut head.config else { return Ok(Vec::new()) };
     let asked: Vec<_> = asked(&info).filter(|(option, _)| !options.contains_key(*option)).collect();
     let mut values = train.clone();

@@ -1,16 +1,17 @@
 //! Plugins opened for what the run file names, and their strategies and heads attached to the model.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use fthost_models::{Modality, ModelInfo};
-use fthost_plugin_api::{HeadSpec, MethodKind, TaskInfo, Vocabulary, VocabularyTransform, problem_type};
+use fthost_plugin_api::{HeadSpec, MethodInfo, MethodKind, TaskInfo, Vocabulary, VocabularyTransform, problem_type};
 
 use super::from_data;
 use super::model as base;
 use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::data::LanguageModel;
-use crate::plugin::{HeadInstance, Library, Plugin, Search, StrategyInstance};
+use crate::plugin::{HeadInstance, Library, Plugin, Search, StrategyInstance, note};
 use crate::run::file::{Method, Offer, RunFile, split_argument};
 
 /// Opens every plugin that the run file and the command line name, chooses strategies, and checks all options.
@@ -24,20 +25,45 @@ pub(in crate::run) fn open_methods(mut file: RunFile, plugins: &[String]) -> Res
         .map(|(argument, plugin)| Offer { argument, methods: &plugin.info().methods })
         .collect();
     file.choose_strategies(&offers)?;
+    for (method, kind) in file.methods_mut() {
+        if method.file.as_deref().is_some_and(|own| is_replaced(own, kind, &method.plugin, &opened)) {
+            method.file = None;
+        }
+    }
     for (method, kind) in file.methods() {
-        let (_, info) = library.find(kind, &method.plugin).map_err(|error| file.plugin_not_found(method, error))?;
+        let (_, info) = plugin_of(&mut library, method, kind).map_err(|error| file.plugin_not_found(method, error))?;
         file.check_method(method, &info.config_schema)?;
     }
     file.language = language_model(&file, &mut library)?;
-    file.fill_defaults(|kind, name| Some(from_data::fixed_defaults(&library.find(kind, name).ok()?.1)));
+    file.fill_defaults(|kind, method| Some(from_data::fixed_defaults(&plugin_of(&mut library, method, kind).ok()?.1)));
     Ok((file, library))
+}
+
+/// The plugin that a run file's table names, and its method.
+///
+/// # Errors
+/// Where there is none, or it cannot be used.
+pub(in crate::run) fn plugin_of(
+    library: &mut Library,
+    method: &Method,
+    kind: MethodKind,
+) -> Result<(Plugin, MethodInfo)> {
+    library.find_in(method.file.as_deref(), kind, &method.plugin)
+}
+
+/// Whether another plugin of the command line has the method of a file that the run file names: it goes before.
+fn is_replaced(file: &Path, kind: MethodKind, name: &str, opened: &[Plugin]) -> bool {
+    let has = |plugin: &&Plugin| plugin.method(kind, name).is_ok();
+    let mut offered = opened.iter().filter(has).peekable();
+    let own = || note::check(file).ok().map(|checked| checked.sha256);
+    offered.peek().is_some() && own().is_none_or(|own| offered.all(|plugin| plugin.sha256() != own))
 }
 
 /// What the model says, where heads are over its vocabulary.
 fn language_model(file: &RunFile, library: &mut Library) -> Result<Option<LanguageModel>> {
     let mut found = None;
     for (method, kind) in file.methods().filter(|(_, kind)| *kind == MethodKind::TaskHead) {
-        let says = match library.find(kind, &method.plugin)?.1.serves.as_str() {
+        let says = match plugin_of(library, method, kind)?.1.serves.as_str() {
             problem_type::CAUSAL_LM => Some(LanguageModel::Causal),
             problem_type::MASKED_LM => Some(LanguageModel::Masked),
             problem_type::PREFERENCE => Some(LanguageModel::Preference),
@@ -56,7 +82,7 @@ pub(in crate::run) fn attach_strategies(
 ) -> Result<Vec<StrategyInstance>> {
     let mut strategies = Vec::new();
     for (i, method) in file.strategies.iter().enumerate() {
-        let plugin = library.find(MethodKind::Strategy, &method.plugin)?.0;
+        let plugin = plugin_of(library, method, MethodKind::Strategy)?.0;
         let strategy = StrategyInstance::create(&plugin, &method.plugin, &method.config);
         let mut strategy = strategy.map_err(|error| file.at_method(method, error))?;
         strategy.attach(model, i).map_err(|error| file.at_method(method, error))?;
@@ -90,7 +116,7 @@ pub(in crate::run) fn attach_head(
 ) -> Result<(Arc<HeadInstance>, HeadSpec)> {
     let table = &file.tasks[index];
     let method: &Method = &table.head;
-    let plugin = library.find(MethodKind::TaskHead, &method.plugin)?.0;
+    let plugin = plugin_of(library, method, MethodKind::TaskHead)?.0;
     let head = HeadInstance::create(&plugin, &method.plugin, &method.config);
     let mut head = head.map_err(|error| file.at_method(method, error))?;
     let info = model.model.info();

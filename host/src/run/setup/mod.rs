@@ -109,7 +109,7 @@ pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceCh
     let regularizers = attach_regularizers(&file, &tasks, &mut library, &mut model)?;
     let schedule = &file.schedule;
     let scheduler = SchedulerInstance::create(
-        &library.find(MethodKind::Scheduler, &schedule.plugin)?.0,
+        &methods::plugin_of(&mut library, schedule, MethodKind::Scheduler)?.0,
         &schedule.plugin,
         &schedule.config,
     )
@@ -159,7 +159,7 @@ fn attach_regularizers(
 ) -> Result<Vec<RegularizerInstance>> {
     let mut regularizers = Vec::new();
     for RegularizerTable { method, state } in &file.regularizers {
-        let plugin = library.find(MethodKind::Regularizer, &method.plugin)?.0;
+        let plugin = methods::plugin_of(library, method, MethodKind::Regularizer)?.0;
         let regularizer = RegularizerInstance::create(&plugin, &method.plugin, &method.config);
         let mut regularizer = regularizer.map_err(|error| file.at_method(method, error))?;
         regularizer.attach(model).map_err(|error| file.at_method(method, error))?;

@@ -17,7 +17,8 @@ use crate::run::pass::Decision;
 use crate::run::results::export::SavedDecision;
 use crate::run::results::keys::head_path;
 use crate::run::results::sentences;
-use crate::run::setup::{methods, model as base};
+use crate::run::setup::methods::{self, plugin_of};
+use crate::run::setup::model as base;
 use crate::{Error, Result};
 
 /// What makes a folder one of a whole model.
@@ -171,12 +172,12 @@ impl Found {
             *head = library.serving(MethodKind::TaskHead, &self.problem)?.1.name;
         }
         for (method, kind) in file.methods().filter(|(_, kind)| *kind != MethodKind::Scheduler) {
-            let (_, info) = library.find(kind, &method.plugin).map_err(|error| file.plugin_not_found(method, error))?;
+            let (_, info) = plugin_of(library, method, kind).map_err(|error| file.plugin_not_found(method, error))?;
             file.check_method(method, &info.config_schema)?;
         }
-        file.fill_defaults(|kind, name| match kind {
+        file.fill_defaults(|kind, method| match kind {
             MethodKind::Scheduler => None,
-            kind => Some(library.find(kind, name).ok()?.1.config_default),
+            kind => Some(plugin_of(library, method, kind).ok()?.1.config_default),
         });
         Ok(())
     }

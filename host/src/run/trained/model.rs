@@ -121,7 +121,7 @@ impl TrainedModel {
     }
 
     /// Writes what the model predicts for each example of a file, labelled or not, while it reads it; nothing before the file was read to
-    /// its end once. Of masks it writes the share of each class, and where `masks` is given they themselves there.
+    /// its end once. Gives how many. Of masks it writes the share of each class, and where `masks` is given they themselves there.
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate), where `masks` is given and the task predicts none, and where `out` takes no more: what stands before
@@ -133,7 +133,7 @@ impl TrainedModel {
         style: Style,
         masks: Option<&MaskFolder>,
         out: &mut dyn Write,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let task = self.task(task)?;
         if matches!(task.spec.predictions, PredictionKind::Tokens | PredictionKind::Preferences) {
             return Err(Error::usage(format!(
@@ -181,7 +181,8 @@ impl TrainedModel {
                 writer.write(&Place { line, id: id.as_deref(), texts: &texts }, &prediction)?;
             }
         }
-        writer.finish()
+        writer.finish()?;
+        Ok(number)
     }
 
     fn task(&self, name: Option<&str>) -> Result<&TrainedTask> {

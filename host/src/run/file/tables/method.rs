@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 /// A method and its options. Options are checked against the plugin's own schema once it is open.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub(in crate::run::file) struct MethodKeys {
-    /// the method's name, as its plugin registers it
+    /// the method's name, as its plugin registers it, or the plugin's file: ./libNAME.so
     #[schemars(length(min = 1))]
     pub(in crate::run::file) plugin: String,
     #[serde(flatten)]
@@ -31,6 +31,8 @@ pub(in crate::run::file) struct RegularizerKeys {
 pub struct Method {
     /// Its name.
     pub plugin: String,
+    /// Its plugin's file, absolute, where the run file names that.
+    pub file: Option<PathBuf>,
     /// Its options: a JSON object.
     pub config: Json,
     /// Where it stands in the run file: `strategy[0]`, `task[0].head`.
