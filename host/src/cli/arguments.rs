@@ -15,6 +15,7 @@ use super::auto::AutoArguments;
 use super::compare::CompareArguments;
 use super::generate::GenerateArguments;
 use super::using::UseArguments;
+use super::validate::ValidateArguments;
 use super::values::{device, overrides};
 
 /// What `--out` names for a search for a learning rate.
@@ -69,6 +70,8 @@ pub(super) enum Command {
     },
     /// Lists the plugins that are found, and where was looked
     Plugins,
+    /// Tries a plugin: does it keep to what plugins promise? Each test is a process of its own with a time limit
+    Validate(ValidateArguments),
     /// Explains what a topic is about
     Help {
         /// run-file: every key of a run file

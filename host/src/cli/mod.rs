@@ -11,6 +11,7 @@ mod inspect;
 mod log;
 mod output;
 mod using;
+mod validate;
 mod values;
 
 use std::fs::File;
@@ -51,7 +52,7 @@ pub(crate) fn main(started: Instant) -> ExitCode {
     let json = arguments.json;
     let begun = log::to_stderr(arguments.verbose).and_then(|()| fthost::kernels::from_environment());
     match begun.and_then(|()| dispatch(arguments, started)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             errors::print(&error, json);
             ExitCode::from(error.exit_code())
@@ -59,13 +60,16 @@ pub(crate) fn main(started: Instant) -> ExitCode {
     }
 }
 
-fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
+fn dispatch(arguments: Arguments, started: Instant) -> Result<ExitCode> {
     let Arguments { command, run, json, verbose: _ } = arguments;
-    let Some(command) = command else { return train(run, json, started) };
+    let Some(command) = command else {
+        return train(run, json, started).map(|()| ExitCode::SUCCESS);
+    };
     run.must_be_unused()?;
-    match command {
+    let done = match command {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
+        Command::Validate(arguments) => return arguments.validate(json),
         Command::Help { topic: Topic::RunFile } => inspect::run_file(json),
         Command::Schema => inspect::schema(),
         Command::Init { train, model, out, plugins } => init::init(&train, model.as_deref(), out, &plugins, json),
@@ -145,7 +149,8 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
                 false => say(&wrapped(&handed.to_string())),
             }
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Evaluates a run on a file, and what it says to the file's prompts where that is asked for.

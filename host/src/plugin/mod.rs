@@ -19,8 +19,10 @@ mod library;
 pub mod note;
 mod open;
 mod opened;
+pub(crate) mod probe;
 pub mod search;
 mod serving;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 
