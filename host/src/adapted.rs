@@ -111,6 +111,8 @@ pub struct AdaptedModel {
     pub stepped: Option<Gradients>,
     /// Whether blocks keep only what they begin with in training, and are made once more for their gradients.
     pub recompute: bool,
+    /// The hooks that strategies set, with their sites, in order: for who tries each by itself.
+    pub(crate) hooks: Vec<(String, Hook)>,
     /// The lowest block group with a hook.
     lowest_hook: usize,
     /// Shared by the hooks that [`set_hook`](Self::set_hook) set.
@@ -157,6 +159,7 @@ impl AdaptedModel {
             kept: None,
             stepped: None,
             recompute: false,
+            hooks: Vec::new(),
             lowest_hook: usize::MAX,
             watch,
         }
@@ -170,7 +173,9 @@ impl AdaptedModel {
         if let Some(of) = self.model.sites().iter().find(|of| of.path == site) {
             self.lowest_hook = self.lowest_hook.min(of.group);
         }
-        self.model.set_hook(site, watched(hook, &self.watch))
+        self.model.set_hook(site, watched(hook.clone(), &self.watch))?;
+        self.hooks.push((site.to_owned(), hook));
+        Ok(())
     }
 
     /// Runs a pass, and says whether all hooks gave in it what they got, to the bit, and added nothing.

@@ -13,6 +13,7 @@
 //! - [`compare`]: several such runs beside each other, and whether their differences are more than chance;
 //! - [`auto`]: the search for the strategy and options that do best on validation examples;
 //! - [`processes`]: how both start their runs;
+//! - [`validate`]: the conformance suite for plugins;
 //! - [`kernels`]: the processor's instructions that all of it computes with;
 //! - [`report`]: progress, metrics, text for people and JSON for machines.
 
@@ -31,5 +32,6 @@ pub mod plugin;
 pub mod processes;
 pub mod report;
 pub mod run;
+pub mod validate;
 
 pub use error::{Error, Result};

@@ -57,6 +57,7 @@
 //! | `tokenizer_settings` | what tokenizer_config.json changes, and what of it is refused |
 //! | `tokens` | tasks with a label for each word, in training, prediction and in Transformers' eyes |
 //! | `trained` | runs that have ended, evaluated and merged; plans |
+//! | `validate` | the conformance suite: all plugins pass, those that break a promise fail by its test |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod arrows;
@@ -118,3 +119,4 @@ mod threads;
 mod tokenizer_settings;
 mod tokens;
 mod trained;
+mod validate;

@@ -17,6 +17,7 @@ use super::generate::GenerateArguments;
 use super::trust::TrustArguments;
 use super::new_plugin::NewPluginArguments;
 use super::using::UseArguments;
+use super::validate::ValidateArguments;
 use super::values::{device, overrides};
 
 /// What `--out` names for a search for a learning rate.
@@ -67,6 +68,8 @@ pub(super) enum Command {
     },
     /// Lists the plugins that are found, and where was looked
     Plugins,
+    /// Tries a plugin: does it keep to what plugins promise? Each test is a process of its own with a time limit
+    Validate(ValidateArguments),
     /// Explains a method's options, or every key of a run file
     Help {
         /// A method's name (lora), a plugin's file (./liblora.so), or run-file

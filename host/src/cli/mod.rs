@@ -14,6 +14,7 @@ mod new_plugin;
 mod output;
 mod trust;
 mod using;
+mod validate;
 mod values;
 
 use std::fs::File;
@@ -57,7 +58,7 @@ pub(crate) fn main(started: Instant) -> ExitCode {
     let json = arguments.json;
     let begun = log::to_stderr(arguments.verbose).and_then(|()| fthost::kernels::from_environment());
     match begun.and_then(|()| dispatch(arguments, started)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             errors::print(&error, json);
             ExitCode::from(error.exit_code())
@@ -65,16 +66,19 @@ pub(crate) fn main(started: Instant) -> ExitCode {
     }
 }
 
-fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
+fn dispatch(arguments: Arguments, started: Instant) -> Result<ExitCode> {
     let Arguments { command, run, trust, json, verbose: _ } = arguments;
     trust.settle()?;
-    let Some(command) = command else { return train(run, json, started) };
+    let Some(command) = command else {
+        return train(run, json, started).map(|()| ExitCode::SUCCESS);
+    };
     run.must_be_unused()?;
-    match command {
+    let done = match command {
         Command::Inspect { plugins } => inspect::inspect(&plugins, json),
         Command::Plugins => inspect::list(json),
         Command::Help { topic } => help::help(&topic, json),
         Command::NewPlugin(arguments) => arguments.begin(json),
+        Command::Validate(arguments) => return arguments.validate(json),
         Command::Schema => inspect::schema(),
         Command::Init { train, model, out, plugins } => init::init(&train, model.as_deref(), out, &plugins, json),
         Command::Plan(run) => plan(&run, json),
@@ -159,7 +163,8 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<()> {
                 false => say(&wrapped(&handed.to_string())),
             }
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Evaluates a run on a file, and what it says to the file's prompts where that is asked for.

@@ -9,8 +9,8 @@ use super::opened::Plugin;
 use super::search::{Search, did_you_mean, is_file_name};
 use crate::{Error, Result};
 
-/// The plugins of a run.
-#[derive(Debug)]
+/// The plugins of a run. Clones know the same.
+#[derive(Clone, Debug)]
 pub struct Library {
     pub(super) search: Search,
     pub(super) plugins: Vec<Plugin>,

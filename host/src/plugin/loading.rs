@@ -22,7 +22,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
-use super::bridge::{host_api::HOST_API, session};
+use super::bridge::{host_api::offered, session};
 use crate::report::text::one_line;
 use crate::{Error, Result};
 
@@ -177,7 +177,7 @@ fn connect(library: &Library) -> Result<Api, String> {
 fn connect_root(header: AbiHeaderRef) -> Result<*const PluginApi, String> {
     let root: Root_Ref =
         header.upgrade().and_then(|header| header.init_root_module()).map_err(|error| error.to_string())?;
-    match root.connect()((&raw const HOST_API).cast(), RStr::from_str(WANT_V1)) {
+    match root.connect()(offered().cast(), RStr::from_str(WANT_V1)) {
         RResult::ROk(api) => Ok(api.cast()),
         RResult::RErr(text) => Err(text.into_string()),
     }
@@ -190,7 +190,7 @@ fn connect_c(library: &Library) -> Result<*const PluginApi, String> {
     let mut api = std::ptr::null();
     let _ = session::take_reported();
     // SAFETY: the host's table is static, and `api` may be written.
-    let status = unsafe { entry(&raw const HOST_API, &raw mut api) };
+    let status = unsafe { entry(offered(), &raw mut api) };
     if status == OK {
         return Ok(api);
     }

@@ -21,8 +21,10 @@ mod loading;
 pub mod note;
 mod open;
 mod opened;
+pub(crate) mod probe;
 pub mod search;
 mod serving;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 pub mod trial;

@@ -110,14 +110,40 @@ const SURVEYED: usize = 100_000;
 
 /// Runs a run file: plan, evaluation before, training, evaluation after, and everything saved in the run folder.
 pub fn execute(options: Options) -> Result<Summary> {
-    let Options { file, mut plugins, out, resume, device, output, started } = options;
-    if let Some(folder) = out.as_deref().filter(|_| resume && plugins.is_empty()) {
-        plugins = recorded_plugins(folder)?;
-    }
+    let Options { file, plugins, out, resume, device, output, started } = options;
     if let Some(folder) = out.as_deref().filter(|_| !resume) {
         must_be_free(folder)?;
     }
-    let setup = setup::set_up(file, &plugins, device)?;
+    let setup = match out.as_deref().filter(|_| resume && plugins.is_empty()) {
+        Some(folder) => {
+            let (file, library) = setup::methods::reopen_methods(file, &recorded_plugins(folder)?)?;
+            setup::set_up_with(file, library, device)?
+        }
+        None => setup::set_up(file, &plugins, device)?,
+    };
+    let summary = carry_out(setup, Way { out, resume, device, output, started })?;
+    output.conclude(&summary)?;
+    Ok(summary)
+}
+
+/// How a run that is set up goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// The run folder, where the user named one.
+    pub(crate) out: Option<PathBuf>,
+    /// Goes on with the run in that folder.
+    pub(crate) resume: bool,
+    /// Where to compute.
+    pub(crate) device: DeviceChoice,
+    /// Who reads what is printed.
+    pub(crate) output: Output,
+    /// When the process began.
+    pub(crate) started: Instant,
+}
+
+/// As [`execute`], where everything is set up; what the run came to is not printed.
+pub(crate) fn carry_out(setup: setup::Setup, way: Way) -> Result<Summary> {
+    let Way { out, resume, device, output, started } = way;
     let identity = setup.identity(device)?;
     let mut plan = setup.plan()?;
     if plan.examples <= SURVEYED {
@@ -131,9 +157,7 @@ pub fn execute(options: Options) -> Result<Summary> {
     };
     let checkpoints = Checkpoints::new(folder.path(), setup.file.train.keep_checkpoints);
     let begun = Begun { setup, identity, plan, checkpoints: &checkpoints, resume, device, output, started };
-    let summary = begun.finish(&mut folder).map_err(|error| way_on(error, folder.path(), &checkpoints, device))?;
-    output.conclude(&summary)?;
-    Ok(summary)
+    begun.finish(&mut folder).map_err(|error| way_on(error, folder.path(), &checkpoints, device))
 }
 
 /// A run that has a folder.

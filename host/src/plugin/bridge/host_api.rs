@@ -12,7 +12,8 @@ use fthost_plugin_api::abi::calls::{ExamplesCall, LogRecord, OpCall};
 use fthost_plugin_api::abi::draft::run::{RUN_DRAFT, RunDraft};
 use fthost_plugin_api::abi::growth::{Grows, Theirs};
 use fthost_plugin_api::abi::tables::{
-    ABI_MAJOR, ABI_MINOR, FAILED, HookVtable, HostApi, OK, Slice, SliceMut, Status, Str, TextSink, dtype, fisher_labels,
+    ABI_MAJOR, ABI_MINOR, FAILED, HookVtable, HostApi, OK, Slice, SliceMut, Status, Str, TextSink, dtype,
+    fisher_labels, minor_0,
 };
 use fthost_plugin_api::field;
 
@@ -22,9 +23,12 @@ use super::{model_calls, ops};
 use crate::Error;
 use crate::plugin::example_gradients::Examples;
 use crate::report::text::{one_line, printable};
+use crate::plugin::probe::{self, Offered};
 
 /// What plugins get when they are connected.
-pub(in crate::plugin) static HOST_API: HostApi = HostApi {
+pub(in crate::plugin) static HOST_API: HostApi = FUNCTIONS;
+
+const FUNCTIONS: HostApi = HostApi {
     abi_major: ABI_MAJOR,
     abi_minor: ABI_MINOR,
     set_error: Some(set_error),
@@ -43,6 +47,31 @@ pub(in crate::plugin) static HOST_API: HostApi = HostApi {
     get_extension: Some(get_extension),
     ..HostApi::EMPTY
 };
+
+/// The same as the first host had it: what came later lies behind its end.
+static OLDEST: HostApi = HostApi { struct_size: minor_0::HOST_API, abi_minor: 0, ..FUNCTIONS };
+
+/// A table as a later host has it, with more behind what is known today.
+#[repr(C)]
+struct Longer {
+    table: HostApi,
+    more: [u64; 8],
+}
+
+static LONGER: Longer = Longer {
+    table: HostApi { struct_size: size_of::<Longer>() as u32, abi_minor: ABI_MINOR + 1, ..FUNCTIONS },
+    // Whoever takes it for functions falls at once.
+    more: [u64::MAX; 8],
+};
+
+/// The table that a plugin gets. It lives as long as the process.
+pub(in crate::plugin) fn offered() -> *const HostApi {
+    match probe::offered() {
+        Offered::Whole => &raw const HOST_API,
+        Offered::Oldest => &raw const OLDEST,
+        Offered::Longer => (&raw const LONGER).cast(),
+    }
+}
 
 static RUN: RunDraft = RunDraft { seed: Some(run_seed), step: Some(run_step), ..RunDraft::EMPTY };
 
@@ -125,12 +154,14 @@ unsafe extern "C" fn call_op(op: u32, call: *const OpCall) -> Status {
                 call.get(field!(OpCall, outputs)).as_mut_slice(),
             )
         };
+        probe::host_call("call_op", || ops::name(op).to_owned())?;
         session::run_op(inputs, outputs, |tape, values| ops::run(op, tape, values, ints, floats))
     })
 }
 
 unsafe extern "C" fn tensor_new(dtype: u32, data: *const c_void, shape: Slice<u64>, out: *mut u64) -> Status {
     guard(|| {
+        probe::host_call("tensor_new", String::new)?;
         // SAFETY: the plugin lends the shape for this call.
         let shape: Vec<usize> = unsafe { shape.as_slice() }.iter().map(|dim| *dim as usize).collect();
         let elements = shape.iter().try_fold(1usize, |n, dim| n.checked_mul(*dim));
@@ -153,6 +184,7 @@ unsafe extern "C" fn tensor_new(dtype: u32, data: *const c_void, shape: Slice<u6
 
 unsafe extern "C" fn tensor_info(tensor: u64, dtype: *mut u32, rank: *mut usize, dims: SliceMut<u64>) -> Status {
     guard(|| {
+        probe::host_call("tensor_info", String::new)?;
         let value = session::value(tensor)?;
         // SAFETY: all three are the plugin's places for results.
         unsafe {
@@ -179,6 +211,7 @@ unsafe extern "C" fn tensor_read(tensor: u64, data: *mut c_void, bytes: usize) -
         Ok(())
     }
     guard(|| {
+        probe::host_call("tensor_read", String::new)?;
         let value = session::value(tensor)?;
         let tensor = value.tensor();
         match tensor.dtype() {
@@ -203,6 +236,7 @@ unsafe extern "C" fn model_call(method: Str, params: Str, reply: TextSink) -> St
     guard(|| {
         // SAFETY: the plugin lends both texts for this call.
         let (method, params) = unsafe { (text(method)?, text(params)?) };
+        probe::host_call("model_call", || method.to_owned())?;
         let answer = model_calls::call(method, params)?;
         // SAFETY: the plugin's sink is valid for this call.
         unsafe { reply.put(&answer) };
@@ -227,6 +261,7 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
                 return Err(error);
             }
         };
+        probe::host_call("hook", String::new)?;
         let hook = bridge.into_hook(kind)?;
         session::with_model_mut(|model, declares| match declares {
             Declares::Strategy(_) => model.set_hook(site, hook).map_err(|error| plain(&error)),
@@ -268,6 +303,7 @@ unsafe fn walk(labels: u32, limit: u64, seed: Option<u64>, ctx: *mut c_void, vis
         fisher_labels::SQUARED_OUTPUT_NORM => FisherLabels::SquaredOutputNorm,
         other => return Err(format!("there is no kind {other} of labels; this host knows 1 to 4")),
     };
+    probe::host_call("example_gradients", String::new)?;
     let mut stopped = OK;
     let walked = session::with_gradients(|model, gradients| {
         let handles = model.handles();

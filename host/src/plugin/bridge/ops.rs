@@ -296,6 +296,11 @@ pub(in crate::plugin) fn resolve(name: &str) -> Option<u32> {
     OPS.iter().position(|op| op.name == name).map(|i| i as u32)
 }
 
+/// The name of an op's number; empty for none.
+pub(super) fn name(number: u32) -> &'static str {
+    OPS.get(number as usize).map_or("", |op| op.name)
+}
+
 /// Runs an op. Errors name it and the shapes it got.
 pub(super) fn run(
     number: u32,

@@ -16,7 +16,7 @@ use fthost_plugin_api::abi::tables::{OK, PANICKED, Status};
 
 use crate::adapted::AdaptedModel;
 use crate::handles::{Handle, Invalid, RunHandles, Slots, THREADS};
-use crate::plugin::{ExampleGradients, Plugin};
+use crate::plugin::{ExampleGradients, Plugin, probe};
 use crate::{Error, Result};
 
 /// What a call may reach.
@@ -102,7 +102,9 @@ impl Caller {
             ))
             .with_help("run again from the last checkpoint"));
         }
+        let during = probe::during(&self.method, what);
         let outcome = enter(self, scope, || body(&Session(())));
+        drop(during);
         let failure = match outcome {
             Ok(result) => return Ok(result),
             Err(failure) => failure,
@@ -113,7 +115,9 @@ impl Caller {
                 self.poisoned.store(true, Ordering::Release);
                 let text = text.unwrap_or_else(|| "at an unknown place".to_owned());
                 let place = text.strip_prefix("panicked ").unwrap_or(&text);
-                format!("{self} panicked in {what} {place}")
+                let text = format!("{self} panicked in {what} {place}");
+                probe::panicked(&text);
+                text
             }
             Failure::Status(status) => {
                 let text = text.unwrap_or_else(|| format!("it gave status {status} and no reason"));
@@ -147,7 +151,7 @@ impl Session {
         match value {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Invalid::Null)) => Err(Failure::Answer("it gave no tensor".to_owned())),
-            Ok(Err(invalid)) => Err(Failure::Answer(format!("the tensor it gave cannot be used: {invalid}"))),
+            Ok(Err(invalid)) => Err(Failure::Answer(format!("the tensor it gave cannot be used: {}", said(invalid)))),
             Err(text) => Err(Failure::Answer(text)),
         }
     }
@@ -272,6 +276,7 @@ fn enter<T>(caller: &Arc<Caller>, mut scope: Scope<'_>, body: impl FnOnce() -> T
             });
             let forgotten = leftovers.iter().filter(|held| !held.lent).count();
             if forgotten > 0 {
+                probe::forgotten(self.0, forgotten);
                 tracing::debug!(plugin = %self.0, tensors = forgotten, "a call ended with tensors that were not released");
             }
         }
@@ -346,7 +351,7 @@ pub(super) fn run_op(
                 let value = |handle: &u64| if *handle == 0 { Ok(None) } else { calls.value(tape, *handle).map(Some) };
                 inputs.iter().map(value).collect::<Result<_, Invalid>>()
             })
-            .map_err(|invalid| invalid.to_string())?;
+            .map_err(said)?;
         match (run(tape, &values)?, outputs) {
             (Results::One(value), [output]) => *output = insert(value, false)?,
             (Results::Two(first, second), [one, two]) => {
@@ -372,7 +377,7 @@ pub(super) enum Results {
 
 /// The value of one handle.
 pub(super) fn value(handle: u64) -> Result<Value, String> {
-    with_tape(|tape| CALLS.with_borrow(|calls| calls.value(tape, handle)))?.map_err(|invalid| invalid.to_string())
+    with_tape(|tape| CALLS.with_borrow(|calls| calls.value(tape, handle)))?.map_err(said)
 }
 
 /// Makes a tensor on the run's device; the plugin owns its handle.
@@ -387,14 +392,21 @@ pub(super) fn new_tensor(make: impl FnOnce(&Device) -> fthost_autograd::Result<T
 pub(super) fn keep(tensor: Tensor) -> Result<u64, String> {
     let mut kept = KEPT.write().unwrap_or_else(PoisonError::into_inner);
     match kept.insert(tensor) {
-        Ok((slot, generation)) => Ok(Handle::Kept { slot, generation }.encode()),
+        Ok((slot, generation)) => {
+            probe::kept();
+            Ok(Handle::Kept { slot, generation }.encode())
+        }
         Err(_) => Err("plugins keep a million tensors; drop those that are done".to_owned()),
     }
 }
 
 /// Releases a tensor. Needs no session where it is a kept one.
 pub(super) fn release(handle: u64) -> Result<(), String> {
-    let released = match Handle::decode(handle) {
+    released(handle).map_err(said)
+}
+
+fn released(handle: u64) -> Result<(), Invalid> {
+    match Handle::decode(handle) {
         Handle::Tensor { thread, slot, generation } => CALLS.with_borrow_mut(|calls| {
             if thread != calls.thread {
                 return Err(Invalid::OtherThread);
@@ -407,12 +419,19 @@ pub(super) fn release(handle: u64) -> Result<(), String> {
         }),
         Handle::Kept { slot, generation } => {
             let removed = KEPT.write().unwrap_or_else(PoisonError::into_inner).remove(slot, generation);
-            removed.map(drop).ok_or(Invalid::Stale)
+            removed.map(|_| probe::let_go()).ok_or(Invalid::Stale)
         }
         // Parameters live as long as the run; whoever "releases" one has lost nothing.
         Handle::Parameter { .. } => Ok(()),
-    };
-    released.map_err(|invalid| invalid.to_string())
+    }
+}
+
+/// Why a handle names nothing, in words. What no plugin that keeps its handles in order does is remembered for who tries plugins.
+fn said(invalid: Invalid) -> String {
+    if !matches!(invalid, Invalid::Null | Invalid::NoRun) {
+        probe::invalid(&invalid);
+    }
+    invalid.to_string()
 }
 
 /// Puts the model's place back when dropped.
@@ -495,7 +514,7 @@ pub(super) fn lend_for_visit<T>(tensor: Tensor, visit: impl FnOnce(u64) -> T) ->
     let handle = insert(Value::constant(tensor), true)?;
     let result = visit(handle);
     // It is stale where the visitor released what was only lent, which does no harm.
-    let _ = release(handle);
+    let _ = released(handle);
     Ok(result)
 }
 
@@ -521,7 +540,7 @@ pub(super) fn parameter(handle: u64) -> Result<(usize, Parameter), String> {
     let run = innermost(|frame| frame.run)?.ok_or_else(|| Invalid::NoRun.to_string())?;
     // SAFETY: the innermost frame is alive, and so is what it points to.
     let found = unsafe { (*run).get(handle) };
-    found.map(|(i, parameter)| (i, parameter.clone())).ok_or_else(|| Invalid::OtherRun.to_string())
+    found.map(|(i, parameter)| (i, parameter.clone())).ok_or_else(|| said(Invalid::OtherRun))
 }
 
 /// Remembers why a host call failed, for `last_error`.

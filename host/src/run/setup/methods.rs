@@ -30,6 +30,18 @@ pub(in crate::run) fn open_methods(mut file: RunFile, plugins: &[String]) -> Res
             method.file = None;
         }
     }
+    checked(file, library)
+}
+
+/// As [`open_methods`], of a run file that names all its methods, with the plugins that were open when it was written: none adds a strategy.
+pub(in crate::run) fn reopen_methods(file: RunFile, plugins: &[String]) -> Result<(RunFile, Library)> {
+    let mut library = Library::new(Search::from_environment());
+    plugins.iter().try_for_each(|plugin| library.open(plugin).map(drop))?;
+    checked(file, library)
+}
+
+/// Opens what a run file names beside what is open, and checks all options.
+pub(crate) fn checked(mut file: RunFile, mut library: Library) -> Result<(RunFile, Library)> {
     for (method, kind) in file.methods() {
         let (_, info) = plugin_of(&mut library, method, kind).map_err(|error| file.plugin_not_found(method, error))?;
         file.check_method(method, &info.config_schema)?;

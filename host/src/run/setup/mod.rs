@@ -44,30 +44,35 @@ use start::{Checksums, Start};
 use task::{Task, TaskData};
 
 /// Everything that a training needs.
-pub(in crate::run) struct Setup {
+pub(crate) struct Setup {
     /// The run file, with the strategies that the command line's plugins chose.
-    pub(in crate::run) file: RunFile,
-    pub(in crate::run) library: Library,
-    pub(in crate::run) model: AdaptedModel,
-    pub(in crate::run) tasks: Vec<Task>,
-    pub(in crate::run) phases: Vec<Phase>,
-    pub(in crate::run) strategies: Vec<StrategyInstance>,
-    pub(in crate::run) regularizers: Vec<RegularizerInstance>,
-    pub(in crate::run) scheduler: SchedulerInstance,
+    pub(crate) file: RunFile,
+    pub(crate) library: Library,
+    pub(crate) model: AdaptedModel,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) phases: Vec<Phase>,
+    pub(crate) strategies: Vec<StrategyInstance>,
+    pub(crate) regularizers: Vec<RegularizerInstance>,
+    pub(crate) scheduler: SchedulerInstance,
     /// The update rule, which has updated nothing.
-    pub(in crate::run) optimizer: Optimizer,
-    pub(in crate::run) precision: Precision,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) precision: Precision,
     /// How the model with its strategies starts.
-    pub(in crate::run) start: Start,
+    pub(crate) start: Start,
     /// Of the base parameters as they were loaded.
-    pub(in crate::run) checksums: Checksums,
+    pub(crate) checksums: Checksums,
     /// How examples are pooled, and who says so; `None` where no head reads them as a whole.
-    pub(in crate::run) pooling: Option<String>,
+    pub(crate) pooling: Option<String>,
 }
 
 pub(in crate::run) fn set_up(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Setup> {
     // Plugins first: a wrong option must not wait for a model to load.
-    let (mut file, mut library) = open_methods(file, plugins)?;
+    let (file, library) = open_methods(file, plugins)?;
+    set_up_with(file, library, device)
+}
+
+/// As [`set_up`], with plugins that are open and options that were checked.
+pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: DeviceChoice) -> Result<Setup> {
     model::fetch(&mut file)?;
     let mut model = load_model(&file, device.open()?)?;
     let pooling = model::pooling_text(&file, &model);

@@ -12,6 +12,8 @@ use crate::data::Dataset;
 use crate::report::numbers::hexadecimal;
 use crate::{Error, Result};
 
+/// What an error says where a model does not start where its strategies say.
+pub(crate) const NOT_AT_BASE: &str = "should start at the base model";
 /// Training examples that the model before and after `attach` is compared on.
 const EXAMPLES: usize = 8;
 
@@ -91,9 +93,11 @@ impl Start {
             let names: Vec<&str> = claims.iter().map(|(name, _)| name.as_str()).collect();
             let names = names.join(" and ");
             return Err(Error::plugin(format!(
-                "{names} should start at the base model, and the features differ by up to {difference:.1e} before step 1"
+                "{names} {NOT_AT_BASE}, and the features differ by up to {difference:.1e} before step 1"
             ))
-            .with_help("the plugin's hooks are not the identity at first: tell its author, or choose another strategy"));
+            .with_help(
+                "the plugin's hooks are not the identity at first: tell its author, or choose another strategy",
+            ));
         }
         Ok(start)
     }

@@ -193,12 +193,21 @@ impl Header {
     ) -> Result<()> {
         self.changed.restore_plugin(place, plugin, tensors)
     }
+
+    /// The state that a plugin had.
+    pub(crate) fn plugin_state(&self, place: &str, tensors: &BTreeMap<String, Tensor>) -> State {
+        self.changed.plugin_state(place, tensors)
+    }
 }
 
 impl Changed {
     fn restore_plugin(&self, place: &str, plugin: &mut dyn Stateful, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        plugin.load(&self.plugin_state(place, tensors))
+    }
+
+    fn plugin_state(&self, place: &str, tensors: &BTreeMap<String, Tensor>) -> State {
         let json = self.plugins.get(place).cloned().unwrap_or_default();
-        plugin.load(&State { json, tensors: below(tensors, &format!("{place}/")) })
+        State { json, tensors: below(tensors, &format!("{place}/")) }
     }
 }
 

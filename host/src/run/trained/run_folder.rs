@@ -81,13 +81,15 @@ fn attached(
     let mut left: Left = read_json(&folder.join(result::FILE), folder)?;
     let recorded = left.plugins.iter().map(|plugin| plugin.path.clone());
     let recorded: Vec<String> = recorded.filter(|path| Path::new(path).is_file()).collect();
-    let plugins = if plugins.is_empty() { recorded.as_slice() } else { plugins };
     let whole = folder.join(export::MODEL);
     if saved && whole.is_dir() {
         (file.model.path, file.model.named) = (whole, None);
         file.model.init = ModelInit::Pretrained;
     }
-    let (mut file, mut library) = methods::open_methods(file, plugins)?;
+    let (mut file, mut library) = match plugins {
+        [] => methods::reopen_methods(file, &recorded)?,
+        _ => methods::open_methods(file, plugins)?,
+    };
     base::fetch(&mut file)?;
     let mut model = base::load_model(&file, device.open()?)?;
     let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;

@@ -1,0 +1,73 @@
+//! Host calls that fail, and handles that are not kept in order.
+
+use crate::Result;
+use crate::plugin::probe::{self, HostCall};
+use crate::validate::bench::Bench;
+use crate::validate::outcome::Outcome;
+use crate::validate::subject::Subject;
+
+/// Every kind of call into the host fails in turn, once; the run has to end with it, or come to the same.
+pub(in crate::validate) fn failing_calls(subject: &Subject) -> Result<Outcome> {
+    let bench = Bench::new(subject)?.0.short()?;
+    let (whole, calls, _) = probe::watching(None, || bench.run(&subject.folder.join("whole")));
+    let whole = whole?;
+    let mine: Vec<HostCall> = calls.into_iter().filter(|call| call.method == bench.method.name).collect();
+    if mine.is_empty() {
+        return Ok(Outcome::skipped("it calls no function of the host"));
+    }
+    let mut seen = Vec::new();
+    for (i, call) in mine.iter().enumerate() {
+        probe::account();
+        let (ended, _, failed) = probe::watching(Some(call), || bench.run(&subject.folder.join(format!("fails-{i}"))));
+        let panics = probe::account().panics;
+        if !panics.is_empty() {
+            seen.extend(panics.into_iter().map(|text| format!("{call} failed: {text}")));
+            continue;
+        }
+        if let (Ok(left), true) = (ended, failed)
+            && let Some(difference) = left.difference(&whole)?
+        {
+            seen.push(format!("{call} failed, the run went on as if nothing had happened, and {difference}"));
+        }
+    }
+    Ok(Outcome::unless(&seen, "a call of the host that fails ends the call into the plugin with an error status"))
+}
+
+/// Tensors that are not given back.
+pub(in crate::validate) fn leaked_handles(subject: &Subject) -> Result<Outcome> {
+    let (bench, _) = Bench::new(subject)?;
+    probe::account();
+    let before = probe::kept_tensors();
+    bench.run(&subject.folder.join("run"))?;
+    let mine = format!("plugin {} (", bench.method.name);
+    let forgotten = probe::account().forgotten;
+    let forgotten = forgotten.into_iter().find(|(who, _)| who.starts_with(&mine));
+    let mut seen: Vec<String> = forgotten
+        .map(|(who, tensors)| {
+            format!("{who} ended a call with {tensors} tensors that it had neither released nor given back")
+        })
+        .into_iter()
+        .collect();
+    let kept = probe::kept_tensors().saturating_sub(before);
+    if kept > 0 {
+        seen.push(format!(
+            "{kept} tensors that were kept by keep@1 are still there after the run, its instances freed"
+        ));
+    }
+    Ok(Outcome::unless(
+        &seen,
+        "every tensor that an op gives is released or given back before the call ends; what is kept, when the instance is freed",
+    ))
+}
+
+/// Handles that name nothing any more.
+pub(in crate::validate) fn stale_handles(subject: &Subject) -> Result<Outcome> {
+    let (bench, _) = Bench::new(subject)?;
+    probe::account();
+    let (ended, ..) = probe::watching(None, || bench.run(&subject.folder.join("run")));
+    let invalid = probe::account().invalid;
+    if invalid.is_empty() {
+        ended?;
+    }
+    Ok(Outcome::unless(&invalid, "a tensor's handle is used within its call, on its thread, before its release"))
+}
