@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use super::bridge::{host_api::HOST_API, session};
 use super::note;
 use super::opened::Plugin;
+use super::underway::{self, Name};
 use crate::{Error, Result};
 
 /// Plugins of this process by the SHA-256 of their files: one content is opened once.
@@ -47,6 +48,7 @@ impl Plugin {
         if let Some(plugin) = opened.get(&checked.sha256) {
             return Ok(plugin.clone());
         }
+        let _noted = noted(path, "its opening");
         let api = open(path, &checked.bytes)?;
         let plugin = Self::describe(path.to_owned(), checked.sha256.clone(), api)?;
         opened.insert(checked.sha256, plugin.clone());
@@ -94,6 +96,7 @@ impl Plugin {
         let text = unsafe { Theirs::new(about) }.and_then(|about| about.need(field!(AboutDraft, text)));
         let text = text.map_err(|error| wrong(error.to_string()))?;
         let _ = session::take_reported();
+        let _noted = noted(self.path(), "about");
         // SAFETY: the plugin's own function, with a sink that lives for the call.
         let (status, said) = collect_text(|sink| unsafe { text(sink) });
         if status != OK {
@@ -101,6 +104,12 @@ impl Plugin {
         }
         Ok(Some(said).filter(|said| !said.is_empty()))
     }
+}
+
+/// Notes a call into a file that no method of a plugin is called by.
+pub(super) fn noted(path: &Path, what: &str) -> underway::Call {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    underway::enter(underway::name(&format!("plugin {file}")), what, Name::default())
 }
 
 /// Opens a library from its bytes and connects it. The table lives as long as the process.

@@ -27,7 +27,7 @@ use fthost_models::MODULES;
 
 use crate::data::Survey;
 use crate::kernels;
-use crate::plugin::{Stateful, StrategyInstance};
+use crate::plugin::{Stateful, StrategyInstance, underway};
 use crate::report::output::say;
 use crate::report::progress::TrainProgress;
 use crate::report::text::wrapped;
@@ -47,9 +47,9 @@ use setup::start::Checksums;
 use setup::task::Task;
 use setup::{Setup, model as base};
 use state::checkpoint::{self, Checkpoints};
-use state::folder::{RunFolder, must_be_free};
+use state::folder::{Place, RunFolder, must_be_free};
 use state::identity::Identity;
-use state::log::Line;
+use state::log::{Line, Listener};
 use state::snapshot::{self, After, Header, TrainState};
 use train::Trainer;
 use train::interrupt::Interrupt;
@@ -58,7 +58,7 @@ use train::reference::Reference;
 use train::step::Learner;
 
 /// What to run, and how to report.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// The run file, overrides applied.
     pub file: RunFile,
@@ -72,6 +72,10 @@ pub struct Options {
     pub device: DeviceChoice,
     /// Who reads what is printed.
     pub output: Output,
+    /// Who hears what is logged, as it is logged.
+    pub listener: Option<Listener>,
+    /// What stops the run; without it Ctrl-C and SIGTERM do, once it trains.
+    pub interrupt: Option<Interrupt>,
     /// When the process began.
     pub started: Instant,
 }
@@ -86,6 +90,8 @@ pub enum Output {
     },
     /// A machine: the summary as one JSON object on standard output.
     Json,
+    /// Nobody: nothing is printed.
+    Silent,
 }
 
 impl Output {
@@ -102,6 +108,7 @@ impl Output {
         match self {
             Self::Human { .. } => say(&wrapped(&summary.to_text())),
             Self::Json => say(&serde_json::to_string(summary).unwrap_or_default()),
+            Self::Silent => Ok(()),
         }
     }
 }
@@ -111,7 +118,8 @@ const SURVEYED: usize = 100_000;
 
 /// Runs a run file: plan, evaluation before, training, evaluation after, and everything saved in the run folder.
 pub fn execute(options: Options) -> Result<Summary> {
-    let Options { file, mut plugins, out, resume, device, output, started } = options;
+    let Options { file, mut plugins, out, resume, device, output, listener, interrupt, started } = options;
+    let place = Place::new(out.clone().unwrap_or_else(|| file.run_folder()))?;
     if let Some(folder) = out.as_deref().filter(|_| resume && plugins.is_empty()) {
         plugins = recorded_plugins(folder)?;
     }
@@ -126,13 +134,18 @@ pub fn execute(options: Options) -> Result<Summary> {
     }
     output.say(&format!("{}{}", plan.to_text(), plan.suspicions()))?;
 
-    let mut folder = match &out {
-        Some(path) if resume => RunFolder::reopen(path)?,
-        _ => RunFolder::create(out.as_deref(), &setup.file.run_folder())?,
+    let folder = match &out {
+        Some(_) if resume => RunFolder::reopen(&place.path),
+        _ => RunFolder::create(out.is_some().then_some(&*place.path), &place.path),
     };
+    let mut folder = folder.map_err(|error| place.in_error(error))?;
+    folder.tell(listener);
+    let place = place.or_numbered(folder.path());
+    underway::begin_run(&place.name, &resume_arguments(&place.name, device));
     let checkpoints = Checkpoints::new(folder.path(), setup.file.train.keep_checkpoints);
-    let begun = Begun { setup, identity, plan, checkpoints: &checkpoints, resume, device, output, started };
-    let summary = begun.finish(&mut folder).map_err(|error| way_on(error, folder.path(), &checkpoints, device))?;
+    let checkpoints = &checkpoints;
+    let begun = Begun { setup, identity, plan, place: &place, checkpoints, resume, device, output, interrupt, started };
+    let summary = begun.finish(&mut folder).map_err(|error| way_on(error, &place, checkpoints, device))?;
     output.conclude(&summary)?;
     Ok(summary)
 }
@@ -142,21 +155,23 @@ struct Begun<'a> {
     setup: Setup,
     identity: Identity,
     plan: Plan,
+    place: &'a Place,
     checkpoints: &'a Checkpoints,
     resume: bool,
     device: DeviceChoice,
     output: Output,
+    interrupt: Option<Interrupt>,
     started: Instant,
 }
 
 impl Begun<'_> {
     /// Training, evaluation, and everything saved in the run folder.
     fn finish(self, folder: &mut RunFolder) -> Result<Summary> {
-        let Self { setup, identity, plan, checkpoints, resume, device, output, started } = self;
+        let Self { setup, identity, plan, place, checkpoints, resume, device, output, interrupt, started } = self;
         let Setup { file, mut model, mut tasks, phases, mut strategies, mut regularizers, mut scheduler, .. } = setup;
         let (precision, model_device) = (setup.precision, model.device.clone());
 
-        let interrupt = Interrupt::listen()?;
+        let interrupt = interrupt.map_or_else(Interrupt::listen, Ok)?;
         let pairing = Pairing::of(&model, &phases)?;
         let pretrained = || {
             let again = base::load_model(&file, model_device.clone())?;
@@ -205,7 +220,8 @@ impl Begun<'_> {
             after.into_iter().map(|(task, found)| (task, (Split::Test, found))).collect();
         after.extend(measure::validate(&trainer, shown)?);
         let mut worst = measure::save_predictions(&trainer, &file, (&after, state.trained.steps), folder)?;
-        let saved = save(&mut trainer, &file, &state, folder)?;
+        let mut saved = save(&mut trainer, &file, &state, folder)?;
+        saved.path = place.named(&saved.path);
 
         state.trained.peak_rss_bytes = peak_rss_bytes();
         let TrainState { trained, mut watched, mut before, sequence, .. } = state;
@@ -227,7 +243,7 @@ impl Begun<'_> {
             (task.name.clone(), result)
         };
         let summary = Summary {
-            folder: folder.path().to_owned(),
+            folder: place.name.clone(),
             parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
             plugins: identity.plugins.clone(),
             seed: file.train.seed,
@@ -334,8 +350,9 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
 }
 
 /// Says of a run that was stopped, or that the disk has stopped, how it goes on.
-fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: DeviceChoice) -> Error {
-    let resume = format!("fthost {}", resume_arguments(folder, device));
+fn way_on(error: Error, place: &Place, checkpoints: &Checkpoints, device: DeviceChoice) -> Error {
+    let error = place.in_error(error);
+    let resume = format!("fthost {}", resume_arguments(&place.name, device));
     let first = match &error {
         Error::Interrupted { .. } => return error.with_help(format!("go on with: {resume}")),
         Error::Io { source, .. } => match source.kind() {
@@ -344,9 +361,9 @@ fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: Device
         },
         _ => return error,
     };
-    error.with_help(match checkpoints.latest() {
+    error.with_help(match checkpoints.latest().map(|last| place.named(&last)) {
         Some(last) => format!("{first}, then go on from the last checkpoint, {}: {resume}", last.display()),
-        None => format!("{first}, remove {} and begin again: there is no checkpoint yet", folder.display()),
+        None => format!("{first}, remove {} and begin again: there is no checkpoint yet", place.name.display()),
     })
 }
 
