@@ -3,8 +3,8 @@
 //! A plugin is opened by its content each time that a run begins: one that was built again meanwhile is another plugin, and the next run takes it. The old
 //! one stays in memory, because nothing could say when the last pointer into it is gone.
 //!
-//! The command `fthost` works in a child process, so that it can name a plugin that ends its process. A host in a program of one's own does not: such a plugin
-//! ends the program.
+//! The command `fthost` works in a child process, so that it can name a plugin that ends its process. A program of one's own does so too where it begins
+//! with [`guarded`](crate::processes::guarded); else such a plugin ends the program.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
