@@ -174,6 +174,25 @@ impl Error {
         self
     }
 
+    /// Its message and its advice in other words.
+    #[must_use]
+    pub(crate) fn in_words(mut self, other: impl Fn(&str) -> String) -> Self {
+        match &mut self {
+            Self::RunFile { message, help, .. }
+            | Self::Plugin { message, help }
+            | Self::Data { message, help, .. }
+            | Self::Usage { message, help }
+            | Self::Io { doing: message, help, .. }
+            | Self::Interrupted { message, help }
+            | Self::Run { message, help } => {
+                *message = other(message);
+                *help = help.as_deref().map(other);
+            }
+            Self::Model(_) | Self::Engine(_) => {}
+        }
+        self
+    }
+
     /// The exit code: 2 where the input was wrong before anything ran, 1 where the run failed, and the shell's 130 where the user
     /// stopped it.
     pub fn exit_code(&self) -> u8 {

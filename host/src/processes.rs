@@ -1,4 +1,6 @@
-//! Runs that are processes of their own, so that what takes its process with it takes one run only.
+//! Work in processes of its own, so that what takes its process with it takes one run only, and does not take the word for it too.
+
+mod guarded;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
 use crate::plugin::Trust;
+pub use self::guarded::guarded;
 use crate::run::DeviceChoice;
 use crate::run::file::RunFile;
 use crate::run::results::result;

@@ -174,8 +174,8 @@ fn a_plugin_that_aborts_loses_its_own_runs_only() {
     workdir.write("run.toml", run);
     let plugins = ["run.toml", "--plugin", "libmisbehaving.so", "--plugin", "libbitfit.so", "--budget", "2"];
     let outcome = auto(&workdir, &[&plugins[..], &["--out", "s"]].concat()).succeeded();
-    let failed = "misbehaving-1 failed in rung 1: its process was ended by signal 6 (SIGABRT)";
-    assert!(outcome.stdout.contains(failed), "{}", outcome.stdout);
+    let failed = "misbehaving-1 failed in rung 1: plugin misbehaving (libmisbehaving.so) ended the process in an event, with signal 6 (SIGABRT)";
+    assert!(on_one_line(&outcome.stdout).contains(failed), "{}", outcome.stdout);
     let found = trail(&workdir, "s");
     let kept: Vec<_> = trials(&found, "kept").iter().map(|(name, rung, kept)| (*name, *rung, kept.as_bool())).collect();
     let expected = [

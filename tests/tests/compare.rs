@@ -116,8 +116,8 @@ fn a_plugin_that_aborts_loses_its_own_runs_only() {
     workdir.write("run.toml", run);
     let plugins = ["run.toml", "--plugin", "liblora.so", "--plugin", "libmisbehaving.so", "--plugin", "libbitfit.so"];
     let outcome = compare(&workdir, &[&plugins[..], &["--seeds", "1", "--out", "c"]].concat()).succeeded();
-    let failed = "misbehaving failed in 1 of 1 runs: its process was ended by signal 6 (SIGABRT)";
-    assert!(outcome.stdout.contains(failed), "{}", outcome.stdout);
+    let failed = "misbehaving failed in 1 of 1 runs: plugin misbehaving (libmisbehaving.so) ended the process in an event, with signal 6 (SIGABRT)";
+    assert!(on_one_line(&outcome.stdout).contains(failed), "{}", outcome.stdout);
     let found = comparison(&workdir, "c");
     let pairs: Vec<_> = found["pairs"].as_array().unwrap().iter().map(|pair| (&pair["a"], &pair["b"])).collect();
     assert_eq!(pairs, [(&"lora".into(), &"bitfit".into())]);

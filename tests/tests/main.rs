@@ -16,6 +16,7 @@
 //! | `denominators` | what losses and penalties are divided by; steps that are left out |
 //! | `demo` | the embedded demo and what a run leaves behind |
 //! | `docs` | README.md and docs/: their commands run, their links lead somewhere |
+//! | `embedding` | the host in a program of one's own |
 //! | `every_plugin` | every plugin's example, options and resumed run; new plugins are found by themselves |
 //! | `examples` | test shares, ids, weights, groups, words beyond the longest length |
 //! | `export` | language models as llama.cpp, Ollama, PEFT and Transformers open them, and as these save them |
@@ -75,6 +76,7 @@ mod decoders;
 mod demo;
 mod denominators;
 mod docs;
+mod embedding;
 mod every_plugin;
 mod examples;
 mod export;

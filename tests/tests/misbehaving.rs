@@ -1,5 +1,13 @@
 //! Plugins that fail while they run: the error names plugin and call, the host ends by itself, and no result is left.
 
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fthost_tests::{Workdir, on_one_line, result_json};
+use serde_json::Value;
+
 use crate::text::{LORA, RUN, text_workdir};
 
 /// The error of a small text run in which the plugin fails in a call in some way.
@@ -43,7 +51,7 @@ fn panic_in_new() {
     insta::assert_snapshot!(failure("new", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:59:44:
+      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:73:44:
       | lost the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -76,7 +84,7 @@ fn panic_in_attach() {
     insta::assert_snapshot!(failure("attach", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:59:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:73:44: lost
       | the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -102,7 +110,7 @@ fn panic_in_an_event() {
     insta::assert_snapshot!(failure("event", "panic", 1), @"
     plugin
 
-      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:59:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:73:44: lost
       | the left phalange
     ");
 }
@@ -123,7 +131,7 @@ fn panic_in_forward() {
     engine
 
       x plugin misbehaving (libmisbehaving.so) panicked in its linear hook at
-      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:59:44: lost the left phalange
+      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:73:44: lost the left phalange
     ");
 }
 
@@ -158,15 +166,15 @@ fn a_parameter_that_no_forward_pass_reads() {
 }
 
 /// The options of a run in which the plugin behaves in some way beside LoRA.
-fn beside_lora(how: &str) -> String {
-    let both = format!("{LORA}\n\n[[strategy]]\nplugin = \"misbehaving\"\nat = \"forward\"\nhow = \"{how}\"");
+fn beside_lora(at: &str, how: &str) -> String {
+    let both = format!("{LORA}\n\n[[strategy]]\nplugin = \"misbehaving\"\nat = \"{at}\"\nhow = \"{how}\"");
     RUN.replace(LORA, &both)
 }
 
 #[test]
 fn a_hook_is_not_entered_again_while_it_holds_a_lock() {
     let workdir = text_workdir();
-    workdir.write("run.toml", beside_lora("hold"));
+    workdir.write("run.toml", beside_lora("forward", "hold"));
     workdir
         .fthost([
             "--config",
@@ -185,7 +193,120 @@ fn a_hook_is_not_entered_again_while_it_holds_a_lock() {
 #[test]
 fn a_plugin_learns_seed_and_step_from_the_hosts_draft() {
     let workdir = text_workdir();
-    workdir.write("run.toml", beside_lora("draft"));
+    workdir.write("run.toml", beside_lora("forward", "draft"));
     let said = workdir.fthost(["--config", "run.toml", "--out", "run", "--set", "train.seed=41"]).succeeded();
     assert!(said.stderr.contains("step 1 of the run with seed 41"), "{}", said.stderr);
+}
+
+#[test]
+fn a_plugin_that_ends_the_process_is_no_success() {
+    insta::assert_snapshot!(failure("new", "exit", 1), @"");
+    insta::assert_snapshot!(failure("attach", "exit", 1), @"");
+    insta::assert_snapshot!(failure("forward", "exit", 1), @"");
+    insta::assert_snapshot!(failure("event", "exit", 1), @"");
+}
+
+#[test]
+fn a_plugin_that_takes_the_process_with_it_is_named() {
+    insta::assert_snapshot!(failure("event", "abort", 1), @"");
+    insta::assert_snapshot!(failure("event", "fault", 1), @"");
+    // The thread's number differs, so this is not a snapshot.
+    let error = on_one_line(&failure("event", "overflow", 1));
+    assert!(error.contains("has overflowed its stack"), "{error}");
+    let expected = "plugin misbehaving (libmisbehaving.so) ended the process in an event, with signal 6 (SIGABRT)";
+    assert!(error.contains(expected), "{error}");
+}
+
+/// A small run, with a checkpoint after each step, in which the plugin behaves in some way after its second step.
+fn checkpointed(how: &str) -> Workdir {
+    let workdir = text_workdir();
+    let misbehaving = format!("plugin = \"misbehaving\"\nat = \"event\"\nhow = \"{how}\"");
+    workdir
+        .write("run.toml", RUN.replace(LORA, &misbehaving).replace("epochs = 2", "epochs = 2\ncheckpoint_steps = 1"));
+    workdir
+}
+
+#[test]
+fn what_resumes_is_said_where_there_is_a_checkpoint() {
+    let workdir = checkpointed("exit");
+    let error = on_one_line(&workdir.fthost(["run.toml", "--out", "run"]).failed(1));
+    assert!(error.contains("go on from the last checkpoint with: fthost --resume --out run"), "{error}");
+    // A machine reads the same, where it reads other errors.
+    let outcome = workdir.fthost(["run.toml", "--out", "again", "--json"]);
+    let error: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let error = &error["error"];
+    assert_eq!((outcome.code, error["code"].as_str()), (Some(1), Some("plugin")));
+    assert_eq!(
+        error["message"],
+        "plugin misbehaving (libmisbehaving.so) ended the process in an event, with exit code 0"
+    );
+    assert!(error["help"].as_str().unwrap().ends_with("fthost --resume --out again"), "{error}");
+}
+
+#[test]
+fn a_plugin_that_blocks_is_named_and_one_ctrl_c_ends_the_run() {
+    let workdir = checkpointed("block");
+    let mut command = workdir.command(["run.toml", "--out", "run", "--quiet"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let expected = "warning: plugin misbehaving (libmisbehaving.so) is in an event and has not come back for 10 s; \
+                    Ctrl-C ends the run\n";
+    assert_eq!(line, expected);
+
+    let began = Instant::now();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let mut error = String::new();
+    said.read_to_string(&mut error).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    let error = on_one_line(&error);
+    assert!(error.contains("plugin misbehaving (libmisbehaving.so) was in an event and did not come back"), "{error}");
+    assert!(error.contains("go on from the last checkpoint with: fthost --resume --out run"), "{error}");
+}
+
+#[test]
+fn a_plugin_that_changes_the_working_directory_moves_no_file_of_the_run() {
+    for at in ["new", "attach", "event"] {
+        let workdir = text_workdir();
+        workdir.write("run.toml", beside_lora(at, "move"));
+        let model = |workdir: &Workdir| {
+            workdir.listing().into_iter().filter(|file| file.starts_with("model")).collect::<Vec<_>>()
+        };
+        let before = model(&workdir);
+        let outcome = workdir.fthost(["run.toml", "--out", "run", "--set", "train.checkpoint_steps=1"]).succeeded();
+        assert_eq!(model(&workdir), before, "{at}");
+        let result = result_json(&workdir.path().join("run"));
+        let saved = result["saved"]["path"].as_str().unwrap();
+        assert!(result["folder"] == "run" && saved.starts_with("run/"), "{at}: {result}");
+        assert!(workdir.path().join(saved).is_dir() && outcome.stdout.contains(&format!(" saved in {saved}")), "{at}");
+        // The default folder, which gets a number.
+        for folder in ["runs/run", "runs/run-2"] {
+            workdir.fthost(["run.toml", "--quiet"]).succeeded();
+            assert_eq!(result_json(&workdir.path().join(folder))["folder"], folder, "{at}");
+        }
+        assert_eq!(model(&workdir), before, "{at}");
+    }
+}
+
+#[test]
+fn a_run_ends_with_the_process_that_watches_over_it() {
+    let workdir = checkpointed("block");
+    let mut command = workdir.command(["run.toml", "--out", "run", "--quiet"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    let checkpoint = workdir.path().join("run/checkpoints");
+    while !fs::read_dir(&checkpoint).is_ok_and(|mut files| files.next().is_some()) {
+        assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Its folder is free as soon as it is gone.
+    let lock = fs::File::open(workdir.path().join("run")).unwrap();
+    while lock.try_lock().is_err() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the run goes on without anyone who watches over it");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -1,6 +1,7 @@
 //! Runs that end early, however they end, and go on to the same bits.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -40,7 +41,8 @@ pub(crate) fn start_until_checkpoint(workdir: &Workdir, arguments: &[&str]) -> C
     let run = workdir.path().join("run");
     let before = checkpoints(&run);
     let mut command = workdir.command(arguments);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // A group of its own: it can be stopped as a terminal stops it.
+    let mut child = command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
     while checkpoints(&run).last() <= before.last() && child.try_wait().unwrap().is_none() {
         assert!(began.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
@@ -278,7 +280,8 @@ fn a_folder_serves_one_run_at_a_time() {
     let mut child = loop {
         let mut child = start_until_checkpoint(&workdir, arguments);
         // Held, it is at work as long as it is looked at.
-        signal(&child, "-STOP");
+        let group = format!("-{}", child.id());
+        assert!(Command::new("kill").args(["-STOP", "--", &group]).status().unwrap().success());
         if child.try_wait().unwrap().is_none() {
             break child;
         }

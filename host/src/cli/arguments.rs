@@ -10,6 +10,7 @@ use fthost::run::state::folder::RunFolder;
 use fthost::run::trained::export::{Dtype, Format as ExportFormat};
 use fthost::run::trained::predict::Format;
 use fthost::{Error, Result};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::auto::AutoArguments;
 use super::compare::CompareArguments;
@@ -202,6 +203,13 @@ pub(super) enum Command {
     },
 }
 
+impl Command {
+    /// Whether code of plugins runs in this command's own process.
+    pub(super) fn calls_plugins(&self) -> bool {
+        !matches!(self, Self::Compare(_) | Self::Auto(_) | Self::Schema | Self::Help { .. })
+    }
+}
+
 /// Which learning rates are tried.
 #[derive(Debug, Args)]
 pub(super) struct RangeArguments {
@@ -316,6 +324,15 @@ impl RunArguments {
             }
             None => RunFile::demo(&overrides),
         }
+    }
+
+    /// Has this process end with the one that started it, where that is asked for.
+    pub(super) fn watch_parent(&self) -> Result<()> {
+        if !self.ends_with_parent {
+            return Ok(());
+        }
+        set_parent_process_death_signal(Some(Signal::TERM))
+            .map_err(|error| Error::io("cannot watch the process that started this one")(error.into()))
     }
 
     /// What a page says it was made with: the run file's name.

@@ -25,6 +25,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use fthost::data::{Survey, may_have_header};
+use fthost::processes::guarded;
 use fthost::report::metrics;
 use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
@@ -37,7 +38,6 @@ use fthost::run::trained::model::TrainedModel;
 use fthost::run::trained::predict::{Format, Style};
 use fthost::run::{self, Output};
 use fthost::{Error, Result};
-use rustix::process::{Signal, set_parent_process_death_signal};
 
 use arguments::{AnswerArguments, Arguments, Command, RangeArguments, RunArguments, TaskArgument};
 use fthost::report::output::say;
@@ -56,14 +56,19 @@ pub(crate) fn main(started: Instant) -> ExitCode {
         Err(error) => return errors::wrong_arguments(&error),
     };
     let json = arguments.json;
+    let failed = |error: Error| {
+        errors::print(&error, json);
+        error.exit_code()
+    };
     let begun = log::to_stderr(arguments.verbose).and_then(|()| fthost::kernels::from_environment());
-    match begun.and_then(|()| dispatch(arguments, started)) {
-        Ok(code) => code,
-        Err(error) => {
-            errors::print(&error, json);
-            ExitCode::from(error.exit_code())
-        }
-    }
+    let begun = begun.and_then(|()| arguments.run.watch_parent());
+    let calls_plugins = arguments.command.as_ref().is_none_or(Command::calls_plugins);
+    let work = || dispatch(arguments, started).unwrap_or_else(failed);
+    ExitCode::from(match begun {
+        Ok(()) if calls_plugins => guarded(work).unwrap_or_else(failed),
+        Ok(()) => work(),
+        Err(error) => failed(error),
+    })
 }
 
 fn dispatch(arguments: Arguments, started: Instant) -> Result<ExitCode> {
@@ -310,10 +315,6 @@ fn lr_find(arguments: &RunArguments, range: &RangeArguments, json: bool) -> Resu
 
 /// What a bare `fthost` does: one run.
 fn train(arguments: RunArguments, json: bool, started: Instant) -> Result<()> {
-    if arguments.ends_with_parent {
-        set_parent_process_death_signal(Some(Signal::TERM))
-            .map_err(|error| Error::io("cannot watch the process that started this one")(error.into()))?;
-    }
     let file = arguments.run_file()?;
     start_threads(&file)?;
     let output = if json { Output::Json } else { Output::Human { quiet: arguments.quiet } };
@@ -324,6 +325,8 @@ fn train(arguments: RunArguments, json: bool, started: Instant) -> Result<()> {
         resume: arguments.resume,
         device: arguments.device,
         output,
+        listener: None,
+        interrupt: None,
         started,
     })?;
     Ok(())

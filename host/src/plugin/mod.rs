@@ -10,7 +10,8 @@
 //! a session for every forward pass. A status that is not OK becomes one [`Error::Plugin`](crate::Error::Plugin) that names plugin and call; after a
 //! panic the instance is not called again.
 //!
-//! Plugins are trusted: they run in this process with all its rights. The only unsafe code of the host is here.
+//! What goes on is noted where a process that watches over this one reads it (`underway`). Plugins are trusted: they run in this process with all
+//! its rights. Nearly all unsafe code of the host is here.
 #![allow(unsafe_code)]
 
 mod bridge;
@@ -29,6 +30,7 @@ pub(crate) mod tables;
 mod tests;
 pub mod trial;
 pub mod trust;
+pub(crate) mod underway;
 
 pub use fthost_plugin_api::{FisherLabels, MethodInfo, MethodKind, MethodNote, PluginInfo};
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::bridge::host_api::HOST_API;
 use super::loading::{self, Api};
 use super::opened::Plugin;
+use super::underway::{self, Name};
 use super::{note, trial};
 use crate::{Error, Result};
 
@@ -35,6 +36,7 @@ impl Plugin {
         let tried = trial::passes(path, copy.as_fd(), &checked.sha256)?;
         // It stays open from here: the loader knows libraries by their names, and this one's is the number under which it is open.
         let copy = ManuallyDrop::new(copy);
+        let _noted = noted(path, "its opening");
         let api = loading::load(path, copy.as_fd())?;
         let info = loading::describe(path, api)?;
         loading::check_described(path, &(checked.note, checked.methods), &info)?;
@@ -66,6 +68,13 @@ impl Plugin {
     /// # Errors
     /// Where it fails to say it.
     pub fn about(&self) -> Result<Option<String>> {
+        let _noted = noted(self.path(), "about");
         loading::about(self.path(), self.api())
     }
+}
+
+/// Notes a call into a file that no method of a plugin is called by.
+pub(super) fn noted(path: &Path, what: &str) -> underway::Call {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    underway::enter(underway::name(&format!("plugin {file}")), what, Name::default())
 }

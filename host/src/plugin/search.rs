@@ -52,7 +52,8 @@ impl Search {
         add(std::env::current_dir().ok().filter(|_| trust::searches_cwd()), "working directory");
         let variable = std::env::var_os(PATH_VARIABLE).unwrap_or_default();
         for folder in std::env::split_paths(&variable).filter(|folder| !folder.as_os_str().is_empty()) {
-            add(Some(folder), PATH_VARIABLE);
+            // From the root, because a plugin may change the working directory.
+            add(std::path::absolute(folder).ok(), PATH_VARIABLE);
         }
         let executable = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
         let beside = executable.as_deref().and_then(Path::parent);

@@ -6,6 +6,7 @@ use fthost_plugin_api::{MethodInfo, MethodKind, field};
 use serde_json::Value;
 
 use super::bridge::session::take_reported;
+use super::open::noted;
 use super::{Library, Plugin};
 use crate::{Error, Result};
 
@@ -21,6 +22,7 @@ impl Plugin {
         };
         let _ = take_reported();
         let config = config.to_string();
+        let _noted = noted(self.path(), "options_from_peft");
         // SAFETY: the plugin's own function; the texts and the sink live for the call.
         let (status, text) = collect_text(|sink| unsafe { function(Str::new(name), Str::new(&config), sink) });
         if status != OK {

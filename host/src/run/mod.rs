@@ -26,7 +26,7 @@ use fthost_models::MODULES;
 
 use crate::data::Survey;
 use crate::kernels;
-use crate::plugin::{Stateful, StrategyInstance};
+use crate::plugin::{Stateful, StrategyInstance, underway};
 use crate::report::output::say;
 use crate::report::progress::TrainProgress;
 use crate::report::text::wrapped;
@@ -46,9 +46,9 @@ use setup::start::Checksums;
 use setup::task::Task;
 use setup::{Setup, model as base};
 use state::checkpoint::{self, Checkpoints};
-use state::folder::{RunFolder, must_be_free};
+use state::folder::{Place, RunFolder, must_be_free};
 use state::identity::Identity;
-use state::log::Line;
+use state::log::{Line, Listener};
 use state::snapshot::{self, After, Header, TrainState};
 use train::Trainer;
 use train::interrupt::Interrupt;
@@ -57,7 +57,7 @@ use train::reference::Reference;
 use train::step::Learner;
 
 /// What to run, and how to report.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// The run file, overrides applied.
     pub file: RunFile,
@@ -71,6 +71,10 @@ pub struct Options {
     pub device: DeviceChoice,
     /// Who reads what is printed.
     pub output: Output,
+    /// Who hears what is logged, as it is logged.
+    pub listener: Option<Listener>,
+    /// What stops the run; without it Ctrl-C and SIGTERM do, once it trains.
+    pub interrupt: Option<Interrupt>,
     /// When the process began.
     pub started: Instant,
 }
@@ -85,6 +89,8 @@ pub enum Output {
     },
     /// A machine: the summary as one JSON object on standard output.
     Json,
+    /// Nobody: nothing is printed.
+    Silent,
 }
 
 impl Output {
@@ -101,6 +107,7 @@ impl Output {
         match self {
             Self::Human { .. } => say(&wrapped(&summary.to_text())),
             Self::Json => say(&serde_json::to_string(summary).unwrap_or_default()),
+            Self::Silent => Ok(()),
         }
     }
 }
@@ -110,7 +117,8 @@ const SURVEYED: usize = 100_000;
 
 /// Runs a run file: plan, evaluation before, training, evaluation after, and everything saved in the run folder.
 pub fn execute(options: Options) -> Result<Summary> {
-    let Options { file, plugins, out, resume, device, output, started } = options;
+    let Options { file, plugins, out, resume, device, output, listener, interrupt, started } = options;
+    let place = Place::new(out.clone().unwrap_or_else(|| file.run_folder()))?;
     if let Some(folder) = out.as_deref().filter(|_| !resume) {
         must_be_free(folder)?;
     }
@@ -121,29 +129,34 @@ pub fn execute(options: Options) -> Result<Summary> {
         }
         None => setup::set_up(file, &plugins, device)?,
     };
-    let summary = carry_out(setup, Way { out, resume, device, output, started })?;
+    let summary = carry_out(setup, Way { place, named: out.is_some(), resume, device, output, listener, interrupt, started })?;
     output.conclude(&summary)?;
     Ok(summary)
 }
 
 /// How a run that is set up goes.
-#[derive(Clone, Debug)]
 pub(crate) struct Way {
-    /// The run folder, where the user named one.
-    pub(crate) out: Option<PathBuf>,
+    /// The run folder, found before any plugin's code has run.
+    pub(crate) place: Place,
+    /// Whether the user named it.
+    pub(crate) named: bool,
     /// Goes on with the run in that folder.
     pub(crate) resume: bool,
     /// Where to compute.
     pub(crate) device: DeviceChoice,
     /// Who reads what is printed.
     pub(crate) output: Output,
+    /// Who hears what is logged, as it is logged.
+    pub(crate) listener: Option<Listener>,
+    /// What stops the run; without it Ctrl-C and SIGTERM do, once it trains.
+    pub(crate) interrupt: Option<Interrupt>,
     /// When the process began.
     pub(crate) started: Instant,
 }
 
 /// As [`execute`], where everything is set up; what the run came to is not printed.
 pub(crate) fn carry_out(setup: setup::Setup, way: Way) -> Result<Summary> {
-    let Way { out, resume, device, output, started } = way;
+    let Way { place, named, resume, device, output, listener, interrupt, started } = way;
     let identity = setup.identity(device)?;
     let mut plan = setup.plan()?;
     if plan.examples <= SURVEYED {
@@ -151,13 +164,18 @@ pub(crate) fn carry_out(setup: setup::Setup, way: Way) -> Result<Summary> {
     }
     output.say(&format!("{}{}", plan.to_text(), plan.suspicions()))?;
 
-    let mut folder = match &out {
-        Some(path) if resume => RunFolder::reopen(path)?,
-        _ => RunFolder::create(out.as_deref(), &setup.file.run_folder())?,
+    let folder = match named {
+        true if resume => RunFolder::reopen(&place.path),
+        _ => RunFolder::create(named.then_some(&*place.path), &place.path),
     };
+    let mut folder = folder.map_err(|error| place.in_error(error))?;
+    folder.tell(listener);
+    let place = place.or_numbered(folder.path());
+    underway::begin_run(&place.name, &resume_arguments(&place.name, device));
     let checkpoints = Checkpoints::new(folder.path(), setup.file.train.keep_checkpoints);
-    let begun = Begun { setup, identity, plan, checkpoints: &checkpoints, resume, device, output, started };
-    begun.finish(&mut folder).map_err(|error| way_on(error, folder.path(), &checkpoints, device))
+    let checkpoints = &checkpoints;
+    let begun = Begun { setup, identity, plan, place: &place, checkpoints, resume, device, output, interrupt, started };
+    begun.finish(&mut folder).map_err(|error| way_on(error, &place, checkpoints, device))
 }
 
 /// A run that has a folder.
@@ -165,17 +183,19 @@ struct Begun<'a> {
     setup: Setup,
     identity: Identity,
     plan: Plan,
+    place: &'a Place,
     checkpoints: &'a Checkpoints,
     resume: bool,
     device: DeviceChoice,
     output: Output,
+    interrupt: Option<Interrupt>,
     started: Instant,
 }
 
 impl Begun<'_> {
     /// Training, evaluation, and everything saved in the run folder.
     fn finish(self, folder: &mut RunFolder) -> Result<Summary> {
-        let Self { setup, identity, plan, checkpoints, resume, device, output, started } = self;
+        let Self { setup, identity, plan, place, checkpoints, resume, device, output, interrupt, started } = self;
         let Setup {
             file,
             mut model,
@@ -189,7 +209,7 @@ impl Begun<'_> {
         } = setup;
         let (precision, model_device) = (setup.precision, model.device.clone());
 
-        let interrupt = Interrupt::listen()?;
+        let interrupt = interrupt.map_or_else(Interrupt::listen, Ok)?;
         let pairing = Pairing::of(&model, &phases)?;
         let pretrained = || {
             let again = base::load_model(&file, model_device.clone())?;
@@ -237,7 +257,8 @@ impl Begun<'_> {
             after.into_iter().map(|(task, found)| (task, (Split::Test, found))).collect();
         after.extend(measure::validate(&trainer, shown)?);
         let mut worst = measure::save_predictions(&trainer, &file, (&after, state.trained.steps), folder)?;
-        let saved = save(&mut trainer, &file, &state, folder)?;
+        let mut saved = save(&mut trainer, &file, &state, folder)?;
+        saved.path = place.named(&saved.path);
 
         state.trained.peak_rss_bytes = peak_rss_bytes();
         let TrainState { trained, mut watched, mut before, sequence, .. } = state;
@@ -260,7 +281,7 @@ impl Begun<'_> {
             (task.name.clone(), result)
         };
         let summary = Summary {
-            folder: folder.path().to_owned(),
+            folder: place.name.clone(),
             parameters: Parameters { trainable: plan.trainable_parameters, total: plan.total_parameters },
             plugins: identity.plugins.clone(),
             seed: file.train.seed,
@@ -367,8 +388,9 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
 }
 
 /// Says of a run that was stopped, or that the disk has stopped, how it goes on.
-fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: DeviceChoice) -> Error {
-    let resume = format!("fthost {}", resume_arguments(folder, device));
+fn way_on(error: Error, place: &Place, checkpoints: &Checkpoints, device: DeviceChoice) -> Error {
+    let error = place.in_error(error);
+    let resume = format!("fthost {}", resume_arguments(&place.name, device));
     let first = match &error {
         Error::Interrupted { .. } => return error.with_help(format!("go on with: {resume}")),
         Error::Io { source, .. } => match source.kind() {
@@ -377,9 +399,9 @@ fn way_on(error: Error, folder: &Path, checkpoints: &Checkpoints, device: Device
         },
         _ => return error,
     };
-    error.with_help(match checkpoints.latest() {
+    error.with_help(match checkpoints.latest().map(|last| place.named(&last)) {
         Some(last) => format!("{first}, then go on from the last checkpoint, {}: {resume}", last.display()),
-        None => format!("{first}, remove {} and begin again: there is no checkpoint yet", folder.display()),
+        None => format!("{first}, remove {} and begin again: there is no checkpoint yet", place.name.display()),
     })
 }
 

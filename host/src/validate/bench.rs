@@ -22,6 +22,7 @@ use crate::run::pass::Pass;
 use crate::run::results::result::Summary;
 use crate::run::setup::{Setup, methods, set_up_with};
 use crate::run::train::preferences;
+use crate::run::state::folder::Place;
 use crate::run::{DeviceChoice, Output, Way, carry_out};
 use crate::{Error, Result};
 
@@ -164,10 +165,13 @@ impl Bench {
     /// The run of what is set up.
     pub(super) fn finish(&self, setup: Setup, folder: &Path) -> Result<Left> {
         let way = Way {
-            out: Some(folder.to_owned()),
+            place: Place::new(folder.to_owned())?,
+            named: true,
             resume: false,
             device: DeviceChoice::Cpu,
             output: Output::Json,
+            listener: None,
+            interrupt: None,
             started: Instant::now(),
         };
         Ok(Left { summary: carry_out(setup, way)?, folder: folder.to_owned() })

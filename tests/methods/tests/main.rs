@@ -7,6 +7,7 @@
 //! | `ewc` | Fisher information beside torch's, penalties over tasks, states |
 //! | `example_weights` | losses of examples with weights beside torch's |
 //! | `host` | the tiny BERT, and the built plugins on it |
+//! | `hot_swap` | a plugin that is built again between runs of one process |
 //! | `l2sp` | penalties and gradients of what trains, thaws and resumes |
 //! | `multi_label` | losses, gradients and probabilities beside torch's |
 //! | `preference` | DPO and ORPO, from features to losses, gradients and rewards beside torch's |
@@ -19,6 +20,7 @@
 mod ewc;
 mod example_weights;
 mod host;
+mod hot_swap;
 mod l2sp;
 mod multi_label;
 mod preference;

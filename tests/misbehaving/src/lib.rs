@@ -1,11 +1,15 @@
 //! A strategy that fails where and how its options say, so that tests can see the host contain it.
 
 use std::cell::RefCell;
+use std::hint::black_box;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use fthost_plugin_api::draft::Run;
 use fthost_plugin_api::prelude::*;
 use fthost_plugin_api::tracing;
+use signal_hook::consts::SIGSEGV;
+use signal_hook::low_level;
 
 /// Where and how to fail.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -35,8 +39,18 @@ enum Way {
     Error,
     /// Panics.
     Panic,
-    /// Takes the process with it.
+    /// Takes the process with it, by SIGABRT.
     Abort,
+    /// Takes the process with it, by a memory fault.
+    Fault,
+    /// Takes the process with it, by a stack that overflows.
+    Overflow,
+    /// Takes the process with it, as if all were well: nothing registered for the end of a process runs.
+    Exit,
+    /// Never comes back.
+    Block,
+    /// Moves the process to another working directory.
+    Move,
     /// Does what cannot be right: a hook whose output has another shape.
     Shape,
     /// Makes numbers that are none.
@@ -58,9 +72,26 @@ impl Misbehaviour {
             #[expect(clippy::panic, reason = "the host has to survive it")]
             Way::Panic if self.at == at => panic!("lost the left phalange"),
             Way::Abort if self.at == at => std::process::abort(),
+            Way::Fault if self.at == at => loop {
+                // The first one takes the handler away that Rust's library has put there.
+                low_level::raise(SIGSEGV).map_err(Error::new)?;
+            },
+            Way::Overflow if self.at == at => Err(Error::new(format!("not deep enough: {}", deeper(1)))),
+            // This is `_exit`.
+            Way::Exit if self.at == at => low_level::exit(0),
+            Way::Block if self.at == at => loop {
+                std::thread::sleep(Duration::from_secs(60));
+            },
+            Way::Move if self.at == at => std::env::set_current_dir("model").map_err(Error::new),
             _ => Ok(()),
         }
     }
+}
+
+/// Goes deeper than any stack.
+fn deeper(depth: u64) -> u64 {
+    let here = black_box([depth; 64]);
+    if depth == u64::MAX { depth } else { deeper(depth + 1) + here[7] }
 }
 
 struct Misbehaving(Misbehaviour);

@@ -10,14 +10,14 @@ use fthost_plugin_api::abi::growth::{Grows, Theirs};
 use fthost_plugin_api::abi::tables::{HookVtable, Slice, SliceMut, Status, hook_kind};
 use fthost_plugin_api::field;
 
-use super::session::{self, Caller, Scope, check};
+use super::session::{self, Caller, Scope, Site, What, check};
 use crate::handles::RunHandles;
 
 /// A hook of a plugin at one site.
 pub(super) struct Bridge {
     caller: Arc<Caller>,
     run: Option<Arc<RunHandles>>,
-    site: String,
+    site: Site,
     data: *mut c_void,
     vtable: Theirs<'static, HookVtable>,
     forward: Function,
@@ -34,6 +34,7 @@ unsafe impl Sync for Bridge {}
 impl Drop for Bridge {
     fn drop(&mut self) {
         if let Some(drop) = self.vtable.get(field!(HookVtable, drop)) {
+            let _noted = self.caller.enter(self.what("drop"));
             // SAFETY: the host owns `data`, nobody uses it any more, and the vtable was made for it.
             unsafe { drop(self.data) }
         }
@@ -47,7 +48,7 @@ impl Bridge {
     pub(super) fn new(site: &str, data: *mut c_void, vtable: Theirs<'static, HookVtable>) -> Result<Self, String> {
         let (caller, run) = session::who()?;
         let forward = vtable.need(field!(HookVtable, forward)).map_err(|error| error.to_string())?;
-        Ok(Self { caller, run, site: site.to_owned(), data, vtable, forward, position_shift: 0 })
+        Ok(Self { caller, run, site: Site::new(site), data, vtable, forward, position_shift: 0 })
     }
 
     /// The hook under its kind's name in the model.
@@ -65,17 +66,21 @@ impl Bridge {
     fn asked_position_shift(&self) -> crate::Result<usize> {
         let Some(function) = self.vtable.get(field!(HookVtable, position_shift)) else { return Ok(0) };
         let mut shift = 0;
-        self.caller.call(&format_args!("position_shift at {}", self.site), Scope::default(), |_| {
+        self.caller.call(self.what("position_shift"), Scope::default(), |_| {
             // SAFETY: `data` fits the vtable, and the result may be written.
             check(unsafe { function(self.data, &raw mut shift) })
         })?;
         Ok(shift as usize)
     }
 
+    fn what(&self, call: &'static str) -> What<'_> {
+        What { call, site: Some(&self.site) }
+    }
+
     /// One call: inputs in, `N` results out, the first `required` of which must be there.
     fn call<const I: usize, const N: usize>(
         &self,
-        what: &str,
+        what: &'static str,
         function: Function,
         tape: &Tape,
         inputs: [Value; I],
@@ -83,7 +88,7 @@ impl Bridge {
         flags: &mut [i64],
     ) -> fthost_autograd::Result<[Option<Value>; N]> {
         let scope = Scope { tape: Some(tape), run: self.run.as_ref(), ..Scope::default() };
-        let answer = self.caller.call(&format_args!("its {what} at {}", self.site), scope, |session| {
+        let answer = self.caller.call(self.what(what), scope, |session| {
             let inputs = inputs.map(|value| session.lend(value));
             let mut outputs = [0; N];
             let call = HookCall {
@@ -122,26 +127,26 @@ impl Bridge {
 impl LinearHook for Bridge {
     fn input(&self, tape: &Tape, x: &Value) -> fthost_autograd::Result<Option<Value>> {
         let Some(function) = self.vtable.get(field!(HookVtable, input)) else { return Ok(None) };
-        let [input] = self.call("input hook", function, tape, [x.clone()], None, &mut [])?;
+        let [input] = self.call("its input hook", function, tape, [x.clone()], None, &mut [])?;
         input.map(|input| self.required(Some(input), x.dims())).transpose()
     }
 
     fn forward(&self, tape: &Tape, x: &Value, y: Value, weight: &Value) -> fthost_autograd::Result<Value> {
         let like = y.dims().to_vec();
         let inputs = [x.clone(), y, weight.clone()];
-        let [output] = self.call("linear hook", self.forward, tape, inputs, None, &mut [])?;
+        let [output] = self.call("its linear hook", self.forward, tape, inputs, None, &mut [])?;
         self.required(output, &like)
     }
 
     fn merge(&self, tape: &Tape, weight: &Value) -> fthost_autograd::Result<Option<Value>> {
         let Some(function) = self.vtable.get(field!(HookVtable, merge)) else { return Ok(None) };
-        let [merged] = self.call("merge", function, tape, [weight.clone()], None, &mut [])?;
+        let [merged] = self.call("its merge", function, tape, [weight.clone()], None, &mut [])?;
         merged.map(|merged| self.required(Some(merged), weight.dims())).transpose()
     }
 
     fn merge_bias(&self, tape: &Tape, bias: &Value) -> fthost_autograd::Result<Option<Value>> {
         let Some(function) = self.vtable.get(field!(HookVtable, merge_bias)) else { return Ok(None) };
-        let [merged] = self.call("merge of the bias", function, tape, [bias.clone()], None, &mut [])?;
+        let [merged] = self.call("its merge of the bias", function, tape, [bias.clone()], None, &mut [])?;
         merged.map(|merged| self.required(Some(merged), bias.dims())).transpose()
     }
 }
@@ -149,7 +154,7 @@ impl LinearHook for Bridge {
 impl BlockHook for Bridge {
     fn forward(&self, tape: &Tape, x: Value, residual: &Value) -> fthost_autograd::Result<Value> {
         let like = x.dims().to_vec();
-        let [output] = self.call("block hook", self.forward, tape, [x, residual.clone()], None, &mut [])?;
+        let [output] = self.call("its block hook", self.forward, tape, [x, residual.clone()], None, &mut [])?;
         self.required(output, &like)
     }
 }
@@ -164,7 +169,7 @@ impl EmbeddingHook for Bridge {
         let like = embeddings.dims().to_vec();
         let mut flags = [0];
         let [output, prompt] =
-            self.call("embedding hook", self.forward, tape, [embeddings], Some(layout), &mut flags)?;
+            self.call("its embedding hook", self.forward, tape, [embeddings], Some(layout), &mut flags)?;
         let prompt = prompt.map(|rows| Prompt { rows, pool_first_token: flags[0] != 0 });
         Ok((self.required(output, &like)?, prompt))
     }
@@ -180,7 +185,7 @@ impl AttentionHook for Bridge {
     ) -> fthost_autograd::Result<(Value, Value, Option<Prefix>)> {
         let like = keys.dims().to_vec();
         let [keys, values, prefix_keys, prefix_values] =
-            self.call("attention hook", self.forward, tape, [keys, values], Some(layout), &mut [])?;
+            self.call("its attention hook", self.forward, tape, [keys, values], Some(layout), &mut [])?;
         let prefix = match (prefix_keys, prefix_values) {
             (Some(keys), Some(values)) => Some(Prefix { keys, values }),
             (None, None) => None,

@@ -2,6 +2,7 @@
 
 use crate::error::plain;
 use std::any::Any;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +25,7 @@ use crate::Error;
 use crate::plugin::example_gradients::Examples;
 use crate::report::text::{one_line, printable};
 use crate::plugin::probe::{self, Offered};
+use crate::plugin::underway;
 
 /// What plugins get when they are connected.
 pub(in crate::plugin) static HOST_API: HostApi = FUNCTIONS;
@@ -81,6 +83,7 @@ fn guard(body: impl FnOnce() -> Result<(), String>) -> Status {
 }
 
 fn guard_status(body: impl FnOnce() -> Result<Status, String>) -> Status {
+    underway::beat();
     // Unwind safety: sessions put themselves right by their guards, and the run ends with this error.
     let text = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(status)) => return status,
@@ -106,6 +109,15 @@ unsafe fn text<'a>(text: Str) -> Result<&'a str, String> {
     unsafe { text.as_str() }.map_err(|error| error.to_string())
 }
 
+/// Words of a plugin for people. What of them is no UTF-8 is shown as such: a byte must not cost the reason.
+///
+/// # Safety
+/// As [`Str::as_str`].
+unsafe fn words<'a>(text: Str) -> Cow<'a, str> {
+    // SAFETY: the caller's promise, for bytes.
+    String::from_utf8_lossy(unsafe { Slice { ptr: text.ptr, len: text.len }.as_slice() })
+}
+
 /// A table or call that a plugin passes.
 ///
 /// # Safety
@@ -118,7 +130,7 @@ unsafe fn theirs<'a, T: Grows>(at: *const T) -> Result<Theirs<'a, T>, String> {
 unsafe extern "C" fn set_error(_: Status, message: Str) {
     guard(|| {
         // SAFETY: the plugin lends the text for this call.
-        session::report(unsafe { text(message) }?.to_owned());
+        session::report(unsafe { words(message) }.into_owned());
         Ok(())
     });
 }
@@ -249,7 +261,7 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
         // SAFETY: the plugin passes a table that lives as long as the process, or null.
         let vtable = unsafe { theirs(vtable) }.map_err(|text| format!("the hook cannot be set: {text}"))?;
         // SAFETY: the plugin lends the text for this call.
-        let site = unsafe { text(site) }.unwrap_or_default();
+        let site = &*unsafe { words(site) };
         // The hook is ours from here, also when something below fails.
         let bridge = match Bridge::new(site, data, vtable) {
             Ok(bridge) => bridge,
@@ -354,17 +366,17 @@ unsafe extern "C" fn log(record: *const LogRecord) {
         // SAFETY: the plugin lends the record and its texts for this call.
         let (level, what, target, message, fields) = unsafe {
             let record = theirs(record)?;
-            let read = |field| text(record.get(field));
+            let read = |field| words(record.get(field));
             (
                 record.get(field!(LogRecord, level)),
                 record.get(field!(LogRecord, what)),
-                read(field!(LogRecord, target))?,
-                read(field!(LogRecord, message))?,
-                read(field!(LogRecord, fields))?,
+                read(field!(LogRecord, target)),
+                read(field!(LogRecord, message)),
+                read(field!(LogRecord, fields)),
             )
         };
         // The log goes to a terminal.
-        let (target, message, fields) = (&*one_line(target), &*printable(message), &*one_line(fields));
+        let (target, message, fields) = (&*one_line(&target), &*printable(&message), &*one_line(&fields));
         let fields = Some(fields).filter(|fields| !fields.is_empty() && *fields != "{}");
         // `tracing` wants level and target at compile time, so plugins share a target and name their own in a field.
         macro_rules! forward {

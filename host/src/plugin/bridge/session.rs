@@ -16,6 +16,7 @@ use fthost_plugin_api::abi::tables::{OK, PANICKED, Status};
 
 use crate::adapted::AdaptedModel;
 use crate::handles::{Handle, Invalid, RunHandles, Slots, THREADS};
+use crate::plugin::underway::{self, Name};
 use crate::plugin::{ExampleGradients, Plugin, probe};
 use crate::{Error, Result};
 
@@ -50,7 +51,50 @@ pub(in crate::plugin) enum Declares {
 pub(in crate::plugin) struct Caller {
     plugin: Plugin,
     method: String,
+    name: Name,
     poisoned: AtomicBool,
+}
+
+/// What is called, as errors name it.
+#[derive(Clone, Copy)]
+pub(in crate::plugin) struct What<'a> {
+    /// `attach`, `its linear hook`: up to 24 bytes are noted.
+    pub(in crate::plugin) call: &'static str,
+    /// Where, if it is at a site.
+    pub(in crate::plugin) site: Option<&'a Site>,
+}
+
+/// A site of the model.
+pub(in crate::plugin) struct Site {
+    path: String,
+    name: Name,
+}
+
+impl Site {
+    pub(in crate::plugin) fn new(path: &str) -> Self {
+        Self { path: path.to_owned(), name: underway::name(path) }
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)
+    }
+}
+
+impl From<&'static str> for What<'_> {
+    fn from(call: &'static str) -> Self {
+        Self { call, site: None }
+    }
+}
+
+impl fmt::Display for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.site {
+            Some(site) => write!(f, "{} at {site}", self.call),
+            None => f.write_str(self.call),
+        }
+    }
 }
 
 impl fmt::Display for Caller {
@@ -73,7 +117,15 @@ pub(in crate::plugin) struct Session(());
 
 impl Caller {
     pub(in crate::plugin) fn new(plugin: Plugin, method: &str) -> Arc<Self> {
-        Arc::new(Self { plugin, method: method.to_owned(), poisoned: AtomicBool::new(false) })
+        let method = method.to_owned();
+        let mut caller = Self { plugin, method, name: Name::default(), poisoned: AtomicBool::new(false) };
+        caller.name = underway::name(&caller.to_string());
+        Arc::new(caller)
+    }
+
+    /// Notes that a call begins, for who watches over this process.
+    pub(in crate::plugin) fn enter(&self, what: What<'_>) -> underway::Call {
+        underway::enter(self.name, what.call, what.site.map_or(Name::default(), |site| site.name))
     }
 
     /// The method's name.
@@ -92,7 +144,7 @@ impl Caller {
     /// What the plugin said, with plugin and call named.
     pub(in crate::plugin) fn call<T>(
         self: &Arc<Self>,
-        what: &dyn fmt::Display,
+        what: What<'_>,
         scope: Scope<'_>,
         body: impl FnOnce(&Session) -> Result<T, Failure>,
     ) -> Result<T> {
@@ -102,8 +154,11 @@ impl Caller {
             ))
             .with_help("run again from the last checkpoint"));
         }
-        let during = probe::during(&self.method, what);
-        let outcome = enter(self, scope, || body(&Session(())));
+        let during = probe::during(&self.method, &what);
+        let outcome = enter(self, scope, || {
+            let _noted = self.enter(what);
+            body(&Session(()))
+        });
         drop(during);
         let failure = match outcome {
             Ok(result) => return Ok(result),

@@ -158,7 +158,7 @@ impl HeadInstance {
         })
     }
 
-    fn run<T>(&self, what: &str, tape: &Tape, body: impl FnOnce(&Session) -> Result<T, Failure>) -> Result<T> {
+    fn run<T>(&self, what: &'static str, tape: &Tape, body: impl FnOnce(&Session) -> Result<T, Failure>) -> Result<T> {
         self.0.call(what, Scope { tape: Some(tape), ..Scope::default() }, body)
     }
 

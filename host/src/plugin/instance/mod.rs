@@ -144,6 +144,7 @@ impl<V: Vtable> Drop for Instance<V> {
             return;
         }
         if let Some(drop) = self.base().get(field!(BaseVtable, drop)) {
+            let _noted = self.caller.enter("drop".into());
             // SAFETY: the plugin's own function, and nobody uses the instance any more.
             unsafe { drop(self.data) }
         }
@@ -156,7 +157,7 @@ impl<V: Vtable> Instance<V> {
         plugin.method(V::KIND, name)?;
         let caller = Caller::new(plugin.clone(), name);
         let config = config.to_string();
-        let instance = caller.call(&"its options", Scope::default(), |_| {
+        let instance = caller.call("its options".into(), Scope::default(), |_| {
             let make = V::make(plugin)?;
             let mut instance = tables::Instance { data: std::ptr::null_mut(), vtable: std::ptr::null() };
             check(make(Str::new(name), Str::new(&config), &raw mut instance))?;
@@ -201,11 +202,11 @@ impl<V: Vtable> Instance<V> {
     /// One call with what outlives it: the run's parameters, where the instance is attached.
     fn call<'a, T>(
         &'a self,
-        what: &str,
+        what: &'static str,
         scope: Scope<'a>,
         body: impl FnOnce(&Session) -> Result<T, Failure>,
     ) -> Result<T> {
-        self.caller.call(&what, Scope { run: self.run.as_ref(), ..scope }, body)
+        self.caller.call(what.into(), Scope { run: self.run.as_ref(), ..scope }, body)
     }
 
     fn save(&self) -> Result<State> {

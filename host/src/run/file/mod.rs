@@ -243,7 +243,11 @@ impl RunFile {
         let regularizers = self.regularizers.iter_mut().map(|table| (&mut table.method, MethodKind::Regularizer));
         let heads = self.tasks.iter_mut().filter(|task| task.head_of.is_none());
         let heads = heads.map(|task| (&mut task.head, MethodKind::TaskHead));
-        strategies.chain(regularizers).chain([(&mut self.schedule, MethodKind::Scheduler)]).chain(heads)
+        let optimizer = match &mut self.train.optimizer {
+            Optimizer::Plugin(method) => Some((method, MethodKind::Optimizer)),
+            _ => None,
+        };
+        strategies.chain(regularizers).chain([(&mut self.schedule, MethodKind::Scheduler)]).chain(optimizer).chain(heads)
     }
 
     /// Checks a method's options against its plugin's schema.

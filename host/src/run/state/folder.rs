@@ -4,13 +4,70 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fthost_images::Picture;
 use serde::Serialize;
 
-use super::log::{Line, NO_WEIGHT};
+use super::log::{Line, Listener, NO_WEIGHT};
 use crate::report::tensorboard::EventWriter;
 use crate::{Error, Result};
+
+/// A folder by the name that the user gave it, and where that was when the run began: a plugin may change the working directory, and what
+/// a run leaves must not follow it. Nothing but what is printed goes by the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// As the user reads it.
+    pub name: PathBuf,
+    /// From the root.
+    pub path: PathBuf,
+}
+
+impl Place {
+    /// Where a name is, from the working directory.
+    ///
+    /// # Errors
+    /// Where there is no working directory.
+    pub fn new(name: PathBuf) -> Result<Self> {
+        let failed = Error::io(format!("cannot find the working directory, from which {} starts", name.display()));
+        let path = std::path::absolute(&name).map_err(failed)?;
+        Ok(Self { name, path })
+    }
+
+    /// The folder beside it that was made in its stead: one with a number.
+    #[must_use]
+    pub fn or_numbered(self, made: &Path) -> Self {
+        let name =
+            if made == self.path { self.name } else { self.name.with_file_name(made.file_name().unwrap_or_default()) };
+        Self { name, path: made.to_owned() }
+    }
+
+    /// A path in the folder as the user reads it; another as it is.
+    pub fn named(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.path) {
+            Ok(rest) if rest.as_os_str().is_empty() => self.name.clone(),
+            Ok(rest) => self.name.join(rest),
+            Err(_) => path.to_owned(),
+        }
+    }
+
+    /// An error that names paths in the folder as the user reads them.
+    pub(crate) fn in_error(&self, error: Error) -> Error {
+        let (path, name) = (self.path.display().to_string(), self.name.display().to_string());
+        error.in_words(|words| {
+            let (mut said, mut rest) = (String::new(), words);
+            while let Some(at) = rest.find(&path) {
+                let (before, found) = rest.split_at(at);
+                // The end of another path is none of it.
+                let other = before.ends_with(|c: char| c.is_alphanumeric() || "._-/".contains(c));
+                said += before;
+                said += if other { &path } else { &name };
+                rest = &found[path.len()..];
+            }
+            said + rest
+        })
+    }
+}
 
 /// A run's folder on disk.
 #[derive(Debug)]
@@ -19,12 +76,16 @@ pub struct RunFolder {
     metrics: BufWriter<fs::File>,
     /// The same figures for TensorBoard; no file before there is something to write.
     events: Option<EventWriter>,
+    /// Who hears what is logged.
+    listener: Option<Listener>,
     /// Held as long as the run goes on; the system lets go of it however the process ends.
     _lock: fs::File,
 }
 
 const METRICS: &str = "metrics.jsonl";
 const RUN_FILE: &str = "run.toml";
+/// How long a killed process may hold its folder: its memory is given back first.
+const ON_ITS_WAY_OUT: Duration = Duration::from_secs(2);
 
 impl RunFolder {
     /// Makes the folder. One that the user named must not exist yet; a default name gets a number where it is taken:
@@ -34,17 +95,22 @@ impl RunFolder {
         let lock = lock(&path)?;
         let file = path.join(METRICS);
         let metrics = fs::File::create_new(&file).map_err(Error::io(format!("cannot write {}", file.display())))?;
-        Ok(Self { path, metrics: BufWriter::new(metrics), events: None, _lock: lock })
+        Ok(Self { path, metrics: BufWriter::new(metrics), events: None, listener: None, _lock: lock })
     }
 
     /// Opens the folder of a run that goes on, if no other process is at it. [`rewind`](Self::rewind) takes the log back to where
     /// the checkpoint was.
     pub fn reopen(path: &Path) -> Result<Self> {
-        let lock = lock(path)?;
+        let lock = lock_soon(path)?;
         let file = path.join(METRICS);
         let metrics = fs::OpenOptions::new().append(true).open(&file);
         let metrics = metrics.map_err(Error::io(format!("cannot write {}", file.display())))?;
-        Ok(Self { path: path.to_owned(), metrics: BufWriter::new(metrics), events: None, _lock: lock })
+        Ok(Self { path: path.to_owned(), metrics: BufWriter::new(metrics), events: None, listener: None, _lock: lock })
+    }
+
+    /// Has someone hear what is logged from now on.
+    pub fn tell(&mut self, listener: Option<Listener>) {
+        self.listener = listener;
     }
 
     /// Length of `metrics.jsonl` in bytes, everything that was logged included.
@@ -109,6 +175,9 @@ impl RunFolder {
     pub fn log(&mut self, line: &Line<'_>) -> Result<()> {
         let text = serde_json::to_string(line).map_err(|e| Error::run(format!("cannot write a metric: {e}")))?;
         writeln!(self.metrics, "{text}").map_err(self.failed("write"))?;
+        if let Some(listener) = &mut self.listener {
+            listener.hear(line);
+        }
         let events = self.events()?;
         match *line {
             Line::Step {
@@ -242,6 +311,17 @@ pub(crate) fn lock(path: &Path) -> Result<fs::File> {
     }
 }
 
+/// As [`lock`], but a process that was killed a moment ago may still be on its way out: it gets a little time.
+fn lock_soon(path: &Path) -> Result<fs::File> {
+    let began = Instant::now();
+    loop {
+        match lock(path) {
+            Err(Error::Usage { .. }) if began.elapsed() < ON_ITS_WAY_OUT => std::thread::sleep(ON_ITS_WAY_OUT / 100),
+            locked => return locked,
+        }
+    }
+}
+
 fn cannot_make(path: &Path, source: std::io::Error) -> Error {
     Error::Usage {
         message: format!("cannot make the run folder {}: {source}", path.display()),
@@ -320,6 +400,21 @@ mod tests {
         log(&mut run, 3);
         let steps: Vec<u64> = run.logged().unwrap().iter().filter_map(|line| line["step"].as_u64()).collect();
         assert_eq!(steps, [1, 3]);
+    }
+
+    #[test]
+    fn errors_name_the_folder_as_the_user_does() {
+        let place = Place { name: "runs/demo".into(), path: "/home/u/runs/demo".into() }
+            .or_numbered(Path::new("/home/u/runs/demo-2"));
+        assert_eq!(place.named(Path::new("/home/u/runs/demo-2/adapter")), Path::new("runs/demo-2/adapter"));
+        assert_eq!(place.named(Path::new("/home/u")), Path::new("/home/u"));
+        let error = Error::usage(
+            "no checkpoint in /home/u/runs/demo-2 is whole: '/home/u/runs/demo-2/a', /x/home/u/runs/demo-2",
+        )
+        .with_help("--out /home/u/runs/demo-2");
+        let Error::Usage { message, help } = place.in_error(error) else { panic!("another kind") };
+        assert_eq!(message, "no checkpoint in runs/demo-2 is whole: 'runs/demo-2/a', /x/home/u/runs/demo-2");
+        assert_eq!(help.as_deref(), Some("--out runs/demo-2"));
     }
 
     #[test]

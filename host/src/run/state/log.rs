@@ -1,6 +1,7 @@
 //! Lines of `metrics.jsonl` and of `--json`: what a machine reads of a run.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -8,6 +9,26 @@ use crate::run::generation::FinishReason;
 
 /// Why a step was left out in which no example counts in the loss.
 pub const NO_WEIGHT: &str = "no weight";
+
+/// Who hears the lines, as they are logged.
+pub struct Listener(Box<dyn FnMut(&Line<'_>) + Send>);
+
+impl Listener {
+    /// Calls a function with each line, on the run's thread: the run goes on when it comes back.
+    pub fn new(hear: impl FnMut(&Line<'_>) + Send + 'static) -> Self {
+        Self(Box::new(hear))
+    }
+
+    pub(super) fn hear(&mut self, line: &Line<'_>) {
+        (self.0)(line);
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
+}
 
 /// One line.
 #[derive(Clone, Debug, Serialize)]

@@ -33,7 +33,7 @@ impl Optimizer {
         };
         let file::Optimizer::Plugin(method) = method else { return Ok(Self::default()) };
         let at = |error| file.at_option(method, error);
-        let plugin = library.find(MethodKind::Optimizer, &method.plugin)?.0;
+        let plugin = library.find_in(method.file.as_deref(), MethodKind::Optimizer, &method.plugin)?.0;
         let rule = OptimizerInstance::create(&plugin, &method.plugin, &method.config).map_err(at)?;
         let momentum = rule.momentum().map_err(at)?;
         Ok(Self::Plugin(rule, momentum))
