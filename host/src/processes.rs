@@ -13,8 +13,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
-use crate::plugin::Trust;
 pub use self::guarded::guarded;
+use crate::plugin::Trust;
 use crate::run::DeviceChoice;
 use crate::run::file::RunFile;
 use crate::run::results::result;

@@ -15,8 +15,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use super::auto::AutoArguments;
 use super::compare::CompareArguments;
 use super::generate::GenerateArguments;
-use super::trust::TrustArguments;
 use super::new_plugin::NewPluginArguments;
+use super::trust::TrustArguments;
 use super::using::UseArguments;
 use super::validate::ValidateArguments;
 use super::values::{device, overrides};
@@ -206,7 +206,9 @@ pub(super) enum Command {
 impl Command {
     /// Whether code of plugins runs in this command's own process.
     pub(super) fn calls_plugins(&self) -> bool {
-        !matches!(self, Self::Compare(_) | Self::Auto(_) | Self::Schema | Self::Help { .. })
+        // What validates a plugin watches over the processes of its tests itself.
+        let watches = matches!(self, Self::Compare(_) | Self::Auto(_) | Self::Validate(_));
+        !watches && !matches!(self, Self::Schema | Self::Help { .. } | Self::NewPlugin(_))
     }
 }
 

@@ -69,6 +69,7 @@ fn in_run_file(method: &MethodInfo) -> String {
         MethodKind::Strategy => "[[strategy]]",
         MethodKind::Regularizer => "[[regularizer]]",
         MethodKind::Scheduler => "[schedule]",
+        MethodKind::Optimizer => return format!("    [train]\n    optimizer = {{ plugin = {:?} }}", method.name),
         MethodKind::TaskHead => return format!("    [[task]]\n    head = {{ plugin = {:?} }}", method.name),
     };
     format!("    {table}\n    plugin = {:?}", method.name)

@@ -71,11 +71,12 @@ pub(crate) fn main(started: Instant) -> ExitCode {
     })
 }
 
-fn dispatch(arguments: Arguments, started: Instant) -> Result<ExitCode> {
+/// Does what was asked; gives the code to end with.
+fn dispatch(arguments: Arguments, started: Instant) -> Result<u8> {
     let Arguments { command, run, trust, json, verbose: _ } = arguments;
     trust.settle()?;
     let Some(command) = command else {
-        return train(run, json, started).map(|()| ExitCode::SUCCESS);
+        return train(run, json, started).map(|()| 0);
     };
     run.must_be_unused()?;
     let done = match command {
@@ -169,7 +170,7 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<ExitCode> {
             }
         }
     };
-    done.map(|()| ExitCode::SUCCESS)
+    done.map(|()| 0)
 }
 
 /// Evaluates a run on a file, and what it says to the file's prompts where that is asked for.

@@ -63,6 +63,10 @@ pub fn begin(parent: &Path, name: &str, kind: MethodKind, language: &Language) -
             .with_help("choose another name: run files find methods by theirs"));
     }
     let templates = templates::of(kind, *language == Language::C);
+    if templates.is_empty() {
+        return Err(Error::usage(format!("there is no template of a plugin of kind {kind}"))
+            .with_help("copy a plugin of that kind: plugins/lion"));
+    }
     let folder = std::path::absolute(parent.join(name)).map_err(cannot_make(name))?;
     let api = match language {
         Language::C => None,

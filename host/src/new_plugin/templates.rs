@@ -86,7 +86,7 @@ const SCHEDULER_IN_C: [Template; 3] = in_c!("scheduler", []);
 const REGULARIZER_IN_C: [Template; 3] = in_c!("regularizer", ["calls.c", "chain.c"]);
 const TASK_HEAD_IN_C: [Template; 3] = in_c!("head", ["calls.c", "chain.c"]);
 
-/// The template of a kind.
+/// The template of a kind; none of what is not promised.
 pub(super) fn of(kind: MethodKind, in_c: bool) -> Vec<Template> {
     if in_c {
         let own = match kind {
@@ -94,6 +94,7 @@ pub(super) fn of(kind: MethodKind, in_c: bool) -> Vec<Template> {
             MethodKind::Scheduler => SCHEDULER_IN_C,
             MethodKind::Regularizer => REGULARIZER_IN_C,
             MethodKind::TaskHead => TASK_HEAD_IN_C,
+            MethodKind::Optimizer => return Vec::new(),
         };
         return own.into_iter().chain(C).collect();
     }
@@ -102,6 +103,7 @@ pub(super) fn of(kind: MethodKind, in_c: bool) -> Vec<Template> {
         MethodKind::Scheduler => SCHEDULER,
         MethodKind::Regularizer => REGULARIZER,
         MethodKind::TaskHead => TASK_HEAD,
+        MethodKind::Optimizer => return Vec::new(),
     };
     CRATE.into_iter().chain(own).collect()
 }

@@ -1,5 +1,6 @@
 //! What is wrong with the tables that a plugin hands over, as far as reading them tells: sizes, versions, functions that are missing.
 
+use fthost_plugin_api::abi::draft::optimizer::OptimizerVtable;
 use fthost_plugin_api::abi::growth::{Field, Grows, Theirs};
 use fthost_plugin_api::abi::tables::{
     ABI_MINOR, BaseVtable, Instance, OK, PluginApi, RegularizerVtable, SchedulerVtable, Str, StrategyVtable,
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use super::Plugin;
 use super::bridge::session::take_reported;
+use super::instance::make;
 
 /// What is wrong with a plugin's own table, beside the note in its file: a sentence each.
 pub(crate) fn of_plugin(plugin: &Plugin, note: &PluginNote) -> Vec<String> {
@@ -36,12 +38,11 @@ pub(crate) fn of_method(
     options: &Value,
 ) -> Result<Vec<String>, String> {
     let api = plugin.api();
-    let create = api.need(field!(PluginApi, create)).map_err(|error| error.to_string())?;
+    let make = make(plugin, kind)?;
     let mut made = Instance { data: std::ptr::null_mut(), vtable: std::ptr::null() };
     let _ = take_reported();
     let options = options.to_string();
-    // SAFETY: the plugin's own function; the texts live for the call, and `made` may be written.
-    let status = unsafe { create(kind.code(), Str::new(name), Str::new(&options), &raw mut made) };
+    let status = make(Str::new(name), Str::new(&options), &raw mut made);
     if status != OK {
         return Err(take_reported().unwrap_or_else(|| format!("status {status} and no reason")));
     }
@@ -69,6 +70,9 @@ pub(crate) fn of_method(
             wrong.extend(missing(table, field!(TaskHeadVtable, forward), "forward"));
             wrong.extend(missing(table, field!(TaskHeadVtable, loss), "loss"));
             wrong.extend(missing(table, field!(TaskHeadVtable, predict), "predict"));
+        }),
+        MethodKind::Optimizer => checked::<OptimizerVtable>(made, minor, |table, wrong| {
+            wrong.extend(missing(table, field!(OptimizerVtable, step), "step"));
         }),
     };
     Ok(wrong)

@@ -129,7 +129,8 @@ pub fn execute(options: Options) -> Result<Summary> {
         }
         None => setup::set_up(file, &plugins, device)?,
     };
-    let summary = carry_out(setup, Way { place, named: out.is_some(), resume, device, output, listener, interrupt, started })?;
+    let summary =
+        carry_out(setup, Way { place, named: out.is_some(), resume, device, output, listener, interrupt, started })?;
     output.conclude(&summary)?;
     Ok(summary)
 }

@@ -15,14 +15,15 @@ use super::stage::{self, Stage};
 use super::subject::Subject;
 use crate::data::Shown;
 use crate::plugin::{
-    HeadInstance, Library, Plugin, RegularizerInstance, SchedulerInstance, Search, Stateful, StrategyInstance,
+    HeadInstance, Library, OptimizerInstance, Plugin, RegularizerInstance, SchedulerInstance, Search, Stateful,
+    StrategyInstance,
 };
 use crate::run::file::{Method, RunFile};
 use crate::run::pass::Pass;
 use crate::run::results::result::Summary;
 use crate::run::setup::{Setup, methods, set_up_with};
-use crate::run::train::preferences;
 use crate::run::state::folder::Place;
+use crate::run::train::preferences;
 use crate::run::{DeviceChoice, Output, Way, carry_out};
 use crate::{Error, Result};
 
@@ -185,6 +186,7 @@ impl Bench {
             MethodKind::Scheduler => Instance::Scheduler(SchedulerInstance::create(plugin, name, options)?),
             MethodKind::Regularizer => Instance::Regularizer(RegularizerInstance::create(plugin, name, options)?),
             MethodKind::TaskHead => Instance::TaskHead(HeadInstance::create(plugin, name, options)?.into()),
+            MethodKind::Optimizer => Instance::Optimizer(OptimizerInstance::create(plugin, name, options)?),
         })
     }
 }
@@ -195,6 +197,7 @@ pub(super) enum Instance {
     Scheduler(SchedulerInstance),
     Regularizer(RegularizerInstance),
     TaskHead(std::sync::Arc<HeadInstance>),
+    Optimizer(OptimizerInstance),
 }
 
 impl Instance {
@@ -205,6 +208,7 @@ impl Instance {
             Self::Scheduler(of) => of,
             Self::Regularizer(of) => of,
             Self::TaskHead(of) => of,
+            Self::Optimizer(of) => of,
         }
     }
 }
@@ -340,6 +344,12 @@ fn put(table: &mut toml::Table, method: &MethodName, options: &Map<String, Json>
                 if let Some(task) = task.as_table_mut() {
                     merge(task.entry("head").or_insert_with(|| toml::Value::Boolean(false)));
                 }
+            }
+        }
+        MethodKind::Optimizer => {
+            let train = table.entry("train").or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            if let Some(train) = train.as_table_mut() {
+                merge(train.entry("optimizer").or_insert_with(|| toml::Value::Boolean(false)));
             }
         }
         MethodKind::Strategy | MethodKind::Regularizer => {

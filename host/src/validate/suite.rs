@@ -7,7 +7,7 @@ use super::outcome::Outcome;
 use super::subject::Subject;
 use crate::Result;
 
-use MethodKind::{Regularizer, Scheduler, Strategy, TaskHead};
+use MethodKind::{Optimizer, Regularizer, Scheduler, Strategy, TaskHead};
 
 /// What a test is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) struct Test {
     pub(super) run: fn(&Subject) -> Result<Outcome>,
 }
 
-const ALL: &[MethodKind] = &[Strategy, Scheduler, Regularizer, TaskHead];
+const ALL: &[MethodKind] = &[Strategy, Scheduler, Regularizer, TaskHead, Optimizer];
 
 /// The test that all others of a method wait for.
 pub(super) const RUNS: &str = "runs";

@@ -23,9 +23,9 @@ use super::session::{self, Declares};
 use super::{model_calls, ops};
 use crate::Error;
 use crate::plugin::example_gradients::Examples;
-use crate::report::text::{one_line, printable};
 use crate::plugin::probe::{self, Offered};
 use crate::plugin::underway;
+use crate::report::text::{one_line, printable};
 
 /// What plugins get when they are connected.
 pub(in crate::plugin) static HOST_API: HostApi = FUNCTIONS;

@@ -97,8 +97,26 @@ unsafe trait Vtable: Grows + 'static {
     }
 }
 
+/// How a plugin makes instances of a kind.
+///
+/// # Errors
+/// Where it does not say how.
+pub(in crate::plugin) fn make(plugin: &Plugin, kind: MethodKind) -> Result<Make, String> {
+    let make = match kind {
+        MethodKind::Strategy => tables::StrategyVtable::make(plugin),
+        MethodKind::Scheduler => tables::SchedulerVtable::make(plugin),
+        MethodKind::Regularizer => tables::RegularizerVtable::make(plugin),
+        MethodKind::TaskHead => tables::TaskHeadVtable::make(plugin),
+        MethodKind::Optimizer => OptimizerVtable::make(plugin),
+    };
+    make.map_err(|failure| match failure {
+        Failure::Answer(text) => text,
+        Failure::Status(status) => format!("status {status}"),
+    })
+}
+
 /// Makes an instance of the method of this name from these options, and writes it.
-type Make = Box<dyn Fn(Str, Str, *mut tables::Instance) -> Status>;
+pub(in crate::plugin) type Make = Box<dyn Fn(Str, Str, *mut tables::Instance) -> Status>;
 
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::StrategyVtable {

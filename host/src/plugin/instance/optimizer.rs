@@ -10,7 +10,7 @@ use fthost_plugin_api::abi::growth::Grows;
 use fthost_plugin_api::abi::tables::{Slice, SliceMut, Str};
 use fthost_plugin_api::{Elements, StateSpec, field};
 
-use super::{Instance, json_answer};
+use super::{Instance, State, Stateful, json_answer};
 use crate::plugin::Plugin;
 use crate::plugin::bridge::session::{Failure, Scope, check};
 use crate::{Error, Result};
@@ -144,6 +144,17 @@ impl OptimizerInstance {
     }
 }
 
+/// A rule keeps nothing but what it keeps of parameters.
+impl Stateful for OptimizerInstance {
+    fn save(&self) -> Result<State> {
+        Ok(State::default())
+    }
+
+    fn load(&mut self, _: &State) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Elements of a state for each of its parameter's, at most.
 const MOST: usize = 16;
 /// Under which the number of updates is saved.
@@ -165,7 +176,7 @@ fn update(
     slot: &Slot,
 ) -> Result<(Tensor, Vec<Tensor>)> {
     let name = parameter.name();
-    rule.call(&format!("the update of {name}"), Scope::default(), |session| {
+    rule.call("an update", Scope::default(), |session| {
         let step = rule.need(field!(OptimizerVtable, step))?;
         let lend = |tensor: &Tensor| session.lend(Value::constant(tensor.clone()));
         let value = parameter.tensor();

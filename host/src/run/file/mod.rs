@@ -247,7 +247,11 @@ impl RunFile {
             Optimizer::Plugin(method) => Some((method, MethodKind::Optimizer)),
             _ => None,
         };
-        strategies.chain(regularizers).chain([(&mut self.schedule, MethodKind::Scheduler)]).chain(optimizer).chain(heads)
+        strategies
+            .chain(regularizers)
+            .chain([(&mut self.schedule, MethodKind::Scheduler)])
+            .chain(optimizer)
+            .chain(heads)
     }
 
     /// Checks a method's options against its plugin's schema.

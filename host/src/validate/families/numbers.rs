@@ -28,7 +28,7 @@ pub(in crate::validate) fn gradients(subject: &Subject) -> Result<Outcome> {
         MethodKind::Strategy => of_hooks(&setup),
         MethodKind::TaskHead => of_head(&setup),
         MethodKind::Regularizer => of_penalties(&mut setup),
-        MethodKind::Scheduler => return Ok(Outcome::skipped("it has none")),
+        MethodKind::Scheduler | MethodKind::Optimizer => return Ok(Outcome::skipped("it has none")),
     };
     Ok(match found {
         Ok(None) => Outcome::skipped("there is nothing to differentiate"),

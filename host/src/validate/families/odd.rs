@@ -81,6 +81,12 @@ fn before_attach(of: Instance) -> Result<()> {
             let _ = of.penalty(&tape);
             of.output_penalty(&tape, &value, &value).map(drop)
         }
+        Instance::Optimizer(of) => {
+            let _ = of.momentum();
+            let _ = of.states(&[0]);
+            let _ = of.states(&[]);
+            of.states(&[3, 1, 2]).map(drop)
+        }
         Instance::TaskHead(of) => {
             let _ = of.predict(&tape, &value);
             let _ = of.loss(&tape, &value, value.tensor(), &[]);
@@ -101,8 +107,8 @@ fn events(bench: &Bench) -> Result<()> {
         Event::StepBegin { step: u64::MAX, total_steps: 1 },
     ];
     for event in &events {
-        for (i, strategy) in setup.strategies.iter_mut().enumerate() {
-            let _ = strategy.event(event, &mut setup.model, i);
+        for strategy in &mut setup.strategies {
+            let _ = strategy.event(event, &mut setup.model, None);
         }
         for regularizer in &mut setup.regularizers {
             let _ = regularizer.event(event, &mut setup.model, None);

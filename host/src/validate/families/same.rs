@@ -95,6 +95,9 @@ pub(in crate::validate) fn state(subject: &Subject) -> Result<Outcome> {
         }
         MethodKind::Scheduler => snapshot::SCHEDULE_PLACE.to_owned(),
         MethodKind::TaskHead => snapshot::head_place(&setup.tasks[0].name),
+        MethodKind::Optimizer => {
+            return Ok(Outcome::skipped("its states are parts of checkpoints, which `resume` tries"));
+        }
     };
     let saved = found.header.plugin_state(&place, &found.tensors);
     if saved.is_empty() {
@@ -105,7 +108,7 @@ pub(in crate::validate) fn state(subject: &Subject) -> Result<Outcome> {
         let stateful: &mut dyn crate::plugin::Stateful = match bench.method.kind {
             MethodKind::Strategy => &mut setup.strategies[at("strategy.")],
             MethodKind::Regularizer => &mut setup.regularizers[at("regularizer.")],
-            MethodKind::Scheduler => &mut setup.scheduler,
+            MethodKind::Scheduler | MethodKind::Optimizer => &mut setup.scheduler,
             MethodKind::TaskHead => &mut setup.tasks[0].head,
         };
         stateful.load(&saved)?;
