@@ -206,9 +206,8 @@ pub(super) enum Command {
 impl Command {
     /// Whether code of plugins runs in this command's own process.
     pub(super) fn calls_plugins(&self) -> bool {
-        // What validates a plugin watches over the processes of its tests itself.
-        let watches = matches!(self, Self::Compare(_) | Self::Auto(_) | Self::Validate(_));
-        !watches && !matches!(self, Self::Schema | Self::Help { .. } | Self::NewPlugin(_))
+        // What starts processes that call them watches over these itself.
+        !matches!(self, Self::Compare(_) | Self::Auto(_) | Self::Validate(_) | Self::NewPlugin(_))
     }
 }
 
