@@ -186,13 +186,13 @@ fn plugins_that_are_listed_by_digest_are_opened_and_no_others() {
 }
 
 #[test]
-fn runs_that_a_comparison_starts_trust_the_same_files() {
+fn a_comparison_holds_to_the_digests_that_are_listed() {
     let workdir = crate::text::text_workdir();
     let allow = sha256(&build().plugin("lora"));
     let arguments = [
         "compare", "run.toml", "--plugin", "lora", "--plugin", "full", "--seeds", "1", "--out", "c", "--allow", &allow,
     ];
-    // The comparison itself opens no plugin and reads notes: the list holds there as well.
+    // It opens no plugin and reads notes: the list holds there as well.
     let refused = on_one_line(&workdir.fthost(arguments).failed(1));
     assert!(refused.contains("libfull.so has SHA-256"), "{refused}");
 }

@@ -103,14 +103,14 @@ impl<'a, R: ReadRef<'a>> Layout<R> {
                 elf::PT_GNU_RELRO if size > 0 => {
                     let of = |segment: &&Mapped| segment.flags.contains(elf::PF_W) && segment.holds(address, 0);
                     let end = self.mapped.iter().find(of).map(|s| (s.address + s.size).next_multiple_of(PAGE));
-                    if !end.zip(address.checked_add(size)).is_some_and(|(end, it)| it <= end) {
+                    if end.zip(address.checked_add(size)).is_none_or(|(end, it)| it > end) {
                         return damaged("what becomes read-only lies outside its segments");
                     }
                 }
-                kind @ (elf::PT_NOTE | elf::PT_GNU_PROPERTY | elf::PT_GNU_EH_FRAME) => {
-                    if size > 0 && !self.holds(address, size) {
-                        return damaged(format!("its {} lie outside its segments", named(kind)));
-                    }
+                kind @ (elf::PT_NOTE | elf::PT_GNU_PROPERTY | elf::PT_GNU_EH_FRAME)
+                    if size > 0 && !self.holds(address, size) =>
+                {
+                    return damaged(format!("its {} lie outside its segments", named(kind)));
                 }
                 _ => {}
             }
@@ -166,7 +166,7 @@ fn segment(header: &ProgramHeader64<LE>) -> Result<Mapped, Refusal> {
     if in_file > size || address.checked_add(size).is_none_or(|end| end > 1 << 47) {
         return damaged("a segment has no such size");
     }
-    if !alignment(header).is_some_and(|align| align >= PAGE) || address % PAGE != offset % PAGE {
+    if alignment(header).is_none_or(|align| align < PAGE) || address % PAGE != offset % PAGE {
         return damaged("a segment is not aligned to pages");
     }
     if size > 0 && !header.p_flags(LE).contains(elf::PF_R) {
