@@ -1,28 +1,44 @@
-//! What the method promises.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-use fthost_plugin_api::serde_json::from_value;
+//! What the method promises, on a host in memory: a toy transformer, with all ops and their gradients.
+use fthost_plugin_api::test::Host;
 
 use super::*;
 
-fn made(options: Value) -> Result<AbsoluteValues> {
-    AbsoluteValues::new(from_value(options)?)
+#[test]
+fn what_holds_for_every_regularizer_holds_for_this_one() -> Result<()> {
+    Host::new()
+        .regularizer::<AbsoluteValues>(json!({}))?
+        .check()
 }
 
 #[test]
-fn options_have_defaults_and_limits() {
-    assert_eq!(made(json!({})).unwrap().config.alpha, 1e-4);
-    for wrong in [
+fn the_penalty_grows_with_alpha() -> Result<()> {
+    let penalty = |alpha: f64| -> Result<f64> {
+        let options = json!({ "alpha": alpha });
+        let penalty = Host::new()
+            .regularizer::<AbsoluteValues>(options)?
+            .penalty()?;
+        penalty.ok_or_else(|| Error::new("there is no penalty"))
+    };
+    let (one, three) = (penalty(0.1)?, penalty(0.3)?);
+    assert!(
+        one > 0.0 && (three / one - 3.0).abs() < 1e-9,
+        "{one} and {three}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    for options in [
         json!({ "alpha": 0 }),
         json!({ "alpha": -1 }),
         json!({ "heads": 1 }),
-        json!({ "no_such_option": 1 }),
     ] {
-        assert!(made(wrong.clone()).is_err(), "{wrong}");
+        assert!(
+            Host::new()
+                .regularizer::<AbsoluteValues>(options.clone())
+                .is_err(),
+            "{options}"
+        );
     }
 }

@@ -1,30 +1,46 @@
-//! What the method promises.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+//! What the method promises, on a host in memory: a toy transformer, with all ops and their gradients.
 
-use fthost_plugin_api::serde_json::from_value;
+use fthost_plugin_api::test::Host;
 
 use super::*;
 
-fn made(options: Value) -> Result<ScaleAndShift> {
-    ScaleAndShift::new(from_value(options)?)
+#[test]
+fn what_holds_for_every_strategy_holds_for_this_one() -> Result<()> {
+    for options in [json!({}), json!({ "targets": "encoder.*", "shift": false })] {
+        let mut run = Host::new().strategy::<ScaleAndShift>(options)?;
+        assert!(run.starts_at_base()?); // to the bit
+        run.check_gradients()?; // by finite differences, through the whole model
+        run.check_merge()?; // hooked layers equal merged ones
+        run.check_threads()?; // hooks give the same on several threads at once
+        let losses = run.train(2, 3)?;
+        assert!(losses.last() < losses.first(), "{losses:?}");
+        run.check_state()?; // saved, loaded and saved again: the same
+        run.finish()?;
+    }
+    Ok(())
 }
 
 #[test]
-fn options_have_defaults_and_limits() {
-    assert_eq!(
-        made(json!({})).unwrap().0.targets,
-        Targets::from(["query", "value", "output.dense"])
+fn one_scale_and_one_shift_for_each_layer_train() -> Result<()> {
+    let run = Host::new().strategy::<ScaleAndShift>(json!({ "targets": ["query"] }))?;
+    let names = run.trainable();
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert!(
+        names.iter().all(|name| name.contains("query.ssf_")),
+        "{names:?}"
     );
-    for wrong in [
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let wrong = [
         json!({ "targets": [] }),
+        json!({ "targets": ["no_such_layer"] }),
         json!({ "shift": 1 }),
-        json!({ "no_such_option": 1 }),
-    ] {
-        assert!(made(wrong.clone()).is_err(), "{wrong}");
+    ];
+    for options in wrong {
+        let made = Host::new().strategy::<ScaleAndShift>(options.clone());
+        assert!(made.is_err(), "{options}");
     }
 }
