@@ -58,10 +58,10 @@ impl Display for HostCall {
 
 #[derive(Default)]
 struct Probe {
-    /// Those that were made, each once.
-    seen: Vec<HostCall>,
-    /// The one whose first call fails, until it has.
-    fails: Option<HostCall>,
+    /// Those that were made, and how often.
+    seen: Vec<(HostCall, u64)>,
+    /// The one that fails, and the how manieth of it.
+    fails: Option<(HostCall, u64)>,
     failed: bool,
 }
 
@@ -77,10 +77,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Does some work while host calls are watched. The first call like `fails`, where one is named, fails. Gives the calls that were made,
-/// each once, in the order of their first time, and whether one failed.
-pub(crate) fn watching<R>(fails: Option<&HostCall>, work: impl FnOnce() -> R) -> (R, Vec<HostCall>, bool) {
-    *locked(&PROBE) = Probe { fails: fails.cloned(), ..Probe::default() };
+/// Does some work while host calls are watched. Of the calls like `fails`, where one is named, that of its number, from 1, fails. Gives the
+/// calls that were made, with how often, in the order of their first time, and whether one failed.
+pub(crate) fn watching<R>(
+    fails: Option<(&HostCall, u64)>,
+    work: impl FnOnce() -> R,
+) -> (R, Vec<(HostCall, u64)>, bool) {
+    *locked(&PROBE) = Probe { fails: fails.map(|(call, number)| (call.clone(), number)), ..Probe::default() };
     WATCHED.store(true, Ordering::SeqCst);
     let result = work();
     WATCHED.store(false, Ordering::SeqCst);
@@ -119,13 +122,15 @@ pub(super) fn host_call(function: &'static str, what: impl FnOnce() -> String) -
     let (method, during) = DURING.with_borrow(|during| during.last().cloned().unwrap_or_default());
     let call = HostCall { method, during, function, what: what() };
     let mut probe = locked(&PROBE);
-    if probe.fails.as_ref() == Some(&call) {
-        probe.fails = None;
+    let place = probe.seen.iter().position(|(seen, _)| *seen == call);
+    let place = place.unwrap_or_else(|| {
+        probe.seen.push((call.clone(), 0));
+        probe.seen.len() - 1
+    });
+    probe.seen[place].1 += 1;
+    if probe.fails.as_ref().is_some_and(|(fails, number)| *fails == call && *number == probe.seen[place].1) {
         probe.failed = true;
         return Err(format!("{REASON}: {call}"));
-    }
-    if !probe.seen.contains(&call) {
-        probe.seen.push(call);
     }
     Ok(())
 }

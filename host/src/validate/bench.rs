@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use fthost_autograd::Tape;
@@ -26,6 +27,14 @@ use crate::run::state::folder::Place;
 use crate::run::train::preferences;
 use crate::run::{DeviceChoice, Output, Way, carry_out};
 use crate::{Error, Result};
+
+/// The stage that was chosen in this process, where none was known.
+static CHOSEN: OnceLock<&'static str> = OnceLock::new();
+
+/// The stage that was chosen in this process.
+pub(super) fn chosen() -> Option<&'static str> {
+    CHOSEN.get().copied()
+}
 
 /// Steps that are taken of a run file that the author gives.
 const STEPS: i64 = 12;
@@ -56,19 +65,23 @@ impl Bench {
     ///
     /// # Errors
     /// What is wrong with the plugin, its options or the run file; of several stages of which none fits, what the first says.
-    pub(super) fn new(subject: &Subject) -> Result<(Self, Option<&'static str>)> {
+    pub(super) fn new(subject: &Subject) -> Result<Self> {
         let MethodName { kind, .. } = subject.method()?;
         if subject.run.is_some() {
-            return Self::on(subject, None).map(|bench| (bench, None));
+            return Self::on(subject, None);
         }
         if let Some(stage) = subject.stage.as_deref().and_then(stage::named) {
-            return Self::on(subject, Some(stage)).map(|bench| (bench, Some(stage.name)));
+            return Self::on(subject, Some(stage));
         }
         let mut first = None;
         for stage in stage::of(*kind) {
             let tried = Self::on(subject, Some(stage)).and_then(|bench| bench.set_up().map(|_| bench));
             match tried {
-                Ok(bench) => return Ok((bench, Some(stage.name))),
+                Ok(bench) => {
+                    // Who asks twice has the same.
+                    let _ = CHOSEN.set(stage.name);
+                    return Ok(bench);
+                }
                 Err(error) => drop(first.get_or_insert(error)),
             }
         }

@@ -13,6 +13,8 @@ const STEP: f64 = 1e-4;
 const PARAMETER_STEP: f64 = 1.0 / 512.0;
 /// The same where all is computed in `f32`, whose rounding would cover a small step.
 const COARSE_STEP: f64 = 1.0 / 16.0;
+/// By how much smaller a second step is: the first may lead over a kink, as a relu has one.
+const SMALLER: f64 = 1.0 / 16.0;
 /// By how much gradient and difference may differ, as a share.
 const SHARE: f64 = 2e-3;
 const COARSE_SHARE: f64 = 3e-2;
@@ -79,9 +81,12 @@ pub(super) fn wrong_gradient(
                 inputs[i] = Tensor::from_vec(values, input.dims(), &Device::Cpu)?;
                 value(&inputs, of)
             };
-            let found = (moved(step)?, moved(-step)?, 2.0 * step);
+            let found = |step: f64| -> Result<_> { Ok((moved(step)?, moved(-step)?, 2.0 * step)) };
             let gradient = gradient.as_ref().map_or(0.0, |gradient| gradient[at]);
-            if let Some(wrong) = judge(names.get(i).unwrap_or(&"an input"), at, gradient, found) {
+            let name = names.get(i).unwrap_or(&"an input");
+            if judge(name, at, gradient, found(step)?).is_some()
+                && let Some(wrong) = judge(name, at, gradient, found(step * SMALLER)?)
+            {
                 return Ok(Some(wrong));
             }
         }
@@ -95,7 +100,6 @@ pub(super) fn wrong_gradient(
         };
         for at in places(flat.len()) {
             let step = if coarse { COARSE_STEP } else { PARAMETER_STEP } * flat[at].abs().max(1.0);
-            let (up, down) = ((flat[at] + step) as f32, (flat[at] - step) as f32);
             let moved = |to: f32| -> Result<(f64, f64)> {
                 let mut values: Vec<f32> = flat.iter().map(|value| *value as f32).collect();
                 values[at] = to;
@@ -103,9 +107,15 @@ pub(super) fn wrong_gradient(
                 parameter.set(&values.to_dtype(parameter.dtype())?)?;
                 value(inputs, of)
             };
-            let found = (moved(up)?, moved(down)?, f64::from(up) - f64::from(down));
+            let found = |step: f64| -> Result<_> {
+                let (up, down) = ((flat[at] + step) as f32, (flat[at] - step) as f32);
+                Ok((moved(up)?, moved(down)?, f64::from(up) - f64::from(down)))
+            };
             let gradient = gradient.as_ref().map_or(0.0, |gradient| gradient[at]);
-            if let Some(wrong) = judge(parameter.name(), at, gradient, found) {
+            let name = parameter.name();
+            if judge(name, at, gradient, found(step)?).is_some()
+                && let Some(wrong) = judge(name, at, gradient, found(step * SMALLER)?)
+            {
                 parameter.set(&before)?;
                 return Ok(Some(wrong));
             }

@@ -92,7 +92,7 @@ pub fn validate(options: &Options) -> Result<Report> {
 
     let mut tried = Vec::new();
     let of_file: Vec<&Test> = TESTS.iter().filter(|test| test.of == Of::File && wanted(test, None)).collect();
-    tried.extend(suite.all(&of_file, None, None)?);
+    tried.extend(suite.all(&of_file, None, (None, true))?);
     for method in &methods {
         let fits = |test: &&Test| matches!(test.of, Of::Methods(kinds) if kinds.contains(&method.kind));
         let (mut first, mut rest) = (Vec::new(), Vec::new());
@@ -112,9 +112,8 @@ pub fn validate(options: &Options) -> Result<Report> {
         let ran = runs.outcome == Outcome::Passed;
         let (can, cannot): (Vec<&Test>, Vec<&Test>) = rest.into_iter().partition(|test| ran || !test.needs_run);
         let mut of_method = if wants_first { vec![runs] } else { Vec::new() };
-        of_method.extend(suite.all(&can, Some(method), stage)?);
-        let why = || Outcome::skipped(format!("it does not run: see the test {RUNS}"));
-        of_method.extend(cannot.into_iter().map(|test| suite.tried(test, Some(method), why(), 0.0)));
+        of_method.extend(suite.all(&can, Some(method), (stage, ran))?);
+        of_method.extend(cannot.into_iter().map(|test| suite.tried(test, Some(method), does_not_run(), 0.0)));
         of_method.sort_by_key(|tried| TESTS.iter().position(|test| test.name == tried.test));
         tried.extend(of_method);
     }
@@ -145,6 +144,11 @@ fn needed_beside(methods: &[MethodName]) -> Result<()> {
     Ok(())
 }
 
+/// What is said of tests that a method has to run for.
+fn does_not_run() -> Outcome {
+    Outcome::skipped(format!("it does not run: see the test {RUNS}"))
+}
+
 /// Tests of one plugin.
 struct Suite {
     program: PathBuf,
@@ -156,19 +160,26 @@ impl Suite {
     /// The test that finds out where a method is tried: its stage too.
     fn first(&self, test: &Test, method: &MethodName) -> Result<(Option<String>, Tried)> {
         let began = Instant::now();
-        let Said { outcome, stage } = self.one(test, Some(method), None)?;
+        let Said { outcome, stage, .. } = self.one(test, Some(method), None)?;
         Ok((stage, self.tried(test, Some(method), outcome, began.elapsed().as_secs_f64())))
     }
 
     /// Runs tests, as many at once as there are cores; in their order.
-    fn all(&self, tests: &[&Test], method: Option<&MethodName>, stage: Option<String>) -> Result<Vec<Tried>> {
+    /// `ran`: whether the method runs; what comes to no answer of its own says the same once more where it does not.
+    fn all(
+        &self,
+        tests: &[&Test],
+        method: Option<&MethodName>,
+        (stage, ran): (Option<String>, bool),
+    ) -> Result<Vec<Tried>> {
         let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let work = || loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let Some(test) = tests.get(place) else { break };
             let began = Instant::now();
             let said = self.one(test, method, stage.clone());
-            let tried = said.map(|said| self.tried(test, method, said.outcome, began.elapsed().as_secs_f64()));
+            let outcome = |said: Said| if said.stopped && !ran { does_not_run() } else { said.outcome };
+            let tried = said.map(|said| self.tried(test, method, outcome(said), began.elapsed().as_secs_f64()));
             found.lock().unwrap_or_else(PoisonError::into_inner).push((place, tried));
         };
         let at_once = std::thread::available_parallelism().map_or(1, usize::from);

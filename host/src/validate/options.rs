@@ -118,10 +118,10 @@ fn array(root: &Json, schema: &Json) -> Vec<Json> {
         let items: Option<Vec<Json>> = first.iter().map(|of| values(root, of).into_iter().next()).collect();
         return items.map(Json::Array).into_iter().collect();
     }
-    match values(root, &schema["items"]).into_iter().nth(1).or_else(|| values(root, &schema["items"]).pop()) {
-        Some(item) => vec![Json::Array(vec![item; least])],
-        None => Vec::new(),
-    }
+    let items = values(root, &schema["items"]);
+    // Nothing, as a number, is seldom of use in a list.
+    let item = items.iter().find(|item| item.as_f64() != Some(0.0)).or(items.first());
+    item.map(|item| Json::Array(vec![item.clone(); least])).into_iter().collect()
 }
 
 /// A table with what it needs alone.

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
-use super::bench::Bench;
+use super::bench::chosen;
 use super::outcome::Outcome;
 use super::subject::Subject;
-use super::suite::{self, RUNS};
+use super::suite;
 use crate::plugin::search::PATH_VARIABLE;
 use crate::{Error, Result};
 
@@ -43,6 +43,8 @@ pub(super) struct Said {
     pub(super) outcome: Outcome,
     /// The stage that fits, where it looked for one.
     pub(super) stage: Option<String>,
+    /// Whether it came to no answer of its own: an error on the way to it.
+    pub(super) stopped: bool,
 }
 
 /// Runs a test to its end, or to the limit.
@@ -92,13 +94,13 @@ pub(super) fn run(program: &Path, job: &Job, limit: Duration) -> Result<Said> {
         let _ = child.wait();
         let seen = format!("it had not ended after {} s", limit.as_secs_f64());
         let expected = "every call of a plugin's returns; --timeout SECONDS gives slow ones more time";
-        return Ok(Said { outcome: Outcome::failed(seen, expected), stage: None });
+        return Ok(Said { outcome: Outcome::failed(seen, expected), stage: None, stopped: false });
     };
     let said = heard.recv_timeout(PATIENCE).ok().and_then(|text| serde_json::from_str(text.lines().next()?).ok());
     Ok(said.unwrap_or_else(|| {
         let mut text = String::new();
         let _ = written.rewind().and_then(|()| written.read_to_string(&mut text));
-        Said { outcome: fallen(status, &text), stage: None }
+        Said { outcome: fallen(status, &text), stage: None, stopped: false }
     }))
 }
 
@@ -128,10 +130,13 @@ pub fn inside(job: &str) -> Result<()> {
         serde_json::from_str(job).map_err(|error| Error::usage(format!("{INSIDE} is for fthost itself: {error}")))?;
     let test = suite::named(&job.test).ok_or_else(|| Error::usage(format!("there is no test {:?}", job.test)))?;
     let pipe = std::io::stdin().as_fd().try_clone_to_owned().map_err(Error::io("cannot say what a test came to"))?;
-    let stage = (test.name == RUNS).then(|| Bench::new(&job.subject)).and_then(Result::ok).and_then(|(_, stage)| stage);
+    let mut stopped = false;
     let tried = catch_unwind(AssertUnwindSafe(|| (test.run)(&job.subject)));
     let outcome = match tried {
-        Ok(outcome) => Outcome::of(outcome, test.shows),
+        Ok(outcome) => {
+            stopped = outcome.is_err();
+            Outcome::of(outcome, test.shows)
+        }
         Err(payload) => {
             let text = payload.downcast_ref::<&str>().copied();
             let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
@@ -141,7 +146,7 @@ pub fn inside(job: &str) -> Result<()> {
             )
         }
     };
-    let said = Said { outcome, stage: stage.map(str::to_owned) };
+    let said = Said { outcome, stage: chosen().map(str::to_owned), stopped };
     let mut line = serde_json::to_string(&said).map_err(|error| Error::usage(error.to_string()))?;
     line.push('\n');
     File::from(pipe).write_all(line.as_bytes()).map_err(Error::io("cannot say what a test came to"))

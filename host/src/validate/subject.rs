@@ -55,10 +55,9 @@ impl OptionSet {
             return Err(wrong());
         }
         let toml = format!("value = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
-        let value = match toml {
-            Some(value) => serde_json::to_value(value).map_err(|_| wrong())?,
-            None => Json::String(value.trim().to_owned()),
-        };
+        // JSON has no NaN: that is the name of something.
+        let json = toml.and_then(|value| serde_json::to_value(value).ok()).filter(|value| !value.is_null());
+        let value = json.unwrap_or_else(|| Json::String(value.trim().to_owned()));
         Ok(Self { method, option: option.to_owned(), value })
     }
 
@@ -100,6 +99,7 @@ mod tests {
         assert!(set.is_for("multi-step", &json!({})) && !set.is_for("step", &schema));
         assert_eq!(set.value, json!([1, 2]));
         assert_eq!(OptionSet::read("how=late").unwrap().value, json!("late"));
+        assert_eq!(OptionSet::read("how=nan").unwrap().value, json!("nan"));
         assert!(OptionSet::read("rank").unwrap_err().to_string().contains("sets no option"));
     }
 }

@@ -120,9 +120,11 @@ impl Strategy for Adapter {
         if self.0.layer_norms() && (norms || self.0.layer_norms.is_some()) {
             model.thaw(&Targets::Pattern("(?i).*layer_?norm.*".into()))?;
         }
+        // Blocks of convolutions have no attention.
+        let attends = model.streams()?.iter().any(|stream| stream.heads.is_some());
         let mut sites = match self.0.kind {
-            Kind::Houlsby => model.attention_outputs().unwrap_or_default(),
-            Kind::Pfeiffer | Kind::Parallel => Vec::new(),
+            Kind::Houlsby if attends => model.attention_outputs()?,
+            Kind::Houlsby | Kind::Pfeiffer | Kind::Parallel => Vec::new(),
         };
         sites.extend(model.feed_forward_outputs()?);
         for site in sites {

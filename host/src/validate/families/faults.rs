@@ -6,19 +6,20 @@ use crate::validate::bench::Bench;
 use crate::validate::outcome::Outcome;
 use crate::validate::subject::Subject;
 
-/// Every kind of call into the host fails in turn, once; the run has to end with it, or come to the same.
+/// Of every kind of call into the host one fails, in turn, that in the midst of them: the run has to end with it, or come to the same.
 pub(in crate::validate) fn failing_calls(subject: &Subject) -> Result<Outcome> {
-    let bench = Bench::new(subject)?.0.short()?;
+    let bench = Bench::new(subject)?.short()?;
     let (whole, calls, _) = probe::watching(None, || bench.run(&subject.folder.join("whole")));
     let whole = whole?;
-    let mine: Vec<HostCall> = calls.into_iter().filter(|call| call.method == bench.method.name).collect();
+    let mine: Vec<(HostCall, u64)> = calls.into_iter().filter(|(call, _)| call.method == bench.method.name).collect();
     if mine.is_empty() {
         return Ok(Outcome::skipped("it calls no function of the host"));
     }
     let mut seen = Vec::new();
-    for (i, call) in mine.iter().enumerate() {
+    for (i, (call, times)) in mine.iter().enumerate() {
         probe::account();
-        let (ended, _, failed) = probe::watching(Some(call), || bench.run(&subject.folder.join(format!("fails-{i}"))));
+        let (ended, _, failed) =
+            probe::watching(Some((call, times / 2 + 1)), || bench.run(&subject.folder.join(format!("fails-{i}"))));
         let panics = probe::account().panics;
         if !panics.is_empty() {
             seen.extend(panics.into_iter().map(|text| format!("{call} failed: {text}")));
@@ -35,7 +36,7 @@ pub(in crate::validate) fn failing_calls(subject: &Subject) -> Result<Outcome> {
 
 /// Tensors that are not given back.
 pub(in crate::validate) fn leaked_handles(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     probe::account();
     let before = probe::kept_tensors();
     bench.run(&subject.folder.join("run"))?;
@@ -44,7 +45,7 @@ pub(in crate::validate) fn leaked_handles(subject: &Subject) -> Result<Outcome> 
     let forgotten = forgotten.into_iter().find(|(who, _)| who.starts_with(&mine));
     let mut seen: Vec<String> = forgotten
         .map(|(who, tensors)| {
-            format!("{who} ended a call with {tensors} tensors that it had neither released nor given back")
+            format!("{who} ended a call with tensors that it had neither released nor given back: {tensors}")
         })
         .into_iter()
         .collect();
@@ -62,7 +63,7 @@ pub(in crate::validate) fn leaked_handles(subject: &Subject) -> Result<Outcome> 
 
 /// Handles that name nothing any more.
 pub(in crate::validate) fn stale_handles(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     probe::account();
     let (ended, ..) = probe::watching(None, || bench.run(&subject.folder.join("run")));
     let invalid = probe::account().invalid;

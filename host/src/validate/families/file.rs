@@ -4,6 +4,7 @@ use fthost_plugin_api::{MethodInfo, MethodNote};
 
 use crate::plugin::{Library, Plugin, Search, note, tables};
 use crate::validate::bench::Bench;
+use crate::validate::options;
 use crate::validate::outcome::Outcome;
 use crate::validate::subject::Subject;
 use crate::{Error, Result};
@@ -70,8 +71,13 @@ pub(in crate::validate) fn table(subject: &Subject) -> Result<Outcome> {
     let method = subject.method()?;
     // The host may have refused the options; then there is no instance to look at.
     let options = match Bench::new(subject) {
-        Ok((bench, _)) => bench.options(),
-        Err(_) => plugin.method(method.kind, &method.name)?.config_default.clone(),
+        Ok(bench) => bench.options(),
+        Err(_) => {
+            let info = plugin.method(method.kind, &method.name)?;
+            let mut options = info.config_default.as_object().cloned().unwrap_or_default();
+            options.extend(options::needed(info));
+            options.into()
+        }
     };
     let wrong = tables::of_method(&plugin, (method.kind, &method.name), &options).map_err(Error::plugin)?;
     Ok(Outcome::unless(

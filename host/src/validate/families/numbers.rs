@@ -22,7 +22,7 @@ const PARAMETERS: usize = 6;
 
 /// Gradients beside finite differences.
 pub(in crate::validate) fn gradients(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let mut setup = bench.set_up()?;
     let found = match bench.method.kind {
         MethodKind::Strategy => of_hooks(&setup),
@@ -186,7 +186,7 @@ fn of_penalties(setup: &mut Setup) -> Result<Option<Vec<String>>> {
 /// A merged model beside the hooked one.
 pub(in crate::validate) fn merge(subject: &Subject) -> Result<Outcome> {
     const SHARE: f64 = 1e-4;
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let mut setup = bench.set_up()?;
     if setup.model.hooks.is_empty() {
         return Ok(Outcome::skipped("it sets no hooks"));
@@ -214,7 +214,7 @@ const MERGED: &str = "the weight that `merge` gives computes what the hook compu
 
 /// A strategy that says it starts at the base model.
 pub(in crate::validate) fn start(subject: &Subject) -> Result<Outcome> {
-    let bench = match Bench::new(subject).and_then(|(bench, _)| Ok((bench.set_up()?, bench))) {
+    let bench = match Bench::new(subject).and_then(|bench| Ok((bench.set_up()?, bench))) {
         Ok((setup, _)) if setup.start.claimed => return Ok(Outcome::Passed),
         Ok((_, bench)) => bench,
         Err(error) if error.to_string().contains(NOT_AT_BASE) => {
@@ -228,7 +228,7 @@ pub(in crate::validate) fn start(subject: &Subject) -> Result<Outcome> {
 /// The loss of a batch is the sum of its parts' losses.
 pub(in crate::validate) fn sums(subject: &Subject) -> Result<Outcome> {
     const SHARE: f64 = 1e-4;
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let setup = bench.set_up()?;
     let pass = pass(&setup, 0);
     if pass.spec.scope == LossScope::Batch || pass.spec.sampling != Sampling::Shuffled {
@@ -271,7 +271,7 @@ pub(in crate::validate) fn sums(subject: &Subject) -> Result<Outcome> {
 
 /// Rates of many steps, runs and groups.
 pub(in crate::validate) fn rates(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let Instance::Scheduler(schedule) = bench.instance(&bench.options())? else {
         return Ok(Outcome::skipped("it is no scheduler"));
     };

@@ -14,7 +14,7 @@ use crate::validate::subject::Subject;
 
 /// Whatever it answers, it answers.
 pub(in crate::validate) fn odd_calls(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let options = bench.options();
     let mut seen = Vec::new();
     let mut try_it = |what: &str, call: &mut dyn FnMut(Instance) -> Result<()>| -> Result<()> {

@@ -18,7 +18,7 @@ fn one(option: &str, value: &Json) -> Map<String, Json> {
 
 /// Options that the schema takes: with each the method is set up or refuses it with a reason.
 pub(in crate::validate) fn right(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let (mut tried, mut panics) = (0, Vec::new());
     for (option, value) in options::right(&bench.info()?).into_iter().take(MOST) {
         // Where the host refuses it, the plugin never hears of it.
@@ -36,7 +36,7 @@ pub(in crate::validate) fn right(subject: &Subject) -> Result<Outcome> {
 
 /// Options of another type, out of range, or unknown: the schema or the method refuses each.
 pub(in crate::validate) fn wrong(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let mut seen = Vec::new();
     for (option, value) in options::wrong(&bench.info()?).into_iter().take(MOST) {
         let by_host = bench.with(&one(&option, &value)).is_err();

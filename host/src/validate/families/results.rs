@@ -19,7 +19,7 @@ const PREDICTED: &str = "`predict` gives a row for each row of the outputs, in t
 
 /// Predictions of batches of several sizes.
 pub(in crate::validate) fn predictions(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let mut setup = bench.set_up()?;
     fit(&mut setup)?;
     let mut seen = Vec::new();
@@ -86,8 +86,9 @@ fn wrong(
     // Of masks there is a row for each pixel of the picture, whatever the map's size.
     let rows_wanted = rows.or((kind != PredictionKind::Masks).then_some(outputs));
     if dims.len() != rank || rows_wanted.is_some_and(|rows| dims[0] != rows) {
-        let wanted = rows_wanted.map_or_else(|| "[pixels, classes]".to_owned(), |rows| format!("{rows} rows"));
-        return Ok(Some(format!("its shape is {dims:?}, and {wanted} are wanted")));
+        let wanted =
+            rows_wanted.map_or_else(|| "[pixels, classes]".to_owned(), |rows| format!("{rows} in the first place"));
+        return Ok(Some(format!("its shape is {dims:?}, and should be {wanted}")));
     }
     let columns = match kind {
         PredictionKind::Preferences => Some(2),
@@ -116,7 +117,7 @@ fn wrong(
 
 /// What a run leaves opens again, and computes the same.
 pub(in crate::validate) fn exports(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let left = bench.run(&subject.folder.join("run"))?;
     let expected = "every folder that a run leaves opens again by fthost, and predicts the same";
     let of_run = match trained::open(&left.folder, &[], &[], DeviceChoice::Cpu) {

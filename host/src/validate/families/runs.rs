@@ -1,6 +1,7 @@
 //! Whole runs: in today's host, an older and a newer one.
 
 use crate::Result;
+use crate::adapted::{ModelParameter, Owner};
 use crate::plugin::note;
 use crate::plugin::probe::{self, Offered};
 use crate::validate::bench::Bench;
@@ -9,7 +10,7 @@ use crate::validate::subject::Subject;
 
 /// A run from set-up to what it leaves.
 pub(in crate::validate) fn runs(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     bench.run(&subject.folder.join("run"))?;
     Ok(Outcome::Passed)
 }
@@ -30,12 +31,11 @@ pub(in crate::validate) fn later_host(subject: &Subject) -> Result<Outcome> {
     runs(subject)
 }
 
-/// What was frozen before the first step and is frozen at the end.
+/// The model's weights that were frozen before the first step and are at the end. Buffers and what a head predicts by are no weights that train.
 pub(in crate::validate) fn frozen(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let setup = bench.set_up()?;
-    let frozen: Vec<_> =
-        setup.model.parameters.iter().filter(|p| !p.parameter.trainable()).map(|p| p.parameter.clone()).collect();
+    let frozen: Vec<_> = setup.model.parameters.iter().filter(|p| is_frozen(p)).map(|p| p.parameter.clone()).collect();
     let before: Vec<Vec<u32>> = frozen.iter().map(bits).collect::<Result<_>>()?;
     // What it ends with is the matter of another test.
     let ended = bench.finish(setup, &subject.folder.join("run"));
@@ -52,6 +52,10 @@ pub(in crate::validate) fn frozen(subject: &Subject) -> Result<Outcome> {
         }
     }
     Ok(Outcome::unless(&changed, "a parameter that does not train keeps its bits to the end of the run"))
+}
+
+fn is_frozen(of: &ModelParameter) -> bool {
+    of.owner == Owner::Base && !of.buffer && !of.parameter.trainable()
 }
 
 fn bits(parameter: &fthost_autograd::Parameter) -> Result<Vec<u32>> {

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 
 /// Two runs of one seed.
 pub(in crate::validate) fn repeated(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let (one, two) = (bench.run(&subject.folder.join("one"))?, bench.run(&subject.folder.join("two"))?);
     let seen: Vec<String> = one.difference(&two)?.into_iter().collect();
     Ok(Outcome::unless(
@@ -33,7 +33,7 @@ pub(in crate::validate) fn repeated(subject: &Subject) -> Result<Outcome> {
 pub(in crate::validate) fn threads(subject: &Subject) -> Result<Outcome> {
     const THREADS: usize = 4;
     const TIMES: usize = 6;
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let setup = bench.set_up()?;
     let shown = first_examples(&setup, 0, 16)?;
     let pass = pass(&setup, 0);
@@ -80,7 +80,7 @@ pub(in crate::validate) fn threads(subject: &Subject) -> Result<Outcome> {
 
 /// States that a run saved, loaded and saved again.
 pub(in crate::validate) fn state(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let left = bench.run(&subject.folder.join("run"))?;
     let found = checkpoint::open::<Header>(&left.folder.join(snapshot::FINAL))?;
     let mut setup = bench.set_up()?;
@@ -139,7 +139,7 @@ fn difference(one: &State, other: &State) -> Result<Option<String>> {
 
 /// A run that goes on in another process from where a kill left it.
 pub(in crate::validate) fn resumed(subject: &Subject) -> Result<Outcome> {
-    let (bench, _) = Bench::new(subject)?;
+    let bench = Bench::new(subject)?;
     let through = bench.run(&subject.folder.join("through"))?;
     let killed = subject.folder.join("killed");
     copy(&through.folder, &killed)?;
