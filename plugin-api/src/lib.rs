@@ -10,8 +10,32 @@
 //! | [`TaskHead`] | outputs, loss and predictions of a task | `head = { ... }` |
 //!
 //! A plugin depends on this crate alone. It computes with [`Tensor`]s, handles whose methods run in the host, on the
-//! host's device and tape; so it is differentiable without more, builds in seconds, runs on every device, and need not be
-//! rebuilt when the host moves: built against minor n of the [ABI](abi::tables), it loads in every host with minor n or later.
+//! host's device and tape; so it is differentiable without more, runs on every device, and need not be rebuilt when the host
+//! moves: built against minor n of the [ABI](abi::tables), it loads in every host with minor n or later.
+//!
+//! # From an empty folder
+//!
+//! ```text
+//! fthost new-plugin my-method --kind strategy     # or scheduler, regularizer, head; --c for one file in C
+//! cd my-method
+//! cargo test                                      # the method on a mock host, without fthost
+//! cargo build --release                           # makes target/release/libmy_method.so
+//! fthost validate target/release/libmy_method.so  # does it keep the boundary's rules? a line for each that it breaks
+//! fthost --plugin target/release/libmy_method.so  # trains the embedded demo with it
+//! ```
+//!
+//! 1. `new-plugin` writes a crate that builds and validates as it is: a small method with its options, a unit test, a run file, a README.
+//! 2. `src/lib.rs` has a struct of options, a struct of the method with an `impl` of its trait, [`register!`] with the name that run files
+//!    use, and [`export_plugin!`]. Put your equation into the trait's functions; the table [below](#your-method-needs) says by what.
+//! 3. The first build takes one to two minutes on two cores, since what this crate is made of (serde, schemars, abi_stable, tracing) is built
+//!    with it; after an edit it takes 2 to 7 seconds.
+//! 4. `validate` runs each of its tests in a process of its own; what it says of a failure names the call. `fthost inspect FILE` shows what a
+//!    host reads of the file: methods, options, their help.
+//! 5. The file is all that users need: they name it by `--plugin FILE`, or put it into a folder of `FTHOST_PLUGIN_PATH` and write the
+//!    method's name into a run file.
+//!
+//! A plugin in C needs one header, `include/fthost_plugin.h`, which says by itself all that this documentation says of the boundary;
+//! `examples/lora-c` of fthost is one.
 //!
 //! # A whole plugin
 //!
@@ -83,7 +107,35 @@
 //! schemars = "1"
 //! ```
 //!
-//! `cargo build --release`, then `fthost --plugin target/release/libscale.so` tries it on the embedded demo.
+//! # Your method needs
+//!
+//! | your method needs | use |
+//! |---|---|
+//! | some of the model's weights to train, the rest to stay | [`Model::freeze_all`], [`thaw`](Model::thaw), by [`Targets`] that an option names |
+//! | new weights beside a layer | [`Model::linears`] or [`products`](Model::products), [`Model::param`] with an [`Init`] |
+//! | to change what a layer gives | [`LinearHook`] by [`Model::hook_linear`], with [`merge`](LinearHook::merge) where it can be folded into the weight |
+//! | to change what a layer gets | [`LinearHook::input`] |
+//! | a module after attention or feed-forward | [`BlockHook`] by [`Model::hook_block`] |
+//! | tokens before the text | [`EmbeddingHook`] by [`Model::hook_embeddings`] |
+//! | keys and values that all tokens see | [`AttentionHook`] by [`Model::hook_attention`] |
+//! | to compute something | [`Tensor`]'s methods; what there is stands in [`ops`] |
+//! | other rates for some parameters | [`Model::set_lr_factor_of`]; for each step, a [`Scheduler`] |
+//! | to thaw or freeze in the course of a run | [`Strategy::on_event`] with [`Event::EpochBegin`], [`StepBegin`](Event::StepBegin), [`TaskBegin`](Event::TaskBegin) |
+//! | something added to the loss, of weights | [`Regularizer::penalty`] |
+//! | something added to the loss, of outputs before | [`Regularizer::output_penalty`] |
+//! | the gradient of each example (Fisher information) | [`Model::example_gradients`] in [`Event::TaskEnd`]; with a seed since 1.1 |
+//! | the gradient of the step just taken | `Model::gradient` in [`Event::StepEnd`], since 1.1 |
+//! | weights that differ in evaluations (EMA, SWA) | `Event::EvaluationBegin`, `EvaluationEnd` and [`Model::set_value`], since 1.1 |
+//! | a loss and predictions of one's own | [`TaskHead`] |
+//! | metrics of one's own | `TaskHead::metrics`, since 1.1; a single number at any time: `Model::log_scalar`, since 1.1 |
+//! | the whole batch at once (contrastive losses, prototypes) | [`LossScope::Batch`], [`Sampling::Episodes`] |
+//! | each row several times under other dropout masks | `HeadSpec::forwards`, since 1.1 |
+//! | layer over the vocabulary, word embeddings | [`TaskInfo::vocabulary`], [`VocabularyLayer`] |
+//! | a tensor beyond one call | [`Tensor::keep`] |
+//! | numbers that a resumed run must know | [`Strategy::save`] and [`load`](Strategy::load); parameters are saved by the host |
+//! | to be saved as PEFT does | [`Strategy::adapter_config`], [`adapter_tensors`](Strategy::adapter_tensors); to open such a folder, [`PEFT_TYPE`](Strategy::PEFT_TYPE) |
+//! | an update rule of its own (Lion, Muon) | the extension `ft.optimizer/1`, since 1.1 |
+//! | what is not promised yet | [`draft`] |
 //!
 //! # What holds for all methods
 //!
@@ -93,8 +145,26 @@
 //!   the host stops the run with message and place.
 //! - `tracing`'s events and spans reach the host's log.
 //! - A plugin runs in the host's process with all its rights. Load what you trust.
+//!
+//! # The promise, and its limits
+//!
+//! A plugin that was built against ABI 1.n loads in every host of ABI 1.m with m >= n, for at least two years, and does what it did:
+//! files that were built on the first day train in the tests of every later version.
+//!
+//! - What was given stays: no field, function, op, model call, key or event is taken back or changes its meaning. What is new is appended. The
+//!   [changelog] says what came when; `since.txt` beside it has each symbol with its minor, and a test keeps it.
+//! - A host that is too old refuses a plugin before any of its code runs, and says which minor or op it lacks: `min_host_minor` and `ops` of
+//!   [`PluginNote`], the second by [`export_plugin!`]. What is used only where it is there needs neither: a call that an older host does not
+//!   know is an [`Error`] that says so.
+//! - The promise is about files. This crate's Rust follows semantic versions like any other, so a later version may ask for changes in a
+//!   source that is built anew; the file that was built before needs none.
+//! - It is not about bits: a later host may compute faster and round otherwise.
+//! - [Drafts](draft) are not promised. Neither is what is not documented: memory layout of handles, the order of calls beyond what the traits say.
+//! - 64-bit Linux, x86-64 and AArch64; a file is of one of them. Rust 1.85 or later builds it.
 
 pub mod abi;
+#[doc = include_str!("../CHANGELOG.md")]
+pub mod changelog {}
 mod class_weights;
 pub mod draft;
 mod error;

@@ -1,6 +1,6 @@
 /* A plugin in C: a constant learning rate, with one option, by which everything a plugin needs can be seen.
  *
- *     cc -std=c11 -shared -fPIC -I plugin-api/include -o libc_constant.so constant.c
+ *     cc -std=c99 -shared -fPIC -I plugin-api/include -o libc_constant.so constant.c
  *
  * The host reads the notes first, before it runs any code of the file; then it calls fthost_plugin_entry_v1, asks the table
  * it gets for an instance, and calls that.
@@ -18,19 +18,12 @@
     "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":"                                              \
     "{\"factor\":{\"type\":\"number\",\"minimum\":0,\"default\":1.0,\"description\":\"What the rate is multiplied with.\"}}}"
 
-/* ---- Notes: an ELF note for the plugin, and one for each method. Each is padded to four bytes. ---- */
+/* ---- Notes, which the host reads first. ---- */
 
-#define NOTE(variable, kind, json)                                                                                     \
-    __attribute__((section(".note.fthost"), used, aligned(4))) static const struct {                                  \
-        uint32_t owner_length, text_length, type;                                                                      \
-        char owner[8];                                                                                                 \
-        char text[(sizeof(json) + 2) / 4 * 4];                                                                         \
-    } variable = {sizeof("fthost"), sizeof(json) - 1, kind, "fthost", json}
-
-NOTE(plugin_note, FT_NOTE_PLUGIN,
-     "{\"abi_major\":1,\"abi_minor\":0,\"min_host_minor\":0,\"name\":\"" NAME "\",\"version\":\"0.1.0\","
-     "\"license\":\"MIT\",\"panic\":\"unwind\",\"compiler\":\"cc\",\"ops\":[]}");
-NOTE(method_note, FT_NOTE_METHOD, "{\"kind\":\"scheduler\",\"name\":\"" NAME "\",\"summary\":\"" SUMMARY "\"}");
+FTHOST_PLUGIN_NOTE("{\"abi_major\":" FTHOST_TEXT(FT_ABI_MAJOR) ",\"abi_minor\":" FTHOST_TEXT(FT_ABI_MINOR) ",\"min_host_minor\":0,"
+                   "\"name\":\"" NAME "\",\"version\":\"0.1.0\",\"license\":\"MIT\",\"panic\":\"unwind\",\"compiler\":\"cc\","
+                   "\"ops\":[]}");
+FTHOST_METHOD_NOTE("{\"kind\":\"scheduler\",\"name\":\"" NAME "\",\"summary\":\"" SUMMARY "\"}");
 
 /* ---- The host's table, and how to use it. ---- */
 
@@ -61,8 +54,8 @@ static void drop(void *data) { free(data); }
 
 static FtStatus rate(const void *data, const FtProgress *progress, const FtGroup *group, FtRate *out) {
     (void)progress;
-    /* All of these are of minor 0. A field that came later is read only where group->struct_size reaches it, and written only where
-       out->struct_size does. */
+    /* All of these are of minor 0. A field that came later is read only where FTHOST_HAS(group, field), and written only where
+       FTHOST_HAS(out, field). */
     out->lr = group->lr * ((const Constant *)data)->factor;
     out->momentum = group->momentum;
     return FT_OK;

@@ -4,26 +4,19 @@
 
 #include "../fthost_plugin.h"
 
+/* `ft.about.draft/1`, of a plugin: what a person should know of it. `fthost inspect` prints it. */
+#define FT_DRAFT_ABOUT "ft.about.draft/1" /* The name to ask `PluginApi::get_extension` for. */
 
+typedef struct FtAboutDraft FtAboutDraft;
 
-#define FT_DRAFT_ABOUT "ft.about.draft/1"
-
-/*
- What a plugin says of itself.
- */
-typedef struct {
-  /*
-   Bytes of this table.
-   */
+/* What a plugin says of itself. */
+struct FtAboutDraft {
+  /* Bytes of this table. */
   uint32_t struct_size;
-  /*
-   0.
-   */
+  /* 0. */
   uint32_t reserved;
-  /*
-   Writes the text: a paper, a home page, whom to ask. `[any thread]`
-   */
+  /* Writes the text: a paper, a home page, whom to ask. `[any thread]` */
   FtStatus (*text)(FtTextSink sink);
-} FtAboutDraft;
+};
 
 #endif /* FTHOST_DRAFT_ABOUT_H */

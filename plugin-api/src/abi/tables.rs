@@ -125,13 +125,13 @@ pub mod fisher_labels {
 
 /// Kinds of hooks, as [`HostApi::hook`] takes them.
 pub mod hook_kind {
-    /// [`LinearHook`](crate::LinearHook). forward: `[x, y, weight]` to `[y']`.
+    /// [`LinearHook::forward`](crate::LinearHook::forward): `[x, y, weight]` to `[y']`.
     pub const LINEAR: u32 = 1;
-    /// [`BlockHook`](crate::BlockHook). forward: `[x, residual]` to `[x']`.
+    /// [`BlockHook::forward`](crate::BlockHook::forward): `[x, residual]` to `[x']`.
     pub const BLOCK: u32 = 2;
-    /// [`EmbeddingHook`](crate::EmbeddingHook). forward: `[embeddings]` to `[embeddings', prompt or 0]`; out flag 0: pool first token.
+    /// [`EmbeddingHook::forward`](crate::EmbeddingHook::forward): `[embeddings]` to `[embeddings', prompt or 0]`; out flag 0: pool first token.
     pub const EMBEDDINGS: u32 = 3;
-    /// [`AttentionHook`](crate::AttentionHook). forward: `[keys, values]` to `[keys', values', prefix keys or 0, prefix values or 0]`.
+    /// [`AttentionHook::forward`](crate::AttentionHook::forward): `[keys, values]` to `[keys', values', prefix keys or 0, prefix values or 0]`.
     pub const ATTENTION: u32 = 4;
 }
 
@@ -202,7 +202,8 @@ pub mod model_call {
     /// `{}` to `{"model_type", "groups", "layers", "width", "heads", "vocabulary", "streams": [Stream], "sites": [Site], "parameters":
     /// [ParamInfo]}`. `layers`, `width` and `heads` are those of a plain model, and 0 where it has none such or several streams.
     pub const DESCRIBE: &str = "describe@1";
-    /// `{"kind": SiteKind, "targets": Targets or null, "exclude": Targets or null}` to `[Site]`. A pattern that matches nothing is an error.
+    /// `{"kind": SiteKind, "also": [SiteKind] or missing, "targets": Targets or null, "exclude": Targets or null}` to `[Site]`. `also`
+    /// names further kinds, of convolutions those of one group. A pattern that matches nothing is an error.
     pub const SITES: &str = "sites@1";
     /// `{"targets": Targets or null, "trainable": bool}` to the number of parameters (tensors) that matched; null is all of the base model.
     pub const SET_TRAINABLE: &str = "set_trainable@1";
@@ -241,14 +242,17 @@ pub struct HookVtable {
     pub drop: Option<unsafe extern "C" fn(data: *mut c_void)>,
     /// The hook's forward, by [`hook_kind`]. `[any thread]`
     pub forward: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
-    /// Linear hooks: `[weight]` to `[merged weight or 0]`. Null in other kinds. `[run thread]`
+    /// Linear hooks, [`LinearHook::merge`](crate::LinearHook::merge): `[weight]` to `[merged weight or 0]`. Null where there is none, and in other
+    /// kinds. `[run thread]`
     pub merge: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
-    /// Linear hooks that change the input: `[x]` to `[x' or 0]`. Null in other kinds. `[any thread]`
+    /// Linear hooks that change the input, [`LinearHook::input`](crate::LinearHook::input): `[x]` to `[x' or 0]`. Null where it stays, and in
+    /// other kinds. `[any thread]`
     pub input: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
-    /// Linear hooks whose merged layer has another bias: `[bias]` to `[merged bias or 0]`. Null in other kinds. `[run thread]`
+    /// Linear hooks whose merged layer has another bias, [`LinearHook::merge_bias`](crate::LinearHook::merge_bias): `[bias]` to
+    /// `[merged bias or 0]`. Null where it stays, and in other kinds. `[run thread]`
     pub merge_bias: Option<unsafe extern "C" fn(data: *const c_void, call: *const HookCall) -> Status>,
-    /// Attention hooks that shift the positions of a text's tokens: by how many. Null in other kinds. `[run thread]`, once, while
-    /// the hook is set
+    /// Attention hooks that shift the positions of a text's tokens, [`AttentionHook::position_shift`](crate::AttentionHook::position_shift):
+    /// by how many. Null where they stay, and in other kinds. `[run thread]`, once, while the hook is set
     pub position_shift: Option<unsafe extern "C" fn(data: *const c_void, out: *mut u64) -> Status>,
     /// What a minor of tests appends.
     #[cfg(feature = "longer-tables")]
@@ -280,9 +284,9 @@ pub struct PluginApi {
     pub describe: Option<unsafe extern "C" fn(sink: TextSink) -> Status>,
     /// Makes an instance of a method from JSON options that fit its schema. `[run thread]`
     pub create: Option<unsafe extern "C" fn(kind: u32, name: Str, config: Str, out: *mut Instance) -> Status>,
-    /// A table of experimental functions, or null. `[any thread]`
+    /// A table of experimental functions, or null. Null where it has none. `[any thread]`
     pub get_extension: Option<unsafe extern "C" fn(name: Str) -> *const c_void>,
-    /// `Strategy::options_from_peft` of the strategy `name`: the fields of an `adapter_config.json` in, options out, both JSON; null
+    /// `Strategy::options_from_peft` of the strategy `name`: the fields of an `adapter_config.json` in, options out, both JSON. Null
     /// where no strategy opens folders of PEFT. `[run thread]`
     pub options_from_peft: Option<unsafe extern "C" fn(name: Str, config: Str, sink: TextSink) -> Status>,
     /// What a minor of tests appends.
