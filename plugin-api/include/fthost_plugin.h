@@ -13,8 +13,8 @@
    It computes by `call_op` of the host's table, with the ops listed below, and asks about the model by `model_call`. What crosses as text
    is JSON in UTF-8; its forms are listed below. examples/lora-c of fthost is a whole plugin.
 
-   What may be null. A function of a plugin's table where its comment says "Null ..."; beside all others stands "Never null". In
-   the host's table no function of ABI 1.0 is null; one that came later is asked for by FTHOST_HAS and may be null. The `ptr` of a text or
+   What may be null. A function or pointer where its comment says "Null ..."; beside all other functions of a plugin's tables stands "Never
+   null". In the host's table no function of ABI 1.0 is null; one that came later is asked for by FTHOST_HAS and may be null. The `ptr` of a text or
    slice whose `len` is 0. The `data` of an instance or hook, which is the plugin's own. A handle is 0 where a comment says "or 0" or "or
    none". No other pointer is null, in either direction.
 
@@ -49,7 +49,9 @@
 /* ---- Numbers and names ---- */
 
 #define FT_ABI_MAJOR 1 /* Changes when a plugin must be rebuilt. It shall not. */
-#define FT_ABI_MINOR 0 /* Counts what was appended. */
+/* Counts what was appended. 1: gradients in `Event::StepEnd` and by a seed, metrics of heads, scalars,
+   evaluation events, constants, several passes of a row. */
+#define FT_ABI_MINOR 1
 #define FT_OK 0 /* Success. */
 #define FT_FAILED 1 /* The call failed; the reason was handed over. */
 #define FT_PANICKED 2 /* The plugin panicked; the instance must not be called again except to drop it. */
@@ -59,7 +61,9 @@
 #define FT_NOTE_PLUGIN 1 /* Note type: the plugin as a whole, JSON `PluginNote`. */
 #define FT_NOTE_METHOD 2 /* Note type: one method, JSON `MethodNote`. */
 
-/* Bytes of the tables and calls at minor 0, on 64-bit machines: the least that is accepted, for ever. */
+/* Bytes of the tables and calls at the minor in which each came, 0 where nothing else is said, on 64-bit
+   machines: the least that is accepted, for ever. */
+
 #define FT_MINOR_0_HOST_API 120 /* Of `HostApi`. */
 #define FT_MINOR_0_PLUGIN_API 48 /* Of `PluginApi`. */
 #define FT_MINOR_0_BASE_VTABLE 40 /* Of `BaseVtable`. */
@@ -76,8 +80,10 @@
 #define FT_MINOR_0_GROUP 56 /* Of `Group`. */
 #define FT_MINOR_0_RATE 24 /* Of `Rate`. */
 #define FT_MINOR_0_EVALUATION 48 /* Of `Evaluation`. */
+#define FT_MINOR_0_EXAMPLES_CALL 40 /* Of `ExamplesCall`, at minor 1. Since 1.1. */
 
 /* Element types of tensors. */
+
 #define FT_DTYPE_F32 1 /* 32-bit float. */
 #define FT_DTYPE_F64 2 /* 64-bit float. */
 #define FT_DTYPE_U32 3 /* Unsigned 32-bit integer (indices, classes). */
@@ -87,17 +93,23 @@
 #define FT_DTYPE_I64 7 /* Signed 64-bit integer. */
 
 /* Kinds of methods, as `create` takes them. */
+
 #define FT_KIND_STRATEGY 1 /* A `Strategy`. */
 #define FT_KIND_SCHEDULER 2 /* A `Scheduler`. */
 #define FT_KIND_REGULARIZER 3 /* A `Regularizer`. */
 #define FT_KIND_TASK_HEAD 4 /* A `TaskHead`. */
+#define FT_KIND_OPTIMIZER 5 /* An `Optimizer`: made by its extension, not by `create`. Since 1.1. */
 
 /* Whose labels `HostApi::example_gradients` takes, by `FisherLabels`. */
+
 #define FT_LABELS_SAMPLED 1 /* One label drawn from the model's own predictive distribution. */
 #define FT_LABELS_EMPIRICAL 2 /* The data's labels. */
 #define FT_LABELS_EXACT 3 /* Every label, each weighted by its probability under the model. */
+/* None: the squared length of the head's outputs in the loss's place. Since 1.1. */
+#define FT_LABELS_SQUARED_OUTPUT_NORM 4
 
 /* Kinds of hooks, as `HostApi::hook` takes them. */
+
 /* `LinearHook::forward`: `[x, y, weight]` to `[y']`.
 
    `x`: `[tokens, in]`, the layer's input after all hooks' `input`; `y`: `[tokens, out]`, its output with what
@@ -121,6 +133,7 @@
 #define FT_HOOK_ATTENTION 4
 
 /* Names for `HostApi::model_call`. Parameters and replies are JSON. */
+
 /* `{}` to `{"model_type", "groups", "layers", "width", "heads", "vocabulary", "streams": [Stream], "sites":
    [Site], "parameters": [ParamInfo]}`. `layers`, `width` and `heads` are those of a plain model, and 0 where it
    has none such or several streams. */
@@ -148,8 +161,16 @@
 #define FT_CALL_SET_VALUE "set_value@1"
 /* `{}` to `[handle]`: the parameters that train now, whoever declared them. */
 #define FT_CALL_TRAINABLE "trainable@1"
+/* `{"handle"}` to the handle of a tensor, or null: the gradient by which the optimizer has just changed the
+   parameter, penalties in it, clipped where the run clips. In `Event::StepEnd` alone; null where it has none, or
+   the step was left out. Since 1.1. */
+#define FT_CALL_GRADIENT "gradient@1"
+/* `{"name", "value"}` to null: a number that the run keeps with its step, in metrics.jsonl, on the page and for
+   TensorBoard. Since 1.1. */
+#define FT_CALL_LOG_SCALAR "log_scalar@1"
 
 /* Transformers' names of problems, for `TaskHead::PROBLEM_TYPE`. */
+
 #define FT_PROBLEM_TYPE_SINGLE_LABEL "single_label_classification" /* One class of several. */
 #define FT_PROBLEM_TYPE_REGRESSION "regression" /* One real value. */
 #define FT_PROBLEM_TYPE_MULTI_LABEL "multi_label_classification" /* Any number of several classes. */
@@ -281,6 +302,9 @@
 
       abs@1
          x -> |x|; the derivative at 0 is 0
+
+      sign@1
+         x -> -1, 0 or 1, without gradient; since 1.1 Since 1.1.
 
       clamp_min@1
          x -> max(x, min); the derivative is 1 where x >= min, else 0
@@ -448,8 +472,18 @@
          step: Counted from 0.
          total_steps: Optimizer steps of the run.
          loss: The step's mean loss.
+      {"event": "evaluation_begin", "step": integer}
+         An evaluation on validation examples begins, between two steps. A plugin that wants other weights
+         evaluated and kept as the best sets them now, by `Model::set_value`. What is evaluated once training
+         is over is the model as `TaskEnd` has left it. Since 1.1.
+         step: Optimizer steps taken so far.
+      {"event": "evaluation_end", "step": integer}
+         The evaluation that has begun is over, and the model that it was of is kept where it was the best. A
+         plugin that has set weights puts those back with which training goes on. After `Evaluation`. Since
+         1.1.
+         step: Optimizer steps taken so far.
       {"event": "evaluation", "step": integer, "task": string, "metrics": {name: number}}
-         An evaluation is over.
+         What an evaluation on validation examples has found.
          step: The step after which it ran.
          task: The task's name in the run file.
          metrics: Metric names and values.
@@ -484,6 +518,12 @@
       "reference": bool, may be missing
          Whether targets are what the head gives for the same examples before training:
          `TargetKind::Preference`.
+      "forwards": integer, may be missing
+         How often each row passes through the model in training, each time under dropout masks of its own
+         (R-Drop, SimCSE). `forward` and `loss` then get all rows of the first pass, then all of the second:
+         `forwards` times as many rows of outputs as of targets. In evaluation once. Since 1.1.
+      "metrics": [MetricSpec], may be missing
+         The metrics of its own that `TaskHead::metrics` gives. Since 1.1.
 
    ImageInfo, an object
       How large pictures are, as the model takes them, and the map that it makes of each. Sizes are height and
@@ -500,6 +540,9 @@
          All zero.
       {"init": "ones"}
          All one.
+      {"init": "constant", "value": number}
+         All one value. Since 1.1.
+         value: The value, finite.
       {"init": "uniform", "low": number, "high": number}
          Uniform in `[low, high)`.
          low: Lower bound.
@@ -562,6 +605,8 @@
          A `Regularizer`.
       "task_head"
          A `TaskHead`.
+      "optimizer"
+         An `Optimizer`, by the extension `ft.optimizer/1`. Since 1.1.
 
    MethodNote, an object
       The note about one method.
@@ -574,6 +619,14 @@
       "serves": string, may be missing
          Which of Hugging Face's folders it opens: a strategy's `peft_type` (`PEFT_TYPE`), a head's
          `problem_type` (`PROBLEM_TYPE`); empty for none.
+
+   MetricSpec, an object
+      A metric of a head's own: a number of each evaluation, which a run may monitor and a comparison
+      compares. Since 1.1.
+      "name": string
+         Its name: lower case, digits and `_`; none that the host has for such predictions.
+      "higher_is_better": bool
+         Whether a greater value is a better one.
 
    ParamInfo, an object
       A parameter of the model or of a plugin, as the host lists it.
@@ -833,6 +886,7 @@ typedef struct FtOpCall FtOpCall;
 typedef struct FtLogRecord FtLogRecord;
 typedef struct FtHookCall FtHookCall;
 typedef struct FtHeadCall FtHeadCall;
+typedef struct FtExamplesCall FtExamplesCall;
 typedef struct FtProgress FtProgress;
 typedef struct FtGroup FtGroup;
 typedef struct FtRate FtRate;
@@ -917,7 +971,7 @@ struct FtSliceU8 {
   size_t len;
 };
 
-/* UTF-8 text, borrowed for the call. */
+/* UTF-8 text, borrowed for the call. Since 1.1. */
 struct FtStr {
   /* Start; may dangle where `len` is 0. */
   const uint8_t *ptr;
@@ -925,7 +979,7 @@ struct FtStr {
   size_t len;
 };
 
-/* Where the callee writes text, in one or several pieces. */
+/* Where the callee writes text, in one or several pieces. Since 1.1. */
 struct FtTextSink {
   /* The caller's own. */
   void *ctx;
@@ -933,7 +987,7 @@ struct FtTextSink {
   void (*write)(void *ctx, FtStr text);
 };
 
-/* One op call. Which inputs, integers and floats an op takes stands in the op's documentation. */
+/* One op call. Which inputs, integers and floats an op takes stands in the op's documentation. Since 1.1. */
 struct FtOpCall {
   /* Bytes of this call. */
   uint32_t struct_size;
@@ -949,7 +1003,7 @@ struct FtOpCall {
   FtSliceMutU64 outputs;
 };
 
-/* A log event on its way to the host's `tracing`. */
+/* A log event on its way to the host's `tracing`. Since 1.1. */
 struct FtLogRecord {
   /* Bytes of this record. */
   uint32_t struct_size;
@@ -967,7 +1021,7 @@ struct FtLogRecord {
   FtStr fields;
 };
 
-/* One call of a hook. */
+/* One call of a hook. Since 1.1. */
 struct FtHookCall {
   /* Bytes of this call. */
   uint32_t struct_size;
@@ -983,7 +1037,7 @@ struct FtHookCall {
   FtSliceMutI64 flags;
 };
 
-/* One call of a head, or of a regularizer about a head's outputs. */
+/* One call of a head, or of a regularizer about a head's outputs. Since 1.1. */
 struct FtHeadCall {
   /* Bytes of this call. */
   uint32_t struct_size;
@@ -1006,7 +1060,23 @@ struct FtHeadCall {
   double *weight;
 };
 
-/* Where a run stands, as `Progress` says. */
+/* What `HostApi::example_gradients_of` is asked for. Since 1.1. */
+struct FtExamplesCall {
+  /* Bytes of this call. */
+  uint32_t struct_size;
+  /* By `fisher_labels`. */
+  uint32_t labels;
+  /* Examples at most; 0 for all. */
+  uint64_t limit;
+  /* What the order of the examples and the labels that are drawn follow from, with the run's own seed. */
+  uint64_t seed;
+  /* As `HostApi::example_gradients` says. */
+  FtStatus (*visit)(void *ctx, uint64_t param, uint64_t gradient, double weight);
+  /* Passed to `visit`. */
+  void *ctx;
+};
+
+/* Where a run stands, as `Progress` says. Since 1.1. */
 struct FtProgress {
   /* Bytes of this struct. */
   uint32_t struct_size;
@@ -1020,7 +1090,7 @@ struct FtProgress {
   uint64_t steps_per_epoch;
 };
 
-/* A group of parameters, as `Group` says. */
+/* A group of parameters, as `Group` says. Since 1.1. */
 struct FtGroup {
   /* Bytes of this struct. */
   uint32_t struct_size;
@@ -1036,7 +1106,7 @@ struct FtGroup {
   double momentum;
 };
 
-/* What a scheduler writes, as `Rate` says. The host has set the fields that a schedule need not know. */
+/* What a scheduler writes, as `Rate` says. The host has set the fields that a schedule need not know. Since 1.1. */
 struct FtRate {
   /* Bytes of this struct, set by the host: a plugin writes no further. */
   uint32_t struct_size;
@@ -1048,7 +1118,7 @@ struct FtRate {
   double momentum;
 };
 
-/* An evaluation, as `Evaluation` says. */
+/* An evaluation, as `Evaluation` says. Since 1.1. */
 struct FtEvaluation {
   /* Bytes of this struct. */
   uint32_t struct_size;
@@ -1066,7 +1136,7 @@ struct FtEvaluation {
 
    Handles: a tensor handle is valid within the call into the plugin that it was made in or given to; a parameter
    handle for the whole run. A handle used after its release is an error (it carries a generation), never a wrong
-   tensor. */
+   tensor. Since 1.1. */
 struct FtHostApi {
   /* Bytes of this table. */
   uint32_t struct_size;
@@ -1109,9 +1179,12 @@ struct FtHostApi {
   /* A table of experimental functions (`"ft.something.draft/1"`), or null; `draft` says which there are. `[any
      thread]` */
   const void *(*get_extension)(FtStr name);
+  /* As `example_gradients`, of examples in an order that follows from a seed of the plugin's. `[run thread]`.
+     Since 1.1. */
+  FtStatus (*example_gradients_of)(const FtExamplesCall *call);
 };
 
-/* Functions of a hook. */
+/* Functions of a hook. Since 1.1. */
 struct FtHookVtable {
   /* Bytes of this table. */
   uint32_t struct_size;
@@ -1123,33 +1196,33 @@ struct FtHookVtable {
   FtStatus (*forward)(const void *data, const FtHookCall *call);
   /* Linear hooks, `LinearHook::merge`: `[weight]` to `[merged weight or 0]`. Null where there is none, and in
      other kinds. `[run thread]`
-  
+
      The weight that gives the same output without the hook, `[out, in]`, where there is one (`fthost merge`).
      `weight`: the layer's own, or what other hooks made of it: those that change inputs come after all others.
      What is merged is compared with what `forward` gave, and a difference is an error. */
   FtStatus (*merge)(const void *data, const FtHookCall *call);
   /* Linear hooks that change the input, `LinearHook::input`: `[x]` to `[x' or 0]`. Null where it stays, and in
      other kinds. `[any thread]`
-  
+
      What takes the place of the input, `[tokens, in]`, `None` for an unchanged one. Called before the base layer
      runs, so a method that changes the input (IA3 on feed-forward, LoRA dropout does not) can. */
   FtStatus (*input)(const void *data, const FtHookCall *call);
   /* Linear hooks whose merged layer has another bias, `LinearHook::merge_bias`: `[bias]` to `[merged bias or
      0]`. Null where it stays, and in other kinds. `[run thread]`
-  
+
      The bias that goes with `merge`'s weight, `[out]`; `None` for the layer's own. Called where the layer has
      one: a method that scales the output (IA3) scales the bias too. */
   FtStatus (*merge_bias)(const void *data, const FtHookCall *call);
   /* Attention hooks that shift the positions of a text's tokens, `AttentionHook::position_shift`: by how many.
      Null where they stay, and in other kinds. `[run thread]`, once, while the hook is set
-  
+
      By how many positions the tokens of a text are shifted, as if the prefix stood before them: Transformers
      shifts them by the length of past keys and values, so a prefix that PEFT shall read needs its own length
      here. The largest shift of all hooks holds. Asked once, when the hook is set. `[run thread]` */
   FtStatus (*position_shift)(const void *data, uint64_t *out);
 };
 
-/* An instance that a plugin made. Frozen. */
+/* An instance that a plugin made. Frozen. Since 1.1. */
 struct FtInstance {
   /* The plugin's own. */
   void *data;
@@ -1157,7 +1230,7 @@ struct FtInstance {
   const void *vtable;
 };
 
-/* What a plugin offers. Valid as long as the process. */
+/* What a plugin offers. Valid as long as the process. Since 1.1. */
 struct FtPluginApi {
   /* Bytes of this table. */
   uint32_t struct_size;
@@ -1175,7 +1248,7 @@ struct FtPluginApi {
   const void *(*get_extension)(FtStr name);
   /* `Strategy::options_from_peft` of the strategy `name`: the fields of an `adapter_config.json` in, options
      out, both JSON. Null where no strategy opens folders of PEFT. `[run thread]`
-  
+
      The options, as JSON, under which `attach` declares the parameters that a folder of PEFT holds, by PEFT's
      names, and computes what PEFT does with them. The reverse of `adapter_config`. A field of `config` that is
      left and says something is refused by name. */
@@ -1185,7 +1258,8 @@ struct FtPluginApi {
 /* The part that the vtables of all four traits begin with. Frozen: a field appended here would move all that
    stand after it in the four vtables, so additions go to the end of each of those.
 
-   A saved state is JSON `{"json": any, "tensors": {"name": handle}}`; the handles pass to the receiver. */
+   A saved state is JSON `{"json": any, "tensors": {"name": handle}}`; the handles pass to the receiver. Since
+   1.1. */
 struct FtBaseVtable {
   /* Bytes of the whole vtable. */
   uint32_t struct_size;
@@ -1201,7 +1275,7 @@ struct FtBaseVtable {
   FtStatus (*event)(void *data, FtStr event);
 };
 
-/* A `Strategy`.
+/* A `Strategy`. Since 1.1.
 
    A way to adapt a model: it freezes and thaws, declares parameters and hooks sites.
 
@@ -1213,20 +1287,20 @@ struct FtStrategyVtable {
   /* Common part. */
   FtBaseVtable base;
   /* `Strategy::attach`. `[run thread]` Never null.
-  
+
      Declares what trains and hooks the sites. `[run thread]`, once, before the first step.
-  
+
      A site that a hook does not start as the identity changes the model from step 0; say so in the plugin's
      README. */
   FtStatus (*attach)(void *data);
   /* `Strategy::adapter_config`: writes JSON, `null` for none. Null for none. `[run thread]`
-  
+
      The fields of PEFT's `adapter_config.json` (`peft_type`, `r`, ...), where PEFT knows the method. The host
      adds what it knows itself (base model, task type). `None`: the adapter is saved in fthost's own form only. */
   FtStatus (*adapter_config)(const void *data, FtTextSink sink);
   /* `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host.
      Null for none. `[run thread]`
-  
+
      The tensors of PEFT's `adapter_model.safetensors`, by whole names, where they are not the parameters
      themselves: of a projected prefix PEFT keeps what the projection gives. One under a parameter's own name
      (`Param::name`) stands where the parameter would. Used only where `adapter_config` says that PEFT knows the
@@ -1234,13 +1308,13 @@ struct FtStrategyVtable {
      prefix and its name, one of no site under its name alone. */
   FtStatus (*adapter_tensors)(const void *data, FtTextSink sink);
   /* `Strategy::starts_at_base`: writes 0 or 1. Null for 0. `[run thread]`, after attach
-  
+
      Whether the model, once this strategy has attached, still computes exactly what the base model does. The
      host then compares the two to the bit before the first step, and a difference is an error. */
   FtStatus (*starts_at_base)(const void *data, uint32_t *out);
 };
 
-/* A `Scheduler`.
+/* A `Scheduler`. Since 1.1.
 
    A learning-rate schedule. All calls come on the run's thread.
 
@@ -1250,16 +1324,16 @@ struct FtSchedulerVtable {
   /* Common part. */
   FtBaseVtable base;
   /* `Scheduler::rate`. `[run thread]` Never null.
-  
+
      The rate of one group at one step. */
   FtStatus (*rate)(const void *data, const FtProgress *progress, const FtGroup *group, FtRate *out);
   /* `Scheduler::on_evaluation`. Null where it listens to none. `[run thread]`
-  
+
      Hears each evaluation of the monitored metric (plateau schedules react to it). */
   FtStatus (*on_evaluation)(void *data, const FtProgress *progress, const FtEvaluation *evaluation);
 };
 
-/* A `Regularizer`.
+/* A `Regularizer`. Since 1.1.
 
    A penalty on the parameters or on the outputs, added to the task's loss. All calls come on the run's thread
    but `output_penalty`, which takes `&self` and runs on several threads at once. */
@@ -1267,21 +1341,21 @@ struct FtRegularizerVtable {
   /* Common part. */
   FtBaseVtable base;
   /* `Regularizer::attach`. Null where it need not see the model. `[run thread]`
-  
+
      Sees the model once all strategies have attached; keep the `Param`s to penalise. */
   FtStatus (*attach)(void *data);
   /* `Regularizer::penalty`: a scalar's handle, or 0. Null for none. `[run thread]`
-  
+
      The penalty on parameters, a differentiable scalar, or `None` where there is none yet (EWC before its first
      task). Once per optimizer step. */
   FtStatus (*penalty)(const void *data, uint64_t *out);
   /* `Regularizer::needs_reference`: writes 0 or 1. Null for 0. `[run thread]`
-  
+
      Whether `output_penalty` is to be called. It wants several tasks in sequence. */
   FtStatus (*needs_reference)(const void *data, uint32_t *out);
   /* `Regularizer::output_penalty`: a scalar's handle, or 0; the call's tensors are the outputs, its targets the
      reference. Null for none. `[any thread]`
-  
+
      The penalty on what the head of an earlier task says of the present task's examples, a differentiable
      scalar: the *sum* over the rows of the micro-batch. `outputs` and `reference`: `[rows, classes]`, or as the
      head's outputs are; `reference` as they were before the present task began, without dropout and without
@@ -1289,7 +1363,7 @@ struct FtRegularizerVtable {
   FtStatus (*output_penalty)(const void *data, const FtHeadCall *call);
 };
 
-/* A `TaskHead`.
+/* A `TaskHead`. Since 1.1.
 
    A head. `attach` runs on the run's thread; `forward`, `loss` and `predict` take `&self` and run on several
    threads at once. */
@@ -1297,30 +1371,37 @@ struct FtTaskHeadVtable {
   /* Common part. */
   FtBaseVtable base;
   /* `TaskHead::attach`: `TaskInfo` JSON in, `HeadSpec` JSON out. `[run thread]` Never null.
-  
+
      Declares the head's parameters by `Model::head_param` and says what it reads. `[run thread]`, once. */
   FtStatus (*attach)(void *data, FtStr task, FtTextSink spec);
   /* `TaskHead::forward`. `[any thread]` Never null.
-  
+
      From features to outputs (logits, values, embeddings). `[any thread]` */
   FtStatus (*forward)(const void *data, const FtHeadCall *call);
   /* `TaskHead::loss`. `[any thread]` Never null.
-  
+
      The loss of outputs against targets. `[any thread]` */
   FtStatus (*loss)(const void *data, const FtHeadCall *call);
   /* `TaskHead::predict`. `[any thread]` Never null.
-  
+
      From outputs to the standard form that `HeadSpec::predictions` names. `[any thread]` */
   FtStatus (*predict)(const void *data, const FtHeadCall *call);
   /* `TaskHead::fit`. Null where it takes nothing from examples. `[run thread]`
-  
+
      Takes what `predict` needs from the outputs of training examples, without gradients: prototypes of classes.
      It keeps them in parameters that do not train, by `Model::set_value`; these are saved, restored and exported
      as all others.
-  
+
      Called before each evaluation where `HeadSpec::sampling` draws episodes. A class may be without examples,
      and then is not to be predicted. `[run thread]` */
   FtStatus (*fit)(void *data, const FtHeadCall *call);
+  /* `TaskHead::metrics`: the call's tensors are the predictions, its targets the targets; writes JSON `{"name":
+     number}`. Null where the spec names no metric. `[run thread]`. Since 1.1.
+
+     The metrics that `HeadSpec::metrics` names, of what `predict` gave for all examples of an evaluation, at the
+     run's temperature, and their targets. One that is undefined is no number. Not of masks and of tokens, of
+     which too many would be in memory. `[run thread]`. Since 1.1 */
+  FtStatus (*metrics)(const void *data, const FtHeadCall *call, FtTextSink sink);
 };
 
 /* What a plugin exports; FtEntryV1 says how. */

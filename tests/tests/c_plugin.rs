@@ -129,6 +129,8 @@ fn a_byte_that_is_no_utf_8_does_not_cost_the_reason() {
     );
     let said = workdir.fthost(["inspect", "./libc_constant.so"]).succeeded().stdout;
     assert!(said.contains("from the caf\u{fffd} !") && said.contains("MIT\u{fffd}"), "{said}");
+}
+
 /// Makes examples/lora-c into a folder, without a warning; `false` where there is no make or no C compiler.
 fn make_lora(folder: &Path) -> bool {
     let there = |program: &str| Command::new(program).arg("--version").output().is_ok();

@@ -15,7 +15,7 @@ struct FtAboutDraft {
   uint32_t struct_size;
   /* 0. */
   uint32_t reserved;
-  /* Writes the text: a paper, a home page, whom to ask. `[any thread]` */
+  /* Writes the text: a paper, a home page, whom to ask. `[any thread]` Never null. */
   FtStatus (*text)(FtTextSink sink);
 };
 

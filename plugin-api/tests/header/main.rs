@@ -20,8 +20,8 @@ use std::{env, fs};
 use fthost_plugin_api::ops::OPS;
 use fthost_plugin_api::{
     Convolution, Event, FeatureKind, HeadSpec, ImageInfo, Init, LossScope, Masking, MethodInfo, MethodKind, MethodNote,
-    MetricSpec, ParamInfo, PluginInfo, PluginNote, PredictionKind, Sampling, Site, SiteKind, Stream, StreamFeatures, TargetKind,
-    Targets, TaskInfo, Vocabulary, VocabularyTransform,
+    MetricSpec, ParamInfo, PluginInfo, PluginNote, PredictionKind, Sampling, Site, SiteKind, Stream, StreamFeatures,
+    TargetKind, Targets, TaskInfo, Vocabulary, VocabularyTransform,
 };
 use serde_json::Value;
 use syn::File;
