@@ -13,8 +13,9 @@ const STEP: f64 = 1e-4;
 const PARAMETER_STEP: f64 = 1.0 / 512.0;
 /// The same where all is computed in `f32`, whose rounding would cover a small step.
 const COARSE_STEP: f64 = 1.0 / 16.0;
-/// By how much smaller a second step is: the first may lead over a kink, as a relu has one.
-const SMALLER: f64 = 1.0 / 16.0;
+/// What steps are multiplied with until one agrees: one that is smaller does not lead over a kink, as a relu has one, and one that is larger
+/// does not drown in what an op rounds to `f32` on the way. A wrong gradient agrees with none.
+const FACTORS: [f64; 3] = [1.0, 1.0 / 16.0, 16.0];
 /// By how much gradient and difference may differ, as a share.
 const SHARE: f64 = 2e-3;
 const COARSE_SHARE: f64 = 3e-2;
@@ -83,11 +84,15 @@ pub(super) fn wrong_gradient(
             };
             let found = |step: f64| -> Result<_> { Ok((moved(step)?, moved(-step)?, 2.0 * step)) };
             let gradient = gradient.as_ref().map_or(0.0, |gradient| gradient[at]);
-            let name = names.get(i).unwrap_or(&"an input");
-            if judge(name, at, gradient, found(step)?).is_some()
-                && let Some(wrong) = judge(name, at, gradient, found(step * SMALLER)?)
-            {
-                return Ok(Some(wrong));
+            let mut wrong = None;
+            for factor in FACTORS {
+                wrong = judge(names.get(i).unwrap_or(&"an input"), at, gradient, found(step * factor)?);
+                if wrong.is_none() {
+                    break;
+                }
+            }
+            if wrong.is_some() {
+                return Ok(wrong);
             }
         }
     }
@@ -112,12 +117,16 @@ pub(super) fn wrong_gradient(
                 Ok((moved(up)?, moved(down)?, f64::from(up) - f64::from(down)))
             };
             let gradient = gradient.as_ref().map_or(0.0, |gradient| gradient[at]);
-            let name = parameter.name();
-            if judge(name, at, gradient, found(step)?).is_some()
-                && let Some(wrong) = judge(name, at, gradient, found(step * SMALLER)?)
-            {
+            let mut wrong = None;
+            for factor in FACTORS {
+                wrong = judge(parameter.name(), at, gradient, found(step * factor)?);
+                if wrong.is_none() {
+                    break;
+                }
+            }
+            if wrong.is_some() {
                 parameter.set(&before)?;
-                return Ok(Some(wrong));
+                return Ok(wrong);
             }
         }
         parameter.set(&before)?;
