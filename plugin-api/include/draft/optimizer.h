@@ -89,9 +89,9 @@ typedef struct {
    */
   FtStatus (*momentum)(const void *data, double *out);
   /*
-   `Optimizer::states`: the shape in, JSON `[StateSpec]` out. Null where it keeps none. `[run thread]`
+   `Optimizer::states`: a parameter's name and shape in, JSON `[StateSpec]` out. Null where it keeps none. `[run thread]`
    */
-  FtStatus (*states)(const void *data, FtSliceU64 shape, FtTextSink sink);
+  FtStatus (*states)(const void *data, FtStr name, FtSliceU64 shape, FtTextSink sink);
   /*
    `Optimizer::step`. `[run thread]`
    */
