@@ -8,6 +8,7 @@
 //! | [`Scheduler`] | the learning rate of each step | `[schedule]` |
 //! | [`Regularizer`] | what is added to the loss: L2-SP, EWC | `[[regularizer]]` |
 //! | [`TaskHead`] | outputs, loss and predictions of a task | `head = { ... }` |
+//! | [`Optimizer`] | how a gradient changes a parameter; an extension that is tried, and not promised | `optimizer = { ... }` in `[train]` |
 //!
 //! A plugin depends on this crate alone. It computes with [`Tensor`]s, handles whose methods run in the host, on the
 //! host's device and tape; so it is differentiable without more, runs on every device, and need not be rebuilt when the host
@@ -189,6 +190,7 @@ mod stream;
 mod task_head;
 mod tensor;
 mod vocabulary_layer;
+mod weight_average;
 
 pub use abi::entry::builtin;
 pub use class_weights::ClassWeights;
@@ -214,6 +216,7 @@ pub use task_head::{
 };
 pub use tensor::{DType, Kept, Operand, Tensor};
 pub use vocabulary_layer::VocabularyLayer;
+pub use weight_average::WeightAverage;
 pub use {schemars, serde, serde_json, tracing};
 
 /// What a plugin's file begins with: `use fthost_plugin_api::prelude::*;`

@@ -19,8 +19,8 @@ pub trait Optimizer: Sized + Send + 'static {
         0.0
     }
 
-    /// What it keeps of a parameter of this shape from one step to the next. Zeros before the first; checkpoints hold them.
-    fn states(&self, shape: &[usize]) -> Result<Vec<StateSpec>>;
+    /// What it keeps of a parameter of this name and shape from one step to the next. Zeros before the first; checkpoints hold them.
+    fn states(&self, name: &str, shape: &[usize]) -> Result<Vec<StateSpec>>;
 
     /// One parameter's update, without gradients.
     fn step(&self, update: &Update<'_>) -> Result<Updated>;

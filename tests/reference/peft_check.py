@@ -37,7 +37,8 @@ if (adapter / "adapter_config.json").exists():
         backbone.forward = lambda past_key_values=None, **inputs: forward(cache=past_key_values, **inputs)
 
     # A key that PEFT does not know would be left out without a word.
-    used = {name.replace(".default", "").replace(".modules_to_save", "") for name, _ in model.named_parameters()}
+    named = [*model.named_parameters(), *model.named_buffers(remove_duplicate=False)]  # VeRA's matrices are buffers
+    used = {name.replace(".default", "").replace(".modules_to_save", "") for name, _ in named}
     used |= {name.removesuffix(".weight") for name in used if name.endswith(".lora_magnitude_vector.weight")}
     if model.active_peft_config.is_prompt_learning:
         used.add("prompt_embeddings")  # goes into the prompt encoder, under another name

@@ -62,6 +62,12 @@ fn with_option(method: &Value, option: &str, value: &str) -> (String, usize) {
         "strategy" => "[[strategy]]",
         "regularizer" => "[[strategy]]\nplugin = \"full\"\n[[regularizer]]",
         "scheduler" => "[[strategy]]\nplugin = \"full\"\n[schedule]",
+        "optimizer" => {
+            text += "[[strategy]]\nplugin = \"full\"\n[train]\n";
+            text += &format!("optimizer = {{ plugin = \"{name}\", {option} = {value} }}\n");
+            let line = text.lines().count();
+            return (text, line);
+        }
         other => panic!("a kind of method that this test does not know: {other}"),
     };
     text += &format!("{table}\nplugin = \"{name}\"\n{option} = {value}\n");

@@ -25,6 +25,7 @@
 //! | `full_disk` | runs whose disk is full |
 //! | `generate` | texts that language models continue, beside Transformers; drawn, stopped, refused |
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
+//! | `growth` | what plugins may say since ABI 1.1, in whole runs, and killed ones |
 //! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
 //! | `init` | first run files for data as they are published |
 //! | `json` | every command prints one object where it is asked for JSON |
@@ -85,6 +86,7 @@ mod folds;
 mod full_disk;
 mod generate;
 mod golden;
+mod growth;
 mod hub;
 mod init;
 mod json;

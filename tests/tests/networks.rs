@@ -22,7 +22,7 @@ const NETWORKS: [(&str, &str); 2] = [
 ];
 
 /// Strategies with what they need to be told of each network, and what they say where they cannot adapt one.
-const STRATEGIES: [(&str, [&str; 2], Option<&str>); 8] = [
+const STRATEGIES: [(&str, [&str; 2], Option<&str>); 11] = [
     ("full", ["", ""], None),
     ("freezing", ["top = 1\ndecay = 0.5", "top = 1\ndecay = 0.5"], None),
     ("bitfit", ["", ""], None),
@@ -31,6 +31,9 @@ const STRATEGIES: [(&str, [&str; 2], Option<&str>); 8] = [
     ("adapter", ["kind = \"pfeiffer\"", "kind = \"pfeiffer\""], None),
     ("prompt", ["", ""], Some("has no input embedding to adapt")),
     ("prefix", ["", ""], Some("has no attention to adapt")),
+    ("vera", ["", ""], Some("has no linear layer to adapt")),
+    ("ema", ["", ""], None),
+    ("swa", ["start = 0.0", "start = 0.0"], None),
 ];
 
 fn workdir(network: &str, config: &str, strategy: &str) -> Workdir {

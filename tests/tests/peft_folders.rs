@@ -35,6 +35,7 @@ fn an_adapter_evaluates_as_the_run_that_left_it() {
         "plugin = \"lora\"\nscaling = \"rslora\"\nbias = \"lora_only\"\nrank_pattern = { \"layer.0.*query\" = 2 }",
         "plugin = \"lora\"\nuse_dora = true\nbias = \"all\"\ntargets = [\"query\", \"dense\"]",
         "plugin = \"ia3\"",
+        "plugin = \"vera\"\nrank = 8\ntargets = [\"query\", \"dense\"]",
         "plugin = \"prompt\"\ntokens = 3",
         "plugin = \"prefix\"\ntokens = 3\nprojection = true\nhidden = 8",
     ] {
@@ -274,6 +275,8 @@ fn what_peft_saves_now_computes_the_same_here() {
             ("bert", json!({ "peft_type": "LORA", "bias": "lora_only", "target_modules": "all-linear" })),
             ("roberta", json!({ "peft_type": "LORA", "bias": "all", "target_modules": ".*layer\\.1.*(query|value)" })),
             ("roberta", json!({ "peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3 })),
+            ("bert", json!({ "peft_type": "VERA", "r": 8, "d_initial": 0.3, "target_modules": ["query", "dense"] })),
+            ("distilbert", json!({ "peft_type": "VERA", "r": 4, "vera_dropout": 0.1, "target_modules": ["q_lin", "lin1"] })),
             ("distilbert", json!({ "peft_type": "LORA", "use_rslora": true, "target_modules": ["q_lin", "v_lin"] })),
             (
                 "distilbert",

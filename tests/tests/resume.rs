@@ -83,7 +83,7 @@ const RESUME: [&str; 3] = ["--resume", "--out", "run"];
 
 /// Kills the run in `killed` so many times, at moments that differ from run to run of the test, lets it end, and compares it with the one
 /// that goes through in `through`.
-fn ends_with_the_same_bits(through: &Workdir, killed: &Workdir, start: &[&str], kills: usize, what: &str) {
+pub(crate) fn ends_with_the_same_bits(through: &Workdir, killed: &Workdir, start: &[&str], kills: usize, what: &str) {
     let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     through.fthost(start).succeeded();
     for attempt in 0..kills {

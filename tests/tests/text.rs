@@ -251,6 +251,24 @@ fn peft_reads_ia3_and_computes_the_same() {
     peft_agrees(&python, &workdir.path().join("model"), &workdir, "sentiment", &workdir.path().join("test.tsv"));
 }
 
+#[test]
+fn peft_reads_vera_and_computes_the_same() {
+    let Some(python) = python() else {
+        return skipped("FTHOST_PYTHON names no Python with peft");
+    };
+    // Layers of different shapes take parts of the shared matrices.
+    let workdir = text_workdir();
+    workdir.write(
+        "run.toml",
+        RUN.replace(
+            LORA,
+            "plugin = \"vera\"\nrank = 8\ntargets = [\"query\", \"dense\"]\nexclude = [\"1.output.dense\"]",
+        ),
+    );
+    workdir.fthost(["--config", "run.toml", "--out", "run", "--set", "train.lr=0.2"]).succeeded();
+    peft_agrees(&python, &workdir.path().join("model"), &workdir, "sentiment", &workdir.path().join("test.tsv"));
+}
+
 /// The losses of the 16 steps of [`sst2_on_a_real_bert`], as they were when this was written; PEFT agrees with where they lead.
 const SST2_LOSSES: [f64; 16] = [
     0.6856, 0.6844, 0.6921, 0.6793, 0.6903, 0.6875, 0.6812, 0.6462, 0.6814, 0.6614, 0.6055, 0.7100, 0.6701, 0.6290,

@@ -541,11 +541,17 @@ pub(crate) fn optimizer<O: Optimizer>(optimizer: O) -> Instance {
         // SAFETY: the host passes this instance.
         unsafe { call(data, body) }
     }
-    unsafe extern "C" fn states<O: Optimizer>(data: *const c_void, shape: Slice<u64>, sink: TextSink) -> Status {
+    unsafe extern "C" fn states<O: Optimizer>(
+        data: *const c_void,
+        name: Str,
+        shape: Slice<u64>,
+        sink: TextSink,
+    ) -> Status {
         let body = |method: &AsOptimizer<O>| {
-            // SAFETY: the host lends the shape for this call.
-            let shape: Vec<usize> = unsafe { shape.as_slice() }.iter().map(|&dim| dim as usize).collect();
-            let text = serde_json::to_string(&method.0.states(&shape)?)?;
+            // SAFETY: the host lends name and shape for this call.
+            let (name, shape) = unsafe { (name.as_str()?, shape.as_slice()) };
+            let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
+            let text = serde_json::to_string(&method.0.states(name, &shape)?)?;
             // SAFETY: the sink belongs to this call.
             unsafe { sink.put(&text) };
             Ok(())

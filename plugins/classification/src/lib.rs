@@ -7,6 +7,10 @@
 //! torch's cross entropy with class weights w and label smoothing s (Szegedy et al. 2015, arXiv:1512.00567). Where the architecture's own head
 //! has one more dense layer (RoBERTa, DistilBERT), so has this one: logits = W act(V h + c) + b. Matrices start
 //! N(0, 0.02) and biases at zero, as in Transformers, so at step 0 all classes are about equally likely.
+//!
+//! With `r_drop` each example passes through the model twice, under other dropout masks, and both passes shall say the same (R-Drop, Liang et al.
+//! 2021, arXiv:2106.14448): the loss is the mean of both cross entropies, and
+//! alpha / 2 sum_i w[t_i] (KL(p_i | q_i) + KL(q_i | p_i)) / sum_i w[t_i] is added.
 
 use fthost_plugin_api::prelude::*;
 use fthost_plugin_api::{CrossEntropy, HeadLayers, HeadShape, check_shares};
@@ -23,6 +27,9 @@ struct ClassificationConfig {
     /// Share of each target that is spread over all classes.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     label_smoothing: f64,
+    /// R-Drop: weight of the distance between what two passes of an example say under other dropout masks; above 0 a step takes twice as long.
+    #[schemars(range(min = 0))]
+    r_drop: f64,
     /// Standard deviation of the new matrices.
     #[schemars(range(min = 0))]
     init_std: f64,
@@ -30,7 +37,13 @@ struct ClassificationConfig {
 
 impl Default for ClassificationConfig {
     fn default() -> Self {
-        Self { dropout: None, class_weights: ClassWeights::default(), label_smoothing: 0.0, init_std: 0.02 }
+        Self {
+            dropout: None,
+            class_weights: ClassWeights::default(),
+            label_smoothing: 0.0,
+            r_drop: 0.0,
+            init_std: 0.02,
+        }
     }
 }
 
@@ -45,12 +58,27 @@ impl Classification {
     }
 }
 
+impl Classification {
+    /// How far what two passes say is apart, there and back, over the examples by their classes' weights: a scalar.
+    fn apart(&self, first: &Tensor, second: &Tensor, targets: &TaskTargets<'_>) -> Result<Tensor> {
+        let (p, q) = (first.log_softmax()?, second.log_softmax()?); // [examples, classes]
+        // p (log p - log q) + q (log q - log p)
+        let terms = p.exp()?.sub(&q.exp()?)?.mul(&p.sub(&q)?)?;
+        let Some(weights) = &self.attached()?.1.weights else { return terms.sum() };
+        let of = targets.tensor.to_vec_u32()?.into_iter().map(|class| weights[class as usize]).collect::<Vec<_>>();
+        terms.mul(&Tensor::from_slice(&of, [of.len(), 1])?)?.sum()
+    }
+}
+
 impl TaskHead for Classification {
     type Config = ClassificationConfig;
     const PROBLEM_TYPE: Option<&'static str> = Some(problem_type::SINGLE_LABEL);
 
     fn new(config: ClassificationConfig) -> Result<Self> {
         check_shares([("dropout", config.dropout.unwrap_or(0.0)), ("label_smoothing", config.label_smoothing)])?;
+        if !(config.r_drop.is_finite() && config.r_drop >= 0.0) {
+            return Err(Error::new(format!("r_drop is {}, and must be a number from 0 up", config.r_drop)));
+        }
         Ok(Self { config, attached: None })
     }
 
@@ -67,7 +95,10 @@ impl TaskHead for Classification {
         let weights = self.config.class_weights.resolve(&task.class_counts, classes)?;
         let loss = CrossEntropy { weights, label_smoothing: self.config.label_smoothing };
         self.attached = Some((shape.declare(model)?, loss));
-        Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes))
+        Ok(HeadSpec {
+            forwards: if self.config.r_drop > 0.0 { 2 } else { 1 },
+            ..HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes)
+        })
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
@@ -75,7 +106,16 @@ impl TaskHead for Classification {
     }
 
     fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
-        self.attached()?.1.loss(outputs, targets)
+        let loss = &self.attached()?.1;
+        let (rows, passed) = (targets.tensor.shape()?[0], outputs.shape()?[0]);
+        // In evaluation there is one pass.
+        if passed == rows {
+            return loss.loss(outputs, targets);
+        }
+        let [first, second] = [outputs.narrow(0, 0, rows)?, outputs.narrow(0, rows, rows)?]; // [examples, classes]
+        let (one, other) = (loss.loss(&first, targets)?, loss.loss(&second, targets)?);
+        let apart = self.apart(&first, &second, targets)?.mul_scalar(self.config.r_drop / 2.0)?;
+        Ok(Loss { sum: one.sum.add(&other.sum)?.mul_scalar(0.5)?.add(&apart)?, weight: one.weight })
     }
 
     fn predict(&self, outputs: &Tensor) -> Result<Tensor> {
@@ -89,7 +129,11 @@ register! {
 }
 export_plugin! {
     license = "MIT OR Apache-2.0",
-    ops = ["linear@1", "dropout@1", "cross_entropy@1", "softmax@1", "tanh@1", "relu@1", "gelu@1"]
+    ops = [
+        "add@1", "affine@1", "linear@1", "dropout@1", "cross_entropy@1", "exp@1", "gelu@1", "log_softmax@1", "mul@1", "narrow@1",
+        "relu@1", "softmax@1", "sub@1", "sum@1", "tanh@1"
+    ],
+    min_host_minor = 1
 }
 
 #[cfg(test)]
@@ -99,8 +143,8 @@ mod tests {
     use fthost_plugin_api::serde_json::from_value;
 
     #[test]
-    fn refuses_shares_of_one() {
-        for options in [json!({ "dropout": 1.0 }), json!({ "label_smoothing": 1.5 })] {
+    fn refuses_what_cannot_be_meant() {
+        for options in [json!({ "dropout": 1.0 }), json!({ "label_smoothing": 1.5 }), json!({ "r_drop": -1.0 })] {
             assert!(Classification::new(from_value(options.clone()).unwrap()).is_err(), "{options}");
         }
     }

@@ -57,20 +57,23 @@ impl OptimizerInstance {
         })
     }
 
-    /// What it keeps of a parameter of this shape.
-    pub fn states(&self, shape: &[usize]) -> Result<Vec<StateSpec>> {
+    /// What it keeps of a parameter of this name and shape.
+    pub fn states(&self, name: &str, shape: &[usize]) -> Result<Vec<StateSpec>> {
         let Some(states) = self.rule.vtable.get(field!(OptimizerVtable, states)) else { return Ok(Vec::new()) };
         self.rule.call("states", Scope::default(), |_| {
             let dims: Vec<u64> = shape.iter().map(|&dim| dim as u64).collect();
-            // SAFETY: the plugin's own function on its own instance; the shape lives for the call.
-            let specs: Vec<StateSpec> = json_answer(|sink| unsafe { states(self.rule.data, Slice::new(&dims), sink) })?;
+            let ask = |sink| {
+                // SAFETY: the plugin's own function on its own instance; name and shape live for the call.
+                unsafe { states(self.rule.data, Str::new(name), Slice::new(&dims), sink) }
+            };
+            let specs: Vec<StateSpec> = json_answer(ask)?;
             for (i, spec) in specs.iter().enumerate() {
                 let elements = spec.shape.iter().try_fold(1usize, |elements, dim| elements.checked_mul(*dim));
                 let most = shape.iter().product::<usize>().saturating_mul(MOST).max(MOST);
                 if elements.is_none_or(|elements| elements > most) {
-                    let (name, of) = (&spec.name, &spec.shape);
+                    let (state, of) = (&spec.name, &spec.shape);
                     return Err(Failure::Answer(format!(
-                        "its state {name:?} of a parameter {shape:?} would have shape {of:?}: more than {MOST} times its elements"
+                        "its state {state:?} of {name} {shape:?} would have shape {of:?}: more than {MOST} times its elements"
                     )));
                 }
                 let twice = specs[..i].iter().any(|other| other.name == spec.name);
@@ -86,7 +89,7 @@ impl OptimizerInstance {
     pub fn step(&mut self, parameter: &Parameter, gradient: &Tensor, settings: &StepSettings) -> Result<()> {
         let (name, dims) = (parameter.name(), parameter.dims());
         if !self.slots.contains_key(name) {
-            let states = self.states(dims)?.into_iter();
+            let states = self.states(name, dims)?.into_iter();
             let zeros = |spec: StateSpec| -> Result<_> {
                 Ok((spec.name, Tensor::zeros(spec.shape, dtype(spec.elements), gradient.device())?))
             };
@@ -129,7 +132,7 @@ impl OptimizerInstance {
             let other = |what: &str| Error::run(format!("the optimizer's state of {name} {what}"));
             let shape = shape(name).ok_or_else(|| other("is of a parameter that this run has not"))?;
             let mut states = Vec::new();
-            for spec in self.states(&shape)? {
+            for spec in self.states(name, &shape)? {
                 let kept = state.get(&format!("{name}.{}", spec.name)).ok_or_else(|| other("is another rule's"))?;
                 if kept.dims() != spec.shape || kept.dtype() != dtype(spec.elements) {
                     return Err(other(&format!("has {} in another shape or type", spec.name)));

@@ -62,7 +62,7 @@ impl Optimizer {
         };
         let (mut bytes, mut floats) = (0, 0);
         for of in model.trainable() {
-            for spec in rule.states(of.parameter.dims())? {
+            for spec in rule.states(of.parameter.name(), of.parameter.dims())? {
                 let size = match spec.elements {
                     Elements::F32 => size_of::<f32>(),
                     Elements::U8 => 1,

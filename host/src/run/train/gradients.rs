@@ -97,10 +97,15 @@ impl Pass<'_> {
             let (sum, weight) = self.loss(&tape, &outputs, &shown, &support)?;
             let loss = scalar(&sum)?;
             let held = match holding {
-                Some(holding) => holding.penalty(&tape, self.model, shown.rows(), (&reads, &features), |other| {
-                    self.features(&tape, &shown, other)
+                Some(holding) => holding.penalty(&tape, self.model, seen.rows(), (&reads, &features), |other| {
+                    self.features(&tape, &seen, other)
                 })?,
                 None => None,
+            };
+            // What earlier heads say of an example counts once, however often it passes.
+            let held = match held {
+                Some(held) if passes > 1 => Some(tape.affine(&held, 1.0 / passes as f64, 0.0)?),
+                held => held,
             };
             let penalty = held.as_ref().map_or(Ok(0.0), scalar)?;
             let factor = loss_scale * holding.map_or(1.0, |holding| holding.factor);

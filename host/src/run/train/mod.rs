@@ -125,11 +125,13 @@ impl Trainer<'_> {
             let pretrained = self.pretrained;
             self.parts().restore_best(&header, &tensors, pretrained)?;
         }
-        // Of all tasks, because what the others' heads predict by has changed with the encoder. Nothing moves from here to their tests.
+        // Of all tasks, because what the others' heads predict by has changed with the encoder.
         (0..self.learner.tasks.len()).try_for_each(|task| self.learner.fit(task))?;
         phase
             .tasks()
             .try_for_each(|task| self.tell(&Event::TaskEnd { task: self.learner.tasks[task].name.clone() }, task))?;
+        // Once more, because a plugin may have set weights. Nothing moves from here to the tests.
+        (0..self.learner.tasks.len()).try_for_each(|task| self.learner.fit(task))?;
         self.log_scalars(step, folder)?;
         // What the last phase comes to is the run's own result.
         if state.phase.number + 1 < self.phases.len() {
@@ -209,7 +211,8 @@ impl Trainer<'_> {
             if state.trained.steps == 1 {
                 state.trained.first_step_seconds = self.started.elapsed().as_secs_f64();
             }
-            self.learner.model.stepped = gradients;
+            // Of a step that was left out nothing has a gradient.
+            self.learner.model.stepped = Some(gradients.unwrap_or_default());
             self.tell_all(phase, &Event::StepEnd { step, total_steps, loss })?;
             self.learner.model.stepped = None;
             let name = |task: usize| self.learner.tasks[task].name.as_str();

@@ -153,12 +153,9 @@ impl<'a> Adapter<'a> {
             Error::usage(format!("cannot read {}: {error}", at(folder, WEIGHTS))).with_help(help)
         })?;
         let weights = Weights::from_bytes(&at(folder, WEIGHTS), bytes)?;
-        let below = |name: &str| {
-            let path = [TUNED, WRAPPED].iter().find_map(|root| name.strip_prefix(root));
-            (path.unwrap_or(name).to_owned(), name.to_owned())
-        };
         let twice = |name: &&str| TWICE.iter().any(|part| name.contains(part));
-        let names = weights.names().filter(|name| !twice(name)).map(below).collect();
+        let named = |name: &str| (below_root(name).to_owned(), name.to_owned());
+        let names = weights.names().filter(|name| !twice(name)).map(named).collect();
         Ok(Self { folder, peft_type, base, per_token, language, config, saved, weights, names })
     }
 
@@ -253,6 +250,11 @@ impl<'a> Adapter<'a> {
         };
         Ok(self.weights.tensor(name, &Device::Cpu)?.dims()[0])
     }
+}
+
+/// The path of a tensor in the file below the root.
+fn below_root(name: &str) -> &str {
+    [TUNED, WRAPPED].iter().find_map(|root| name.strip_prefix(root)).unwrap_or(name)
 }
 
 /// Whether a path leads through a module whose own path ends with a name, as PEFT compares them.

@@ -32,8 +32,9 @@ pub struct OptimizerVtable {
     pub base: BaseVtable,
     /// `Optimizer::momentum`: writes it. Null for 0. `[run thread]`
     pub momentum: Option<unsafe extern "C" fn(data: *const c_void, out: *mut f64) -> Status>,
-    /// `Optimizer::states`: the shape in, JSON `[StateSpec]` out. Null where it keeps none. `[run thread]`
-    pub states: Option<unsafe extern "C" fn(data: *const c_void, shape: Slice<u64>, sink: TextSink) -> Status>,
+    /// `Optimizer::states`: a parameter's name and shape in, JSON `[StateSpec]` out. Null where it keeps none. `[run thread]`
+    pub states:
+        Option<unsafe extern "C" fn(data: *const c_void, name: Str, shape: Slice<u64>, sink: TextSink) -> Status>,
     /// `Optimizer::step`. `[run thread]`
     pub step: Option<unsafe extern "C" fn(data: *const c_void, call: *const UpdateCall) -> Status>,
 }

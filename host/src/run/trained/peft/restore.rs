@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fthost_models::{ModelInfo, SiteKind};
 
 use super::super::head;
-use super::{Adapter, CONFIG, WEIGHTS, at, within};
+use super::{Adapter, CONFIG, WEIGHTS, at, below_root, within};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::run::results::keys::Keys;
 use crate::{Error, Result};
@@ -25,6 +25,8 @@ impl Adapter<'_> {
         let mut unsaved = Vec::new();
         for p in model.parameters.iter().filter(|p| headed || !matches!(p.owner, Owner::Head(_))) {
             let path = keys.path(p);
+            // What stands in the model that PEFT wraps, and in none of its layers (VeRA's matrices), is declared with its root.
+            let path = below_root(&path).to_owned();
             let is_head = |p: &ModelParameter| matches!(p.owner, Owner::Head(_));
             // PEFT writes a module's only tensor under its own name or the module's.
             let found = [path.clone(), format!("{path}.weight")].into_iter().find(|path| left.remove(path.as_str()));
