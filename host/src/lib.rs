@@ -25,6 +25,7 @@ mod handles;
 pub mod hub;
 pub mod init;
 pub mod kernels;
+mod memory;
 pub mod plugin;
 pub mod processes;
 pub mod report;
