@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use fthost_autograd::{Device, Parameter};
 
@@ -147,6 +147,7 @@ pub(crate) struct RunHandles {
     device: Device,
     seed: u64,
     step: AtomicU64,
+    traced: AtomicBool,
     len: AtomicUsize,
     /// Chunk `i` has `FIRST_CHUNK << i` places.
     chunks: [OnceLock<Box<[OnceLock<Parameter>]>>; 24],
@@ -166,7 +167,15 @@ impl RunHandles {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed) & ((1 << RUN_BITS) - 1);
         let chunks = [const { OnceLock::new() }; 24];
-        Self { run, device, seed, step: AtomicU64::new(0), len: AtomicUsize::new(0), chunks }
+        Self {
+            run,
+            device,
+            seed,
+            step: AtomicU64::new(0),
+            traced: AtomicBool::new(false),
+            len: AtomicUsize::new(0),
+            chunks,
+        }
     }
 
     /// Where the run's tensors live.
@@ -187,6 +196,19 @@ impl RunHandles {
     /// Says which step is under way.
     pub(crate) fn begin_step(&self, step: u64) {
         self.step.store(step, Ordering::Relaxed);
+    }
+
+    /// Whether each call looks for the first number that is none: after a step that went wrong, to name who is to blame.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed)
+    }
+
+    /// Has each call look for numbers that are none, while `body` runs.
+    pub(crate) fn tracing<T>(&self, body: impl FnOnce() -> T) -> T {
+        self.traced.store(true, Ordering::Relaxed);
+        let result = body();
+        self.traced.store(false, Ordering::Relaxed);
+        result
     }
 
     /// Number of parameters.

@@ -1,5 +1,6 @@
 //! Instances: methods made from options, and the calls on them.
 
+mod answers;
 mod head;
 mod regularizer;
 mod scheduler;
@@ -85,23 +86,49 @@ unsafe impl Sync for Instance<tables::RegularizerVtable> {}
 /// The type is `repr(C)`, its first field is a [`BaseVtable`], and a plugin's `create` gives it for this kind.
 unsafe trait Vtable: Grows + 'static {
     const KIND: MethodKind;
+
+    /// That the functions are there which nothing of the kind can do without.
+    ///
+    /// # Errors
+    /// The first that is null, by its name.
+    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()>;
 }
 
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::StrategyVtable {
     const KIND: MethodKind = MethodKind::Strategy;
+
+    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
+        table.need(field!(tables::StrategyVtable, attach)).map(drop)
+    }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::SchedulerVtable {
     const KIND: MethodKind = MethodKind::Scheduler;
+
+    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
+        table.need(field!(tables::SchedulerVtable, rate)).map(drop)
+    }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::RegularizerVtable {
     const KIND: MethodKind = MethodKind::Regularizer;
+
+    /// It may have a penalty on parameters or on outputs, or hear of events alone.
+    fn is_whole(_: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
+        Ok(())
+    }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::TaskHeadVtable {
     const KIND: MethodKind = MethodKind::TaskHead;
+
+    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
+        table.need(field!(tables::TaskHeadVtable, attach))?;
+        table.need(field!(tables::TaskHeadVtable, forward))?;
+        table.need(field!(tables::TaskHeadVtable, loss))?;
+        table.need(field!(tables::TaskHeadVtable, predict)).map(drop)
+    }
 }
 
 impl<V: Vtable> fmt::Debug for Instance<V> {
@@ -129,17 +156,19 @@ impl<V: Vtable> Instance<V> {
         plugin.method(V::KIND, name)?;
         let caller = Caller::new(plugin.clone(), name);
         let config = config.to_string();
-        let instance = caller.call(&"its options", Scope::default(), |_| {
+        let made = caller.call(&"its options", Scope::default(), |_| {
             let create = needed(plugin.api(), field!(PluginApi, create))?;
             let mut instance = tables::Instance { data: std::ptr::null_mut(), vtable: std::ptr::null() };
             // SAFETY: the plugin's own function; the texts live for the call, and `instance` may be written.
             check(unsafe { create(V::KIND.code(), Str::new(name), Str::new(&config), &raw mut instance) })?;
             // SAFETY: the plugin gives a table of this kind, by the promise of [`Vtable`], that lives as long as the process, or null.
             let vtable = unsafe { Theirs::new(instance.vtable.cast::<V>()) };
-            Ok((instance.data, vtable.map_err(|error| Failure::Answer(error.to_string()))?))
+            let vtable = vtable.map_err(|error| Failure::Answer(error.to_string()))?;
+            // From here on it is ours to drop, whatever it lacks.
+            let made = Self { caller: Arc::clone(&caller), data: instance.data, vtable, run: None };
+            V::is_whole(vtable).map(|()| made).map_err(|error| Failure::Answer(error.to_string()))
         })?;
-        let (data, vtable) = instance;
-        Ok(Self { caller, data, vtable, run: None })
+        Ok(made)
     }
 }
 
@@ -170,6 +199,11 @@ impl<V: Vtable> Instance<V> {
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.
             check(unsafe { hear(self.data, Str::new(&text)) })
         })
+    }
+
+    /// Whether calls look for the first number that is none.
+    fn is_traced(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.is_traced())
     }
 
     /// One call with what outlives it: the run's parameters, where the instance is attached.
@@ -206,12 +240,20 @@ impl<V: Vtable> Instance<V> {
 
 /// The tensors of named results.
 fn take_all(session: &Session, handles: BTreeMap<String, u64>) -> Result<BTreeMap<String, Tensor>, Failure> {
-    let copy = |handle| {
+    let copy = |name: &str, handle| {
+        let named = |text: String| Failure::Answer(format!("its tensor {name:?}: {text}"));
+        let taken = session.take(handle).map_err(|failure| match failure {
+            Failure::Answer(text) => named(text),
+            other => other,
+        })?;
+        if name.is_empty() {
+            return Err(named("a tensor needs a name".to_owned()));
+        }
         // A copy, because what was given may be a parameter's tensor, which changes in place.
-        let copy = session.take(handle)?.tensor().copy().map_err(|error| Failure::Answer(error.to_string()))?;
+        let copy = taken.tensor().copy().map_err(|error| named(error.to_string()))?;
         Ok(copy.detach())
     };
-    handles.into_iter().map(|(name, handle)| Ok((name, copy(handle)?))).collect()
+    handles.into_iter().map(|(name, handle)| copy(&name, handle).map(|tensor| (name, tensor))).collect()
 }
 
 /// Text of something for the plugin.
