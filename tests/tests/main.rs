@@ -24,6 +24,7 @@
 //! | `full_disk` | runs whose disk is full |
 //! | `generate` | texts that language models continue, beside Transformers; drawn, stopped, refused |
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
+//! | `handed_over` | results of plugins that cannot be right, each refused by name; heads of a third party, saved and opened |
 //! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
 //! | `init` | first run files for data as they are published |
 //! | `lora` | LoRA and DoRA in every form beside PEFT: outputs and steps |
@@ -77,6 +78,7 @@ mod folds;
 mod full_disk;
 mod generate;
 mod golden;
+mod handed_over;
 mod hub;
 mod init;
 mod language;

@@ -43,7 +43,7 @@ fn panic_in_new() {
     insta::assert_snapshot!(failure("new", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:59:44:
+      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:62:44:
       | lost the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -76,7 +76,7 @@ fn panic_in_attach() {
     insta::assert_snapshot!(failure("attach", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:59:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:62:44: lost
       | the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -102,7 +102,7 @@ fn panic_in_an_event() {
     insta::assert_snapshot!(failure("event", "panic", 1), @"
     plugin
 
-      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:59:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:62:44: lost
       | the left phalange
     ");
 }
@@ -123,7 +123,7 @@ fn panic_in_forward() {
     engine
 
       x plugin misbehaving (libmisbehaving.so) panicked in its linear hook at
-      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:59:44: lost the left phalange
+      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:62:44: lost the left phalange
     ");
 }
 
@@ -132,8 +132,8 @@ fn an_output_of_another_shape() {
     insta::assert_snapshot!(failure("forward", "shape", 1), @"
     engine
 
-      x plugin misbehaving (libmisbehaving.so) failed at encoder.layer.0.attention.self.query: its hook gave
-      | shape [16, 48] where [48, 16] is needed
+      x plugin misbehaving (libmisbehaving.so) failed in its linear hook at
+      | encoder.layer.0.attention.self.query: it gave shape [16, 48] where [48, 16] is needed
     ");
 }
 
@@ -142,8 +142,9 @@ fn numbers_that_are_none() {
     insta::assert_snapshot!(failure("forward", "nan", 1), @"
     run
 
-      x the loss is NaN at step 1
-      help: lower train.lr, or set train.clip_norm = 1.0
+      x the loss is NaN at step 1: plugin misbehaving (libmisbehaving.so) failed in its linear hook at
+      | encoder.layer.0.attention.self.query: of finite numbers it made NaN
+      help: nothing has been trained yet: tell the plugin's author
     ");
 }
 
