@@ -5,7 +5,7 @@
 //! 2^53, so that any JSON reader keeps it whole.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use fthost_autograd::{Device, Parameter};
@@ -147,6 +147,7 @@ pub(crate) struct RunHandles {
     device: Device,
     seed: u64,
     step: AtomicU64,
+    traced: AtomicBool,
     len: AtomicUsize,
     /// Numbers that plugins have told since they were last taken, by method and name.
     scalars: Mutex<Vec<(String, f64)>>,
@@ -168,7 +169,16 @@ impl RunHandles {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let run = RUNS.fetch_add(1, Ordering::Relaxed) & ((1 << RUN_BITS) - 1);
         let chunks = [const { OnceLock::new() }; 24];
-        Self { run, device, seed, step: AtomicU64::new(0), len: AtomicUsize::new(0), scalars: Mutex::default(), chunks }
+        Self {
+            run,
+            device,
+            seed,
+            step: AtomicU64::new(0),
+            traced: AtomicBool::new(false),
+            len: AtomicUsize::new(0),
+            scalars: Mutex::default(),
+            chunks,
+        }
     }
 
     /// Where the run's tensors live.
@@ -199,6 +209,19 @@ impl RunHandles {
     /// The numbers that plugins have told since the last call.
     pub(crate) fn take_scalars(&self) -> Vec<(String, f64)> {
         std::mem::take(&mut *self.scalars.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether each call looks for the first number that is none: after a step that went wrong, to name who is to blame.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed)
+    }
+
+    /// Has each call look for numbers that are none, while `body` runs.
+    pub(crate) fn tracing<T>(&self, body: impl FnOnce() -> T) -> T {
+        self.traced.store(true, Ordering::Relaxed);
+        let result = body();
+        self.traced.store(false, Ordering::Relaxed);
+        result
     }
 
     /// Number of parameters.

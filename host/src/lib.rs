@@ -29,6 +29,7 @@ mod handles;
 pub mod hub;
 pub mod init;
 pub mod kernels;
+mod memory;
 pub mod new_plugin;
 pub mod plugin;
 pub mod processes;

@@ -124,9 +124,9 @@ pub struct Group<'a> {
 /// What a scheduler answers for one group and step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// The learning rate of this step, absolute.
+    /// The learning rate of this step, absolute, from 0 up.
     pub lr: f64,
-    /// Momentum or beta1 of this step. Schedules that do not cycle it return the group's.
+    /// Momentum or beta1 of this step, in [0, 1). Schedules that do not cycle it return the group's.
     pub momentum: f64,
 }
 

@@ -26,6 +26,7 @@
 //! | `generate` | texts that language models continue, beside Transformers; drawn, stopped, refused |
 //! | `golden` | plugins that were built once for ABI 1.0; hosts and plugins of a later minor |
 //! | `growth` | what plugins may say since ABI 1.1, in whole runs, and killed ones |
+//! | `handed_over` | results of plugins that cannot be right, each refused by name; heads of a third party, saved and opened |
 //! | `hub` | models by name, from a server on this machine; downloads that fail or end early |
 //! | `init` | first run files for data as they are published |
 //! | `json` | every command prints one object where it is asked for JSON |
@@ -87,6 +88,7 @@ mod full_disk;
 mod generate;
 mod golden;
 mod growth;
+mod handed_over;
 mod hub;
 mod init;
 mod json;

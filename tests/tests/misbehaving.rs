@@ -140,8 +140,8 @@ fn an_output_of_another_shape() {
     insta::assert_snapshot!(failure("forward", "shape", 1), @"
     engine
 
-      x plugin misbehaving (libmisbehaving.so) failed at encoder.layer.0.attention.self.query: its hook gave
-      | shape [16, 48] where [48, 16] is needed
+      x plugin misbehaving (libmisbehaving.so) failed in its linear hook at
+      | encoder.layer.0.attention.self.query: it gave shape [16, 48] where [48, 16] is needed
     ");
 }
 
@@ -150,8 +150,9 @@ fn numbers_that_are_none() {
     insta::assert_snapshot!(failure("forward", "nan", 1), @"
     run
 
-      x the loss is NaN at step 1
-      help: lower train.lr, or set train.clip_norm = 1.0
+      x the loss is NaN at step 1: plugin misbehaving (libmisbehaving.so) failed in its linear hook at
+      | encoder.layer.0.attention.self.query: of finite numbers it made NaN
+      help: nothing has been trained yet: tell the plugin's author
     ");
 }
 

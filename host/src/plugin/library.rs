@@ -31,6 +31,12 @@ impl Library {
         &self.plugins
     }
 
+    /// The files of those that are no part of this program, as a later process finds them.
+    pub fn files(&self) -> Vec<String> {
+        let files = self.plugins.iter().filter(|plugin| !plugin.sha256().is_empty()).map(Plugin::path);
+        files.map(|path| std::path::absolute(path).unwrap_or(path.to_owned()).display().to_string()).collect()
+    }
+
     /// Opens a plugin by path or name.
     ///
     /// # Errors

@@ -36,7 +36,8 @@ pub use machine::DeviceChoice;
 use machine::peak_rss_bytes;
 use results::continual::Continual;
 use results::evaluate::Evaluation;
-use results::export::{self, Exported};
+use results::export::{self, Exported, Format};
+use results::own_form::Origin;
 use results::plain::Trained as TrainedHead;
 use results::proof::{Pairing, Proof};
 use results::result::{self, Parameters, Split, Summary, TaskResult};
@@ -362,7 +363,13 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
         head: &task.head,
         spec: &task.spec,
         decision: task.decision.clone(),
+        counts: (task.train.class_counts(), task.train.len() as u64),
     });
+    let identity = trainer.identity.clone();
+    let origin = Origin {
+        run_file: identity.run_file.clone(),
+        plugins: identity.plugins.iter().map(|plugin| plugin.path.clone()).collect(),
+    };
     let saved = export::Saved {
         model: trainer.learner.model,
         base: &file.model.name(),
@@ -370,6 +377,8 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
         adapter_config: adapter_config(trainer.strategies)?,
         adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
         tasks: &heads.collect::<Vec<_>>(),
+        origin: &origin,
+        states: trainer.strategies.iter().map(Stateful::save).collect::<Result<_>>()?,
     }
     .write(folder.path())?;
     let info = trainer.learner.model.model.info().clone();
@@ -380,9 +389,10 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
         inputs::copy(&file.model.path, &saved.path, &info)?;
     }
     let only = tasks.len() == 1;
-    let named = |name: &str| if only { keys::reopened(&info, name) } else { name.to_owned() };
+    // Heads of fthost's own are saved by their own names.
+    let plain = only && saved.format != Format::Encoder;
+    let named = |name: &str| if plain { keys::reopened(&info, name) } else { name.to_owned() };
     let named = whole.then_some(&named as &dyn Fn(&str) -> String);
-    let identity = trainer.identity.clone();
     let (header, tensors) = trainer.parts().capture_final(identity, state.clone(), named)?;
     checkpoint::write(&folder.path().join(snapshot::FINAL), &header, &tensors)?;
     Ok(saved)

@@ -79,13 +79,15 @@ impl<T> SliceMut<T> {
 }
 
 impl TextSink {
-    /// Hands a text over.
+    /// Hands a text over; to nobody where there is no function.
     ///
     /// # Safety
     /// The sink was given for the call that is under way.
     pub unsafe fn put(self, text: &str) {
-        // SAFETY: a valid sink takes text that is borrowed for the call.
-        unsafe { (self.write)(self.ctx, Str::new(text)) }
+        if let Some(write) = self.write {
+            // SAFETY: a valid sink takes text that is borrowed for the call.
+            unsafe { write(self.ctx, Str::new(text)) }
+        }
     }
 }
 
@@ -98,6 +100,6 @@ pub fn collect_text(call: impl FnOnce(TextSink) -> Status) -> (Status, String) {
         bytes.extend_from_slice(unsafe { Slice { ptr: text.ptr, len: text.len }.as_slice() });
     }
     let mut bytes = Vec::new();
-    let status = call(TextSink { ctx: (&raw mut bytes).cast(), write: append });
+    let status = call(TextSink { ctx: (&raw mut bytes).cast(), write: Some(append) });
     (status, String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -37,5 +37,6 @@ pub struct TextSink {
     /// The caller's own.
     pub ctx: *mut c_void,
     /// Appends a piece.
-    pub write: unsafe extern "C" fn(ctx: *mut c_void, text: Str),
+    // It must not be null. That it may be as far as Rust knows lets a host tell when it is; both are laid out alike.
+    pub write: Option<unsafe extern "C" fn(ctx: *mut c_void, text: Str)>,
 }

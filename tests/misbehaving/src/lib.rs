@@ -1,5 +1,8 @@
 //! A strategy that fails where and how its options say, so that tests can see the host contain it.
 
+mod apart;
+mod wrong;
+
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::sync::Mutex;

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fthost_autograd::{DType, Tensor};
+use fthost_autograd::{DType, Device, Tensor};
 use fthost_plugin_api::FisherLabels;
 use fthost_plugin_api::abi::calls::{ExamplesCall, LogRecord, OpCall};
 use fthost_plugin_api::abi::draft::run::{RUN_DRAFT, RunDraft};
@@ -19,9 +19,10 @@ use fthost_plugin_api::abi::tables::{
 use fthost_plugin_api::field;
 
 use super::hooks::Bridge;
+use super::lent::{self, Lends, Visit};
 use super::session::{self, Declares};
-use super::{model_calls, ops};
-use crate::Error;
+use super::{model_calls, op_call, ops};
+use crate::{Error, memory};
 use crate::plugin::example_gradients::Examples;
 use crate::plugin::probe::{self, Offered};
 use crate::plugin::underway;
@@ -44,7 +45,7 @@ const FUNCTIONS: HostApi = HostApi {
     tensor_release: Some(tensor_release),
     model_call: Some(model_call),
     hook: Some(hook),
-    example_gradients: Some(example_gradients),
+    example_gradients: Some(lent::may_be_null(example_gradients)),
     example_gradients_of: Some(example_gradients_of),
     get_extension: Some(get_extension),
     ..HostApi::EMPTY
@@ -103,8 +104,9 @@ fn panic_text(payload: &(dyn Any + Send)) -> &str {
 /// Text that a plugin lends for a call.
 ///
 /// # Safety
-/// As [`Str::as_str`].
+/// As [`Str::as_str`], but that it may be null.
 unsafe fn text<'a>(text: Str) -> Result<&'a str, String> {
+    lent::check(text.ptr, text.len, "a text")?;
     // SAFETY: the caller's promise.
     unsafe { text.as_str() }.map_err(|error| error.to_string())
 }
@@ -148,8 +150,8 @@ unsafe extern "C" fn resolve_op(name: Str, op: *mut u32) -> Status {
         // SAFETY: the plugin lends the text for this call.
         let name = unsafe { text(name) }?;
         let number = ops::resolve(name).ok_or_else(|| format!("this host has no op {name:?}; update fthost"))?;
-        // SAFETY: `op` is the plugin's place for the result.
-        unsafe { op.write(number) };
+        // SAFETY: `op` is the plugin's place for the result, or null.
+        unsafe { lent::Place::of(op, "the op's number")?.write(number) };
         Ok(())
     })
 }
@@ -160,10 +162,10 @@ unsafe extern "C" fn call_op(op: u32, call: *const OpCall) -> Status {
         let (inputs, ints, floats, outputs) = unsafe {
             let call = theirs(call)?;
             (
-                call.get(field!(OpCall, inputs)).as_slice(),
-                call.get(field!(OpCall, ints)).as_slice(),
-                call.get(field!(OpCall, floats)).as_slice(),
-                call.get(field!(OpCall, outputs)).as_mut_slice(),
+                call.get(field!(OpCall, inputs)).lent("the inputs of an op")?,
+                call.get(field!(OpCall, ints)).lent("the integers of an op")?,
+                call.get(field!(OpCall, floats)).lent("the floats of an op")?,
+                lent::written(call.get(field!(OpCall, outputs)), "the outputs of an op")?,
             )
         };
         probe::host_call("call_op", || ops::name(op).to_owned())?;
@@ -171,25 +173,45 @@ unsafe extern "C" fn call_op(op: u32, call: *const OpCall) -> Status {
     })
 }
 
+/// A tensor of `len` elements of host memory.
+///
+/// # Safety
+/// `data` points to so many elements of this type, or is null.
+unsafe fn made<T: candle_core::WithDType>(
+    data: *const c_void,
+    len: usize,
+    shape: Vec<usize>,
+    device: &Device,
+) -> fthost_autograd::Result<Tensor> {
+    // SAFETY: the caller's promise.
+    let elements = unsafe { Slice { ptr: data.cast::<T>(), len }.lent("the elements of a tensor") };
+    Tensor::from_slice(elements.map_err(fthost_autograd::Error::Msg)?, shape, device)
+}
+
 unsafe extern "C" fn tensor_new(dtype: u32, data: *const c_void, shape: Slice<u64>, out: *mut u64) -> Status {
     guard(|| {
         probe::host_call("tensor_new", String::new)?;
         // SAFETY: the plugin lends the shape for this call.
-        let shape: Vec<usize> = unsafe { shape.as_slice() }.iter().map(|dim| *dim as usize).collect();
-        let elements = shape.iter().try_fold(1usize, |n, dim| n.checked_mul(*dim));
-        let len = elements.ok_or_else(|| format!("shape {shape:?} has too many elements"))?;
-        // SAFETY: `data` points to as many elements of this type as the shape says.
+        let shape: Vec<usize> =
+            unsafe { shape.lent("the shape of a tensor") }?.iter().map(|dim| *dim as usize).collect();
+        // SAFETY: `out` is the plugin's place for the result, or null.
+        let out = unsafe { lent::Place::of(out, "the tensor's handle") }?;
+        let elements = memory::elements(&shape);
+        let size = op_call::dtype_of(dtype).map_or(1, |dtype| dtype.size_in_bytes()) as u128;
+        memory::room_for(elements.saturating_mul(size))
+            .map_err(|text| format!("a tensor of shape {shape:?} cannot be made: {text}"))?;
+        let len = elements as usize; // what there is room for has an address
+        // SAFETY: `data` points to as many elements of this type as the shape says, or is null.
         let handle = session::new_tensor(|device| unsafe {
             match dtype {
-                dtype::F32 => Tensor::from_slice(Slice { ptr: data.cast::<f32>(), len }.as_slice(), shape, device),
-                dtype::F64 => Tensor::from_slice(Slice { ptr: data.cast::<f64>(), len }.as_slice(), shape, device),
-                dtype::U32 => Tensor::from_slice(Slice { ptr: data.cast::<u32>(), len }.as_slice(), shape, device),
-                dtype::U8 => Tensor::from_slice(Slice { ptr: data.cast::<u8>(), len }.as_slice(), shape, device),
+                dtype::F32 => made::<f32>(data, len, shape, device),
+                dtype::F64 => made::<f64>(data, len, shape, device),
+                dtype::U32 => made::<u32>(data, len, shape, device),
+                dtype::U8 => made::<u8>(data, len, shape, device),
                 other => candle_core::bail!("tensors are made from f32, f64, u32 or u8, not from element type {other}"),
             }
         })?;
-        // SAFETY: `out` is the plugin's place for the result.
-        unsafe { out.write(handle) };
+        out.write(handle);
         Ok(())
     })
 }
@@ -198,13 +220,18 @@ unsafe extern "C" fn tensor_info(tensor: u64, dtype: *mut u32, rank: *mut usize,
     guard(|| {
         probe::host_call("tensor_info", String::new)?;
         let value = session::value(tensor)?;
-        // SAFETY: all three are the plugin's places for results.
-        unsafe {
-            dtype.write(ops::code_of(value.dtype()));
-            rank.write(value.dims().len());
-            for (place, dim) in dims.as_mut_slice().iter_mut().zip(value.dims()) {
-                *place = *dim as u64;
-            }
+        // SAFETY: all three are the plugin's places for results, or null.
+        let (dtype, rank, dims) = unsafe {
+            (
+                lent::Place::of(dtype, "the element type")?,
+                lent::Place::of(rank, "the rank")?,
+                lent::written(dims, "the dimensions of a tensor")?,
+            )
+        };
+        dtype.write(op_call::code_of(value.dtype()));
+        rank.write(value.dims().len());
+        for (place, dim) in dims.iter_mut().zip(value.dims()) {
+            *place = *dim as u64;
         }
         Ok(())
     })
@@ -218,6 +245,7 @@ unsafe extern "C" fn tensor_read(tensor: u64, data: *mut c_void, bytes: usize) -
         if size != bytes {
             return Err(format!("a tensor {:?} of {:?} has {size} bytes, not {bytes}", tensor.dims(), tensor.dtype()));
         }
+        lent::check(data.cast::<u8>(), bytes, "the memory for a tensor's elements")?;
         // SAFETY: `data` has room for `bytes` bytes, which is what the elements take; they are plain numbers.
         unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr().cast::<u8>(), data.cast::<u8>(), size) };
         Ok(())
@@ -249,6 +277,9 @@ unsafe extern "C" fn model_call(method: Str, params: Str, reply: TextSink) -> St
         // SAFETY: the plugin lends both texts for this call.
         let (method, params) = unsafe { (text(method)?, text(params)?) };
         probe::host_call("model_call", || method.to_owned())?;
+        if reply.write.is_none() {
+            return Err(format!("there is no place for the reply of {method}: the sink's function is null"));
+        }
         let answer = model_calls::call(method, params)?;
         // SAFETY: the plugin's sink is valid for this call.
         unsafe { reply.put(&answer) };
@@ -263,7 +294,7 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
         // SAFETY: the plugin lends the text for this call.
         let site = &*unsafe { words(site) };
         // The hook is ours from here, also when something below fails.
-        let bridge = match Bridge::new(site, data, vtable) {
+        let bridge = match site.and_then(|site| Bridge::new(site, data, vtable)) {
             Ok(bridge) => bridge,
             Err(error) => {
                 if let Some(drop) = vtable.get(field!(HookVtable, drop)) {
@@ -274,28 +305,32 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
             }
         };
         probe::host_call("hook", String::new)?;
+        let site = bridge.site().to_owned();
         let hook = bridge.into_hook(kind)?;
         session::with_model_mut(|model, declares| match declares {
-            Declares::Strategy(_) => model.set_hook(site, hook).map_err(|error| plain(&error)),
+            Declares::Strategy(_) => model.set_hook(&site, hook).map_err(|error| plain(&error)),
             _ => Err("hooks are set in the `attach` of strategies only".to_owned()),
         })
     })
 }
 
-/// What a walk calls with each gradient: context, parameter, gradient, weight.
-type Visit = unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status;
-
-unsafe extern "C" fn example_gradients(labels: u32, limit: u64, ctx: *mut c_void, visit: Visit) -> Status {
-    // SAFETY: the plugin lends its function and context for the walk.
-    guard_status(|| unsafe { walk(labels, limit, None, ctx, visit) })
+unsafe extern "C" fn example_gradients(labels: u32, limit: u64, ctx: *mut c_void, visit: Option<Visit>) -> Status {
+    guard_status(|| {
+        let visit = visit.ok_or(NOBODY)?;
+        // SAFETY: the plugin lends its function and context for the walk.
+        unsafe { walk(labels, limit, None, ctx, visit) }
+    })
 }
+
+/// Why there is no walk.
+const NOBODY: &str = "gradients of single examples have nobody to visit: the function is null";
 
 unsafe extern "C" fn example_gradients_of(call: *const ExamplesCall) -> Status {
     guard_status(|| {
         // SAFETY: the plugin lends the call, and with it function and context for the walk.
         unsafe {
             let call = theirs(call)?;
-            let visit = call.need(field!(ExamplesCall, visit)).map_err(|error| error.to_string())?;
+            let visit = call.get(field!(ExamplesCall, visit)).ok_or(NOBODY)?;
             let (labels, limit) = (call.get(field!(ExamplesCall, labels)), call.get(field!(ExamplesCall, limit)));
             let seed = Some(call.get(field!(ExamplesCall, seed)));
             walk(labels, limit, seed, call.get(field!(ExamplesCall, ctx)), visit)
@@ -347,13 +382,13 @@ unsafe extern "C" fn get_extension(name: Str) -> *const c_void {
 }
 
 unsafe extern "C" fn run_seed(out: *mut u64) -> Status {
-    // SAFETY: `out` is the plugin's place for the result.
-    guard(|| session::run().map(|run| unsafe { out.write(run.seed()) }))
+    // SAFETY: `out` is the plugin's place for the result, or null.
+    guard(|| unsafe { lent::Place::of(out, "the seed") }.and_then(|out| Ok(out.write(session::run()?.seed()))))
 }
 
 unsafe extern "C" fn run_step(out: *mut u64) -> Status {
-    // SAFETY: `out` is the plugin's place for the result.
-    guard(|| session::run().map(|run| unsafe { out.write(run.step()) }))
+    // SAFETY: `out` is the plugin's place for the result, or null.
+    guard(|| unsafe { lent::Place::of(out, "the step") }.and_then(|out| Ok(out.write(session::run()?.step()))))
 }
 
 thread_local! {

@@ -9,9 +9,11 @@ use fthost_plugin_api::abi::tables::model_call;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::results;
 use super::session::{self, Declares};
 use super::targets::{Candidate, Selection, refuse_shared, select};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner, PatternMatch};
+use crate::memory;
 
 /// Answers a call.
 pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
@@ -59,7 +61,12 @@ pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
             let (index, _) = session::parameter(params.handle)?;
             let value = session::value(params.tensor)?;
             session::with_model_mut(|model, _| {
+                let name = model.parameters[index].parameter.name();
                 model.parameters[index].must_stay().map_or(Ok(()), Err)?;
+                results::floats(&value).map_err(|text| format!("the value of {name}: {text}"))?;
+                if !results::are_finite(value.tensor()) {
+                    return Err(format!("the value of {name} has numbers that are not finite"));
+                }
                 // A copy: the parameter's tensor changes in place, and the value may be computed from it.
                 let set = value.tensor().copy().and_then(|value| model.parameters[index].parameter.set(&value));
                 reply(&set.map_err(|error| plain(&error))?)
@@ -464,6 +471,10 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
     if shape.contains(&0) {
         return Err("it would have no elements".to_owned());
     }
+    // Before anything is taken: a parameter that trains takes as much again for its gradient.
+    let bytes = memory::elements(shape).saturating_mul(size_of::<f32>() as u128);
+    memory::room_for(bytes.saturating_mul(2)).map_err(|text| format!("with its gradient {text}"))?;
+    check_init(init)?;
     let stream = Stream::new(model.seed, name);
     let elements = shape.iter().product();
     let filled = |fill: &dyn Fn(&mut [f32])| {
@@ -505,6 +516,17 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
     tensor.and_then(|tensor| tensor.to_device(&model.device)).map_err(|error| plain(&error))
 }
 
+/// Refuses a start that is no number, or spread over nothing.
+fn check_init(init: &api::Init) -> Result<(), String> {
+    let right = match init {
+        api::Init::Uniform { low, high } => low.is_finite() && high.is_finite() && low <= high,
+        api::Init::Normal { mean, std } => mean.is_finite() && std.is_finite() && *std >= 0.0,
+        api::Init::TruncatedNormal { std } => std.is_finite() && *std >= 0.0,
+        _ => true,
+    };
+    if right { Ok(()) } else { Err(format!("it cannot start as {init:?}: finite numbers are needed, in order")) }
+}
+
 /// The word embeddings `[vocabulary, width]` and how many of their rows make `shape`.
 fn embedding_rows<'a>(model: &'a AdaptedModel, shape: &[usize]) -> Result<(&'a Parameter, usize), String> {
     let info = model.model.info();
@@ -527,6 +549,9 @@ fn copy(handle: u64, shape: &[usize]) -> fthost_autograd::Result<Tensor> {
     let value = session::value(handle).map_err(fthost_autograd::Error::Msg)?;
     if value.dims() != shape {
         candle_core::bail!("the tensor to copy has shape {:?}", value.dims());
+    }
+    if !results::are_finite(value.tensor()) {
+        candle_core::bail!("the tensor to copy has numbers that are not finite");
     }
     // A parameter is changed in place, so it shares its memory with nothing.
     value.tensor().to_dtype(DType::F32)?.copy()

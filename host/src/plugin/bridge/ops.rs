@@ -1,10 +1,13 @@
 //! The ops that plugins call by number: from `fthost_plugin_api::ops` to the engine's tape.
 
 use crate::error::plain;
-use fthost_autograd::{DType, Map, Result, Tape, Tensor, Value, Window};
-use fthost_plugin_api::abi::tables::dtype;
+use fthost_autograd::{DType, Result, Tape, Tensor, Value};
 
+use super::op_call::Call;
+use super::results::name_of;
 use super::session::Results;
+use super::sizes::{self, Elements};
+use crate::memory;
 
 /// One op: what it is called with, and what it does on the tape.
 struct Op {
@@ -14,11 +17,58 @@ struct Op {
     /// Number of integers; `None` for any.
     ints: Option<usize>,
     floats: usize,
+    takes: Takes,
+    /// Elements of the largest tensor that it makes, where these may be more than its inputs have.
+    makes: Option<Elements>,
     run: fn(&Call<'_>) -> Result<Results>,
 }
 
+/// Which element types inputs may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// Floats.
+    Floats,
+    /// Floats, and at this place indices.
+    Indices(usize),
+    /// Any.
+    Any,
+    /// Any, and at this place indices.
+    AnyBy(usize),
+}
+
+impl Takes {
+    /// That the inputs have such.
+    fn check(self, inputs: &[Option<Value>]) -> Result<()> {
+        for (i, input) in inputs.iter().enumerate() {
+            let Some(dtype) = input.as_ref().map(Value::dtype) else { continue };
+            match self {
+                Self::Indices(at) | Self::AnyBy(at) if at == i => {
+                    if dtype != DType::U32 {
+                        candle_core::bail!("input {i} holds indices and must be u32, not {}", name_of(dtype));
+                    }
+                }
+                Self::Floats | Self::Indices(_) if !dtype.is_float() => {
+                    candle_core::bail!("input {i} must hold floats, not {}: cast it", name_of(dtype));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 const fn op(name: &'static str, inputs: usize, run: fn(&Call<'_>) -> Result<Results>) -> Op {
-    Op { name, inputs: (inputs, inputs), ints: Some(0), floats: 0, run }
+    Op { name, inputs: (inputs, inputs), ints: Some(0), floats: 0, takes: Takes::Floats, makes: None, run }
+}
+
+const fn takes(takes: Takes, mut op: Op) -> Op {
+    op.takes = takes;
+    op
+}
+
+const fn makes(elements: Elements, mut op: Op) -> Op {
+    op.makes = Some(elements);
+    op
 }
 
 const fn with_ints(mut op: Op, ints: usize) -> Op {
@@ -38,18 +88,24 @@ const fn with_optional_input(mut op: Op) -> Op {
 
 /// Their place is the number that `resolve_op` gives.
 static OPS: &[Op] = &[
-    op("add@1", 2, |c| c.tape.add(c.x(0)?, c.x(1)?).map(Results::One)),
-    op("sub@1", 2, |c| c.tape.sub(c.x(0)?, c.x(1)?).map(Results::One)),
-    op("mul@1", 2, |c| c.tape.mul(c.x(0)?, c.x(1)?).map(Results::One)),
-    op("div@1", 2, |c| c.tape.div(c.x(0)?, c.x(1)?).map(Results::One)),
+    makes(sizes::broadcast, op("add@1", 2, |c| c.tape.add(c.x(0)?, c.x(1)?).map(Results::One))),
+    makes(sizes::broadcast, op("sub@1", 2, |c| c.tape.sub(c.x(0)?, c.x(1)?).map(Results::One))),
+    makes(sizes::broadcast, op("mul@1", 2, |c| c.tape.mul(c.x(0)?, c.x(1)?).map(Results::One))),
+    makes(sizes::broadcast, op("div@1", 2, |c| c.tape.div(c.x(0)?, c.x(1)?).map(Results::One))),
     op("neg@1", 1, |c| c.tape.neg(c.x(0)?).map(Results::One)),
     with_floats(op("affine@1", 1, |c| c.tape.affine(c.x(0)?, c.floats[0], c.floats[1]).map(Results::One)), 2),
-    op("matmul@1", 2, |c| c.tape.matmul(c.x(0)?, c.x(1)?).map(Results::One)),
-    with_optional_input(op("linear@1", 2, |c| c.tape.linear(c.x(0)?, c.x(1)?, c.optional(2)).map(Results::One))),
+    makes(sizes::matmul, op("matmul@1", 2, |c| c.tape.matmul(c.x(0)?, c.x(1)?).map(Results::One))),
+    makes(
+        sizes::linear,
+        with_optional_input(op("linear@1", 2, |c| c.tape.linear(c.x(0)?, c.x(1)?, c.optional(2)).map(Results::One))),
+    ),
     with_floats(
-        op("low_rank@1", 4, |c| {
-            c.tape.low_rank(c.x(0)?.clone(), c.x(1)?, c.x(2)?, c.x(3)?, c.floats[0]).map(Results::One)
-        }),
+        makes(
+            sizes::low_rank,
+            op("low_rank@1", 4, |c| {
+                c.tape.low_rank(c.x(0)?.clone(), c.x(1)?, c.x(2)?, c.x(3)?, c.floats[0]).map(Results::One)
+            }),
+        ),
         1,
     ),
     with_floats(
@@ -69,11 +125,11 @@ static OPS: &[Op] = &[
     op("abs@1", 1, |c| c.tape.abs(c.x(0)?).map(Results::One)),
     op("sign@1", 1, |c| Ok(Results::One(Value::constant(c.x(0)?.tensor().sign()?)))),
     with_floats(op("clamp_min@1", 1, |c| c.tape.clamp_min(c.x(0)?, c.floats[0]).map(Results::One)), 1),
-    op("softmax@1", 1, |c| c.tape.softmax(c.x(0)?).map(Results::One)),
-    op("log_softmax@1", 1, |c| c.tape.log_softmax(c.x(0)?).map(Results::One)),
+    op("softmax@1", 1, |c| c.tape.softmax(c.wide()?).map(Results::One)),
+    op("log_softmax@1", 1, |c| c.tape.log_softmax(c.wide()?).map(Results::One)),
     with_floats(
         with_optional_input(op("layer_norm@1", 2, |c| {
-            c.tape.layer_norm(c.x(0)?, c.x(1)?, c.optional(2), c.floats[0]).map(Results::One)
+            c.tape.layer_norm(c.wide()?, c.x(1)?, c.optional(2), c.floats[0]).map(Results::One)
         })),
         1,
     ),
@@ -86,18 +142,30 @@ static OPS: &[Op] = &[
     })),
     with_ints(op("sum_dim@1", 1, |c| c.tape.sum_dim(c.x(0)?, c.dim(0)?, c.ints[1] != 0).map(Results::One)), 2),
     with_ints(op("mean_dim@1", 1, |c| c.tape.mean_dim(c.x(0)?, c.dim(0)?, c.ints[1] != 0).map(Results::One)), 2),
-    with_ints(op("transpose@1", 1, |c| c.tape.transpose(c.x(0)?, c.dim(0)?, c.dim(1)?).map(Results::One)), 2),
+    with_ints(
+        takes(Takes::Any, op("transpose@1", 1, |c| c.tape.transpose(c.x(0)?, c.dim(0)?, c.dim(1)?).map(Results::One))),
+        2,
+    ),
     Op {
         ints: None,
+        takes: Takes::Any,
         ..op("reshape@1", 1, |c| {
             let dims = new_dims(c.x(0)?.tensor().elem_count(), c.ints)?;
             c.tape.reshape(c.x(0)?, &dims).map(Results::One)
         })
     },
-    with_ints(op("narrow@1", 1, |c| c.tape.narrow(c.x(0)?, c.dim(0)?, c.size(1)?, c.size(2)?).map(Results::One)), 3),
+    with_ints(
+        takes(
+            Takes::Any,
+            op("narrow@1", 1, |c| c.tape.narrow(c.x(0)?, c.dim(0)?, c.size(1)?, c.size(2)?).map(Results::One)),
+        ),
+        3,
+    ),
     with_ints(
         Op {
             inputs: (1, usize::MAX),
+            takes: Takes::Any,
+            makes: Some(sizes::concat),
             ..op("concat@1", 1, |c| {
                 let inputs: Vec<&Value> = (0..c.inputs.len()).map(|i| c.x(i)).collect::<Result<_>>()?;
                 c.tape.concat(&inputs, c.dim(0)?).map(Results::One)
@@ -105,61 +173,92 @@ static OPS: &[Op] = &[
         },
         1,
     ),
-    with_ints(op("index_select@1", 2, |c| c.tape.index_select(c.x(0)?, c.indices(1)?, c.dim(0)?).map(Results::One)), 1),
-    op("detach@1", 1, |c| Ok(Results::One(c.x(0)?.detach()))),
-    with_ints(op("cast@1", 1, |c| c.tape.cast(c.x(0)?, c.dtype(0)?).map(Results::One)), 1),
-    // A copy, because a parameter's own tensor changes in place.
-    op("keep@1", 1, |c| Ok(Results::Kept(c.x(0)?.tensor().copy()?.detach()))),
     with_ints(
-        with_optional_input(op("conv2d@1", 2, |c| {
-            let (x, weight, bias) = (c.x(0)?, c.x(1)?, c.optional(2));
-            c.tape.conv2d(x, c.map()?, weight, bias, &c.window(weight)?, c.size(8)?).map(|(y, _)| Results::One(y))
-        })),
+        makes(
+            sizes::index_select,
+            takes(
+                Takes::AnyBy(1),
+                op("index_select@1", 2, |c| {
+                    c.tape.index_select(c.x(0)?, c.x(1)?.tensor(), c.dim(0)?).map(Results::One)
+                }),
+            ),
+        ),
+        1,
+    ),
+    takes(Takes::Any, op("detach@1", 1, |c| Ok(Results::One(c.x(0)?.detach())))),
+    with_ints(takes(Takes::Any, op("cast@1", 1, |c| c.tape.cast(c.x(0)?, c.dtype(0)?).map(Results::One))), 1),
+    // A copy, because a parameter's own tensor changes in place.
+    takes(Takes::Any, op("keep@1", 1, |c| Ok(Results::Kept(c.x(0)?.tensor().copy()?.detach())))),
+    with_ints(
+        makes(
+            sizes::conv2d,
+            with_optional_input(op("conv2d@1", 2, |c| {
+                let (x, weight, bias) = (c.x(0)?, c.x(1)?, c.optional(2));
+                c.tape.conv2d(x, c.map()?, weight, bias, &c.window(weight)?, c.side(8)?).map(|(y, _)| Results::One(y))
+            })),
+        ),
         9,
     ),
     with_ints(
-        with_optional_input(op("conv_transpose2d@1", 2, |c| {
-            let (x, weight, bias) = (c.x(0)?, c.x(1)?, c.optional(2));
-            let (window, more) = (c.window(weight)?, [c.size(8)?, c.size(9)?]);
-            let y = c.tape.conv_transpose2d(x, c.map()?, weight, bias, &window, more, c.size(10)?);
-            y.map(|(y, _)| Results::One(y))
-        })),
+        makes(
+            sizes::conv_transpose2d,
+            with_optional_input(op("conv_transpose2d@1", 2, |c| {
+                let (x, weight, bias) = (c.x(0)?, c.x(1)?, c.optional(2));
+                let (window, more) = (c.window(weight)?, [c.side(8)?, c.side(9)?]);
+                let y = c.tape.conv_transpose2d(x, c.map()?, weight, bias, &window, more, c.side(10)?);
+                y.map(|(y, _)| Results::One(y))
+            })),
+        ),
         11,
     ),
     with_ints(
-        op("upsample_bilinear2d@1", 1, |c| {
-            let size = [c.size(2)?, c.size(3)?];
-            c.tape.upsample_bilinear2d(c.x(0)?, c.map()?, size, c.ints[4] != 0).map(|(y, _)| Results::One(y))
-        }),
+        makes(
+            sizes::upsample,
+            op("upsample_bilinear2d@1", 1, |c| {
+                let size = [c.side(2)?, c.side(3)?];
+                c.tape.upsample_bilinear2d(c.x(0)?, c.map()?, size, c.ints[4] != 0).map(|(y, _)| Results::One(y))
+            }),
+        ),
         5,
     ),
     with_ints(
-        op("upsample_nearest2d@1", 1, |c| {
-            c.tape.upsample_nearest2d(c.x(0)?, c.map()?, [c.size(2)?, c.size(3)?]).map(|(y, _)| Results::One(y))
-        }),
+        makes(
+            sizes::upsample,
+            op("upsample_nearest2d@1", 1, |c| {
+                c.tape.upsample_nearest2d(c.x(0)?, c.map()?, [c.side(2)?, c.side(3)?]).map(|(y, _)| Results::One(y))
+            }),
+        ),
         4,
     ),
     with_floats(
-        with_optional_input(op("cross_entropy@1", 2, |c| {
-            let logits = c.x(0)?;
-            let weights = c.optional(2).map(Value::tensor);
-            let (sum, weight) = c.tape.cross_entropy(logits, c.indices(1)?, weights, c.fraction(0)?)?;
-            let weight = Tensor::new(weight, logits.tensor().device())?.to_dtype(sum.dtype())?;
-            Ok(Results::Two(sum, Value::constant(weight)))
-        })),
+        takes(
+            Takes::Indices(1),
+            with_optional_input(op("cross_entropy@1", 2, |c| {
+                let logits = c.x(0)?;
+                let weights = c.optional(2).map(Value::tensor);
+                let (sum, weight) = c.tape.cross_entropy(logits, c.x(1)?.tensor(), weights, c.fraction(0)?)?;
+                let weight = Tensor::new(weight, logits.tensor().device())?.to_dtype(sum.dtype())?;
+                Ok(Results::Two(sum, Value::constant(weight)))
+            })),
+        ),
         1,
     ),
-    with_optional_input(op("linear_cross_entropy@1", 3, |c| {
-        let x = c.x(0)?;
-        let (sum, number) = c.tape.linear_cross_entropy(x, c.x(1)?, c.optional(3), c.indices(2)?)?;
-        let number = Tensor::new(number, x.tensor().device())?.to_dtype(sum.dtype())?;
-        Ok(Results::Two(sum, Value::constant(number)))
-    })),
+    takes(
+        Takes::Indices(2),
+        with_optional_input(op("linear_cross_entropy@1", 3, |c| {
+            let x = c.x(0)?;
+            let (sum, number) = c.tape.linear_cross_entropy(x, c.x(1)?, c.optional(3), c.x(2)?.tensor())?;
+            let number = Tensor::new(number, x.tensor().device())?.to_dtype(sum.dtype())?;
+            Ok(Results::Two(sum, Value::constant(number)))
+        })),
+    ),
     Op {
         ints: None,
+        takes: Takes::Indices(2),
         ..with_optional_input(op("linear_log_likelihood@1", 3, |c| {
-            let (x, offsets) = (c.x(0)?, (0..c.ints.len()).map(|i| Ok(c.size(i)? as u32)).collect::<Result<Vec<_>>>()?);
-            let (sums, numbers) = c.tape.linear_log_likelihood(x, c.x(1)?, c.optional(3), c.indices(2)?, &offsets)?;
+            let (x, offsets) = (c.x(0)?, (0..c.ints.len()).map(|i| c.offset(i)).collect::<Result<Vec<_>>>()?);
+            let targets = c.x(2)?.tensor();
+            let (sums, numbers) = c.tape.linear_log_likelihood(x, c.x(1)?, c.optional(3), targets, &offsets)?;
             let numbers = Tensor::new(numbers, x.tensor().device())?.to_dtype(sums.dtype())?;
             Ok(Results::Two(sums, Value::constant(numbers)))
         }))
@@ -170,125 +269,16 @@ static OPS: &[Op] = &[
     })),
 ];
 
-/// One call of an op.
-struct Call<'a> {
-    tape: &'a Tape,
-    inputs: &'a [Option<Value>],
-    ints: &'a [i64],
-    floats: &'a [f64],
-}
-
-impl Call<'_> {
-    fn x(&self, i: usize) -> Result<&Value> {
-        match self.inputs.get(i) {
-            Some(Some(value)) => Ok(value),
-            _ => candle_core::bail!("input {i} is missing"),
-        }
-    }
-
-    fn optional(&self, i: usize) -> Option<&Value> {
-        self.inputs.get(i)?.as_ref()
-    }
-
-    /// Indices or classes.
-    fn indices(&self, i: usize) -> Result<&Tensor> {
-        let x = self.x(i)?;
-        if x.dtype() != DType::U32 {
-            candle_core::bail!("input {i} holds indices and must be u32, not {:?}", x.dtype());
-        }
-        Ok(x.tensor())
-    }
-
-    /// A dimension of the first input; a negative one counts from the end.
-    fn dim(&self, i: usize) -> Result<usize> {
-        let (dim, rank) = (self.ints[i], self.x(0)?.dims().len());
-        let from_start = if dim < 0 { dim + rank as i64 } else { dim };
-        if !(0..rank as i64).contains(&from_start) {
-            candle_core::bail!("dimension {dim} is outside a tensor of rank {rank}");
-        }
-        Ok(from_start as usize)
-    }
-
-    fn size(&self, i: usize) -> Result<usize> {
-        match usize::try_from(self.ints[i]) {
-            Ok(size) => Ok(size),
-            Err(_) => candle_core::bail!("{} is no size", self.ints[i]),
-        }
-    }
-
-    /// How the rows of the first input are pixels: the first two integers are height and width.
-    fn map(&self) -> Result<Map> {
-        let (height, width, rows) = (self.size(0)?, self.size(1)?, self.x(0)?.dims().first().copied().unwrap_or(0));
-        match height.checked_mul(width) {
-            Some(pixels) if pixels > 0 && rows % pixels == 0 => Ok(Map::new(rows / pixels, height, width)),
-            _ => candle_core::bail!("{rows} rows are no maps of {height} x {width} pixels"),
-        }
-    }
-
-    /// How the kernel of these weights `[_, _, kh, kw]` moves: the integers after the map's are stride, padding and dilation.
-    fn window(&self, weight: &Value) -> Result<Window> {
-        let [_, _, height, width] = *weight.dims() else {
-            candle_core::bail!("a kernel has shape [out, in, height, width], and this one {:?}", weight.dims())
-        };
-        let pair = |i: usize| Ok::<_, candle_core::Error>([self.size(i)?, self.size(i + 1)?]);
-        let (stride, padding, dilation) = (pair(2)?, pair(4)?.map(|side| [side; 2]), pair(6)?);
-        Ok(Window { stride, padding, dilation, ..Window::new([height, width]) })
-    }
-
-    /// A number in [0, 1).
-    fn fraction(&self, i: usize) -> Result<f64> {
-        let fraction = self.floats[i];
-        if !(0.0..1.0).contains(&fraction) {
-            candle_core::bail!("{fraction} is not in [0, 1)");
-        }
-        Ok(fraction)
-    }
-
-    fn dtype(&self, i: usize) -> Result<DType> {
-        let code = self.ints[i];
-        match u32::try_from(code).ok().and_then(dtype_of) {
-            Some(dtype) => Ok(dtype),
-            None => candle_core::bail!("{code} is the code of no element type"),
-        }
-    }
-}
-
 /// The dimensions that `reshape` asks for; one may be -1 and takes what is left.
 fn new_dims(elements: usize, asked: &[i64]) -> Result<Vec<usize>> {
-    let known: i64 = asked.iter().filter(|dim| **dim != -1).product();
+    let mut known = asked.iter().filter(|dim| **dim != -1);
+    let known = known.try_fold(1i64, |known, dim| known.checked_mul(*dim));
     let open = asked.iter().filter(|dim| **dim == -1).count();
+    let Some(known) = known else { candle_core::bail!("{elements} elements do not fit shape {asked:?}") };
     if open > 1 || asked.iter().any(|dim| *dim < -1) || (open == 1 && (known == 0 || elements as i64 % known != 0)) {
         candle_core::bail!("{elements} elements do not fit shape {asked:?}");
     }
     Ok(asked.iter().map(|dim| if *dim == -1 { elements / known as usize } else { *dim as usize }).collect())
-}
-
-/// The engine's type of a code.
-pub(super) fn dtype_of(code: u32) -> Option<DType> {
-    Some(match code {
-        dtype::F32 => DType::F32,
-        dtype::F64 => DType::F64,
-        dtype::U32 => DType::U32,
-        dtype::BF16 => DType::BF16,
-        dtype::F16 => DType::F16,
-        dtype::U8 => DType::U8,
-        dtype::I64 => DType::I64,
-        _ => return None,
-    })
-}
-
-/// The code of an engine's type; 0 for one that plugins do not know.
-pub(super) fn code_of(of: DType) -> u32 {
-    match of {
-        DType::F32 => dtype::F32,
-        DType::F64 => dtype::F64,
-        DType::U32 => dtype::U32,
-        DType::BF16 => dtype::BF16,
-        DType::F16 => dtype::F16,
-        DType::U8 => dtype::U8,
-        DType::I64 => dtype::I64,
-        _ => 0,
-    }
 }
 
 /// The number of an op by name and version.
@@ -326,17 +316,25 @@ pub(super) fn run(
             floats.len()
         ));
     }
-    let widened = widen(tape, inputs);
-    let call = |inputs| (op.run)(&Call { tape, inputs, ints, floats });
-    match widened {
-        Ok(Some(widened)) => call(&widened),
-        Ok(None) => call(inputs),
-        Err(error) => Err(error),
-    }
-    .map_err(|error| {
-        let shapes = inputs.iter().map(|input| input.as_ref().map_or("none".to_owned(), |x| format!("{:?}", x.dims())));
-        format!("{} on {}: {}", op.name, shapes.collect::<Vec<_>>().join(", "), plain(&error))
-    })
+    let call = |inputs: &[Option<Value>]| {
+        let call = Call { tape, inputs, ints, floats };
+        if let Some(elements) = op.makes {
+            // Eight bytes are those of the widest element.
+            memory::room_for(elements(&call)?.saturating_mul(8)).map_err(candle_core::Error::Msg)?;
+        }
+        (op.run)(&call)
+    };
+    op.takes
+        .check(inputs)
+        .and_then(|()| match widen(tape, inputs)? {
+            Some(widened) => call(&widened),
+            None => call(inputs),
+        })
+        .map_err(|error| {
+            let shapes =
+                inputs.iter().map(|input| input.as_ref().map_or("none".to_owned(), |x| format!("{:?}", x.dims())));
+            format!("{} on {}: {}", op.name, shapes.collect::<Vec<_>>().join(", "), plain(&error))
+        })
 }
 
 /// Floating inputs in the widest of their types, `None` where they have one type already, as is usual.

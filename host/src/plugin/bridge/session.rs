@@ -74,6 +74,11 @@ impl Site {
     pub(in crate::plugin) fn new(path: &str) -> Self {
         Self { path: path.to_owned(), name: underway::name(path) }
     }
+
+    /// Its path.
+    pub(in crate::plugin) fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 impl fmt::Display for Site {

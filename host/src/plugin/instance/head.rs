@@ -3,24 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fthost_autograd::{DType, Layout, Tape, Tensor, Value};
+use fthost_autograd::{Layout, Tape, Tensor, Value};
 use fthost_models::ModelInfo;
 use fthost_plugin_api::abi::calls::HeadCall;
 use fthost_plugin_api::abi::growth::{Field, Grows};
 use fthost_plugin_api::abi::tables::{Slice, SliceMut, Status, Str, TaskHeadVtable};
 use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, Sampling, StreamFeatures, TaskInfo, field, later};
 
+use super::answers::Answers;
 use super::{Instance, State, Stateful, json_answer, json_text};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::Plugin;
 use crate::plugin::bridge::model_calls::{kind_of, streams};
+use crate::plugin::bridge::results;
 use crate::plugin::bridge::session::{Declares, Failure, Scope, Session, check};
 use crate::report::{entities, metrics};
 
 /// A task head made from options.
 #[derive(Debug)]
-pub struct HeadInstance(Instance<TaskHeadVtable>);
+pub struct HeadInstance {
+    instance: Instance<TaskHeadVtable>,
+    /// What its results are held against, once it has attached.
+    answers: Option<Answers>,
+}
 
 type Function = unsafe extern "C" fn(*const std::ffi::c_void, *const HeadCall) -> Status;
 
@@ -30,22 +36,25 @@ impl HeadInstance {
     /// # Errors
     /// Where the plugin has none of that name, or refuses the options.
     pub fn create(plugin: &Plugin, name: &str, config: &serde_json::Value) -> Result<Self> {
-        Instance::create(plugin, name, config).map(Self)
+        Ok(Self { instance: Instance::create(plugin, name, config)?, answers: None })
     }
 
     /// Lets it declare its parameters; says what it reads, by the names of the model's streams. `index` is the task's place in the run file.
     pub fn attach(&mut self, task: &TaskInfo, model: &mut AdaptedModel, index: usize) -> Result<HeadSpec> {
-        self.0.run = Some(Arc::clone(model.handles()));
+        self.instance.run = Some(Arc::clone(model.handles()));
         let prefix = if model.tasks > 1 { format!("{}.", task.name) } else { String::new() };
         let declares = Declares::Head { task: index, prefix };
         let (info, streams) = (model.model.info().clone(), streams(model));
-        self.0.call("attach", Scope { model: Some(model), declares, ..Scope::default() }, |_| {
-            let attach = self.0.need(field!(TaskHeadVtable, attach))?;
+        let declared = self.instance.call("attach", Scope { model: Some(model), declares, ..Scope::default() }, |_| {
+            let attach = self.instance.need(field!(TaskHeadVtable, attach))?;
             let task = json_text(&TaskInfo { streams, ..task.clone() })?;
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.
-            let spec = json_answer(|sink| unsafe { attach(self.0.data, Str::new(&task), sink) })?;
+            let spec = json_answer(|sink| unsafe { attach(self.instance.data, Str::new(&task), sink) })?;
             of_this_model(spec, &info).map_err(Failure::Answer)
-        })
+        });
+        let spec = declared?;
+        self.answers = Some(Answers::new(&spec, task));
+        Ok(spec)
     }
 
     /// From features to outputs. `layout` is that of `[tokens, width]` features.
@@ -69,14 +78,18 @@ impl HeadInstance {
                 ..HeadCall::EMPTY
             };
             self.raw(field!(TaskHeadVtable, forward), &call)?;
-            session.take(output[0])
+            let outputs = session.take(output[0])?;
+            self.held_against(|answers| answers.outputs(&outputs, features))?;
+            self.traced(features.iter().map(|(value, _)| *value), &outputs)?;
+            Ok(outputs)
         })
     }
 
     /// The sum of the loss terms and the sum of their weights. `support` marks the support rows of an episode.
     pub fn loss(&self, tape: &Tape, outputs: &Value, targets: &Tensor, support: &[u8]) -> Result<(Value, f64)> {
         self.run("loss", tape, |session| {
-            let outputs = [session.lend(outputs.clone())];
+            let lent = outputs;
+            let outputs = [session.lend(lent.clone())];
             let targets = [session.lend(Value::constant(targets.clone()))];
             let (mut results, mut weight) = ([0, 0], 0.0);
             let call = HeadCall {
@@ -90,9 +103,8 @@ impl HeadInstance {
             self.raw(field!(TaskHeadVtable, loss), &call)?;
             let [sum, weight_tensor] = results;
             let sum = session.take(sum)?;
-            if sum.tensor().elem_count() != 1 {
-                return Err(Failure::Answer(format!("a loss must be a scalar, and this has shape {:?}", sum.dims())));
-            }
+            results::scalar(&sum, "a loss").map_err(Failure::Answer)?;
+            self.traced([lent], &sum)?;
             if let Some(tensor) = session.take_optional(weight_tensor)? {
                 weight = number(&tensor)?;
             }
@@ -107,29 +119,49 @@ impl HeadInstance {
 
     /// Lets it take what it predicts by from the outputs of training examples and their targets.
     pub fn fit(&self, model: &mut AdaptedModel, outputs: &Tensor, targets: &Tensor) -> Result<()> {
-        let Some(fit) = self.0.vtable.get(field!(TaskHeadVtable, fit)) else { return Ok(()) };
-        self.0.call("fit", Scope { model: Some(model), ..Scope::default() }, |session| {
+        let Some(fit) = self.instance.vtable.get(field!(TaskHeadVtable, fit)) else { return Ok(()) };
+        self.instance.call("fit", Scope { model: Some(model), ..Scope::default() }, |session| {
             let lend = |tensor: &Tensor| [session.lend(Value::constant(tensor.clone()))];
             let (outputs, targets) = (lend(outputs), lend(targets));
             let call = HeadCall { tensors: Slice::new(&outputs), targets: Slice::new(&targets), ..HeadCall::EMPTY };
             // SAFETY: the plugin's own function on its own instance; the call and its slices live for it.
-            check(unsafe { fit(self.0.data, &raw const call) })
+            check(unsafe { fit(self.instance.data, &raw const call) })
         })
     }
 
-    /// From outputs to probabilities or values.
+    /// What it knows beyond its parameters.
+    pub fn state(&self) -> Result<State> {
+        self.instance.save()
+    }
+
+    /// From outputs to probabilities or values, which are in the form that its spec names.
+    ///
+    /// # Errors
+    /// The plugin's own; where there are more or fewer than rows or classes, of another element type, outside of their range, or no numbers
+    /// although the outputs are.
     pub fn predict(&self, tape: &Tape, outputs: &Value) -> Result<Tensor> {
         self.predictions(tape, outputs).map(Value::into_tensor)
     }
 
+    /// As [`predict`](Self::predict), of so many examples: where predictions are those of pixels, there are as many of each.
+    pub fn predict_of(&self, tape: &Tape, outputs: &Value, examples: usize) -> Result<Tensor> {
+        self.predicted(tape, outputs, Some(examples)).map(Value::into_tensor)
+    }
+
     /// As [`predict`](Self::predict), recorded on the tape.
     pub fn predictions(&self, tape: &Tape, outputs: &Value) -> Result<Value> {
+        self.predicted(tape, outputs, None)
+    }
+
+    fn predicted(&self, tape: &Tape, lent: &Value, examples: Option<usize>) -> Result<Value> {
         self.run("predict", tape, |session| {
-            let (outputs, mut prediction) = ([session.lend(outputs.clone())], [0]);
+            let (outputs, mut prediction) = ([session.lend(lent.clone())], [0]);
             let call =
                 HeadCall { tensors: Slice::new(&outputs), outputs: SliceMut::new(&mut prediction), ..HeadCall::EMPTY };
             self.raw(field!(TaskHeadVtable, predict), &call)?;
-            session.take(prediction[0])
+            let predicted = session.take(prediction[0])?;
+            self.held_against(|answers| answers.predictions(&predicted, lent, examples))?;
+            Ok(predicted)
         })
     }
 
@@ -139,15 +171,15 @@ impl HeadInstance {
     /// The plugin's own, or where it gives others than it has named.
     pub fn metrics(&self, spec: &HeadSpec, predictions: &Tensor, targets: &Tensor) -> Result<BTreeMap<String, f64>> {
         let scope = Scope::default();
-        self.0.call("metrics", scope, |session| {
-            let metrics = self.0.vtable.need_later(later!(TaskHeadVtable, metrics));
+        self.instance.call("metrics", scope, |session| {
+            let metrics = self.instance.vtable.need_later(later!(TaskHeadVtable, metrics));
             let metrics = metrics.map_err(|error| Failure::Answer(error.to_string()))?;
             let lend = |tensor: &Tensor| [session.lend(Value::constant(tensor.clone()))];
             let (predictions, targets) = (lend(predictions), lend(targets));
             let call = HeadCall { tensors: Slice::new(&predictions), targets: Slice::new(&targets), ..HeadCall::EMPTY };
             // SAFETY: the plugin's own function on its own instance; the call and its slices live for it.
             let found: BTreeMap<String, Option<f64>> =
-                json_answer(|sink| unsafe { metrics(self.0.data, &raw const call, sink) })?;
+                json_answer(|sink| unsafe { metrics(self.instance.data, &raw const call, sink) })?;
             let named: Vec<&String> = spec.metrics.iter().map(|own| &own.name).collect();
             if found.len() != named.len() || !named.iter().all(|name| found.contains_key(*name)) {
                 let given: Vec<&String> = found.keys().collect();
@@ -158,15 +190,28 @@ impl HeadInstance {
         })
     }
 
+    /// Holds a result against what it declared.
+    fn held_against(&self, check: impl FnOnce(&Answers) -> Result<(), String>) -> Result<(), Failure> {
+        self.answers.as_ref().map_or(Ok(()), check).map_err(Failure::Answer)
+    }
+
+    /// Refuses numbers that are none, of numbers that are, where who makes them is looked for.
+    fn traced<'a>(&self, inputs: impl IntoIterator<Item = &'a Value>, result: &Value) -> Result<(), Failure> {
+        if !self.instance.is_traced() {
+            return Ok(());
+        }
+        results::stays_finite(inputs, result).map_err(Failure::Answer)
+    }
+
     fn run<T>(&self, what: &'static str, tape: &Tape, body: impl FnOnce(&Session) -> Result<T, Failure>) -> Result<T> {
-        self.0.call(what, Scope { tape: Some(tape), ..Scope::default() }, body)
+        self.instance.call(what, Scope { tape: Some(tape), ..Scope::default() }, body)
     }
 
     fn raw(&self, function: Field<TaskHeadVtable, Option<Function>>, call: &HeadCall) -> Result<(), Failure> {
-        let function = self.0.need(function)?;
+        let function = self.instance.need(function)?;
         // SAFETY: the plugin's own function on its own instance; the call and its slices live for the call, and its results may
         // be written.
-        check(unsafe { function(self.0.data, call) })
+        check(unsafe { function(self.instance.data, call) })
     }
 }
 
@@ -243,21 +288,25 @@ fn check_metrics(spec: &HeadSpec) -> Result<(), String> {
 
 /// A weight as a number.
 fn number(tensor: &Value) -> Result<f64, Failure> {
-    let wrong = |text: String| Failure::Answer(format!("the weight of the loss must be a scalar, and {text}"));
-    if tensor.tensor().elem_count() != 1 {
-        return Err(wrong(format!("this has shape {:?}", tensor.dims())));
+    results::scalar(tensor, "the weight of the loss").map_err(Failure::Answer)?;
+    let number = results::numbers(tensor.tensor()).map_err(Failure::Answer)?;
+    Ok(number.first().copied().unwrap_or(f64::NAN))
+}
+
+/// As errors name it.
+impl std::fmt::Display for HeadInstance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.instance)
     }
-    let number = tensor.tensor().to_dtype(DType::F64).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f64>());
-    number.map(|numbers| numbers[0]).map_err(|error| wrong(error.to_string()))
 }
 
 /// Tasks may have one head together.
 impl Stateful for Arc<HeadInstance> {
     fn save(&self) -> Result<State> {
-        self.0.save()
+        self.state()
     }
 
     fn load(&mut self, state: &State) -> Result<()> {
-        self.0.load(state)
+        self.instance.load(state)
     }
 }

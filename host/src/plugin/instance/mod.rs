@@ -1,5 +1,6 @@
 //! Instances: methods made from options, and the calls on them.
 
+mod answers;
 mod head;
 mod optimizer;
 mod regularizer;
@@ -95,6 +96,12 @@ unsafe trait Vtable: Grows + 'static {
         // SAFETY: the plugin's own function, whose texts live for the call and whose result may be written.
         Ok(Box::new(move |name, config, out| unsafe { create(Self::KIND.code(), name, config, out) }))
     }
+
+    /// That the functions are there which nothing of the kind can do without.
+    ///
+    /// # Errors
+    /// The first that is null, by its name.
+    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()>;
 }
 
 /// How a plugin makes instances of a kind.
@@ -121,14 +128,27 @@ pub(in crate::plugin) type Make = Box<dyn Fn(Str, Str, *mut tables::Instance) ->
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::StrategyVtable {
     const KIND: MethodKind = MethodKind::Strategy;
+
+    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
+        table.need(field!(tables::StrategyVtable, attach)).map(drop)
+    }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::SchedulerVtable {
     const KIND: MethodKind = MethodKind::Scheduler;
+
+    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
+        table.need(field!(tables::SchedulerVtable, rate)).map(drop)
+    }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::RegularizerVtable {
     const KIND: MethodKind = MethodKind::Regularizer;
+
+    /// It may have a penalty on parameters or on outputs, or hear of events alone.
+    fn is_whole(_: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
+        Ok(())
+    }
 }
 // SAFETY: as its table says.
 unsafe impl Vtable for OptimizerVtable {
@@ -143,10 +163,21 @@ unsafe impl Vtable for OptimizerVtable {
         // SAFETY: the plugin's own function, whose texts live for the call and whose result may be written.
         Ok(Box::new(move |name, config, out| unsafe { create(name, config, out) }))
     }
+
+    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
+        table.need(field!(OptimizerVtable, step)).map(drop)
+    }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::TaskHeadVtable {
     const KIND: MethodKind = MethodKind::TaskHead;
+
+    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
+        table.need(field!(tables::TaskHeadVtable, attach))?;
+        table.need(field!(tables::TaskHeadVtable, forward))?;
+        table.need(field!(tables::TaskHeadVtable, loss))?;
+        table.need(field!(tables::TaskHeadVtable, predict)).map(drop)
+    }
 }
 
 impl<V: Vtable> fmt::Debug for Instance<V> {
@@ -175,16 +206,18 @@ impl<V: Vtable> Instance<V> {
         plugin.method(V::KIND, name)?;
         let caller = Caller::new(plugin.clone(), name);
         let config = config.to_string();
-        let instance = caller.call("its options".into(), Scope::default(), |_| {
+        let made = caller.call("its options".into(), Scope::default(), |_| {
             let make = V::make(plugin)?;
             let mut instance = tables::Instance { data: std::ptr::null_mut(), vtable: std::ptr::null() };
             check(make(Str::new(name), Str::new(&config), &raw mut instance))?;
             // SAFETY: the plugin gives a table of this kind, by the promise of [`Vtable`], that lives as long as the process, or null.
             let vtable = unsafe { Theirs::new(instance.vtable.cast::<V>()) };
-            Ok((instance.data, vtable.map_err(|error| Failure::Answer(error.to_string()))?))
+            let vtable = vtable.map_err(|error| Failure::Answer(error.to_string()))?;
+            // From here on it is ours to drop, whatever it lacks.
+            let made = Self { caller: Arc::clone(&caller), data: instance.data, vtable, run: None };
+            V::is_whole(vtable).map(|()| made).map_err(|error| Failure::Answer(error.to_string()))
         })?;
-        let (data, vtable) = instance;
-        Ok(Self { caller, data, vtable, run: None })
+        Ok(made)
     }
 }
 
@@ -215,6 +248,11 @@ impl<V: Vtable> Instance<V> {
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.
             check(unsafe { hear(self.data, Str::new(&text)) })
         })
+    }
+
+    /// Whether calls look for the first number that is none.
+    fn is_traced(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.is_traced())
     }
 
     /// One call with what outlives it: the run's parameters, where the instance is attached.
@@ -251,12 +289,20 @@ impl<V: Vtable> Instance<V> {
 
 /// The tensors of named results.
 fn take_all(session: &Session, handles: BTreeMap<String, u64>) -> Result<BTreeMap<String, Tensor>, Failure> {
-    let copy = |handle| {
+    let copy = |name: &str, handle| {
+        let named = |text: String| Failure::Answer(format!("its tensor {name:?}: {text}"));
+        let taken = session.take(handle).map_err(|failure| match failure {
+            Failure::Answer(text) => named(text),
+            other => other,
+        })?;
+        if name.is_empty() {
+            return Err(named("a tensor needs a name".to_owned()));
+        }
         // A copy, because what was given may be a parameter's tensor, which changes in place.
-        let copy = session.take(handle)?.tensor().copy().map_err(|error| Failure::Answer(error.to_string()))?;
+        let copy = taken.tensor().copy().map_err(|error| named(error.to_string()))?;
         Ok(copy.detach())
     };
-    handles.into_iter().map(|(name, handle)| Ok((name, copy(handle)?))).collect()
+    handles.into_iter().map(|(name, handle)| copy(&name, handle).map(|tensor| (name, tensor))).collect()
 }
 
 /// Text of something for the plugin.

@@ -11,6 +11,7 @@ use fthost_plugin_api::{Event, field};
 use super::{Instance, State, Stateful};
 use crate::Result;
 use crate::adapted::AdaptedModel;
+use crate::plugin::bridge::results;
 use crate::plugin::bridge::session::{Failure, Scope, Session, check};
 use crate::plugin::{ExampleGradients, Plugin};
 
@@ -61,7 +62,7 @@ impl RegularizerInstance {
             let mut answer = 0;
             // SAFETY: the plugin's own function on its own instance; `answer` may be written.
             check(unsafe { needs_reference(self.0.data, &raw mut answer) })?;
-            Ok(answer != 0)
+            results::yes_or_no(answer).map_err(Failure::Answer)
         })
     }
 
@@ -71,7 +72,8 @@ impl RegularizerInstance {
             return Ok(None);
         };
         self.0.call("output_penalty", Scope { tape: Some(tape), ..Scope::default() }, |session| {
-            let (outputs, reference) = ([session.lend(outputs.clone())], [session.lend(reference.clone())]);
+            let (lent, then) = (outputs, reference);
+            let (outputs, reference) = ([session.lend(lent.clone())], [session.lend(then.clone())]);
             let mut result = [0];
             let call = HeadCall {
                 tensors: Slice::new(&outputs),
@@ -82,7 +84,13 @@ impl RegularizerInstance {
             // SAFETY: the plugin's own function on its own instance; the call and its slices live for the call, and its result may be
             // written.
             check(unsafe { output_penalty(self.0.data, &raw const call) })?;
-            scalar(session, result[0])
+            let penalty = scalar(session, result[0])?;
+            if self.0.is_traced()
+                && let Some(penalty) = &penalty
+            {
+                results::stays_finite([lent, then], penalty).map_err(Failure::Answer)?;
+            }
+            Ok(penalty)
         })
     }
 
@@ -99,6 +107,13 @@ impl RegularizerInstance {
     }
 }
 
+/// As errors name it.
+impl std::fmt::Display for RegularizerInstance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
 impl Stateful for RegularizerInstance {
     fn save(&self) -> Result<State> {
         self.0.save()
@@ -111,10 +126,7 @@ impl Stateful for RegularizerInstance {
 
 /// A penalty that may be absent and must be a scalar.
 fn scalar(session: &Session, handle: u64) -> Result<Option<Value>, Failure> {
-    match session.take_optional(handle)? {
-        Some(value) if value.tensor().elem_count() != 1 => {
-            Err(Failure::Answer(format!("a penalty must be a scalar, and this has shape {:?}", value.dims())))
-        }
-        value => Ok(value),
-    }
+    let Some(value) = session.take_optional(handle)? else { return Ok(None) };
+    results::scalar(&value, "a penalty").map_err(Failure::Answer)?;
+    Ok(Some(value))
 }

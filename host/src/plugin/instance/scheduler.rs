@@ -26,7 +26,7 @@ impl SchedulerInstance {
     /// Rate and momentum of one group at one step.
     ///
     /// # Errors
-    /// The plugin's own, or where the rate is negative or not finite.
+    /// The plugin's own, or where the rate is negative or not finite, or the momentum lies outside of [0, 1).
     pub fn rate(&self, progress: &Progress, group: &Group<'_>) -> Result<Rate> {
         self.0.call("rate", Scope::default(), |_| {
             let function = self.0.need(field!(SchedulerVtable, rate))?;
@@ -36,11 +36,19 @@ impl SchedulerInstance {
             // SAFETY: the plugin's own function on its own instance; the structs live for the call, and `rate` may be written.
             check(unsafe { function(self.0.data, &raw const now, &raw const of, &raw mut rate) })?;
             let rate = Rate { lr: rate.lr, momentum: rate.momentum };
-            let usable = rate.lr.is_finite() && rate.lr >= 0.0 && rate.momentum.is_finite();
-            let wrong = || {
-                format!("step {} would have learning rate {} and momentum {}", progress.step, rate.lr, rate.momentum)
+            let wrong = |text: &str| {
+                let Rate { lr, momentum } = rate;
+                let of = format!("step {} would have learning rate {lr} and momentum {momentum}", progress.step);
+                Err(Failure::Answer(format!("{of}: {text}")))
             };
-            if usable { Ok(rate) } else { Err(Failure::Answer(wrong())) }
+            if !(rate.lr.is_finite() && rate.lr >= 0.0) {
+                return wrong("a learning rate is a number from 0 up");
+            }
+            // With 1 or more what is remembered of gradients grows without end.
+            if !(0.0..1.0).contains(&rate.momentum) {
+                return wrong("a momentum lies in [0, 1)");
+            }
+            Ok(rate)
         })
     }
 

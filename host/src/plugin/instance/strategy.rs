@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fthost_autograd::Tensor;
+use fthost_autograd::{Tensor, Value};
 use fthost_plugin_api::abi::tables::StrategyVtable;
 use fthost_plugin_api::{Event, field};
 
 use super::{Instance, State, Stateful, json_answer, take_all};
 use crate::Result;
 use crate::adapted::AdaptedModel;
-use crate::plugin::bridge::session::{Declares, Scope, check};
+use crate::plugin::bridge::results;
+use crate::plugin::bridge::session::{Declares, Failure, Scope, check};
 use crate::plugin::{ExampleGradients, Plugin};
 
 /// A strategy made from options.
@@ -44,7 +45,7 @@ impl StrategyInstance {
             let mut answer = 0;
             // SAFETY: the plugin's own function on its own instance; `answer` may be written.
             check(unsafe { starts_at_base(self.0.data, &raw mut answer) })?;
-            Ok(answer != 0)
+            results::yes_or_no(answer).map_err(Failure::Answer)
         })
     }
 
@@ -65,7 +66,13 @@ impl StrategyInstance {
         let Some(adapter_config) = self.0.vtable.get(field!(StrategyVtable, adapter_config)) else { return Ok(None) };
         self.0.call("adapter_config", Scope::default(), |_| {
             // SAFETY: the plugin's own function on its own instance.
-            json_answer(|sink| unsafe { adapter_config(self.0.data, sink) })
+            let config: Option<serde_json::Value> = json_answer(|sink| unsafe { adapter_config(self.0.data, sink) })?;
+            match &config {
+                Some(fields) if !fields["peft_type"].is_string() => Err(Failure::Answer(format!(
+                    "adapter_config.json is an object with a peft_type, and it gave {fields}"
+                ))),
+                _ => Ok(config),
+            }
         })
     }
 
@@ -75,7 +82,16 @@ impl StrategyInstance {
         self.0.call("adapter_tensors", Scope::default(), |session| {
             // SAFETY: the plugin's own function on its own instance.
             let handles: Option<_> = json_answer(|sink| unsafe { adapter_tensors(self.0.data, sink) })?;
-            handles.map(|handles| take_all(session, handles)).transpose()
+            let tensors = handles.map(|handles| take_all(session, handles)).transpose()?;
+            for (name, tensor) in tensors.iter().flatten() {
+                results::floats(&Value::constant(tensor.clone()))
+                    .and_then(|()| match results::are_finite(tensor) {
+                        true => Ok(()),
+                        false => Err("it has numbers that are not finite".to_owned()),
+                    })
+                    .map_err(|text| Failure::Answer(format!("its tensor {name:?}: {text}")))?;
+            }
+            Ok(tensors)
         })
     }
 }

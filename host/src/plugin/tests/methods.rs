@@ -28,6 +28,7 @@ impl Strategy for Shifts {
         for site in model.linears(&if self.0.what == "miss" { ["dens"] } else { ["dense"] }.into())? {
             match self.0.what.as_str() {
                 "panic" => panic!("out of cheese"),
+                "vast" => drop(model.shared_param("vast", [100_000, 1_000_000_000], Init::Zeros)?),
                 "twice" => drop(model.param(&site, "shift", [2], Init::Zeros)?),
                 "shape" => drop(Tensor::scalar(1.0)?.matmul(&Tensor::from_slice(&[1.0f32, 2.0], [2])?)?),
                 _ => {}

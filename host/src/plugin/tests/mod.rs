@@ -19,6 +19,7 @@ use crate::adapted::{AdaptedModel, Owner};
 use crate::run::state::snapshot::Parts;
 use crate::{Error, Result};
 
+mod hostile;
 mod methods;
 mod streams;
 mod tables;
@@ -447,7 +448,8 @@ fn a_scheduler_gives_rates() {
     let text = message(create("nan").rate(&progress, &group));
     assert_eq!(
         text,
-        "plugin test-half (built-in) failed in rate: step 3 would have learning rate NaN and momentum 0.9"
+        "plugin test-half (built-in) failed in rate: step 3 would have learning rate NaN and momentum 0.9: a learning rate is a number \
+         from 0 up"
     );
 }
 

@@ -34,9 +34,15 @@ fn host() -> Theirs<'static, HostApi> {
 }
 
 unsafe extern "C" fn describe(sink: TextSink) -> Status {
-    let methods: Vec<_> = [("strategy", "raw"), ("scheduler", "raw"), ("scheduler", "raw-short"), ("task_head", "raw")]
+    let kinds = ["strategy", "scheduler", "task_head"].map(|kind| (kind, "raw"));
+    let wrong =
+        [("scheduler", "raw-short"), ("strategy", "raw-idle"), ("scheduler", "raw-idle"), ("task_head", "raw-idle")];
+    let heads = ["attach", "forward", "loss", "predict"].map(|name| ("task_head", name));
+    let methods: Vec<_> = [&kinds[..], &wrong, &heads]
+        .concat()
+        .into_iter()
         .map(|(kind, name)| json!({ "kind": kind, "name": name, "summary": "", "config_schema": {}, "config_default": {} }))
-        .into();
+        .collect();
     let info = json!({ "name": "raw", "version": "1", "license": "MIT", "methods": methods });
     unsafe { sink.put(&info.to_string()) };
     OK
@@ -44,10 +50,17 @@ unsafe extern "C" fn describe(sink: TextSink) -> Status {
 
 unsafe extern "C" fn create(kind: u32, name: Str, _: Str, out: *mut Instance) -> Status {
     let vtable: *const c_void = match (kind, unsafe { name.as_str() }.unwrap()) {
-        (kind::STRATEGY, _) => (&raw const STRATEGY).cast(),
+        (kind::STRATEGY, "raw") => (&raw const STRATEGY).cast(),
+        (kind::STRATEGY, _) => (&raw const IDLE_STRATEGY).cast(),
         (kind::SCHEDULER, "raw") => (&raw const SCHEDULER).cast(),
-        (kind::SCHEDULER, _) => (&raw const SHORT).cast(),
-        _ => (&raw const HEAD).cast(),
+        (kind::SCHEDULER, "raw-short") => (&raw const SHORT).cast(),
+        (kind::SCHEDULER, _) => (&raw const IDLE_SCHEDULER).cast(),
+        (_, "raw") => (&raw const HEAD).cast(),
+        (_, "attach") => (&raw const HEADS[0]).cast(),
+        (_, "forward") => (&raw const HEADS[1]).cast(),
+        (_, "loss") => (&raw const HEADS[2]).cast(),
+        (_, "predict") => (&raw const HEADS[3]).cast(),
+        _ => std::ptr::null(),
     };
     unsafe { out.write(Instance { data: std::ptr::null_mut(), vtable }) };
     OK
@@ -79,6 +92,38 @@ static SCHEDULER: Longer<SchedulerVtable> = Longer {
     },
     more: [u64::MAX; 2],
 };
+
+static IDLE_STRATEGY: StrategyVtable =
+    StrategyVtable { base: dropped(minor_0::STRATEGY_VTABLE as usize), ..StrategyVtable::EMPTY };
+static IDLE_SCHEDULER: SchedulerVtable =
+    SchedulerVtable { base: dropped(minor_0::SCHEDULER_VTABLE as usize), ..SchedulerVtable::EMPTY };
+
+/// Heads that lack one function each.
+static HEADS: [TaskHeadVtable; 4] = {
+    const WHOLE: TaskHeadVtable = TaskHeadVtable {
+        base: dropped(minor_0::TASK_HEAD_VTABLE as usize),
+        attach: Some(attach_head),
+        forward: Some(forward),
+        loss: Some(loss),
+        predict: Some(forward),
+        ..TaskHeadVtable::EMPTY
+    };
+    [
+        TaskHeadVtable { attach: None, ..WHOLE },
+        TaskHeadVtable { forward: None, ..WHOLE },
+        TaskHeadVtable { loss: None, ..WHOLE },
+        TaskHeadVtable { predict: None, ..WHOLE },
+    ]
+};
+
+/// The common part of a table that hears when its instance is dropped.
+const fn dropped(struct_size: usize) -> BaseVtable {
+    BaseVtable { drop: Some(on_drop), ..base(struct_size) }
+}
+
+unsafe extern "C" fn on_drop(_: *mut c_void) {
+    hear("dropped".to_owned());
+}
 
 static SHORT: SchedulerVtable = SchedulerVtable { base: base(48), ..SchedulerVtable::EMPTY };
 
@@ -139,6 +184,7 @@ static HEAD: TaskHeadVtable = TaskHeadVtable {
     attach: Some(attach_head),
     forward: Some(forward),
     loss: Some(loss),
+    predict: Some(forward),
     ..TaskHeadVtable::EMPTY
 };
 
@@ -222,16 +268,33 @@ fn a_weight_may_be_a_tensor() {
     assert!(text.ends_with("the weight of the loss must be a scalar, and this has shape [2]"), "{text}");
 }
 
+/// Of what there is, a function that is null is one that the plugin does not offer.
 #[test]
-fn a_function_that_is_null_is_absent_or_missed_by_name() {
-    let (head, tape) = (HeadInstance::create(&raw(), "raw", &json!({})).unwrap(), Tape::evaluation());
-    let outputs = Value::constant(tensor(&[1.0; 4], &[2, 2]));
-    let text = message(head.predict(&tape, &outputs));
-    assert_eq!(text, "plugin raw (raw) failed in predict: its TaskHeadVtable has no `predict`");
-    head.fit(&mut model(), outputs.tensor(), outputs.tensor()).unwrap();
+fn a_function_that_is_null_is_absent() {
+    let head = HeadInstance::create(&raw(), "raw", &json!({})).unwrap();
+    let outputs = tensor(&[1.0; 4], &[2, 2]);
+    head.fit(&mut model(), &outputs, &outputs).unwrap();
     let strategy = StrategyInstance::create(&raw(), "raw", &json!({})).unwrap();
     assert!(!strategy.starts_at_base().unwrap() && strategy.adapter_config().unwrap().is_none());
     assert!(raw().about().unwrap().is_none());
+}
+
+/// What nothing of its kind can do without is asked for when the table is taken, and what was made is dropped again.
+#[test]
+fn a_function_that_must_be_there_is_missed_by_name_when_its_table_is_taken() {
+    let check = |text: String, expected: &str| {
+        assert!(text.ends_with(&format!("failed in its options: {expected}")), "{text}");
+        assert_eq!(heard(), ["dropped"], "{expected}");
+    };
+    check(message(StrategyInstance::create(&raw(), "raw-idle", &json!({}))), "its StrategyVtable has no `attach`");
+    check(message(SchedulerInstance::create(&raw(), "raw-idle", &json!({}))), "its SchedulerVtable has no `rate`");
+    for name in ["attach", "forward", "loss", "predict"] {
+        let text = message(HeadInstance::create(&raw(), name, &json!({})));
+        check(text, &format!("its TaskHeadVtable has no `{name}`"));
+    }
+    let text = message(HeadInstance::create(&raw(), "raw-idle", &json!({})));
+    assert!(text.ends_with("there is no TaskHeadVtable"), "{text}");
+    assert!(heard().is_empty(), "nothing can be done with it");
 }
 
 static STRATEGY: StrategyVtable = StrategyVtable {

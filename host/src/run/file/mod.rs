@@ -114,7 +114,15 @@ impl RunFile {
     /// As [`load`](Self::load).
     pub fn reopen(path: &Path, overrides: &[Override]) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
-        let document = Document::parse(&path.display().to_string(), &text)?;
+        Self::reopen_text(&text, path, overrides)
+    }
+
+    /// As [`reopen`](Self::reopen), from the text that the file at `path` holds.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reopen_text(text: &str, path: &Path, overrides: &[Override]) -> Result<Self> {
+        let document = Document::parse(&path.display().to_string(), text)?;
         Self::resolve(document, Path::new(""), &path.file_stem().unwrap_or_default().to_string_lossy(), overrides)
     }
 

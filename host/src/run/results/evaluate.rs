@@ -305,7 +305,7 @@ pub fn predict_masks(pass: &Pass<'_>, rows: &[u32]) -> Result<Vec<Mask>> {
     let parts = over_chunks(pass, rows, &|_| {}, |_, rows| {
         let tape = evaluation_tape(pass);
         let outputs = pass.outputs(&tape, &pass.data.show(rows)?)?;
-        let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [pixels, classes]
+        let predicted = pass.head.predict_of(&tape, &outputs, rows.len())?.to_dtype(DType::F32)?; // [pixels, classes]
         let (classes, values) = (predicted.dim(1)?.max(1), predicted.flatten_all()?.to_vec1::<f32>()?);
         let masks = values.chunks_exact(height * width * classes).map(|of| {
             let pixels = of.chunks_exact(classes).map(|p| [most_probable(p) as u8]).collect();
@@ -488,7 +488,8 @@ fn evaluate_chunk(pass: &Pass<'_>, gathered: &Gathered, first: usize, rows: &[u3
         let preferences = rows.iter().zip(&rewards).map(pair).collect::<Result<_>>()?;
         return Ok(Part { loss: scalar(&sum)?, weight, preferences, ..Part::default() });
     }
-    let predicted = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [rows, tokens or pixels, classes] or [rows]
+    // [rows, tokens or pixels, classes] or [rows]
+    let predicted = pass.head.predict_of(&tape, &outputs, rows.len())?.to_dtype(DType::F32)?;
     let mut part = Part { loss: scalar(&sum)?, weight, ..Part::default() };
     if pass.spec.predictions == PredictionKind::Masks {
         let targets = targets.flatten_all()?.to_vec1::<u32>()?;

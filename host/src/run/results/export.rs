@@ -9,15 +9,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::keys::{Keys, TUNED, WRAPPED};
+use super::own_form::Origin;
 use super::plain::{SavedHeads, Trained};
-use super::sentences;
+use super::{own_form, sentences};
 use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
+use crate::plugin::State;
 use crate::run::pass::Decision;
 use crate::run::state::folder::write_json;
 
 /// The folder of a whole model within a run folder.
 pub const MODEL: &str = "model";
+/// The file of an adapter's tensors, as PEFT names it.
+pub const ADAPTER: &str = "adapter_model.safetensors";
 
 /// What is saved beside the weights.
 pub struct Saved<'a> {
@@ -33,6 +37,10 @@ pub struct Saved<'a> {
     pub adapter_tensors: Vec<Option<BTreeMap<String, Tensor>>>,
     /// The tasks, in order.
     pub tasks: &'a [Trained<'a>],
+    /// What made it.
+    pub origin: &'a Origin,
+    /// The strategies' states, in order.
+    pub states: Vec<State>,
 }
 
 /// Where the results are, and in what form.
@@ -100,7 +108,7 @@ impl Saved<'_> {
             || self.model.model.sites().iter().any(|site| self.model.model.hooked(&site.path));
         let base_trained = self.model.parameters.iter().any(|p| p.owner == Owner::Base && p.trained());
         if base_trained && !adds {
-            write_model(self.model, self.tasks, &run.join(MODEL))
+            write_model(self.model, self.tasks, self.origin, &run.join(MODEL))
         } else {
             self.write_adapter(&run.join("adapter"))
         }
@@ -108,14 +116,16 @@ impl Saved<'_> {
 
     fn write_adapter(&self, folder: &Path) -> Result<Exported> {
         let mut heads = SavedHeads::of(self.model, self.tasks)?;
-        if heads.dense && outside(&self.added(true, &Keys::of(self.model, false))) {
-            (heads.dense, heads.answer, heads.dropout) = (false, Answer::None, None);
-            heads.own = Some("prompts and prefixes are no part of what sentence-transformers pools".into());
+        if heads.dense && outside(&self.added(&Keys::of(self.model, false))) {
+            let why = "prompts and prefixes are no part of what sentence-transformers pools";
+            heads = heads.into_own(self.model, Some(why.into()));
         }
         // PEFT knows models that Transformers knows.
-        let fields = self.adapter_config.as_ref().filter(|_| heads.own.is_none());
-        let dense = heads.as_dense().filter(|_| fields.is_some());
-        write_tensors(&folder.join("adapter_model.safetensors"), &self.adapter(&heads, fields.is_some()))?;
+        let Some(fields) = self.adapter_config.as_ref().filter(|_| heads.own.is_none()) else {
+            return self.write_own(heads.own, folder);
+        };
+        let dense = heads.as_dense();
+        write_tensors(&folder.join(ADAPTER), &self.adapter(&heads))?;
 
         let info = self.model.model.info();
         // PEFT's class for a kind of task hands on what texts are made of, and no images.
@@ -134,26 +144,32 @@ impl Saved<'_> {
             "inference_mode": true,
             "modules_to_save": if dense.is_some() { Vec::new() } else { head_modules(info, &heads) },
         });
-        let format = match fields {
-            Some(fields) => {
-                merge(&mut config, fields);
-                Format::Peft
-            }
-            None => Format::Fthost,
-        };
+        merge(&mut config, fields);
         write_json(&folder.join("adapter_config.json"), &config)?;
         write_labels(self.tasks, folder)?;
-        write_decision(self.tasks, heads.own.is_none(), folder)?;
+        write_decision(self.tasks, true, folder)?;
         if dense.is_some() {
             sentences::write(folder, info.plain(), longest(self.model)?, dense)?;
         }
-        Ok(Exported { format, path: folder.to_owned(), own_heads: heads.own })
+        Ok(Exported { format: Format::Peft, path: folder.to_owned(), own_heads: None })
     }
 
-    /// What strategies added, by its names in PEFT's files, or where it is none of PEFT's in fthost's own form: all parameters as they
-    /// stand.
-    fn added(&self, peft: bool, keys: &Keys<'_>) -> BTreeMap<String, Tensor> {
-        let given: &[_] = if peft { &self.adapter_tensors } else { &[] };
+    /// An adapter in fthost's own form: all parameters as they stand, and what opens them. No field of PEFT's says what it is to others,
+    /// which would open something else.
+    fn write_own(&self, own_heads: Option<String>, folder: &Path) -> Result<Exported> {
+        let mut tensors = own_form::adapter(self.model);
+        tensors.extend(self.origin.write(folder, self.tasks, Some(&self.states))?);
+        write_tensors(&folder.join(ADAPTER), &tensors)?;
+        let config = json!({ "base_model_name_or_path": self.base, "revision": self.revision, "inference_mode": true });
+        write_json(&folder.join("adapter_config.json"), &config)?;
+        write_labels(self.tasks, folder)?;
+        write_decision(self.tasks, false, folder)?;
+        Ok(Exported { format: Format::Fthost, path: folder.to_owned(), own_heads })
+    }
+
+    /// What strategies added, by its names in PEFT's files.
+    fn added(&self, keys: &Keys<'_>) -> BTreeMap<String, Tensor> {
+        let given = &self.adapter_tensors;
         let mut tensors: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
         for p in &self.model.parameters {
             let Owner::Strategy(strategy) = p.owner else { continue };
@@ -168,15 +184,15 @@ impl Saved<'_> {
         tensors
     }
 
-    /// The adapter's tensors.
-    fn adapter(&self, heads: &SavedHeads<'_>, peft: bool) -> BTreeMap<String, Tensor> {
-        let keys = if peft { Keys::of(self.model, !heads.dense) } else { Keys::plain(self.model) };
-        let mut tensors = self.added(peft, &keys);
+    /// The tensors of an adapter of PEFT's.
+    fn adapter(&self, heads: &SavedHeads<'_>) -> BTreeMap<String, Tensor> {
+        let keys = Keys::of(self.model, !heads.dense);
+        let mut tensors = self.added(&keys);
         let root = if outside(&tensors) { WRAPPED } else { TUNED };
         let base = self.model.parameters.iter().filter(|p| p.owner == Owner::Base && p.trained());
         let base = base.map(|p| (keys.path(p), p.parameter.tensor()));
         // A dense layer lies beside the adapter.
-        let of_heads = heads.tensors.iter().filter(|_| !(peft && heads.dense)).cloned();
+        let of_heads = heads.tensors.iter().filter(|_| !heads.dense).cloned();
         tensors.extend(base.chain(of_heads).map(|(path, tensor)| (format!("{root}{path}"), tensor)));
         tensors
     }
@@ -187,9 +203,12 @@ fn outside(added: &BTreeMap<String, Tensor>) -> bool {
     !added.is_empty() && !added.keys().any(|key| key.starts_with(TUNED))
 }
 
-/// Writes a whole model with its heads: a Hugging Face folder.
-pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], folder: &Path) -> Result<Exported> {
-    let heads = SavedHeads::of(model, tasks)?;
+/// Writes a whole model with its heads: a Hugging Face folder. Where the heads are of fthost's own, `origin` says beside it what they are.
+pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], origin: &Origin, folder: &Path) -> Result<Exported> {
+    let mut heads = SavedHeads::of(model, tasks)?;
+    if heads.own.is_some() {
+        heads.tensors.extend(origin.write(folder, tasks, None)?);
+    }
     let (stream, dense) = (model.model.info().plain(), heads.as_dense());
     let head = match &dense {
         Some(_) => SavedHead::default(),

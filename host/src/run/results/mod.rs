@@ -8,6 +8,7 @@ pub mod inputs;
 pub mod keys;
 pub mod labels;
 pub mod masks;
+pub mod own_form;
 pub mod page;
 pub mod plain;
 pub mod predictions;

@@ -13,10 +13,10 @@ use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, TargetKind};
 
 use super::keys::head_path;
 use super::sentences;
-use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
 use crate::plugin::HeadInstance;
 use crate::run::pass::Decision;
+use crate::{Error, Result};
 
 /// A task whose head is saved.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ pub struct Trained<'a> {
     pub spec: &'a HeadSpec,
     /// How classes follow from its probabilities.
     pub decision: Decision,
+    /// Training examples of each class, and all: what it was made for.
+    pub counts: (Vec<u64>, u64),
 }
 
 impl Trained<'_> {
@@ -42,7 +44,7 @@ impl Trained<'_> {
 
 /// The heads of a run as they are saved.
 pub struct SavedHeads<'a> {
-    /// By their full names in Hugging Face's files; with several tasks a name begins with its task's.
+    /// By their full names in Hugging Face's files. Where no class of Transformers' computes them they are those of the form of fthost's own.
     pub tensors: Vec<(String, Tensor)>,
     /// What a class of Transformers answers with them.
     pub answer: Answer<'a>,
@@ -58,45 +60,47 @@ impl<'a> SavedHeads<'a> {
     /// Those of a run's tasks, in their order.
     pub fn of(model: &AdaptedModel, tasks: &[Trained<'a>]) -> Result<Self> {
         let mut heads = Self { tensors: Vec::new(), answer: Answer::None, dropout: None, own: None, dense: false };
-        for (i, task) in tasks.iter().enumerate() {
-            let own = own(model, i, if tasks.len() > 1 { task.name } else { "" });
-            let saved = match plain(model, task, &own)? {
+        if tasks.len() > 1 {
+            heads.own =
+                Some(format!("it has the heads of {} tasks, and a class of Transformers' has one", tasks.len()));
+        }
+        for (i, task) in tasks.iter().enumerate().filter(|_| tasks.len() == 1) {
+            match plain(model, task, &own(model, i))? {
                 Ok(Plain { layers, answer, dense }) => {
                     let dropout = if answer == Answer::Token { None } else { Some(last_dropout(model, task)?) };
-                    (heads.answer, heads.dropout, heads.dense) = (answer, dropout, dense);
-                    layers
+                    heads = Self { tensors: layers.into_iter().collect(), answer, dropout, own: None, dense };
                 }
                 Err(mut why) => {
                     if task.decision.temperature != 1.0 {
                         why += "; its temperature is not in its layers";
                     }
-                    heads.own.get_or_insert(why);
-                    own
+                    heads.own = Some(why);
                 }
-            };
-            let of_task = if tasks.len() > 1 { format!("{}.", task.name) } else { String::new() };
-            heads.tensors.extend(saved.into_iter().map(|(path, tensor)| (format!("{of_task}{path}"), tensor)));
-        }
-        if tasks.len() > 1 {
-            heads.own =
-                Some(format!("it has the heads of {} tasks, and a class of Transformers' has one", tasks.len()));
+            }
         }
         if heads.own.is_some() {
-            (heads.answer, heads.dropout, heads.dense) = (Answer::None, None, false);
+            heads.tensors = own_heads(model);
         }
         Ok(heads)
     }
+
+    /// The same in fthost's own form, which takes parameters as they stand.
+    pub fn into_own(self, model: &AdaptedModel, why: Option<String>) -> Self {
+        let own = self.own.or(why);
+        Self { tensors: own_heads(model), answer: Answer::None, dropout: None, own, dense: false }
+    }
 }
 
-/// The parameters of a task's head by their paths in Hugging Face's files, without the task's name.
-fn own(model: &AdaptedModel, index: usize, task: &str) -> BTreeMap<String, Tensor> {
+/// The parameters of all heads, by their own names: what a folder in fthost's own form holds.
+fn own_heads(model: &AdaptedModel) -> Vec<(String, Tensor)> {
+    let heads = model.parameters.iter().filter(|p| matches!(p.owner, Owner::Head(_)));
+    heads.map(|p| (p.parameter.name().to_owned(), p.parameter.tensor())).collect()
+}
+
+/// The parameters of the only task's head by their paths in Hugging Face's files.
+fn own(model: &AdaptedModel, index: usize) -> BTreeMap<String, Tensor> {
     let of_task = model.parameters.iter().filter(|p| p.owner == Owner::Head(index));
-    let named = |p: &crate::adapted::ModelParameter| {
-        let name = p.parameter.name();
-        let name = name.strip_prefix(task).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
-        (head_path(model.model.info(), name), p.parameter.tensor())
-    };
-    of_task.map(named).collect()
+    of_task.map(|p| (head_path(model.model.info(), p.parameter.name()), p.parameter.tensor())).collect()
 }
 
 /// Layers by the paths of their tensors.
@@ -162,9 +166,15 @@ fn plain<'a>(model: &AdaptedModel, task: &Trained<'a>, own: &Layers) -> Result<s
         return Ok(Err(format!("the head of {name} has {own}, and Transformers' class has {wanted}")));
     }
 
+    // A head that fails on features of no example, or on outputs that none of its own are, is another's too.
+    let untried =
+        |error: Error| Ok(Err(format!("the head of {name} cannot be tried beside Transformers' class: {error}")));
     let mut layers = own.clone();
     if answer == Answer::Value {
-        let (factor, constant) = after_last_layer(task, &model.device)?;
+        let (factor, constant) = match after_last_layer(task, &model.device) {
+            Ok(found) => found,
+            Err(error) => return untried(error),
+        };
         layers.insert(weight(output), own[&weight(output)].affine(factor, 0.0)?);
         if let Some(bias_of) = own.get(&bias(output)) {
             layers.insert(bias(output), bias_of.affine(factor, constant)?);
@@ -182,7 +192,11 @@ fn plain<'a>(model: &AdaptedModel, task: &Trained<'a>, own: &Layers) -> Result<s
     let tape = Tape::evaluation();
     let layout = Layout::single_rows(ROWS);
     tape.set_layout(layout.clone());
-    let ours = task.head.predict(&tape, &task.head.forward(&tape, &features, &layout)?)?;
+    let ours = task.head.forward(&tape, &features, &layout).and_then(|outputs| task.head.predict(&tape, &outputs));
+    let ours = match ours {
+        Ok(ours) => ours,
+        Err(error) => return untried(error),
+    };
     let one_class = matches!(answer, Answer::Class(_) | Answer::TokenClass(_));
     let ours = if one_class { calibrated(&ours, &task.decision)? } else { ours };
     let linear = |x: &Value, path: &str| {

@@ -35,9 +35,21 @@ pub struct TrainState {
     pub sequence: Vec<After>,
     /// Loss scale and steps since its last change, where losses are scaled.
     pub loss_scale: Option<(f64, u64)>,
+    /// Parameters that train and that the last steps of their tasks gave no gradient, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub without_gradient: BTreeMap<String, Without>,
     /// By task, metrics on the test examples before training, where the run file asks for them.
     #[serde(deserialize_with = "undefined_as_nan")]
     pub before: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+/// For how long a parameter has had no gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Without {
+    /// The first step without, counted from 1.
+    pub since: u64,
+    /// Steps since then that should have given one.
+    pub steps: u64,
 }
 
 /// Figures of a training.

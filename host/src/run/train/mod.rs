@@ -1,6 +1,7 @@
 //! The training loop, from the first step to the last.
 
 pub mod ahead;
+mod cause;
 pub mod example_gradients;
 pub mod gradients;
 pub mod interrupt;
@@ -29,7 +30,7 @@ use crate::run::state::log::Line;
 use crate::run::state::snapshot::{self, After, Parts, TrainState};
 use crate::run::state::watch::Watch;
 use crate::{Error, Result};
-use ahead::Ahead;
+use ahead::{Ahead, Shows};
 use example_gradients::TaskExamples;
 use interrupt::Interrupt;
 use reference::Reference;
@@ -189,7 +190,7 @@ impl Trainer<'_> {
             let Step { loss, losses, penalty, penalties, gradient_norm, lr, update, gradients } =
                 self.learner.step(&shows, &now, state)?;
             if update == Update::NotFinite {
-                return Err(self.not_finite(state.trained.steps, loss, gradient_norm));
+                return Err(self.not_finite(&shows, state.trained.steps, (loss, penalty, gradient_norm)));
             }
             if update == Update::Empty && state.trained.empty_steps == 0 {
                 tracing::warn!(
@@ -240,10 +241,12 @@ impl Trainer<'_> {
             let phase_ends = step + 1 == total_steps;
             let epoch_ends = place + 1 == steps_per_epoch || phase_ends;
             if epoch_ends {
+                self.something_counts(phase, state)?;
                 self.tell_all(phase, &Event::EpochEnd { epoch, epochs })?;
                 batches = None;
             }
             if self.learner.settings.evaluate_steps.map_or(epoch_ends, |every| (step + 1).is_multiple_of(every)) {
+                self.learner.gradients_still_come(state)?;
                 watch.pause(|| self.validate(phase, state, &now, folder, progress))?;
             }
             let due = self.learner.settings.checkpoint_steps.is_some_and(|every| (step + 1).is_multiple_of(every));
@@ -263,6 +266,22 @@ impl Trainer<'_> {
             watch.stopped_early = Some(state.trained.steps);
         }
         Ok(())
+    }
+
+    /// Refuses to go on where no step of a whole epoch has had anything to learn from: the head gives no loss a weight.
+    fn something_counts(&self, phase: &Phase, state: &TrainState) -> Result<()> {
+        if state.trained.empty_steps < state.trained.steps {
+            return Ok(());
+        }
+        let tasks: Vec<String> = phase.tasks().map(|task| format!("{}", self.learner.tasks[task].head)).collect();
+        Err(Error::run(format!(
+            "no example has counted in the loss of any of the {} steps: {} gives each loss the weight 0",
+            state.trained.steps,
+            tasks.join(" or ")
+        ))
+        .with_help(
+            "a loss is its sum divided by its weight: give classes and examples that are to count weights above 0",
+        ))
     }
 
     /// Tokens of a batch. A picture of a file is one thing to whoever counts; only the split into passes goes by its patches.
@@ -395,17 +414,29 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn not_finite(&self, step: u64, loss: f64, gradient_norm: f64) -> Error {
-        let what = match loss.is_finite() {
-            true => format!("the gradients have the norm {gradient_norm}"),
-            false => format!("the loss is {loss}"),
+    /// The error of a step whose numbers are none, with who made the first of them.
+    fn not_finite(&self, shows: &[Shows], step: u64, (loss, penalty, norm): (f64, Option<f64>, f64)) -> Error {
+        let what = match penalty {
+            _ if !loss.is_finite() => format!("the loss is {loss}"),
+            Some(penalty) if !penalty.is_finite() => format!("the penalty is {penalty}"),
+            _ => format!("the gradients have the norm {norm}"),
+        };
+        let cause = self.learner.cause(shows, step);
+        let by_rate = "lower train.lr, or set train.clip_norm = 1.0";
+        let help = match &cause {
+            // Before the first update no rate has had an effect.
+            Some(cause) if cause.plugin && step == 0 => {
+                "nothing has been trained yet: tell the plugin's author".to_owned()
+            }
+            Some(cause) if cause.plugin => format!("if the plugin is right, {by_rate}"),
+            _ => by_rate.to_owned(),
         };
         let kept = match self.checkpoints.latest() {
             Some(path) => format!("; the last checkpoint is {}", path.display()),
             None => String::new(),
         };
-        Error::run(format!("{what} at step {}", step + 1))
-            .with_help(format!("lower train.lr, or set train.clip_norm = 1.0{kept}"))
+        let cause = cause.map_or(String::new(), |cause| format!(": {}", cause.text));
+        Error::run(format!("{what} at step {}{cause}", step + 1)).with_help(format!("{help}{kept}"))
     }
 }
 

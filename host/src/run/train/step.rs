@@ -9,7 +9,7 @@ use fthost_plugin_api::{Group, Progress, Rate, Sampling};
 use super::ahead::Shows;
 use super::gradients::{BatchGradients, DropoutKey};
 use super::reference::{Holding, Reference};
-use crate::adapted::{AdaptedModel, Owner};
+use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::data::Dataset;
 use crate::plugin::{RegularizerInstance, SchedulerInstance};
 use crate::run::file::TrainTable;
@@ -19,8 +19,22 @@ use crate::run::setup::phase::Batch;
 use crate::run::setup::task::Task;
 use crate::run::state::log::NO_WEIGHT;
 use crate::run::state::optimizer::Optimizer;
-use crate::run::state::snapshot::TrainState;
+use crate::run::state::snapshot::{TrainState, Without};
 use crate::{Error, Result};
+
+/// Steps in a row that a part which is left out at random is never left out of: of one that is left out half the time, once in a million.
+const NEVER_BY_CHANCE: u64 = 20;
+
+/// Names that a message has room for.
+const NAMED: usize = 5;
+
+/// The first of some names, and how many more there are; `None` where there are none.
+pub(super) fn named<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let first: Vec<&str> = names.by_ref().take(NAMED).collect();
+    let more = names.count();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!first.is_empty()).then(|| format!("{}{more}", first.join(", ")))
+}
 
 /// What learns from batches.
 pub struct Learner<'a> {
@@ -98,7 +112,7 @@ impl Learner<'_> {
         let mut scaler = state.scaler();
         let scale = scaler.map_or(1.0, |scaler| scaler.scale());
         let base = self.rate(now, self.model.model.info().head_group(), 1.0)?;
-        let (mut sum, mut losses, mut held) = (None::<Gradients>, Vec::new(), None);
+        let (mut sum, mut losses, mut held, mut taught) = (None::<Gradients>, Vec::new(), None, Vec::new());
         let mut key = DropoutKey { seed: self.settings.seed, step: state.trained.steps, first: 0 };
         for seen in shows {
             let BatchGradients { mut gradients, loss, penalty, weight } = self.gradients(seen, key, scale)?;
@@ -112,6 +126,7 @@ impl Learner<'_> {
             if weight == 0.0 {
                 continue;
             }
+            taught.push(task);
             gradients.settle()?;
             gradients.scale(self.tasks[task].weight / (weight * scale))?;
             losses.push((task, loss / weight));
@@ -141,6 +156,7 @@ impl Learner<'_> {
                 gradients,
             });
         };
+        self.watch_gradients(&taught, &gradients, state);
         let loss = match losses[..] {
             [(_, loss)] => loss,
             _ => losses.iter().map(|&(task, loss)| self.tasks[task].weight * loss).sum(),
@@ -172,7 +188,7 @@ impl Learner<'_> {
     }
 
     /// Gradients of the sum of the examples' loss terms, and of what regularizers hold of the same examples.
-    fn gradients(&self, seen: &Shows, key: DropoutKey, loss_scale: f64) -> Result<BatchGradients> {
+    pub(super) fn gradients(&self, seen: &Shows, key: DropoutKey, loss_scale: f64) -> Result<BatchGradients> {
         let batch = &seen.batch;
         if self.reference.is_empty() {
             return self.sum(seen, key, loss_scale, None);
@@ -249,29 +265,73 @@ impl Learner<'_> {
         Ok((sum, each))
     }
 
-    /// No silent no-op: a parameter that was declared to train and is not reached by the loss is an error.
-    /// Heads of other tasks are not reached by this one's, and what stands above the features that its head reads is not either.
-    fn every_parameter_has_a_gradient(&self, task: usize, gradients: &Gradients) -> Result<f64> {
+    /// The parameters that train and that a task's loss should reach. Heads of other tasks are not reached by this one's, and what stands
+    /// above the features that its head reads is not either.
+    fn reached(&self, task: usize) -> impl Iterator<Item = &ModelParameter> {
         let reads = reads_of(&self.tasks[task].spec, self.model.model.info());
-        let left_out: Vec<&str> = self
-            .model
+        self.model
             .trainable()
-            .filter(|p| p.owner != Owner::Base || reads.iter().any(|&read| self.model.passes(read, p)))
-            .filter(|p| !matches!(p.owner, Owner::Head(other) if other != self.tasks[task].head_of))
-            .filter(|p| gradients.get(&p.parameter).is_none())
-            .map(|p| p.parameter.name())
-            .collect();
-        if left_out.is_empty() {
-            return Ok(1.0);
-        }
-        let named = left_out.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-        let more = if left_out.len() > 5 { format!(" and {} more", left_out.len() - 5) } else { String::new() };
+            .filter(move |p| p.owner != Owner::Base || reads.iter().any(|&read| self.model.passes(read, p)))
+            .filter(move |p| !matches!(p.owner, Owner::Head(other) if other != self.tasks[task].head_of))
+    }
+
+    /// No silent no-op: a parameter that was declared to train and is not reached by the loss is an error.
+    fn every_parameter_has_a_gradient(&self, task: usize, gradients: &Gradients) -> Result<f64> {
+        let left_out = self.reached(task).filter(|p| gradients.get(&p.parameter).is_none());
+        let Some(left_out) = named(left_out.map(|p| p.parameter.name())) else { return Ok(1.0) };
         Err(Error::Run {
-            message: format!("after the first step no gradient has reached these trainable parameters: {named}{more}"),
+            message: format!("after the first step no gradient has reached these trainable parameters: {left_out}"),
             help: Some(
                 "the loss does not depend on them: freeze them, or choose targets that the task's features pass".into(),
             ),
         })
+    }
+
+    /// Notes which parameters the losses of these tasks should have reached and did not, and forgets those that they reach again.
+    fn watch_gradients(&self, tasks: &[usize], gradients: &Gradients, state: &mut TrainState) {
+        let lacks = |p: &&ModelParameter| gradients.get(&p.parameter).is_none();
+        let mut lacking: Vec<&str> =
+            tasks.iter().flat_map(|&task| self.reached(task).filter(lacks)).map(|p| p.parameter.name()).collect();
+        if !state.without_gradient.is_empty() {
+            for p in self.model.trainable().filter(|p| !lacks(p)) {
+                state.without_gradient.remove(p.parameter.name());
+            }
+        }
+        lacking.sort_unstable();
+        lacking.dedup();
+        let since = state.trained.steps + 1;
+        for name in lacking {
+            state.without_gradient.entry(name.to_owned()).or_insert(Without { since, steps: 0 }).steps += 1;
+        }
+    }
+
+    /// Says which parameters have had no gradient for some steps, though they train and had one.
+    ///
+    /// # Errors
+    /// Where it has been missing for longer than what is left out at random ever is.
+    pub fn gradients_still_come(&self, state: &mut TrainState) -> Result<()> {
+        let trains: Vec<&str> = self.model.trainable().map(|p| p.parameter.name()).collect();
+        state.without_gradient.retain(|name, _| trains.contains(&name.as_str()));
+        let longest = state.without_gradient.values().map(|without| without.steps).max().unwrap_or_default();
+        // One step may leave out what the next has.
+        if longest < 2 {
+            return Ok(());
+        }
+        let since = state.without_gradient.values().filter(|without| without.steps == longest).map(|of| of.since).min();
+        let names =
+            state.without_gradient.iter().filter(|(_, without)| without.steps > 1).map(|(name, _)| name.as_str());
+        let message = format!(
+            "no gradient has reached these trainable parameters since step {}: {}",
+            since.unwrap_or_default(),
+            named(names).unwrap_or_default()
+        );
+        if longest < NEVER_BY_CHANCE {
+            tracing::warn!("{message}");
+            return Ok(());
+        }
+        Err(Error::run(message).with_help(
+            "the loss does not depend on them any more: the method has to freeze them, or its hooks to use them",
+        ))
     }
 
     /// Clips where the run file asks for it. The global norm before clipping.

@@ -193,14 +193,25 @@ impl Found {
     ) -> Result<TrainedModel> {
         let Self { labels, numbered, decision, .. } = self;
         let counts = (vec![0; labels.len()], 0);
-        let (head, spec) = methods::attach_head(file, 0, library, &mut model, labels.clone(), counts)?;
+        let (head, spec) = methods::attach_head(file, 0, library, &mut model, labels.clone(), counts.clone())?;
         restore(&model)?;
         let task = &file.tasks[0];
         let tokenizer = base::tokenizer(file, task, &model)?;
         let transform = base::transform(file, task, &model)?;
         let (name, form) = (task.name.clone(), task.form.clone());
-        let task =
-            TrainedTask { name, form, head, spec, labels, numbered, tokenizer, transform, train: None, decision };
-        Ok(TrainedModel::new(file, model, strategies, vec![task]))
+        let task = TrainedTask {
+            name,
+            form,
+            head,
+            spec,
+            labels,
+            counts,
+            numbered,
+            tokenizer,
+            transform,
+            train: None,
+            decision,
+        };
+        Ok(TrainedModel::new(file, model, strategies, vec![task], &library.files()))
     }
 }

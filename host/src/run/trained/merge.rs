@@ -41,14 +41,15 @@ impl TrainedModel {
     }
 
     fn write_merged(&self, folder: &Path) -> Result<Exported> {
-        let heads = self.tasks.iter().map(|TrainedTask { name, labels, head, spec, decision, .. }| Trained {
+        let heads = self.tasks.iter().map(|TrainedTask { name, labels, head, spec, decision, counts, .. }| Trained {
             name,
             labels,
             head,
             spec,
             decision: decision.clone(),
+            counts: counts.clone(),
         });
-        let saved = write_model(&self.model, &heads.collect::<Vec<_>>(), folder)?;
+        let saved = write_model(&self.model, &heads.collect::<Vec<_>>(), &self.origin, folder)?;
         if let Some(base) = &self.base {
             inputs::copy(base, folder, self.model.model.info())?;
         }

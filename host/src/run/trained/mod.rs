@@ -10,6 +10,7 @@ pub mod masks;
 mod merge;
 pub mod model;
 mod modelfile;
+mod own;
 mod peft;
 pub mod predict;
 mod run_folder;
@@ -42,7 +43,9 @@ fn is_whole(folder: &Path) -> bool {
 /// Where the folder is none of these, the run has not ended, or something that it needs is gone.
 pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<TrainedModel> {
     let folder = &hub::local(folder)?;
-    if folder.join(peft::CONFIG).is_file() {
+    if own::is_one(folder) {
+        own::open(folder, plugins, overrides, device)
+    } else if folder.join(peft::CONFIG).is_file() {
         peft::open(folder, plugins, overrides, device)
     } else if is_whole(folder) {
         whole::open(folder, plugins, overrides, device)

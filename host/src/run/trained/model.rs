@@ -19,6 +19,7 @@ use crate::report::progress::EvaluationProgress;
 use crate::run::file::RunFile;
 use crate::run::pass::{Decision, Pass};
 use crate::run::results::evaluate::{Evaluation, evaluate, outputs, predict, predict_masks, predict_words};
+use crate::run::results::own_form::Origin;
 use crate::run::results::result::{Split, TaskResult};
 use crate::{Error, Result};
 
@@ -31,6 +32,8 @@ pub struct TrainedModel {
     pub(super) precision: Precision,
     /// The folder that the model was loaded from; none for the embedded one.
     pub(super) base: Option<PathBuf>,
+    /// What it was opened by.
+    pub(super) origin: Origin,
     /// Opens it as it was before step 1, where it is a run's.
     pub(super) before_training: Option<Opens>,
 }
@@ -45,6 +48,8 @@ pub(super) struct TrainedTask {
     pub(super) head: Arc<HeadInstance>,
     pub(super) spec: HeadSpec,
     pub(super) labels: Vec<String>,
+    /// Training examples of each class, and all, where they are known.
+    pub(super) counts: (Vec<u64>, u64),
     /// Whether data may name classes by their numbers instead.
     pub(super) numbered: bool,
     pub(super) tokenizer: Option<Tokenizer>,
@@ -62,6 +67,7 @@ impl TrainedModel {
         model: AdaptedModel,
         strategies: Vec<StrategyInstance>,
         tasks: Vec<TrainedTask>,
+        plugins: &[String],
     ) -> Self {
         let base = (!file.model.is_demo()).then(|| file.model.path.clone());
         Self {
@@ -70,6 +76,7 @@ impl TrainedModel {
             tasks,
             precision: file.train.precision.into(),
             base,
+            origin: Origin { run_file: file.to_toml(), plugins: plugins.to_vec() },
             before_training: None,
         }
     }

@@ -11,6 +11,7 @@ use crate::plugin::StrategyInstance;
 use crate::run::file::{ModelInit, Override, RunFile};
 use crate::run::machine::DeviceChoice;
 use crate::run::results::calibrated::Calibration;
+use crate::run::results::own_form::OwnTask;
 use crate::run::results::{export, result};
 use crate::run::setup::{methods, model as base};
 use crate::run::state::checkpoint;
@@ -37,6 +38,13 @@ struct LeftTask {
     calibration: Option<Calibration>,
 }
 
+impl From<LeftTask> for OwnTask {
+    fn from(LeftTask { labels, class_counts, examples, calibration }: LeftTask) -> Self {
+        let decision = calibration.map(|found| found.decision).unwrap_or_default();
+        Self { labels, class_counts, examples, decision }
+    }
+}
+
 /// Opens it.
 ///
 /// # Errors
@@ -47,7 +55,8 @@ pub(super) fn open(
     overrides: &[Override],
     device: DeviceChoice,
 ) -> Result<TrainedModel> {
-    let (file, model, mut strategies, mut tasks) = attached(folder, plugins, overrides, device, true)?;
+    let Attached { file, model, mut strategies, mut tasks, plugins: used } =
+        attached(folder, plugins, overrides, device, true)?;
     let path = folder.join(snapshot::FINAL);
     let found = checkpoint::open::<Header>(&path).map_err(|error| error.with_help(written_again(folder)))?;
     snapshot::restore_parameters(&model, &found.tensors)?;
@@ -57,17 +66,24 @@ pub(super) fn open(
     for (task, _) in tasks.iter_mut().zip(&file.tasks).filter(|(_, table)| table.head_of.is_none()) {
         found.header.restore_plugin(&snapshot::head_place(&task.name), &mut task.head, &found.tensors)?;
     }
-    let mut trained = TrainedModel::new(&file, model, strategies, tasks);
+    let mut trained = TrainedModel::new(&file, model, strategies, tasks, &used);
     let (folder, plugins, overrides) = (folder.to_owned(), plugins.to_owned(), overrides.to_owned());
     trained.before_training = Some(Box::new(move || {
-        let (file, model, strategies, tasks) = attached(&folder, &plugins, &overrides, device, false)?;
-        Ok(TrainedModel::new(&file, model, strategies, tasks))
+        let Attached { file, model, strategies, tasks, plugins } =
+            attached(&folder, &plugins, &overrides, device, false)?;
+        Ok(TrainedModel::new(&file, model, strategies, tasks, &plugins))
     }));
     Ok(trained)
 }
 
-/// A run file with its model, its strategies and its tasks.
-type Attached = (RunFile, AdaptedModel, Vec<StrategyInstance>, Vec<TrainedTask>);
+/// A run file with its model, its strategies, its tasks and the files of its plugins.
+pub(super) struct Attached {
+    pub(super) file: RunFile,
+    pub(super) model: AdaptedModel,
+    pub(super) strategies: Vec<StrategyInstance>,
+    pub(super) tasks: Vec<TrainedTask>,
+    pub(super) plugins: Vec<String>,
+}
 
 /// What a run began with, nothing of its training restored. `saved`: with the whole model that it has saved, where it has.
 fn attached(
@@ -78,14 +94,30 @@ fn attached(
     saved: bool,
 ) -> Result<Attached> {
     let mut file = RunFile::reopen(&RunFolder::run_file(folder)?, overrides)?;
-    let mut left: Left = read_json(&folder.join(result::FILE), folder)?;
-    let recorded = left.plugins.iter().map(|plugin| plugin.path.clone());
-    let recorded: Vec<String> = recorded.filter(|path| Path::new(path).is_file()).collect();
+    let left: Left = read_json(&folder.join(result::FILE), folder)?;
+    let recorded: Vec<String> = left.plugins.into_iter().map(|plugin| plugin.path).collect();
     let whole = folder.join(export::MODEL);
     if saved && whole.is_dir() {
         (file.model.path, file.model.named) = (whole, None);
         file.model.init = ModelInit::Pretrained;
     }
+    let tasks = left.tasks.into_iter().map(|(name, task)| (name, task.into())).collect();
+    attach(file, folder, (plugins, &recorded), tasks, device)
+}
+
+/// Attaches what a run file names to its model. `plugins`: those that the command line names, and those that it was trained with, of which
+/// the ones that are still there are taken where it names none.
+///
+/// # Errors
+/// Where something that it needs is gone, or a task of the file is none of these.
+pub(super) fn attach(
+    file: RunFile,
+    folder: &Path,
+    (plugins, recorded): (&[String], &[String]),
+    mut left: BTreeMap<String, OwnTask>,
+    device: DeviceChoice,
+) -> Result<Attached> {
+    let recorded: Vec<String> = recorded.iter().filter(|path| Path::new(path).is_file()).cloned().collect();
     let (mut file, mut library) = match plugins {
         [] => methods::reopen_methods(file, &recorded)?,
         _ => methods::open_methods(file, plugins)?,
@@ -95,14 +127,13 @@ fn attached(
     let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
     let mut tasks: Vec<TrainedTask> = Vec::new();
     for (i, task) in file.tasks.iter().enumerate() {
-        let LeftTask { labels, class_counts, examples, calibration } = left
-            .tasks
+        let OwnTask { labels, class_counts, examples, decision } = left
             .remove(&task.name)
             .ok_or_else(|| Error::usage(format!("{} has no result of the task {}", folder.display(), task.name)))?;
         let counts = (class_counts, examples);
         let (head, spec) = match task.head_of.map(|owner: usize| -> &TrainedTask { &tasks[owner] }) {
             Some(owner) => (owner.head.clone(), owner.spec.clone()),
-            None => methods::attach_head(&file, i, &mut library, &mut model, labels.clone(), counts)?,
+            None => methods::attach_head(&file, i, &mut library, &mut model, labels.clone(), counts.clone())?,
         };
         let tokenizer = base::tokenizer(&file, task, &model)?;
         let transform = base::transform(&file, task, &model)?;
@@ -112,14 +143,15 @@ fn attached(
             head,
             spec,
             labels,
+            counts,
             numbered: false,
             tokenizer,
             transform,
             train: Some(task.train.clone()),
-            decision: calibration.map(|found| found.decision).unwrap_or_default(),
+            decision,
         });
     }
-    Ok((file, model, strategies, tasks))
+    Ok(Attached { file, model, strategies, tasks, plugins: library.files() })
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, folder: &Path) -> Result<T> {

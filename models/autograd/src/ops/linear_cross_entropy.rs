@@ -36,6 +36,10 @@ impl Tape {
     /// [`linear_cross_entropy`](Self::linear_cross_entropy). No gradient flows, and logits are never all there at one time.
     pub fn linear_argmax(&self, x: &Value, weight: &Value, bias: Option<&Value>) -> Result<Tensor> {
         let (n, at_once) = (x.dims2()?.0, rows_at_once(weight)?);
+        check_map(x, weight, bias)?;
+        if n > 0 && weight.dims2()?.0 == 0 {
+            candle_core::bail!("the largest of no logits: the weight has shape {:?}", weight.dims());
+        }
         let map = Product::new(self, weight)?;
         let rows = x.tensor().contiguous()?;
         let mut found = Vec::with_capacity(n.div_ceil(at_once));
@@ -100,6 +104,20 @@ pub(super) fn rows_at_once(weight: &Value) -> Result<usize> {
     Ok(rows_of_logits(weight.dims2()?.0))
 }
 
+/// The number of rows and of classes, where `x` `[n, in]`, `weight` `[classes, in]` and `bias` `[classes]` fit together.
+fn check_map(x: &Value, weight: &Value, bias: Option<&Value>) -> Result<(usize, usize)> {
+    let ((n, width), (classes, of)) = (x.dims2()?, weight.dims2()?);
+    if width != of || bias.is_some_and(|bias| bias.dims() != [classes]) {
+        candle_core::bail!(
+            "the logits of a linear map take x [n, in], a weight [classes, in], and a bias [classes]; got {:?}, {:?}, {:?}",
+            x.dims(),
+            weight.dims(),
+            bias.map(Value::dims)
+        );
+    }
+    Ok((n, classes))
+}
+
 /// The rows that count.
 pub(super) struct Counted {
     /// Their places, ascending.
@@ -113,15 +131,7 @@ pub(super) struct Counted {
 impl Counted {
     /// Those of `x` `[n, in]` whose target is not [`IGNORED`].
     pub(super) fn of(x: &Value, weight: &Value, bias: Option<&Value>, targets: &Tensor) -> Result<Self> {
-        let ((n, width), (classes, of)) = (x.dims2()?, weight.dims2()?);
-        if width != of || bias.is_some_and(|bias| bias.dims() != [classes]) {
-            candle_core::bail!(
-                "the loss of a linear map takes x [n, in], a weight [classes, in], and a bias [classes]; got {:?}, {:?}, {:?}",
-                x.dims(),
-                weight.dims(),
-                bias.map(Value::dims)
-            );
-        }
+        let (n, classes) = check_map(x, weight, bias)?;
         let targets = true_classes(n, classes, targets)?;
         let rows: Vec<u32> = (0u32..).zip(&targets).filter(|(_, class)| **class != IGNORED).map(|(i, _)| i).collect();
         let targets: Vec<u32> = targets.into_iter().filter(|class| *class != IGNORED).collect();
