@@ -22,11 +22,11 @@ use super::hooks::Bridge;
 use super::lent::{self, Lends, Visit};
 use super::session::{self, Declares};
 use super::{model_calls, op_call, ops};
-use crate::{Error, memory};
 use crate::plugin::example_gradients::Examples;
 use crate::plugin::probe::{self, Offered};
 use crate::plugin::underway;
 use crate::report::text::{one_line, printable};
+use crate::{Error, memory};
 
 /// What plugins get when they are connected.
 pub(in crate::plugin) static HOST_API: HostApi = FUNCTIONS;
@@ -116,6 +116,9 @@ unsafe fn text<'a>(text: Str) -> Result<&'a str, String> {
 /// # Safety
 /// As [`Str::as_str`].
 unsafe fn words<'a>(text: Str) -> Cow<'a, str> {
+    if let Err(why) = lent::check(text.ptr, text.len, "a text") {
+        return Cow::Owned(why);
+    }
     // SAFETY: the caller's promise, for bytes.
     String::from_utf8_lossy(unsafe { Slice { ptr: text.ptr, len: text.len }.as_slice() })
 }
@@ -294,7 +297,7 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
         // SAFETY: the plugin lends the text for this call.
         let site = &*unsafe { words(site) };
         // The hook is ours from here, also when something below fails.
-        let bridge = match site.and_then(|site| Bridge::new(site, data, vtable)) {
+        let bridge = match Bridge::new(site, data, vtable) {
             Ok(bridge) => bridge,
             Err(error) => {
                 if let Some(drop) = vtable.get(field!(HookVtable, drop)) {

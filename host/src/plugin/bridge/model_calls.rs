@@ -485,7 +485,6 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
     let tensor = match init {
         api::Init::Zeros => filled(&|_| {}),
         api::Init::Ones => filled(&|data| data.fill(1.0)),
-        api::Init::Constant { value } if !value.is_finite() => return Err(format!("{value} is no finite number")),
         api::Init::Constant { value } => filled(&|data| data.fill(*value as f32)),
         api::Init::Uniform { low, high } => filled(&|data| stream.fill_uniform(data, *low, *high)),
         api::Init::Normal { mean, std } => filled(&|data| stream.fill_normal(data, *mean, *std)),
@@ -519,6 +518,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
 /// Refuses a start that is no number, or spread over nothing.
 fn check_init(init: &api::Init) -> Result<(), String> {
     let right = match init {
+        api::Init::Constant { value } => value.is_finite(),
         api::Init::Uniform { low, high } => low.is_finite() && high.is_finite() && low <= high,
         api::Init::Normal { mean, std } => mean.is_finite() && std.is_finite() && *std >= 0.0,
         api::Init::TruncatedNormal { std } => std.is_finite() && *std >= 0.0,

@@ -49,7 +49,7 @@ fn in_a_call<T>(tape: &Tape, body: impl FnOnce(&Session) -> T) -> T {
 }
 
 fn call_of<T>(caller: &Arc<Caller>, tape: &Tape, body: impl FnOnce(&Session) -> T) -> T {
-    caller.call(&"a test", Scope { tape: Some(tape), ..Scope::default() }, |session| Ok(body(session))).unwrap()
+    caller.call("a test".into(), Scope { tape: Some(tape), ..Scope::default() }, |session| Ok(body(session))).unwrap()
 }
 
 fn op(name: &str) -> u32 {

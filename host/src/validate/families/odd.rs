@@ -83,9 +83,9 @@ fn before_attach(of: Instance) -> Result<()> {
         }
         Instance::Optimizer(of) => {
             let _ = of.momentum();
-            let _ = of.states(&[0]);
-            let _ = of.states(&[]);
-            of.states(&[3, 1, 2]).map(drop)
+            let _ = of.states("w", &[0]);
+            let _ = of.states("", &[]);
+            of.states("w", &[3, 1, 2]).map(drop)
         }
         Instance::TaskHead(of) => {
             let _ = of.predict(&tape, &value);
