@@ -83,7 +83,8 @@
 //! schemars = "1"
 //! ```
 //!
-//! `cargo build --release`, then `fthost --plugin target/release/libscale.so` tries it on the embedded demo.
+//! `cargo build --release`, then `fthost --plugin target/release/libscale.so` tries it on the embedded demo. Before that, `cargo test` tries it
+//! on a mock host (`test`, a feature for dev-dependencies): gradients by finite differences, merges, state, in seconds.
 //!
 //! # What holds for all methods
 //!
@@ -117,6 +118,8 @@ mod strategy;
 mod stream;
 mod task_head;
 mod tensor;
+#[cfg(any(feature = "test", doc))]
+pub mod test;
 mod vocabulary_layer;
 
 pub use abi::entry::builtin;
