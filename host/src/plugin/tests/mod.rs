@@ -20,6 +20,7 @@ use crate::run::state::snapshot::Parts;
 use crate::{Error, Result};
 
 mod methods;
+mod mock;
 mod streams;
 mod tables;
 
