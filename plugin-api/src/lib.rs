@@ -189,6 +189,8 @@ mod strategy;
 mod stream;
 mod task_head;
 mod tensor;
+#[cfg(any(feature = "test", doc))]
+pub mod test;
 mod vocabulary_layer;
 mod weight_average;
 

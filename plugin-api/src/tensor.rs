@@ -47,11 +47,11 @@ impl DType {
         (Self::I64, dtype::I64),
     ];
 
-    fn code(self) -> u32 {
+    pub(crate) fn code(self) -> u32 {
         Self::ALL.iter().find(|(of, _)| *of == self).map_or(0, |(_, code)| *code)
     }
 
-    fn from_code(code: u32) -> Result<Self> {
+    pub(crate) fn from_code(code: u32) -> Result<Self> {
         let found = Self::ALL.iter().find(|(_, of)| *of == code);
         found.map(|(of, _)| *of).ok_or_else(|| Error::new(format!("element type {code} is newer than this plugin")))
     }

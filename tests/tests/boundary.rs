@@ -144,10 +144,11 @@ fn no_plugin_is_named_in_the_host() {
 
 #[test]
 fn unsafe_stands_where_it_may_and_says_why() {
-    /// The boundary's tables and loader, the engine's kernels, the mapping of weight files, what is asked of the allocator, and the process
-    /// that watches over another.
-    const MAY: [&str; 6] = [
+    /// The boundary's tables and loader, the mock host's end of them, the engine's kernels, the mapping of weight files, what is asked of
+    /// the allocator, and the process that watches over another.
+    const MAY: [&str; 7] = [
         "plugin-api/src/abi/",
+        "plugin-api/src/test/wire/",
         "host/src/plugin/",
         "models/autograd/src/kernels/",
         "models/src/weights/",

@@ -36,6 +36,11 @@ fn a_plugin_outside_the_workspace_runs_the_demo() {
 
     let workdir = Workdir::new();
     let plugin = build_copy();
+    // Its own tests want no host but the mock one.
+    let tests = cargo("test").arg("--offline").current_dir(target_folder().join("my-plugin")).output().unwrap();
+    let said = String::from_utf8_lossy(&tests.stdout);
+    let passed = tests.status.success() && said.contains("1 passed");
+    assert!(passed, "{said}{}", String::from_utf8_lossy(&tests.stderr));
     workdir.fthost(["--plugin", plugin.to_str().unwrap(), "--out", "run", "--set", "train.epochs=3"]).succeeded();
     let result = result_json(&workdir.path().join("run"));
     let (_, task) = result["tasks"].as_object().unwrap().iter().next().unwrap();

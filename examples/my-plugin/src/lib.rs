@@ -47,3 +47,16 @@ register! {
     Strategy "norms" => Norms
 }
 export_plugin! { license = "MIT OR Apache-2.0" }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fthost_plugin_api::test::Host;
+
+    #[test]
+    fn norms_alone_train() -> Result<()> {
+        let run = Host::new().strategy::<Norms>(json!({}))?;
+        assert!(run.trainable().iter().all(|name| name.contains("LayerNorm")));
+        run.check() // gradients by finite differences, threads, a short training, the state
+    }
+}

@@ -184,6 +184,7 @@ export_plugin! {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use fthost_plugin_api::test::Host;
 
     fn adapter(options: Value) -> Result<AdapterConfig> {
         let config = fthost_plugin_api::serde_json::from_value(options).map_err(Error::new)?;
@@ -216,6 +217,20 @@ mod tests {
         ] {
             let error = adapter(options).unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        }
+    }
+
+    #[test]
+    fn learns_what_it_should() {
+        for (options, at_base) in [
+            (json!({ "bottleneck": 3 }), false),
+            (json!({ "kind": "pfeiffer", "bottleneck": 2, "activation": "tanh" }), false),
+            (json!({ "kind": "parallel", "bottleneck": 4, "activation": "silu" }), true),
+        ] {
+            let run = Host::new().strategy::<Adapter>(options.clone()).unwrap();
+            let bare = Host::new().strategy::<Adapter>(json!({ "kind": "parallel" })).unwrap();
+            assert_eq!(run.outputs().unwrap() == bare.outputs().unwrap(), at_base, "{options}");
+            run.check().unwrap_or_else(|error| panic!("{options}: {error}"));
         }
     }
 }

@@ -141,11 +141,26 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::Host;
 
     #[test]
     fn refuses_what_cannot_be_meant() {
         for options in [json!({ "dropout": 1.0 }), json!({ "label_smoothing": 1.5 }), json!({ "r_drop": -1.0 })] {
             assert!(Classification::new(from_value(options.clone()).unwrap()).is_err(), "{options}");
         }
+    }
+
+    #[test]
+    fn its_loss_is_a_sum_and_a_weight() {
+        for options in [
+            json!({}),
+            json!({ "label_smoothing": 0.2, "class_weights": "balanced", "dropout": 0.4 }),
+            json!({ "class_weights": [1.0, 2.0, 0.5] }),
+        ] {
+            let run = Host::new().head::<Classification>(options.clone()).unwrap();
+            run.check().unwrap_or_else(|error| panic!("{options}: {error}"));
+        }
+        let losses = Host::new().head::<Classification>(json!({})).unwrap().train(1, 20).unwrap();
+        assert!(losses[19] < losses[0], "{losses:?}");
     }
 }

@@ -160,6 +160,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::{from_str, from_value};
+    use fthost_plugin_api::test::Host;
 
     fn rates<S: Scheduler>(options: Value, total_steps: u64) -> Vec<Rate> {
         let schedule = S::new(from_value(options).unwrap()).unwrap();
@@ -216,5 +217,15 @@ mod tests {
         ] {
             assert!(Restarts::new(from_value(options.clone()).unwrap()).is_err(), "{options}");
         }
+    }
+
+    #[test]
+    fn rates_follow_from_their_arguments() {
+        for steps in [1, 7, 100] {
+            Host::new().scheduler::<Cosine>(json!({ "warmup": 0.1, "min": 0.1 })).unwrap().check(steps).unwrap();
+        }
+        Host::new().scheduler::<Restarts>(json!({ "cycles": 4, "growth": 2 })).unwrap().check(100).unwrap();
+        let rates = Host::new().scheduler::<Cosine>(json!({ "warmup": 10 })).unwrap().rates(100).unwrap();
+        assert_eq!((rates[0].lr, rates[10].lr), (0.0, 1.0));
     }
 }

@@ -142,11 +142,21 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::Host;
 
     #[test]
     fn refuses_what_cannot_be_meant() {
         for options in [json!({ "alpha": -1.0 }), json!({ "beta": -0.1 }), json!({ "alpha": 0.0, "beta": 0.0 })] {
             assert!(L2sp::new(from_value(options.clone()).unwrap()).is_err(), "{options}");
         }
+    }
+
+    #[test]
+    fn pulls_by_its_gradient() {
+        let mut run = Host::new().regularizer::<L2sp>(json!({ "alpha": 0.5 })).unwrap();
+        assert_eq!(run.penalty().unwrap(), Some(0.0), "nothing has moved");
+        run.train(1, 3).unwrap();
+        assert!(run.penalty().unwrap() > Some(0.0));
+        run.check().unwrap();
     }
 }

@@ -193,6 +193,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::Host;
     use options::Scaling;
 
     fn lora(options: Value) -> Result<Lora> {
@@ -280,5 +281,37 @@ mod tests {
             assert!(error.contains(&format!("init_lora_weights = {init:?}")), "{error}");
         }
         assert!(options(json!({ "r": 8 })).unwrap_err().to_string().contains("target_modules"));
+    }
+
+    #[test]
+    fn starts_at_the_model_learns_and_merges() {
+        for options in [
+            json!({ "rank": 2 }),
+            json!({ "rank": 2, "dropout": 0.3, "targets": "all-linear", "bias": "lora_only", "lr_ratio": 4.0 }),
+            json!({ "rank": 3, "rank_pattern": { "1.*query": 1 }, "targets": ["query", "convolution"] }),
+            json!({ "rank": 2, "use_dora": true, "targets": ["query", "output.dense"] }),
+            json!({ "rank": 2, "use_dora": true, "dropout": 0.3 }),
+        ] {
+            let run = Host::new().strategy::<Lora>(options.clone()).unwrap();
+            assert!(run.starts_at_base().unwrap(), "{options}");
+            run.check().unwrap_or_else(|error| panic!("{options}: {error}"));
+        }
+        let pictures = Host::new().of_pictures().strategy::<Lora>(json!({ "targets": ["projection"] }));
+        pictures.unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn a_part_that_is_taken_out_is_given_back() {
+        for init in ["pissa", "olora"] {
+            let run = Host::new().strategy::<Lora>(json!({ "rank": 2, "init": init })).unwrap();
+            let bare = Host::new().strategy::<Lora>(json!({ "rank": 2 })).unwrap();
+            for (found, expected) in run.outputs().unwrap().iter().zip(bare.outputs().unwrap()) {
+                assert!((found - expected).abs() < 1e-6, "{init}: {found} is not {expected}");
+            }
+            // What PEFT reads is twice as wide.
+            let saved = run.adapter_tensors().unwrap();
+            assert_eq!(saved["encoder.layer.0.attention.self.query.lora_A.weight"], [4, 6]);
+            run.check().unwrap_or_else(|error| panic!("{init}: {error}"));
+        }
     }
 }

@@ -136,6 +136,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::Host;
 
     #[test]
     fn init_is_a_word_or_a_text() {
@@ -157,5 +158,19 @@ mod tests {
             let made = from_value(options.clone()).map_err(Error::new).and_then(PromptTuning::new);
             assert!(made.is_err(), "{options}");
         }
+    }
+
+    #[test]
+    fn learns_its_rows() {
+        for options in [
+            json!({ "tokens": 3 }),
+            json!({ "tokens": 2, "init": "vocabulary", "pool": "first_token" }),
+            json!({ "tokens": 4, "init": { "text": "good or bad" } }),
+        ] {
+            let run = Host::new().strategy::<PromptTuning>(options.clone()).unwrap();
+            assert_eq!(run.trainable(), ["prompt_embeddings"]);
+            run.check().unwrap_or_else(|error| panic!("{options}: {error}"));
+        }
+        Host::new().of_pictures().strategy::<PromptTuning>(json!({ "tokens": 2 })).unwrap().check().unwrap();
     }
 }

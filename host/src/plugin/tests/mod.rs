@@ -21,6 +21,7 @@ use crate::{Error, Result};
 
 mod hostile;
 mod methods;
+mod mock;
 mod streams;
 mod tables;
 

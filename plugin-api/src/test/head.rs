@@ -1,0 +1,271 @@
+//! What is checked of task heads.
+
+use serde_json::Value as Json;
+
+use super::{
+    core::{Attached, Core, Moved, TASK, set_all, variables, weighed},
+    examples::{Examples, kind_of},
+    finite::{self, Variable, equal, place},
+    ops::{add, affine, sum},
+    run::Owner,
+    toy::{MAP, PICTURE, Toy, VOCABULARY, WIDTH},
+    value::Value,
+    wire::{HeadFunction, HeadInputs},
+};
+use crate::{
+    DType, Error, FeatureKind, HeadSpec, ImageInfo, LossScope, PredictionKind, Result, Sampling, Stream, TaskInfo,
+    Vocabulary, abi::tables::TaskHeadVtable, problem_type,
+};
+
+/// What the toy's host knows of a head's task, as it crosses.
+pub(super) fn task(toy: Toy, classes: usize, problem: Option<&str>) -> Result<Json> {
+    let stream = Stream {
+        name: toy.stream().into(),
+        width: WIDTH,
+        layers: None,
+        heads: None,
+        vocabulary: toy.vocabulary(),
+        features: toy.features(),
+    };
+    let causal = matches!(problem, Some(problem_type::CAUSAL_LM | problem_type::PREFERENCE));
+    let over_vocabulary = toy == Toy::Text && (causal || problem == Some(problem_type::MASKED_LM));
+    let vocabulary = over_vocabulary.then(|| Vocabulary {
+        size: VOCABULARY,
+        weight: "embeddings.word_embeddings.weight".into(),
+        bias: None,
+        causal,
+        transform: None,
+    });
+    let counts: Vec<u64> = (0..classes as u64).map(|class| 4 + class).collect();
+    let info = TaskInfo {
+        name: TASK.into(),
+        labels: (0..classes).map(|class| format!("class-{class}")).collect(),
+        examples: counts.iter().sum(),
+        class_counts: counts,
+        width: WIDTH,
+        streams: vec![stream],
+        hidden_activation: None,
+        bias: true,
+        dropout: 0.0,
+        image: (toy == Toy::Pictures).then_some(ImageInfo { size: PICTURE, map: MAP }),
+        vocabulary,
+    };
+    Ok(serde_json::to_value(info)?)
+}
+
+/// A task head that is attached to the toy model.
+pub struct HeadRun {
+    core: Core<TaskHeadVtable>,
+    spec: HeadSpec,
+    classes: usize,
+}
+
+/// What a loss gave.
+struct Loss {
+    sum: Value,
+    weight: f64,
+}
+
+impl Attached<TaskHeadVtable> {
+    fn forward(&self, examples: &Examples) -> Result<Value> {
+        let inputs = HeadInputs {
+            tensors: &[&examples.features],
+            offsets: &[&examples.offsets],
+            targets: examples.next.as_ref(),
+            support: &[],
+        };
+        let (outputs, _) = self.instance.head_call(&self.run, HeadFunction::Forward, &inputs)?;
+        outputs.ok_or_else(|| Error::new("forward gave no tensor"))
+    }
+
+    fn loss(&self, outputs: &Value, examples: &Examples) -> Result<Loss> {
+        let (tensors, support) = ([outputs], examples.support.as_slice());
+        let inputs = HeadInputs { tensors: &tensors, targets: Some(&examples.targets), support, offsets: &[] };
+        let (sum, weight) = self.instance.head_call(&self.run, HeadFunction::Loss, &inputs)?;
+        let sum = sum.ok_or_else(|| Error::new("loss gave no tensor"))?;
+        if sum.data().len() != 1 {
+            return Err(Error::new(format!("a loss must be a scalar, and this has shape {:?}", sum.shape())));
+        }
+        if !(weight.is_finite() && weight >= 0.0) {
+            return Err(Error::new(format!("the weight of the loss must be a number from 0 up, not {weight}")));
+        }
+        Ok(Loss { sum, weight })
+    }
+
+    fn predict(&self, outputs: &Value) -> Result<Value> {
+        let inputs = HeadInputs { tensors: &[outputs], ..HeadInputs::default() };
+        let (prediction, _) = self.instance.head_call(&self.run, HeadFunction::Predict, &inputs)?;
+        prediction.ok_or_else(|| Error::new("predict gave no tensor"))
+    }
+
+    fn fit(&self, outputs: &Value, examples: &Examples) -> Result<()> {
+        let inputs = HeadInputs { tensors: &[outputs], targets: Some(&examples.targets), ..HeadInputs::default() };
+        self.instance.head_call(&self.run, HeadFunction::Fit, &inputs).map(drop)
+    }
+}
+
+impl HeadRun {
+    pub(super) fn new(core: Core<TaskHeadVtable>, classes: usize) -> Result<Self> {
+        let said = core.now.said.clone();
+        let spec: HeadSpec = serde_json::from_value(said).map_err(|error| Error::new(error).context("its HeadSpec"))?;
+        let toy = core.run().toy;
+        if let Some(read) = spec.streams.iter().find(|read| read.stream != toy.stream()) {
+            let (wanted, has) = (&read.stream, toy.stream());
+            return Err(Error::new(format!("it reads the stream {wanted:?}, and the toy model has {has:?} alone")));
+        }
+        let kind = kind_of(&spec);
+        if !toy.features().contains(&kind) {
+            let name = kind.name();
+            return Err(Error::new(format!(
+                "it reads {name} features, which the toy model of texts does not give: test it with of_pictures"
+            )));
+        }
+        Ok(Self { core, spec, classes })
+    }
+
+    fn examples(&self) -> Result<Examples> {
+        let mut examples = Examples::new(self.core.run(), &self.spec, self.classes)?;
+        if self.spec.reference {
+            // What it gives before training is what it is held against.
+            examples.targets = self.core.now.forward(&examples)?.detached();
+        }
+        Ok(examples)
+    }
+
+    /// What it declared when it attached.
+    pub fn spec(&self) -> &HeadSpec {
+        &self.spec
+    }
+
+    /// That the loss is a sum and a weight: those of single examples add up to those of the batch, so that the host may split it;
+    /// that its gradients, by the features and by the head's parameters, are those of finite differences; and that the weight counts.
+    ///
+    /// # Errors
+    /// Where they differ; where a parameter of the head's gets no gradient.
+    pub fn check_loss(&self) -> Result<()> {
+        let (head, run) = (&self.core.now, self.core.run());
+        let examples = self.examples()?;
+        let _moved = Moved::new(run);
+        let whole = head.loss(&head.forward(&examples)?, &examples)?;
+        if whole.weight == 0.0 {
+            return Err(Error::new("the weight of a batch is 0, so nothing would be learned"));
+        }
+        if self.spec.scope == LossScope::Example {
+            let (mut total, mut weight) = (Value::floats([], vec![0.0]), 0.0);
+            for example in 0..examples.len() {
+                let one = examples.one(example)?;
+                let loss = head.loss(&head.forward(&one)?, &one)?;
+                total = add(&total, &sum(&loss.sum))?;
+                weight += loss.weight;
+            }
+            let of = ["the batch", "its examples, one by one"];
+            let scalar = sum(&whole.sum);
+            equal("the loss is no sum over examples (scope = Batch says so)", of, &scalar, &total, 1e-6)?;
+            let weights = [whole.weight, weight].map(|weight| Value::floats([], vec![weight]));
+            equal("the weight is no sum over examples", of, &weights[0], &weights[1], 1e-6)?;
+        }
+        let features = Variable {
+            name: "the features".into(),
+            shape: examples.features.shape().to_vec(),
+            data: examples.features.data().to_vec(),
+            must_matter: true,
+        };
+        let mut all = vec![features];
+        all.extend(variables(run, |owner| owner == Owner::Head));
+        finite::check(&all, &|data| {
+            let mut leaves = vec![Value::variable(examples.features.shape(), data[0].clone())];
+            leaves.extend(set_all(run, &data[1..]));
+            let examples = Examples { features: leaves[0].clone(), ..examples.clone() };
+            Ok((head.loss(&head.forward(&examples)?, &examples)?.sum, leaves))
+        })
+    }
+
+    /// That predictions are of the kind that it declared: shape, type and range; of episodes once it was fitted.
+    ///
+    /// # Errors
+    /// Where they are not.
+    pub fn check_predictions(&self) -> Result<()> {
+        let head = &self.core.now;
+        let examples = self.examples()?;
+        let _moved = Moved::new(self.core.run());
+        let outputs = head.forward(&examples)?.detached();
+        if matches!(self.spec.sampling, Sampling::Episodes { .. }) {
+            head.fit(&outputs, &examples)?;
+        }
+        self.check_kind(&head.predict(&outputs)?, &examples)
+    }
+
+    fn check_kind(&self, prediction: &Value, examples: &Examples) -> Result<()> {
+        let (kind, classes, n) = (self.spec.predictions, self.classes, examples.len());
+        let expected = match kind {
+            PredictionKind::Classes | PredictionKind::MultiLabel if kind_of(&self.spec) == FeatureKind::Sequence => {
+                vec![examples.features.shape()[0], classes]
+            }
+            PredictionKind::Classes | PredictionKind::MultiLabel => vec![n, classes],
+            PredictionKind::Values => vec![n],
+            PredictionKind::Masks => vec![n * PICTURE[0] * PICTURE[1], classes],
+            PredictionKind::Tokens => vec![examples.features.shape()[0]],
+            PredictionKind::Preferences => vec![n, 2],
+        };
+        let wrong = |why: String| Err(Error::new(format!("predictions are of kind {kind:?}, and {why}")));
+        if prediction.shape() != expected {
+            return wrong(format!("predict gave {:?} where {expected:?} is needed", prediction.shape()));
+        }
+        let integers = prediction.dtype() == DType::U32;
+        if integers != (kind == PredictionKind::Tokens) {
+            return wrong(format!("predict gave {:?}", prediction.dtype()));
+        }
+        let at = |element: usize| place(prediction.shape(), element);
+        if let Some(element) = prediction.data().iter().position(|x| !x.is_finite()) {
+            return wrong(format!("at {:?} predict gave {}", at(element), prediction.data()[element]));
+        }
+        let shares = matches!(kind, PredictionKind::Classes | PredictionKind::Masks);
+        if shares || kind == PredictionKind::MultiLabel {
+            if let Some(element) = prediction.data().iter().position(|x| !(-1e-9..=1.0 + 1e-9).contains(x)) {
+                return wrong(format!(
+                    "at {:?} predict gave {}, no probability",
+                    at(element),
+                    prediction.data()[element]
+                ));
+            }
+        }
+        let sums = prediction.data().chunks(classes.max(1)).map(|row| row.iter().sum::<f64>());
+        match sums.enumerate().find(|(_, sum)| shares && (sum - 1.0).abs() > 1e-6) {
+            Some((row, sum)) => wrong(format!("the probabilities of row {row} add up to {sum}")),
+            None => Ok(()),
+        }
+    }
+
+    /// That its state, saved and loaded into another instance, is saved again as it was, and that both give the same outputs.
+    ///
+    /// # Errors
+    /// Where they differ.
+    pub fn check_state(&self) -> Result<()> {
+        let examples = self.examples()?;
+        self.core.check_state(&|of| weighed(&of.forward(&examples)?))
+    }
+
+    /// [`check_loss`](Self::check_loss), [`check_predictions`](Self::check_predictions), [`check_state`](Self::check_state), and that
+    /// nothing is left once it is freed.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(self) -> Result<()> {
+        self.check_loss()?;
+        self.check_predictions()?;
+        self.check_state()?;
+        self.core.finish()
+    }
+
+    /// A run of so many steps with all its events, of the head on the toy model's features; gives the mean losses.
+    ///
+    /// # Errors
+    /// The head's own.
+    pub fn train(&mut self, epochs: u64, steps: u64) -> Result<Vec<f64>> {
+        let examples = self.examples()?;
+        self.core.train(epochs, steps, &|of| {
+            let loss = of.loss(&of.forward(&examples)?, &examples)?;
+            Ok(affine(&sum(&loss.sum), 1.0 / loss.weight, 0.0))
+        })
+    }
+}

@@ -1,0 +1,426 @@
+//! The mock host finds what is wrong with a method, says where and by how much, and finds nothing wrong with one that is right.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+
+use fthost_plugin_api::{
+    abi::tables::model_call,
+    prelude::*,
+    test::{HeadRun, Host, StrategyRun},
+};
+
+/// What a method does, and does wrong.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Deed {
+    fault: String,
+    site: String,
+}
+
+/// y + (B A x), or what is left of it.
+struct Update {
+    deed: Deed,
+    steps: u64,
+    kept: Vec<Kept>,
+}
+
+impl Update {
+    fn is(&self, fault: &str) -> bool {
+        self.deed.fault == fault
+    }
+}
+
+impl Strategy for Update {
+    type Config = Deed;
+
+    fn new(deed: Deed) -> Result<Self> {
+        if deed.fault == "options" {
+            Err(Error::new("no such deed"))
+        } else {
+            Ok(Self { deed, steps: 0, kept: Vec::new() })
+        }
+    }
+
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        model.freeze_all()?;
+        let targets = if self.deed.site.is_empty() { "query" } else { &self.deed.site };
+        for site in model.products(&[targets].into(), None)? {
+            let b = if self.is("start") { Init::Ones } else { Init::Zeros };
+            let a = model.param(&site, "a", [2, site.in_features], Init::kaiming_uniform(site.in_features))?;
+            let b = model.param(&site, "b", [site.out_features, 2], b)?;
+            let fault = self.deed.fault.clone();
+            model.hook_linear(&site, Updated { a, b, fault })?;
+        }
+        match self.deed.fault.as_str() {
+            "kept" => std::mem::forget(Tensor::scalar(1.0)?.keep()?),
+            "keeps" => self.kept.push(Tensor::scalar(1.0)?.keep()?),
+            "idle" => drop(model.shared_param("idle", [3], Init::Zeros)?),
+            "leak in attach" => std::mem::forget(Tensor::scalar(1.0)?),
+            "panic" => panic!("out of cheese"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn starts_at_base(&self) -> bool {
+        true
+    }
+
+    fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
+        if let Event::StepEnd { .. } = event {
+            self.steps += 1;
+        }
+        if self.is("event") {
+            return model.thaw(&["nowhere"].into()).map(drop);
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<SavedState> {
+        let tensors = BTreeMap::from([("steps".to_owned(), Tensor::from_slice(&[self.steps as f64], [1])?)]);
+        Ok(SavedState { json: json!(self.steps), tensors })
+    }
+
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        let steps = state.tensors["steps"].to_scalar()? as u64;
+        self.steps = if self.is("state") { steps + 1 } else { steps };
+        Ok(())
+    }
+}
+
+struct Updated {
+    a: Param,
+    b: Param,
+    fault: String,
+}
+
+impl LinearHook for Updated {
+    fn forward(&self, x: &Tensor, y: Tensor, _: &Tensor) -> Result<Tensor> {
+        match self.fault.as_str() {
+            // The numbers are right, and the gradient by A is lost.
+            "read out" => {
+                let a = Tensor::from_slice(&self.a.tensor().to_vec_f64()?, self.a.shape())?;
+                y.add_low_rank(x, &a, &self.b, 1.0)
+            }
+            "half" => {
+                let read = Tensor::from_slice(&self.b.tensor().to_vec_f64()?, self.b.shape())?;
+                let b = read.add(&self.b)?.mul_scalar(0.5)?;
+                y.add_low_rank(x, &self.a, &b, 1.0)
+            }
+            "shape" => x.sum_dim(0, true),
+            "leak" => {
+                std::mem::forget(y.mul_scalar(2.0)?);
+                y.add_low_rank(x, &self.a, &self.b, 1.0)
+            }
+            // The gradient through the norm is left out on purpose, as DoRA does.
+            "detach" => {
+                let norm = self.b.tensor().square()?.sum()?.add_scalar(1.0)?.detach()?;
+                y.add_low_rank(x, &self.a, &self.b, 1.0)?.div(&norm)
+            }
+            "hook panic" => panic!("no more cheese"),
+            _ => y.add_low_rank(x, &self.a, &self.b, 1.0),
+        }
+    }
+
+    fn merge(&self, weight: &Tensor) -> Result<Option<Tensor>> {
+        if self.fault == "no merge" {
+            return Ok(None);
+        }
+        let scale = if self.fault == "merge" { 1.01 } else { 1.0 };
+        weight.add(&self.b.tensor().matmul(&self.a)?.mul_scalar(scale)?).map(Some)
+    }
+}
+
+register! {
+    /// An update, right or wrong.
+    Strategy "update" => Update
+}
+
+fn update(fault: &str) -> StrategyRun {
+    Host::new().strategy::<Update>(json!({ "fault": fault })).unwrap_or_else(|error| panic!("{fault}: {error}"))
+}
+
+#[track_caller]
+fn says<T>(result: Result<T>, parts: &[&str]) {
+    let Err(error) = result else { panic!("nothing is wrong") };
+    for part in parts {
+        assert!(error.to_string().contains(part), "{part:?} is not in {error}");
+    }
+}
+
+#[test]
+fn nothing_is_wrong_with_what_is_right() {
+    for site in ["query", "embeddings.convolution", "output.dense"] {
+        Host::new()
+            .strategy::<Update>(json!({ "site": site }))
+            .unwrap()
+            .check()
+            .unwrap_or_else(|error| panic!("{site}: {error}"));
+    }
+    let host = Host::new().of_pictures().seed(3);
+    for site in ["projection", "pooler.dense"] {
+        host.strategy::<Update>(json!({ "site": site }))
+            .unwrap()
+            .check()
+            .unwrap_or_else(|error| panic!("{site}: {error}"));
+    }
+    update("keeps").check().unwrap();
+}
+
+#[test]
+fn a_start_that_is_not_the_base_model() {
+    says(
+        update("start").starts_at_base(),
+        &["starts_at_base is true, and the features differ: at [", "the base model"],
+    );
+}
+
+#[test]
+fn gradients_that_are_lost_or_wrong() {
+    says(update("read out").check_gradients(), &["no gradient reaches encoder.layer.0.attention.self.query.a"]);
+    says(
+        update("half").check_gradients(),
+        &["the gradient by encoder.layer.0.attention.self.query.b is wrong: at [", "finite differences give"],
+    );
+    says(update("idle").check_gradients(), &["no gradient reaches idle"]);
+    update("detach").check_gradients().unwrap();
+}
+
+#[test]
+fn a_merge_that_is_another_layer() {
+    let place = "encoder.layer.0.attention.self.query is not what it was once it is merged: at [";
+    says(update("merge").check_merge(), &[place, "the merged layer has", "and the hooked one"]);
+    says(update("no merge").check_merge(), &["the hook at encoder.layer.0.attention.self.query does not merge"]);
+    update("").check_merge().unwrap();
+}
+
+#[test]
+fn a_state_that_does_not_come_back() {
+    let mut run = update("state");
+    run.train(1, 2).unwrap();
+    says(run.check_state(), &["its state is other JSON: 2 became 3"]);
+    let mut run = update("");
+    run.train(1, 2).unwrap();
+    run.check_state().unwrap();
+}
+
+#[test]
+fn tensors_that_are_held_or_kept() {
+    let place =
+        "the hook's forward at encoder.layer.0.attention.self.query: the plugin still holds what affine@1 gave, [";
+    says(update("leak").outputs(), &[place]);
+    says(
+        Host::new().strategy::<Update>(json!({ "fault": "leak in attach" })).map(drop),
+        &["still holds what tensor_new gave, []"],
+    );
+    says(update("kept").finish(), &["the strategy: it was freed and keeps tensors []"]);
+    update("keeps").finish().unwrap();
+}
+
+#[test]
+fn errors_and_panics_name_the_call() {
+    let made = |fault: &str| Host::new().strategy::<Update>(json!({ "fault": fault })).map(drop);
+    says(made("options"), &["the strategy: failed in its options: no such deed"]);
+    says(made("panic"), &["the strategy: failed in attach: panicked at ", "out of cheese"]);
+    says(
+        update("hook panic").outputs(),
+        &["failed in the hook's forward at encoder.layer.0.attention.self.query: panicked at"],
+    );
+    says(update("shape").outputs(), &["at encoder.layer.0.attention.self.query the hook gave shape [1, 6] where ["]);
+    says(update("event").train(1, 1), &["failed in the event", "target \"nowhere\" matches no parameter"]);
+    says(
+        Host::new().strategy::<Update>(json!({ "site": "qery" })).map(drop),
+        &["matches no linear layer or convolution; there are"],
+    );
+    says(Host::new().strategy::<Update>(json!({ "fault": 1 })).map(drop), &["options: "]);
+}
+
+#[test]
+fn handles_are_used_within_their_call() {
+    let stale = Host::new().call(|_| {
+        let x = Tensor::scalar(1.0)?;
+        let kept = x.keep()?;
+        assert_eq!(kept.tensor().to_scalar()?, 1.0);
+        Ok(kept)
+    });
+    // A kept tensor stays; a parameter of another run is none of this one's.
+    let kept = stale.unwrap();
+    Host::new().call(|_| kept.tensor().to_scalar()).unwrap();
+    let param = Host::new().call(|model| model.base_param("pooler.dense.bias")).unwrap();
+    says(Host::new().call(|_| param.tensor().shape()), &["belongs to no parameter of this run"]);
+    says(Tensor::scalar(1.0), &["there is no call into a plugin on this thread"]);
+}
+
+#[test]
+fn the_model_is_described() {
+    Host::new()
+        .call(|model| {
+            assert_eq!((model.width()?, model.layers()?, model.heads()?, model.vocabulary()?), (6, 2, 2, 13));
+            assert_eq!(model.groups()?, 4);
+            let kinds = [
+                model.linears(&Targets::Pattern("all-linear".into()))?.len(),
+                model.convs(&["convolution"].into())?.len(),
+            ];
+            assert_eq!(kinds, [13, 1]);
+            let blocks = [model.attention_outputs()?.len(), model.feed_forward_outputs()?.len()];
+            assert_eq!((blocks, model.embeddings()?.len(), model.attentions()?.len()), ([2, 2], 1, 2));
+            let rows = model.shared_param("rows", [3, 6], Init::VocabularyRows)?;
+            let text = model.shared_param("text", [3, 6], Init::TextRows { text: "good or".into() })?;
+            let text = text.tensor().to_vec_f64()?;
+            assert_eq!(text[..6], text[12..]);
+            assert_eq!(rows.tensor().shape()?, [3, 6]);
+            model.set_lr_factor_of(std::slice::from_ref(&rows), 2.0)?;
+            let found = model.parameters_of(&["rows"].into())?;
+            assert_eq!((found[0].lr_factor, found[0].base, found[0].trainable), (2.0, false, true));
+            assert!(model.shared_param("rows", [1], Init::Zeros).is_err());
+            model.set_value(&rows, &rows.tensor().mul_scalar(0.0)?)?;
+            assert_eq!(rows.tensor().to_vec_f64()?, [0.0; 18]);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(model_call::TRAINABLE, "trainable@1");
+}
+
+/// What a head does wrong.
+struct Head {
+    fault: String,
+    weight: Option<Param>,
+}
+
+impl TaskHead for Head {
+    type Config = Deed;
+
+    fn new(deed: Deed) -> Result<Self> {
+        Ok(Self { fault: deed.fault, weight: None })
+    }
+
+    fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
+        self.weight = Some(model.head_param("w", [task.labels.len(), task.width], Init::Zeros)?);
+        Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes))
+    }
+
+    fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
+        features.tensor.linear(self.weight.as_ref().unwrap(), None)
+    }
+
+    fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
+        let (sum, weight) = outputs.cross_entropy(targets.tensor, None, 0.0)?;
+        let weight = weight.to_scalar()?;
+        match self.fault.as_str() {
+            "mean" => Ok(Loss { sum: sum.mul_scalar(1.0 / weight)?, weight }),
+            "weight" => Ok(Loss { sum, weight: 1.0 }),
+            "constant" => Ok(Loss { sum: sum.detach()?, weight }),
+            _ => Ok(Loss { sum, weight }),
+        }
+    }
+
+    fn predict(&self, outputs: &Tensor) -> Result<Tensor> {
+        match self.fault.as_str() {
+            "logits" => outputs.add_scalar(0.0),
+            "twice" => Tensor::concat(&[&outputs.softmax()?, &outputs.softmax()?], 0),
+            "nan" => outputs.affine(0.0, -1.0)?.sqrt(),
+            _ => outputs.softmax(),
+        }
+    }
+}
+
+fn head(fault: &str) -> HeadRun {
+    Host::new().head::<Head>(json!({ "fault": fault })).unwrap()
+}
+
+#[test]
+fn losses_that_are_no_sums_and_predictions_of_another_kind() {
+    head("").check().unwrap();
+    says(head("mean").check_loss(), &["the loss is no sum over examples", "the batch has", "its examples, one by one"]);
+    says(head("weight").check_loss(), &["the weight is no sum over examples", "has 1.0", "5.0"]);
+    says(head("constant").check_loss(), &["no gradient reaches the features"]);
+    says(head("logits").check_predictions(), &["no probability"]);
+    says(head("twice").check_predictions(), &["predict gave [10, 3] where [5, 3] is needed"]);
+    says(head("nan").check_predictions(), &["predict gave NaN"]);
+    let mut run = head("");
+    let losses = run.train(2, 5).unwrap();
+    assert!(losses[9] < losses[0], "{losses:?}");
+}
+
+/// Says another rate each time.
+struct Whim(std::sync::atomic::AtomicU64);
+
+impl Scheduler for Whim {
+    type Config = Deed;
+
+    fn new(_: Deed) -> Result<Self> {
+        Ok(Self(Default::default()))
+    }
+
+    fn rate(&self, _: &Progress, group: &Group<'_>) -> Result<Rate> {
+        Ok(group.scaled(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as f64))
+    }
+}
+
+#[test]
+fn a_schedule_that_follows_from_more_than_its_arguments() {
+    let run = Host::new().scheduler::<Whim>(json!({})).unwrap();
+    says(run.rates(3), &["the rate of step 2 was 2, and is 3 when it is asked for again"]);
+}
+
+/// Pulls, measures, and holds the measure.
+struct Pull {
+    wrong: bool,
+    params: Vec<Param>,
+    measured: Option<f64>,
+}
+
+impl Regularizer for Pull {
+    type Config = Deed;
+
+    fn new(deed: Deed) -> Result<Self> {
+        Ok(Self { wrong: deed.fault == "constant", params: Vec::new(), measured: None })
+    }
+
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        self.params = model.trainable_params()?;
+        Ok(())
+    }
+
+    fn penalty(&self) -> Result<Option<Tensor>> {
+        let Some(measured) = self.measured else { return Ok(None) };
+        let mut sum = self.params[0].tensor().square()?.sum()?;
+        for param in &self.params[1..] {
+            sum = sum.add(&param.tensor().square()?.sum()?)?;
+        }
+        let sum = if self.wrong { sum.detach()? } else { sum };
+        sum.mul_scalar(measured).map(Some)
+    }
+
+    fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
+        if let Event::TaskEnd { .. } = event {
+            let mut sum = 0.0;
+            let examples = model.example_gradients(FisherLabels::Exact, 3, |example| {
+                sum += example.gradient.square()?.sum()?.to_scalar()? * example.weight;
+                Ok(())
+            })?;
+            assert_eq!(examples, 3);
+            self.measured = Some(sum);
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState { json: json!(self.measured), ..SavedState::default() })
+    }
+
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        self.measured = state.json.as_f64();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_penalty_and_what_it_measures() {
+    let run = Host::new().regularizer::<Pull>(json!({})).unwrap();
+    says(run.check_gradients(), &["there is no penalty on parameters now"]);
+    run.check().unwrap();
+    let mut wrong = Host::new().regularizer::<Pull>(json!({ "fault": "constant" })).unwrap();
+    wrong.train(1, 1).unwrap();
+    says(wrong.check_gradients(), &["the penalty reaches no parameter that trains"]);
+}
