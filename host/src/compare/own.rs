@@ -17,6 +17,9 @@ pub(super) struct Own<'a> {
     compared: Compared<'a>,
 }
 
+/// The places of two candidates, and by seed how much more the first has.
+type Found = (usize, usize, Vec<(usize, f64)>);
+
 impl<'a> Own<'a> {
     /// # Errors
     /// Where two runs were tested on different examples.
@@ -39,7 +42,7 @@ impl<'a> Own<'a> {
 
     /// Every two candidates that have seeds in common.
     pub(super) fn pairs(&self) -> Vec<PairResult> {
-        let mut found = Vec::new();
+        let mut found: Vec<Found> = Vec::new();
         for a in 0..self.left.len() {
             for b in a + 1..self.left.len() {
                 let both = |seed: usize| Some((seed, self.value(a, seed)? - self.value(b, seed)?));
@@ -53,7 +56,7 @@ impl<'a> Own<'a> {
         let tests: Vec<Resampled> =
             found.iter().map(|(_, _, differences)| statistics::resampled(&values(differences), 0.0)).collect();
         let p_holm = statistics::holm(&tests.iter().map(|test| test.p).collect::<Vec<_>>());
-        let pair = |(i, (a, b, differences)): (usize, &(usize, usize, Vec<(usize, f64)>))| {
+        let pair = |(i, (a, b, differences)): (usize, &Found)| {
             let test = &tests[i];
             let mut result = PairResult {
                 a: self.record.candidates[*a].name.clone(),

@@ -59,9 +59,19 @@ pub fn cases() -> Vec<Case> {
             add(op, positive(op, &shapes), &[], &[]);
         }
     }
-    for op in
-        ["neg@1", "relu@1", "gelu@1", "gelu_tanh@1", "tanh@1", "sigmoid@1", "silu@1", "exp@1", "square@1", "abs@1"]
-    {
+    for op in [
+        "neg@1",
+        "relu@1",
+        "gelu@1",
+        "gelu_tanh@1",
+        "tanh@1",
+        "sigmoid@1",
+        "silu@1",
+        "exp@1",
+        "square@1",
+        "abs@1",
+        "sign@1",
+    ] {
         add(op, x(op, &[&[3, 4]]), &[], &[]);
     }
     for op in ["log@1", "sqrt@1"] {

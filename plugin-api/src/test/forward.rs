@@ -263,10 +263,16 @@ pub(crate) const CLASSES: usize = 3;
 
 /// What the toy holds of each class: the first of its pooled features are the logits. `[examples, 3]`
 pub(crate) fn log_probabilities(run: &Arc<Run>, batch: &Batch) -> Result<Value> {
-    log_softmax(&affine(&narrow(&features(run, batch)?.pooled, 1, 0, CLASSES)?, 3.0, 0.0))
+    log_softmax(&logits(run, batch)?)
 }
 
-/// Calls with number, gradient of `-log p(label)` and weight for each trainable parameter of each example, one example at a time.
+/// The same before their softmax.
+fn logits(run: &Arc<Run>, batch: &Batch) -> Result<Value> {
+    Ok(affine(&narrow(&features(run, batch)?.pooled, 1, 0, CLASSES)?, 3.0, 0.0))
+}
+
+/// Calls with number, gradient of `-log p(label)`, or of the squared length of the logits, and weight for each trainable parameter of each
+/// example, one example at a time.
 ///
 /// # Errors
 /// Those of `visit`, which end the walk.
@@ -279,23 +285,32 @@ pub(crate) fn example_gradients(
     const EXAMPLES: u64 = 6;
     let examples = if limit == 0 { EXAMPLES } else { limit.min(EXAMPLES) } as usize;
     let whole = run.toy.batch(examples);
+    let mut visit_all = |of: &Value, seed: Vec<f64>, weight: f64| {
+        let gradients = of.gradients(seed);
+        for (index, _, value) in run.trainable() {
+            if let Some(gradient) = gradients.by(&value) {
+                visit(index, Value::floats(value.shape(), gradient.to_vec()), weight)?;
+            }
+        }
+        Ok::<_, Error>(())
+    };
     for example in 0..examples {
+        if labels == fisher_labels::SQUARED_OUTPUT_NORM {
+            let logits = logits(run, &one_of(&whole, example))?;
+            visit_all(&logits, logits.data().iter().map(|logit| 2.0 * logit).collect(), 1.0)?;
+            continue;
+        }
         let log_p = log_probabilities(run, &one_of(&whole, example))?;
         let p: Vec<f64> = log_p.data().iter().map(|log_p| log_p.exp()).collect();
         let chosen: Vec<(usize, f64)> = match labels {
             fisher_labels::SAMPLED => vec![(drawn(&p, Stream::new(run.seed, "labels").uniform(example as u64)), 1.0)],
             fisher_labels::EMPIRICAL => vec![(example % CLASSES, 1.0)],
             fisher_labels::EXACT => p.iter().copied().enumerate().collect(),
-            other => return Err(Error::new(format!("there is no kind {other} of labels; the mock host knows 1 to 3"))),
+            other => return Err(Error::new(format!("there is no kind {other} of labels; the mock host knows 1 to 4"))),
         };
         for (label, weight) in chosen {
             let seed = (0..CLASSES).map(|class| if class == label { -1.0 } else { 0.0 }).collect();
-            let gradients = log_p.gradients(seed);
-            for (index, _, value) in run.trainable() {
-                if let Some(gradient) = gradients.by(&value) {
-                    visit(index, Value::floats(value.shape(), gradient.to_vec()), weight)?;
-                }
-            }
+            visit_all(&log_p, seed, weight)?;
         }
     }
     Ok(())

@@ -14,11 +14,6 @@ use super::{
 };
 use crate::{Error, ParamInfo, Result, Site, SiteKind, Stream, Targets, abi::tables::model_call};
 
-/// Of a minor that comes after this crate's: `{"handle"}` to a tensor's handle or null.
-const GRADIENT: &str = "gradient@1";
-/// Of a minor that comes after this crate's: `{"name", "value"}` to null.
-const LOG_SCALAR: &str = "log_scalar@1";
-
 /// Answers a call.
 pub(crate) fn call(method: &str, params: &str) -> Result<Json> {
     let params: Json = serde_json::from_str(params)
@@ -61,15 +56,15 @@ pub(crate) fn call(method: &str, params: &str) -> Result<Json> {
         model_call::TRAINABLE => {
             Ok(json!(run.trainable().iter().map(|(index, ..)| run.handle(*index)).collect::<Vec<_>>()))
         }
-        GRADIENT => {
+        model_call::GRADIENT => {
             let index = session::parameter(of.read("handle")?)?;
             let state = run.state();
             let Some(gradient) = state.gradients.get(&index).cloned() else { return Ok(Json::Null) };
             let value = Value::floats(state.parameters[index].value.shape(), gradient);
             drop(state);
-            Ok(json!(session::hand_over(value, GRADIENT)?))
+            Ok(json!(session::hand_over(value, model_call::GRADIENT)?))
         }
-        LOG_SCALAR => {
+        model_call::LOG_SCALAR => {
             let (name, value) = (of.read("name")?, of.read("value")?);
             let mut state = run.state();
             let step = state.step;

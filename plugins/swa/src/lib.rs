@@ -38,7 +38,7 @@ struct Swa {
 impl Swa {
     /// Whether weights are taken after this step of these.
     fn takes(&self, step: u64, total: u64) -> bool {
-        self.comes_to(step, total) && self.config.steps.is_some_and(|every| (step + 1).is_multiple_of(every))
+        self.comes_to(step, total) && self.config.steps.is_some_and(|every| (step + 1) % every == 0)
     }
 
     fn comes_to(&self, step: u64, total: u64) -> bool {

@@ -385,13 +385,21 @@ unsafe extern "C" fn get_extension(name: Str) -> *const c_void {
 }
 
 unsafe extern "C" fn run_seed(out: *mut u64) -> Status {
-    // SAFETY: `out` is the plugin's place for the result, or null.
-    guard(|| unsafe { lent::Place::of(out, "the seed") }.and_then(|out| Ok(out.write(session::run()?.seed()))))
+    guard(|| {
+        // SAFETY: `out` is the plugin's place for the result, or null.
+        let out = unsafe { lent::Place::of(out, "the seed") }?;
+        out.write(session::run()?.seed());
+        Ok(())
+    })
 }
 
 unsafe extern "C" fn run_step(out: *mut u64) -> Status {
-    // SAFETY: `out` is the plugin's place for the result, or null.
-    guard(|| unsafe { lent::Place::of(out, "the step") }.and_then(|out| Ok(out.write(session::run()?.step()))))
+    guard(|| {
+        // SAFETY: `out` is the plugin's place for the result, or null.
+        let out = unsafe { lent::Place::of(out, "the step") }?;
+        out.write(session::run()?.step());
+        Ok(())
+    })
 }
 
 thread_local! {

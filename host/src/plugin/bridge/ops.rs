@@ -42,10 +42,9 @@ impl Takes {
         for (i, input) in inputs.iter().enumerate() {
             let Some(dtype) = input.as_ref().map(Value::dtype) else { continue };
             match self {
+                Self::Indices(at) | Self::AnyBy(at) if at == i && dtype == DType::U32 => {}
                 Self::Indices(at) | Self::AnyBy(at) if at == i => {
-                    if dtype != DType::U32 {
-                        candle_core::bail!("input {i} holds indices and must be u32, not {}", name_of(dtype));
-                    }
+                    candle_core::bail!("input {i} holds indices and must be u32, not {}", name_of(dtype));
                 }
                 Self::Floats | Self::Indices(_) if !dtype.is_float() => {
                     candle_core::bail!("input {i} must hold floats, not {}: cast it", name_of(dtype));

@@ -1,7 +1,7 @@
 //! Calls on an optimizer, and what it keeps of each parameter.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use fthost_autograd::optim::StepSettings;
 use fthost_autograd::{DType, Device, Parameter, Tensor, Value};
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// An update rule of a plugin, and for each parameter, by name, its states and the number of updates that it has had.
 #[derive(Debug)]
 pub struct OptimizerInstance {
-    rule: Arc<Instance<OptimizerVtable>>,
+    rule: Rc<Instance<OptimizerVtable>>,
     slots: BTreeMap<String, Slot>,
 }
 
@@ -35,12 +35,12 @@ impl OptimizerInstance {
     /// # Errors
     /// Where the plugin has none of that name, or refuses the options.
     pub fn create(plugin: &Plugin, name: &str, config: &serde_json::Value) -> Result<Self> {
-        Ok(Self { rule: Arc::new(Instance::create(plugin, name, config)?), slots: BTreeMap::new() })
+        Ok(Self { rule: Rc::new(Instance::create(plugin, name, config)?), slots: BTreeMap::new() })
     }
 
     /// The same rule, which has updated nothing yet.
     pub fn fresh(&self) -> Self {
-        Self { rule: Arc::clone(&self.rule), slots: BTreeMap::new() }
+        Self { rule: Rc::clone(&self.rule), slots: BTreeMap::new() }
     }
 
     /// The momentum or beta1 that a schedule may change.

@@ -81,6 +81,10 @@ pub(crate) fn abs(x: &Value) -> Value {
     map(x, f64::abs, |x, _| if x == 0.0 { 0.0 } else { x.signum() })
 }
 
+pub(crate) fn sign(x: &Value) -> Value {
+    map(x, |x| if x == 0.0 { 0.0 } else { x.signum() }, |_, _| 0.0)
+}
+
 pub(crate) fn clamp_min(x: &Value, min: f64) -> Value {
     map(x, |x| x.max(min), move |x, _| f64::from(u8::from(x >= min)))
 }

@@ -95,6 +95,7 @@ static OPS: &[Op] = ops! {
     "sqrt@1", 1, Some(0), 0 => |c| elementwise::sqrt(c.x(0)?);
     "square@1", 1, Some(0), 0 => |c| square(c.x(0)?);
     "abs@1", 1, Some(0), 0 => |c| elementwise::abs(c.x(0)?);
+    "sign@1", 1, Some(0), 0 => |c| elementwise::sign(&c.x(0)?.detached());
     "clamp_min@1", 1, Some(0), 1 => |c| elementwise::clamp_min(c.x(0)?, c.floats[0]);
     "softmax@1", 1, Some(0), 0 => |c| softmax(c.x(0)?)?;
     "log_softmax@1", 1, Some(0), 0 => |c| log_softmax(c.x(0)?)?;

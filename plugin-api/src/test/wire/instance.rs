@@ -38,7 +38,7 @@ pub(crate) unsafe trait Kind: Grows + 'static {
 // SAFETY: as the tables say.
 unsafe impl Kind for StrategyVtable {
     const WHAT: &'static str = "the strategy";
-    const MEASURES: bool = false;
+    const MEASURES: bool = true;
 }
 // SAFETY: as the tables say.
 unsafe impl Kind for SchedulerVtable {

@@ -11,7 +11,7 @@ use super::hook::Set;
 use crate::{
     DType, Error, Result,
     abi::{
-        calls::{LogRecord, OpCall},
+        calls::{ExamplesCall, LogRecord, OpCall},
         draft::run::{RUN_DRAFT, RunDraft},
         growth::{Grows, Theirs},
         tables::{
@@ -43,6 +43,7 @@ pub(crate) static TABLE: HostApi = HostApi {
     model_call: Some(model_call),
     hook: Some(hook),
     example_gradients: Some(example_gradients),
+    example_gradients_of: Some(example_gradients_of),
     get_extension: Some(get_extension),
     ..HostApi::EMPTY
 };
@@ -235,21 +236,42 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
     })
 }
 
-unsafe extern "C" fn example_gradients(
-    labels: u32,
-    limit: u64,
-    ctx: *mut c_void,
-    visit: unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status,
-) -> Status {
+/// What a walk calls with each gradient: context, parameter, gradient, weight.
+type Visit = unsafe extern "C" fn(ctx: *mut c_void, param: u64, gradient: u64, weight: f64) -> Status;
+
+unsafe extern "C" fn example_gradients(labels: u32, limit: u64, ctx: *mut c_void, visit: Visit) -> Status {
+    // SAFETY: the plugin lends its function and context for the walk.
+    unsafe { walk(labels, limit, ctx, visit) }
+}
+
+/// The toy has few examples: whatever the seed is, all are seen.
+unsafe extern "C" fn example_gradients_of(call: *const ExamplesCall) -> Status {
+    let mut walked = OK;
+    let read = guard(|| {
+        // SAFETY: the plugin lends the call, and with it function and context for the walk.
+        unsafe {
+            let call = Theirs::new(call)?;
+            let visit = call.need(field!(ExamplesCall, visit))?;
+            let (labels, limit) = (call.get(field!(ExamplesCall, labels)), call.get(field!(ExamplesCall, limit)));
+            walked = walk(labels, limit, call.get(field!(ExamplesCall, ctx)), visit);
+        }
+        Ok(())
+    });
+    if read == OK { walked } else { read }
+}
+
+/// # Safety
+/// `visit` may be called with `ctx` until this returns.
+unsafe fn walk(labels: u32, limit: u64, ctx: *mut c_void, visit: Visit) -> Status {
     let mut stopped = OK;
     let status = guard(|| {
         let scope = session::scope()?;
         let Some(run) = scope.run.filter(|_| scope.measures) else {
-            return Err(Error::new("gradients of single examples are measured in a regularizer's events only"));
+            return Err(Error::new("gradients of single examples are measured in events only"));
         };
         forward::example_gradients(&run, labels, limit, &mut |index, gradient, weight| {
             let gradient = session::lend(&gradient);
-            // SAFETY: the plugin lends its function and context for the walk.
+            // SAFETY: the caller's promise.
             stopped = unsafe { visit(ctx, run.handle(index), gradient, weight) };
             // It is stale where the visitor released what was only lent.
             session::release(gradient)?;
