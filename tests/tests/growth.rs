@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use fthost_tests::{Workdir, on_one_line, result_json, steps};
+use fthost_tests::{on_one_line, result_json, steps};
 use serde_json::Value;
 
 use crate::resume::{ends_with_the_same_bits, long_workdir};

@@ -196,8 +196,8 @@ fn all_are_taken(name: &str, bytes: Vec<u8>) {
         let opened = outcome.is_some_and(|outcome| outcome.code == Some(0));
         counts.entry(family).or_default()[if opened { 0 } else { 1 + usize::from(ran) }] += 1;
     }
-    println!("{name}: slowest {slowest:.2?}; opened, refused before any code ran, refused later");
-    counts.iter().for_each(|(family, counts)| println!("  {family}: {counts:?}"));
+    eprintln!("{name}: slowest {slowest:.2?}; opened, refused before any code ran, refused later");
+    counts.iter().for_each(|(family, counts)| eprintln!("  {family}: {counts:?}"));
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
