@@ -57,7 +57,7 @@ fn here(case: &Case) -> raw::Ran {
     let inputs: Vec<Option<Value>> = case.inputs.iter().map(value).collect();
     let caller = Caller::new(plugin(), "ops");
     let results: Vec<Value> = caller
-        .call(&case.op, Scope { tape: Some(&tape), ..Scope::default() }, |session| {
+        .call(case.op.into(), Scope { tape: Some(&tape), ..Scope::default() }, |session| {
             let handle = |input: &Option<Value>| input.as_ref().map_or(0, |value| session.lend(value.clone()));
             let inputs: Vec<u64> = inputs.iter().map(handle).collect();
             let outputs = call(&HOST_API, case, &inputs).map_err(Failure::Answer)?;
