@@ -170,7 +170,8 @@ mod tests {
     fn a_gradient_that_is_not_the_functions_is_seen() {
         let parameter = Parameter::new("p", Tensor::new(&[0.5f32, -1.5, 2.0], &Device::Cpu).unwrap(), true);
         let x = spread(&[3], 0.2).unwrap();
-        let check = |of: &dyn Fn(&Tape, &[Value]) -> Result<Vec<Value>>| {
+        type Function<'a> = &'a dyn Fn(&Tape, &[Value]) -> Result<Vec<Value>>;
+        let check = |of: Function<'_>| {
             wrong_gradient(&["x"], std::slice::from_ref(&x), std::slice::from_ref(&parameter), &of).unwrap()
         };
         let p = |tape: &Tape| tape.cast(&tape.parameter(&parameter), DType::F64).unwrap();
