@@ -52,6 +52,8 @@ fn every_command_prints_one_object_where_it_is_asked_for_json() {
     check(&texts, "merge run merged", &[]);
     check(&pictures, "augment run.toml --out looks.html", &["tasks", "page"]);
     check(&language, "generate model.gguf colour --raw --max-tokens 2", &["text"]);
+    let lora = fthost_tests::build().folder().join("liblora.so");
+    check(&texts, &format!("validate {} --only note", lora.display()), &["passed", "tests"]);
     let unseen: Vec<_> = commands().difference(&seen).cloned().collect();
     assert!(unseen.is_empty(), "nothing here asks these for JSON: {unseen:?}");
 

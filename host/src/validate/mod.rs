@@ -54,7 +54,7 @@ pub fn listing() -> String {
     for test in TESTS {
         let of = match test.of {
             Of::File => "the file".to_owned(),
-            Of::Methods(kinds) if kinds.len() == 4 => "every method".to_owned(),
+            Of::Methods(kinds) if kinds.len() == 5 => "every method".to_owned(),
             Of::Methods(kinds) => kinds.iter().map(MethodKind::to_string).collect::<Vec<_>>().join(", "),
         };
         table.row([test.name, &of, test.shows]);

@@ -353,7 +353,8 @@ unsafe fn walk(labels: u32, limit: u64, seed: Option<u64>, ctx: *mut c_void, vis
         fisher_labels::SQUARED_OUTPUT_NORM => FisherLabels::SquaredOutputNorm,
         other => return Err(format!("there is no kind {other} of labels; this host knows 1 to 4")),
     };
-    probe::host_call("example_gradients", String::new)?;
+    let function = if seed.is_some() { "example_gradients_of" } else { "example_gradients" };
+    probe::host_call(function, String::new)?;
     let mut stopped = OK;
     let walked = session::with_gradients(|model, gradients| {
         let handles = model.handles();

@@ -49,6 +49,9 @@ fn tables(document: &Document) -> Vec<(String, MethodKind)> {
     let mut tables = vec![("schedule".to_owned(), MethodKind::Scheduler)];
     tables.extend((0..count("strategy")).map(|i| (format!("strategy[{i}]"), MethodKind::Strategy)));
     tables.extend((0..count("regularizer")).map(|i| (format!("regularizer[{i}]"), MethodKind::Regularizer)));
+    if document.find("train.optimizer.plugin").is_some() {
+        tables.push(("train.optimizer".to_owned(), MethodKind::Optimizer));
+    }
     tables.extend((0..count("task")).map(|i| (format!("task[{i}].head"), MethodKind::TaskHead)));
     tables
 }

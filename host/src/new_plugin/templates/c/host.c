@@ -1,18 +1,10 @@
 
 /* ---- The notes: one for the plugin, one for each method. A host reads them before it runs any code of the file. ---- */
 
-/* An ELF note, padded to four bytes. */
-#define NOTE(variable, type_of_note, json)                                                                             \
-    __attribute__((section(FT_NOTE_SECTION), used, aligned(4))) static const struct {                                  \
-        uint32_t owner_length, text_length, type;                                                                      \
-        char owner[8];                                                                                                 \
-        char text[(sizeof(json) + 2) / 4 * 4];                                                                         \
-    } variable = {sizeof(FT_NOTE_NAME), sizeof(json) - 1, type_of_note, FT_NOTE_NAME, json}
-
-NOTE(plugin_note, FT_NOTE_PLUGIN,
-     "{\"abi_major\":1,\"abi_minor\":0,\"min_host_minor\":0,\"name\":\"" LIBRARY "\",\"version\":\"" VERSION "\","
-     "\"license\":\"" LICENSE "\",\"panic\":\"unwind\",\"compiler\":\"cc\",\"ops\":[" OPS "]}");
-NOTE(method_note, FT_NOTE_METHOD, "{\"kind\":\"" KIND "\",\"name\":\"" NAME "\",\"summary\":\"" SUMMARY "\"}");
+FTHOST_PLUGIN_NOTE("{\"abi_major\":" FTHOST_TEXT(FT_ABI_MAJOR) ",\"abi_minor\":" FTHOST_TEXT(FT_ABI_MINOR) ",\"min_host_minor\":0,"
+                   "\"name\":\"" LIBRARY "\",\"version\":\"" VERSION "\",\"license\":\"" LICENSE "\",\"panic\":\"unwind\","
+                   "\"compiler\":\"cc\",\"ops\":[" OPS "]}");
+FTHOST_METHOD_NOTE("{\"kind\":\"" KIND "\",\"name\":\"" NAME "\",\"summary\":\"" SUMMARY "\"}");
 
 /* ---- The host's table, and how to use it. ---- */
 
