@@ -57,11 +57,12 @@ struct FtOptimizerVtable {
 
      The momentum or beta1 that a schedule may change from step to step. */
   FtStatus (*momentum)(const void *data, double *out);
-  /* `Optimizer::states`: the shape in, JSON `[StateSpec]` out. Null where it keeps none. `[run thread]`
+  /* `Optimizer::states`: a parameter's name and shape in, JSON `[StateSpec]` out. Null where it keeps none.
+     `[run thread]`
 
-     What it keeps of a parameter of this shape from one step to the next. Zeros before the first; checkpoints
-     hold them. */
-  FtStatus (*states)(const void *data, FtSliceU64 shape, FtTextSink sink);
+     What it keeps of a parameter of this name and shape from one step to the next. Zeros before the first;
+     checkpoints hold them. */
+  FtStatus (*states)(const void *data, FtStr name, FtSliceU64 shape, FtTextSink sink);
   /* `Optimizer::step`. `[run thread]` Never null.
 
      One parameter's update, without gradients. */
