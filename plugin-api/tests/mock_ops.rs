@@ -28,7 +28,7 @@ fn constants(op: &str) -> &'static [usize] {
     match op {
         "low_rank_norm@1" => &[0, 1, 2],
         "squared_distance@1" => &[1, 2],
-        "detach@1" | "keep@1" => &[0],
+        "detach@1" | "keep@1" | "sign@1" => &[0],
         "cross_entropy@1" => &[2],
         "linear_argmax@1" => &[0, 1, 2],
         _ => &[],

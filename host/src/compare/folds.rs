@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::candidates::Candidate;
+use super::compared::Compared;
 use super::joined;
 use super::metric::Subject;
 use super::record::Record;
@@ -16,7 +17,7 @@ use super::rounds::Round;
 use super::runs::Left;
 use super::sample::mean;
 use super::statistics::{self, Resampled, variance};
-use super::verdict::{self, Compared};
+use super::verdict;
 use crate::data::Fold;
 use crate::run::file::{Drawn, HeldOut, RunFile, SplitKeys};
 use crate::run::results::predictions;

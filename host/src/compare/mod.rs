@@ -4,6 +4,7 @@
 //! [`execute`] reads top to bottom as a comparison goes: the folder, the runs, the statistics, what is left.
 
 mod candidates;
+mod compared;
 mod folds;
 mod joined;
 mod metric;
@@ -36,6 +37,7 @@ use crate::run::state::folder::{claim, lock, write_atomically, write_json};
 use crate::run::train::interrupt::Interrupt;
 use crate::run::{DeviceChoice, resume_arguments};
 use crate::{Error, Result};
+use compared::Compared;
 use folds::Folds;
 use metric::{ACCURACY, Subject};
 use own::Own;
@@ -45,7 +47,6 @@ use rounds::Round;
 use runs::Left;
 use sample::{Pair, Sample, mean};
 use statistics::{Outlook, variance};
-use verdict::Compared;
 
 /// Seeds where their number is not named.
 const SEEDS: u64 = 5;

@@ -3,11 +3,12 @@
 //! Two candidates are compared seed by seed: each seed's difference is one draw of Student's paired t-test.
 
 use super::candidates::Candidate;
+use super::compared::Compared;
 use super::record::Record;
 use super::result::{PAIRED, PairResult};
 use super::runs::Left;
 use super::statistics::{self, Resampled};
-use super::verdict::{self, Compared};
+use super::verdict;
 use crate::Result;
 
 /// Runs of candidates, `[candidates][seeds]`, and the metric that they are compared by.

@@ -7,7 +7,7 @@ use fthost_plugin_api::{MetricSpec, PredictionKind};
 use serde::Deserialize;
 
 use super::candidates::Candidate;
-use super::verdict::Compared;
+use super::compared::Compared;
 use crate::plugin::note;
 use crate::report::metrics::{higher_is_better, preferences, tokens};
 use crate::run::results::predictions::{self, Row};

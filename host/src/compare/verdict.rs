@@ -1,26 +1,10 @@
 //! What a pair's numbers come to, in words.
 
+use super::compared::Compared;
 use super::metric::ACCURACY;
 use super::result::{PairResult, SIGNIFICANT, amount};
 use super::statistics::{Outlook, is_clear};
 use crate::report::numbers::count;
-
-/// What is compared.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Compared<'a> {
-    /// The metric's name.
-    pub(super) metric: &'a str,
-    /// Whether more of it is better.
-    pub(super) higher_is_better: bool,
-}
-
-impl<'a> Compared<'a> {
-    /// A metric of the host's, of which the name says it.
-    #[cfg(test)]
-    fn of(metric: &'a str) -> Self {
-        Self { metric, higher_is_better: crate::report::metrics::higher_is_better(metric) }
-    }
-}
 
 /// Whether the two differ beyond chance: both the interval and the corrected test say so.
 pub(super) fn resolved(interval: (f64, f64), p_holm: f64) -> bool {

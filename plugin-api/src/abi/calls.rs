@@ -5,8 +5,7 @@
 
 use std::ffi::c_void;
 
-use super::lent::{Slice, SliceMut, Str};
-use super::tables::Status;
+use super::lent::{Slice, SliceMut, Status, Str};
 
 /// One op call. Which inputs, integers and floats an op takes stands in the op's documentation.
 #[repr(C)]

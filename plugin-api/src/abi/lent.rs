@@ -2,6 +2,9 @@
 
 use std::ffi::c_void;
 
+/// 0 is success; see [`OK`](super::tables::OK), [`FAILED`](super::tables::FAILED), [`PANICKED`](super::tables::PANICKED).
+pub type Status = i32;
+
 /// UTF-8 text, borrowed for the call.
 #[repr(C)]
 #[derive(Clone, Copy)]

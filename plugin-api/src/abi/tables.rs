@@ -19,7 +19,7 @@
 use std::ffi::c_void;
 
 use super::calls::{Evaluation, ExamplesCall, Group, HeadCall, HookCall, LogRecord, OpCall, Progress, Rate};
-pub use super::lent::{Slice, SliceMut, Str, TextSink};
+pub use super::lent::{Slice, SliceMut, Status, Str, TextSink};
 
 /// Changes when a plugin must be rebuilt. It shall not.
 pub const ABI_MAJOR: u32 = 1;
@@ -31,8 +31,6 @@ pub const ABI_MINOR: u32 = 1;
 #[cfg(feature = "longer-tables")]
 pub const ABI_MINOR: u32 = 2;
 
-/// 0 is success; see [`OK`], [`FAILED`], [`PANICKED`].
-pub type Status = i32;
 /// Success.
 pub const OK: Status = 0;
 /// The call failed; the reason was handed over.

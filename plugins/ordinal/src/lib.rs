@@ -83,8 +83,8 @@ impl TaskHead for Ordinal {
         let layers = shape.declare(model)?;
         let between = number - 1;
         let descending: Vec<f32> = (1..=between).rev().map(|k| k as f32 / between as f32).collect();
-        let descending = Init::copy_of(&Tensor::from_slice(&descending, [between])?);
-        let thresholds = model.head_param("thresholds", [between], descending)?;
+        let descending = Tensor::from_slice(&descending, [between])?;
+        let thresholds = model.head_param("thresholds", [between], Init::copy_of(&descending))?;
         let weights = self.config.class_weights.resolve(&task.class_counts, number)?;
         self.attached = Some(Attached { layers, thresholds, classes, weights });
         let metric = |name: &str, higher_is_better| MetricSpec { name: name.into(), higher_is_better };

@@ -295,9 +295,9 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
         // SAFETY: the plugin passes a table that lives as long as the process, or null.
         let vtable = unsafe { theirs(vtable) }.map_err(|text| format!("the hook cannot be set: {text}"))?;
         // SAFETY: the plugin lends the text for this call.
-        let site = &*unsafe { words(site) };
+        let site = lent::check(site.ptr, site.len, "a text").map(|()| unsafe { words(site) });
         // The hook is ours from here, also when something below fails.
-        let bridge = match Bridge::new(site, data, vtable) {
+        let bridge = match site.and_then(|site| Bridge::new(&site, data, vtable)) {
             Ok(bridge) => bridge,
             Err(error) => {
                 if let Some(drop) = vtable.get(field!(HookVtable, drop)) {

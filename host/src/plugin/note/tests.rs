@@ -123,8 +123,10 @@ fn what_is_no_plugin_of_this_host_is_refused_with_a_reason() {
     check(&with(16, 1), "is an object file, not a shared library");
     check(&with(16, 2), "is a program, not a shared library");
     check(&library(&[]), "is a shared library but no fthost plugin");
-    check(&plugin(|note| note["abi_major"] = json!(ABI_MAJOR + 1)), "was built for fthost ABI 2.0, this host has 1.");
-    check(&plugin(|note| note["min_host_minor"] = json!(ABI_MINOR + 7)), "needs fthost ABI 1.7, this host has 1.0");
+    let minors = format!("was built for fthost ABI 2.{ABI_MINOR}, this host has 1.{ABI_MINOR}");
+    check(&plugin(|note| note["abi_major"] = json!(ABI_MAJOR + 1)), &minors);
+    let later = format!("needs fthost ABI 1.{}, this host has 1.{ABI_MINOR}", ABI_MINOR + 7);
+    check(&plugin(|note| note["min_host_minor"] = json!(ABI_MINOR + 7)), &later);
     check(&plugin(|note| note["ops"] = json!(["linear@1", "fly@3"])), "needs the op fly@3, which this host");
     check(&plugin(|note| note["panic"] = json!("abort")), "was built with panic = \"abort\"");
     check(&plugin(|note| note["name"] = json!(3)), "has a plugin note that does not read");

@@ -333,6 +333,6 @@ mod tests {
         assert!(error(&x, &[11; 7]).contains("target 11 of row 0 is not one of 11 classes"));
         assert!(error(&x, &[0]).contains("wants u32 targets [7]"));
         let narrow = Value::constant(random(1, &[7, 4], DType::F32));
-        assert!(error(&narrow, &[0; 7]).contains("takes x [n, in]"));
+        assert!(error(&narrow, &[0; 7]).contains("take x [n, in]"));
     }
 }
