@@ -65,7 +65,7 @@ pub fn begin(parent: &Path, name: &str, kind: MethodKind, language: &Language) -
     let templates = templates::of(kind, *language == Language::C);
     if templates.is_empty() {
         return Err(Error::usage(format!("there is no template of a plugin of kind {kind}"))
-            .with_help("copy a plugin of that kind: plugins/lion"));
+            .with_help("copy one of that kind from the folder plugins of a checkout"));
     }
     let folder = std::path::absolute(parent.join(name)).map_err(cannot_make(name))?;
     let api = match language {

@@ -148,8 +148,8 @@ fn answers(pairs: bool) -> String {
     let row = |i: usize| {
         let (asked, good, bad) = (sentence(i, 3).join(" "), sentence(i + 1, 2).join(" "), sentence(i + 5, 3).join(" "));
         let row = match pairs {
-            true => json!({ "prompt": asked, "chosen": good, "rejected": bad }),
-            false => json!({ "prompt": asked, "completion": good }),
+            true => json!({ "instruction": asked, "chosen": good, "rejected": bad }),
+            false => json!({ "instruction": asked, "output": good }),
         };
         row.to_string() + "\n"
     };

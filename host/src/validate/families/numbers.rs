@@ -55,7 +55,7 @@ fn of_hooks(setup: &Setup) -> Result<Option<Vec<String>>> {
     let (mut seen, mut tried) = (Vec::new(), std::collections::BTreeMap::new());
     for (path, hook) in &setup.model.hooks {
         let kind = match hook {
-            Hook::Linear(_) => "linear",
+            Hook::Linear(_) => "layer",
             Hook::Block(_) => "block",
             Hook::Embeddings(_) => "embedding",
             Hook::Attention(_) => "attention",

@@ -52,7 +52,7 @@ pub(in crate::run::file) struct TrainKeys {
     /// learning rate that the schedule scales
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(in crate::run::file) lr: f64,
-    /// update rule: adamw, adam or sgd, or a plugin's with its options, as { plugin = "lion" }
+    /// update rule: adamw, adam or sgd, or a plugin's with its options, as { plugin = "NAME" }
     pub(in crate::run::file) optimizer: OptimizerKey,
     /// weight decay; 0.01 with adamw, else 0
     #[schemars(range(min = 0))]

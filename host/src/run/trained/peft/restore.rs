@@ -25,7 +25,7 @@ impl Adapter<'_> {
         let mut unsaved = Vec::new();
         for p in model.parameters.iter().filter(|p| headed || !matches!(p.owner, Owner::Head(_))) {
             let path = keys.path(p);
-            // What stands in the model that PEFT wraps, and in none of its layers (VeRA's matrices), is declared with its root.
+            // What stands in the model that PEFT wraps, and in none of its layers (matrices that its layers share), is declared with its root.
             let path = below_root(&path).to_owned();
             let is_head = |p: &ModelParameter| matches!(p.owner, Owner::Head(_));
             // PEFT writes a module's only tensor under its own name or the module's.
