@@ -172,7 +172,8 @@ fn a_plugin_that_aborts_loses_its_own_runs_only() {
     let run = "[model]\npath = \"demo\"\n[[task]]\nname = \"digits\"\nhead = { plugin = \"classification\" }\n\
                train = \"demo\"\ntest = \"demo\"\n[[strategy]]\nplugin = \"misbehaving\"\nat = \"event\"\nhow = \"abort\"\n";
     workdir.write("run.toml", run);
-    let plugins = ["run.toml", "--plugin", "libmisbehaving.so", "--plugin", "libbitfit.so", "--budget", "2"];
+    let plugins =
+        ["run.toml", "--plugin", "libmisbehaving.so#misbehaving", "--plugin", "libbitfit.so", "--budget", "2"];
     let outcome = auto(&workdir, &[&plugins[..], &["--out", "s"]].concat()).succeeded();
     let failed = "misbehaving-1 failed in rung 1: plugin misbehaving (libmisbehaving.so) ended the process in an event, with signal 6 (SIGABRT)";
     assert!(on_one_line(&outcome.stdout).contains(failed), "{}", outcome.stdout);

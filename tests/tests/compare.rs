@@ -114,7 +114,8 @@ fn a_plugin_that_aborts_loses_its_own_runs_only() {
     let run = "[model]\npath = \"demo\"\n[[task]]\nhead = { plugin = \"classification\" }\ntrain = \"demo\"\ntest = \"demo\"\n\
                [[strategy]]\nplugin = \"misbehaving\"\nat = \"event\"\nhow = \"abort\"\n";
     workdir.write("run.toml", run);
-    let plugins = ["run.toml", "--plugin", "liblora.so", "--plugin", "libmisbehaving.so", "--plugin", "libbitfit.so"];
+    let plugins =
+        ["run.toml", "--plugin", "liblora.so", "--plugin", "libmisbehaving.so#misbehaving", "--plugin", "libbitfit.so"];
     let outcome = compare(&workdir, &[&plugins[..], &["--seeds", "1", "--out", "c"]].concat()).succeeded();
     let failed = "misbehaving failed in 1 of 1 runs: plugin misbehaving (libmisbehaving.so) ended the process in an event, with signal 6 (SIGABRT)";
     assert!(on_one_line(&outcome.stdout).contains(failed), "{}", outcome.stdout);

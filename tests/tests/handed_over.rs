@@ -7,8 +7,6 @@ use serde_json::Value;
 
 use crate::text::{LORA, RUN, text_workdir};
 
-const LIBRARY: &str = "libmisbehaving.so";
-
 /// Runs [`RUN`] with some of its text replaced.
 fn run(workdir: &Workdir, changes: &[(&str, &str)], more: &[&str]) -> Outcome {
     let mut file = RUN.to_owned();
@@ -17,8 +15,8 @@ fn run(workdir: &Workdir, changes: &[(&str, &str)], more: &[&str]) -> Outcome {
         file = file.replace(old, new);
     }
     workdir.write("run.toml", file);
-    let arguments = ["run.toml", "--out", "run", "--plugin", LIBRARY];
-    workdir.fthost(arguments.iter().chain(more))
+    // The library lies beside the host, which finds its methods by the notes.
+    workdir.fthost(["run.toml", "--out", "run"].iter().chain(more))
 }
 
 /// The error of such a run.

@@ -51,7 +51,7 @@ fn panic_in_new() {
     insta::assert_snapshot!(failure("new", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:73:44:
+      x plugin misbehaving (libmisbehaving.so) panicked in its options at tests/misbehaving/src/lib.rs:76:44:
       | lost the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -84,7 +84,7 @@ fn panic_in_attach() {
     insta::assert_snapshot!(failure("attach", "panic", 2), @r#"
     run_file
 
-      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:73:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in attach at tests/misbehaving/src/lib.rs:76:44: lost
       | the left phalange
         ,-[run.toml:11:10]
      10 | [[strategy]]
@@ -110,7 +110,7 @@ fn panic_in_an_event() {
     insta::assert_snapshot!(failure("event", "panic", 1), @"
     plugin
 
-      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:73:44: lost
+      x plugin misbehaving (libmisbehaving.so) panicked in an event at tests/misbehaving/src/lib.rs:76:44: lost
       | the left phalange
     ");
 }
@@ -131,7 +131,7 @@ fn panic_in_forward() {
     engine
 
       x plugin misbehaving (libmisbehaving.so) panicked in its linear hook at
-      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:73:44: lost the left phalange
+      | encoder.layer.0.attention.self.query at tests/misbehaving/src/lib.rs:76:44: lost the left phalange
     ");
 }
 

@@ -31,7 +31,7 @@ const STRATEGIES: [(&str, [&str; 2], Option<&str>); 11] = [
     ("adapter", ["kind = \"pfeiffer\"", "kind = \"pfeiffer\""], None),
     ("prompt", ["", ""], Some("has no input embedding to adapt")),
     ("prefix", ["", ""], Some("has no attention to adapt")),
-    ("vera", ["", ""], Some("has no linear layer to adapt")),
+    ("vera", ["", ""], Some("this model has no linear layer")),
     ("ema", ["", ""], None),
     ("swa", ["start = 0.0", "start = 0.0"], None),
 ];

@@ -148,7 +148,7 @@ fn one_for_a_newer_abi() {
     insta::assert_snapshot!(refusal(&patched("lora", r#""abi_major":1"#, r#""abi_major":7"#)), @"
     plugin
 
-      x ./plugin.so was built for fthost ABI 7.0, this host has 1.0
+      x ./plugin.so was built for fthost ABI 7.1, this host has 1.1
       help: update fthost
     ");
     insta::assert_snapshot!(refusal(&patched("lora", r#""min_host_minor":0"#, r#""min_host_minor":8"#)), @"

@@ -28,8 +28,10 @@ fn passes(workdir: &Workdir, file: &Path) {
     let failed = ended(&report, "failed");
     assert!(code == Some(0) && failed.is_empty(), "{}: {failed:#?}", file.display());
     let passed = ended(&report, "passed");
-    // What is skipped everywhere shows nothing.
-    for test in ["note", "plugin-table", "method-table", "runs", "older-host", "later-host", "repeated", "resumed"] {
+    // What is skipped everywhere shows nothing. A plugin that asks for a later host is not tried in an older one.
+    let asks = ended(&report, "skipped").iter().any(|(name, why)| *name == "older-host" && why.contains("of minor"));
+    let older = if asks { "runs" } else { "older-host" };
+    for test in ["note", "plugin-table", "method-table", "runs", older, "later-host", "repeated", "resumed"] {
         assert!(passed.iter().any(|(name, _)| *name == test), "{}: {test} did not pass: {report}", file.display());
     }
 }
@@ -151,7 +153,7 @@ fn a_plugin_in_c_that_breaks_a_promise_fails_by_the_test_of_it() {
         let by_name = failed.iter().any(|(name, said)| *name == test && said.contains(seen));
         assert!(code == Some(1) && by_name, "{how}: {test} does not say {seen:?}: {report:#}");
     };
-    check("CROOKED_NOTE", "note", "it registers the scheduler \"straight\", of which no note tells");
+    check("CROOKED_NOTE", "note", "is not what its notes say: they name scheduler \"crooked\", and its code scheduler");
     check("CROOKED_SIZE", "method-table", "its SchedulerVtable says that it has 60 bytes, and that of minor 0 has 56");
     check("CROOKED_NULL", "method-table", "its SchedulerVtable has no `rate`");
     check("CROOKED_NEW", "later-host", "this is not the host that it was built for");

@@ -241,7 +241,9 @@ impl Trainer<'_> {
             let phase_ends = step + 1 == total_steps;
             let epoch_ends = place + 1 == steps_per_epoch || phase_ends;
             if epoch_ends {
-                self.something_counts(phase, state)?;
+                if place + 1 == steps_per_epoch {
+                    self.something_counts(phase, state)?;
+                }
                 self.tell_all(phase, &Event::EpochEnd { epoch, epochs })?;
                 batches = None;
             }

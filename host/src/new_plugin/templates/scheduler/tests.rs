@@ -15,7 +15,7 @@ fn rates(options: Value) -> Result<Vec<f64>> {
 fn what_holds_for_every_scheduler_holds_for_this_one() -> Result<()> {
     Host::new()
         .scheduler::<InverseSquareRoot>(json!({}))?
-        .check()
+        .check(100)
 }
 
 #[test]

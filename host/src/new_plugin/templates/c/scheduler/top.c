@@ -25,6 +25,6 @@
 /* The JSON Schema of the options: the host checks run files by it, and shows it as their help. */
 #define SCHEMA                                                                                                         \
     "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{"                                             \
-    "\"warmup\":{\"type\":\"number\",\"minimum\":1,\"default\":100.0,"                                                 \
-    "\"description\":\"Steps in which the rate rises from 0.\"}}}"
-#define DEFAULTS "{\"warmup\":100.0}"
+    "\"warmup\":{\"type\":\"number\",\"exclusiveMinimum\":0,\"default\":0.1,"                                           \
+    "\"description\":\"Steps in which the rate rises from 0; below 1 a share of the run.\"}}}"
+#define DEFAULTS "{\"warmup\":0.1}"
