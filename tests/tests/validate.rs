@@ -19,7 +19,8 @@ fn validated(workdir: &Workdir, file: &Path, arguments: &[&str]) -> (Option<i32>
 fn ended<'a>(report: &'a Value, outcome: &str) -> Vec<(&'a str, &'a str)> {
     let tests = report["tests"].as_array().unwrap_or_else(|| panic!("no report: {report}"));
     let of = tests.iter().filter(|test| test["outcome"] == outcome);
-    of.map(|test| (test["test"].as_str().unwrap(), test["seen"].as_str().unwrap_or_default())).collect()
+    of.map(|test| (test["test"].as_str().unwrap(), test["seen"].as_str().or(test["why"].as_str()).unwrap_or_default()))
+        .collect()
 }
 
 #[track_caller]
