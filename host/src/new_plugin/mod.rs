@@ -1,7 +1,7 @@
 //! A plugin to begin with: `fthost new-plugin`.
 //!
 //! The templates are the files that they become (`templates`, a folder for each kind). In them a method is called `my-method`, its library
-//! `my_method`, and [`API`] stands for where `fthost-plugin-api` comes from; nothing else is put in. Each holds a small method of the
+//! `my_method`, and `@api@` stands for where `fthost-plugin-api` comes from; nothing else is put in. Each holds a small method of the
 //! literature that works, to be changed into one's own.
 
 mod name;
