@@ -10,7 +10,7 @@
 //!
 //! With `r_drop` each example passes through the model twice, under other dropout masks, and both passes shall say the same (R-Drop, Liang et al.
 //! 2021, arXiv:2106.14448): the loss is the mean of both cross entropies, and
-//! alpha / 2 sum_i w[t_i] (KL(p_i | q_i) + KL(q_i | p_i)) / sum_i w[t_i] is added.
+//! `alpha / 2 sum_i w[t_i] (KL(p_i | q_i) + KL(q_i | p_i)) / sum_i w[t_i]` is added.
 
 use fthost_plugin_api::prelude::*;
 use fthost_plugin_api::{CrossEntropy, HeadLayers, HeadShape, check_shares};
