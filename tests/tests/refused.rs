@@ -154,7 +154,7 @@ fn one_for_a_newer_abi() {
     insta::assert_snapshot!(refusal(&patched("lora", r#""min_host_minor":0"#, r#""min_host_minor":8"#)), @"
     plugin
 
-      x ./plugin.so needs fthost ABI 1.8, this host has 1.0
+      x ./plugin.so needs fthost ABI 1.8, this host has 1.1
       help: update fthost
     ");
 }
