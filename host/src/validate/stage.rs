@@ -147,11 +147,11 @@ fn labels() -> String {
 fn answers(pairs: bool) -> String {
     let row = |i: usize| {
         let (asked, good, bad) = (sentence(i, 3).join(" "), sentence(i + 1, 2).join(" "), sentence(i + 5, 3).join(" "));
-        let row = match pairs {
-            true => json!({ "instruction": asked, "chosen": good, "rejected": bad }),
-            false => json!({ "instruction": asked, "output": good }),
-        };
-        row.to_string() + "\n"
+        // Words are letters alone, and so quoted as JSON quotes them.
+        match pairs {
+            true => format!("{{\"prompt\":{asked:?},\"chosen\":{good:?},\"rejected\":{bad:?}}}\n"),
+            false => format!("{{\"prompt\":{asked:?},\"completion\":{good:?}}}\n"),
+        }
     };
     (0..ROWS / 3).map(row).collect()
 }
