@@ -31,9 +31,9 @@ static FtStatus attach(void *data, FtStr task, FtTextSink spec) {
     }
     char asked[256];
     snprintf(asked, sizeof asked,
-             "{\"owner\":null,\"name\":\"weight\",\"shape\":[%ld,%ld],\"init\":{\"init\":\"normal\",\"mean\":0.0,\"std\":0.02},"
+             "{\"owner\":null,\"name\":\"weight\",\"shape\":[%ld,%ld],\"init\":{\"init\":\"normal\",\"mean\":0.0,\"std\":%.17g},"
              "\"decay\":true,\"head\":true}",
-             classes, width);
+             classes, width, 1.0 / sqrt((double)width));
     Answer answer;
     if (find_ops() != FT_OK || ask(FT_CALL_PARAM, asked, &answer) != FT_OK) {
         return FT_FAILED;
