@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fthost_autograd::{Precision as EnginePrecision, optim};
+use fthost_autograd::Precision as EnginePrecision;
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
@@ -306,18 +306,6 @@ pub enum Optimizer {
     },
     /// A plugin's.
     Plugin(Method),
-}
-
-impl Optimizer {
-    /// The engine's update rule with its momentum or beta1, where it is the engine's.
-    pub fn engine(&self) -> Option<(optim::Method, f64)> {
-        match *self {
-            Self::AdamW { betas, eps } => Some((optim::Method::AdamW { beta2: betas[1], eps }, betas[0])),
-            Self::Adam { betas, eps } => Some((optim::Method::Adam { beta2: betas[1], eps }, betas[0])),
-            Self::Sgd { momentum, nesterov } => Some((optim::Method::Sgd { nesterov }, momentum)),
-            Self::Plugin(_) => None,
-        }
-    }
 }
 
 /// The float type of matrix products.
