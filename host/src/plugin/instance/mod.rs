@@ -27,9 +27,10 @@ pub use self::optimizer::OptimizerInstance;
 pub use self::regularizer::RegularizerInstance;
 pub use self::scheduler::SchedulerInstance;
 pub use self::strategy::StrategyInstance;
-use super::Plugin;
 use super::bridge::session::{Caller, Failure, Scope, Session, check};
+use super::{ExampleGradients, Plugin};
 use crate::Result;
+use crate::adapted::AdaptedModel;
 use crate::handles::RunHandles;
 
 /// What an instance needs, beyond its parameters, to go on in another process.
@@ -237,12 +238,19 @@ impl<V: Vtable> Instance<V> {
         needed(self.vtable, field)
     }
 
-    /// Tells it what happened, where it listens.
-    fn event<'a>(&'a mut self, event: &Event, scope: Scope<'a>) -> Result<()> {
+    /// Tells it what happened, where it listens: it may change the model, and with `gradients` measure.
+    fn event(
+        &mut self,
+        event: &Event,
+        model: &mut AdaptedModel,
+        gradients: Option<&mut dyn ExampleGradients>,
+    ) -> Result<()> {
         if let (Event::StepBegin { step, .. }, Some(run)) = (event, &self.run) {
             run.begin_step(*step);
         }
         let Some(hear) = self.base().get(field!(BaseVtable, event)) else { return Ok(()) };
+        let gradients = gradients.map(|gradients| gradients as &mut dyn ExampleGradients);
+        let scope = Scope { model: Some(model), gradients, ..Scope::default() };
         self.call("an event", scope, |_| {
             let text = json_text(event)?;
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.
