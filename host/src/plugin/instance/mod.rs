@@ -88,7 +88,7 @@ unsafe impl Sync for Instance<tables::RegularizerVtable> {}
 ///
 /// # Safety
 /// The type is `repr(C)`, its first field is a [`BaseVtable`], and a plugin's `create` gives it for this kind.
-unsafe trait Vtable: Grows + 'static {
+pub(in crate::plugin) unsafe trait Vtable: Grows + 'static {
     const KIND: MethodKind;
 
     /// How a plugin makes an instance.
@@ -98,11 +98,8 @@ unsafe trait Vtable: Grows + 'static {
         Ok(Box::new(move |name, config, out| unsafe { create(Self::KIND.code(), name, config, out) }))
     }
 
-    /// That the functions are there which nothing of the kind can do without.
-    ///
-    /// # Errors
-    /// The first that is null, by its name.
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()>;
+    /// Of each function that nothing of the kind can do without, that it is there, or by its name that it is null.
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>>;
 }
 
 /// How a plugin makes instances of a kind.
@@ -130,16 +127,16 @@ pub(in crate::plugin) type Make = Box<dyn Fn(Str, Str, *mut tables::Instance) ->
 unsafe impl Vtable for tables::StrategyVtable {
     const KIND: MethodKind = MethodKind::Strategy;
 
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        table.need(field!(tables::StrategyVtable, attach)).map(drop)
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        vec![table.need(field!(tables::StrategyVtable, attach)).map(drop)]
     }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::SchedulerVtable {
     const KIND: MethodKind = MethodKind::Scheduler;
 
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        table.need(field!(tables::SchedulerVtable, rate)).map(drop)
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        vec![table.need(field!(tables::SchedulerVtable, rate)).map(drop)]
     }
 }
 // SAFETY: as the tables say.
@@ -147,8 +144,8 @@ unsafe impl Vtable for tables::RegularizerVtable {
     const KIND: MethodKind = MethodKind::Regularizer;
 
     /// It may have a penalty on parameters or on outputs, or hear of events alone.
-    fn is_whole(_: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        Ok(())
+    fn required(_: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        Vec::new()
     }
 }
 // SAFETY: as its table says.
@@ -165,19 +162,21 @@ unsafe impl Vtable for OptimizerVtable {
         Ok(Box::new(move |name, config, out| unsafe { create(name, config, out) }))
     }
 
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        table.need(field!(OptimizerVtable, step)).map(drop)
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        vec![table.need(field!(OptimizerVtable, step)).map(drop)]
     }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::TaskHeadVtable {
     const KIND: MethodKind = MethodKind::TaskHead;
 
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        table.need(field!(tables::TaskHeadVtable, attach))?;
-        table.need(field!(tables::TaskHeadVtable, forward))?;
-        table.need(field!(tables::TaskHeadVtable, loss))?;
-        table.need(field!(tables::TaskHeadVtable, predict)).map(drop)
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        vec![
+            table.need(field!(tables::TaskHeadVtable, attach)).map(drop),
+            table.need(field!(tables::TaskHeadVtable, forward)).map(drop),
+            table.need(field!(tables::TaskHeadVtable, loss)).map(drop),
+            table.need(field!(tables::TaskHeadVtable, predict)).map(drop),
+        ]
     }
 }
 
@@ -216,7 +215,8 @@ impl<V: Vtable> Instance<V> {
             let vtable = vtable.map_err(|error| Failure::Answer(error.to_string()))?;
             // From here on it is ours to drop, whatever it lacks.
             let made = Self { caller: Arc::clone(&caller), data: instance.data, vtable, run: None };
-            V::is_whole(vtable).map(|()| made).map_err(|error| Failure::Answer(error.to_string()))
+            let whole = V::required(vtable).into_iter().collect::<fthost_plugin_api::Result<()>>();
+            whole.map(|()| made).map_err(|error| Failure::Answer(error.to_string()))
         })?;
         Ok(made)
     }
