@@ -271,6 +271,11 @@ impl TrainTable {
     }
 }
 
+/// What METRIC or TASK.METRIC names, as `train.monitor` and `--metric` say it: the task, where there is one, and the metric.
+pub fn task_and_metric(said: &str) -> (Option<&str>, &str) {
+    said.split_once('.').map_or((None, said), |(task, metric)| (Some(task), metric))
+}
+
 /// The probability of the second of two classes from which on it is predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Threshold {
