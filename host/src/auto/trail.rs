@@ -10,7 +10,7 @@ use super::draw::Configuration;
 use super::options::{BEST, TRAIL};
 use super::search::Search;
 use crate::plugin::Search as PluginSearch;
-use crate::report::metrics::higher_is_better;
+use crate::report::metrics::higher_is_better_or_said;
 use crate::report::numbers::{count, duration, significant};
 use crate::report::table::Table;
 use crate::report::text::{NAME, shortened};
@@ -169,7 +169,7 @@ impl Trail {
     /// Adds the runs of a rung, the best first, those that failed last; the first `next` of those that did not are kept. Of equals the
     /// one with the lower loss goes before, and then the one that was tried first.
     pub(super) fn add(&mut self, mut trials: Vec<Trial>, next: usize) {
-        let higher = self.higher.unwrap_or_else(|| self.metric.as_deref().is_none_or(higher_is_better));
+        let higher = self.metric.as_deref().is_none_or(|metric| higher_is_better_or_said(metric, self.higher));
         let loss = |trial: &Trial| trial.loss.unwrap_or(f64::INFINITY);
         trials.sort_by(|a, b| match (a.value, b.value) {
             (Some(of_a), Some(of_b)) => {

@@ -17,6 +17,7 @@ use super::rounds::Round;
 use super::runs::Left;
 use super::sample::mean;
 use super::statistics::{self, Resampled, variance};
+use super::t_test::{self, Differences};
 use super::verdict;
 use crate::data::Fold;
 use crate::run::file::{Drawn, HeldOut, RunFile, SplitKeys};
@@ -186,52 +187,27 @@ impl<'a> Folds<'a> {
     /// Every two candidates that have folds in common.
     pub(super) fn pairs(&self, compared: Compared<'_>) -> Vec<PairResult> {
         let metric = compared.metric;
-        let mut found = Vec::new();
+        let (mut found, mut equal) = (Vec::new(), Vec::new());
         for a in 0..self.left.len() {
             for b in a + 1..self.left.len() {
                 let both = |place: &usize| self.left[a][*place].is_some() && self.left[b][*place].is_some();
                 let places: Vec<usize> = (0..self.rounds.len()).filter(both).collect();
-                if !places.is_empty() {
-                    found.push(((a, b), places));
+                if places.is_empty() {
+                    continue;
                 }
+                let of_round = |place: usize| {
+                    let both = places.contains(&place);
+                    both.then(|| Some(self.value(a, place, metric)? - self.value(b, place, metric)?))?
+                };
+                let (folds, values) = self.by_fold(of_round).into_iter().unzip();
+                let seeds: BTreeSet<u64> = places.iter().map(|&place| self.rounds[place].seed).collect();
+                found.push(Differences { a, b, seeds: seeds.into_iter().collect(), folds, values });
+                equal.push(self.equal(a, b, &places));
             }
         }
-        let differences = found.iter().map(|((a, b), places)| {
-            let of_round = |place: usize| {
-                let both = places.contains(&place);
-                both.then(|| Some(self.value(*a, place, metric)? - self.value(*b, place, metric)?))?
-            };
-            self.by_fold(of_round)
-        });
-        let differences: Vec<Vec<(u32, f64)>> = differences.collect();
-        let tests: Vec<Resampled> = differences
-            .iter()
-            .map(|folds| {
-                statistics::resampled(&folds.iter().map(|(_, value)| *value).collect::<Vec<_>>(), self.ratio())
-            })
-            .collect();
-        let p_holm = statistics::holm(&tests.iter().map(|test| test.p).collect::<Vec<_>>());
-        let mut results = Vec::new();
-        for (i, ((a, b), places)) in found.iter().enumerate() {
-            let test = &tests[i];
-            let seeds: BTreeSet<u64> = places.iter().map(|&place| self.rounds[place].seed).collect();
-            let mut result = PairResult {
-                a: self.record.candidates[*a].name.clone(),
-                b: self.record.candidates[*b].name.clone(),
-                seeds: seeds.into_iter().collect(),
-                folds: differences[i].iter().map(|(fold, _)| *fold).collect(),
-                difference: test.value,
-                interval: test.interval,
-                test: CORRECTED,
-                t: Some(test.t),
-                p: test.p,
-                p_holm: p_holm[i],
-                resolved: verdict::resolved(test.interval, p_holm[i]),
-                more_seeds: None,
-                verdict: String::new(),
-            };
-            result.verdict = verdict::words_of_folds(compared, &result, self.equal(*a, *b, places));
-            results.push(result);
+        let mut results = t_test::results(self.record, found, CORRECTED, self.ratio());
+        for (pair, equal) in results.iter_mut().zip(equal) {
+            pair.verdict = verdict::words_of_folds(compared, pair, equal);
         }
         results
     }

@@ -10,7 +10,7 @@ use crate::report::metrics::multi_label;
 use crate::report::metrics::probabilities::{self, most_probable};
 use crate::report::metrics::values::{self, Score};
 use crate::report::metrics::{self, Probabilities, preferences, tokens};
-use crate::run::file::RunFile;
+use crate::run::file::{RunFile, task_and_metric};
 use crate::{Error, Result};
 
 /// The metric of classes that is compared where nothing else is asked for.
@@ -42,11 +42,8 @@ impl Subject {
         let (mut tasks, mut named) = (Vec::new(), Vec::new());
         for candidate in candidates {
             let file = candidate.file()?;
-            let said = wanted.or(file.train.monitor.as_deref());
-            let (task, metric) = match said.and_then(|said| said.split_once('.')) {
-                Some((task, metric)) => (Some(task), Some(metric)),
-                None => (None, said),
-            };
+            let said = wanted.or(file.train.monitor.as_deref()).map(task_and_metric);
+            let (task, metric) = (said.and_then(|(task, _)| task), said.map(|(_, metric)| metric));
             tasks.push(match folds {
                 true => folded_task(&candidate.name, &file, task)?,
                 false => tested_task(&candidate.name, &file, task)?,
@@ -67,7 +64,7 @@ impl Subject {
             // What a run file monitors is known to the run, which says so before it trains: it may be the head's own.
             let monitored = |candidate: &Candidate| {
                 let named = candidate.file()?.train.monitor;
-                Ok(named.is_some_and(|named| named == metric || named.ends_with(&format!(".{metric}"))))
+                Ok(named.is_some_and(|named| task_and_metric(&named).1 == metric))
             };
             let known = candidates.iter().map(monitored).collect::<Result<Vec<bool>>>()?;
             if metric == LOSS || !known.contains(&true) {

@@ -17,6 +17,7 @@ mod rounds;
 mod runs;
 mod sample;
 mod statistics;
+mod t_test;
 mod verdict;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use super::compared::Compared;
 use super::record::Record;
 use super::result::{PAIRED, PairResult};
 use super::runs::Left;
-use super::statistics::{self, Resampled};
+use super::t_test::{self, Differences};
 use super::verdict;
 use crate::Result;
 
@@ -17,9 +17,6 @@ pub(super) struct Own<'a> {
     left: &'a [Vec<Option<Left>>],
     compared: Compared<'a>,
 }
-
-/// The places of two candidates, and by seed how much more the first has.
-type Found = (usize, usize, Vec<(usize, f64)>);
 
 impl<'a> Own<'a> {
     /// # Errors
@@ -43,40 +40,18 @@ impl<'a> Own<'a> {
 
     /// Every two candidates that have seeds in common.
     pub(super) fn pairs(&self) -> Vec<PairResult> {
-        let mut found: Vec<Found> = Vec::new();
+        let mut found = Vec::new();
         for a in 0..self.left.len() {
             for b in a + 1..self.left.len() {
-                let both = |seed: usize| Some((seed, self.value(a, seed)? - self.value(b, seed)?));
-                let differences: Vec<(usize, f64)> = (0..self.left[a].len()).filter_map(both).collect();
-                if !differences.is_empty() {
-                    found.push((a, b, differences));
+                let both = |seed: usize| Some((seed as u64, self.value(a, seed)? - self.value(b, seed)?));
+                let (seeds, values): (Vec<u64>, Vec<f64>) = (0..self.left[a].len()).filter_map(both).unzip();
+                if !values.is_empty() {
+                    found.push(Differences { a, b, seeds, folds: Vec::new(), values });
                 }
             }
         }
-        let values = |differences: &[(usize, f64)]| differences.iter().map(|(_, value)| *value).collect::<Vec<_>>();
-        let tests: Vec<Resampled> =
-            found.iter().map(|(_, _, differences)| statistics::resampled(&values(differences), 0.0)).collect();
-        let p_holm = statistics::holm(&tests.iter().map(|test| test.p).collect::<Vec<_>>());
-        let pair = |(i, (a, b, differences)): (usize, &Found)| {
-            let test = &tests[i];
-            let mut result = PairResult {
-                a: self.record.candidates[*a].name.clone(),
-                b: self.record.candidates[*b].name.clone(),
-                seeds: differences.iter().map(|(seed, _)| *seed as u64).collect(),
-                folds: Vec::new(),
-                difference: test.value,
-                interval: test.interval,
-                test: PAIRED,
-                t: Some(test.t),
-                p: test.p,
-                p_holm: p_holm[i],
-                resolved: verdict::resolved(test.interval, p_holm[i]),
-                more_seeds: None,
-                verdict: String::new(),
-            };
-            result.verdict = verdict::words_of_seeds(self.compared, &result);
-            result
-        };
-        found.iter().enumerate().map(pair).collect()
+        let mut results = t_test::results(self.record, found, PAIRED, 0.0);
+        results.iter_mut().for_each(|pair| pair.verdict = verdict::words_of_seeds(self.compared, pair));
+        results
     }
 }

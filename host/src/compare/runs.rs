@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::candidates::Candidate;
 use super::compared::Compared;
 use crate::plugin::note;
-use crate::report::metrics::{higher_is_better, preferences, tokens};
+use crate::report::metrics::{higher_is_better_or_said, preferences, said_of, tokens};
 use crate::run::results::predictions::{self, Row};
 use crate::run::results::proof::Pairing;
 use crate::run::results::result;
@@ -167,8 +167,7 @@ impl Left {
 
     /// A metric of the run's, with its direction.
     pub(super) fn compared<'a>(&self, metric: &'a str) -> Compared<'a> {
-        let own = self.own.iter().find(|own| own.name == metric).map(|own| own.higher_is_better);
-        Compared { metric, higher_is_better: own.unwrap_or_else(|| higher_is_better(metric)) }
+        Compared { metric, higher_is_better: higher_is_better_or_said(metric, said_of(metric, &self.own)) }
     }
 
     /// Refuses to be compared with a run that was tested on other examples.

@@ -30,45 +30,50 @@ fn sized(metric: &str, difference: f64) -> String {
     format!("{}{}", amount(metric, difference.abs()), if metric == ACCURACY { " points" } else { "" })
 }
 
+/// A difference, as a verdict names it.
+fn named(metric: &str, difference: f64) -> String {
+    format!("a difference of {}", sized(metric, difference))
+}
+
 /// As [`words`], of a pair on folds.
 pub(super) fn words_of_folds(compared: Compared<'_>, pair: &PairResult, equal: bool) -> String {
-    if pair.resolved {
-        return better(compared, pair);
-    }
-    let metric = compared.metric;
-    let PairResult { a, b, difference, interval, folds, .. } = pair;
-    let size = format!("a difference of {}", sized(metric, *difference));
-    let why = match folds.len() {
-        _ if difference.is_nan() => format!("the {metric} of a run is no number"),
-        _ if equal => "they are equal in every prediction".to_owned(),
-        1 => "one fold says nothing of how much folds differ".to_owned(),
-        _ if *difference == 0.0 => "there is no difference between their means".to_owned(),
-        _ if is_clear(*interval) => format!("the interval of {size} leaves zero out, but the corrected test does not"),
-        _ => format!(
-            "{size} is within what is chance between folds, {} to either side",
-            sized(metric, (interval.1 - interval.0) / 2.0)
-        ),
+    let untested = match pair.folds.len() {
+        _ if pair.difference.is_nan() => Some(format!("the {} of a run is no number", compared.metric)),
+        _ if equal => Some("they are equal in every prediction".to_owned()),
+        1 => Some("one fold says nothing of how much folds differ".to_owned()),
+        _ => None,
     };
-    format!("{a} and {b}: not resolved with these folds; {why}")
+    words_of_draws(compared, pair, "folds", untested)
 }
 
 /// As [`words`], of a metric that is known of whole runs alone.
 pub(super) fn words_of_seeds(compared: Compared<'_>, pair: &PairResult) -> String {
+    let untested = (pair.seeds.len() == 1).then(|| {
+        let size = named(compared.metric, pair.difference);
+        format!("one seed says nothing of how much seeds differ: run three at least for {size}")
+    });
+    words_of_draws(compared, pair, "seeds", untested)
+}
+
+/// The verdict of a pair by a t-test over `draws`, seeds or folds. `untested`: why it is not resolved, where not even the test is asked.
+fn words_of_draws(compared: Compared<'_>, pair: &PairResult, draws: &str, untested: Option<String>) -> String {
     if pair.resolved {
         return better(compared, pair);
     }
-    let (metric, PairResult { a, b, difference, interval, seeds, .. }) = (compared.metric, pair);
-    let size = format!("a difference of {}", sized(metric, *difference));
-    let why = match seeds.len() {
-        1 => format!("one seed says nothing of how much seeds differ: run three at least for {size}"),
-        _ if *difference == 0.0 => "there is no difference between their means".to_owned(),
-        _ if is_clear(*interval) => format!("the interval of {size} leaves zero out, but the corrected test does not"),
-        _ => format!(
-            "{size} is within what is chance between seeds, {} to either side",
+    let (metric, PairResult { a, b, difference, interval, .. }) = (compared.metric, pair);
+    let size = named(metric, *difference);
+    let why = match untested {
+        Some(why) => why,
+        None if *difference == 0.0 => "there is no difference between their means".to_owned(),
+        None if is_clear(*interval) => {
+            format!("the interval of {size} leaves zero out, but the corrected test does not")
+        }
+        None => format!(
+            "{size} is within what is chance between {draws}, {} to either side",
             sized(metric, (interval.1 - interval.0) / 2.0)
         ),
     };
-    format!("{a} and {b}: not resolved with these seeds; {why}")
+    format!("{a} and {b}: not resolved with these {draws}; {why}")
 }
 
 /// The verdict of a pair, one sentence. `equal`: no prediction differs.
@@ -79,7 +84,7 @@ pub(super) fn words(compared: Compared<'_>, pair: &PairResult, outlook: Outlook,
         let one = if seeds.len() == 1 { "; one seed says nothing of how much seeds differ" } else { "" };
         return format!("{}{one}", better(compared, pair));
     }
-    let size = format!("a difference of {}", sized(metric, *difference));
+    let size = named(metric, *difference);
     let more = match outlook {
         _ if difference.is_nan() => format!("the {metric} of a run is no number"),
         _ if equal => "they are equal in every prediction".to_owned(),

@@ -1,7 +1,7 @@
 //! What is wrong with the tables that a plugin hands over, as far as reading them tells: sizes, versions, functions that are missing.
 
 use fthost_plugin_api::abi::draft::optimizer::OptimizerVtable;
-use fthost_plugin_api::abi::growth::{Field, Grows, Theirs};
+use fthost_plugin_api::abi::growth::{Grows, Theirs};
 use fthost_plugin_api::abi::tables::{
     ABI_MINOR, BaseVtable, Instance, OK, PluginApi, RegularizerVtable, SchedulerVtable, Str, StrategyVtable,
     TaskHeadVtable,
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Plugin;
 use super::bridge::session::take_reported;
-use super::instance::make;
+use super::instance::{Vtable, make};
 
 /// What is wrong with a plugin's own table, beside the note in its file: a sentence each.
 pub(crate) fn of_plugin(plugin: &Plugin, note: &PluginNote) -> Vec<String> {
@@ -24,7 +24,7 @@ pub(crate) fn of_plugin(plugin: &Plugin, note: &PluginNote) -> Vec<String> {
     if api.get(field!(PluginApi, reserved)) != 0 {
         wrong.push("the reserved field of its PluginApi is not 0".to_owned());
     }
-    wrong.extend(missing(api, field!(PluginApi, create), "create"));
+    wrong.extend(missing([api.need(field!(PluginApi, create)).map(drop)]));
     wrong
 }
 
@@ -48,12 +48,8 @@ pub(crate) fn of_method(
     }
     let minor = api.get(field!(PluginApi, abi_minor));
     let wrong = match kind {
-        MethodKind::Strategy => checked::<StrategyVtable>(made, minor, |table, wrong| {
-            wrong.extend(missing(table, field!(StrategyVtable, attach), "attach"));
-        }),
-        MethodKind::Scheduler => checked::<SchedulerVtable>(made, minor, |table, wrong| {
-            wrong.extend(missing(table, field!(SchedulerVtable, rate), "rate"));
-        }),
+        MethodKind::Strategy => checked::<StrategyVtable>(made, minor, |_, _| ()),
+        MethodKind::Scheduler => checked::<SchedulerVtable>(made, minor, |_, _| ()),
         MethodKind::Regularizer => checked::<RegularizerVtable>(made, minor, |table, wrong| {
             let penalty = table.get(field!(RegularizerVtable, penalty)).is_some();
             let output = table.get(field!(RegularizerVtable, output_penalty)).is_some();
@@ -65,21 +61,14 @@ pub(crate) fn of_method(
                     .push("it has `output_penalty` and no `needs_reference`, so the penalty is never asked for".into());
             }
         }),
-        MethodKind::TaskHead => checked::<TaskHeadVtable>(made, minor, |table, wrong| {
-            wrong.extend(missing(table, field!(TaskHeadVtable, attach), "attach"));
-            wrong.extend(missing(table, field!(TaskHeadVtable, forward), "forward"));
-            wrong.extend(missing(table, field!(TaskHeadVtable, loss), "loss"));
-            wrong.extend(missing(table, field!(TaskHeadVtable, predict), "predict"));
-        }),
-        MethodKind::Optimizer => checked::<OptimizerVtable>(made, minor, |table, wrong| {
-            wrong.extend(missing(table, field!(OptimizerVtable, step), "step"));
-        }),
+        MethodKind::TaskHead => checked::<TaskHeadVtable>(made, minor, |_, _| ()),
+        MethodKind::Optimizer => checked::<OptimizerVtable>(made, minor, |_, _| ()),
     };
     Ok(wrong)
 }
 
 /// Looks at the table of an instance, and frees it.
-fn checked<V: Grows + 'static>(
+fn checked<V: Vtable>(
     made: Instance,
     minor: u32,
     more: impl FnOnce(Theirs<'static, V>, &mut Vec<String>),
@@ -98,6 +87,7 @@ fn checked<V: Grows + 'static>(
     if base.get(field!(BaseVtable, save)).is_some() != base.get(field!(BaseVtable, load)).is_some() {
         wrong.push(format!("its {} has one of `save` and `load`: what is saved must come back", V::NAME));
     }
+    wrong.extend(missing(V::required(table)));
     more(table, &mut wrong);
     if let Some(drop) = base.get(field!(BaseVtable, drop)) {
         // SAFETY: the plugin's own function, and nobody uses the instance any more.
@@ -118,6 +108,7 @@ fn size<T: Grows>(table: Theirs<'static, T>, minor: u32) -> Vec<String> {
     vec![format!("its {name} says that it has {size} bytes, and that of minor {minor} has {wanted}")]
 }
 
-fn missing<T: Grows, F: Copy>(table: Theirs<'static, T>, field: Field<T, Option<F>>, function: &str) -> Option<String> {
-    table.get(field).is_none().then(|| format!("its {} has no `{function}`", T::NAME))
+/// What says of functions that they are null.
+fn missing(required: impl IntoIterator<Item = fthost_plugin_api::Result<()>>) -> impl Iterator<Item = String> {
+    required.into_iter().filter_map(|there| there.err().map(|error| error.to_string()))
 }

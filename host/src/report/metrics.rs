@@ -12,7 +12,7 @@ pub mod values;
 
 use std::collections::BTreeMap;
 
-use fthost_plugin_api::PredictionKind;
+use fthost_plugin_api::{MetricSpec, PredictionKind};
 pub use probabilities::Probabilities;
 pub use scores::Scores;
 pub(super) use scores::{average, ratio};
@@ -35,6 +35,16 @@ pub fn higher_is_better(metric: &str) -> bool {
         "rewards_rejected",
     ]
     .contains(&metric)
+}
+
+/// What a head says of that, where the metric is one of its own.
+pub fn said_of(metric: &str, own: &[MetricSpec]) -> Option<bool> {
+    own.iter().find(|own| own.name == metric).map(|own| own.higher_is_better)
+}
+
+/// As [`higher_is_better`], unless a head has [said](said_of) it.
+pub fn higher_is_better_or_said(metric: &str, said: Option<bool>) -> bool {
+    said.unwrap_or_else(|| higher_is_better(metric))
 }
 
 /// The metrics of a kind of predictions, the loss among them; `classes` is how many there are.

@@ -27,9 +27,10 @@ pub use self::optimizer::OptimizerInstance;
 pub use self::regularizer::RegularizerInstance;
 pub use self::scheduler::SchedulerInstance;
 pub use self::strategy::StrategyInstance;
-use super::Plugin;
 use super::bridge::session::{Caller, Failure, Scope, Session, check};
+use super::{ExampleGradients, Plugin};
 use crate::Result;
+use crate::adapted::AdaptedModel;
 use crate::handles::RunHandles;
 
 /// What an instance needs, beyond its parameters, to go on in another process.
@@ -87,7 +88,7 @@ unsafe impl Sync for Instance<tables::RegularizerVtable> {}
 ///
 /// # Safety
 /// The type is `repr(C)`, its first field is a [`BaseVtable`], and a plugin's `create` gives it for this kind.
-unsafe trait Vtable: Grows + 'static {
+pub(in crate::plugin) unsafe trait Vtable: Grows + 'static {
     const KIND: MethodKind;
 
     /// How a plugin makes an instance.
@@ -97,11 +98,8 @@ unsafe trait Vtable: Grows + 'static {
         Ok(Box::new(move |name, config, out| unsafe { create(Self::KIND.code(), name, config, out) }))
     }
 
-    /// That the functions are there which nothing of the kind can do without.
-    ///
-    /// # Errors
-    /// The first that is null, by its name.
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()>;
+    /// Of each function that nothing of the kind can do without, that it is there, or by its name that it is null.
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>>;
 }
 
 /// How a plugin makes instances of a kind.
@@ -129,16 +127,16 @@ pub(in crate::plugin) type Make = Box<dyn Fn(Str, Str, *mut tables::Instance) ->
 unsafe impl Vtable for tables::StrategyVtable {
     const KIND: MethodKind = MethodKind::Strategy;
 
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        table.need(field!(tables::StrategyVtable, attach)).map(drop)
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        vec![table.need(field!(tables::StrategyVtable, attach)).map(drop)]
     }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::SchedulerVtable {
     const KIND: MethodKind = MethodKind::Scheduler;
 
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        table.need(field!(tables::SchedulerVtable, rate)).map(drop)
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        vec![table.need(field!(tables::SchedulerVtable, rate)).map(drop)]
     }
 }
 // SAFETY: as the tables say.
@@ -146,8 +144,8 @@ unsafe impl Vtable for tables::RegularizerVtable {
     const KIND: MethodKind = MethodKind::Regularizer;
 
     /// It may have a penalty on parameters or on outputs, or hear of events alone.
-    fn is_whole(_: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        Ok(())
+    fn required(_: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        Vec::new()
     }
 }
 // SAFETY: as its table says.
@@ -164,19 +162,21 @@ unsafe impl Vtable for OptimizerVtable {
         Ok(Box::new(move |name, config, out| unsafe { create(name, config, out) }))
     }
 
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        table.need(field!(OptimizerVtable, step)).map(drop)
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        vec![table.need(field!(OptimizerVtable, step)).map(drop)]
     }
 }
 // SAFETY: as the tables say.
 unsafe impl Vtable for tables::TaskHeadVtable {
     const KIND: MethodKind = MethodKind::TaskHead;
 
-    fn is_whole(table: Theirs<'static, Self>) -> fthost_plugin_api::Result<()> {
-        table.need(field!(tables::TaskHeadVtable, attach))?;
-        table.need(field!(tables::TaskHeadVtable, forward))?;
-        table.need(field!(tables::TaskHeadVtable, loss))?;
-        table.need(field!(tables::TaskHeadVtable, predict)).map(drop)
+    fn required(table: Theirs<'static, Self>) -> Vec<fthost_plugin_api::Result<()>> {
+        vec![
+            table.need(field!(tables::TaskHeadVtable, attach)).map(drop),
+            table.need(field!(tables::TaskHeadVtable, forward)).map(drop),
+            table.need(field!(tables::TaskHeadVtable, loss)).map(drop),
+            table.need(field!(tables::TaskHeadVtable, predict)).map(drop),
+        ]
     }
 }
 
@@ -215,7 +215,8 @@ impl<V: Vtable> Instance<V> {
             let vtable = vtable.map_err(|error| Failure::Answer(error.to_string()))?;
             // From here on it is ours to drop, whatever it lacks.
             let made = Self { caller: Arc::clone(&caller), data: instance.data, vtable, run: None };
-            V::is_whole(vtable).map(|()| made).map_err(|error| Failure::Answer(error.to_string()))
+            let whole = V::required(vtable).into_iter().collect::<fthost_plugin_api::Result<()>>();
+            whole.map(|()| made).map_err(|error| Failure::Answer(error.to_string()))
         })?;
         Ok(made)
     }
@@ -237,12 +238,19 @@ impl<V: Vtable> Instance<V> {
         needed(self.vtable, field)
     }
 
-    /// Tells it what happened, where it listens.
-    fn event<'a>(&'a mut self, event: &Event, scope: Scope<'a>) -> Result<()> {
+    /// Tells it what happened, where it listens: it may change the model, and with `gradients` measure.
+    fn event(
+        &mut self,
+        event: &Event,
+        model: &mut AdaptedModel,
+        gradients: Option<&mut dyn ExampleGradients>,
+    ) -> Result<()> {
         if let (Event::StepBegin { step, .. }, Some(run)) = (event, &self.run) {
             run.begin_step(*step);
         }
         let Some(hear) = self.base().get(field!(BaseVtable, event)) else { return Ok(()) };
+        let gradients = gradients.map(|gradients| gradients as &mut dyn ExampleGradients);
+        let scope = Scope { model: Some(model), gradients, ..Scope::default() };
         self.call("an event", scope, |_| {
             let text = json_text(event)?;
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.

@@ -13,7 +13,7 @@ use fthost_plugin_api::{Elements, StateSpec, field};
 use super::{Instance, State, Stateful, json_answer};
 use crate::plugin::Plugin;
 use crate::plugin::bridge::session::{Failure, Scope, check};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// An update rule of a plugin, and for each parameter, by name, its states and the number of updates that it has had.
 #[derive(Debug)]
@@ -68,10 +68,9 @@ impl OptimizerInstance {
             };
             let specs: Vec<StateSpec> = json_answer(ask)?;
             for (i, spec) in specs.iter().enumerate() {
-                let elements = spec.shape.iter().try_fold(1usize, |elements, dim| elements.checked_mul(*dim));
-                let most = shape.iter().product::<usize>().saturating_mul(MOST).max(MOST);
-                if elements.is_none_or(|elements| elements > most) {
-                    let (state, of) = (&spec.name, &spec.shape);
+                let (state, of) = (&spec.name, &spec.shape);
+                let most = memory::elements(shape).saturating_mul(MOST).max(MOST);
+                if memory::elements(of) > most {
                     return Err(Failure::Answer(format!(
                         "its state {state:?} of {name} {shape:?} would have shape {of:?}: more than {MOST} times its elements"
                     )));
@@ -90,10 +89,7 @@ impl OptimizerInstance {
         let (name, dims) = (parameter.name(), parameter.dims());
         if !self.slots.contains_key(name) {
             let states = self.states(name, dims)?.into_iter();
-            let zeros = |spec: StateSpec| -> Result<_> {
-                Ok((spec.name, Tensor::zeros(spec.shape, dtype(spec.elements), gradient.device())?))
-            };
-            let states = states.map(zeros).collect::<Result<_>>()?;
+            let states = states.map(|spec| zeros(spec, name, gradient.device())).collect::<Result<_>>()?;
             self.slots.insert(name.to_owned(), Slot { step: 0, states });
         }
         let Some(slot) = self.slots.get_mut(name) else { return Ok(()) };
@@ -159,7 +155,7 @@ impl Stateful for OptimizerInstance {
 }
 
 /// Elements of a state for each of its parameter's, at most.
-const MOST: usize = 16;
+const MOST: u128 = 16;
 /// Under which the number of updates is saved.
 const STEP: &str = "step";
 
@@ -168,6 +164,19 @@ fn dtype(elements: Elements) -> DType {
         Elements::F32 => DType::F32,
         Elements::U8 => DType::U8,
     }
+}
+
+/// A state of a parameter before its first update.
+fn zeros(spec: StateSpec, parameter: &str, device: &Device) -> Result<(String, Tensor)> {
+    let (StateSpec { name, shape, .. }, dtype) = (&spec, dtype(spec.elements));
+    // What lies elsewhere takes nothing of this machine's memory.
+    if device.is_cpu() {
+        let bytes = memory::elements(shape).saturating_mul(dtype.size_in_bytes() as u128);
+        let full = |text| Error::run(format!("the optimizer's state {name:?} of {parameter} cannot be made: {text}"));
+        memory::room_for(bytes).map_err(full)?;
+    }
+    let zeros = Tensor::zeros(shape.as_slice(), dtype, device)?;
+    Ok((spec.name, zeros))
 }
 
 /// Asks the rule for a parameter's new value and states.

@@ -101,9 +101,7 @@ impl RegularizerInstance {
         model: &mut AdaptedModel,
         gradients: Option<&mut dyn ExampleGradients>,
     ) -> Result<()> {
-        let gradients = gradients.map(|gradients| gradients as &mut dyn ExampleGradients);
-        let scope = Scope { model: Some(model), gradients, ..Scope::default() };
-        self.0.event(event, scope)
+        self.0.event(event, model, gradients)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::RunFile;
 use super::acts::does_nothing;
-use super::tables::{self, TaskOrder, TaskTable, Threshold};
+use super::tables::{self, TaskOrder, TaskTable, Threshold, task_and_metric};
 use crate::Result;
 
 impl RunFile {
@@ -52,9 +52,7 @@ impl RunFile {
 
     /// Refuses a monitored task without validation examples, and validation examples that nothing would watch.
     fn monitors_what_is_watched(&self) -> Result<()> {
-        let Some((name, _)) = self.train.monitor.as_deref().and_then(|monitor| monitor.split_once('.')) else {
-            return Ok(());
-        };
+        let Some((Some(name), _)) = self.train.monitor.as_deref().map(task_and_metric) else { return Ok(()) };
         let watched = |task: &TaskTable| task.validation.is_some();
         let error =
             |message: String, help: String| Err(self.error_at("train.monitor", message, "never watched", Some(help)));

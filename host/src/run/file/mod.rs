@@ -35,7 +35,7 @@ pub use overrides::Override;
 pub use reference::{OptionHelp, Section, options_of, schema, sections};
 pub use tables::{
     Drawn, HeldOut, Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable,
-    Sampling, SplitKeys, TaskOrder, TaskTable, Threshold, TrainTable,
+    Sampling, SplitKeys, TaskOrder, TaskTable, Threshold, TrainTable, task_and_metric,
 };
 
 use crate::hub::Name;

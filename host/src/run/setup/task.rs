@@ -20,7 +20,7 @@ use crate::report::entities::{self, Tags};
 use crate::report::metrics;
 use crate::report::numbers::percent;
 use crate::report::text::{NAME, shortened};
-use crate::run::file::{Drawn, HeldOut, RunFile, TaskTable, TrainTable};
+use crate::run::file::{Drawn, HeldOut, RunFile, TaskTable, TrainTable, task_and_metric};
 use crate::run::pass::{Decision, episode_shape};
 
 /// A task with its data and its head.
@@ -481,10 +481,7 @@ fn monitored(file: &RunFile, task: &str, spec: &HeadSpec, train: &Dataset) -> Re
         let (metric, why) = usual(file.joint(), (spec.targets, spec.predictions), labels, &train.class_counts());
         return Ok(Some(Monitor { metric: metric.into(), why }));
     };
-    let (of_task, metric) = match wanted.split_once('.') {
-        Some((name, metric)) => (Some(name), metric),
-        None => (None, wanted.as_str()),
-    };
+    let (of_task, metric) = task_and_metric(wanted);
     let mut known = metrics::names(spec.predictions, labels.len());
     known.extend(spec.metrics.iter().map(|own| own.name.clone()));
     if spec.targets == TargetKind::TokenClass && Tags::of(labels).is_some() {

@@ -26,12 +26,17 @@ impl Optimizer {
     /// # Errors
     /// Where its plugin cannot be used.
     pub fn of(file: &RunFile, library: &mut Library) -> Result<Self> {
-        let settings = &file.train.optimizer;
-        let method = match settings.engine() {
-            Some((method, momentum)) => return Ok(Self::Engine(optim::Optimizer::new(method), momentum)),
-            None => settings,
+        let engine = |method, momentum| Ok(Self::Engine(optim::Optimizer::new(method), momentum));
+        let method = match &file.train.optimizer {
+            &file::Optimizer::AdamW { betas: [beta1, beta2], eps } => {
+                return engine(optim::Method::AdamW { beta2, eps }, beta1);
+            }
+            &file::Optimizer::Adam { betas: [beta1, beta2], eps } => {
+                return engine(optim::Method::Adam { beta2, eps }, beta1);
+            }
+            &file::Optimizer::Sgd { momentum, nesterov } => return engine(optim::Method::Sgd { nesterov }, momentum),
+            file::Optimizer::Plugin(method) => method,
         };
-        let file::Optimizer::Plugin(method) = method else { return Ok(Self::default()) };
         let at = |error| file.at_option(method, error);
         let plugin = library.find_in(method.file.as_deref(), MethodKind::Optimizer, &method.plugin)?.0;
         let rule = OptimizerInstance::create(&plugin, &method.plugin, &method.config).map_err(at)?;
@@ -102,6 +107,7 @@ impl Optimizer {
     }
 }
 
+#[cfg(test)]
 impl Default for Optimizer {
     /// AdamW, as torch has it.
     fn default() -> Self {

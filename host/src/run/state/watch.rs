@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::metrics::higher_is_better;
+use crate::report::metrics::higher_is_better_or_said;
 
 /// The monitored metric and how it went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ impl Watch {
 
     /// Whether a greater value of the metric is a better one.
     pub fn higher_is_better(&self) -> bool {
-        self.higher.unwrap_or_else(|| higher_is_better(&self.metric))
+        higher_is_better_or_said(&self.metric, self.higher)
     }
 
     /// Sees the metric's value after `step` optimizer steps, and says whether it is the best so far: `min_delta` has no say in that,

@@ -1,5 +1,6 @@
 //! What of a phase is watched on the validation examples.
 
+use crate::report::metrics::said_of;
 use crate::run::file::TrainTable;
 use crate::run::setup::phase::Phase;
 use crate::run::setup::task::Task;
@@ -10,7 +11,7 @@ pub(crate) fn of_phase(phase: &Phase, tasks: &[Task], settings: &TrainTable) -> 
     let watched = |i: usize| tasks[i].validation.is_some();
     let monitor = |i: usize| tasks[i].monitor.as_ref().map(|monitor| (monitor.metric.as_str(), &tasks[i].spec.metrics));
     let (metric, own) = phase.tasks().filter(|&i| watched(i)).find_map(monitor)?;
-    let higher = own.iter().find(|own| own.name == metric).map(|own| own.higher_is_better);
+    let higher = said_of(metric, own);
     Some(Watch { higher, ..Watch::new(metric, settings.min_delta, settings.patience) })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fthost_autograd::{Precision as EnginePrecision, optim};
+use fthost_autograd::Precision as EnginePrecision;
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
@@ -271,6 +271,11 @@ impl TrainTable {
     }
 }
 
+/// What METRIC or TASK.METRIC names, as `train.monitor` and `--metric` say it: the task, where there is one, and the metric.
+pub fn task_and_metric(said: &str) -> (Option<&str>, &str) {
+    said.split_once('.').map_or((None, said), |(task, metric)| (Some(task), metric))
+}
+
 /// The probability of the second of two classes from which on it is predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Threshold {
@@ -306,18 +311,6 @@ pub enum Optimizer {
     },
     /// A plugin's.
     Plugin(Method),
-}
-
-impl Optimizer {
-    /// The engine's update rule with its momentum or beta1, where it is the engine's.
-    pub fn engine(&self) -> Option<(optim::Method, f64)> {
-        match *self {
-            Self::AdamW { betas, eps } => Some((optim::Method::AdamW { beta2: betas[1], eps }, betas[0])),
-            Self::Adam { betas, eps } => Some((optim::Method::Adam { beta2: betas[1], eps }, betas[0])),
-            Self::Sgd { momentum, nesterov } => Some((optim::Method::Sgd { nesterov }, momentum)),
-            Self::Plugin(_) => None,
-        }
-    }
 }
 
 /// The float type of matrix products.
