@@ -1,0 +1,91 @@
+//! The penalty on singular vectors that are not orthogonal: orth_reg_weight times the mean of the Frobenius norms |A A^T - I| and |B^T B - I| over
+//! all A and B, as PEFT's `AdaLoraModel.forward` adds it to the loss.
+
+use std::collections::BTreeMap;
+
+use fthost_plugin_api::prelude::*;
+
+/// Options of the penalty.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OrthogonalityConfig {
+    /// Weight of the penalty.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    orth_reg_weight: f64,
+}
+
+impl Default for OrthogonalityConfig {
+    fn default() -> Self {
+        Self { orth_reg_weight: 0.5 }
+    }
+}
+
+pub(crate) struct Orthogonality {
+    weight: f64,
+    /// A and B of each layer.
+    vectors: Vec<[Param; 2]>,
+    /// I `[rank, rank]`, by the rank.
+    identities: BTreeMap<usize, Kept>,
+}
+
+impl Regularizer for Orthogonality {
+    type Config = OrthogonalityConfig;
+
+    fn new(OrthogonalityConfig { orth_reg_weight: weight }: OrthogonalityConfig) -> Result<Self> {
+        if !(weight > 0.0 && weight.is_finite()) {
+            return Err(Error::new(format!(
+                "orth_reg_weight is {weight}, and must be more than 0: for none leave the regularizer out"
+            )));
+        }
+        Ok(Self { weight, vectors: Vec::new(), identities: BTreeMap::new() })
+    }
+
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        let mut params: BTreeMap<String, Param> =
+            model.parameters()?.into_iter().map(|info| (info.path.clone(), Param::from(info))).collect();
+        let layers: Vec<String> =
+            params.keys().filter_map(|path| path.strip_suffix("lora_E")).map(str::to_owned).collect();
+        for layer in layers {
+            let [a, b] = ["lora_A", "lora_B"].map(|name| params.remove(&format!("{layer}{name}")));
+            let (Some(a), Some(b)) = (a, b) else { continue };
+            let rank = a.shape()[0];
+            if !self.identities.contains_key(&rank) {
+                self.identities.insert(rank, identity(rank)?.keep()?);
+            }
+            self.vectors.push([a, b]);
+        }
+        match self.vectors.is_empty() {
+            true => Err(Error::new(
+                "no layer has singular vectors: add [[strategy]] plugin = \"adalora\", which the penalty belongs to",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn penalty(&self) -> Result<Option<Tensor>> {
+        let mut sum: Option<Tensor> = None;
+        for [a, b] in &self.vectors {
+            let Some(identity) = self.identities.get(&a.shape()[0]) else { continue };
+            for vectors in [a.tensor(), b.tensor().t()?] {
+                let norm = distance(&vectors, identity)?;
+                sum = Some(match sum {
+                    Some(sum) => sum.add(&norm)?,
+                    None => norm,
+                });
+            }
+        }
+        sum.map(|sum| sum.mul_scalar(self.weight / (2 * self.vectors.len()) as f64)).transpose()
+    }
+}
+
+fn identity(rank: usize) -> Result<Tensor> {
+    let one = |place: usize| f32::from(u8::from(place / rank == place % rank));
+    Tensor::from_slice(&(0..rank * rank).map(one).collect::<Vec<_>>(), [rank, rank])
+}
+
+/// |V V^T - I| of vectors V `[rank, width]`.
+fn distance(vectors: &Tensor, identity: &impl Operand) -> Result<Tensor> {
+    let products = vectors.matmul(&vectors.t()?)?; // [rank, rank]
+    // Where they are orthogonal to the bit the norm has no gradient, and 0 / 0 is none.
+    products.squared_distance(identity, None)?.maximum_scalar(f64::from(f32::MIN_POSITIVE))?.sqrt()
+}
