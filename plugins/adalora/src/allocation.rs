@@ -105,7 +105,7 @@ impl Importances {
             0 => f32::NEG_INFINITY,
             gone => *all.select_nth_unstable_by(gone - 1, f32::total_cmp).1,
         };
-        let left = |scores: Vec<f32>| scores.into_iter().map(|score| !(score <= threshold)).collect();
+        let left = |scores: Vec<f32>| scores.into_iter().map(|score| score > threshold).collect();
         Ok(Some(scores.into_iter().map(left).collect()))
     }
 

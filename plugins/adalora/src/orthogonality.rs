@@ -22,10 +22,14 @@ impl Default for OrthogonalityConfig {
 
 pub(crate) struct Orthogonality {
     weight: f64,
-    /// A and B of each layer.
-    vectors: Vec<[Param; 2]>,
-    /// I `[rank, rank]`, by the rank.
-    identities: BTreeMap<usize, Kept>,
+    layers: Vec<Vectors>,
+}
+
+/// The singular vectors of a layer.
+struct Vectors {
+    a: Param,       // [rank, in]
+    b: Param,       // [out, rank]
+    identity: Kept, // [rank, rank]
 }
 
 impl Regularizer for Orthogonality {
@@ -37,24 +41,20 @@ impl Regularizer for Orthogonality {
                 "orth_reg_weight is {weight}, and must be more than 0: for none leave the regularizer out"
             )));
         }
-        Ok(Self { weight, vectors: Vec::new(), identities: BTreeMap::new() })
+        Ok(Self { weight, layers: Vec::new() })
     }
 
     fn attach(&mut self, model: &mut Model) -> Result<()> {
-        let mut params: BTreeMap<String, Param> =
+        let params: BTreeMap<String, Param> =
             model.parameters()?.into_iter().map(|info| (info.path.clone(), Param::from(info))).collect();
-        let layers: Vec<String> =
-            params.keys().filter_map(|path| path.strip_suffix("lora_E")).map(str::to_owned).collect();
-        for layer in layers {
-            let [a, b] = ["lora_A", "lora_B"].map(|name| params.remove(&format!("{layer}{name}")));
-            let (Some(a), Some(b)) = (a, b) else { continue };
-            let rank = a.shape()[0];
-            if !self.identities.contains_key(&rank) {
-                self.identities.insert(rank, identity(rank)?.keep()?);
+        for layer in params.keys().filter_map(|path| path.strip_suffix("lora_E")) {
+            let [a, b] = ["lora_A", "lora_B"].map(|name| params.get(&format!("{layer}{name}")).cloned());
+            if let (Some(a), Some(b)) = (a, b) {
+                let identity = identity(a.shape()[0])?.keep()?;
+                self.layers.push(Vectors { a, b, identity });
             }
-            self.vectors.push([a, b]);
         }
-        match self.vectors.is_empty() {
+        match self.layers.is_empty() {
             true => Err(Error::new(
                 "no layer has singular vectors: add [[strategy]] plugin = \"adalora\", which the penalty belongs to",
             )),
@@ -64,17 +64,14 @@ impl Regularizer for Orthogonality {
 
     fn penalty(&self) -> Result<Option<Tensor>> {
         let mut sum: Option<Tensor> = None;
-        for [a, b] in &self.vectors {
-            let Some(identity) = self.identities.get(&a.shape()[0]) else { continue };
-            for vectors in [a.tensor(), b.tensor().t()?] {
-                let norm = distance(&vectors, identity)?;
-                sum = Some(match sum {
-                    Some(sum) => sum.add(&norm)?,
-                    None => norm,
-                });
-            }
+        for Vectors { a, b, identity } in &self.layers {
+            let of_layer = distance(&a.tensor(), identity)?.add(&distance(&b.tensor().t()?, identity)?)?;
+            sum = Some(match sum {
+                Some(sum) => sum.add(&of_layer)?,
+                None => of_layer,
+            });
         }
-        sum.map(|sum| sum.mul_scalar(self.weight / (2 * self.vectors.len()) as f64)).transpose()
+        sum.map(|sum| sum.mul_scalar(self.weight / (2 * self.layers.len()) as f64)).transpose()
     }
 }
 
