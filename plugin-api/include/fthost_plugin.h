@@ -1296,7 +1296,8 @@ struct FtStrategyVtable {
   /* `Strategy::adapter_config`: writes JSON, `null` for none. Null for none. `[run thread]`
 
      The fields of PEFT's `adapter_config.json` (`peft_type`, `r`, ...), where PEFT knows the method. The host
-     adds what it knows itself (base model, task type). `None`: the adapter is saved in fthost's own form only. */
+     adds what it knows itself (base model, task type), and puts the architecture's prefix before keys of a table
+     that name something beside a site (`Param::name`). `None`: the adapter is saved in fthost's own form only. */
   FtStatus (*adapter_config)(const void *data, FtTextSink sink);
   /* `Strategy::adapter_tensors`: writes JSON `{"name": handle}`, `null` for none; the handles pass to the host.
      Null for none. `[run thread]`

@@ -50,7 +50,8 @@ pub trait Strategy: Sized + Send + 'static {
     }
 
     /// The fields of PEFT's `adapter_config.json` (`peft_type`, `r`, ...), where PEFT knows the method. The host adds what
-    /// it knows itself (base model, task type). `None`: the adapter is saved in fthost's own form only.
+    /// it knows itself (base model, task type), and puts the architecture's prefix before keys of a table that name something beside a site
+    /// ([`Param::name`](crate::Param::name)). `None`: the adapter is saved in fthost's own form only.
     fn adapter_config(&self) -> Result<Option<serde_json::Value>> {
         Ok(None)
     }

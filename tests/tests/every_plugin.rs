@@ -152,6 +152,7 @@ fn every_plugins_run_is_killed_and_resumed_to_the_bit() {
         let example = folder.join("example.toml").display().to_string();
         // What an example counts in epochs has to come within twelve steps.
         let sooner: &[&str] = match name.as_str() {
+            "adalora" => &["strategy.tinit=2", "strategy.tfinal=4", "strategy.delta_t=2"],
             "freezing" => &["strategy.unfreeze={ every = { steps = 5 } }"],
             "step_decay" => &["schedule.step_size=5", "schedule.unit=\"steps\""],
             "exponential" => &["schedule.unit=\"steps\""],

@@ -22,11 +22,12 @@ const NETWORKS: [(&str, &str); 2] = [
 ];
 
 /// Strategies with what they need to be told of each network, and what they say where they cannot adapt one.
-const STRATEGIES: [(&str, [&str; 2], Option<&str>); 11] = [
+const STRATEGIES: [(&str, [&str; 2], Option<&str>); 12] = [
     ("full", ["", ""], None),
     ("freezing", ["top = 1\ndecay = 0.5", "top = 1\ndecay = 0.5"], None),
     ("bitfit", ["", ""], None),
     ("lora", ["targets = [\"convolution\"]", "targets = [\"conv_pw\", \"conv_pwl\"]"], None),
+    ("adalora", ["targets = [\"convolution\"]", "targets = [\"conv_pw\", \"conv_pwl\"]"], None),
     ("ia3", ["targets = [\"convolution\"]\nfeedforward = []", "targets = [\"conv_pwl\"]\nfeedforward = []"], None),
     ("adapter", ["kind = \"pfeiffer\"", "kind = \"pfeiffer\""], None),
     ("prompt", ["", ""], Some("has no input embedding to adapt")),

@@ -7,7 +7,7 @@ use fthost_tests::{Workdir, data, minilm, on_one_line, reference, result_json, r
 use safetensors::{SafeTensors, serialize};
 use serde_json::{Value, json};
 
-use crate::text::{LORA, RUN, logits_agree, python, text_workdir};
+use crate::text::{ADALORA, LORA, RUN, logits_agree, python, text_workdir};
 
 /// A short run of a strategy on the tiny BERT, far enough that it shows in the loss.
 fn trained(strategy: &str) -> Workdir {
@@ -34,6 +34,7 @@ fn an_adapter_evaluates_as_the_run_that_left_it() {
     for strategy in [
         "plugin = \"lora\"\nscaling = \"rslora\"\nbias = \"lora_only\"\nrank_pattern = { \"layer.0.*query\" = 2 }",
         "plugin = \"lora\"\nuse_dora = true\nbias = \"all\"\ntargets = [\"query\", \"dense\"]",
+        ADALORA,
         "plugin = \"ia3\"",
         "plugin = \"vera\"\nrank = 8\ntargets = [\"query\", \"dense\"]",
         "plugin = \"prompt\"\ntokens = 3",
@@ -128,8 +129,8 @@ fn what_would_be_computed_otherwise_is_refused_by_name() {
         "encoder.layer.1.attention.self.query.lora_A.weight, which has no place here",
     );
     check("init_lora_weights", json!("pissa"), "init_lora_weights = \"pissa\", which changes the base weights");
-    check("peft_type", json!("ADALORA"), "no strategy is known that opens \"ADALORA\"");
-    check("peft_type", json!("ADALORA"), "LORA (lora), PREFIX_TUNING (prefix), PROMPT_TUNING (prompt)");
+    check("peft_type", json!("LOHA"), "no strategy is known that opens \"LOHA\"");
+    check("peft_type", json!("LOHA"), "LORA (lora), PREFIX_TUNING (prefix), PROMPT_TUNING (prompt)");
     check("peft_type", json!(null), "names no peft_type");
     check(
         "task_type",
@@ -275,6 +276,22 @@ fn what_peft_saves_now_computes_the_same_here() {
             ("bert", json!({ "peft_type": "LORA", "bias": "lora_only", "target_modules": "all-linear" })),
             ("roberta", json!({ "peft_type": "LORA", "bias": "all", "target_modules": ".*layer\\.1.*(query|value)" })),
             ("roberta", json!({ "peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3 })),
+            (
+                "bert",
+                json!({ "peft_type": "ADALORA", "init_r": 4, "target_r": 2, "total_step": 10, "lora_alpha": 16, "target_modules": ["query", "dense"] }),
+            ),
+            (
+                "bert",
+                json!({
+                    "peft_type": "ADALORA", "init_r": 4, "target_r": 2, "total_step": 10, "lora_alpha": 16, "target_modules": ["query", "value"],
+                    "rank_pattern": {
+                        "bert.encoder.layer.0.attention.self.query.lora_E": [true, false, true, false],
+                        "bert.encoder.layer.0.attention.self.value.lora_E": [true, true, true, true],
+                        "bert.encoder.layer.1.attention.self.query.lora_E": [false, false, false, false],
+                        "bert.encoder.layer.1.attention.self.value.lora_E": [false, false, false, true],
+                    },
+                }),
+            ),
             ("bert", json!({ "peft_type": "VERA", "r": 8, "d_initial": 0.3, "target_modules": ["query", "dense"] })),
             ("distilbert", json!({ "peft_type": "VERA", "r": 4, "vera_dropout": 0.1, "target_modules": ["q_lin", "lin1"] })),
             ("distilbert", json!({ "peft_type": "LORA", "use_rslora": true, "target_modules": ["q_lin", "v_lin"] })),

@@ -34,6 +34,17 @@ pub(crate) const LORA: &str = r#"plugin = "lora"
 rank = 4
 targets = ["query", "value"]"#;
 
+/// In their place a strategy that allocates ranks, and its regularizer.
+pub(crate) const ADALORA: &str = r#"plugin = "adalora"
+init_r = 4
+target_r = 1
+tinit = 1
+tfinal = 2
+targets = ["query", "dense"]
+
+[[regularizer]]
+plugin = "adalora""#;
+
 /// A folder with a tiny BERT, a few sentences of its vocabulary and [`RUN`].
 pub(crate) fn text_workdir() -> Workdir {
     let workdir = Workdir::new();
@@ -267,6 +278,30 @@ fn peft_reads_vera_and_computes_the_same() {
     );
     workdir.fthost(["--config", "run.toml", "--out", "run", "--set", "train.lr=0.2"]).succeeded();
     peft_agrees(&python, &workdir.path().join("model"), &workdir, "sentiment", &workdir.path().join("test.tsv"));
+}
+
+#[test]
+fn peft_reads_adalora_and_computes_the_same() {
+    let Some(python) = python() else {
+        return skipped("FTHOST_PYTHON names no Python with peft");
+    };
+    // So few triplets for so many layers that some are left with none.
+    let workdir = text_workdir();
+    workdir.write("run.toml", RUN.replace(LORA, ADALORA));
+    workdir.fthost(["--config", "run.toml", "--out", "run", "--set", "train.lr=0.1"]).succeeded();
+    peft_agrees(&python, &workdir.path().join("model"), &workdir, "sentiment", &workdir.path().join("test.tsv"));
+    let config = fs::read_to_string(workdir.path().join("run/adapter/adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let pattern = config["rank_pattern"].as_object().unwrap();
+    let ranks: Vec<usize> = pattern
+        .values()
+        .map(|left| left.as_array().unwrap().iter().filter(|left| **left == serde_json::json!(true)).count())
+        .collect();
+    assert_eq!((ranks.len(), ranks.iter().sum::<usize>()), (9, 9), "{pattern:?}");
+    assert!(
+        ranks.contains(&0) && pattern.contains_key("bert.encoder.layer.1.attention.self.query.lora_E"),
+        "{pattern:?}"
+    );
 }
 
 /// The losses of the 16 steps of [`sst2_on_a_real_bert`], as they were when this was written; PEFT agrees with where they lead.

@@ -116,6 +116,11 @@ impl Bench {
         let sets = subject.sets.iter().filter(|set| set.is_for(&method.name, &info.config_schema));
         options.extend(sets.map(|set| (set.option.clone(), set.value.clone())));
         put(&mut table, method, &options)?;
+        // A regularizer may belong to the strategy of its file that has its name, and have nothing to do beside another.
+        let strategy = MethodName { kind: MethodKind::Strategy, name: method.name.clone() };
+        if method.kind == MethodKind::Regularizer && plugin.method(strategy.kind, &strategy.name).is_ok() {
+            put(&mut table, &strategy, &Map::new())?;
+        }
         Self::read(table, base, library, method.clone(), plugin)
     }
 

@@ -4,6 +4,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `adalora` | penalties, importances, ranks and what is saved beside PEFT's, states |
 //! | `averages` | EMA and SWA beside torch's, thawed weights, states, the best model |
 //! | `ewc` | Fisher information beside torch's, penalties over tasks, states |
 //! | `example_weights` | losses of examples with weights beside torch's |
@@ -22,6 +23,7 @@
 //! | `token_classification` | losses, gradients and outputs beside torch's |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adalora;
 mod averages;
 mod ewc;
 mod example_weights;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fthost_autograd::Tensor;
 use fthost_models::{Answer, Modality, ModelInfo, SavedHead, write_tensors};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::keys::{Keys, TUNED, WRAPPED};
 use super::own_form::Origin;
@@ -145,6 +145,7 @@ impl Saved<'_> {
             "modules_to_save": if dense.is_some() { Vec::new() } else { head_modules(info, &heads) },
         });
         merge(&mut config, fields);
+        self.name_beside(&Keys::of(self.model, !heads.dense), &mut config);
         write_json(&folder.join("adapter_config.json"), &config)?;
         write_labels(self.tasks, folder)?;
         write_decision(self.tasks, true, folder)?;
@@ -165,6 +166,15 @@ impl Saved<'_> {
         write_labels(self.tasks, folder)?;
         write_decision(self.tasks, false, folder)?;
         Ok(Exported { format: Format::Fthost, path: folder.to_owned(), own_heads })
+    }
+
+    /// Gives what tables of a config say of something beside a layer, by its name, the name that it has in PEFT's files.
+    fn name_beside(&self, keys: &Keys<'_>, config: &mut Value) {
+        let tables = config.as_object_mut().into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut);
+        for table in tables {
+            let said = std::mem::take(table);
+            table.extend(said.into_iter().map(|(name, value)| (keys.beside(self.model.model.sites(), &name), value)));
+        }
     }
 
     /// What strategies added, by its names in PEFT's files.

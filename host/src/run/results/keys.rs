@@ -1,6 +1,6 @@
 //! How PEFT's files name the parameters of a model.
 
-use fthost_models::{ModelInfo, SiteKind};
+use fthost_models::{ModelInfo, Site, SiteKind};
 
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 
@@ -43,6 +43,14 @@ impl<'a> Keys<'a> {
             }
             _ => self.plain_path(p),
         }
+    }
+
+    /// What a name that begins with a layer's path is below the root; as it is, where it begins with none.
+    pub fn beside(&self, sites: &[Site], name: &str) -> String {
+        let mut layers = sites.iter().filter(|site| matches!(site.kind, SiteKind::Linear | SiteKind::Conv));
+        let site = layers.find(|site| name.strip_prefix(&site.path).is_some_and(|rest| rest.starts_with('.')));
+        let prefix = site.filter(|_| self.headed).map_or("", |site| self.info.prefix(site.stream));
+        format!("{prefix}{name}")
     }
 
     fn prefix(&self, p: &ModelParameter) -> &str {

@@ -19,7 +19,7 @@ const EXCLUDE: &str = "exclude_modules";
 const NUMBERS: &str = "layers_to_transform";
 /// What holds the numbered blocks.
 const BLOCKS: &str = "layers_pattern";
-/// Values of single layers by patterns. One that names no adapted layer says nothing.
+/// Values of single layers by patterns, or by the name of what was added to one. A name of no adapted layer says nothing.
 const PATTERNS: [&str; 2] = ["rank_pattern", "alpha_pattern"];
 /// Names every linear layer.
 const ALL: &str = "all-linear";
@@ -98,7 +98,8 @@ pub(super) fn resolve(
             let patterns =
                 values.keys().map(|name| Ok((name.clone(), regex(field, &format!(r"^(?:.*\.)?(?:{name})$"))?)));
             for (name, pattern) in patterns.collect::<Result<Vec<_>>>()? {
-                if !chosen.iter().any(|path| pattern.is_match(path)) {
+                let beside = |path: &String| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+                if !chosen.iter().any(|path| pattern.is_match(path) || beside(path)) {
                     values.remove(&name);
                 }
             }
@@ -237,6 +238,13 @@ mod tests {
         );
         let config = config.unwrap();
         assert_eq!((&config["rank_pattern"], &config["alpha_pattern"]), (&json!({ "query": 2 }), &json!({})));
+        // By names of what was added.
+        let name = |layer: &str| format!("bert.encoder.layer.0.attention.self.{layer}.lora_E");
+        let config = resolved(
+            json!({ "target_modules": ["query"], "rank_pattern": { name("query"): [true], name("key"): [false] } }),
+            &[],
+        );
+        assert_eq!(config.unwrap()["rank_pattern"], json!({ name("query"): [true] }));
     }
 
     #[test]

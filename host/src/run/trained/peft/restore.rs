@@ -40,6 +40,8 @@ impl Adapter<'_> {
                 None => {}
             }
         }
+        // Of a layer that was left no rank there are tensors without elements.
+        left.retain(|path| !self.weights.shape(&self.names[*path]).is_some_and(|shape| shape.contains(&0)));
         if let Some(path) = left.into_iter().find(|path| !COMPUTED.iter().any(|end| path.ends_with(end))) {
             return Err(self.left_over(model, path, headed));
         }
