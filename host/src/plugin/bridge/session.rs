@@ -9,7 +9,7 @@ use crate::error::plain;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use fthost_autograd::{Device, Parameter, Tape, Tensor, Value};
 use fthost_plugin_api::abi::tables::{OK, PANICKED, Status};
@@ -271,7 +271,28 @@ thread_local! {
 }
 
 /// Tensors that plugins keep between calls and for other threads.
-static KEPT: RwLock<Slots<Tensor>> = RwLock::new(Slots::new());
+static KEPT: RwLock<Slots<Kept>> = RwLock::new(Slots::new());
+
+/// One of them.
+struct Kept {
+    tensor: Tensor,
+    /// The run that it was kept in, which counts it.
+    run: Weak<RunHandles>,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.tensor.elem_count() * self.tensor.dtype().size_in_bytes()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.upgrade() {
+            run.let_go(self.bytes());
+        }
+    }
+}
 
 impl Calls {
     fn new() -> Self {
@@ -301,7 +322,7 @@ impl Calls {
             Handle::Tensor { .. } => Err(Invalid::OtherThread),
             Handle::Kept { slot, generation } => {
                 let kept = KEPT.read().unwrap_or_else(PoisonError::into_inner);
-                kept.get(slot, generation).map(|tensor| Value::constant(tensor.clone())).ok_or(Invalid::Stale)
+                kept.get(slot, generation).map(|kept| Value::constant(kept.tensor.clone())).ok_or(Invalid::Stale)
             }
             Handle::Parameter { .. } if handle == 0 => Err(Invalid::Null),
             Handle::Parameter { .. } => {
@@ -450,8 +471,15 @@ pub(super) fn new_tensor(make: impl FnOnce(&Device) -> fthost_autograd::Result<T
 
 /// A handle for a tensor that stays until its release, on any thread.
 pub(super) fn keep(tensor: Tensor) -> Result<u64, String> {
+    let run = innermost(|frame| frame.run)?;
+    // SAFETY: the innermost frame is alive, and so is what it points to.
+    let run = run.map_or_else(Weak::new, |run| Arc::downgrade(unsafe { &*run }));
+    let new = Kept { tensor, run };
+    if let Some(run) = new.run.upgrade() {
+        run.keep(new.bytes());
+    }
     let mut kept = KEPT.write().unwrap_or_else(PoisonError::into_inner);
-    match kept.insert(tensor) {
+    match kept.insert(new) {
         Ok((slot, generation)) => {
             probe::kept();
             Ok(Handle::Kept { slot, generation }.encode())
