@@ -149,6 +149,8 @@ pub(crate) struct RunHandles {
     step: AtomicU64,
     traced: AtomicBool,
     len: AtomicUsize,
+    /// Bytes of the tensors that plugins keep beyond their calls.
+    kept: AtomicUsize,
     /// Numbers that plugins have told since they were last taken, by method and name.
     scalars: Mutex<Vec<(String, f64)>>,
     /// Chunk `i` has `FIRST_CHUNK << i` places.
@@ -176,6 +178,7 @@ impl RunHandles {
             step: AtomicU64::new(0),
             traced: AtomicBool::new(false),
             len: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
             scalars: Mutex::default(),
             chunks,
         }
@@ -199,6 +202,21 @@ impl RunHandles {
     /// Says which step is under way.
     pub(crate) fn begin_step(&self, step: u64) {
         self.step.store(step, Ordering::Relaxed);
+    }
+
+    /// Bytes of the tensors that plugins keep beyond their calls.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Counts a tensor that a plugin keeps from now on.
+    pub(crate) fn keep(&self, bytes: usize) {
+        self.kept.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts one no more that was counted.
+    pub(crate) fn let_go(&self, bytes: usize) {
+        self.kept.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Keeps a number that a plugin tells, under `METHOD/NAME`.

@@ -1,12 +1,16 @@
 //! The mock host finds what is wrong with a method, says where and by how much, and finds nothing wrong with one that is right.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use fthost_plugin_api::{
+    Elements, MetricSpec, Optimizer, StateSpec, Update as UpdateOf, Updated as NewValues,
     abi::tables::model_call,
     prelude::*,
-    test::{HeadRun, Host, StrategyRun},
+    test::{HeadRun, Host, Numbers, OptimizerRun, StrategyRun},
 };
 
 /// What a method does, and does wrong.
@@ -51,6 +55,9 @@ impl Strategy for Update {
             let fault = self.deed.fault.clone();
             model.hook_linear(&site, Updated { a, b, fault })?;
         }
+        if self.deed.fault.starts_with("swaps") {
+            model.thaw(&["pooler.dense"].into())?;
+        }
         match self.deed.fault.as_str() {
             "kept" => std::mem::forget(Tensor::scalar(1.0)?.keep()?),
             "keeps" => self.kept.push(Tensor::scalar(1.0)?.keep()?),
@@ -70,10 +77,27 @@ impl Strategy for Update {
         if let Event::StepEnd { .. } = event {
             self.steps += 1;
         }
-        if self.is("event") {
-            return model.thaw(&["nowhere"].into()).map(drop);
+        match (&*self.deed.fault, event) {
+            ("event", _) => model.thaw(&["nowhere"].into()).map(drop),
+            ("swaps" | "swaps back", Event::EvaluationBegin { .. }) => {
+                let live = model.base_param("pooler.dense.bias")?;
+                self.kept = vec![live.tensor().keep()?];
+                model.set_value(&live, &live.tensor().add_scalar(1.0)?)?;
+                model.log_scalar("set", 1.0)
+            }
+            ("swaps back", Event::EvaluationEnd { .. }) => {
+                let live = model.base_param("pooler.dense.bias")?;
+                std::mem::take(&mut self.kept).iter().try_for_each(|kept| model.set_value(&live, &kept.tensor()))
+            }
+            ("steps", Event::StepEnd { loss, .. }) => {
+                let gradient = model.gradient(&model.trainable_params()?[0])?;
+                assert!(gradient.is_some());
+                model.log_scalar("loss", *loss)
+            }
+            ("late", Event::EpochEnd { .. }) => model.gradient(&model.trainable_params()?[0]).map(drop),
+            ("no number", Event::EpochEnd { .. }) => model.log_scalar("distance", f64::NAN),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn save(&self) -> Result<SavedState> {
@@ -296,7 +320,21 @@ impl TaskHead for Head {
 
     fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
         self.weight = Some(model.head_param("w", [task.labels.len(), task.width], Init::Zeros)?);
-        Ok(HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes))
+        let name = |name: &str| MetricSpec { name: name.into(), higher_is_better: true };
+        Ok(HeadSpec {
+            forwards: match &*self.fault {
+                "twice in training" | "twice everywhere" => 2,
+                "never" => 0,
+                _ => 1,
+            },
+            metrics: match &*self.fault {
+                "measures" | "measures another" => vec![name("sureness"), name("unsaid")],
+                "metric twice" => vec![name("sureness"), name("sureness")],
+                "metric's name" => vec![name("Sureness")],
+                _ => Vec::new(),
+            },
+            ..HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes)
+        })
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
@@ -304,6 +342,14 @@ impl TaskHead for Head {
     }
 
     fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
+        let (rows, passed) = (targets.tensor.shape()?[0], outputs.shape()?[0]);
+        if self.fault == "twice everywhere" || passed > rows {
+            // How far both passes are apart, beside the first one's loss.
+            let [first, second] = [outputs.narrow(0, 0, rows)?, outputs.narrow(0, rows, rows)?];
+            let (sum, weight) = first.cross_entropy(targets.tensor, None, 0.0)?;
+            let apart = first.sub(&second)?.square()?.sum()?;
+            return Ok(Loss { sum: sum.add(&apart)?, weight: weight.to_scalar()? });
+        }
         let (sum, weight) = outputs.cross_entropy(targets.tensor, None, 0.0)?;
         let weight = weight.to_scalar()?;
         match self.fault.as_str() {
@@ -321,6 +367,15 @@ impl TaskHead for Head {
             "nan" => outputs.affine(0.0, -1.0)?.sqrt(),
             _ => outputs.softmax(),
         }
+    }
+
+    fn metrics(&self, predictions: &Tensor, targets: &Tensor) -> Result<BTreeMap<String, f64>> {
+        let rows = predictions.to_vec_f64()?;
+        let classes = predictions.shape()?[1];
+        let targets = targets.to_vec_u32()?;
+        let sure = rows.chunks(classes).zip(&targets).map(|(row, &target)| row[target as usize]).sum::<f64>();
+        let other = if self.fault == "measures another" { "sure" } else { "sureness" };
+        Ok([(other.to_owned(), sure / targets.len() as f64), ("unsaid".to_owned(), f64::NAN)].into())
     }
 }
 
@@ -340,6 +395,192 @@ fn losses_that_are_no_sums_and_predictions_of_another_kind() {
     let mut run = head("");
     let losses = run.train(2, 5).unwrap();
     assert!(losses[9] < losses[0], "{losses:?}");
+}
+
+#[test]
+fn examples_that_pass_twice() {
+    let run = head("twice in training");
+    let weight = (1.0f64 + 2.0 * (-1.0f64).exp()).ln();
+    // One example, two passes; the loss of the first, and how far the second is from it.
+    let (sum, count) = run.loss([2, 3], &[1.0, 0.0, 0.0, 1.0, 2.0, 0.0], &[0.0]).unwrap();
+    assert!((sum - (weight + 4.0)).abs() < 1e-9 && count == 1.0, "{sum} over {count}");
+    let (sum, _) = run.loss([1, 3], &[1.0, 0.0, 0.0], &[0.0]).unwrap();
+    assert!((sum - weight).abs() < 1e-9, "{sum}");
+    run.check().unwrap();
+    let mut run = head("twice in training");
+    assert!(run.train(1, 3).is_ok());
+    says(
+        head("twice everywhere").check_loss(),
+        &["of one pass, as in evaluations", "are outside a dimension of size 5"],
+    );
+    says(Host::new().head::<Head>(json!({ "fault": "never" })).map(drop), &["pass through the model 0 times"]);
+}
+
+#[test]
+fn metrics_of_a_heads_own() {
+    let run = head("measures");
+    let found = run.metrics(&[0.5, 0.25, 0.25, 0.0, 0.0, 1.0], &[0.0, 2.0]).unwrap();
+    assert_eq!(found["sureness"], 0.75);
+    assert!(found["unsaid"].is_nan() && found.len() == 2);
+    assert_eq!(run.predict([1, 3], &[0.0; 3]).unwrap(), [1.0 / 3.0; 3]);
+    run.check().unwrap();
+    says(head("measures another").check_metrics(), &["it has named the metrics", "\"sureness\"", "\"sure\""]);
+    says(run_of("metric twice"), &["it names the metric \"sureness\" twice"]);
+    says(run_of("metric's name"), &["a metric's name is of lower case, digits and _, and this is \"Sureness\""]);
+    says(head("measures").metrics(&[0.5; 4], &[0.0]), &["4 predictions are none of shape [1, 3]"]);
+}
+
+fn run_of(fault: &str) -> Result<()> {
+    Host::new().head::<Head>(json!({ "fault": fault })).map(drop)
+}
+
+#[test]
+fn weights_that_are_set_for_an_evaluation_are_put_back() {
+    let mut run = update("swaps back");
+    run.train(2, 2).unwrap();
+    assert_eq!(run.scalars(), [(2, "set".to_owned(), 1.0), (4, "set".to_owned(), 1.0)]);
+    assert_eq!(run.scalars(), []);
+    run.event(&Event::EvaluationBegin { step: 4 }).unwrap();
+    let before = run.value("pooler.dense.bias").unwrap();
+    run.event(&Event::EvaluationEnd { step: 4 }).unwrap();
+    assert_eq!(run.value("pooler.dense.bias").unwrap()[0] + 1.0, before[0]);
+    says(update("swaps").train(1, 1), &["pooler.dense.bias was set in an evaluation, and not put back at its end"]);
+}
+
+#[test]
+fn what_a_step_gives_is_at_hand_within_its_end() {
+    let mut run = update("steps");
+    let losses = run.train(1, 2).unwrap();
+    assert_eq!(run.scalars(), [(1, "loss".to_owned(), losses[0]), (2, "loss".to_owned(), losses[1])]);
+    says(update("late").train(1, 1), &["gradients of a step are at hand in its `StepEnd` only"]);
+    says(update("no number").train(1, 1), &["a scalar has a name and a finite value"]);
+    let mut run = update("");
+    run.set_value("pooler.dense.bias", &[0.5; 6]).unwrap();
+    assert_eq!(run.value("pooler.dense.bias").unwrap(), [0.5; 6]);
+    says(run.set_value("pooler.dense.bias", &[0.5]), &["pooler.dense.bias has shape [6], and 1 elements came"]);
+}
+
+/// Momentum, and how often there was a gradient in a byte for each element; right or wrong.
+struct Rule {
+    fault: String,
+    updates: AtomicU64,
+}
+
+impl Optimizer for Rule {
+    type Config = Deed;
+
+    fn new(deed: Deed) -> Result<Self> {
+        Ok(Self { fault: deed.fault, updates: AtomicU64::new(0) })
+    }
+
+    fn momentum(&self) -> f64 {
+        if self.fault == "momentum" { 1.0 } else { 0.5 }
+    }
+
+    fn states(&self, _: &str, shape: &[usize]) -> Result<Vec<StateSpec>> {
+        let name = if self.fault == "name" { "step" } else { "momentum" };
+        let large = [17 * shape.iter().product::<usize>()];
+        let shape = if self.fault == "large" { &large[..] } else { shape };
+        let seen = StateSpec { elements: Elements::U8, ..StateSpec::new("seen", shape) };
+        Ok(vec![StateSpec::new(name, shape), seen])
+    }
+
+    fn step(&self, update: &UpdateOf<'_>) -> Result<NewValues> {
+        let [momentum, seen] = update.states.as_slice() else { return Err(Error::new("two states")) };
+        let updates = self.updates.fetch_add(1, Ordering::Relaxed);
+        let momentum = momentum.mul_scalar(update.momentum)?.add(&update.gradient)?;
+        let seen = seen.cast(DType::F32)?.add_scalar(1.0)?.cast(DType::U8)?;
+        let rate = match self.fault.as_str() {
+            "hidden" => update.lr * updates as f64,
+            _ => update.lr,
+        };
+        let step = match self.fault.as_str() {
+            "drift" => momentum.affine(rate, 1e-3)?,
+            "zeros" => momentum.div(&update.gradient.square()?.sum()?)?.mul_scalar(rate)?,
+            "keeps" => {
+                std::mem::forget(momentum.keep()?);
+                momentum.mul_scalar(rate)?
+            }
+            _ => momentum.mul_scalar(rate)?,
+        };
+        let value = update.value.mul_scalar(1.0 - update.lr * update.weight_decay)?.sub(&step)?;
+        let value = if self.fault == "shape" { value.sum()? } else { value };
+        let states = if self.fault == "count" { vec![momentum] } else { vec![momentum, seen] };
+        Ok(NewValues { value, states })
+    }
+}
+
+fn rule(fault: &str) -> OptimizerRun {
+    Host::new().optimizer::<Rule>(json!({ "fault": fault })).unwrap()
+}
+
+fn formula(of: &mut Numbers) {
+    for i in 0..of.value.len() {
+        of.states[0][i] = of.momentum * of.states[0][i] + of.gradient[i];
+        of.states[1][i] += 1.0;
+        of.value[i] -= of.lr * (of.weight_decay * of.value[i] + of.states[0][i]);
+    }
+}
+
+#[test]
+fn updates_are_those_of_a_formula() {
+    assert_eq!(rule("").momentum().unwrap(), 0.5);
+    assert_eq!(rule("").states("w", [3]).unwrap()[0], StateSpec::new("momentum", [3]));
+    rule("").check_formula("w", [3, 2], formula).unwrap();
+    let sign = |of: &mut Numbers| {
+        formula(of);
+        of.states[0][0] *= -1.0;
+    };
+    let place = "after update 1 of w the state momentum is not that of the formula: at [0, 0] the rule has ";
+    says(rule("").check_formula("w", [3, 2], sign), &[place]);
+    says(rule("drift").check_formula("w", [3], formula), &["after update 1 of w the value is not that of the formula"]);
+    rule("").check().unwrap();
+    let losses = rule("").train(5, 0.01).unwrap();
+    assert!(losses[4] < losses[0], "{losses:?}");
+    let numbers = Numbers {
+        value: vec![1.0],
+        gradient: vec![2.0],
+        states: vec![vec![4.0], vec![7.0]],
+        step: 8,
+        lr: 0.5,
+        momentum: 0.5,
+        weight_decay: 0.0,
+    };
+    let after = Numbers { value: vec![-1.0], states: vec![vec![4.0], vec![8.0]], ..numbers.clone() };
+    assert_eq!(rule("").update("w", [1], &numbers).unwrap(), after);
+}
+
+#[test]
+fn what_a_rule_does_wrong() {
+    let check = |fault: &str| rule(fault).check();
+    says(check("hidden"), &["has a value that follows from more than is saved: at [", "one made anew with the same"]);
+    says(check("drift"), &["a rate of 0 changes encoder.layer.0.output.dense.bias: at ["]);
+    says(check("zeros"), &["the new value of encoder.layer.0.output.dense.bias has NaN at 0"]);
+    says(check("keeps"), &["the optimizer: it was freed and keeps tensors"]);
+    says(check("shape"), &["the new value of encoder.layer.0.output.dense.bias is [] of F32, and that is [6] of F32"]);
+    says(
+        check("count"),
+        &["failed in the update of encoder", "an update gives each state anew: 1 came, and there are 2"],
+    );
+    says(check("name"), &["a state cannot be named \"step\""]);
+    says(check("large"), &["would have shape [102]: more than 16 times its elements"]);
+    says(check("momentum"), &["a momentum is at least 0 and below 1, and it gave 1"]);
+    says(
+        rule("").update(
+            "w",
+            [2],
+            &Numbers {
+                value: vec![1.0],
+                gradient: vec![2.0],
+                states: Vec::new(),
+                step: 1,
+                lr: 0.1,
+                momentum: 0.0,
+                weight_decay: 0.0,
+            },
+        ),
+        &["it keeps 2 states of w, and 0 came"],
+    );
 }
 
 /// Says another rate each time.

@@ -184,6 +184,25 @@ fn a_plan_trains_nothing_and_writes_nothing() {
     assert!(text.contains("pattern \"query\" matched 2 places") && text.contains("nothing was trained"), "{text}");
 }
 
+#[test]
+fn a_plan_counts_what_plugins_and_optimizers_keep() {
+    let workdir = text_workdir();
+    let plan = |strategy: &str, more: &str| -> Value {
+        workdir.write("run.toml", format!("{}{more}", RUN.replace(LORA, strategy)));
+        serde_json::from_str(&workdir.fthost(["plan", "run.toml", "--json"]).succeeded().stdout).unwrap()
+    };
+    let number = |plan: &Value, key: &str| plan["memory"][key].as_u64().unwrap();
+    let trainable = |plan: &Value| 4 * plan["trainable_parameters"].as_u64().unwrap();
+    let (full, averaged) = ("plugin = \"full\"", "plugin = \"full\"\n\n[[strategy]]\nplugin = \"ema\"");
+    let bare = plan(full, "optimizer = { plugin = \"lion\" }\n");
+    assert_eq!(number(&bare, "plugins"), 0);
+    let (once, held) = (plan(averaged, ""), plan(full, "\n[[regularizer]]\nplugin = \"l2sp\"\n"));
+    assert_eq!(number(&once, "plugins"), trainable(&once));
+    assert!(number(&held, "plugins") > 0, "{held}");
+    // Lion has one moment, and AdamW two.
+    assert_eq!(number(&held, "training") - number(&bare, "training"), trainable(&bare));
+}
+
 /// Peak memory of a plan and of the run that follows: at most 30 % apart. On one thread: of several, how many hold a micro-batch at once
 /// depends on what else the machine does.
 #[track_caller]
@@ -215,7 +234,9 @@ fn a_real_bert_takes_the_memory_that_its_plan_says() {
     let words = "the film was a very good one , and we loved it for its warm and funny story . ";
     let rows = (0..96).map(|i| format!("{}\t{}\n", words.repeat(1 + i % 3), i % 2)).collect::<String>();
     workdir.write("train.tsv", rows);
-    for strategy in [LORA, "plugin = \"full\""] {
+    // An average is a copy of all that trains, and more of them in an evaluation and in a checkpoint.
+    let averaged = "plugin = \"full\"\n\n[[strategy]]\nplugin = \"ema\"";
+    for strategy in [LORA, "plugin = \"full\"", averaged] {
         let run = RUN.replace("\"model\"", &format!("{:?}", model.canonicalize().unwrap().display().to_string()));
         workdir.write("run.toml", run.replace(LORA, strategy));
         memory_is_as_planned(&workdir, &["run.toml", "--set", "train.epochs=1", "--set", "train.batch_size=16"]);

@@ -419,10 +419,10 @@ fn way_on(error: Error, place: &Place, checkpoints: &Checkpoints, device: Device
 /// The plan of a run, with time and memory measured on this machine. Nothing is trained and nothing written.
 pub fn plan(file: RunFile, plugins: &[String], device: DeviceChoice) -> Result<Plan> {
     let mut setup = setup::set_up(file, plugins, device)?;
-    setup.tell_beginning()?;
+    estimate::begin(&mut setup)?;
     let mut plan = setup.plan()?;
     preferences::leave_out(&mut setup.tasks)?;
-    plan.estimate = Some(estimate::measure(&setup)?);
+    plan.estimate = Some(estimate::measure(&mut setup)?);
     plan.data = setup.surveys()?;
     Ok(plan)
 }

@@ -1,8 +1,8 @@
-//! What tests of all four kinds of methods share: an instance in a run, a fake training, and a state that goes out and in.
+//! What tests of all kinds of methods share: an instance in a run, a fake training, and a state that goes out and in.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::{
     finite::{self, Variable},
@@ -34,16 +34,20 @@ pub(super) struct Attached<V: Kind> {
 pub(super) struct Core<V: Kind> {
     pub(super) now: Attached<V>,
     make: Box<dyn Fn() -> Result<Attached<V>>>,
-    steps: u64,
 }
 
 impl<V: Kind> Core<V> {
     pub(super) fn new(make: impl Fn() -> Result<Attached<V>> + 'static) -> Result<Self> {
-        Ok(Self { now: make()?, make: Box::new(make), steps: 0 })
+        Ok(Self { now: make()?, make: Box::new(make) })
     }
 
     pub(super) fn run(&self) -> &Arc<Run> {
         &self.now.run
+    }
+
+    /// Another one of the same options, attached to a model of its own.
+    pub(super) fn again(&self) -> Result<Attached<V>> {
+        (self.make)()
     }
 
     /// That the instance, freed, leaves nothing behind.
@@ -53,49 +57,65 @@ impl<V: Kind> Core<V> {
 
     /// Tells it of an event of the run.
     pub(super) fn event(&self, event: &Event) -> Result<()> {
-        self.hear(&serde_json::to_value(event)?)
+        match event {
+            Event::StepBegin { step, .. } => self.run().state().step = *step,
+            Event::StepEnd { step, .. } => self.run().state().taken = step + 1,
+            _ => {}
+        }
+        self.now.instance.event(&self.now.run, &serde_json::to_value(event)?)
     }
 
-    fn hear(&self, event: &Json) -> Result<()> {
-        self.now.instance.event(&self.now.run, event)
+    /// What it told by `log_scalar` since the last time.
+    pub(super) fn scalars(&self) -> Vec<(u64, String, f64)> {
+        std::mem::take(&mut self.run().state().scalars)
     }
 
-    /// A run of one task, as a plugin hears it: with plain gradient descent on `loss`. Gives the losses of its steps.
+    /// A run of one task, as a plugin hears it: with plain gradient descent on `loss`. `checkpoint` is called where one would be written.
+    /// Gives the losses of its steps.
     pub(super) fn train(
-        &mut self,
+        &self,
         epochs: u64,
         steps: u64,
         loss: &dyn Fn(&Attached<V>) -> Result<Value>,
+        checkpoint: &dyn Fn(&Self) -> Result<()>,
     ) -> Result<Vec<f64>> {
         let task = || TASK.to_owned();
         let mut losses = Vec::new();
         self.event(&Event::TaskBegin { task: task() })?;
         for epoch in 0..epochs {
             self.event(&Event::EpochBegin { epoch, epochs })?;
-            for _ in 0..steps {
-                losses.push(self.step(epochs * steps, loss)?);
+            for place in 0..steps {
+                losses.push(self.step(epoch * steps + place, epochs * steps, loss)?);
             }
-            let step = self.steps;
-            // Of a minor that comes after this crate's.
-            self.hear(&json!({ "event": "evaluation_begin", "step": step }))?;
-            let (value, _) = Pass::evaluation().run(|| loss(&self.now));
-            let metrics = BTreeMap::from([("loss".to_owned(), value?.data()[0])]);
-            self.hear(&json!({ "event": "evaluation_end", "step": step }))?;
-            self.event(&Event::Evaluation { step, task: task(), metrics })?;
             self.event(&Event::EpochEnd { epoch, epochs })?;
+            self.evaluate(loss)?;
+            checkpoint(self)?;
         }
         self.event(&Event::TaskEnd { task: task() })?;
         Ok(losses)
     }
 
-    fn step(&mut self, total_steps: u64, loss: &dyn Fn(&Attached<V>) -> Result<Value>) -> Result<f64> {
-        const RATE: f64 = 0.02;
-        let (step, run) = (self.steps, Arc::clone(&self.now.run));
-        {
-            let mut state = run.state();
-            state.step = step;
-            state.gradients.clear();
+    /// An evaluation on validation examples. Whatever weights it is of, training goes on with those that it had.
+    fn evaluate(&self, loss: &dyn Fn(&Attached<V>) -> Result<Value>) -> Result<()> {
+        let run = self.run();
+        let step = run.state().taken;
+        let trained = run.trainable();
+        self.event(&Event::EvaluationBegin { step })?;
+        let (value, _) = Pass::evaluation().run(|| loss(&self.now));
+        let metrics = BTreeMap::from([("loss".to_owned(), value?.data()[0])]);
+        self.event(&Event::Evaluation { step, task: TASK.to_owned(), metrics })?;
+        self.event(&Event::EvaluationEnd { step })?;
+        for (_, name, before) in trained {
+            let what = format!("{name} was set in an evaluation, and not put back at its end");
+            let of = ["after EvaluationEnd it", "before EvaluationBegin"];
+            finite::equal(&what, of, &run.value(&name)?, &before, 0.0)?;
         }
+        Ok(())
+    }
+
+    fn step(&self, step: u64, total_steps: u64, loss: &dyn Fn(&Attached<V>) -> Result<Value>) -> Result<f64> {
+        const RATE: f64 = 0.02;
+        let run = self.run();
         self.event(&Event::StepBegin { step, total_steps })?;
         let (value, _) = Pass::training(run.seed ^ step).run(|| loss(&self.now));
         let value = value?;
@@ -103,22 +123,24 @@ impl<V: Kind> Core<V> {
         if !number.is_finite() {
             return Err(Error::new(format!("the loss of step {step} is {number}")));
         }
+        let mut taken = BTreeMap::new();
         for (index, _, of) in run.trainable() {
             if let Some(gradient) = gradients.by(&of) {
                 let rate = RATE * run.state().parameters[index].lr_factor;
                 run.set(index, of.data().iter().zip(gradient).map(|(x, gradient)| x - rate * gradient).collect());
-                run.state().gradients.insert(index, gradient.to_vec());
+                taken.insert(index, gradient.to_vec());
             }
         }
+        run.state().gradients = Some(taken);
         self.event(&Event::StepEnd { step, total_steps, loss: number })?;
-        self.steps += 1;
+        run.state().gradients = None;
         Ok(number)
     }
 
     /// That what it saves, given to another instance, is saved again as it was, and that this one gives the same `outputs`.
     pub(super) fn check_state(&self, outputs: &dyn Fn(&Attached<V>) -> Result<Value>) -> Result<()> {
         let saved = self.now.instance.save(&self.now.run)?;
-        let other = (self.make)()?;
+        let other = self.again()?;
         give_parameters(&self.now.run, &other.run)?;
         other.instance.load(&other.run, &saved)?;
         let again = other.instance.save(&other.run)?;
@@ -132,7 +154,7 @@ impl<V: Kind> Core<V> {
 
 impl<V: Kind> Attached<V> {
     /// Frees the instance and its hooks; nothing may be left.
-    fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         let Self { instance, run, .. } = self;
         drop(instance);
         let hooks = std::mem::take(&mut run.state().hooks);

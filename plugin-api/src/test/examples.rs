@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     forward,
-    ops::narrow,
+    ops::{concat, mul, narrow},
     random::Stream,
     run::Run,
     toy::{PICTURE, VOCABULARY},
@@ -24,6 +24,8 @@ pub(super) struct Examples {
     pub(super) support: Vec<u8>,
     /// Sequences of an example.
     pub(super) pair: usize,
+    /// How often each example passes: features hold all rows of the first pass, then all of the second.
+    pub(super) passes: usize,
 }
 
 /// Which features a head reads.
@@ -74,28 +76,67 @@ impl Examples {
             TargetKind::Preference => floats(&[n, 2], &|_| 0.0),
         };
         let next = (spec.targets == TargetKind::Preference).then(|| u32s(&[rows], &next));
-        Ok(Self { features, offsets, targets, next, support, pair })
+        Ok(Self { features, offsets, targets, next, support, pair, passes: 1 })
+    }
+
+    /// The same as training has them: each example passes so many times, under dropout masks of its own.
+    pub(super) fn in_training(self, passes: usize) -> Result<Self> {
+        const DROPPED: f64 = 0.2;
+        if passes == 1 {
+            return Ok(self);
+        }
+        let dropped = |pass: usize| {
+            let stream = Stream::new(pass as u64, "masks");
+            let keeps = |i| if stream.uniform(i) < DROPPED { 0.0 } else { 1.0 / (1.0 - DROPPED) };
+            let mask = (0..self.features.data().len() as u64).map(keeps).collect();
+            mul(&self.features, &Value::constant(self.features.dtype(), self.features.shape(), mask))
+        };
+        let features = (0..passes).map(dropped).collect::<Result<Vec<_>>>()?;
+        let rows = self.features.shape()[0] as u32;
+        let ends = (0..passes as u32).flat_map(|pass| self.offsets[1..].iter().map(move |end| pass * rows + end));
+        let all = |one: &Value| concat(&vec![one; passes], 0);
+        Ok(Self {
+            features: concat(&features.iter().collect::<Vec<_>>(), 0)?,
+            offsets: std::iter::once(0).chain(ends).collect(),
+            next: self.next.as_ref().map(all).transpose()?,
+            passes,
+            ..self
+        })
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        (self.offsets.len() - 1) / self.pair
+        (self.offsets.len() - 1) / self.pair / self.passes
     }
 
-    /// One of them alone.
+    /// One of them alone, with all its passes.
     pub(super) fn one(&self, example: usize) -> Result<Self> {
-        let offsets = &self.offsets[example * self.pair..=(example + 1) * self.pair];
-        let (start, end) = (offsets[0] as usize, offsets[offsets.len() - 1] as usize);
-        let rows = |x: &Value| narrow(x, 0, start, end - start);
+        let sequences = self.len() * self.pair;
+        let bounds = |pass: usize| {
+            let first = pass * sequences + example * self.pair;
+            &self.offsets[first..=first + self.pair]
+        };
+        let of_pass = |x: &Value, pass: usize| {
+            let (start, end) = (bounds(pass)[0] as usize, bounds(pass)[self.pair] as usize);
+            narrow(x, 0, start, end - start)
+        };
+        let rows = |x: &Value| {
+            let parts = (0..self.passes).map(|pass| of_pass(x, pass)).collect::<Result<Vec<_>>>()?;
+            concat(&parts.iter().collect::<Vec<_>>(), 0)
+        };
+        let (start, end) = (bounds(0)[0], bounds(0)[self.pair]);
+        let ends = (0..self.passes as u32)
+            .flat_map(|pass| bounds(0)[1..].iter().map(move |at| pass * (end - start) + at - start));
         // Targets stand beside examples or beside rows.
         let by_row = self.targets.shape()[0] != self.len();
         Ok(Self {
             features: rows(&self.features)?,
-            targets: if by_row { rows(&self.targets)? } else { narrow(&self.targets, 0, example, 1)? },
+            targets: if by_row { of_pass(&self.targets, 0)? } else { narrow(&self.targets, 0, example, 1)? },
             next: self.next.as_ref().map(rows).transpose()?,
-            offsets: offsets.iter().map(|offset| offset - offsets[0]).collect(),
+            offsets: std::iter::once(0).chain(ends).collect(),
             support: self.support.get(example).map(|support| vec![*support]).unwrap_or_default(),
             pair: self.pair,
+            passes: self.passes,
         })
     }
 }

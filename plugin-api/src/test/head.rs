@@ -1,5 +1,7 @@
 //! What is checked of task heads.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
 
 use super::{
@@ -13,8 +15,8 @@ use super::{
     wire::{HeadFunction, HeadInputs},
 };
 use crate::{
-    DType, Error, FeatureKind, HeadSpec, ImageInfo, LossScope, PredictionKind, Result, Sampling, Stream, TaskInfo,
-    Vocabulary, abi::tables::TaskHeadVtable, problem_type,
+    DType, Error, FeatureKind, HeadSpec, ImageInfo, LossScope, PredictionKind, Result, Sampling, Stream, TargetKind,
+    TaskInfo, Vocabulary, abi::tables::TaskHeadVtable, problem_type,
 };
 
 /// What the toy's host knows of a head's task, as it crosses.
@@ -58,6 +60,51 @@ pub struct HeadRun {
     core: Core<TaskHeadVtable>,
     spec: HeadSpec,
     classes: usize,
+}
+
+/// Passes of a row at most.
+const MOST_FORWARDS: u32 = 64;
+
+fn check_forwards(spec: &HeadSpec) -> Result<()> {
+    let forwards = spec.forwards;
+    if !(1..=MOST_FORWARDS).contains(&forwards) {
+        return Err(Error::new(format!(
+            "each row is to pass through the model {forwards} times; 1 to {MOST_FORWARDS} are possible"
+        )));
+    }
+    if forwards > 1 && spec.sampling != Sampling::Shuffled {
+        return Err(Error::new("rows of episodes pass through the model once"));
+    }
+    Ok(())
+}
+
+/// Of its own metrics. A real host has names of its own besides.
+fn check_names(spec: &HeadSpec) -> Result<()> {
+    let whole = [PredictionKind::Classes, PredictionKind::MultiLabel, PredictionKind::Values];
+    if !spec.metrics.is_empty() && !whole.contains(&spec.predictions) {
+        let kind = spec.predictions;
+        return Err(Error::new(format!("it has metrics of its own, and predictions of {kind:?} are not all kept")));
+    }
+    for (i, own) in spec.metrics.iter().enumerate() {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let name = &own.name;
+        if name.is_empty() || !name.chars().all(plain) {
+            return Err(Error::new(format!("a metric's name is of lower case, digits and _, and this is {name:?}")));
+        }
+        if spec.metrics[..i].iter().any(|other| other.name == *name) {
+            return Err(Error::new(format!("it names the metric {name:?} twice")));
+        }
+    }
+    Ok(())
+}
+
+/// An author's numbers as a tensor.
+fn numbers(what: &str, dtype: DType, shape: Vec<usize>, data: &[f64]) -> Result<Value> {
+    if shape.iter().product::<usize>() != data.len() {
+        let given = data.len();
+        return Err(Error::new(format!("{given} {what} are none of shape {shape:?}")));
+    }
+    Ok(Value::constant(dtype, shape, data.to_vec()))
 }
 
 /// What a loss gave.
@@ -120,9 +167,12 @@ impl HeadRun {
                 "it reads {name} features, which the toy model of texts does not give: test it with of_pictures"
             )));
         }
+        check_forwards(&spec)?;
+        check_names(&spec)?;
         Ok(Self { core, spec, classes })
     }
 
+    /// As an evaluation has them.
     fn examples(&self) -> Result<Examples> {
         let mut examples = Examples::new(self.core.run(), &self.spec, self.classes)?;
         if self.spec.reference {
@@ -132,6 +182,11 @@ impl HeadRun {
         Ok(examples)
     }
 
+    /// As training has them.
+    fn training_examples(&self) -> Result<Examples> {
+        self.examples()?.in_training(self.spec.forwards as usize)
+    }
+
     /// What it declared when it attached.
     pub fn spec(&self) -> &HeadSpec {
         &self.spec
@@ -139,14 +194,23 @@ impl HeadRun {
 
     /// That the loss is a sum and a weight: those of single examples add up to those of the batch, so that the host may split it;
     /// that its gradients, by the features and by the head's parameters, are those of finite differences; and that the weight counts.
+    /// Where examples pass [several times](HeadSpec::forwards), both of the passes of training, whose rows differ, and of the one of an
+    /// evaluation.
     ///
     /// # Errors
     /// Where they differ; where a parameter of the head's gets no gradient.
     pub fn check_loss(&self) -> Result<()> {
+        self.check_loss_of(&self.training_examples()?)?;
+        match self.spec.forwards {
+            1 => Ok(()),
+            _ => self.check_loss_of(&self.examples()?).map_err(|error| error.context("of one pass, as in evaluations")),
+        }
+    }
+
+    fn check_loss_of(&self, examples: &Examples) -> Result<()> {
         let (head, run) = (&self.core.now, self.core.run());
-        let examples = self.examples()?;
         let _moved = Moved::new(run);
-        let whole = head.loss(&head.forward(&examples)?, &examples)?;
+        let whole = head.loss(&head.forward(examples)?, examples)?;
         if whole.weight == 0.0 {
             return Err(Error::new("the weight of a batch is 0, so nothing would be learned"));
         }
@@ -193,6 +257,80 @@ impl HeadRun {
             head.fit(&outputs, &examples)?;
         }
         self.check_kind(&head.predict(&outputs)?, &examples)
+    }
+
+    /// That its own metrics of an evaluation are those that it [declared](HeadSpec::metrics); nothing where it declared none.
+    ///
+    /// # Errors
+    /// Where it gives others.
+    pub fn check_metrics(&self) -> Result<()> {
+        if self.spec.metrics.is_empty() {
+            return Ok(());
+        }
+        let head = &self.core.now;
+        let examples = self.examples()?;
+        let predictions = head.predict(&head.forward(&examples)?.detached())?;
+        self.own_metrics(&predictions.detached(), &examples.targets).map(drop)
+    }
+
+    fn own_metrics(&self, predictions: &Value, targets: &Value) -> Result<BTreeMap<String, f64>> {
+        let found = self.core.now.instance.metrics(self.core.run(), predictions, targets)?;
+        let named: Vec<&String> = self.spec.metrics.iter().map(|own| &own.name).collect();
+        if found.len() != named.len() || !named.iter().all(|name| found.contains_key(*name)) {
+            let given: Vec<&String> = found.keys().collect();
+            return Err(Error::new(format!("it has named the metrics {named:?} and gave {given:?}")));
+        }
+        Ok(found.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+    }
+
+    /// Its own metrics of these predictions, row-major, in the form of its [kind](HeadSpec::predictions), and as many targets. Classes are
+    /// given as numbers: `2.0`. One that is undefined is no number.
+    ///
+    /// # Errors
+    /// The head's own; where it gives others than it declared; where predictions are no rows of the classes.
+    pub fn metrics(&self, predictions: &[f64], targets: &[f64]) -> Result<BTreeMap<String, f64>> {
+        let rows = match self.spec.predictions {
+            PredictionKind::Values => vec![predictions.len()],
+            _ => vec![predictions.len() / self.classes.max(1), self.classes],
+        };
+        let predictions = numbers("predictions", DType::F32, rows, predictions)?;
+        self.own_metrics(&predictions, &self.targets(targets)?)
+    }
+
+    /// The loss of these outputs, row-major, and of these targets: its sum and its weight. Of a head whose rows [pass several
+    /// times](HeadSpec::forwards) `shape` has all rows of the first pass, then all of the second.
+    ///
+    /// # Errors
+    /// The head's own.
+    pub fn loss(&self, shape: impl AsRef<[usize]>, outputs: &[f64], targets: &[f64]) -> Result<(f64, f64)> {
+        let outputs = numbers("outputs", DType::F32, shape.as_ref().to_vec(), outputs)?;
+        let examples = Examples { targets: self.targets(targets)?, ..self.examples()? };
+        let loss = self.core.now.loss(&outputs, &examples)?;
+        Ok((loss.sum.data()[0], loss.weight))
+    }
+
+    /// What it predicts by these outputs, row-major both.
+    ///
+    /// # Errors
+    /// The head's own.
+    pub fn predict(&self, shape: impl AsRef<[usize]>, outputs: &[f64]) -> Result<Vec<f64>> {
+        let outputs = numbers("outputs", DType::F32, shape.as_ref().to_vec(), outputs)?;
+        Ok(self.core.now.predict(&outputs)?.data().to_vec())
+    }
+
+    /// Targets of the kind that it learns from.
+    fn targets(&self, targets: &[f64]) -> Result<Value> {
+        let n = targets.len();
+        let (dtype, shape) = match self.spec.targets {
+            TargetKind::Class | TargetKind::TokenClass | TargetKind::NextToken | TargetKind::MaskedToken => {
+                (DType::U32, vec![n])
+            }
+            TargetKind::Mask => (DType::U32, vec![n / (PICTURE[0] * PICTURE[1]), PICTURE[0], PICTURE[1]]),
+            TargetKind::Value => (DType::F32, vec![n]),
+            TargetKind::MultiLabel => (DType::F32, vec![n / self.classes.max(1), self.classes]),
+            TargetKind::Preference => (DType::F32, vec![n / 2, 2]),
+        };
+        numbers("targets", dtype, shape, targets)
     }
 
     fn check_kind(&self, prediction: &Value, examples: &Examples) -> Result<()> {
@@ -245,14 +383,15 @@ impl HeadRun {
         self.core.check_state(&|of| weighed(&of.forward(&examples)?))
     }
 
-    /// [`check_loss`](Self::check_loss), [`check_predictions`](Self::check_predictions), [`check_state`](Self::check_state), and that
-    /// nothing is left once it is freed.
+    /// [`check_loss`](Self::check_loss), [`check_predictions`](Self::check_predictions), [`check_metrics`](Self::check_metrics),
+    /// [`check_state`](Self::check_state), and that nothing is left once it is freed.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(self) -> Result<()> {
         self.check_loss()?;
         self.check_predictions()?;
+        self.check_metrics()?;
         self.check_state()?;
         self.core.finish()
     }
@@ -262,10 +401,11 @@ impl HeadRun {
     /// # Errors
     /// The head's own.
     pub fn train(&mut self, epochs: u64, steps: u64) -> Result<Vec<f64>> {
-        let examples = self.examples()?;
-        self.core.train(epochs, steps, &|of| {
+        let examples = self.training_examples()?;
+        let loss = |of: &Attached<TaskHeadVtable>| {
             let loss = of.loss(&of.forward(&examples)?, &examples)?;
             Ok(affine(&sum(&loss.sum), 1.0 / loss.weight, 0.0))
-        })
+        };
+        self.core.train(epochs, steps, &loss, &|_| Ok(()))
     }
 }

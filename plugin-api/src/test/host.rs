@@ -5,6 +5,7 @@ use serde_json::Value as Json;
 use super::{
     core::{Attached, Core},
     head::{self, HeadRun},
+    optimizer::OptimizerRun,
     regularizer::RegularizerRun,
     run::Run,
     scheduler::SchedulerRun,
@@ -14,8 +15,9 @@ use super::{
     wire::{Instance, TABLE},
 };
 use crate::{
-    Model, Regularizer, Result, Scheduler, Strategy, TaskHead,
+    Model, Optimizer, Regularizer, Result, Scheduler, Strategy, TaskHead,
     abi::{
+        draft::optimizer::OptimizerVtable,
         log,
         tables::{RegularizerVtable, SchedulerVtable, StrategyVtable, TaskHeadVtable},
         vtables,
@@ -128,6 +130,19 @@ impl Host {
             Ok(Attached { instance, run, said: Json::Null })
         })?;
         Ok(RegularizerRun(core))
+    }
+
+    /// Makes an optimizer of these options.
+    ///
+    /// # Errors
+    /// Its own words.
+    pub fn optimizer<O: Optimizer>(self, with: Json) -> Result<OptimizerRun> {
+        let host = self.connect()?;
+        let core = Core::new(move || {
+            let instance = Instance::<OptimizerVtable>::create(|| Ok(vtables::optimizer(O::new(options(&with)?)?)))?;
+            Ok(Attached { instance, run: host.run(), said: Json::Null })
+        })?;
+        Ok(OptimizerRun(core))
     }
 
     /// Makes a task head of these options and attaches it to a task of the toy model's.

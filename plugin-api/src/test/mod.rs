@@ -73,6 +73,39 @@
 //! Host::new().of_pictures().head::<Segmentation>(json!({}))?.check()?;
 //! Host::new().scheduler::<Cosine>(json!({ "warmup": 4 }))?.rates(100)?;
 //! Host::new().regularizer::<L2sp>(json!({}))?.check()?;             // the penalty's gradient, events, state
+//! Host::new().optimizer::<Lion>(json!({}))?.check()?;               // all that a rule knows is in its states
+//! ```
+//!
+//! What a method computes is compared with its formula, in numbers that a test writes: [`OptimizerRun::check_formula`] of an update,
+//! [`HeadRun::loss`], [`predict`](HeadRun::predict) and [`metrics`](HeadRun::metrics) of a head, [`StrategyRun::value`] amid
+//! [events](StrategyRun::event), [`scalars`](StrategyRun::scalars) that it told.
+//!
+//! ```
+//! use fthost_plugin_api::{Optimizer, StateSpec, Update, Updated, prelude::*, test::Host};
+//! # #[derive(Deserialize, JsonSchema)]
+//! # struct SgdConfig {}
+//! # struct Sgd;
+//! # impl Optimizer for Sgd {
+//! #     type Config = SgdConfig;
+//! #     fn new(_: SgdConfig) -> Result<Self> { Ok(Self) }
+//! #     fn momentum(&self) -> f64 { 0.9 }
+//! #     fn states(&self, _: &str, shape: &[usize]) -> Result<Vec<StateSpec>> { Ok(vec![StateSpec::new("momentum", shape)]) }
+//! #     fn step(&self, of: &Update<'_>) -> Result<Updated> {
+//! #         let momentum = of.states[0].mul_scalar(of.momentum)?.add(&of.gradient)?;
+//! #         Ok(Updated { value: of.value.sub(&momentum.mul_scalar(of.lr)?)?, states: vec![momentum] })
+//! #     }
+//! # }
+//! # fn main() -> Result<()> {
+//! // Sgd is an optimizer with one state: m = momentum m + g, theta = theta - lr m.
+//! let run = Host::new().optimizer::<Sgd>(json!({}))?;
+//! run.check_formula("dense.weight", [3, 2], |of| {
+//!     for i in 0..of.value.len() {
+//!         of.states[0][i] = of.momentum * of.states[0][i] + of.gradient[i];
+//!         of.value[i] -= of.lr * of.states[0][i];
+//!     }
+//! })?;
+//! run.check()
+//! # }
 //! ```
 //!
 //! A plugin's own functions of tensors are called within [`Host::call`]:
@@ -109,8 +142,11 @@
 //!
 //! # What is not as in a real host
 //!
-//! - Floats are `f64` inside, also where the element type says `f32`: rounding is none of what is tested here. Optimizers are plain gradient
-//!   descent.
+//! - Floats are `f64` inside, also where the element type says `f32`: rounding is none of what is tested here. What trains does so by plain
+//!   gradient descent; an optimizer is tried by itself.
+//! - A head's examples that pass [several times](crate::HeadSpec::forwards) have features of which other ones are dropped each time; the toy
+//!   model itself drops nothing.
+//! - A head's own metrics may have any names here: those that a real host has for such predictions are not known.
 //! - Regular expressions know literals, `.`, classes, groups, `|`, `* + ? {n,m}`, `\d \w \s`, `^ $` and `(?i)` at the beginning.
 //! - What goes through [`detach`](crate::Tensor::detach), and what has no gradient by its definition
 //!   ([`low_rank_norm`](crate::Tensor::low_rank_norm)), stands still in finite differences. Numbers that are read out of a tensor and made a
@@ -126,6 +162,7 @@ mod head;
 mod host;
 mod model_calls;
 mod ops;
+mod optimizer;
 mod pass;
 mod pattern;
 mod random;
@@ -142,5 +179,10 @@ mod value;
 mod wire;
 
 pub use self::{
-    head::HeadRun, host::Host, regularizer::RegularizerRun, scheduler::SchedulerRun, strategy::StrategyRun,
+    head::HeadRun,
+    host::Host,
+    optimizer::{Numbers, OptimizerRun},
+    regularizer::RegularizerRun,
+    scheduler::SchedulerRun,
+    strategy::StrategyRun,
 };

@@ -59,16 +59,25 @@ pub(crate) fn call(method: &str, params: &str) -> Result<Json> {
         model_call::GRADIENT => {
             let index = session::parameter(of.read("handle")?)?;
             let state = run.state();
-            let Some(gradient) = state.gradients.get(&index).cloned() else { return Ok(Json::Null) };
+            let gradients = state.gradients.as_ref();
+            let gradients =
+                gradients.ok_or_else(|| Error::new("gradients of a step are at hand in its `StepEnd` only"))?;
+            let Some(gradient) = gradients.get(&index).cloned() else { return Ok(Json::Null) };
             let value = Value::floats(state.parameters[index].value.shape(), gradient);
             drop(state);
             Ok(json!(session::hand_over(value, model_call::GRADIENT)?))
         }
         model_call::LOG_SCALAR => {
-            let (name, value) = (of.read("name")?, of.read("value")?);
+            // JSON has no number for what is none, and holds null.
+            let (name, value): (String, Option<f64>) = (of.read("name")?, of.read("value")?);
+            let Some(value) = value.filter(|_| !name.is_empty()) else {
+                return Err(Error::new(format!(
+                    "a scalar has a name and a finite value, and this is {name:?} {value:?}"
+                )));
+            };
             let mut state = run.state();
-            let step = state.step;
-            state.scalars.push((step, name, value));
+            let taken = state.taken;
+            state.scalars.push((taken, name, value));
             Ok(Json::Null)
         }
         _ => Err(Error::new(format!("the mock host has no call {method:?}"))),

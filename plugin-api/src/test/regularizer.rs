@@ -1,7 +1,7 @@
 //! What is checked of regularizers.
 
 use super::{
-    core::{Core, Moved, set_all, toy_loss, variables},
+    core::{Attached, Core, Moved, set_all, toy_loss, variables},
     finite::{self, Variable, equal},
     ops::{add, narrow},
     pass::Pass,
@@ -88,11 +88,7 @@ impl RegularizerRun {
     /// # Errors
     /// Where they differ.
     pub fn check_state(&self) -> Result<()> {
-        let _moved = Moved::new(self.0.run());
-        self.0.check_state(&|of| {
-            let penalty = of.instance.penalty(&of.run)?;
-            Ok(penalty.unwrap_or_else(|| Value::floats([], vec![0.0])))
-        })
+        same_penalty(&self.0)
     }
 
     /// A run of `epochs` times `steps` steps, with all its events; gives the losses, penalties included. At the end of the task it may
@@ -101,10 +97,13 @@ impl RegularizerRun {
     /// # Errors
     /// The regularizer's own.
     pub fn train(&mut self, epochs: u64, steps: u64) -> Result<Vec<f64>> {
-        self.0.train(epochs, steps, &|of| {
-            let loss = toy_loss(&of.run)?;
-            of.instance.penalty(&of.run)?.map_or_else(|| Ok(loss.clone()), |penalty| add(&loss, &penalty))
-        })
+        self.0.train(epochs, steps, &penalised, &|_| Ok(()))
+    }
+
+    /// What it told by [`Model::log_scalar`](crate::Model::log_scalar) since the last time: the steps that were taken, the name without that of
+    /// the method, and the number.
+    pub fn scalars(&self) -> Vec<(u64, String, f64)> {
+        self.0.scalars()
     }
 
     /// Tells it of one event.
@@ -115,14 +114,14 @@ impl RegularizerRun {
         self.0.event(event)
     }
 
-    /// All that holds for any regularizer: a short training, [`check_gradients`](Self::check_gradients) where it penalises parameters,
+    /// All that holds for any regularizer: a short training with [`check_state`](Self::check_state) in its midst, [`check_gradients`](Self::check_gradients) where it penalises parameters,
     /// [`check_output_penalty`](Self::check_output_penalty) where it penalises outputs, [`check_state`](Self::check_state), and that nothing
     /// is left once it is freed.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn check(mut self) -> Result<()> {
-        self.train(2, 2)?;
+    pub fn check(self) -> Result<()> {
+        self.0.train(2, 2, &penalised, &same_penalty)?;
         let outputs = self.needs_reference()?;
         if outputs {
             self.check_output_penalty(3)?;
@@ -142,4 +141,19 @@ impl RegularizerRun {
     pub fn finish(self) -> Result<()> {
         self.0.finish()
     }
+}
+
+/// The toy's loss and the penalty on its parameters.
+fn penalised(of: &Attached<RegularizerVtable>) -> Result<Value> {
+    let loss = toy_loss(&of.run)?;
+    of.instance.penalty(&of.run)?.map_or_else(|| Ok(loss.clone()), |penalty| add(&loss, &penalty))
+}
+
+/// That its state comes back, and penalises parameters that have moved as before.
+fn same_penalty(core: &Core<RegularizerVtable>) -> Result<()> {
+    let _moved = Moved::new(core.run());
+    core.check_state(&|of| {
+        let penalty = of.instance.penalty(&of.run)?;
+        Ok(penalty.unwrap_or_else(|| Value::floats([], vec![0.0])))
+    })
 }

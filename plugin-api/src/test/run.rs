@@ -73,9 +73,13 @@ pub(crate) struct State {
     pub(crate) hooks: Vec<(String, Arc<dyn Hook>)>,
     /// Weight and bias that take the place of a layer and its hooks, by the layer's path.
     pub(crate) merged: BTreeMap<String, (Value, Option<Value>)>,
-    /// Gradients of the step just taken, by the parameter's number.
-    pub(crate) gradients: BTreeMap<usize, Vec<f64>>,
+    /// Gradients of the step just taken, by the parameter's number; within its `StepEnd` alone.
+    pub(crate) gradients: Option<BTreeMap<usize, Vec<f64>>>,
+    /// The step that is under way, counted from 0.
     pub(crate) step: u64,
+    /// How many were taken.
+    pub(crate) taken: u64,
+    /// What the method told: steps taken, name, value.
     pub(crate) scalars: Vec<(u64, String, f64)>,
 }
 

@@ -28,18 +28,18 @@ pub struct StrategyRun(pub(super) Core<StrategyVtable>);
 impl StrategyRun {
     /// All that holds for any strategy: [`starts_at_base`](Self::starts_at_base), [`check_gradients`](Self::check_gradients),
     /// [`check_merge`](Self::check_merge) where all its hooks merge, [`check_threads`](Self::check_threads), a short training,
-    /// [`check_state`](Self::check_state), and that nothing is left once it is freed.
+    /// [`check_state`](Self::check_state) in the midst of it and at its end, and that nothing is left once it is freed.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn check(mut self) -> Result<()> {
+    pub fn check(self) -> Result<()> {
         self.starts_at_base()?;
         self.check_gradients()?;
         if self.merges()? {
             self.check_merge()?;
         }
         self.check_threads()?;
-        self.train(2, 2)?;
+        self.0.train(2, 2, &|of| toy_loss(&of.run), &|core| core.check_state(&|of| outputs(&of.run)))?;
         self.check_state()?;
         self.finish()
     }
@@ -151,13 +151,13 @@ impl StrategyRun {
         self.0.check_state(&|of| outputs(&of.run))
     }
 
-    /// A run of `epochs` times `steps` steps of plain gradient descent, with all its events; gives the losses. Features that are
-    /// given are learned.
+    /// A run of `epochs` times `steps` steps of plain gradient descent, with all its events and an evaluation after each epoch; gives the
+    /// losses. Features that are given are learned.
     ///
     /// # Errors
-    /// The strategy's own.
+    /// The strategy's own; where it sets weights in an evaluation and does not put back what was there.
     pub fn train(&mut self, epochs: u64, steps: u64) -> Result<Vec<f64>> {
-        self.0.train(epochs, steps, &|of| toy_loss(&of.run))
+        self.0.train(epochs, steps, &|of| toy_loss(&of.run), &|_| Ok(()))
     }
 
     /// Tells it of one event.
@@ -185,6 +185,28 @@ impl StrategyRun {
     /// Where there is none of that name.
     pub fn value(&self, name: &str) -> Result<Vec<f64>> {
         Ok(self.0.run().value(name)?.data().to_vec())
+    }
+
+    /// Gives a parameter other numbers, as a step of training does.
+    ///
+    /// # Errors
+    /// Where there is none of that name, or it has another number of elements.
+    pub fn set_value(&mut self, name: &str, elements: &[f64]) -> Result<()> {
+        let run = self.0.run();
+        let before = run.value(name)?;
+        if before.data().len() != elements.len() {
+            let (shape, given) = (before.shape(), elements.len());
+            return Err(Error::new(format!("{name} has shape {shape:?}, and {given} elements came")));
+        }
+        let index = run.state().parameters.iter().position(|of| of.name == name);
+        index.into_iter().for_each(|index| run.set(index, elements.to_vec()));
+        Ok(())
+    }
+
+    /// What it told by [`Model::log_scalar`](crate::Model::log_scalar) since the last time: the steps that were taken, the name without that of
+    /// the method, and the number.
+    pub fn scalars(&self) -> Vec<(u64, String, f64)> {
+        self.0.scalars()
     }
 
     /// The model's features of its examples, pooled ones first.

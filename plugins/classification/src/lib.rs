@@ -156,11 +156,34 @@ mod tests {
             json!({}),
             json!({ "label_smoothing": 0.2, "class_weights": "balanced", "dropout": 0.4 }),
             json!({ "class_weights": [1.0, 2.0, 0.5] }),
+            json!({ "r_drop": 2.0 }),
+            json!({ "r_drop": 0.5, "label_smoothing": 0.2, "class_weights": [1.0, 2.0, 0.5], "dropout": 0.4 }),
         ] {
             let run = Host::new().head::<Classification>(options.clone()).unwrap();
             run.check().unwrap_or_else(|error| panic!("{options}: {error}"));
         }
         let losses = Host::new().head::<Classification>(json!({})).unwrap().train(1, 20).unwrap();
         assert!(losses[19] < losses[0], "{losses:?}");
+    }
+
+    #[test]
+    fn two_passes_are_to_say_the_same() {
+        let run =
+            Host::new().head::<Classification>(json!({ "r_drop": 3.0, "class_weights": [1.0, 2.0, 0.5] })).unwrap();
+        assert_eq!(run.spec().forwards, 2);
+        let shares = |logits: &[f64]| {
+            let sum: f64 = logits.iter().map(|x| x.exp()).sum();
+            logits.iter().map(|x| x.exp() / sum).collect::<Vec<f64>>()
+        };
+        // Two examples, of the classes 1 and 2; the rows of the first pass, then those of the second.
+        let passes = [[0.3, -0.2, 1.0], [0.1, 0.9, -1.2], [0.5, 0.4, -0.3], [-0.7, 1.1, 0.2]];
+        let mut expected = 0.0;
+        for (example, (class, weight)) in [(1, 2.0), (2, 0.5)].into_iter().enumerate() {
+            let (p, q) = (shares(&passes[example]), shares(&passes[2 + example]));
+            let apart: f64 = p.iter().zip(&q).map(|(p, q)| (p - q) * (p / q).ln()).sum();
+            expected += weight * (-(p[class] * q[class]).ln() / 2.0 + 3.0 / 2.0 * apart);
+        }
+        let (sum, weight) = run.loss([4, 3], &passes.concat(), &[1.0, 2.0]).unwrap();
+        assert!((sum - expected).abs() < 1e-6 && weight == 2.5, "{sum}, and not {expected}, over {weight}");
     }
 }

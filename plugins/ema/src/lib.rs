@@ -88,6 +88,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::Host;
 
     fn ema(options: Value) -> Result<Ema> {
         Ema::new(from_value(options)?)
@@ -99,6 +100,38 @@ mod tests {
         assert_eq!([0, 1, 8].map(|taken| ema(true).decay(taken)), [0.1, 2.0 / 11.0, 0.5]);
         assert_eq!([80, 100, 10_000].map(|taken| ema(true).decay(taken)), [0.9; 3]);
         assert_eq!([0, 1, 10_000].map(|taken| ema(false).decay(taken)), [0.9; 3]);
+    }
+
+    #[test]
+    fn what_holds_for_every_strategy_holds_for_this_one() {
+        Host::new().strategy::<Ema>(json!({})).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn evaluated_is_the_average_and_training_goes_on_as_it_was() {
+        const NAME: &str = "pooler.dense.bias";
+        let mut run = Host::new().strategy::<Ema>(json!({ "decay": 0.75, "warmup": false })).unwrap();
+        let (total_steps, mut average) = (4, 0.0);
+        for step in 0..total_steps {
+            run.event(&Event::StepBegin { step, total_steps }).unwrap();
+            let now = (step * step) as f64;
+            run.set_value(NAME, &[now; 6]).unwrap();
+            run.event(&Event::StepEnd { step, total_steps, loss: 1.0 }).unwrap();
+            average = if step == 0 { now } else { 0.75 * average + 0.25 * now };
+
+            run.event(&Event::EvaluationBegin { step: step + 1 }).unwrap();
+            assert_eq!(run.value(NAME).unwrap(), [average; 6]);
+            run.event(&Event::EvaluationEnd { step: step + 1 }).unwrap();
+            assert_eq!(run.value(NAME).unwrap(), [now; 6]);
+            let told = run.scalars();
+            let distance = 6.0f64.sqrt() * (now - average).abs();
+            assert!(told.len() == 1 && told[0].0 == step + 1 && told[0].1 == "distance", "{told:?}");
+            assert!((told[0].2 - distance).abs() < 1e-6, "{told:?}, and not {distance}");
+            run.check_state().unwrap();
+        }
+        run.event(&Event::TaskEnd { task: "t".into() }).unwrap();
+        assert_eq!(run.value(NAME).unwrap(), [average; 6]);
+        run.finish().unwrap();
     }
 
     #[test]

@@ -68,6 +68,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::Host;
 
     fn lion(options: Value) -> Result<Lion> {
         Lion::new(from_value(options)?)
@@ -85,5 +86,27 @@ mod tests {
         let lion = lion(json!({ "beta1": 0.95 })).unwrap();
         assert_eq!(lion.momentum(), 0.95);
         assert_eq!(lion.states("weight", &[3, 2]).unwrap(), [StateSpec::new("exp_avg", [3, 2])]);
+    }
+
+    #[test]
+    fn an_update_is_the_equations() {
+        let run = Host::new().optimizer::<Lion>(json!({ "beta1": 0.8, "beta2": 0.95 })).unwrap();
+        run.check_formula("dense.weight", [3, 2], |of| {
+            for i in 0..of.value.len() {
+                let (average, gradient) = (of.states[0][i], of.gradient[i]);
+                let step = (of.momentum * average + (1.0 - of.momentum) * gradient).signum();
+                of.value[i] -= of.lr * (step + of.weight_decay * of.value[i]);
+                of.states[0][i] = 0.95 * average + 0.05 * gradient;
+            }
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn what_holds_for_every_rule_holds_for_this_one() {
+        let run = Host::new().optimizer::<Lion>(json!({})).unwrap();
+        let losses = run.train(10, 1e-3).unwrap();
+        assert!(losses[9] < losses[0], "{losses:?}");
+        run.check().unwrap();
     }
 }

@@ -142,6 +142,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::{Host, Numbers};
 
     fn muon(options: Value) -> Result<Muon> {
         Muon::new(from_value(options)?)
@@ -163,6 +164,77 @@ mod tests {
         let scale = |how: &str, rows, columns| muon(json!({ "scale": how })).unwrap().scale(rows, columns);
         assert_eq!((scale("adamw", 16, 100), scale("adamw", 100, 16)), (2.0, 2.0));
         assert_eq!((scale("original", 16, 100), scale("original", 64, 16)), (1.0, 2.0));
+    }
+
+    /// `a b`, or `a b^T`, of matrices in rows.
+    fn product(a: &[Vec<f64>], b: &[Vec<f64>], turned: bool) -> Vec<Vec<f64>> {
+        let columns = if turned { b.len() } else { b[0].len() };
+        let of = |row: &Vec<f64>, k: usize| {
+            row.iter().enumerate().map(|(j, x)| x * if turned { b[k][j] } else { b[j][k] }).sum()
+        };
+        a.iter().map(|row| (0..columns).map(|k| of(row, k)).collect()).collect()
+    }
+
+    /// The iteration as it is published, of a matrix that is no taller than wide.
+    fn orthogonal(matrix: &[f64], columns: usize, iterations: usize) -> Vec<f64> {
+        let norm = matrix.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let mut x: Vec<Vec<f64>> = matrix.chunks(columns).map(|row| row.iter().map(|x| x / norm).collect()).collect();
+        for _ in 0..iterations {
+            let gram = product(&x, &x, true);
+            let (once, twice) = (product(&gram, &x, false), product(&product(&gram, &gram, false), &x, false));
+            for (i, row) in x.iter_mut().enumerate() {
+                let of = |(j, x): (usize, &mut f64)| *x = 3.4445 * *x - 4.775 * once[i][j] + 2.0315 * twice[i][j];
+                row.iter_mut().enumerate().for_each(of);
+            }
+        }
+        x.concat()
+    }
+
+    #[test]
+    fn a_matrixs_update_is_the_equations() {
+        for nesterov in [true, false] {
+            let run = Host::new().optimizer::<Muon>(json!({ "nesterov": nesterov, "scale": "original" })).unwrap();
+            let formula = |of: &mut Numbers, columns: usize| {
+                let mut ahead = Vec::new();
+                for (momentum, gradient) in of.states[0].iter_mut().zip(&of.gradient) {
+                    *momentum = of.momentum * *momentum + (1.0 - of.momentum) * gradient;
+                    let looked = (1.0 - of.momentum) * gradient + of.momentum * *momentum;
+                    ahead.push(if nesterov { looked } else { *momentum });
+                }
+                let step = orthogonal(&ahead, columns, 5);
+                let decayed = |value: &f64| value * (1.0 - of.lr * of.weight_decay);
+                of.value = of.value.iter().map(decayed).zip(step).map(|(value, step)| value - of.lr * step).collect();
+            };
+            run.check_formula("dense.weight", [2, 3], |of| formula(of, 3)).unwrap();
+            // A kernel is a matrix of its outputs.
+            run.check_formula("convolution.weight", [2, 2, 1, 2], |of| formula(of, 4)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_vectors_update_is_adamws() {
+        let run = Host::new().optimizer::<Muon>(json!({ "beta1": 0.8, "beta2": 0.95, "eps": 1e-3 })).unwrap();
+        let formula = |of: &mut Numbers| {
+            let left = |beta: f64| 1.0 - beta.powi(of.step as i32);
+            for i in 0..of.value.len() {
+                let gradient = of.gradient[i];
+                let first = 0.8 * of.states[0][i] + 0.2 * gradient;
+                let second = 0.95 * of.states[1][i] + 0.05 * gradient * gradient;
+                let step = first / left(0.8) / ((second / left(0.95)).sqrt() + 1e-3);
+                of.value[i] -= of.lr * (of.weight_decay * of.value[i] + step);
+                (of.states[0][i], of.states[1][i]) = (first, second);
+            }
+        };
+        run.check_formula("dense.bias", [4], formula).unwrap();
+        run.check_formula("classifier.weight", [3, 2], formula).unwrap();
+    }
+
+    #[test]
+    fn what_holds_for_every_rule_holds_for_this_one() {
+        let run = Host::new().optimizer::<Muon>(json!({})).unwrap();
+        let losses = run.train(10, 1e-3).unwrap();
+        assert!(losses[9] < losses[0], "{losses:?}");
+        run.check().unwrap();
     }
 
     #[test]

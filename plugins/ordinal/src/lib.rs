@@ -170,6 +170,66 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::{HeadRun, Host};
+
+    /// Of the toy's three classes, from `class-2` down to `class-1` and `class-0`.
+    fn descending(options: Value) -> HeadRun {
+        let mut options = options;
+        options["order"] = json!(["class-2", "class-1", "class-0"]);
+        Host::new().head::<Ordinal>(options).unwrap()
+    }
+
+    fn close(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-6, "{a} and {b}");
+    }
+
+    #[test]
+    fn what_holds_for_every_head_holds_for_this_one() {
+        for options in [json!({}), json!({ "class_weights": [1.0, 2.0, 0.5], "dropout": 0.4 })] {
+            let mut run = descending(options.clone());
+            let losses = run.train(1, 20).unwrap();
+            assert!(losses[19] < losses[0], "{losses:?}");
+            descending(options.clone()).check().unwrap_or_else(|error| panic!("{options}: {error}"));
+        }
+    }
+
+    #[test]
+    fn its_loss_is_the_equation() {
+        let run = descending(json!({ "class_weights": [1.0, 2.0, 0.5] }));
+        let logits = [0.7, -0.4, 1.5, 0.2];
+        // class-1 is above one threshold, class-2 above none.
+        let (sum, weight) = run.loss([2, 2], &logits, &[1.0, 2.0]).unwrap();
+        let log = |z: f64| -(1.0 + (-z).exp()).ln();
+        let [of_first, of_second] = [log(0.7) + log(0.4), log(-1.5) + log(-0.2)];
+        close(sum, -(2.0 * of_first + 0.5 * of_second));
+        close(weight, 2.5);
+    }
+
+    #[test]
+    fn probabilities_are_differences_in_the_order_of_labels() {
+        let run = descending(json!({}));
+        let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
+        let found = run.predict([1, 2], &[0.7, -0.4]).unwrap();
+        let (above, far) = (sigmoid(0.7), sigmoid(-0.4));
+        found.into_iter().zip([far, above - far, 1.0 - above]).for_each(|(a, b)| close(a, b));
+        // Thresholds that are not in order yet.
+        let found = run.predict([1, 2], &[-1.0, 1.0]).unwrap();
+        assert_eq!(found[1], 0.0);
+        close(found.iter().sum(), 1.0);
+    }
+
+    #[test]
+    fn its_metrics_go_by_the_order() {
+        let run = descending(json!({}));
+        let sure = |class: usize| (0..3).map(move |other| if other == class { 0.8 } else { 0.1 });
+        let predictions: Vec<f64> = [2, 1, 0, 0].into_iter().flat_map(sure).collect();
+        let found = run.metrics(&predictions, &[2.0, 0.0, 2.0, 0.0]).unwrap();
+        close(found[metrics::MAE], (0.0 + 1.0 + 2.0 + 0.0) / 4.0);
+        // Squared distances add up to 5, and by chance to 7: counts in the order are 1, 1, 2 and 2, 0, 2.
+        close(found[metrics::KAPPA], 1.0 - 5.0 / 7.0);
+        let nothing = run.metrics(&[0.8, 0.1, 0.1], &[0.0]).unwrap();
+        assert!(nothing[metrics::KAPPA].is_nan() && nothing[metrics::MAE] == 0.0);
+    }
 
     #[test]
     fn refuses_a_dropout_of_one() {

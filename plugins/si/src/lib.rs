@@ -216,6 +216,22 @@ export_plugin! {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use fthost_plugin_api::test::Host;
+
+    #[test]
+    fn what_holds_for_every_regularizer_holds_for_this_one() {
+        Host::new().regularizer::<Si>(json!({ "c": 2.0 })).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_held_in_the_first_task_and_what_has_moved_after_it() {
+        let mut run = Host::new().regularizer::<Si>(json!({})).unwrap();
+        assert_eq!(run.penalty().unwrap(), None);
+        run.train(1, 3).unwrap();
+        assert_eq!(run.penalty().unwrap(), Some(0.0)); // all is where the task has ended
+        run.train(1, 3).unwrap();
+        run.check_state().unwrap();
+    }
 
     #[test]
     fn refuses_what_cannot_be_meant() {

@@ -127,6 +127,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::Host;
 
     fn swa(options: Value) -> Result<Swa> {
         Swa::new(from_value(options)?)
@@ -143,6 +144,39 @@ mod tests {
         assert_eq!(taken(json!({ "steps": 1 })), [8, 9, 10, 11]);
         assert!(taken(json!({})).is_empty(), "at the ends of epochs");
         assert_eq!((0..12).position(|step| swa(json!({})).unwrap().comes_to(step, 12)), Some(8));
+    }
+
+    #[test]
+    fn what_holds_for_every_strategy_holds_for_this_one() {
+        for options in [json!({}), json!({ "start": 0.5, "steps": 1 })] {
+            Host::new().strategy::<Swa>(options).unwrap().check().unwrap();
+        }
+    }
+
+    #[test]
+    fn evaluated_is_the_mean_of_what_was_taken() {
+        const NAME: &str = "pooler.dense.bias";
+        let mut run = Host::new().strategy::<Swa>(json!({ "start": 0.4, "steps": 2 })).unwrap();
+        let (total_steps, mut taken) = (8, Vec::new());
+        for step in 0..total_steps {
+            run.event(&Event::StepBegin { step, total_steps }).unwrap();
+            let now = (step * step) as f64;
+            run.set_value(NAME, &[now; 6]).unwrap();
+            run.event(&Event::StepEnd { step, total_steps, loss: 1.0 }).unwrap();
+            if [3, 5, 7].contains(&step) {
+                taken.push(now);
+            }
+            let mean = taken.iter().sum::<f64>() / taken.len() as f64;
+            let evaluated = if taken.is_empty() { now } else { mean };
+            run.event(&Event::EvaluationBegin { step: step + 1 }).unwrap();
+            assert!(run.value(NAME).unwrap().iter().all(|x| (x - evaluated).abs() < 1e-9), "step {step}");
+            run.event(&Event::EvaluationEnd { step: step + 1 }).unwrap();
+            assert_eq!(run.value(NAME).unwrap(), [now; 6]);
+            run.check_state().unwrap();
+        }
+        run.event(&Event::TaskEnd { task: "t".into() }).unwrap();
+        assert!(run.value(NAME).unwrap().iter().all(|x| (x - 83.0 / 3.0).abs() < 1e-9));
+        run.finish().unwrap();
     }
 
     #[test]

@@ -185,9 +185,18 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use fthost_plugin_api::serde_json::from_value;
+    use fthost_plugin_api::test::Host;
 
     fn vera(options: Value) -> Result<Vera> {
         Vera::new(from_value(options)?)
+    }
+
+    #[test]
+    fn what_holds_for_every_strategy_holds_for_this_one() {
+        for options in [json!({ "rank": 3 }), json!({ "rank": 2, "targets": "all-linear", "dropout": 0.2 })] {
+            let run = Host::new().strategy::<Vera>(options.clone()).unwrap();
+            run.check().unwrap_or_else(|error| panic!("{options}: {error}"));
+        }
     }
 
     #[test]

@@ -384,7 +384,9 @@ fn a_regularizer_keeps_and_measures() {
     shift("").unwrap().attach(&mut model, 0).unwrap();
     model.parameters[0].parameter.set_trainable(true);
     let mut anchor = RegularizerInstance::create(&plugin(), "test-anchor", &json!({})).unwrap();
+    assert_eq!(model.handles().kept_bytes(), 0);
     anchor.attach(&mut model).unwrap();
+    assert_eq!(model.handles().kept_bytes(), 2 * 2 * size_of::<f32>());
     assert!(!anchor.needs_reference().unwrap());
     let penalty = |anchor: &RegularizerInstance| {
         let tape = Tape::recording();
@@ -401,6 +403,8 @@ fn a_regularizer_keeps_and_measures() {
     let mut examples = Examples(0);
     anchor.event(&event, &mut model, Some(&mut examples)).unwrap();
     assert_eq!((examples.0, anchor.save().unwrap().json), (2, json!([2.5, 7.5])));
+    drop(anchor);
+    assert_eq!(model.handles().kept_bytes(), 0, "what is let go is not counted any more");
 }
 
 #[test]

@@ -254,6 +254,7 @@ fn plan(plan: &Plan) -> Markup {
                             @for (name, size) in [
                                 ("program and weights", memory.weights),
                                 ("gradients and optimizer", memory.training),
+                                ("what plugins keep", memory.plugins),
                                 ("activations", memory.activations),
                                 ("data", memory.data),
                             ] {

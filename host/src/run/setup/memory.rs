@@ -17,6 +17,9 @@ pub struct Memory {
     pub weights: usize,
     /// Weights that train, their gradients and the optimizer's moments.
     pub training: usize,
+    /// Tensors that plugins keep beside their parameters, as of now: averages, weights to hold on to. Of a plan these are those of the first
+    /// step. A run says what there is before it: what a plugin will keep, it cannot tell.
+    pub plugins: usize,
     /// What the micro-batches in flight keep for their backward pass, or evaluation's take: the larger of the two.
     pub activations: usize,
     /// Tokenized data, as far as they are not on disk.
@@ -28,8 +31,8 @@ pub struct Memory {
 pub(super) struct Load {
     /// Examples of a batch, or of an episode.
     pub(super) batch_size: usize,
-    /// Moments that the optimizer keeps per parameter.
-    pub(super) moments: usize,
+    /// Bytes that the optimizer keeps from step to step.
+    pub(super) optimizer_bytes: usize,
     /// Threads that take micro-batches.
     pub(super) threads: usize,
     /// Whether batches are split into micro-batches.
@@ -39,7 +42,7 @@ pub(super) struct Load {
 impl Memory {
     /// The sum.
     pub fn total(&self) -> usize {
-        self.weights + self.training + self.activations + self.data
+        self.weights + self.training + self.plugins + self.activations + self.data
     }
 }
 
@@ -128,12 +131,13 @@ pub(super) fn estimate(
 
     let flights = train.iter().map(|data| in_pieces(data).0).max().unwrap_or(1);
     let flights = if flights > 1 { flights } else { 0 };
-    let training = F32 * (of_base + trainable * (1 + load.moments) + dense * flights);
+    let training = F32 * (of_base + trainable + dense * flights) + load.optimizer_bytes;
     let data = train.iter().chain(evaluated).map(|data| data.in_memory()).sum();
     // What setting up has left free would be counted twice: training takes it up first.
     give_back_free_memory();
-    let there = if model.device.is_cpu() { rss_bytes() as usize } else { F32 * total + data };
-    let memory = Memory { weights: there.saturating_sub(data), training, activations, data };
+    let plugins = model.handles().kept_bytes();
+    let there = if model.device.is_cpu() { rss_bytes() as usize } else { F32 * total + plugins + data };
+    let memory = Memory { weights: there.saturating_sub(plugins + data), training, plugins, activations, data };
     // Setting up may have taken more than training will.
     let beyond = (peak_rss_bytes() as usize).saturating_sub(memory.total());
     Ok(Memory { weights: memory.weights + beyond, ..memory })

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fthost_autograd::Precision;
-use fthost_plugin_api::{Event, FeatureKind, MethodKind, Sampling, TargetKind};
+use fthost_plugin_api::{FeatureKind, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::kept::{Cut, Kept};
 use crate::adapted::{AdaptedModel, Owner};
@@ -202,24 +202,6 @@ fn attach_regularizers(
 }
 
 impl Setup {
-    /// Tells the strategies what a run begins with: what they refuse then, a plan says too.
-    pub(super) fn tell_beginning(&mut self) -> Result<()> {
-        let Self { file, model, tasks, phases, strategies, .. } = self;
-        let Some(phase) = phases.first() else { return Ok(()) };
-        let task = phase.tasks().next().map(|task| tasks[task].name.clone()).unwrap_or_default();
-        let events = [
-            Event::TaskBegin { task },
-            Event::EpochBegin { epoch: 0, epochs: phase.epochs() },
-            Event::StepBegin { step: 0, total_steps: phase.steps() },
-        ];
-        for event in &events {
-            for (strategy, method) in strategies.iter_mut().zip(&file.strategies) {
-                strategy.event(event, model, None).map_err(|error| file.at_option(method, error))?;
-            }
-        }
-        Ok(())
-    }
-
     /// What the run will do.
     ///
     /// # Errors
@@ -242,7 +224,7 @@ impl Setup {
             files: self.tasks.iter().flat_map(Task::files).collect(),
             watched: self.tasks.iter().filter_map(Task::watched).collect(),
             from_data: self.tasks.iter().flat_map(|task| task.from_data.clone()).collect(),
-            moments: self.optimizer.moments(&self.model)?,
+            optimizer_bytes: self.optimizer.kept_bytes(&self.model)?,
             threads: rayon::current_num_threads(),
             splits: self.tasks.iter().all(|task| splits(&task.spec, &self.model)),
         };

@@ -126,8 +126,8 @@ impl Plan {
                 None => trainable.push(Share { owner, tensors: 1, elements }),
             }
         }
-        let &Schedule { batch_size, moments, threads, splits, .. } = schedule;
-        let load = Load { batch_size, moments, threads, splits };
+        let &Schedule { batch_size, optimizer_bytes, threads, splits, .. } = schedule;
+        let load = Load { batch_size, optimizer_bytes, threads, splits };
         let trainable_parameters = trainable.iter().map(|share| share.elements).sum();
         let elements = |of: &dyn Fn(&ModelParameter) -> bool| -> usize {
             model.parameters.iter().filter(|p| of(p)).map(|p| p.parameter.elem_count()).sum()

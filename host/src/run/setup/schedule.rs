@@ -34,8 +34,8 @@ pub struct Schedule {
     pub files: Vec<DataFile>,
     /// What is watched.
     pub watched: Vec<Watched>,
-    /// Moments that the optimizer keeps per parameter.
-    pub moments: usize,
+    /// Bytes that the optimizer keeps from step to step.
+    pub optimizer_bytes: usize,
     /// Threads that take micro-batches.
     pub threads: usize,
     /// Whether batches are split into micro-batches.

@@ -59,14 +59,17 @@ impl Optimizer {
         }
     }
 
-    /// Floats that it keeps for each trainable one, rounded up.
-    pub fn moments(&self, model: &AdaptedModel) -> Result<usize> {
-        let rule = match self {
-            Self::Engine(rule, _) => return Ok(rule.method().moments().len()),
-            Self::Plugin(rule, _) => rule,
-        };
-        let (mut bytes, mut floats) = (0, 0);
+    /// Bytes that it keeps of all that trains.
+    pub fn kept_bytes(&self, model: &AdaptedModel) -> Result<usize> {
+        let mut bytes = 0;
         for of in model.trainable() {
+            let rule = match self {
+                Self::Engine(rule, _) => {
+                    bytes += rule.method().moments().len() * size_of::<f32>() * of.parameter.elem_count();
+                    continue;
+                }
+                Self::Plugin(rule, _) => rule,
+            };
             for spec in rule.states(of.parameter.name(), of.parameter.dims())? {
                 let size = match spec.elements {
                     Elements::F32 => size_of::<f32>(),
@@ -74,9 +77,8 @@ impl Optimizer {
                 };
                 bytes += size * spec.shape.iter().product::<usize>();
             }
-            floats += of.parameter.dims().iter().product::<usize>();
         }
-        Ok(bytes.div_ceil(size_of::<f32>() * floats.max(1)))
+        Ok(bytes)
     }
 
     /// Updates a parameter in place by its gradient, dense and of its shape.

@@ -6,17 +6,18 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
 use crate::{
-    Error, Evaluation, Group, Progress, Rate, Result,
+    Error, Evaluation, Group, Progress, Rate, Result, StateSpec,
     abi::{
         borrow::collect_text,
         calls::{self, HeadCall},
+        draft::optimizer::{OptimizerVtable, UpdateCall},
         growth::{Grows, Theirs},
         tables::{
             self, BaseVtable, RegularizerVtable, SchedulerVtable, Slice, SliceMut, Status, Str, StrategyVtable,
             TaskHeadVtable, TextSink,
         },
     },
-    field,
+    field, later,
     test::{
         run::Run,
         session::{self, Declares, Scope},
@@ -24,7 +25,7 @@ use crate::{
     },
 };
 
-/// The four tables, all of which begin with the common part.
+/// The tables of methods, all of which begin with the common part.
 ///
 /// # Safety
 /// The type is `repr(C)`, and its first field is a [`BaseVtable`].
@@ -53,6 +54,12 @@ unsafe impl Kind for RegularizerVtable {
 // SAFETY: as the tables say.
 unsafe impl Kind for TaskHeadVtable {
     const WHAT: &'static str = "the head";
+    const MEASURES: bool = false;
+}
+
+// SAFETY: as its table says.
+unsafe impl Kind for OptimizerVtable {
+    const WHAT: &'static str = "the optimizer";
     const MEASURES: bool = false;
 }
 
@@ -359,6 +366,79 @@ impl Instance<TaskHeadVtable> {
             // SAFETY: the plugin's own function on its own instance; the call and its slices live for it.
             session::check(unsafe { fit(self.data, &raw const call) })?;
             Ok((None, 0.0))
+        })
+    }
+
+    /// Its own metrics of all predictions of an evaluation, as they cross: null is no number.
+    pub(crate) fn metrics(
+        &self,
+        run: &Arc<Run>,
+        predictions: &Value,
+        targets: &Value,
+    ) -> Result<BTreeMap<String, Option<f64>>> {
+        let metrics = self.vtable.need_later(later!(TaskHeadVtable, metrics))?;
+        self.call("metrics", run, || {
+            let (tensors, targets) = ([session::lend(predictions)], [session::lend(targets)]);
+            let call = HeadCall { tensors: Slice::new(&tensors), targets: Slice::new(&targets), ..HeadCall::EMPTY };
+            // SAFETY: the plugin's own function on its own instance; the call and its slices live for it.
+            json_answer(|sink| unsafe { metrics(self.data, &raw const call, sink) })
+        })
+    }
+}
+
+/// What one update is made of.
+pub(crate) struct UpdateInputs<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) value: &'a Value,
+    pub(crate) gradient: &'a Value,
+    pub(crate) states: &'a [Value],
+    pub(crate) step: u64,
+    pub(crate) lr: f64,
+    pub(crate) momentum: f64,
+    pub(crate) weight_decay: f64,
+}
+
+impl Instance<OptimizerVtable> {
+    pub(crate) fn momentum(&self, run: &Arc<Run>) -> Result<f64> {
+        let Some(momentum) = self.vtable.get(field!(OptimizerVtable, momentum)) else { return Ok(0.0) };
+        self.call("momentum", run, || {
+            let mut answer = 0.0;
+            // SAFETY: the plugin's own function on its own instance; `answer` may be written.
+            session::check(unsafe { momentum(self.data, &raw mut answer) })?;
+            Ok(answer)
+        })
+    }
+
+    pub(crate) fn states(&self, run: &Arc<Run>, name: &str, shape: &[usize]) -> Result<Vec<StateSpec>> {
+        let Some(states) = self.vtable.get(field!(OptimizerVtable, states)) else { return Ok(Vec::new()) };
+        self.call("states", run, || {
+            let dims: Vec<u64> = shape.iter().map(|&dim| dim as u64).collect();
+            // SAFETY: the plugin's own function on its own instance; name and shape live for the call.
+            json_answer(|sink| unsafe { states(self.data, Str::new(name), Slice::new(&dims), sink) })
+        })
+    }
+
+    /// The new value and the new states; none is one that stays as it is.
+    pub(crate) fn update(&self, run: &Arc<Run>, of: &UpdateInputs<'_>) -> Result<Vec<Option<Value>>> {
+        let step = self.vtable.need(field!(OptimizerVtable, step))?;
+        self.call(&format!("the update of {}", of.name), run, || {
+            let states: Vec<u64> = of.states.iter().map(session::lend).collect();
+            let mut outputs = vec![0; 1 + states.len()];
+            let call = UpdateCall {
+                name: Str::new(of.name),
+                value: session::lend(of.value),
+                gradient: session::lend(of.gradient),
+                states: Slice::new(&states),
+                step: of.step,
+                lr: of.lr,
+                momentum: of.momentum,
+                weight_decay: of.weight_decay,
+                outputs: SliceMut::new(&mut outputs),
+                ..UpdateCall::EMPTY
+            };
+            // SAFETY: the plugin's own function on its own instance; the call and its slices live for it, and its results may be written.
+            session::check(unsafe { step(self.data, &raw const call) })?;
+            outputs.into_iter().map(session::take_optional).collect()
         })
     }
 }

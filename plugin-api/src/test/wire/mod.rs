@@ -6,6 +6,6 @@ mod instance;
 mod table;
 
 pub(crate) use self::{
-    instance::{HeadFunction, HeadInputs, Instance, Kind, State},
+    instance::{HeadFunction, HeadInputs, Instance, Kind, State, UpdateInputs},
     table::TABLE,
 };

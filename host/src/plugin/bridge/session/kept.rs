@@ -1,18 +1,47 @@
 //! Tensors that plugins keep between calls and for other threads.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use fthost_autograd::Tensor;
 
-use crate::handles::{Handle, Invalid, Slots};
+use super::stack::innermost;
+use crate::handles::{Handle, Invalid, RunHandles, Slots};
 use crate::plugin::probe;
 
-static KEPT: RwLock<Slots<Tensor>> = RwLock::new(Slots::new());
+static KEPT: RwLock<Slots<Kept>> = RwLock::new(Slots::new());
+
+/// One of them.
+struct Kept {
+    tensor: Tensor,
+    /// The run that it was kept in, which counts it.
+    run: Weak<RunHandles>,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.tensor.elem_count() * self.tensor.dtype().size_in_bytes()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.upgrade() {
+            run.let_go(self.bytes());
+        }
+    }
+}
 
 /// A handle for a tensor that stays until its release, on any thread.
 pub(super) fn keep(tensor: Tensor) -> Result<u64, String> {
+    let run = innermost(|frame| frame.run)?;
+    // SAFETY: the innermost frame is alive, and so is what it points to.
+    let run = run.map_or_else(Weak::new, |run| Arc::downgrade(unsafe { &*run }));
+    let new = Kept { tensor, run };
+    if let Some(run) = new.run.upgrade() {
+        run.keep(new.bytes());
+    }
     let mut kept = KEPT.write().unwrap_or_else(PoisonError::into_inner);
-    match kept.insert(tensor) {
+    match kept.insert(new) {
         Ok((slot, generation)) => {
             probe::kept();
             Ok(Handle::Kept { slot, generation }.encode())
@@ -23,7 +52,7 @@ pub(super) fn keep(tensor: Tensor) -> Result<u64, String> {
 
 /// The tensor of a handle.
 pub(super) fn get(slot: u32, generation: u32) -> Option<Tensor> {
-    KEPT.read().unwrap_or_else(PoisonError::into_inner).get(slot, generation).cloned()
+    KEPT.read().unwrap_or_else(PoisonError::into_inner).get(slot, generation).map(|kept| kept.tensor.clone())
 }
 
 /// Lets one go.

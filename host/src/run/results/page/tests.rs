@@ -105,7 +105,13 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             data: Vec::new(),
             steps_per_epoch: 400,
             steps: 1200,
-            memory: Memory { weights: 180_000_000, training: 2_377_824, activations: 140_000_000, data: 2_703_360 },
+            memory: Memory {
+                weights: 180_000_000,
+                training: 2_377_824,
+                plugins: 1_188_912,
+                activations: 140_000_000,
+                data: 2_703_360,
+            },
             estimate: None,
         },
     }
@@ -222,7 +228,7 @@ fn numbers_that_are_not_finite_are_said_and_break_nothing() {
     summary.train = Trained { loss: f64::NAN, ..Trained::default() };
     summary.parameters = Parameters { trainable: 0, total: 0 };
     summary.plan.trainable_parameters = 0;
-    summary.plan.memory = Memory { weights: 0, training: 0, activations: 0, data: 0 };
+    summary.plan.memory = Memory { weights: 0, training: 0, plugins: 0, activations: 0, data: 0 };
     let lines: Vec<Value> = (1..10)
         .map(|step| json!({"event": "step", "step": step, "loss": f64::NAN, "lr": 1e308, "gradient_norm": -1e308}))
         .collect();
