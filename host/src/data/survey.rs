@@ -237,7 +237,7 @@ impl Survey {
         let header = std::iter::once("class")
             .chain(self.parts.iter().map(|part| part.part.as_str()))
             .chain([""])
-            .chain(shows.then_some("first text"));
+            .chain(shows.then_some("first example"));
         table.cells(header);
         let mut classes: Vec<&ClassSurvey> = self.classes.iter().collect();
         classes.sort_by_key(|class| std::cmp::Reverse(class.trained()));

@@ -155,7 +155,7 @@ fn data(summary: &Summary) -> Markup {
                                     thead {
                                         tr {
                                             th { "class" } th.number { (what) } th.number { "share" } th {}
-                                            @if shows { th { "first text" } }
+                                            @if shows { th { "first example" } }
                                         }
                                     }
                                     tbody {

@@ -354,12 +354,12 @@ fn what_is_in_the_data_is_shown_with_what_is_suspicious_first() {
     };
     let text = page(vec![survey]);
     for said in
-        ["<p>2 of 355 test", "tokens, median", "7 (0.05 %)", "<th>first text</th>", "a stirring film &amp; more"]
+        ["<p>2 of 355 test", "tokens, median", "7 (0.05 %)", "<th>first example</th>", "a stirring film &amp; more"]
     {
         assert!(text.contains(said), "{said} is missing");
     }
     let without = page(Vec::new());
-    assert!(without.contains(">9,600<") && !without.contains("first text"));
+    assert!(without.contains(">9,600<") && !without.contains("first example"));
 }
 
 #[test]
