@@ -2,8 +2,8 @@
 //! and how long features are does not count.
 //!
 //! logits[c] = (h / |h|) (w_c / |w_c|) / T, with pooled features h, a vector w_c for each class and
-//! the temperature T, trained by cross entropy. The vectors begin as N(0, 0.02), so at step 0 all
-//! classes are about equally likely where T is not very small.
+//! the temperature T, trained by cross entropy. The vectors begin as N(0, 0.2): their directions
+//! alone count, and the shorter they are, the further a step turns them.
 
 use fthost_plugin_api::prelude::*;
 use fthost_plugin_api::{CrossEntropy, check_shares};
@@ -71,7 +71,7 @@ impl TaskHead for Angles {
             shape,
             Init::Normal {
                 mean: 0.0,
-                std: 0.02,
+                std: 0.2,
             },
         )?);
         Ok(HeadSpec::new(

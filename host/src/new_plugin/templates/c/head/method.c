@@ -31,7 +31,7 @@ static FtStatus attach(void *data, FtStr task, FtTextSink spec) {
     }
     char asked[256];
     snprintf(asked, sizeof asked,
-             "{\"owner\":null,\"name\":\"weight\",\"shape\":[%ld,%ld],\"init\":{\"init\":\"normal\",\"mean\":0.0,\"std\":0.02},"
+             "{\"owner\":null,\"name\":\"weight\",\"shape\":[%ld,%ld],\"init\":{\"init\":\"normal\",\"mean\":0.0,\"std\":0.2},"
              "\"decay\":true,\"head\":true}",
              classes, width);
     Answer answer;

@@ -2,7 +2,7 @@
  * not count.
  *
  * logits[c] = (h / |h|) (w_c / |w_c|) / T, with pooled features h, a vector w_c for each class and the temperature T, trained by cross
- * entropy. The vectors begin as N(0, 0.02).
+ * entropy. The vectors begin as N(0, 0.2).
  *
  * From top to bottom: names and options, notes, the host's table, calls and ops, the method, the plugin. fthost_plugin.h says what each call
  * takes and gives.
