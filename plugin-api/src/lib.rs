@@ -22,7 +22,7 @@
 //! cargo test                                      # the method on a mock host, without fthost
 //! cargo build --release                           # makes target/release/libmy_method.so
 //! fthost validate target/release/libmy_method.so  # does it keep the boundary's rules? a line for each that it breaks
-//! fthost --plugin target/release/libmy_method.so  # trains the embedded demo with it
+//! fthost run.toml                                 # trains the embedded demo with it
 //! ```
 //!
 //! 1. `new-plugin` writes a crate that builds and validates as it is: a small method with its options, a unit test, a run file, a README.
