@@ -4,7 +4,6 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use fthost_autograd::Tensor;
 
-use super::stack::innermost;
 use crate::handles::{Handle, Invalid, RunHandles, Slots};
 use crate::plugin::probe;
 
@@ -31,13 +30,10 @@ impl Drop for Kept {
     }
 }
 
-/// A handle for a tensor that stays until its release, on any thread.
-pub(super) fn keep(tensor: Tensor) -> Result<u64, String> {
-    let run = innermost(|frame| frame.run)?;
-    // SAFETY: the innermost frame is alive, and so is what it points to.
-    let run = run.map_or_else(Weak::new, |run| Arc::downgrade(unsafe { &*run }));
-    let new = Kept { tensor, run };
-    if let Some(run) = new.run.upgrade() {
+/// A handle for a tensor that stays until its release, on any thread; `run` counts it.
+pub(super) fn keep(tensor: Tensor, run: Option<&Arc<RunHandles>>) -> Result<u64, String> {
+    let new = Kept { tensor, run: run.map_or_else(Weak::new, Arc::downgrade) };
+    if let Some(run) = run {
         run.keep(new.bytes());
     }
     let mut kept = KEPT.write().unwrap_or_else(PoisonError::into_inner);

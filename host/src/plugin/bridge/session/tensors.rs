@@ -3,7 +3,7 @@
 use fthost_autograd::{Device, Parameter, Tape, Tensor, Value};
 
 use super::kept;
-use super::stack::{CALLS, innermost, insert, with_tape};
+use super::stack::{CALLS, innermost, insert, who, with_tape};
 use crate::error::plain;
 use crate::handles::{Handle, Invalid};
 use crate::plugin::probe;
@@ -27,7 +27,7 @@ pub(in crate::plugin::bridge) fn run_op(
                 *one = insert(first, false)?;
                 *two = insert(second, false)?;
             }
-            (Results::Kept(tensor), [output]) => *output = kept::keep(tensor)?,
+            (Results::Kept(tensor), [output]) => *output = kept::keep(tensor, who()?.1.as_ref())?,
             (_, outputs) => {
                 return Err(format!("the caller made room for {} results, which is not what it gives", outputs.len()));
             }
