@@ -223,7 +223,7 @@ mod tests {
         };
         let x = Tensor::ones(64, DType::F64, &Device::Cpu).unwrap();
         let parameters = std::slice::from_ref(&weight);
-        assert_eq!(wrong_gradient(&["x"], &[x.clone()], parameters, &function(false)).unwrap(), None);
-        assert!(wrong_gradient(&["x"], &[x], parameters, &function(true)).unwrap().is_some());
+        assert_eq!(wrong_gradient(&["x"], std::slice::from_ref(&x), parameters, &function(false)).unwrap(), None);
+        assert!(wrong_gradient(&["x"], std::slice::from_ref(&x), parameters, &function(true)).unwrap().is_some());
     }
 }
