@@ -12,6 +12,7 @@ fthost says of each row, `values` whether these are numbers, `multi_label` wheth
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 
 import torch
@@ -206,7 +207,7 @@ def check_words(case, model, tokenizer):
 
 
 def check_encoder(case):
-    """An encoder whose heads lie beside it, one linear layer each where they are those of tasks."""
+    """An encoder whose heads lie beside it as they are, one linear layer each where they are those of tasks; fthost.json has their options."""
     model, loading = AutoModel.from_pretrained(case["folder"], output_loading_info=True)
     assert sorted(loading.pop("unexpected_keys")) == case["heads"], loading
     assert not any(loading.values()), loading
@@ -214,11 +215,15 @@ def check_encoder(case):
     encoded = tokenizer([text for text, in texts_of(case, False)], padding=True, return_tensors="pt")
     pooled = model.eval()(**encoded).pooler_output
     heads = load_file(Path(case["folder"], "model.safetensors"))
+    run_file = tomllib.loads(json.loads(Path(case["folder"], "fthost.json").read_text())["run_file"])
+    options = {task["name"]: task["head"] for task in run_file["task"]}
     for task, rows in case["predictions"].items():
         if f"{task}.classifier.weight" in heads:
             weight, bias = (heads[f"{task}.classifier.{name}"] for name in ["weight", "bias"])
             logits = linear(pooled, weight, bias)
             values = "value" in rows[0]
+            if values:
+                logits = logits * options[task]["scale"] + options[task]["center"]
             labels = None if values else sorted(rows[0]["probabilities"])
             check({"predictions": rows, "labels": labels, "values": values}, logits, task)
 
