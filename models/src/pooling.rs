@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::LoadError;
@@ -23,6 +23,8 @@ pub enum PoolBy {
     Max,
     /// The last row.
     Last,
+    /// The row of the token that ends a text by the architecture's word, as CLIP's.
+    End,
 }
 
 impl fmt::Display for PoolBy {
@@ -33,6 +35,7 @@ impl fmt::Display for PoolBy {
             Self::Mean => "mean",
             Self::Max => "max",
             Self::Last => "last",
+            Self::End => "end",
         })
     }
 }

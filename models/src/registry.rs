@@ -7,23 +7,24 @@ use serde_json::Value as Json;
 
 use crate::family::{CONFIG_FILE, Family, Source, Values};
 use crate::weights::{Quantize, Weights};
-use crate::{LoadError, Model, convnet, decoder, transformer};
+use crate::{LoadError, Model, convnet, decoder, towers, transformer};
 
 /// Every family; a folder of this crate each, with a table of the architectures that it builds.
-const FAMILIES: [Family; 3] = [transformer::FAMILY, decoder::FAMILY, convnet::FAMILY];
+const FAMILIES: [Family; 4] = [transformer::FAMILY, decoder::FAMILY, convnet::FAMILY, towers::FAMILY];
 
 /// How models are loaded: where to, and how much of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Loader<'a> {
     device: &'a Device,
     vocabulary: Option<u64>,
+    contrastive: bool,
     quantize: Option<Quantize>,
 }
 
 impl<'a> Loader<'a> {
     /// Models without heads.
     pub fn new(device: &'a Device) -> Self {
-        Self { device, vocabulary: None, quantize: None }
+        Self { device, vocabulary: None, contrastive: false, quantize: None }
     }
 
     /// With the layer over the vocabulary that a language model has, as [`ModelInfo::vocabulary`](crate::ModelInfo::vocabulary) says. What
@@ -31,6 +32,14 @@ impl<'a> Loader<'a> {
     #[must_use]
     pub fn with_vocabulary(self, seed: u64) -> Self {
         Self { vocabulary: Some(seed), ..self }
+    }
+
+    /// With the head that compares two streams, of an architecture that has one, as
+    /// [`ModelInfo::contrastive`](crate::ModelInfo::contrastive) says. Without, it is kept and saved as it is, and what is read of the
+    /// model does not depend on it.
+    #[must_use]
+    pub fn with_contrastive(self) -> Self {
+        Self { contrastive: true, ..self }
     }
 
     /// With the matrices of linear layers quantised, whose rows are whole blocks: their values are what that leaves of those of the files.
@@ -75,8 +84,8 @@ impl<'a> Loader<'a> {
                 supported: supported(|family| if of_timm { family.architectures } else { family.model_types }),
             });
         };
-        let Self { device, vocabulary, quantize } = self;
-        (family.build)(&Source { file, text, config, values, device, vocabulary, quantize })
+        let Self { device, vocabulary, contrastive, quantize } = self;
+        (family.build)(&Source { file, text, config, values, device, vocabulary, contrastive, quantize })
     }
 }
 

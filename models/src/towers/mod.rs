@@ -1,0 +1,16 @@
+//! Models of two towers, one for texts and one for images: CLIP.
+
+mod clip;
+mod config;
+
+use clip::{CLIP, Clip};
+
+use crate::family::Family;
+
+/// The rows of the table.
+pub(crate) const FAMILY: Family = Family {
+    model_types: || vec![CLIP],
+    architectures: Vec::new,
+    recognise: |_| None,
+    build: |source| Ok(Box::new(Clip::build(source)?)),
+};
