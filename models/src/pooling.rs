@@ -5,15 +5,17 @@ use std::fmt;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::LoadError;
 
 /// What is taken of an example's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PoolBy {
     /// The first row.
+    #[serde(rename = "cls")]
     First,
     /// The first row, through the architecture's dense layer and tanh.
     Pooler,

@@ -6,8 +6,9 @@ use candle_core::Device;
 use serde_json::Value as Json;
 
 use crate::family::{CONFIG_FILE, Family, Source, Values};
+use crate::towers::pair::{self, Pair};
 use crate::weights::{Quantize, Weights};
-use crate::{LoadError, Model, convnet, decoder, towers, transformer};
+use crate::{LoadError, Model, Pooling, convnet, decoder, towers, transformer};
 
 /// Every family; a folder of this crate each, with a table of the architectures that it builds.
 const FAMILIES: [Family; 4] = [transformer::FAMILY, decoder::FAMILY, convnet::FAMILY, towers::FAMILY];
@@ -53,8 +54,43 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// As [`open`], and where a layer over a vocabulary is asked for that the architecture does not have.
     pub fn open(self, folder: &Path) -> Result<Box<dyn Model>, LoadError> {
+        if let Some(parts) = pair::parts(folder)? {
+            let folders: Vec<PathBuf> = parts.iter().map(|part| folder.join(&part.folder)).collect();
+            let streams = parts.iter().zip(&folders).map(|(part, folder)| (part.name.as_str(), folder.as_path()));
+            return self.joined(streams.zip(parts.iter().map(|part| Some(part.pooling()))));
+        }
         let (file, text) = config_of(folder)?;
         self.build(&file, &text, Values::Folder(folder))
+    }
+
+    /// A folder for texts and one for images as the streams `text` and `image` of one model, each loaded as [`open`](Self::open) loads it, and
+    /// pooled as its folder says. Paths begin with the stream's name and a dot. What it saves, [`open`](Self::open) opens again.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and where these are not two models of one stream each, for texts and for images.
+    pub fn join(self, streams: &[(&str, &Path)]) -> Result<Box<dyn Model>, LoadError> {
+        let poolings = streams.iter().map(|(_, folder)| Pooling::of_folder(folder)).collect::<Result<Vec<_>, _>>()?;
+        self.joined(streams.iter().copied().zip(poolings))
+    }
+
+    /// Folders by the names of their streams, and how each pools, where that is not the architecture's way.
+    fn joined<'b>(
+        self,
+        streams: impl Iterator<Item = ((&'b str, &'b Path), Option<Pooling>)>,
+    ) -> Result<Box<dyn Model>, LoadError> {
+        let mut opened = Vec::new();
+        for ((name, folder), pooling) in streams {
+            if self.vocabulary.is_some() {
+                let reason = format!("is the stream {name:?} of a pair, which has no layer over a vocabulary");
+                return Err(LoadError::Refused { file: folder.into(), reason });
+            }
+            let mut model = self.open(folder)?;
+            if let Some(pooling) = pooling.filter(|pooling| *pooling != model.info().plain().pooling) {
+                model.set_pooling(0, pooling)?;
+            }
+            opened.push((name, folder, model));
+        }
+        Ok(Box::new(Pair::new(opened)?))
     }
 
     /// [`random`], so.
@@ -89,7 +125,7 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Loads a folder: config.json, and the weights beside it. Weights without a config, in a folder or as a file, are known by the names of
+/// Loads a folder: config.json, and the weights beside it, or what a model of two joined folders was saved as ([`Loader::join`]). Weights without a config, in a folder or as a file, are known by the names of
 /// their tensors, where a family knows these.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
-//! Models of two towers, one for texts and one for images: CLIP.
+//! Models of two towers, one for texts and one for images: CLIP, and any two folders that are joined.
 
 mod clip;
 mod config;
+pub(crate) mod pair;
 
 use clip::{CLIP, Clip};
 
