@@ -117,7 +117,7 @@ fn each_stream_is_its_folder_to_the_bit() {
         assert_eq!(model.batch_statistics(), of[1] == "conv4");
         assert_eq!(model.files().len(), 2);
         let error = model.features(&Tape::evaluation(), 1, &inputs[0], Read::Pooled).unwrap_err().to_string();
-        assert!(error.contains("an image model got text"), "{error}");
+        assert!(error.contains("in the stream \"image\": an image model got text"), "{error}");
     }
 }
 
@@ -271,7 +271,10 @@ fn hooks_are_set_in_either_stream_and_merge_in_both_or_none() {
     model.set_hook(&block.path, Hook::Block(Shift::at(&block))).unwrap();
     let before = all(&*model);
     let error = model.merge_hooks(&inputs).unwrap_err().to_string();
-    assert!(error.contains("what is added at") && error.contains("is no change of a weight"), "{error}");
+    assert!(
+        error.contains("in the stream \"image\": what is added at") && error.contains("is no change of a weight"),
+        "{error}"
+    );
     let after = all(&*model);
     (0..2).for_each(|of| assert_close(&after[of], &before[of], 0.0, "a failed merge"));
 }

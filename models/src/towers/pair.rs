@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use fthost_autograd::{Parameter, Result, Tape, Tensor};
+use fthost_autograd::{Error, Parameter, Result, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::folder::replace;
@@ -141,6 +141,14 @@ impl Pair {
         Some((self.info.stream(name)?, own))
     }
 
+    /// What went wrong in a part, which knows nothing of its name.
+    fn named(&self, stream: usize, error: Error) -> Error {
+        match error {
+            Error::WithBacktrace { inner, .. } => self.named(stream, *inner),
+            error => Error::Msg(format!("in the stream {:?}: {error}", self.info.streams[stream].name)),
+        }
+    }
+
     /// The stream of this kind of input.
     fn taking(&self, images: bool) -> Option<&dyn Model> {
         let takes = |of: &Stream| matches!(of.modality, Modality::Images { .. }) == images;
@@ -213,7 +221,7 @@ impl Model for Pair {
 
     fn set_pooling(&mut self, stream: usize, pooling: Pooling) -> Result<()> {
         self.info.refuse_stream(stream)?;
-        self.parts[stream].set_pooling(0, pooling)?;
+        self.parts[stream].set_pooling(0, pooling).map_err(|error| self.named(stream, error))?;
         self.info.streams[stream].pooling = pooling;
         Ok(())
     }
@@ -221,7 +229,7 @@ impl Model for Pair {
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {
         match self.within(path) {
             Some((stream, own)) if self.sites.iter().any(|site| site.path == path) => {
-                self.parts[stream].set_hook(own, hook)
+                self.parts[stream].set_hook(own, hook).map_err(|error| self.named(stream, error))
             }
             _ => {
                 let closest = closest(path, self.sites.iter().map(|site| site.path.as_str()));
@@ -238,8 +246,9 @@ impl Model for Pair {
     fn folded(&self, inputs: &[Input]) -> Result<Vec<(Parameter, Tensor)>> {
         let mut all = Vec::new();
         let inputs = fold::of_each_stream(&self.info, inputs)?;
-        for (part, input) in self.parts.iter().zip(inputs) {
-            all.extend(part.folded(std::slice::from_ref(input))?);
+        for (stream, (part, input)) in self.parts.iter().zip(inputs).enumerate() {
+            let folded = part.folded(std::slice::from_ref(input));
+            all.extend(folded.map_err(|error| self.named(stream, error))?);
         }
         Ok(all)
     }
@@ -295,6 +304,6 @@ impl Model for Pair {
 
     fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features> {
         self.info.refuse_stream(stream)?;
-        self.parts[stream].features(tape, 0, input, read)
+        self.parts[stream].features(tape, 0, input, read).map_err(|error| self.named(stream, error))
     }
 }
