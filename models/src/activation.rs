@@ -7,6 +7,7 @@ pub fn activation(name: &str) -> Option<Activation> {
     Some(match name {
         "gelu" | "gelu_python" => Activation::Gelu,
         "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Activation::GeluTanh,
+        "quick_gelu" => Activation::QuickGelu,
         "relu" => Activation::Relu,
         "relu6" => Activation::Relu6,
         "hardswish" => Activation::HardSwish,
@@ -19,4 +20,4 @@ pub fn activation(name: &str) -> Option<Activation> {
 }
 
 /// The names that [`activation`] knows, for an error.
-pub(crate) const ACTIVATIONS: &str = "gelu, gelu_new, relu, relu6, hardswish, silu, tanh, sigmoid, linear";
+pub(crate) const ACTIVATIONS: &str = "gelu, gelu_new, quick_gelu, relu, relu6, hardswish, silu, tanh, sigmoid, linear";

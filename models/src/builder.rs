@@ -38,6 +38,7 @@ pub(crate) enum Init {
     Normal(f64),
     /// Uniform between minus this and this.
     Uniform(f64),
+    Constant(f64),
     Zeros,
     Ones,
 }
@@ -47,10 +48,12 @@ pub(crate) struct Builder<'a> {
     /// What may stand before the names in a checkpoint.
     prefix: &'a str,
     /// Standard deviation of new weights.
-    init_std: f64,
+    pub(crate) init_std: f64,
     device: &'a Device,
     /// How the matrices of linear layers are quantised.
     quantize: Option<Quantize>,
+    /// What stands before the paths of what is built next.
+    pub(crate) root: &'static str,
     /// The block group of what is built next.
     pub(crate) group: usize,
     /// The stream of what is built next.
@@ -75,6 +78,7 @@ impl<'a> Builder<'a> {
             init_std,
             device,
             quantize: None,
+            root: "",
             group: 0,
             stream: Some(0),
             lacking: None,
@@ -100,7 +104,7 @@ impl<'a> Builder<'a> {
         out_features: usize,
     ) -> usize {
         self.sites.push(Site {
-            path: path.into(),
+            path: format!("{}{}", self.root, path.into()),
             kind,
             in_features,
             out_features,
@@ -180,6 +184,7 @@ impl<'a> Builder<'a> {
         channels: usize,
         kernel: usize,
         outputs: usize,
+        bias: bool,
     ) -> Result<Linear, LoadError> {
         let inputs = channels * kernel * kernel;
         let site = self.site(path, SiteKind::Conv, inputs, outputs);
@@ -190,7 +195,7 @@ impl<'a> Builder<'a> {
         let stored = [outputs, channels, kernel[0], kernel[1]];
         let (name, normal) = (format!("{path}.weight"), Init::Normal(self.init_std));
         let weight = self.parameter(name, &stored, &[outputs, inputs], normal, Reading::Products)?;
-        let bias = Some(self.vector(format!("{path}.bias"), outputs, Init::Zeros)?);
+        let bias = bias.then(|| self.vector(format!("{path}.bias"), outputs, Init::Zeros)).transpose()?;
         Ok(Linear { site, weight, bias })
     }
 
@@ -218,6 +223,16 @@ impl<'a> Builder<'a> {
         self.parameter(name.into(), &stored, &[rows, width], Init::Normal(self.init_std), Reading::Rows)
     }
 
+    /// One learned row, `[1, width]`, which is a vector in the files.
+    pub(crate) fn row(&mut self, name: &str, width: usize) -> Result<Parameter, LoadError> {
+        self.parameter(name.into(), &[width], &[1, width], Init::Normal(self.init_std), Reading::Rows)
+    }
+
+    /// A number, `[1]`, which has no dimension in the files; `start` is what a new one is.
+    pub(crate) fn number(&mut self, name: &str, start: f64) -> Result<Parameter, LoadError> {
+        self.parameter(name.into(), &[], &[1], Init::Constant(start), Reading::Products)
+    }
+
     /// A matrix that products read, `[rows, width]`, and no site.
     pub(crate) fn matrix(&mut self, name: &str, rows: usize, width: usize) -> Result<Parameter, LoadError> {
         let shape = [rows, width];
@@ -229,8 +244,12 @@ impl<'a> Builder<'a> {
         self.vector(name.into(), length, Init::Zeros)
     }
 
-    /// Whether a checkpoint holds this tensor. New models hold all.
+    /// Whether a checkpoint holds this tensor, below the root. New models hold all.
     pub(crate) fn has(&self, name: &str) -> bool {
+        self.holds(&format!("{}{name}", self.root))
+    }
+
+    fn holds(&self, name: &str) -> bool {
         match self.origin {
             Origin::Checkpoint(weights) => stored_name(weights, self.prefix, name).is_some(),
             Origin::New { .. } => true,
@@ -270,7 +289,8 @@ impl<'a> Builder<'a> {
         reading: Reading,
         quantize: Option<Quantize>,
     ) -> Result<Parameter, LoadError> {
-        let lacks = self.lacking.filter(|_| !self.has(&name));
+        let name = format!("{}{name}", self.root);
+        let lacks = self.lacking.filter(|_| !self.holds(&name));
         if lacks.is_some() {
             self.new.push(name.clone());
         }
@@ -301,6 +321,7 @@ impl<'a> Builder<'a> {
                 match init {
                     Init::Normal(std) => stream().fill_normal(&mut values, 0.0, std),
                     Init::Uniform(bound) => stream().fill_uniform(&mut values, -bound, bound),
+                    Init::Constant(value) => values.fill(value as f32),
                     Init::Ones => values.fill(1.0),
                     Init::Zeros => {}
                 }

@@ -39,6 +39,8 @@ pub(crate) struct Source<'a> {
     pub(crate) device: &'a Device,
     /// Whether the layer over the vocabulary is built too, and what the numbers follow from that weights lack for it.
     pub(crate) vocabulary: Option<u64>,
+    /// Whether the head that compares two streams is used, where the architecture has one.
+    pub(crate) contrastive: bool,
     /// How the matrices of linear layers are quantised.
     pub(crate) quantize: Option<Quantize>,
 }

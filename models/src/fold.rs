@@ -1,22 +1,23 @@
 //! Folding all of a model's hooks into its weights.
 
-use fthost_autograd::{Result, Tape, Value};
+use fthost_autograd::{Parameter, Result, Tape, Tensor, Value};
 
 use crate::BaseParameter;
 use crate::hooks::{Hooks, Pass};
 use crate::merge::Folded;
 use crate::site::Site;
+use crate::{Input, ModelInfo};
 
-/// Folds every hook into the weights of its site, all or none. `forward` is the pass in which each folded layer is tried.
+/// What the weights of all sites are with their hooks folded into them. `forward` is the pass in which each folded layer is tried.
 ///
 /// # Errors
 /// Where a hook cannot be folded, or a folded layer gives something else than the hooked one; the site is named.
-pub(crate) fn into_weights(
+pub(crate) fn folded(
     sites: &[Site],
     parameters: &[BaseParameter],
     hooks: &Hooks,
     forward: impl FnOnce(Pass<'_>) -> Result<()>,
-) -> Result<()> {
+) -> Result<Vec<(Parameter, Tensor)>> {
     let parameter_of = |site: &Site, name: &str| {
         let path = format!("{}.{name}", site.path);
         parameters.iter().map(|base| &base.parameter).find(|parameter| parameter.name() == path)
@@ -41,6 +42,7 @@ pub(crate) fn into_weights(
         });
     }
     forward(pass.checking(&folded))?;
+    let mut changed = Vec::new();
     for (site, folded) in sites.iter().zip(folded) {
         let Some(Folded { weight, bias, .. }) = folded else { continue };
         for (name, value) in [("weight", Some(weight)), ("bias", bias)] {
@@ -48,11 +50,20 @@ pub(crate) fn into_weights(
             if let (Some(parameter), Some(value)) = (parameter_of(site, name), value)
                 && value.parameter().is_none()
             {
-                parameter.set(&value.tensor().reshape(parameter.dims())?)?;
+                changed.push((parameter.clone(), value.tensor().reshape(parameter.dims())?));
             }
         }
     }
-    Ok(())
+    Ok(changed)
+}
+
+/// The inputs that folded layers are tried on: one of each stream.
+pub(crate) fn of_each_stream<'a>(info: &ModelInfo, inputs: &'a [Input]) -> Result<&'a [Input]> {
+    if inputs.len() == info.streams.len() {
+        return Ok(inputs);
+    }
+    let (streams, found) = (info.streams.len(), inputs.len());
+    candle_core::bail!("folded layers of {streams} streams are tried on an input of each, and there are {found}")
 }
 
 /// A weight as hooks see it, `[out, in]`: that of a convolution is `[out, channels, kh, kw]`.

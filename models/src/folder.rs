@@ -96,7 +96,12 @@ pub fn write_tensors(file: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<
 /// config.json of what is saved: what the model is, and what its head answers.
 fn saved_config(mut config: Json, info: &ModelInfo, head: &SavedHead<'_>) -> Json {
     let Json::Object(entries) = &mut config else { return config };
-    entries.retain(|key, _| !OF_ANOTHER_FOLDER.contains(&key.as_str()));
+    let of_this = |key: &String, _: &mut Json| !OF_ANOTHER_FOLDER.contains(&key.as_str());
+    entries.retain(of_this);
+    // Those of a model's parts say it too.
+    for (_, part) in entries.iter_mut().filter(|(key, _)| key.ends_with("_config")) {
+        part.as_object_mut().into_iter().for_each(|part| part.retain(of_this));
+    }
     let value = [VALUE.to_owned()];
     let own = info.classification.as_ref();
     let class = own.and_then(|own| own.class.as_deref());

@@ -1,5 +1,6 @@
 //! The hooks that are set at a model's sites.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use fthost_autograd::{Result, Tape};
@@ -77,13 +78,20 @@ impl Hooks {
 pub(crate) struct Pass<'a> {
     pub(crate) tape: &'a Tape,
     hooks: &'a Hooks,
+    /// The first site that it passes, and the one behind the last.
+    sites: [usize; 2],
     /// What hooked layers are held against, by site.
     folded: &'a [Option<Folded>],
 }
 
 impl<'a> Pass<'a> {
     pub(crate) fn new(tape: &'a Tape, hooks: &'a Hooks) -> Self {
-        Self { tape, hooks, folded: &[] }
+        Self { tape, hooks, sites: [0, hooks.linear.len()], folded: &[] }
+    }
+
+    /// The pass through these sites alone: one stream's of a model that has several.
+    pub(crate) fn among(self, sites: &Range<usize>) -> Self {
+        Self { sites: [sites.start, sites.end], ..self }
     }
 
     /// The pass in which each hooked layer is held against what it is folded into.
@@ -120,7 +128,8 @@ impl<'a> Pass<'a> {
 
     /// By how many positions the prefixes shift the sequences.
     pub(crate) fn position_shift(&self) -> usize {
-        let hooks = self.hooks.attention.iter().flatten();
+        let [first, end] = self.sites;
+        let hooks = self.hooks.attention[first..end].iter().flatten();
         hooks.map(|hook| hook.position_shift()).max().unwrap_or(0)
     }
 }

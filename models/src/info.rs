@@ -1,5 +1,7 @@
 //! What the host needs to know of a model, so that it knows no family.
 
+use fthost_autograd::Result;
+
 use crate::Pooling;
 
 /// What a model is, and what can be asked of it.
@@ -18,6 +20,8 @@ pub struct ModelInfo {
     pub classification: Option<Classification>,
     /// The layer over the vocabulary, where one was asked for.
     pub vocabulary: Option<VocabularyLayer>,
+    /// The head that compares two streams, where the architecture has one and it was asked for.
+    pub contrastive: Option<Contrastive>,
     /// Dropout that the architecture asks for before a head's last layer.
     pub head_dropout: f64,
 }
@@ -36,6 +40,21 @@ impl ModelInfo {
     /// The place of the stream of this name.
     pub fn stream(&self, name: &str) -> Option<usize> {
         self.streams.iter().position(|stream| stream.name == name)
+    }
+
+    /// Refuses the number of a stream that is not there.
+    pub(crate) fn refuse_stream(&self, stream: usize) -> Result<()> {
+        match self.streams.len() {
+            streams if stream < streams => Ok(()),
+            1 => candle_core::bail!("{} has one stream", self.model_type),
+            streams => candle_core::bail!("{} has {streams} streams, counted from 0, got {stream}", self.model_type),
+        }
+    }
+
+    /// The path of what is part of a stream within it: without what stands before all paths of the stream.
+    pub fn within<'a>(&self, stream: Option<usize>, path: &'a str) -> &'a str {
+        let root = stream.map_or("", |stream| &self.streams[stream].root);
+        path.strip_prefix(root).unwrap_or(path)
     }
 
     /// What stands before the paths of a stream in Hugging Face's files of the model with a head; nothing before those of no stream.
@@ -70,6 +89,9 @@ pub struct Stream {
     pub modality: Modality,
     /// What stands before its paths in Hugging Face's files of the model with a head: `bert.`.
     pub prefix: String,
+    /// What its paths begin with in a model of several streams, `text_model.` of CLIP, and `text.` where two folders are joined. Nothing
+    /// in a plain model. What stands above its blocks may lie elsewhere.
+    pub root: String,
     /// Width of its features; channels of a map.
     pub width: usize,
     /// Number of its blocks, where its blocks are alike.
@@ -185,6 +207,18 @@ pub struct VocabularyLayer {
     pub class: String,
     /// The parameters that the weights lacked, and that are new.
     pub new: Vec<String>,
+}
+
+/// The head that compares the features of two streams, as CLIP has one: each is projected without a bias and divided by its length, and
+/// their products are multiplied with the exponential of a number that is learned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contrastive {
+    /// The matrix of each stream, `[width, width of the stream]`, by its parameter's path, in the order of the streams.
+    pub projections: Vec<String>,
+    /// Path of the number, `[1]`.
+    pub scale: String,
+    /// Width of what is compared.
+    pub width: usize,
 }
 
 /// A dense layer, its activation and a layer norm.

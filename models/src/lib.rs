@@ -20,6 +20,7 @@ mod pooling;
 mod registry;
 mod sequences;
 mod site;
+mod towers;
 mod transformer;
 mod weights;
 
@@ -30,8 +31,8 @@ pub use error::LoadError;
 pub use folder::write_tensors;
 pub use fthost_autograd as autograd;
 pub use info::{
-    BlockGroup, BlockMemory, Classification, FeatureMap, Modality, ModelInfo, Read, Stream, VocabularyLayer,
-    VocabularyTransform,
+    BlockGroup, BlockMemory, Classification, Contrastive, FeatureMap, Modality, ModelInfo, Read, Stream,
+    VocabularyLayer, VocabularyTransform,
 };
 pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};
 pub use pooling::{MODULES, Module, PoolBy, Pooling};

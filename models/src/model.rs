@@ -107,11 +107,11 @@ pub trait Model: Send + Sync {
         false
     }
 
-    /// Pools otherwise than the architecture does. Before hooks are set and heads attached: what it says of itself changes.
+    /// Pools a stream otherwise than the architecture does. Before hooks are set and heads attached: what it says of itself changes.
     ///
     /// # Errors
-    /// Where it cannot pool so.
-    fn set_pooling(&mut self, pooling: Pooling) -> Result<()>;
+    /// Where it cannot pool so, or there is no such stream.
+    fn set_pooling(&mut self, stream: usize, pooling: Pooling) -> Result<()>;
 
     /// Sets a hook at a site, after those already there. Errors where the site is unknown or of another kind.
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()>;
@@ -119,13 +119,24 @@ pub trait Model: Send + Sync {
     /// Whether hooks are set at a site.
     fn hooked(&self, path: &str) -> bool;
 
-    /// Folds every hook into the weights, so that the model computes the same without hooks, and removes them. `input` is what
-    /// each folded layer is tried on.
+    /// What weights and biases are with every hook folded into them: with these the model computes the same without hooks. `inputs` are
+    /// what each folded layer is tried on, one of each stream, in their order. Nothing has changed yet.
     ///
     /// # Errors
-    /// Where a hook cannot be folded, or a folded layer gives something else than the hooked one; the site is named, and nothing
-    /// has changed.
-    fn merge_hooks(&mut self, input: &Input) -> Result<()>;
+    /// Where a hook cannot be folded, or a folded layer gives something else than the hooked one; the site is named.
+    fn folded(&self, inputs: &[Input]) -> Result<Vec<(Parameter, Tensor)>>;
+
+    /// Folds every hook into the weights, as [`folded`](Self::folded) says, and removes them.
+    ///
+    /// # Errors
+    /// As [`folded`](Self::folded); nothing has changed then.
+    fn merge_hooks(&mut self, inputs: &[Input]) -> Result<()> {
+        for (parameter, value) in self.folded(inputs)? {
+            parameter.set(&value)?;
+        }
+        self.clear_hooks();
+        Ok(())
+    }
 
     /// Removes every hook: the base model again.
     fn clear_hooks(&mut self);

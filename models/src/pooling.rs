@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::LoadError;
 
 /// What is taken of an example's rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PoolBy {
     /// The first row.
+    #[serde(rename = "cls")]
     First,
     /// The first row, through the architecture's dense layer and tanh.
     Pooler,
@@ -23,6 +25,8 @@ pub enum PoolBy {
     Max,
     /// The last row.
     Last,
+    /// The row of the token that ends a text by the architecture's word, as CLIP's.
+    End,
 }
 
 impl fmt::Display for PoolBy {
@@ -33,6 +37,7 @@ impl fmt::Display for PoolBy {
             Self::Mean => "mean",
             Self::Max => "max",
             Self::Last => "last",
+            Self::End => "end",
         })
     }
 }

@@ -6,24 +6,26 @@ use candle_core::Device;
 use serde_json::Value as Json;
 
 use crate::family::{CONFIG_FILE, Family, Source, Values};
+use crate::towers::pair::{self, Pair};
 use crate::weights::{Quantize, Weights};
-use crate::{LoadError, Model, convnet, decoder, transformer};
+use crate::{LoadError, Model, Pooling, convnet, decoder, towers, transformer};
 
 /// Every family; a folder of this crate each, with a table of the architectures that it builds.
-const FAMILIES: [Family; 3] = [transformer::FAMILY, decoder::FAMILY, convnet::FAMILY];
+const FAMILIES: [Family; 4] = [transformer::FAMILY, decoder::FAMILY, convnet::FAMILY, towers::FAMILY];
 
 /// How models are loaded: where to, and how much of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Loader<'a> {
     device: &'a Device,
     vocabulary: Option<u64>,
+    contrastive: bool,
     quantize: Option<Quantize>,
 }
 
 impl<'a> Loader<'a> {
     /// Models without heads.
     pub fn new(device: &'a Device) -> Self {
-        Self { device, vocabulary: None, quantize: None }
+        Self { device, vocabulary: None, contrastive: false, quantize: None }
     }
 
     /// With the layer over the vocabulary that a language model has, as [`ModelInfo::vocabulary`](crate::ModelInfo::vocabulary) says. What
@@ -31,6 +33,14 @@ impl<'a> Loader<'a> {
     #[must_use]
     pub fn with_vocabulary(self, seed: u64) -> Self {
         Self { vocabulary: Some(seed), ..self }
+    }
+
+    /// With the head that compares two streams, of an architecture that has one, as
+    /// [`ModelInfo::contrastive`](crate::ModelInfo::contrastive) says. Without, it is kept and saved as it is, and what is read of the
+    /// model does not depend on it.
+    #[must_use]
+    pub fn with_contrastive(self) -> Self {
+        Self { contrastive: true, ..self }
     }
 
     /// With the matrices of linear layers quantised, whose rows are whole blocks: their values are what that leaves of those of the files.
@@ -44,8 +54,43 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// As [`open`], and where a layer over a vocabulary is asked for that the architecture does not have.
     pub fn open(self, folder: &Path) -> Result<Box<dyn Model>, LoadError> {
+        if let Some(parts) = pair::parts(folder)? {
+            let folders: Vec<PathBuf> = parts.iter().map(|part| folder.join(&part.folder)).collect();
+            let streams = parts.iter().zip(&folders).map(|(part, folder)| (part.name.as_str(), folder.as_path()));
+            return self.joined(streams.zip(parts.iter().map(|part| Some(part.pooling()))));
+        }
         let (file, text) = config_of(folder)?;
         self.build(&file, &text, Values::Folder(folder))
+    }
+
+    /// A folder for texts and one for images as the streams `text` and `image` of one model, each loaded as [`open`](Self::open) loads it, and
+    /// pooled as its folder says. Paths begin with the stream's name and a dot. What it saves, [`open`](Self::open) opens again.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and where these are not two models of one stream each, for texts and for images.
+    pub fn join(self, streams: &[(&str, &Path)]) -> Result<Box<dyn Model>, LoadError> {
+        let poolings = streams.iter().map(|(_, folder)| Pooling::of_folder(folder)).collect::<Result<Vec<_>, _>>()?;
+        self.joined(streams.iter().copied().zip(poolings))
+    }
+
+    /// Folders by the names of their streams, and how each pools, where that is not the architecture's way.
+    fn joined<'b>(
+        self,
+        streams: impl Iterator<Item = ((&'b str, &'b Path), Option<Pooling>)>,
+    ) -> Result<Box<dyn Model>, LoadError> {
+        let mut opened = Vec::new();
+        for ((name, folder), pooling) in streams {
+            if self.vocabulary.is_some() {
+                let reason = format!("is the stream {name:?} of a pair, which has no layer over a vocabulary");
+                return Err(LoadError::Refused { file: folder.into(), reason });
+            }
+            let mut model = self.open(folder)?;
+            if let Some(pooling) = pooling.filter(|pooling| *pooling != model.info().plain().pooling) {
+                model.set_pooling(0, pooling)?;
+            }
+            opened.push((name, folder, model));
+        }
+        Ok(Box::new(Pair::new(opened)?))
     }
 
     /// [`random`], so.
@@ -75,12 +120,12 @@ impl<'a> Loader<'a> {
                 supported: supported(|family| if of_timm { family.architectures } else { family.model_types }),
             });
         };
-        let Self { device, vocabulary, quantize } = self;
-        (family.build)(&Source { file, text, config, values, device, vocabulary, quantize })
+        let Self { device, vocabulary, contrastive, quantize } = self;
+        (family.build)(&Source { file, text, config, values, device, vocabulary, contrastive, quantize })
     }
 }
 
-/// Loads a folder: config.json, and the weights beside it. Weights without a config, in a folder or as a file, are known by the names of
+/// Loads a folder: config.json, and the weights beside it, or what a model of two joined folders was saved as ([`Loader::join`]). Weights without a config, in a folder or as a file, are known by the names of
 /// their tensors, where a family knows these.
 ///
 /// # Errors

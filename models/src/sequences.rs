@@ -115,7 +115,7 @@ impl Rows {
 /// One row of each sequence of `x`, `[rows, width]`, as `rows` says; where pooling takes one, that is all there is of it.
 pub(crate) fn pooled(tape: &Tape, x: Value, rows: &Layout, Pooling { by, normalize }: Pooling) -> Result<Value> {
     let value = match by {
-        PoolBy::First | PoolBy::Pooler | PoolBy::Last => x,
+        PoolBy::First | PoolBy::Pooler | PoolBy::Last | PoolBy::End => x,
         PoolBy::Mean => tape.segment_mean(&x, rows)?,
         PoolBy::Max => tape.segment_max(&x, rows)?,
     }; // [sequences, width]

@@ -473,7 +473,7 @@ fn hooks_see_patches_and_fold_into_kernels() {
 
         let hooked = case.logits().0;
         assert!(flat(&hooked) != flat(&base), "{name}");
-        case.model.merge_hooks(&case.input(0.0)).unwrap();
+        case.model.merge_hooks(&[case.input(0.0)]).unwrap();
         assert_near(&case.logits().0, &json!(flat(&hooked)), 1e-4, name);
         assert!(sites.iter().all(|site| !case.model.hooked(&site.path)));
     }
@@ -520,12 +520,12 @@ fn sites_groups_and_maps_say_what_a_network_is() {
 fn pooling_is_mean_or_max() {
     let all = reference();
     let mut case = Case::new(&all, "conv4");
-    case.model.set_pooling(Pooling { by: PoolBy::Max, normalize: true }).unwrap();
+    case.model.set_pooling(0, Pooling { by: PoolBy::Max, normalize: true }).unwrap();
     let pooled = case.logits().0;
     for row in pooled.to_vec2::<f32>().unwrap() {
         assert!((row.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
     }
-    assert!(case.model.set_pooling(Pooling { by: PoolBy::First, normalize: false }).is_err());
+    assert!(case.model.set_pooling(0, Pooling { by: PoolBy::First, normalize: false }).is_err());
 }
 
 #[test]

@@ -78,10 +78,10 @@ fn the_last_token_is_pooled_and_others_where_asked() {
         let hidden = expected.numbered("hidden");
         let last: Vec<Tensor> = hidden.iter().map(|of| of.get(of.dims()[0] - 1).unwrap()).collect();
         assert_close(&pooled(&*model), &Tensor::stack(&last, 0).unwrap(), TOLERANCE, row);
-        model.set_pooling(Pooling { by: PoolBy::Mean, normalize: false }).unwrap();
+        model.set_pooling(0, Pooling { by: PoolBy::Mean, normalize: false }).unwrap();
         let mean: Vec<Tensor> = hidden.iter().map(|of| of.mean(0).unwrap()).collect();
         assert_close(&pooled(&*model), &Tensor::stack(&mean, 0).unwrap(), TOLERANCE, row);
-        let error = model.set_pooling(Pooling { by: PoolBy::First, normalize: false }).unwrap_err().to_string();
+        let error = model.set_pooling(0, Pooling { by: PoolBy::First, normalize: false }).unwrap_err().to_string();
         assert!(error.contains("sees nothing of the text after it"), "{error}");
     }
 }

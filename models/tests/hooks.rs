@@ -257,10 +257,10 @@ fn merged_hooks_compute_the_same_and_are_gone() {
         }
         let pooled = |model: &dyn Model| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
         let (hooked, weight) = (pooled(&*model), model.parameters()[0].parameter.clone());
-        model.merge_hooks(&input).unwrap();
+        model.merge_hooks(std::slice::from_ref(&input)).unwrap();
         assert_close(pooled(&*model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged"));
         assert_eq!(weight.version(), 0, "what no hook touched has changed");
-        model.merge_hooks(&input).unwrap();
+        model.merge_hooks(std::slice::from_ref(&input)).unwrap();
         assert_close(pooled(&*model).tensor(), hooked.tensor(), 1e-5, &format!("{architecture}, merged again"));
     }
 }
@@ -274,7 +274,7 @@ fn what_cannot_be_merged_is_named_and_nothing_changes() {
     set(&mut *model, block, "block", 1.0, &Arc::default());
     let pooled = |model: &dyn Model| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
     let before = pooled(&*model);
-    let error = model.merge_hooks(&input).unwrap_err().to_string();
+    let error = model.merge_hooks(std::slice::from_ref(&input)).unwrap_err().to_string();
     assert!(error.contains(&block.path), "{error}");
     assert_close(pooled(&*model).tensor(), before.tensor(), 0.0, "a failed merge");
 }
@@ -363,7 +363,7 @@ fn hooks_merge_in_the_order_of_the_forward_pass_whatever_their_own() {
             }
             let pooled = |model: &dyn Model| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
             let hooked = pooled(&*model);
-            model.merge_hooks(&input).unwrap();
+            model.merge_hooks(std::slice::from_ref(&input)).unwrap();
             assert_close(pooled(&*model).tensor(), hooked.tensor(), 1e-4, &format!("{architecture}, {changes:?}"));
             assert!(!sites.iter().any(|site| model.hooked(&site.path)));
         }
@@ -380,7 +380,7 @@ fn a_layer_that_folds_into_another_one_is_named_and_nothing_changes() {
     }
     let pooled = |model: &dyn Model| model.forward(&Tape::evaluation(), &input, Read::Pooled).unwrap().value;
     let before = pooled(&*model);
-    let error = model.merge_hooks(&input).unwrap_err().to_string();
+    let error = model.merge_hooks(std::slice::from_ref(&input)).unwrap_err().to_string();
     assert!(error.contains(&format!("what is added at {wrong} cannot be folded")), "{error}");
     assert!(error.contains("differ by up to"), "{error}");
     assert_close(pooled(&*model).tensor(), before.tensor(), 0.0, "a failed merge");

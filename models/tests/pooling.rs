@@ -24,7 +24,7 @@ fn by_hand(hidden: &Tensor, by: PoolBy, normalize: bool) -> Tensor {
     let pooled = (0..rows[0].len()).map(|j| match by {
         PoolBy::Mean => column(j).sum::<f64>() / rows.len() as f64,
         PoolBy::Max => column(j).fold(f64::MIN, f64::max),
-        PoolBy::Last => rows[rows.len() - 1][j],
+        PoolBy::Last | PoolBy::End => rows[rows.len() - 1][j],
         PoolBy::First | PoolBy::Pooler => rows[0][j],
     });
     let pooled: Vec<f64> = pooled.collect();
@@ -42,7 +42,7 @@ fn a_packed_batch_is_pooled_sequence_by_sequence() {
         let image = architecture == "vit";
         for by in WAYS {
             for normalize in [false, true] {
-                model.set_pooling(Pooling { by, normalize }).unwrap();
+                model.set_pooling(0, Pooling { by, normalize }).unwrap();
                 let of_class = (by, normalize) == (PoolBy::First, false) && architecture != "bert";
                 assert_eq!(model.info().pools_as_its_class(), of_class, "{architecture}, {by}");
                 let hidden = expected.numbered("hidden").into_iter().map(|hidden| {
@@ -54,7 +54,7 @@ fn a_packed_batch_is_pooled_sequence_by_sequence() {
                 assert_close(&pooled(&*model, &expected), &expected_rows, 1e-4, &format!("{architecture}, {by}"));
             }
         }
-        let pooler = model.set_pooling(Pooling { by: PoolBy::Pooler, normalize: false });
+        let pooler = model.set_pooling(0, Pooling { by: PoolBy::Pooler, normalize: false });
         match architecture {
             "bert" => assert!(pooler.is_ok() && model.info().pools_as_its_class()),
             _ => assert!(pooler.unwrap_err().to_string().contains("hold no pooler; pool by cls, mean, max or last")),
@@ -77,7 +77,7 @@ fn prompts_are_left_out() {
     let length = prompt.dims()[0];
     model.set_hook("embeddings", Hook::Embeddings(Arc::new(Prompts(prompt)))).unwrap();
     for by in [PoolBy::Mean, PoolBy::Max, PoolBy::Last] {
-        model.set_pooling(Pooling { by, normalize: false }).unwrap();
+        model.set_pooling(0, Pooling { by, normalize: false }).unwrap();
         let own = expected
             .numbered("prompt.hidden")
             .into_iter()
@@ -92,7 +92,7 @@ fn prompts_are_left_out() {
 fn gradients_go_through_pooling() {
     for by in WAYS {
         let (mut model, expected) = (open("bert"), Expected::tiny("bert"));
-        model.set_pooling(Pooling { by, normalize: true }).unwrap();
+        model.set_pooling(0, Pooling { by, normalize: true }).unwrap();
         let name = "encoder.layer.0.output.dense.weight";
         let of_name = |model: &dyn Model| {
             model.parameters().iter().find(|base| base.parameter.name() == name).unwrap().parameter.clone()
@@ -131,7 +131,7 @@ fn a_pooler_is_passed_where_it_pools() {
     let mut model = open("bert");
     assert!(model.passes(0, Read::Pooled, "pooler.dense.weight"));
     assert!(!model.passes(0, Read::Sequence, "pooler.dense.weight"));
-    model.set_pooling(Pooling { by: PoolBy::Mean, normalize: false }).unwrap();
+    model.set_pooling(0, Pooling { by: PoolBy::Mean, normalize: false }).unwrap();
     assert!(!model.passes(0, Read::Pooled, "pooler.dense.weight"));
     assert!(model.passes(0, Read::Pooled, "encoder.layer.1.output.dense.weight"));
 }

@@ -805,7 +805,8 @@
    Targets, string or [string]
       Which sites or parameters an option names, by PEFT's rules: a string is a regular expression that must
       match the whole path, a list holds exact paths or their ends at a dot (`query` is `....self.query`).
-      `exclude` goes first.
+      `exclude` goes first. Before either may stand a stream and a colon, for what is part of it alone:
+      `text:query`. An entry of a list may have stars, for anything: `image:blocks.6.*`.
       string
          A regular expression over the whole path.
       [string]

@@ -167,7 +167,8 @@ impl Init {
 }
 
 /// Which sites or parameters an option names, by PEFT's rules: a string is a regular expression that must match the whole
-/// path, a list holds exact paths or their ends at a dot (`query` is `....self.query`). `exclude` goes first.
+/// path, a list holds exact paths or their ends at a dot (`query` is `....self.query`). `exclude` goes first. Before either may stand a
+/// stream and a colon, for what is part of it alone: `text:query`. An entry of a list may have stars, for anything: `image:blocks.6.*`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Targets {

@@ -15,6 +15,8 @@ pub enum Activation {
     Sigmoid,
     /// x sigmoid(x); also called swish.
     Silu,
+    /// x sigmoid(1.702 x), an approximation of GELU; `quick_gelu` in Transformers.
+    QuickGelu,
     /// min(max(x, 0), 6), with derivative 0 at both ends (Sandler et al. 2018, MobileNetV2).
     Relu6,
     /// min(max(x + 3, 0), 6) / 6, with derivative 0 at both ends.

@@ -45,7 +45,11 @@ pub enum Reading {
 
 /// A named tensor that may train. Clones share it.
 #[derive(Clone)]
-pub struct Parameter(Arc<Inner>);
+pub struct Parameter {
+    shared: Arc<Inner>,
+    /// What it is called here, where that is not its own name.
+    alias: Option<Arc<str>>,
+}
 
 struct Inner {
     id: u64,
@@ -92,7 +96,7 @@ impl Parameter {
         values: Values,
         trainable: bool,
     ) -> Self {
-        Self(Arc::new(Inner {
+        let shared = Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name,
             dims,
@@ -103,37 +107,44 @@ impl Parameter {
             version: AtomicU64::new(0),
             packed: Mutex::new(HashMap::new()),
             derived: Mutex::new(None),
-        }))
+        };
+        Self { shared: Arc::new(shared), alias: None }
+    }
+
+    /// The same parameter by another name: a model that others are parts of calls theirs so.
+    #[must_use]
+    pub fn renamed(&self, name: impl Into<Arc<str>>) -> Self {
+        Self { shared: self.shared.clone(), alias: Some(name.into()) }
     }
 
     /// Unique in the process, ascending in the order of creation.
     pub fn id(&self) -> u64 {
-        self.0.id
+        self.shared.id
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.0.name
+        self.alias.as_deref().unwrap_or(&self.shared.name)
     }
 
     /// Its dimensions.
     pub fn dims(&self) -> &[usize] {
-        &self.0.dims
+        &self.shared.dims
     }
 
     /// Its element type.
     pub fn dtype(&self) -> DType {
-        self.0.dtype
+        self.shared.dtype
     }
 
     /// Number of elements.
     pub fn elem_count(&self) -> usize {
-        self.0.dims.iter().product()
+        self.shared.dims.iter().product()
     }
 
     /// Its current value. What trains is updated in place between steps; of what is at rest each call makes a tensor that is not kept.
     pub fn tensor(&self) -> Tensor {
-        match &*self.0.values.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.shared.values.read().unwrap_or_else(PoisonError::into_inner) {
             Values::Held(tensor) => tensor.clone(),
             Values::AtRest(source) => self.tensor_of(source.as_ref()),
         }
@@ -141,10 +152,10 @@ impl Parameter {
 
     /// The tensor that holds its values from now on.
     pub(crate) fn held(&self) -> Tensor {
-        if let Values::Held(tensor) = &*self.0.values.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Values::Held(tensor) = &*self.shared.values.read().unwrap_or_else(PoisonError::into_inner) {
             return tensor.clone();
         }
-        let mut values = self.0.values.write().unwrap_or_else(PoisonError::into_inner);
+        let mut values = self.shared.values.write().unwrap_or_else(PoisonError::into_inner);
         let tensor = match &*values {
             Values::Held(tensor) => return tensor.clone(),
             Values::AtRest(source) => self.tensor_of(source.as_ref()),
@@ -161,7 +172,7 @@ impl Parameter {
 
     /// Where its values are read, if it is at rest.
     pub(crate) fn source(&self) -> Option<Arc<dyn Source>> {
-        match &*self.0.values.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.shared.values.read().unwrap_or_else(PoisonError::into_inner) {
             Values::Held(_) => None,
             Values::AtRest(source) => Some(source.clone()),
         }
@@ -174,22 +185,22 @@ impl Parameter {
 
     /// Whether tapes record gradients for it.
     pub fn trainable(&self) -> bool {
-        self.0.trainable.load(Ordering::Relaxed)
+        self.shared.trainable.load(Ordering::Relaxed)
     }
 
     /// Freezes or thaws. Between steps only.
     pub fn set_trainable(&self, trainable: bool) {
-        self.0.trainable.store(trainable, Ordering::Relaxed);
+        self.shared.trainable.store(trainable, Ordering::Relaxed);
     }
 
     /// Counts the changes of its value; what was derived from an older version is stale.
     pub fn version(&self) -> u64 {
-        self.0.version.load(Ordering::Acquire)
+        self.shared.version.load(Ordering::Acquire)
     }
 
     /// Says that the tensor was changed in place.
     pub(crate) fn mark_changed(&self) {
-        self.0.version.fetch_add(1, Ordering::Release);
+        self.shared.version.fetch_add(1, Ordering::Release);
     }
 
     /// Copies `value` over the current one, in place. Errors where the shapes differ.
@@ -234,7 +245,7 @@ impl Parameter {
                 packed
             }
         };
-        lock(&self.0.packed).insert(precision, (self.version(), Arc::new(packed)));
+        lock(&self.shared.packed).insert(precision, (self.version(), Arc::new(packed)));
         Ok(())
     }
 
@@ -270,14 +281,17 @@ impl Parameter {
             [_, channels, _, _] => channels > 1,
             _ => false,
         };
-        self.0.reading == Reading::Products && multiplies && self.source().is_some()
+        self.shared.reading == Reading::Products && multiplies && self.source().is_some()
     }
 
     /// Goes over all values as [`each_value`](Self::each_value) does. Whether every packed form that products read is what they give.
     pub fn verify(&self, mut see: impl FnMut(&[f32])) -> Result<bool> {
         let version = self.version();
-        let packed: Vec<Arc<Packed>> =
-            lock(&self.0.packed).values().filter(|(at, _)| *at == version).map(|(_, packed)| packed.clone()).collect();
+        let packed: Vec<Arc<Packed>> = lock(&self.shared.packed)
+            .values()
+            .filter(|(at, _)| *at == version)
+            .map(|(_, packed)| packed.clone())
+            .collect();
         let mut holds = true;
         self.each_rows(|piece, rows| {
             see(rows);
@@ -315,7 +329,7 @@ impl Parameter {
     pub(crate) fn packed(&self, precision: Precision) -> Result<Option<Arc<Packed>>> {
         let Some(shape) = Shape::of(self.dims()) else { return Ok(None) };
         let version = self.version();
-        let mut cache = lock(&self.0.packed);
+        let mut cache = lock(&self.shared.packed);
         if let Some((at, packed)) = cache.get(&precision)
             && *at == version
         {
@@ -342,7 +356,7 @@ impl Parameter {
     /// A tensor that follows from this parameter and others, made by `make` where `key`, which tells their versions, is not the
     /// last one. Other threads wait for it, so `make` must not wait for them.
     pub(crate) fn derived(&self, key: Vec<u64>, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        let mut last = lock(&self.0.derived);
+        let mut last = lock(&self.shared.derived);
         if let Some((known, tensor)) = &*last
             && *known == key
         {

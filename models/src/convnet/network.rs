@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use fthost_autograd::{Layout, Map, Result, Tape, Tensor, Value};
+use fthost_autograd::{Layout, Map, Parameter, Result, Tape, Tensor, Value};
 
 use super::block::{Block, width};
 use super::layer::layout;
@@ -199,14 +199,15 @@ impl Model for Network {
         self.blocks.iter().flat_map(Block::norms).any(|norm| norm.trains())
     }
 
-    fn set_pooling(&mut self, pooling: Pooling) -> Result<()> {
+    fn set_pooling(&mut self, stream: usize, pooling: Pooling) -> Result<()> {
+        self.info.refuse_stream(stream)?;
         if !matches!(pooling.by, PoolBy::Mean | PoolBy::Max) {
             candle_core::bail!(
                 "the pixels of a map have no first and no last; pool this {} by mean or max",
                 self.info.model_type
             );
         }
-        self.info.streams[0].pooling = pooling;
+        self.info.streams[stream].pooling = pooling;
         Ok(())
     }
 
@@ -214,12 +215,11 @@ impl Model for Network {
         self.hooks.set(&self.sites, path, hook)
     }
 
-    fn merge_hooks(&mut self, input: &Input) -> Result<()> {
-        fold::into_weights(&self.sites, &self.parameters, &self.hooks, |pass| {
-            self.forward_pass(pass, input, Read::Pooled).map(drop)
-        })?;
-        self.clear_hooks();
-        Ok(())
+    fn folded(&self, inputs: &[Input]) -> Result<Vec<(Parameter, Tensor)>> {
+        let inputs = fold::of_each_stream(&self.info, inputs)?;
+        fold::folded(&self.sites, &self.parameters, &self.hooks, |pass| {
+            inputs.iter().try_for_each(|input| self.forward_pass(pass, input, Read::Pooled).map(drop))
+        })
     }
 
     fn hooked(&self, path: &str) -> bool {
@@ -295,9 +295,7 @@ impl Model for Network {
     }
 
     fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features> {
-        if stream != 0 {
-            candle_core::bail!("{} has one stream", self.info.model_type);
-        }
+        self.info.refuse_stream(stream)?;
         self.forward_pass(Pass::new(tape, &self.hooks), input, read)
     }
 }
@@ -344,6 +342,7 @@ fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
             name: modality.name().into(),
             modality,
             prefix: plan.prefix.into(),
+            root: String::new(),
             width,
             layers: None,
             heads: None,
@@ -365,6 +364,7 @@ fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
             pooling,
         }),
         vocabulary: None,
+        contrastive: None,
         head_dropout: head.dropout,
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fthost_autograd::{Angles, Layout, Parameter, Result, Tape, Value};
+use fthost_autograd::{Angles, Layout, Parameter, Result, Tape, Tensor, Value};
 
 use super::architecture::Architecture;
 use super::block::{Block, Norm, Turns};
@@ -247,14 +247,18 @@ impl Model for Decoder {
         &self.files
     }
 
-    fn set_pooling(&mut self, pooling: Pooling) -> Result<()> {
+    fn set_pooling(&mut self, stream: usize, pooling: Pooling) -> Result<()> {
+        self.info.refuse_stream(stream)?;
         if matches!(pooling.by, PoolBy::First | PoolBy::Pooler) {
             candle_core::bail!(
                 "the first token of a {} sees nothing of the text after it; pool by last, mean or max",
                 self.info.model_type
             );
         }
-        self.info.streams[0].pooling = pooling;
+        if pooling.by == PoolBy::End {
+            candle_core::bail!("no token ends the texts of a {}; pool by last, mean or max", self.info.model_type);
+        }
+        self.info.streams[stream].pooling = pooling;
         Ok(())
     }
 
@@ -262,12 +266,11 @@ impl Model for Decoder {
         Arc::make_mut(&mut self.hooks).set(&self.sites, path, hook)
     }
 
-    fn merge_hooks(&mut self, input: &Input) -> Result<()> {
-        fold::into_weights(&self.sites, &self.parameters, &self.hooks, |pass| {
-            self.forward_pass(pass, input, Read::Pooled).map(drop)
-        })?;
-        self.clear_hooks();
-        Ok(())
+    fn folded(&self, inputs: &[Input]) -> Result<Vec<(Parameter, Tensor)>> {
+        let inputs = fold::of_each_stream(&self.info, inputs)?;
+        fold::folded(&self.sites, &self.parameters, &self.hooks, |pass| {
+            inputs.iter().try_for_each(|input| self.forward_pass(pass, input, Read::Pooled).map(drop))
+        })
     }
 
     fn hooked(&self, path: &str) -> bool {
@@ -298,9 +301,7 @@ impl Model for Decoder {
     }
 
     fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features> {
-        if stream != 0 {
-            candle_core::bail!("{} has one stream", self.info.model_type);
-        }
+        self.info.refuse_stream(stream)?;
         self.forward_pass(Pass::new(tape, &self.hooks), input, read)
     }
 
@@ -372,6 +373,7 @@ fn info(config: &Config) -> ModelInfo {
             name: modality.name().into(),
             modality,
             prefix: names.prefix.into(),
+            root: String::new(),
             width: config.width,
             layers: Some(config.layers.len()),
             heads: Some(config.heads),
@@ -394,6 +396,7 @@ fn info(config: &Config) -> ModelInfo {
             pooling,
         }),
         vocabulary: None,
+        contrastive: None,
         head_dropout: config.head_dropout,
     }
 }

@@ -77,6 +77,7 @@ fn parsed(file: &Path, config: &Json) -> Result<Config, LoadError> {
         values,
         device,
         vocabulary: None,
+        contrastive: false,
         quantize: None,
     })
 }

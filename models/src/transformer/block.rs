@@ -1,9 +1,9 @@
 //! One block: attention and feed-forward, each with a residual.
 
-use fthost_autograd::{Activation, Attention as Attending, Layout, Result, Value};
+use fthost_autograd::{Activation, Attention as Attending, Layout, Result, Sees, Value};
 
-use super::config::Config;
-use crate::builder::Builder;
+use super::config::TowerConfig;
+use crate::builder::{Builder, Init};
 use crate::hooks::Pass;
 use crate::layers::{LayerNorm, Linear};
 use crate::sequences::{Rows, attended, hooked, select};
@@ -32,44 +32,43 @@ struct Attention {
     query: Linear,
     key: Linear,
     value: Linear,
-    heads: usize,
-    dropout: f64,
+    of: Attending,
 }
 
 impl Block {
     /// `path`: `encoder.layer.3`.
     pub(crate) fn build(
         builder: &mut Builder<'_>,
-        config: &Config,
+        config: &TowerConfig,
         path: &str,
     ) -> std::result::Result<Self, LoadError> {
-        let names = &config.architecture.block;
-        let (width, inner, eps, bias) = (config.width, config.inner, config.eps, config.qkv_bias);
+        let (names, stds) = (&config.names.block, config.stds);
+        let (width, inner, eps, qkv_bias) = (config.width, config.inner, config.eps, config.qkv_bias);
         let at = |name: &str| format!("{path}.{name}");
+        let linear = |builder: &mut Builder<'_>, name: &str, sizes: [usize; 2], bias: bool, std: f64| {
+            builder.linear_from(&at(name), sizes, bias, [Init::Normal(std), Init::Zeros])
+        };
+        let full = Attending::full(config.heads, config.attention_dropout);
+        let of = if config.names.causal { Attending { sees: Sees::Past { window: None }, ..full } } else { full };
         Ok(Self {
             attention: Attention {
-                query: builder.linear(&at(names.query), width, width, bias)?,
-                key: builder.linear(&at(names.key), width, width, bias)?,
-                value: builder.linear(&at(names.value), width, width, bias)?,
+                query: linear(builder, names.query, [width, width], qkv_bias, stds.attention)?,
+                key: linear(builder, names.key, [width, width], qkv_bias, stds.attention)?,
+                value: linear(builder, names.value, [width, width], qkv_bias, stds.attention)?,
                 site: builder.site(at(names.attention), SiteKind::Attention, width, width),
-                heads: config.heads,
-                dropout: config.attention_dropout,
+                of,
             },
-            attention_dense: builder.linear(&at(names.attention_dense), width, width, true)?,
-            attention_dense_dropout: if config.architecture.attention_output_dropout {
-                config.hidden_dropout
-            } else {
-                0.0
-            },
+            attention_dense: linear(builder, names.attention_dense, [width, width], true, stds.attention_dense)?,
+            attention_dense_dropout: if config.names.attention_output_dropout { config.hidden_dropout } else { 0.0 },
             attention_output: builder.site(at(names.attention_output), SiteKind::AttentionOutput, width, width),
             attention_norm: builder.layer_norm(&at(names.attention_norm), width, eps)?,
-            intermediate: builder.linear(&at(names.intermediate), width, inner, true)?,
+            intermediate: linear(builder, names.intermediate, [width, inner], true, stds.intermediate)?,
             activation: config.activation,
-            output_dense: builder.linear(&at(names.output_dense), inner, width, true)?,
+            output_dense: linear(builder, names.output_dense, [inner, width], true, stds.output_dense)?,
             output_dense_dropout: config.hidden_dropout,
             output: builder.site(at(names.output), SiteKind::FeedForwardOutput, width, width),
             output_norm: builder.layer_norm(&at(names.output_norm), width, eps)?,
-            pre_norm: config.architecture.pre_norm,
+            pre_norm: config.names.pre_norm,
         })
     }
 
@@ -113,7 +112,6 @@ impl Attention {
         tape.set_layout(query_layout.clone());
         let queries = self.query.forward(pass, &asking, Activation::Identity)?; // [rows, width]
         let prefix = prefix.as_ref().map(|prefix| (&prefix.keys, &prefix.values));
-        let of = Attending::full(self.heads, self.dropout);
-        tape.attention(&queries, &keys, &values, &of, query_layout, layout, prefix)
+        tape.attention(&queries, &keys, &values, &self.of, query_layout, layout, prefix)
     }
 }

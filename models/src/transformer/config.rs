@@ -4,7 +4,7 @@ use fthost_autograd::Activation;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::architecture::Architecture;
+use super::architecture::{Architecture, TowerNames};
 use crate::LoadError;
 use crate::family::Source;
 
@@ -12,6 +12,14 @@ use crate::family::Source;
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) architecture: &'static Architecture,
+    pub(crate) tower: TowerConfig,
+    pub(crate) head_dropout: f64,
+}
+
+/// What a tower of blocks is built from.
+#[derive(Debug)]
+pub(crate) struct TowerConfig {
+    pub(crate) names: &'static TowerNames,
     pub(crate) width: usize,
     pub(crate) layers: usize,
     pub(crate) heads: usize,
@@ -23,11 +31,46 @@ pub(crate) struct Config {
     pub(crate) eps: f64,
     pub(crate) hidden_dropout: f64,
     pub(crate) attention_dropout: f64,
-    pub(crate) head_dropout: f64,
     pub(crate) qkv_bias: bool,
-    /// Standard deviation of new weights.
-    pub(crate) init_std: f64,
+    pub(crate) stds: Stds,
     pub(crate) input: InputConfig,
+}
+
+/// Standard deviations of new weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stds {
+    /// Of what stands below the blocks, and above them.
+    pub(crate) around: f64,
+    /// Of the row before the patches of an image.
+    pub(crate) class_token: f64,
+    /// Of queries, keys and values.
+    pub(crate) attention: f64,
+    pub(crate) attention_dense: f64,
+    pub(crate) intermediate: f64,
+    pub(crate) output_dense: f64,
+}
+
+impl Stds {
+    /// One for all.
+    pub(crate) fn all(std: f64) -> Self {
+        Self {
+            around: std,
+            class_token: std,
+            attention: std,
+            attention_dense: std,
+            intermediate: std,
+            output_dense: std,
+        }
+    }
+}
+
+/// Which token ends a text, and is pooled by [`PoolBy::End`](crate::PoolBy::End).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The first of this id; the first of all where there is none.
+    Token(u32),
+    /// The first of the greatest id.
+    Greatest,
 }
 
 /// The bottom of the encoder.
@@ -41,6 +84,8 @@ pub(crate) enum InputConfig {
         first_position: usize,
         /// Rows of the token type table; 0 where the architecture has none.
         types: usize,
+        /// Which token ends a text, where the architecture says it.
+        end: Option<End>,
     },
     Images {
         channels: usize,
@@ -161,7 +206,7 @@ impl Config {
             "vit" => Self::from_vit(architecture, source, source.read()?),
             _ => Self::from_bert(architecture, source, source.read()?),
         }?;
-        config.check(source)?;
+        config.tower.check(source, &SIZES)?;
         Ok(config)
     }
 
@@ -179,8 +224,8 @@ impl Config {
         }
         // RoBERTa's own padding token, where the file does not say.
         let padding = config.pad_token_id.unwrap_or(1);
-        Ok(Self {
-            architecture,
+        let tower = TowerConfig {
+            names: &architecture.tower,
             width: config.hidden_size,
             layers: config.num_hidden_layers,
             heads: config.num_attention_heads,
@@ -190,16 +235,17 @@ impl Config {
             eps: config.layer_norm_eps,
             hidden_dropout: config.hidden_dropout_prob,
             attention_dropout: config.attention_probs_dropout_prob,
-            head_dropout: config.classifier_dropout.unwrap_or(config.hidden_dropout_prob),
             qkv_bias: true,
-            init_std: config.initializer_range,
+            stds: Stds::all(config.initializer_range),
             input: InputConfig::Text {
                 vocabulary: config.vocab_size,
                 positions: config.max_position_embeddings,
                 first_position: if architecture.positions_after_padding { padding.saturating_add(1) } else { 0 },
                 types: config.type_vocab_size,
+                end: None,
             },
-        })
+        };
+        Ok(Self { architecture, tower, head_dropout: config.classifier_dropout.unwrap_or(config.hidden_dropout_prob) })
     }
 
     fn from_distilbert(
@@ -207,8 +253,8 @@ impl Config {
         source: &Source<'_>,
         config: DistilBertConfig,
     ) -> Result<Self, LoadError> {
-        Ok(Self {
-            architecture,
+        let tower = TowerConfig {
+            names: &architecture.tower,
             width: config.dim,
             layers: config.n_layers,
             heads: config.n_heads,
@@ -218,16 +264,17 @@ impl Config {
             eps: tiny_eps(),
             hidden_dropout: config.dropout,
             attention_dropout: config.attention_dropout,
-            head_dropout: config.seq_classif_dropout,
             qkv_bias: true,
-            init_std: config.initializer_range,
+            stds: Stds::all(config.initializer_range),
             input: InputConfig::Text {
                 vocabulary: config.vocab_size,
                 positions: config.max_position_embeddings,
                 first_position: 0,
                 types: 0,
+                end: None,
             },
-        })
+        };
+        Ok(Self { architecture, tower, head_dropout: config.seq_classif_dropout })
     }
 
     fn from_vit(
@@ -235,12 +282,8 @@ impl Config {
         source: &Source<'_>,
         config: VitConfig,
     ) -> Result<Self, LoadError> {
-        if config.patch_size == 0 || !config.image_size.is_multiple_of(config.patch_size) {
-            let why = format!("must divide image_size, which is {}", config.image_size);
-            return Err(source.setting("patch_size", config.patch_size, why));
-        }
-        Ok(Self {
-            architecture,
+        let tower = TowerConfig {
+            names: &architecture.tower,
             width: config.hidden_size,
             layers: config.num_hidden_layers,
             heads: config.num_attention_heads,
@@ -250,50 +293,78 @@ impl Config {
             eps: config.layer_norm_eps,
             hidden_dropout: config.hidden_dropout_prob,
             attention_dropout: config.attention_probs_dropout_prob,
-            head_dropout: 0.0,
             qkv_bias: config.qkv_bias,
-            init_std: config.initializer_range,
+            stds: Stds::all(config.initializer_range),
             input: InputConfig::Images {
                 channels: config.num_channels,
                 size: config.image_size,
                 patch: config.patch_size,
             },
-        })
+        };
+        Ok(Self { architecture, tower, head_dropout: 0.0 })
     }
+}
 
-    /// Every size by its key in most architectures' files.
-    fn sizes(&self) -> Vec<(&'static str, usize)> {
+/// The keys of a tower's sizes.
+pub(crate) struct SizeKeys {
+    pub(crate) width: &'static str,
+    pub(crate) layers: &'static str,
+    pub(crate) heads: &'static str,
+    pub(crate) inner: &'static str,
+    pub(crate) vocabulary: &'static str,
+    pub(crate) positions: &'static str,
+    pub(crate) types: &'static str,
+    pub(crate) channels: &'static str,
+    pub(crate) size: &'static str,
+    pub(crate) patch: &'static str,
+}
+
+/// Those of most architectures' files.
+const SIZES: SizeKeys = SizeKeys {
+    width: "hidden_size",
+    layers: "num_hidden_layers",
+    heads: "num_attention_heads",
+    inner: "intermediate_size",
+    vocabulary: "vocab_size",
+    positions: "max_position_embeddings",
+    types: "type_vocab_size",
+    channels: "num_channels",
+    size: "image_size",
+    patch: "patch_size",
+};
+
+impl TowerConfig {
+    pub(crate) fn check(&self, source: &Source<'_>, keys: &SizeKeys) -> Result<(), LoadError> {
         let mut sizes = vec![
-            ("hidden_size", self.width),
-            ("num_hidden_layers", self.layers),
-            ("num_attention_heads", self.heads),
-            ("intermediate_size", self.inner),
+            (keys.width, self.width),
+            (keys.layers, self.layers),
+            (keys.heads, self.heads),
+            (keys.inner, self.inner),
         ];
         match self.input {
             InputConfig::Text { vocabulary, positions, types, .. } => sizes.extend([
-                ("vocab_size", vocabulary),
-                ("max_position_embeddings", positions),
-                ("type_vocab_size", types.max(1)), // 0 where there are none
+                (keys.vocabulary, vocabulary),
+                (keys.positions, positions),
+                (keys.types, types.max(1)), // 0 where there are none
             ]),
             InputConfig::Images { channels, size, patch } => {
-                sizes.extend([("num_channels", channels), ("image_size", size), ("patch_size", patch)]);
+                sizes.extend([(keys.channels, channels), (keys.size, size), (keys.patch, patch)]);
             }
         }
-        sizes
-    }
-
-    fn check(&self, source: &Source<'_>) -> Result<(), LoadError> {
-        source.check_sizes(&self.sizes())?;
+        source.check_sizes(&sizes)?;
         if !self.width.is_multiple_of(self.heads) {
             let why = format!("must divide the width, which is {}", self.width);
-            return Err(source.setting("num_attention_heads", self.heads, why));
+            return Err(source.setting(keys.heads, self.heads, why));
         }
-        if let InputConfig::Text { positions, first_position, .. } = self.input
-            && positions <= first_position
-        {
-            let why = format!("leaves no token a position: the first is {first_position}");
-            return Err(source.setting("max_position_embeddings", positions, why));
+        match self.input {
+            InputConfig::Text { positions, first_position, .. } if positions <= first_position => {
+                let why = format!("leaves no token a position: the first is {first_position}");
+                Err(source.setting(keys.positions, positions, why))
+            }
+            InputConfig::Images { size, patch, .. } if !size.is_multiple_of(patch) => {
+                Err(source.setting(keys.patch, patch, format!("must divide {}, which is {size}", keys.size)))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use fthost_autograd::{Layout, Map, Parameter, Result, Tape, Tensor, Value, Window};
 
-use super::config::{Config, InputConfig};
+use super::config::{End, InputConfig, TowerConfig};
 use crate::builder::Builder;
 use crate::hooks::Pass;
 use crate::layers::{LayerNorm, Linear};
@@ -13,7 +13,8 @@ use crate::{Input, LoadError, SiteKind, TextInput};
 
 /// Path of the embeddings' site.
 const SITE: &str = "embeddings";
-pub(crate) const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings";
+/// Path of what is added for each segment.
+const TYPES: &str = "embeddings.token_type_embeddings";
 
 #[derive(Debug)]
 pub(crate) enum Embeddings {
@@ -31,7 +32,8 @@ pub(crate) struct TextEmbeddings {
     first_position: usize,
     /// `[types, width]`
     types: Option<Parameter>,
-    norm: LayerNorm,
+    norm: Option<LayerNorm>,
+    end: Option<End>,
 }
 
 #[derive(Debug)]
@@ -45,39 +47,48 @@ pub(crate) struct ImageEmbeddings {
     class_token: Parameter,
     /// `[1 + patches, width]`
     positions: Parameter,
+    norm: Option<LayerNorm>,
 }
 
 impl Embeddings {
-    pub(crate) fn build(builder: &mut Builder<'_>, config: &Config) -> std::result::Result<Self, LoadError> {
-        let width = config.width;
+    pub(crate) fn build(builder: &mut Builder<'_>, config: &TowerConfig) -> std::result::Result<Self, LoadError> {
+        let (width, names) = (config.width, &config.names.bottom);
+        let norm =
+            |builder: &mut Builder<'_>| names.norm.map(|path| builder.layer_norm(path, width, config.eps)).transpose();
         Ok(match config.input {
-            InputConfig::Text { vocabulary, positions, first_position, types } => {
+            InputConfig::Text { vocabulary, positions, first_position, types, end } => {
                 let site = builder.site(SITE, SiteKind::Embeddings, width, width);
-                let mut table = |name: &str, rows| builder.rows(&format!("{SITE}.{name}.weight"), 0, rows, width);
+                let mut table = |name: &str, rows| builder.rows(name, 0, rows, width);
                 Self::Text(TextEmbeddings {
                     site,
-                    words: table("word_embeddings", vocabulary)?,
-                    positions: table("position_embeddings", positions)?,
+                    words: table(&format!("{}.weight", names.input), vocabulary)?,
+                    positions: table(names.positions, positions)?,
                     first_position,
-                    types: (types > 0).then(|| table("token_type_embeddings", types)).transpose()?,
-                    norm: builder.layer_norm("embeddings.LayerNorm", width, config.eps)?,
+                    types: (types > 0).then(|| table(&format!("{TYPES}.weight"), types)).transpose()?,
+                    norm: norm(builder)?,
+                    end,
                 })
             }
             InputConfig::Images { channels, size, patch } => {
                 let side = size / patch;
+                let leading = usize::from(names.stored_as_batch);
+                let projection = builder.patch_projection(names.input, channels, patch, width, names.input_bias)?;
+                let site = builder.site(SITE, SiteKind::Embeddings, width, width);
+                let around = std::mem::replace(&mut builder.init_std, config.stds.class_token);
+                let class_token = match names.stored_as_batch {
+                    true => builder.rows(names.class_token, leading, 1, width)?,
+                    false => builder.row(names.class_token, width)?,
+                };
+                builder.init_std = around;
                 Self::Images(ImageEmbeddings {
-                    projection: builder.patch_projection(
-                        "embeddings.patch_embeddings.projection",
-                        channels,
-                        patch,
-                        width,
-                    )?,
-                    site: builder.site(SITE, SiteKind::Embeddings, width, width),
+                    projection,
+                    site,
                     channels,
                     size,
                     patch,
-                    class_token: builder.rows("embeddings.cls_token", 1, 1, width)?,
-                    positions: builder.rows("embeddings.position_embeddings", 1, 1 + side * side, width)?,
+                    class_token,
+                    positions: builder.rows(names.positions, leading, 1 + side * side, width)?,
+                    norm: norm(builder)?,
                 })
             }
         })
@@ -140,8 +151,37 @@ impl TextEmbeddings {
             }
             None => value.clone(),
         };
-        let value = self.norm.forward_sum(tape, &sum, &positions)?;
+        let value = match &self.norm {
+            Some(norm) => norm.forward_sum(tape, &sum, &positions)?,
+            None => tape.add(&sum, &positions)?,
+        };
         Ok(Embedded { value, ..embedded })
+    }
+
+    /// Whether a token ends a text by the architecture's word.
+    pub(crate) fn ends(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Each text as far as the token that ends it.
+    ///
+    /// Where no token sees those after it, that is all that the last one's features depend on.
+    pub(crate) fn ended(&self, text: &TextInput) -> Result<TextInput> {
+        check_ids(text, &self.words)?;
+        let of_end = |ids: &[u32]| {
+            let greatest = ids.iter().max().copied().unwrap_or_default();
+            let wanted = match self.end {
+                Some(End::Token(id)) => id,
+                Some(End::Greatest) => greatest,
+                None => return ids.len(),
+            };
+            1 + ids.iter().position(|&id| id == wanted).unwrap_or(0)
+        };
+        let ranges: Vec<Range<usize>> =
+            text.layout.ranges().map(|range| range.start..range.start + of_end(&text.ids[range])).collect();
+        let kept = |of: &[u32]| ranges.iter().flat_map(|range| of[range.clone()].iter().copied()).collect();
+        let layout = Layout::from_lengths(ranges.iter().map(ExactSizeIterator::len));
+        Ok(TextInput { ids: kept(&text.ids), types: kept(&text.types), layout })
     }
 
     fn check(&self, text: &TextInput) -> Result<()> {
@@ -174,7 +214,11 @@ impl ImageEmbeddings {
         let ids: Vec<u32> = (0..n).flat_map(|_| 0..=patches as u32).collect();
         let positions = tape.embedding(&tape.parameter(&self.positions), &ids)?;
         let placed = tape.add(&prompted.value, &positions)?; // [n * (1 + patches), width]
-        Prompted { value: placed, ..prompted }.prepend(tape, layout)
+        let embedded = Prompted { value: placed, ..prompted }.prepend(tape, layout)?;
+        match &self.norm {
+            Some(norm) => Ok(Embedded { value: norm.forward(tape, &embedded.value)?, ..embedded }),
+            None => Ok(embedded),
+        }
     }
 
     /// `[n, size, size, channels]` to `[n * patches, channels * patch * patch]`: the rows that the convolution's kernel meets.

@@ -1,10 +1,11 @@
 //! Transformer encoders of the BERT family, and ViT: one implementation, and a table of where they differ.
 
-mod architecture;
+pub(crate) mod architecture;
 mod block;
-mod config;
+pub(crate) mod config;
 mod embeddings;
 mod encoder;
+pub(crate) mod tower;
 
 use architecture::Architecture;
 use encoder::Encoder;

@@ -168,7 +168,7 @@ fn sites(run: &Arc<Run>, of: &Params<'_>) -> Result<Json> {
     };
     let paths: Vec<&str> = candidates.iter().map(|site| site.path.as_str()).collect();
     let (targets, exclude) = (of.read::<Option<Targets>>("targets")?, of.read::<Option<Targets>>("exclude")?);
-    let chosen = select(what, &paths, false, targets.as_ref(), exclude.as_ref())?;
+    let chosen = select(what, run.toy.stream(), &paths, false, targets.as_ref(), exclude.as_ref())?;
     Ok(json!(chosen.into_iter().map(|i| shown(run, candidates[i])).collect::<Vec<_>>()))
 }
 
@@ -178,7 +178,7 @@ fn parameters(run: &Run, of: &Params<'_>, wanted: impl Fn(&Parameter) -> bool) -
     let state = run.state();
     let fitting: Vec<usize> = (0..state.parameters.len()).filter(|&i| wanted(&state.parameters[i])).collect();
     let paths: Vec<&str> = fitting.iter().map(|&i| state.parameters[i].name.as_str()).collect();
-    let chosen = select("parameter", &paths, true, targets.as_ref(), None)?;
+    let chosen = select("parameter", run.toy.stream(), &paths, true, targets.as_ref(), None)?;
     Ok(chosen.into_iter().map(|i| fitting[i]).collect())
 }
 

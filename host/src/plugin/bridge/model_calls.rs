@@ -3,7 +3,7 @@
 use crate::error::plain;
 use fthost_autograd::random::Stream;
 use fthost_autograd::{DType, Device, Parameter, Tape, Tensor};
-use fthost_models::{Modality, Read, Site, SiteKind, Stream as ModelStream};
+use fthost_models::{Modality, ModelInfo, Read, Site, SiteKind, Stream as ModelStream};
 use fthost_plugin_api as api;
 use fthost_plugin_api::abi::tables::model_call;
 use serde::de::DeserializeOwned;
@@ -239,13 +239,13 @@ struct Sites {
 
 fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Result<Vec<api::Site>, String> {
     let info = model.model.info();
-    let all = model.model.sites().iter().map(|site| (site_for_plugin(model, site), info.prefix(site.stream)));
+    let all = model.model.sites().iter().map(|site| (site_for_plugin(model, site), site));
     let one_group = |site: &api::Site| site.convolution.is_none_or(|of| of.groups == 1);
-    let all: Vec<(api::Site, &str)> = all
+    let all: Vec<(api::Site, &Site)> = all
         .filter(|(site, _)| site.kind == params.kind || params.also.contains(&site.kind) && one_group(site))
         .collect();
     let candidates: Vec<Candidate<'_>> =
-        all.iter().map(|(site, prefix)| Candidate { path: &site.path, prefix, by_module: false }).collect();
+        all.iter().map(|(_, site)| candidate(info, site.stream, &site.path, false)).collect();
     let what = match params.kind {
         api::SiteKind::Linear if params.also.contains(&api::SiteKind::Conv) => "linear layer or convolution",
         api::SiteKind::Linear => "linear layer",
@@ -267,6 +267,12 @@ fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Resul
     Ok(chosen)
 }
 
+/// What may be matched of a stream.
+fn candidate<'a>(info: &'a ModelInfo, stream: Option<usize>, path: &'a str, by_module: bool) -> Candidate<'a> {
+    let name = stream.map_or("", |stream| &info.streams[stream].name);
+    Candidate { path, prefix: info.prefix(stream), stream: name, within: info.within(stream, path), by_module }
+}
+
 /// Numbers of the parameters that fit `wanted` and that `targets` name; `None` names all.
 fn parameters(
     model: &mut AdaptedModel,
@@ -277,7 +283,7 @@ fn parameters(
     let fitting: Vec<usize> = numbers(model, wanted).collect();
     let candidate = |i: &usize| {
         let p = &model.parameters[*i];
-        Candidate { path: p.parameter.name(), prefix: model.model.info().prefix(p.stream), by_module: true }
+        candidate(model.model.info(), p.stream, p.parameter.name(), true)
     };
     let candidates: Vec<Candidate<'_>> = fitting.iter().map(candidate).collect();
     let selection = select("parameter", &candidates, targets, None)?;

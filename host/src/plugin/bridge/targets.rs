@@ -3,6 +3,10 @@
 //! A string is a regular expression that must match the whole path. An entry of a list matches the path itself or its end at a
 //! dot. Paths may be written with the architecture's prefix (`bert.encoder...`) or without. Excludes go first. A pattern that matches
 //! nothing is an error, because a run that adapts less than was asked looks like any other.
+//!
+//! Beyond PEFT's rules, the name of a stream and a colon before either mean that stream alone: `text:query`, `text:.*query`. Behind it
+//! paths are those within the stream, which two joined folders or two towers may have in common; and in entries of a list, which name
+//! no path with a star, a star stands for anything: `image:blocks.6.*`.
 
 use std::collections::BTreeSet;
 
@@ -26,6 +30,8 @@ pub(super) struct Selection {
 enum Pattern<'a> {
     All,
     Whole(Regex),
+    /// An entry of a list with stars.
+    Stars(Regex),
     Name(&'a str),
 }
 
@@ -35,6 +41,9 @@ pub(super) struct Candidate<'a> {
     pub(super) path: &'a str,
     /// What stands before it in the architecture's files.
     pub(super) prefix: &'a str,
+    /// The name of its stream, and its path there; empty names are of none.
+    pub(super) stream: &'a str,
+    pub(super) within: &'a str,
     /// Whether an entry may also name the module that holds it: `query` for `...query.weight`.
     pub(super) by_module: bool,
 }
@@ -42,14 +51,26 @@ pub(super) struct Candidate<'a> {
 impl Candidate<'_> {
     fn fits(&self, pattern: &Pattern<'_>) -> bool {
         let prefix = self.prefix;
-        match pattern {
+        let of_path = |path: &str, within: &str| match pattern {
             Pattern::All => true,
-            Pattern::Whole(regex) => regex.is_match(self.path) || regex.is_match(&format!("{prefix}{}", self.path)),
-            Pattern::Name(name) => {
-                let module = self.path.rsplit_once('.').map(|(module, _)| module).filter(|_| self.by_module);
-                ends_with(self.path, name, prefix) || module.is_some_and(|module| ends_with(module, name, prefix))
+            Pattern::Whole(regex) | Pattern::Stars(regex) => {
+                let in_stream = || [within, path].iter().any(|path| regex.is_match(&format!("{}:{path}", self.stream)));
+                regex.is_match(path)
+                    || regex.is_match(&format!("{prefix}{path}"))
+                    || !self.stream.is_empty() && in_stream()
             }
-        }
+            Pattern::Name(name) => match name.split_once(':') {
+                Some((stream, name)) => {
+                    stream == self.stream && (ends_with(within, name, prefix) || ends_with(path, name, prefix))
+                }
+                None => ends_with(path, name, prefix),
+            },
+        };
+        let module = |path: &'_ str| path.rsplit_once('.').map_or(0, |(module, _)| module.len());
+        // A regular expression is over the whole path, as PEFT has it.
+        let by_module = self.by_module && !matches!(pattern, Pattern::Whole(_));
+        of_path(self.path, self.within)
+            || by_module && of_path(&self.path[..module(self.path)], &self.within[..module(self.within)])
     }
 }
 
@@ -76,16 +97,28 @@ pub(super) fn refuse_shared(info: &ModelInfo, targets: Option<&Targets>) -> Resu
     }
 }
 
-fn patterns(targets: &Targets) -> Result<Vec<(String, Pattern<'_>)>, String> {
+fn patterns<'a>(targets: &'a Targets) -> Result<Vec<(String, Pattern<'a>)>, String> {
     match targets {
         Targets::Pattern(text) if text == ALL => Ok(vec![(text.clone(), Pattern::All)]),
-        Targets::Pattern(text) => match Regex::new(&format!("^(?:{text})$")) {
-            Ok(regex) => Ok(vec![(text.clone(), Pattern::Whole(regex))]),
-            Err(error) => Err(format!("the pattern {text:?} is no regular expression: {error}")),
-        },
+        // Colons are in no path: behind that of a stream, a star that repeats nothing else stands for anything too.
+        Targets::Pattern(text) => {
+            whole(text, &text.replace(":*", ":.*")).map(|regex| vec![(text.clone(), Pattern::Whole(regex))])
+        }
         Targets::Names(names) if names.is_empty() => Err("the list of targets is empty".to_owned()),
-        Targets::Names(names) => Ok(names.iter().map(|name| (name.clone(), Pattern::Name(name))).collect()),
+        Targets::Names(names) => {
+            let pattern = |name: &'a String| match name.contains('*') {
+                true => whole(name, &regex::escape(name).replace("\\*", ".*")).map(Pattern::Stars),
+                false => Ok(Pattern::Name(name)),
+            };
+            names.iter().map(|name| Ok((name.clone(), pattern(name)?))).collect()
+        }
     }
+}
+
+/// A regular expression that must match all of a path; `text` is what it is written as.
+fn whole(text: &str, regex: &str) -> Result<Regex, String> {
+    Regex::new(&format!("^(?:{regex})$"))
+        .map_err(|error| format!("the pattern {text:?} is no regular expression: {error}"))
 }
 
 /// Selects among candidates. `None` targets are all of them. `what` names them in errors: `linear layer`.
@@ -145,7 +178,7 @@ fn nothing(pattern: &str, text: &str, what: &str, candidates: &[Candidate<'_>]) 
             ends.push(end);
         }
     }
-    let last = text.rsplit(['.', '*', '\\']).next().unwrap_or(text);
+    let last = text.rsplit(['.', '*', ':', '\\']).next().unwrap_or(text);
     let mut near: Vec<(f64, &str)> = ends
         .iter()
         .map(|end| (strsim::jaro_winkler(last, end), *end))
@@ -156,6 +189,17 @@ fn nothing(pattern: &str, text: &str, what: &str, candidates: &[Candidate<'_>]) 
     let near: Vec<String> = near.iter().take(3).map(|(_, name)| format!("{name:?}")).collect();
     if candidates.is_empty() {
         return format!("{pattern} matches nothing: this model has no {what}");
+    }
+    let mut streams: Vec<&str> = candidates.iter().map(|of| of.stream).filter(|name| !name.is_empty()).collect();
+    streams.dedup();
+    if let Some((stream, _)) = text.split_once(':')
+        && stream.chars().all(|c| c.is_alphanumeric() || c == '_')
+        && !streams.contains(&stream)
+    {
+        let streams = streams.join(" and ");
+        return format!(
+            "{pattern} matches no {what}: it is of the stream {stream:?}, and there is one of {streams} alone"
+        );
     }
     let hint = if near.is_empty() { String::new() } else { format!(" Did you mean {}?", near.join(" or ")) };
     format!("{pattern} matches no {what}.{hint} What there is ends in {}.", ends.join(", "))
@@ -176,7 +220,7 @@ mod tests {
     ];
 
     fn candidates<'a>(prefix: &'a str, paths: &[&'a str], by_module: bool) -> Vec<Candidate<'a>> {
-        paths.iter().map(|path| Candidate { path, prefix, by_module }).collect()
+        paths.iter().map(|path| Candidate { path, prefix, stream: "text", within: path, by_module }).collect()
     }
 
     fn names(names: &[&str]) -> Targets {
@@ -219,6 +263,46 @@ mod tests {
         check(names(&["query"]), &[0, 1]);
         check(names(&["query.weight"]), &[0]);
         check(pattern(r"encoder\..*"), &[0, 1]);
+    }
+
+    #[test]
+    fn a_stream_stands_before_the_path() {
+        let paths = [
+            ("text", "text.layer.0.query.weight"),
+            ("text", "text.layer.1.query.bias"),
+            ("image", "image.layer.1.query.weight"),
+            ("image", "image.blocks.6.0.conv.weight"),
+            ("", "logit_scale"),
+        ];
+        let of = |&(stream, path): &(&'static str, &'static str)| {
+            let within = path.strip_prefix(stream).and_then(|path| path.strip_prefix('.')).unwrap_or(path);
+            Candidate { path, prefix: "", stream, within, by_module: true }
+        };
+        let candidates: Vec<Candidate<'_>> = paths.iter().map(of).collect();
+        let found = |targets: Targets| select("parameter", &candidates, Some(&targets), None).map(|found| found.chosen);
+        for (targets, expected) in [
+            (names(&["query"]), &[0, 1, 2][..]),
+            (names(&["text:query"]), &[0, 1]),
+            (names(&["text:*query"]), &[0, 1]),
+            (names(&["image:layer.1.query"]), &[2]),
+            (names(&["image:image.layer.1.query", "text:bias"]), &[1, 2]),
+            (names(&["image:blocks.6.*"]), &[3]),
+            (names(&["image:*"]), &[2, 3]),
+            (names(&["*.layer.1.*"]), &[1, 2]),
+            (pattern("text:*query.weight"), &[0]),
+            (pattern(r"text:.*weight|image:blocks\..*"), &[0, 3]),
+            (pattern("(text|image):layer.*"), &[0, 1, 2]),
+            (pattern(r".*query\..*"), &[0, 1, 2]),
+        ] {
+            assert_eq!(found(targets.clone()).unwrap(), expected, "{targets:?}");
+        }
+        let error = |targets: Targets| found(targets).unwrap_err();
+        assert_eq!(
+            error(names(&["sound:query"])),
+            "target \"sound:query\" matches no parameter: it is of the stream \"sound\", and there is one of text and image alone"
+        );
+        assert!(error(names(&["text:conv"])).contains("target \"text:conv\" matches no parameter"));
+        assert!(error(names(&["text:querry"])).contains("Did you mean \"query\"?"));
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl OneLayer {
                     name: "text".into(),
                     modality: Modality::Text { max_tokens: 8, vocabulary: 3 },
                     prefix: "test.".into(),
+                    root: String::new(),
                     width: 2,
                     layers: Some(1),
                     heads: Some(1),
@@ -68,6 +69,7 @@ impl OneLayer {
                 base_class: None,
                 classification: None,
                 vocabulary: None,
+                contrastive: None,
                 head_dropout: 0.0,
             },
             sites: vec![Site {
@@ -95,7 +97,7 @@ impl Model for OneLayer {
     fn parameters(&self) -> &[BaseParameter] {
         &self.parameters
     }
-    fn set_pooling(&mut self, _: Pooling) -> fthost_autograd::Result<()> {
+    fn set_pooling(&mut self, _: usize, _: Pooling) -> fthost_autograd::Result<()> {
         candle_core::bail!("not needed here")
     }
     fn set_hook(&mut self, path: &str, hook: Hook) -> fthost_autograd::Result<()> {
@@ -108,7 +110,7 @@ impl Model for OneLayer {
     fn hooked(&self, _: &str) -> bool {
         !self.hooks.lock().unwrap().is_empty()
     }
-    fn merge_hooks(&mut self, _: &Input) -> fthost_autograd::Result<()> {
+    fn folded(&self, _: &[Input]) -> fthost_autograd::Result<Vec<(Parameter, Tensor)>> {
         candle_core::bail!("not needed here")
     }
     fn clear_hooks(&mut self) {

@@ -32,6 +32,7 @@ impl Pair {
             name: name.into(),
             modality,
             prefix: format!("{name}_model."),
+            root: format!("{name}."),
             width: 2,
             layers: Some(1),
             heads: Some(1),
@@ -73,6 +74,7 @@ impl Pair {
                 base_class: None,
                 classification: None,
                 vocabulary: None,
+                contrastive: None,
                 head_dropout: 0.0,
             },
             sites: NAMES.iter().enumerate().map(site).collect(),
@@ -96,7 +98,7 @@ impl Model for Pair {
     fn batch_statistics(&self) -> bool {
         self.batch_statistics
     }
-    fn set_pooling(&mut self, _: Pooling) -> fthost_autograd::Result<()> {
+    fn set_pooling(&mut self, _: usize, _: Pooling) -> fthost_autograd::Result<()> {
         candle_core::bail!("not needed here")
     }
     fn set_hook(&mut self, _: &str, _: Hook) -> fthost_autograd::Result<()> {
@@ -105,7 +107,7 @@ impl Model for Pair {
     fn hooked(&self, _: &str) -> bool {
         false
     }
-    fn merge_hooks(&mut self, _: &Input) -> fthost_autograd::Result<()> {
+    fn folded(&self, _: &[Input]) -> fthost_autograd::Result<Vec<(Parameter, Tensor)>> {
         candle_core::bail!("not needed here")
     }
     fn clear_hooks(&mut self) {}

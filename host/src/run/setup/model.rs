@@ -46,7 +46,7 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         loader.open(&file.model.path)?
     };
     let pooling = pooling(file, base.info().plain().pooling)?;
-    base.set_pooling(pooling)
+    base.set_pooling(0, pooling)
         .map_err(|error| file.error_at("model.pooling", crate::error::plain(&error), "asked for here", None))?;
     let mut model = AdaptedModel::new(base, device, file.train.seed);
     if let Some(quantize) = file.model.quantize {

@@ -34,7 +34,7 @@ impl TrainedModel {
     /// Folds what the strategies added into the weights.
     pub(super) fn fold(&mut self) -> Result<()> {
         let input = self.tried_on()?;
-        self.model.model.merge_hooks(&input).map_err(|error| {
+        self.model.model.merge_hooks(std::slice::from_ref(&input)).map_err(|error| {
             Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
                 .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
         })

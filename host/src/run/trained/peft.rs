@@ -65,7 +65,7 @@ pub(super) fn open(
     if named.model.pooling == PoolingKey::Auto {
         let of_class = model.model.info().classification.as_ref().map(|class| class.pooling);
         if let Some(pooling) = Pooling::of_folder(folder)?.or(of_class) {
-            model.model.set_pooling(pooling)?;
+            model.model.set_pooling(0, pooling)?;
         }
     }
     adapter.refuse_shared(model.model.info())?;

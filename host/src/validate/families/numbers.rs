@@ -196,7 +196,7 @@ pub(in crate::validate) fn merge(subject: &Subject) -> Result<Outcome> {
     }
     let before = outputs(&setup, 0, 8)?;
     let input = setup.tasks[0].train.input_of(&first_examples(&setup, 0, 8)?)?;
-    if let Err(error) = setup.model.model.merge_hooks(&input) {
+    if let Err(error) = setup.model.model.merge_hooks(std::slice::from_ref(&input)) {
         let error = crate::error::plain(&error);
         let differs = error.contains("differ by up to");
         return Ok(if differs { Outcome::failed(error, MERGED) } else { Outcome::skipped(error) });

@@ -66,6 +66,16 @@ impl Curve for Silu {
     }
 }
 
+struct QuickGelu;
+impl Curve for QuickGelu {
+    #[inline(always)]
+    fn at<const FMA: bool>(x: f32) -> (f32, f32) {
+        const QUICK: f32 = 1.702;
+        let (s, slope) = math::sigmoid::<FMA>(QUICK * x);
+        (x * s, math::mul_add::<FMA>(QUICK * x, slope, s))
+    }
+}
+
 struct Relu6;
 impl Curve for Relu6 {
     #[inline(always)]
@@ -138,6 +148,7 @@ macro_rules! with_curve {
             Activation::Tanh => $name::<Tanh>($($argument),*),
             Activation::Sigmoid => $name::<Sigmoid>($($argument),*),
             Activation::Silu => $name::<Silu>($($argument),*),
+            Activation::QuickGelu => $name::<QuickGelu>($($argument),*),
             Activation::Relu6 => $name::<Relu6>($($argument),*),
             Activation::HardSigmoid => $name::<HardSigmoid>($($argument),*),
             Activation::HardSwish => $name::<HardSwish>($($argument),*),
@@ -269,6 +280,7 @@ mod tests {
             Activation::Tanh,
             Activation::Sigmoid,
             Activation::Silu,
+            Activation::QuickGelu,
             Activation::Relu6,
             Activation::HardSigmoid,
             Activation::HardSwish,

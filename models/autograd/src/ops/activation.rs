@@ -7,6 +7,7 @@ use crate::{Activation, Tape, Value, slices};
 
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 const CUBIC: f64 = 0.044_715;
+const QUICK: f64 = 1.702;
 
 impl Activation {
     /// The activation of each element.
@@ -28,6 +29,7 @@ impl Activation {
                 Self::Sigmoid => sigmoid(x),
                 Self::HardSigmoid => hard_sigmoid(x),
                 Self::HardSwish => x * hard_sigmoid(x)?,
+                Self::QuickGelu => x * sigmoid(&x.affine(QUICK, 0.0)?)?,
                 _ => x * sigmoid(x)?,
             }),
         }
@@ -68,6 +70,11 @@ impl Activation {
                 // s (1 + x (1 - s))
                 let s = sigmoid(x)?;
                 &s * (x * s.affine(-1.0, 1.0)?)?.affine(1.0, 1.0)?
+            }
+            Self::QuickGelu => {
+                // s (1 + 1.702 x (1 - s)), where s = sigmoid(1.702 x)
+                let s = sigmoid(&x.affine(QUICK, 0.0)?)?;
+                &s * (x * s.affine(-QUICK, QUICK)?)?.affine(1.0, 1.0)?
             }
             Self::Relu => x.gt(0.0)?.to_dtype(x.dtype()),
             Self::Relu6 => between(x, 0.0, 6.0),

@@ -144,8 +144,8 @@ fn cases() -> Vec<Case> {
         ),
     ];
     cases.extend(of_maps());
-    use Activation::{Gelu, GeluTanh, HardSigmoid, HardSwish, Identity, Relu, Relu6, Sigmoid, Silu, Tanh};
-    for activation in [Relu, Gelu, GeluTanh, Tanh, Sigmoid, Silu, Relu6, HardSigmoid, HardSwish, Identity] {
+    use Activation::{Gelu, GeluTanh, HardSigmoid, HardSwish, Identity, QuickGelu, Relu, Relu6, Sigmoid, Silu, Tanh};
+    for activation in [Relu, Gelu, GeluTanh, QuickGelu, Tanh, Sigmoid, Silu, Relu6, HardSigmoid, HardSwish, Identity] {
         cases.push(case("activation", X, move |t, v| t.activation(&v[0], activation)));
     }
     cases

@@ -82,14 +82,14 @@ fn unary_ops() {
 
 #[test]
 fn activations() {
-    use Activation::{Gelu, GeluTanh, HardSigmoid, HardSwish, Identity, Relu, Relu6, Sigmoid, Silu, Tanh};
+    use Activation::{Gelu, GeluTanh, HardSigmoid, HardSwish, Identity, QuickGelu, Relu, Relu6, Sigmoid, Silu, Tanh};
     let x = [normal("x", &[5, 7]).affine(2.0, 0.0).unwrap()];
-    for activation in [Relu, Gelu, GeluTanh, Tanh, Sigmoid, Silu, Relu6, HardSigmoid, HardSwish, Identity] {
+    for activation in [Relu, Gelu, GeluTanh, QuickGelu, Tanh, Sigmoid, Silu, Relu6, HardSigmoid, HardSwish, Identity] {
         check(&format!("{activation:?}"), &x, |tape, v| tape.activation(&v[0], activation));
     }
 }
 
-/// torch 2.x: `F.gelu(x)`, `F.gelu(x, approximate="tanh")`, `F.silu(x)`.
+/// torch 2.x: `F.gelu(x)`, `F.gelu(x, approximate="tanh")`, `F.silu(x)`, `x * torch.sigmoid(1.702 * x)`.
 #[test]
 fn activations_are_torchs() {
     let x = Tensor::new(&[-3.0f64, -0.7, 0.0, 0.4, 2.5], &Device::Cpu).unwrap();
@@ -99,6 +99,7 @@ fn activations_are_torchs() {
     };
     check(Activation::Gelu, [-0.004049694095, -0.169374556556, 0.0, 0.262168696644, 2.484475836686]);
     check(Activation::GeluTanh, [-0.003637392082, -0.169429865295, 0.0, 0.262161169427, 2.48491573391]);
+    check(Activation::QuickGelu, [-0.018071309708, -0.163106048277, 0.0, 0.265566890288, 2.465013834951]);
     check(Activation::Silu, [-0.142277619533, -0.232268559482, 0.0, 0.239475064045, 2.310354549947]);
 }
 

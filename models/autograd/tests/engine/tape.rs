@@ -34,6 +34,21 @@ fn tape_sum(y: &Value) -> Value {
 }
 
 #[test]
+fn a_parameter_by_another_name_is_the_same() {
+    let own = parameter("w", &[1.0, 2.0], true);
+    let other = own.renamed("text.w");
+    assert_eq!((own.name(), other.name(), own.id()), ("w", "text.w", other.id()));
+    let tape = Tape::recording();
+    let w = tape.parameter(&own);
+    let sum = tape.sum(&tape.mul(&w, &w).unwrap()).unwrap();
+    let gradients = tape.backward(&sum).unwrap();
+    assert_eq!(dense(gradients.get(&other)), [2.0, 4.0]);
+    other.set(&Tensor::new(&[3f32, 4.0], &Device::Cpu).unwrap()).unwrap();
+    other.set_trainable(false);
+    assert_eq!((flat(&own.tensor()), own.trainable(), own.version()), (vec![3.0, 4.0], false, 1));
+}
+
+#[test]
 fn an_evaluating_tape_records_nothing() {
     let tape = Tape::evaluation();
     let w = tape.parameter(&parameter("w", &[1.0], true));

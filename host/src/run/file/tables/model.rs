@@ -146,6 +146,8 @@ impl ModelTable {
             PoolBy::Mean => PoolingKey::Mean,
             PoolBy::Max => PoolingKey::Max,
             PoolBy::Last => PoolingKey::Last,
+            // No key asks for it: it is the architecture's own way.
+            PoolBy::End => PoolingKey::Auto,
         };
         self.normalize = Some(pooling.normalize);
     }

@@ -1,0 +1,309 @@
+//! Any two folders joined: each a model of its own, as its family loads it, and one model of two streams together.
+
+use std::path::{Component, Path, PathBuf};
+
+use fthost_autograd::{Error, Parameter, Result, Tape, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::folder::replace;
+use crate::weights::closest;
+use crate::{
+    BaseParameter, BlockGroup, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo, PoolBy,
+    Pooling, Read, SavedHead, Site, Stream, fold,
+};
+
+/// The file that says how folders below its own are joined.
+const STREAMS: &str = "streams.json";
+/// `model_type` of what is joined; no file of its own says it.
+const PAIR: &str = "pair";
+/// What streams there are: one of each kind of input.
+const NAMES: [&str; 2] = ["text", "image"];
+
+/// What [`STREAMS`] says.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Joined {
+    streams: Vec<Part>,
+}
+
+/// One folder of a joined model.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Part {
+    /// The stream's name.
+    pub(crate) name: String,
+    /// The folder, in that of the file.
+    pub(crate) folder: PathBuf,
+    /// How the stream pools, of which its folder says nothing.
+    pooling: PoolBy,
+    normalize: bool,
+}
+
+impl Part {
+    pub(crate) fn pooling(&self) -> Pooling {
+        Pooling { by: self.pooling, normalize: self.normalize }
+    }
+}
+
+/// Two models, each with the stream that it is.
+///
+/// Paths of both begin with their stream's name and a dot, as if one module held them: without, two BERT-like models would have the same.
+/// What the parts are called by is their own matter; each is saved in the form that it was read in.
+pub(crate) struct Pair {
+    info: ModelInfo,
+    parts: Vec<Box<dyn Model>>,
+    sites: Vec<Site>,
+    parameters: Vec<BaseParameter>,
+    files: Vec<FileState>,
+}
+
+/// What a folder that a joined model was saved in is made of; `None` where it is none.
+pub(crate) fn parts(folder: &Path) -> std::result::Result<Option<Vec<Part>>, LoadError> {
+    let file = folder.join(STREAMS);
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&file).map_err(|source| LoadError::Read { file: file.clone(), source })?;
+    let joined: Joined =
+        serde_json::from_str(&text).map_err(|source| LoadError::Config { file: file.clone(), source })?;
+    let below = |part: &&Part| {
+        let mut components = part.folder.components();
+        matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
+    };
+    match joined.streams.iter().find(|part| !below(part)) {
+        None => Ok(Some(joined.streams)),
+        Some(part) => {
+            let reason = format!("names {} as a stream's folder, which is none in its own", part.folder.display());
+            Err(LoadError::Refused { file, reason })
+        }
+    }
+}
+
+impl Pair {
+    /// The models of folders, by the names of the streams that they become. Texts are the first one, however they are named.
+    ///
+    /// # Errors
+    /// Where these are not two models of one stream each, for texts and for images.
+    pub(crate) fn new(mut opened: Vec<(&str, &Path, Box<dyn Model>)>) -> std::result::Result<Self, LoadError> {
+        check(&opened)?;
+        opened.sort_by_key(|(name, ..)| NAMES.iter().position(|known| known == name));
+        let mut streams = Vec::with_capacity(opened.len());
+        let (mut sites, mut parameters, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        let mut groups = Vec::new();
+        let last = opened.iter().map(|(_, _, model)| model.info().head_group()).sum::<usize>();
+        for (stream, (name, _, model)) in opened.iter().enumerate() {
+            let (info, first, root) = (model.info(), groups.len(), format!("{name}."));
+            // Heads are those of both.
+            let group = |own: usize| if own == info.head_group() { last } else { first + own };
+            sites.extend(model.sites().iter().map(|site| Site {
+                path: format!("{root}{}", site.path),
+                group: group(site.group),
+                stream: Some(stream),
+                ..site.clone()
+            }));
+            parameters.extend(model.parameters().iter().map(|base| BaseParameter {
+                parameter: base.parameter.renamed(format!("{root}{}", base.parameter.name())),
+                group: group(base.group),
+                stream: Some(stream),
+                ..base.clone()
+            }));
+            let named = |of: &BlockGroup| BlockGroup { name: of.name.clone(), stream: Some(stream) };
+            groups.extend(info.groups[..info.head_group()].iter().map(named));
+            streams.push(of_part(info.plain(), name));
+            files.extend_from_slice(model.files());
+        }
+        // Of files in memory nothing is known, and so of none.
+        if opened.iter().any(|(_, _, model)| model.files().is_empty()) {
+            files.clear();
+        }
+        groups.push(BlockGroup { name: "head".into(), stream: None });
+        Ok(Self {
+            info: ModelInfo {
+                model_type: PAIR.into(),
+                streams,
+                groups,
+                base_class: None,
+                classification: None,
+                vocabulary: None,
+                contrastive: None,
+                head_dropout: 0.0,
+            },
+            parts: opened.into_iter().map(|(_, _, model)| model).collect(),
+            sites,
+            parameters,
+            files,
+        })
+    }
+
+    /// The stream that a path begins with, and what it is there.
+    fn within<'a>(&self, path: &'a str) -> Option<(usize, &'a str)> {
+        let (name, own) = path.split_once('.')?;
+        Some((self.info.stream(name)?, own))
+    }
+
+    /// What went wrong in a part, which knows nothing of its name.
+    fn named(&self, stream: usize, error: Error) -> Error {
+        match error {
+            Error::WithBacktrace { inner, .. } => self.named(stream, *inner),
+            error => Error::Msg(format!("in the stream {:?}: {error}", self.info.streams[stream].name)),
+        }
+    }
+
+    /// The stream of this kind of input.
+    fn taking(&self, images: bool) -> Option<&dyn Model> {
+        let takes = |of: &Stream| matches!(of.modality, Modality::Images { .. }) == images;
+        Some(&*self.parts[self.info.streams.iter().position(takes)?])
+    }
+}
+
+/// A model's stream as a stream of the pair.
+fn of_part(own: &Stream, name: &str) -> Stream {
+    let root = format!("{name}.");
+    Stream {
+        name: name.into(),
+        prefix: String::new(),
+        word_embeddings: own.word_embeddings.as_ref().map(|path| format!("{root}{path}")),
+        root,
+        ..own.clone()
+    }
+}
+
+/// Refuses what is no pair of a model for texts and one for images.
+fn check(opened: &[(&str, &Path, Box<dyn Model>)]) -> std::result::Result<(), LoadError> {
+    let known = || NAMES.join(" and ");
+    if opened.len() != 2 {
+        let file = opened.first().map_or_else(|| STREAMS.into(), |(_, folder, _)| PathBuf::from(folder));
+        let reason = format!("is one of {} streams; two are joined, {}", opened.len(), known());
+        return Err(LoadError::Refused { file, reason });
+    }
+    for (i, (name, folder, model)) in opened.iter().enumerate() {
+        let refused = |reason: String| Err(LoadError::Refused { file: folder.into(), reason });
+        let info = model.info();
+        if !NAMES.contains(name) {
+            let hint =
+                closest(name, NAMES.into_iter()).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            return refused(format!("is no stream {name:?}: there are {}{hint}", known()));
+        }
+        if info.streams.len() > 1 {
+            return refused(format!("is a {} model of two streams already: open it by itself", info.model_type));
+        }
+        let takes = info.plain().modality.name();
+        if takes != *name {
+            return refused(format!("takes {takes}s, and is to be the stream {name:?}"));
+        }
+        if opened[..i].iter().any(|(other, ..)| other == name) {
+            return refused(format!("is the stream {name:?} a second time"));
+        }
+    }
+    Ok(())
+}
+
+impl Model for Pair {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn sites(&self) -> &[Site] {
+        &self.sites
+    }
+
+    fn parameters(&self) -> &[BaseParameter] {
+        &self.parameters
+    }
+
+    fn files(&self) -> &[FileState] {
+        &self.files
+    }
+
+    fn batch_statistics(&self) -> bool {
+        self.parts.iter().any(|part| part.batch_statistics())
+    }
+
+    fn set_pooling(&mut self, stream: usize, pooling: Pooling) -> Result<()> {
+        self.info.refuse_stream(stream)?;
+        self.parts[stream].set_pooling(0, pooling).map_err(|error| self.named(stream, error))?;
+        self.info.streams[stream].pooling = pooling;
+        Ok(())
+    }
+
+    fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {
+        match self.within(path) {
+            Some((stream, own)) if self.sites.iter().any(|site| site.path == path) => {
+                self.parts[stream].set_hook(own, hook).map_err(|error| self.named(stream, error))
+            }
+            _ => {
+                let closest = closest(path, self.sites.iter().map(|site| site.path.as_str()));
+                let hint = closest.map(|name| format!("; the closest is {name}")).unwrap_or_default();
+                candle_core::bail!("the model has no site {path}{hint}")
+            }
+        }
+    }
+
+    fn hooked(&self, path: &str) -> bool {
+        self.within(path).is_some_and(|(stream, own)| self.parts[stream].hooked(own))
+    }
+
+    fn folded(&self, inputs: &[Input]) -> Result<Vec<(Parameter, Tensor)>> {
+        let mut all = Vec::new();
+        let inputs = fold::of_each_stream(&self.info, inputs)?;
+        for (stream, (part, input)) in self.parts.iter().zip(inputs).enumerate() {
+            let folded = part.folded(std::slice::from_ref(input));
+            all.extend(folded.map_err(|error| self.named(stream, error))?);
+        }
+        Ok(all)
+    }
+
+    fn clear_hooks(&mut self) {
+        self.parts.iter_mut().for_each(|part| part.clear_hooks());
+    }
+
+    /// Each stream's folder below this one, under its name, and what joins them.
+    fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
+        if let Some((name, _)) = head.tensors.first() {
+            let reason = format!(
+                "cannot hold the head's {name}: no class of Transformers stands on two folders that are joined"
+            );
+            return Err(LoadError::Refused { file: folder.into(), reason });
+        }
+        let mut joined = Joined { streams: Vec::with_capacity(self.parts.len()) };
+        for (part, Stream { name, pooling, .. }) in self.parts.iter().zip(&self.info.streams) {
+            part.save_folder(&folder.join(name), &SavedHead::default())?;
+            joined.streams.push(Part {
+                name: name.clone(),
+                folder: name.into(),
+                pooling: pooling.by,
+                normalize: pooling.normalize,
+            });
+        }
+        let file = folder.join(STREAMS);
+        let text = serde_json::to_string_pretty(&joined);
+        let text = text.map_err(|source| LoadError::Config { file: file.clone(), source })?;
+        replace(file, |file| std::fs::write(file, format!("{text}\n")))
+    }
+
+    fn passes(&self, stream: usize, read: Read, parameter: &str) -> bool {
+        let own = self.within(parameter).filter(|(of, _)| *of == stream);
+        own.is_some_and(|(_, own)| self.parts[stream].passes(0, read, own))
+    }
+
+    fn longest_sequence(&self) -> Result<Option<usize>> {
+        self.taking(false).map_or(Ok(None), |part| part.longest_sequence())
+    }
+
+    fn held(&self, images: usize, size: [usize; 2], training: bool) -> Result<Option<usize>> {
+        self.taking(true).map_or(Ok(None), |part| part.held(images, size, training))
+    }
+
+    fn map_size(&self, stream: usize, size: [usize; 2]) -> Result<Option<[usize; 2]>> {
+        self.parts.get(stream).map_or(Ok(None), |part| part.map_size(0, size))
+    }
+
+    fn recomputes(&self) -> bool {
+        self.parts.iter().any(|part| part.recomputes())
+    }
+
+    fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features> {
+        self.info.refuse_stream(stream)?;
+        self.parts[stream].features(tape, 0, input, read).map_err(|error| self.named(stream, error))
+    }
+}
