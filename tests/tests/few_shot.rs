@@ -117,9 +117,9 @@ fn an_episode_passes_in_micro_batches() {
         "{said}"
     );
     assert!(kept == run("threads", "3", &[]).1, "another number of threads");
-    let (said, twice) = run("twice", "1", &["train.micro_batch=5"]);
-    assert!(said.contains("which pass through the network twice, 5 at once at most"), "{said}");
-    assert!(kept.0 == twice.0 && kept.1 == twice.1, "parts of five are those of before");
+    let (said, twice) = run("twice", "1", &["train.micro_batch=9"]);
+    assert!(said.contains("which pass through the network twice, 9 at once at most"), "{said}");
+    assert!(kept == twice, "there were two parts before, of nine at most");
     let (_, fewer) = run("fewer", "3", &["train.micro_batch=2", "train.accumulate=2"]);
     assert_eq!(fewer.1, run("again", "1", &["train.micro_batch=2", "train.accumulate=2"]).1.1);
 
@@ -131,6 +131,28 @@ fn an_episode_passes_in_micro_batches() {
     refused("train.micro_batch=0", "must be at least 1");
     workdir.write("run.toml", RUN);
     refused("train.micro_batch=4", "is for a loss that needs the whole batch");
+}
+
+/// Each step takes an episode of one task and a batch of the other, whose loss is one of examples.
+#[test]
+fn episodes_go_with_batches_of_another_task() {
+    let workdir = text_workdir();
+    let second = "[[task]]\nname = \"words\"\nhead = { plugin = \"classification\" }\ntrain = \"train.tsv\"\ntest = \"test.tsv\"\n";
+    let run = RUN.replace("\"classification\"", HEAD).replace("[[strategy]]", &format!("{second}\n[[strategy]]"));
+    workdir.write("run.toml", run.replace("[train]", "[train]\nsampling = \"together\""));
+    let bits =
+        [("one", "1", "train.micro_batch=3"), ("two", "3", "train.micro_batch=3"), ("whole", "2", "train.seed=0")].map(
+            |(out, threads, set)| {
+                let arguments = ["--config", "run.toml", "--out", out, "--threads", threads, "--set", set];
+                workdir.fthost(arguments).succeeded();
+                bits(&workdir.path().join(out))
+            },
+        );
+    assert!(bits[0] == bits[1], "another number of threads");
+    let loss = |log: &Value| log["losses"]["sentiment"].as_f64().unwrap();
+    for (twice, whole) in bits[0].1.iter().zip(&bits[2].1) {
+        assert!((loss(twice) - loss(whole)).abs() < 1e-3, "{twice} and {whole}");
+    }
 }
 
 #[test]

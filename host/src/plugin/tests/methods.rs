@@ -164,7 +164,7 @@ impl TaskHead for Classes {
     }
 }
 
-/// Tells the examples of a batch from each other, by their features or the means of those of their tokens.
+/// Tells the examples of a batch from each other, by the means of their features.
 struct Contrast {
     options: ContrastOptions,
     weight: Option<Param>,
@@ -174,7 +174,10 @@ struct Contrast {
 #[serde(crate = "fthost_plugin_api::serde", deny_unknown_fields, default)]
 #[schemars(crate = "fthost_plugin_api::schemars")]
 struct ContrastOptions {
-    tokens: bool,
+    /// pooled, sequence or spatial
+    features: String,
+    /// Those that it reads, of as many channels; none of a plain model.
+    streams: Vec<String>,
     twice: bool,
     dropout: f64,
 }
@@ -187,26 +190,36 @@ impl TaskHead for Contrast {
     }
 
     fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
-        self.weight =
-            Some(model.head_param("projection.weight", [4, task.width], Init::kaiming_uniform(task.width))?);
-        let features = if self.options.tokens { FeatureKind::Sequence } else { FeatureKind::Pooled };
+        let width = task.width * self.options.streams.len().max(1);
+        self.weight = Some(model.head_param("projection.weight", [4, width], Init::kaiming_uniform(width))?);
+        let features = match self.options.features.as_str() {
+            "sequence" => FeatureKind::Sequence,
+            "spatial" => FeatureKind::Spatial,
+            _ => FeatureKind::Pooled,
+        };
         Ok(HeadSpec {
             scope: LossScope::Batch,
             forwards: if self.options.twice { 2 } else { 1 },
+            streams: self.options.streams.iter().map(|of| StreamFeatures { stream: of.clone(), features }).collect(),
             ..HeadSpec::new(features, TargetKind::Class, PredictionKind::Classes)
         })
     }
 
     fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
-        let x = features.tensor.dropout(self.options.dropout)?;
-        let example = |range: &[u32]| x.narrow(0, range[0] as usize, (range[1] - range[0]) as usize)?.mean_dim(0, true);
-        let x = match self.options.tokens {
-            true => {
-                let means = features.offsets.windows(2).map(example).collect::<Result<Vec<_>>>()?;
-                Tensor::concat(&means.iter().map(|mean| mean as &dyn Operand).collect::<Vec<_>>(), 0)?
-            }
-            false => x,
+        self.forward_streams(&[Features { ..*features }])
+    }
+
+    fn forward_streams(&self, features: &[Features<'_>]) -> Result<Tensor> {
+        let joined = |tensors: &[Tensor], dim| {
+            Tensor::concat(&tensors.iter().map(|tensor| tensor as &dyn Operand).collect::<Vec<_>>(), dim)
         };
+        let mean =
+            |x: &Tensor, rows: &[u32]| x.narrow(0, rows[0] as usize, (rows[1] - rows[0]) as usize)?.mean_dim(0, true);
+        let means = |of: &Features<'_>| {
+            let x = of.tensor.dropout(self.options.dropout)?;
+            joined(&of.offsets.windows(2).map(|rows| mean(&x, rows)).collect::<Result<Vec<_>>>()?, 0)
+        };
+        let x = joined(&features.iter().map(means).collect::<Result<Vec<_>>>()?, 1)?; // [examples, width]
         x.linear(self.weight.as_ref().unwrap(), None)?.dropout(self.options.dropout)
     }
 

@@ -122,6 +122,12 @@ impl Model for Pair {
     }
 }
 
+/// One whose examples do not depend on each other.
+pub(super) fn independent_pair() -> AdaptedModel {
+    let pair = Pair { batch_statistics: false, ..Pair::new() };
+    AdaptedModel::new(Box::new(pair), Device::Cpu, 7)
+}
+
 fn pair() -> AdaptedModel {
     AdaptedModel::new(Box::new(Pair::new()), Device::Cpu, 7)
 }

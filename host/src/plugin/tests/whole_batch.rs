@@ -79,7 +79,11 @@ struct Held {
 
 impl Batch {
     fn new(options: &Json, examples: u32) -> Self {
-        let (mut model, data) = (vit(true), digits());
+        Self::of(vit(true), options, examples)
+    }
+
+    fn of(mut model: AdaptedModel, options: &Json, examples: u32) -> Self {
+        let data = digits();
         let (head, spec) = attached("test-contrast", options, &data, &mut model);
         // Of any order, and of any classes.
         let rows = (0..examples).map(|i| (7 * i + 3) % data.len() as u32).collect();
@@ -174,31 +178,55 @@ fn distance(found: &BatchGradients, expected: &BatchGradients) -> f64 {
     of_sums.max(norm(&|theirs, own| theirs - own) / size)
 }
 
-fn options(tokens: bool, twice: bool) -> Json {
-    json!({ "tokens": tokens, "twice": twice, "dropout": 0.3 })
+fn options(features: &str, twice: bool) -> Json {
+    json!({ "features": features, "twice": twice, "dropout": 0.3 })
 }
 
 #[test]
 fn the_gradient_is_that_of_one_tape() {
-    for (tokens, twice, holds) in
-        [(false, false, false), (true, false, false), (false, true, false), (true, true, true), (false, false, true)]
-    {
-        let mut batch = Batch::new(&options(tokens, twice), 50);
+    for (features, twice, holds) in [
+        ("pooled", false, false),
+        ("sequence", false, false),
+        ("spatial", false, false),
+        ("pooled", true, false),
+        ("pooled", false, true),
+        ("sequence", true, true),
+    ] {
+        let mut batch = Batch::new(&options(features, twice), 50);
         if holds {
             batch = batch.holding();
         }
         let expected = batch.expected();
         for micro_batch in [None, Some(8)] {
             let far = distance(&batch.found(micro_batch, 2), &expected);
-            assert!(far < 1e-6, "{far} from one tape, tokens {tokens}, twice {twice}, holds {holds}, {micro_batch:?}");
+            assert!(far < 1e-6, "{far} from one tape, {features}, twice {twice}, holds {holds}, {micro_batch:?}");
         }
+    }
+}
+
+#[test]
+fn each_stream_gets_its_own_gradient() {
+    let options = json!({ "streams": ["image", "text"], "dropout": 0.3 });
+    let mut batch = Batch::of(streams::independent_pair(), &options, 200);
+    let expected = batch.expected();
+    assert_eq!(expected.gradients.len(), 3, "both streams and the head");
+    for micro_batch in [None, Some(8)] {
+        let far = distance(&batch.found(micro_batch, 2), &expected);
+        assert!(far < 1e-6, "{far}, {micro_batch:?}");
+    }
+    // One that is frozen.
+    batch.model.parameters[0].parameter.set_trainable(false);
+    let expected = batch.expected();
+    assert_eq!(expected.gradients.len(), 2);
+    for micro_batch in [None, Some(8)] {
+        assert!(distance(&batch.found(micro_batch, 2), &expected) < 1e-6, "{micro_batch:?}");
     }
 }
 
 /// Gao et al. 2021.
 #[test]
 fn a_batch_of_256_passes_16_at_once() {
-    let mut batch = Batch::new(&options(false, false), 256);
+    let mut batch = Batch::new(&options("pooled", false), 256);
     let whole = batch.found(None, 2);
     let tape = batch.expected();
     for most in [16, 3] {
@@ -213,7 +241,7 @@ fn a_batch_of_256_passes_16_at_once() {
 #[test]
 fn the_bits_are_the_same_at_any_number_of_threads() {
     for micro_batch in [None, Some(5)] {
-        let mut batch = Batch::new(&options(true, true), 60).holding();
+        let mut batch = Batch::new(&options("sequence", true), 60).holding();
         let [one, two, eight] = [1, 2, 8].map(|threads| batch.found(micro_batch, threads));
         for other in [two, eight] {
             assert_eq!((one.loss, one.penalty, one.weight), (other.loss, other.penalty, other.weight));
@@ -225,7 +253,7 @@ fn the_bits_are_the_same_at_any_number_of_threads() {
 #[test]
 fn blocks_are_made_once_more_with_the_same_bits() {
     for micro_batch in [None, Some(5)] {
-        let mut batch = Batch::new(&options(true, false), 60);
+        let mut batch = Batch::new(&options("sequence", false), 60);
         let kept = values(&batch.found(micro_batch, 2).gradients);
         batch.model.recompute = true;
         assert!(values(&batch.found(micro_batch, 2).gradients) == kept, "{micro_batch:?}");
@@ -236,7 +264,7 @@ fn blocks_are_made_once_more_with_the_same_bits() {
 #[test]
 fn a_frozen_network_passes_once() {
     for dropout in [true, false] {
-        let mut batch = Batch::new(&options(false, false), 50);
+        let mut batch = Batch::new(&options("pooled", false), 50);
         batch.dropout = dropout;
         batch.model.parameters.iter().filter(|p| p.owner == Owner::Base).for_each(|p| p.parameter.set_trainable(false));
         let expected = batch.expected();
