@@ -44,7 +44,7 @@ pub(super) fn gradients(
 ) -> Result<BatchGradients> {
     let first = |places: &Vec<usize>| -> Result<Passed> {
         let tape = batch.tape(places, !twice, !on_cores);
-        let features = batch.features(&tape, &batch.seen(places))?;
+        let features = batch.features(&tape, places)?;
         let learns = match twice {
             true => !tape.met().is_empty(),
             false => features.iter().any(|of| of.value.requires_grad()),
@@ -89,12 +89,11 @@ pub(super) fn gradients(
     let kept = |Passed { tape, features, .. }: Passed| Mutex::new(tape.map(|tape| (tape, features)));
     let kept: Vec<_> = passed.into_iter().map(kept).collect();
     let one = |i: usize| -> Result<BatchGradients> {
-        let seen = batch.seen(&parts[i]);
         let (tape, features) = match kept[i].lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(recorded) => recorded,
             None => {
                 let tape = batch.tape(&parts[i], true, !on_cores);
-                let features = batch.features(&tape, &seen)?;
+                let features = batch.features(&tape, &parts[i])?;
                 (tape, features)
             }
         };
@@ -105,7 +104,7 @@ pub(super) fn gradients(
                 seeds.push((of.value.clone(), gradient.index_select(&rows[i], 0)?));
             }
         }
-        let held = batch.penalty(&tape, &seen, &features)?;
+        let held = batch.penalty(&tape, &parts[i], &features)?;
         let penalty = held.as_ref().map_or(Ok(0.0), scalar)?;
         seeds.extend(held.map(|held| batch.penalty_seed(held)).transpose()?);
         drop(features);

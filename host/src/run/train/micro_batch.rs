@@ -83,13 +83,13 @@ impl Batch<'_> {
     }
 
     /// What is seen of the examples at some places, of one pass after the other.
-    pub(super) fn seen(&self, places: &[usize]) -> Shown {
+    fn seen(&self, places: &[usize]) -> Shown {
         self.shown.select(&places.repeat(self.passes))
     }
 
-    /// What the head reads of what is seen.
-    pub(super) fn features(&self, tape: &Tape, seen: &Shown) -> Result<Vec<Features>> {
-        self.pass.features(tape, seen, &self.reads)
+    /// What the head reads of the examples at some places.
+    pub(super) fn features(&self, tape: &Tape, places: &[usize]) -> Result<Vec<Features>> {
+        self.pass.features(tape, &self.seen(places), &self.reads)
     }
 
     /// The head's loss of the examples at some places, of which this is shown: the sum of its terms, and of their weights.
@@ -108,10 +108,11 @@ impl Batch<'_> {
         self.pass.loss(tape, &outputs, shown, &support)
     }
 
-    /// The penalties on what earlier heads say of examples with these features; `None` where there are none.
-    pub(super) fn penalty(&self, tape: &Tape, seen: &Shown, features: &[Features]) -> Result<Option<Value>> {
+    /// The penalties on what earlier heads say of the examples at some places, with these features; `None` where there are none.
+    pub(super) fn penalty(&self, tape: &Tape, places: &[usize], features: &[Features]) -> Result<Option<Value>> {
         let Some(holding) = self.holding else { return Ok(None) };
-        let again = |other: &[StreamRead]| self.pass.features(tape, seen, other);
+        let seen = self.seen(places);
+        let again = |other: &[StreamRead]| self.pass.features(tape, &seen, other);
         let held = holding.penalty(tape, self.pass.model, seen.rows(), (&self.reads, features), again)?;
         // What earlier heads say of an example counts once, however often it passes.
         Ok(match held {
@@ -133,11 +134,10 @@ impl Batch<'_> {
     /// The gradients of the examples at some places, through network and head on one tape.
     pub(super) fn on_one_tape(&self, places: &[usize], parallel_ops: bool) -> Result<BatchGradients> {
         let tape = self.tape(places, true, parallel_ops);
-        let seen = self.seen(places);
-        let features = self.features(&tape, &seen)?;
+        let features = self.features(&tape, places)?;
         let (sum, weight) = self.loss(&tape, &features, (places, &self.shown.select(places)))?;
         let loss = scalar(&sum)?;
-        let held = self.penalty(&tape, &seen, &features)?;
+        let held = self.penalty(&tape, places, &features)?;
         let penalty = held.as_ref().map_or(Ok(0.0), scalar)?;
         let mut seeds = vec![self.seed(sum)?];
         seeds.extend(held.map(|held| self.penalty_seed(held)).transpose()?);
