@@ -111,6 +111,8 @@ pub struct AdaptedModel {
     pub stepped: Option<Gradients>,
     /// Whether blocks keep only what they begin with in training, and are made once more for their gradients.
     pub recompute: bool,
+    /// Examples that pass through it at once, at most, where a loss needs the whole batch and is to take little memory.
+    pub micro_batch: Option<usize>,
     /// The hooks that strategies set, with their sites, in order: for who tries each by itself.
     pub(crate) hooks: Vec<(String, Hook)>,
     /// The lowest block group with a hook.
@@ -159,6 +161,7 @@ impl AdaptedModel {
             kept: None,
             stepped: None,
             recompute: false,
+            micro_batch: None,
             hooks: Vec::new(),
             lowest_hook: usize::MAX,
             watch,

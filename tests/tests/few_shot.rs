@@ -5,6 +5,7 @@ use std::fs;
 use fthost_tests::{Workdir, on_one_line, result_json, skipped};
 use serde_json::{Value, json};
 
+use crate::resume::bits;
 use crate::text::{LORA, RUN, logits_agree, peft, python, text_workdir};
 
 const HEAD: &str = r#""prototypical", ways = 2, shots = 2, queries = 3"#;
@@ -97,6 +98,61 @@ fn episodes_of_new_classes() {
     plain.fthost(["--config", "run.toml", "--out", "run"]).succeeded();
     let error = on_one_line(&plain.fthost(["eval", "run", "test.tsv", "--episodes", "9"]).failed(2));
     assert!(error.contains("does not learn by episodes"), "{error}");
+}
+
+/// What needs the whole episode is its loss: the network takes parts of it, where memory is short twice.
+#[test]
+fn an_episode_passes_in_micro_batches() {
+    let workdir = text_workdir();
+    workdir.write("run.toml", RUN.replace("\"classification\"", HEAD));
+    let run = |out: &str, threads: &str, more: &[&str]| {
+        let arguments = ["--config", "run.toml", "--out", out, "--threads", threads];
+        let sets = more.iter().flat_map(|set| ["--set", *set]);
+        let said = workdir.fthost(arguments.into_iter().chain(sets)).succeeded().stdout;
+        (on_one_line(&said), bits(&workdir.path().join(out)))
+    };
+    let (said, kept) = run("kept", "1", &[]);
+    assert!(
+        said.contains("one loss for 10 examples, which pass through the network on all cores, and then the head once"),
+        "{said}"
+    );
+    assert!(kept == run("threads", "3", &[]).1, "another number of threads");
+    let (said, twice) = run("twice", "1", &["train.micro_batch=9"]);
+    assert!(said.contains("which pass through the network twice, 9 at once at most"), "{said}");
+    assert!(kept == twice, "there were two parts before, of nine at most");
+    let (_, fewer) = run("fewer", "3", &["train.micro_batch=2", "train.accumulate=2"]);
+    assert_eq!(fewer.1, run("again", "1", &["train.micro_batch=2", "train.accumulate=2"]).1.1);
+
+    let refused = |set: &str, expected: &str| {
+        let error = on_one_line(&workdir.fthost(["plan", "run.toml", "--set", set]).failed(2));
+        assert!(error.contains(expected), "{error}");
+    };
+    refused("train.micro_batch=10", "train.micro_batch is 10, and a batch has 10 examples");
+    refused("train.micro_batch=0", "must be at least 1");
+    workdir.write("run.toml", RUN);
+    refused("train.micro_batch=4", "is for a loss that needs the whole batch");
+}
+
+/// Each step takes an episode of one task and a batch of the other, whose loss is one of examples.
+#[test]
+fn episodes_go_with_batches_of_another_task() {
+    let workdir = text_workdir();
+    let second = "[[task]]\nname = \"words\"\nhead = { plugin = \"classification\" }\ntrain = \"train.tsv\"\ntest = \"test.tsv\"\n";
+    let run = RUN.replace("\"classification\"", HEAD).replace("[[strategy]]", &format!("{second}\n[[strategy]]"));
+    workdir.write("run.toml", run.replace("[train]", "[train]\nsampling = \"together\""));
+    let bits =
+        [("one", "1", "train.micro_batch=3"), ("two", "3", "train.micro_batch=3"), ("whole", "2", "train.seed=0")].map(
+            |(out, threads, set)| {
+                let arguments = ["--config", "run.toml", "--out", out, "--threads", threads, "--set", set];
+                workdir.fthost(arguments).succeeded();
+                bits(&workdir.path().join(out))
+            },
+        );
+    assert!(bits[0] == bits[1], "another number of threads");
+    let loss = |log: &Value| log["losses"]["sentiment"].as_f64().unwrap();
+    for (twice, whole) in bits[0].1.iter().zip(&bits[2].1) {
+        assert!((loss(twice) - loss(whole)).abs() < 1e-3, "{twice} and {whole}");
+    }
 }
 
 #[test]

@@ -122,6 +122,21 @@ fn killed_at_random_moments_a_run_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_loss_of_a_whole_batch_ends_with_the_same_bits_too() {
+    let head = "\"prototypical\", ways = 2, shots = 2, queries = 3";
+    let workdir = || {
+        let workdir = long_workdir("plugin = \"full\"");
+        let run = fs::read_to_string(workdir.path().join("run.toml")).unwrap();
+        workdir.write("run.toml", run.replace("\"classification\"", head));
+        workdir
+    };
+    for set in ["train.threads=2", "train.micro_batch=3"] {
+        let start: Vec<&str> = START.into_iter().chain(["--set", set]).collect();
+        ends_with_the_same_bits(&workdir(), &workdir(), &start, 3, set);
+    }
+}
+
+#[test]
 fn what_thaws_after_the_best_model_goes_back_in_a_killed_run_too() {
     let unfreezing = "plugin = \"freezing\"\ntop = 0\nunfreeze = { every = { steps = 30 } }";
     let watched =

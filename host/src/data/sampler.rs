@@ -115,22 +115,23 @@ impl ExactSizeIterator for Epoch {}
 /// activations of a block to stay in a core's cache.
 const MICRO_BATCH_TOKENS: usize = 256;
 
-/// Splits a batch into micro-batches of about equal numbers of tokens, from the lengths of its examples.
+/// Splits a batch into micro-batches of about equal numbers of tokens, from the lengths of its examples, none with more than `most`.
 ///
 /// Gives the places of each micro-batch's examples in the batch, ascending. There are about `tokens / 256`
 /// micro-batches, an even number where the batch has enough examples, so that two cores end together. The split depends
 /// on the lengths alone, never on the number of threads: the order of summing, and with it every bit of the gradient,
 /// stays the same.
-pub fn split_micro_batches(lengths: &[usize]) -> Vec<Vec<usize>> {
-    let tokens: usize = lengths.iter().sum();
-    let wanted = tokens.div_ceil(MICRO_BATCH_TOKENS).max(1).next_multiple_of(2);
+pub fn split_micro_batches(lengths: &[usize], most: usize) -> Vec<Vec<usize>> {
+    let (tokens, most) = (lengths.iter().sum::<usize>(), most.max(1));
+    let wanted = tokens.div_ceil(MICRO_BATCH_TOKENS).max(lengths.len().div_ceil(most)).max(1).next_multiple_of(2);
     let mut parts: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); wanted.min(lengths.len())];
 
     let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
     longest_first.sort_by_key(|&place| (std::cmp::Reverse(lengths[place]), place));
     for place in longest_first {
         // The first of the lightest.
-        if let Some((load, places)) = parts.iter_mut().min_by_key(|(load, _)| *load) {
+        let with_room = parts.iter_mut().filter(|(_, places)| places.len() < most);
+        if let Some((load, places)) = with_room.min_by_key(|(load, _)| *load) {
             *load += lengths[place].max(1);
             places.push(place);
         }
@@ -167,7 +168,8 @@ mod tests {
 
     #[test]
     fn batches_are_split_evenly() {
-        let check = |lengths: &[usize], expected: &[&[usize]]| assert_eq!(split_micro_batches(lengths), expected);
+        let check =
+            |lengths: &[usize], expected: &[&[usize]]| assert_eq!(split_micro_batches(lengths, usize::MAX), expected);
         check(&[], &[]);
         check(&[9], &[&[0]]);
         check(&[9, 9], &[&[0], &[1]]);
@@ -196,7 +198,7 @@ mod tests {
 
         #[test]
         fn a_split_holds_every_place_once_and_is_balanced(lengths in proptest::collection::vec(1usize..600, 1..80)) {
-            let parts = split_micro_batches(&lengths);
+            let parts = split_micro_batches(&lengths, usize::MAX);
             let mut all: Vec<usize> = parts.iter().flatten().copied().collect();
             all.sort_unstable();
             prop_assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
@@ -211,10 +213,24 @@ mod tests {
         }
 
         #[test]
+        fn no_part_has_more_than_the_most(
+            lengths in proptest::collection::vec(1usize..600, 1..80), most in 1usize..90,
+        ) {
+            let parts = split_micro_batches(&lengths, most);
+            let mut all: Vec<usize> = parts.iter().flatten().copied().collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
+            prop_assert!(parts.iter().all(|part| !part.is_empty() && part.len() <= most));
+            // Where none would have more anyway, it is the same split.
+            let without = split_micro_batches(&lengths, usize::MAX);
+            prop_assert!(without.iter().any(|part| part.len() > most) || parts == without);
+        }
+
+        #[test]
         fn a_split_does_not_depend_on_the_number_of_threads(lengths in proptest::collection::vec(1usize..600, 1..40)) {
             let on = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| split_micro_batches(&lengths))
+                pool.install(|| split_micro_batches(&lengths, usize::MAX))
             };
             prop_assert_eq!(on(1), on(3));
         }

@@ -81,13 +81,13 @@ impl Pass<'_> {
     /// The head's outputs for what is seen of examples, recorded on `tape`.
     pub fn outputs(&self, tape: &Tape, shown: &Shown) -> Result<Value> {
         let reads = self.reads();
-        head_outputs(self.head, tape, &self.features(tape, shown, &reads)?, self.next(shown)?.as_ref())
+        head_outputs(self.head, tape, &self.features(tape, shown, &reads)?, self.next(shown.rows())?.as_ref())
     }
 
-    /// The token after each of what is seen, `u32` `[tokens]`, where the head learns preferences.
-    pub fn next(&self, shown: &Shown) -> Result<Option<Tensor>> {
+    /// The token after each of some rows, `u32` `[tokens]`, where the head learns preferences.
+    pub fn next(&self, rows: &[u32]) -> Result<Option<Tensor>> {
         let pairs = self.spec.targets == TargetKind::Preference;
-        pairs.then(|| self.data.next_tokens(shown.rows(), &self.model.device)).transpose()
+        pairs.then(|| self.data.next_tokens(rows, &self.model.device)).transpose()
     }
 
     /// Rewards of the better and of the worse answer, `[examples, 2]`: what the head predicts by these outputs, less what it predicts by those of
@@ -184,11 +184,37 @@ impl Pass<'_> {
     }
 }
 
-/// Whether a batch is split into micro-batches. A loss over the whole batch, norms over the whole batch, and a device with parallelism of
-/// its own take it in one piece.
-pub fn splits(spec: &HeadSpec, model: &AdaptedModel) -> bool {
-    let over_batch = spec.scope == LossScope::Batch || model.model.batch_statistics();
-    model.device.is_cpu() && !over_batch
+/// How the examples of a batch pass through network and head in training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// All on one tape, whose ops are shared by the cores, and why.
+    OneTape(Whole),
+    /// In micro-batches through both, on all cores.
+    Apart,
+    /// In micro-batches through the network, on all cores; the head takes the features of all.
+    Gathered,
+    /// The same, so many examples at most in a micro-batch, and twice through the network: for features, then for gradients.
+    Twice(usize),
+}
+
+/// Why a batch is taken in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// What is made of an example depends on the others: a norm takes its statistics over them.
+    Statistics,
+    /// The device has parallelism of its own.
+    Device,
+}
+
+/// How a batch of a head's passes through it and the model, as things are.
+pub fn way(spec: &HeadSpec, model: &AdaptedModel) -> Way {
+    match (spec.scope, model.micro_batch) {
+        _ if model.model.batch_statistics() => Way::OneTape(Whole::Statistics),
+        (LossScope::Batch, Some(most)) => Way::Twice(most),
+        _ if !model.device.is_cpu() => Way::OneTape(Whole::Device),
+        (LossScope::Batch, None) => Way::Gathered,
+        (LossScope::Example, _) => Way::Apart,
+    }
 }
 
 /// A head's outputs for the features that it reads; `next` is the token after each, where it learns preferences.

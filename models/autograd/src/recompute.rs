@@ -13,7 +13,11 @@ impl Tape {
     ///
     /// # Errors
     /// Those of `part`.
-    pub fn recomputed(&self, x: &Value, part: impl Fn(&Tape, Value) -> Result<Value> + 'static) -> Result<Value> {
+    pub fn recomputed(
+        &self,
+        x: &Value,
+        part: impl Fn(&Tape, Value) -> Result<Value> + Send + 'static,
+    ) -> Result<Value> {
         if !self.options().recording {
             return part(self, x.clone());
         }

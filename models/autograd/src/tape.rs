@@ -36,7 +36,7 @@ pub struct TapeOptions {
     pub recompute: bool,
 }
 
-type Backward = Box<dyn FnOnce(Tensor, &mut Vjp<'_>) -> Result<()>>;
+type Backward = Box<dyn FnOnce(Tensor, &mut Vjp<'_>) -> Result<()> + Send>;
 
 struct Node {
     inputs: Vec<Option<NodeId>>,
@@ -44,7 +44,7 @@ struct Node {
     parameter: Option<Parameter>,
 }
 
-/// One forward pass of one micro-batch, on one thread.
+/// One forward pass of one micro-batch, on one thread; another may go on with it, or take it back.
 pub struct Tape {
     options: TapeOptions,
     nodes: RefCell<Vec<Node>>,
@@ -89,7 +89,7 @@ impl Tape {
     }
 
     /// What trains and was asked for, where nothing was recorded.
-    pub(crate) fn met(&self) -> Vec<Parameter> {
+    pub fn met(&self) -> Vec<Parameter> {
         self.met.borrow().clone()
     }
 
@@ -128,6 +128,11 @@ impl Tape {
     /// The probabilities of this pass's dropout ops, in order; none where the options have no dropout.
     pub fn dropouts(&self) -> Vec<f64> {
         self.dropouts.borrow().clone()
+    }
+
+    /// Sets the dropout ops of a pass that other tapes have begun: the next one's number follows from how many they are.
+    pub fn set_dropouts(&self, dropouts: Vec<f64>) {
+        self.dropouts.replace(dropouts);
     }
 
     /// Keeps what running statistics have to be told of this pass's batch, for [`Gradients::settle`]. Of several passes over one batch
@@ -171,7 +176,7 @@ impl Tape {
         &self,
         output: Tensor,
         inputs: &[&Value],
-        backward: impl FnOnce(Tensor, &mut Vjp<'_>) -> Result<()> + 'static,
+        backward: impl FnOnce(Tensor, &mut Vjp<'_>) -> Result<()> + Send + 'static,
     ) -> Value {
         if !self.options.recording || !inputs.iter().any(|input| input.requires_grad()) {
             return Value::constant(output);

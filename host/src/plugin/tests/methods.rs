@@ -164,6 +164,98 @@ impl TaskHead for Classes {
     }
 }
 
+/// Tells the examples of a batch from each other, by the means of their features.
+struct Contrast {
+    options: ContrastOptions,
+    weight: Option<Param>,
+}
+
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(crate = "fthost_plugin_api::serde", deny_unknown_fields, default)]
+#[schemars(crate = "fthost_plugin_api::schemars")]
+struct ContrastOptions {
+    /// pooled, sequence or spatial
+    features: String,
+    /// Those that it reads, of as many channels; none of a plain model.
+    streams: Vec<String>,
+    twice: bool,
+    dropout: f64,
+}
+
+impl TaskHead for Contrast {
+    type Config = ContrastOptions;
+
+    fn new(options: ContrastOptions) -> Result<Self> {
+        Ok(Self { options, weight: None })
+    }
+
+    fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
+        let width = task.width * self.options.streams.len().max(1);
+        self.weight = Some(model.head_param("projection.weight", [4, width], Init::kaiming_uniform(width))?);
+        let features = match self.options.features.as_str() {
+            "sequence" => FeatureKind::Sequence,
+            "spatial" => FeatureKind::Spatial,
+            _ => FeatureKind::Pooled,
+        };
+        Ok(HeadSpec {
+            scope: LossScope::Batch,
+            forwards: if self.options.twice { 2 } else { 1 },
+            streams: self.options.streams.iter().map(|of| StreamFeatures { stream: of.clone(), features }).collect(),
+            ..HeadSpec::new(features, TargetKind::Class, PredictionKind::Classes)
+        })
+    }
+
+    fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
+        self.forward_streams(&[Features { ..*features }])
+    }
+
+    fn forward_streams(&self, features: &[Features<'_>]) -> Result<Tensor> {
+        let joined = |tensors: &[Tensor], dim| {
+            Tensor::concat(&tensors.iter().map(|tensor| tensor as &dyn Operand).collect::<Vec<_>>(), dim)
+        };
+        let mean =
+            |x: &Tensor, rows: &[u32]| x.narrow(0, rows[0] as usize, (rows[1] - rows[0]) as usize)?.mean_dim(0, true);
+        let means = |of: &Features<'_>| {
+            let x = of.tensor.dropout(self.options.dropout)?;
+            joined(&of.offsets.windows(2).map(|rows| mean(&x, rows)).collect::<Result<Vec<_>>>()?, 0)
+        };
+        let x = joined(&features.iter().map(means).collect::<Result<Vec<_>>>()?, 1)?; // [examples, width]
+        x.linear(self.weight.as_ref().unwrap(), None)?.dropout(self.options.dropout)
+    }
+
+    /// Each row should be most like the one after it.
+    fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
+        let (rows, classes) = (outputs.shape()?[0] as u32, targets.tensor.to_vec_u32()?);
+        let next: Vec<u32> = (0..rows).map(|row| (row + 1 + classes[row as usize % classes.len()]) % rows).collect();
+        let alike = outputs.matmul(&outputs.t()?)?.mul_scalar(0.1)?; // [rows, rows]
+        let (sum, weight) = alike.cross_entropy(&Tensor::from_slice(&next, [next.len()])?, None, 0.0)?;
+        Ok(Loss { sum, weight: weight.to_scalar()? })
+    }
+
+    fn predict(&self, outputs: &Tensor) -> Result<Tensor> {
+        outputs.softmax()
+    }
+}
+
+/// Holds what earlier heads said.
+struct Hold;
+
+impl Regularizer for Hold {
+    type Config = Deed;
+
+    fn new(_: Deed) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn needs_reference(&self) -> bool {
+        true
+    }
+
+    fn output_penalty(&self, outputs: &Tensor, reference: &Tensor) -> Result<Option<Tensor>> {
+        outputs.dropout(0.25)?.sub(reference)?.square()?.sum().map(Some)
+    }
+}
+
 /// Halves the rate, or gives none.
 struct Half(Deed);
 
@@ -187,6 +279,10 @@ register! {
     Regularizer "test-anchor" => Anchor,
     /// Classifies.
     TaskHead "test-classes" => Classes,
+    /// Tells examples from each other.
+    TaskHead "test-contrast" => Contrast,
+    /// Holds outputs.
+    Regularizer "test-hold" => Hold,
     /// Halves.
     Scheduler "test-half" => Half,
 }

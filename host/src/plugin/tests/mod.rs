@@ -24,6 +24,7 @@ mod methods;
 mod mock;
 mod streams;
 mod tables;
+mod whole_batch;
 
 /// y = x W^T with W the identity, hooked at `layer.0.dense`.
 struct OneLayer {

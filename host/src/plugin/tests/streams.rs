@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use fthost_autograd::Precision;
 use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind, StreamFeatures};
 
+use super::whole_batch::{attached, digits};
 use super::*;
-use crate::data::{self, Files, Form, Part, Source};
 use crate::plugin::instance::of_this_model;
 use crate::run::pass::{Decision, Pass, head_outputs, reads_of};
 
@@ -124,6 +124,12 @@ impl Model for Pair {
     }
 }
 
+/// One whose examples do not depend on each other.
+pub(super) fn independent_pair() -> AdaptedModel {
+    let pair = Pair { batch_statistics: false, ..Pair::new() };
+    AdaptedModel::new(Box::new(pair), Device::Cpu, 7)
+}
+
 fn pair() -> AdaptedModel {
     AdaptedModel::new(Box::new(Pair::new()), Device::Cpu, 7)
 }
@@ -230,38 +236,34 @@ fn a_heads_call_has_its_streams_in_order() {
     assert_eq!(outputs.tensor().to_vec2::<f32>().unwrap(), [[1.0, 2.0]], "it gives the last one back");
 }
 
+/// Passes of a batch of 64 pictures, of 17 patches each.
+fn passes_of_a_batch(head: &str, batch_statistics: bool, micro_batch: Option<usize>) -> usize {
+    let mut plain = Pair::new();
+    plain.info.streams.truncate(1);
+    plain.batch_statistics = batch_statistics;
+    let passes = Arc::clone(&plain.passes);
+    let mut model = AdaptedModel::new(Box::new(plain), Device::Cpu, 7);
+    model.micro_batch = micro_batch;
+    let digits = digits();
+    let (head, spec) = attached(head, &json!({}), &digits, &mut model);
+    let decision = Decision::default();
+    let pass = Pass { model: &model, head: &head, spec: &spec, data: &digits, precision: Precision::F32, decision };
+    pass.gradients(&digits.show(&(0..64).collect::<Vec<_>>()).unwrap(), None, 1.0, None).unwrap();
+    passes.load(Ordering::Relaxed)
+}
+
 #[test]
 fn a_batch_whose_examples_depend_on_each_other_is_one_piece() {
-    for (batch_statistics, whole) in [(true, true), (false, false)] {
-        let mut plain = Pair::new();
-        plain.info.streams.truncate(1);
-        plain.batch_statistics = batch_statistics;
-        let (modality, passes) =
-            (Modality::Images { channels: 1, size: 8, any_size: false, tokens: 17 }, Arc::clone(&plain.passes));
-        let mut model = AdaptedModel::new(Box::new(plain), Device::Cpu, 7);
-        let (files, form, device) = (Files::from(Path::new("demo")), Form::default(), Device::Cpu);
-        let (files, form, device) = (&files, &form, &device);
-        let source = Source {
-            files,
-            part: Part::Test,
-            form,
-            only: None,
-            texts: false,
-            labels: None,
-            modality,
-            language: None,
-            transform: None,
-            device,
-        };
-        let mut digits = data::load(&source, None).unwrap();
-        digits.set_targets(TargetKind::Class).unwrap();
-        let labels = digits.labels().to_vec();
-        let task = TaskInfo { labels, class_counts: digits.class_counts(), ..tables::task(&[]) };
-        let mut head = HeadInstance::create(&plugin(), "test-classes", &json!({})).unwrap();
-        let spec = head.attach(&task, &mut model, 0).unwrap();
-        let decision = Decision::default();
-        let pass = Pass { model: &model, head: &head, spec: &spec, data: &digits, precision: Precision::F32, decision };
-        pass.gradients(&digits.show(&(0..64).collect::<Vec<_>>()).unwrap(), None, 1.0, None).unwrap();
-        assert_eq!(passes.load(Ordering::Relaxed) == 1, whole, "{batch_statistics}");
+    for head in ["test-classes", "test-contrast"] {
+        assert_eq!(passes_of_a_batch(head, true, None), 1, "{head}");
+        assert_eq!(passes_of_a_batch(head, false, None), 6, "{head}");
     }
+}
+
+#[test]
+fn a_batch_that_only_its_loss_needs_passes_in_pieces_twice() {
+    assert_eq!(passes_of_a_batch("test-contrast", false, Some(16)), 2 * 6, "those of 16 are smaller anyway");
+    assert_eq!(passes_of_a_batch("test-contrast", false, Some(4)), 2 * 16);
+    assert_eq!(passes_of_a_batch("test-contrast", true, Some(4)), 1, "its norms need it too");
+    assert_eq!(passes_of_a_batch("test-classes", false, Some(4)), 6, "its loss is one of examples");
 }

@@ -507,6 +507,7 @@ fn train_table(document: &Document, keys: TrainKeys, evaluate_before: bool) -> R
         batch_tokens: keys.batch_tokens,
         group_by_length: keys.group_by_length,
         accumulate: keys.accumulate,
+        micro_batch: keys.micro_batch,
         lr: keys.lr,
         optimizer,
         weight_decay: keys.weight_decay.unwrap_or(weight_decay),

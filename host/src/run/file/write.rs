@@ -96,6 +96,7 @@ impl RunFile {
             ("batch_tokens", value(train.batch_tokens)),
             ("group_by_length", train.group_by_length.then(|| value(true)).flatten()),
             ("accumulate", value(train.accumulate)),
+            ("micro_batch", value(train.micro_batch)),
             ("lr", value(train.lr)),
             ("optimizer", name),
         ];

@@ -204,6 +204,7 @@ fn plan(plan: &Plan) -> Markup {
                 dt { "Model" } dd { (plan.model) ", " (count(plan.total_parameters)) " parameters" }
                 dt { "Data" } dd { (plan.data_text()) }
                 @for found in &plan.from_data { dt { "Options" } dd { (found.to_text()) } }
+                @for batch in &plan.batches { dt { "Batches" } dd { (batch) } }
                 @for found in &plan.balance { dt { "Balance" } dd { (found.to_text()) } }
                 dt { "Steps" }
                 dd { (count(plan.steps as usize)) ", " (count(plan.steps_per_epoch as usize)) " an epoch" }

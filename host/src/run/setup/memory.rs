@@ -9,6 +9,7 @@ use crate::adapted::{AdaptedModel, Owner};
 use crate::data::{Dataset, split_micro_batches};
 use crate::run::chunks::chunks;
 use crate::run::machine::{give_back_free_memory, peak_rss_bytes, rss_bytes};
+use crate::run::pass::Way;
 
 /// Estimated memory in bytes, by what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,16 +28,69 @@ pub struct Memory {
 }
 
 /// How much is on its way at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
-    /// Examples of a batch, or of an episode.
-    pub(super) batch_size: usize,
+#[derive(Clone, Debug)]
+pub(super) struct Load<'a> {
+    /// Of each task's training examples.
+    pub(super) batches: &'a [BatchOf],
     /// Bytes that the optimizer keeps from step to step.
     pub(super) optimizer_bytes: usize,
     /// Threads that take micro-batches.
     pub(super) threads: usize,
-    /// Whether batches are split into micro-batches.
-    pub(super) splits: bool,
+}
+
+/// A task's batches.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchOf {
+    /// Examples of one, or of an episode.
+    pub examples: usize,
+    /// How they pass through network and head.
+    pub way: Way,
+    /// Whether the head reads one row of each example, and not one of each token or pixel.
+    pub pooled: bool,
+}
+
+/// What of a batch is there at one time.
+struct Pieces {
+    /// Micro-batches whose tapes are.
+    tapes: usize,
+    /// Tokens of each.
+    tokens: usize,
+    /// Micro-batches that cores are at.
+    flights: usize,
+    /// Tokens of those.
+    working: usize,
+    /// Rows of features that are gathered for the head.
+    gathered: usize,
+}
+
+impl Pieces {
+    fn of(data: &Dataset, batch: BatchOf, threads: usize, on_cores: bool) -> Self {
+        let (mean, examples) = (mean_length(data).max(1), batch.examples);
+        let gathered = if batch.pooled { examples } else { examples * mean };
+        let whole = Self { tapes: 1, tokens: examples * mean, flights: 1, working: examples * mean, gathered: 0 };
+        let most = match batch.way {
+            Way::OneTape(_) => return whole,
+            Way::Twice(most) if !on_cores => {
+                let tokens = most.min(examples) * mean;
+                return Self { tokens, working: tokens, gathered, ..whole };
+            }
+            Way::Twice(most) => most,
+            Way::Apart | Way::Gathered => usize::MAX,
+        };
+        let mut lengths = vec![mean_length(data); examples];
+        if let Some(first) = lengths.first_mut() {
+            *first = data.longest();
+        }
+        let parts = split_micro_batches(&lengths, most);
+        let tokens = |places: &Vec<usize>| places.iter().map(|&place| lengths[place]).sum::<usize>();
+        let (flights, largest) = (threads.min(parts.len()), parts.iter().map(tokens).max().unwrap_or_default());
+        let working = flights * largest;
+        match batch.way {
+            Way::Gathered => Self { flights, working: working.min(whole.tokens), gathered, ..whole },
+            Way::Twice(_) => Self { tapes: flights, tokens: largest, flights, working, gathered },
+            Way::Apart | Way::OneTape(_) => Self { tapes: flights, tokens: largest, flights, working, gathered: 0 },
+        }
+    }
 }
 
 impl Memory {
@@ -60,7 +114,7 @@ pub(super) fn estimate(
     model: &AdaptedModel,
     train: &[&Dataset],
     evaluated: &[&Dataset],
-    load: &Load,
+    load: &Load<'_>,
 ) -> Result<Memory> {
     let elements = |of: &dyn Fn(&Owner) -> bool| -> usize {
         model.trainable().filter(|p| of(&p.owner)).map(|p| p.parameter.elem_count()).sum()
@@ -73,38 +127,37 @@ pub(super) fn estimate(
 
     // Gradients of embeddings are those of the rows that a micro-batch has.
     let dense = trainable - of_base.min(streams.iter().map(embedded).sum());
-    let in_pieces = |data: &Dataset| -> (usize, usize) {
-        if !load.splits {
-            return (1, load.batch_size * mean_length(data).max(1));
-        }
-        let mut lengths = vec![mean_length(data); load.batch_size];
-        if let Some(first) = lengths.first_mut() {
-            *first = data.longest();
-        }
-        let pieces = split_micro_batches(&lengths);
-        let tokens = |places: &Vec<usize>| places.iter().map(|&place| lengths[place]).sum::<usize>();
-        (load.threads.min(pieces.len()), pieces.iter().map(tokens).max().unwrap_or_default())
-    };
+    let pieces: Vec<Pieces> = train
+        .iter()
+        .zip(load.batches)
+        .map(|(data, batch)| Pieces::of(data, *batch, load.threads, model.device.is_cpu()))
+        .collect();
+    // What a token's way through a stream leaves, and what is there beside it while a core is at it.
     let kept_by = |layers: usize, width: usize, block: BlockMemory| {
         if beneath_heads == 0 {
-            return block.passing;
+            return (0, block.passing);
         }
         let kept = if 2 * of_base > total { block.kept_to_train } else { block.kept };
         // Of blocks that are made once more their inputs are kept, and of one at a time the rest.
-        let kept = if model.recompute { layers * width + kept } else { layers * kept };
-        kept + block.backward
+        match model.recompute {
+            true => (layers * width, kept + block.backward),
+            false => (layers * kept, block.backward),
+        }
     };
-    let of_streams = |tokens: usize, training: bool| -> usize {
+    let of_streams = |tokens: usize, working: usize, training: bool| -> usize {
         let of = |stream: &Stream| {
             let block = stream.block.unwrap_or_default();
-            let numbers = match training {
+            let (kept, beside) = match training {
                 true => kept_by(stream.layers.unwrap_or(1), stream.width, block),
-                false => block.passing,
+                false => (0, block.passing),
             };
-            F32 * (tokens * numbers + logits(model, stream, tokens))
+            F32 * (tokens * kept + working * beside)
         };
         streams.iter().map(of).sum()
     };
+    let of_logits =
+        |tokens: usize| -> usize { streams.iter().map(|stream| F32 * logits(model, stream, tokens)).sum::<usize>() };
+    let widths: usize = streams.iter().map(|stream| stream.width).sum();
     // Where a network's blocks are not alike it says itself what its maps take.
     let of_maps = |data: &Dataset, tokens: usize, training: bool| -> Result<Option<usize>> {
         let Some(transform) = data.transform() else { return Ok(None) };
@@ -113,10 +166,12 @@ pub(super) fn estimate(
         Ok(model.model.held(images, [height, width], training)?.map(|numbers| F32 * numbers))
     };
     let mut passes = Vec::new();
-    for data in train {
-        let (flights, tokens) = in_pieces(data);
-        let maps = of_maps(data, tokens, true)?;
-        passes.push(flights * maps.unwrap_or_else(|| of_streams(tokens, true)));
+    for (data, of) in train.iter().zip(&pieces) {
+        let maps = of_maps(data, of.tokens, true)?.map(|bytes| of.tapes * bytes);
+        let kept = || of_streams(of.tapes * of.tokens, of.working, true) + of.tapes * of_logits(of.tokens);
+        // One after the other, in order, and their gradient.
+        let gathered = 3 * F32 * of.gathered * widths;
+        passes.push(maps.unwrap_or_else(kept) + gathered);
     }
     for data in evaluated {
         let rows: Vec<u32> = (0..data.len() as u32).collect();
@@ -124,12 +179,12 @@ pub(super) fn estimate(
         let flights = load.threads.min(chunks.len());
         let tokens = chunks.iter().map(|chunk| chunk.tokens).max().unwrap_or_default();
         let maps = of_maps(data, tokens, false)?;
-        passes.push(flights * maps.unwrap_or_else(|| of_streams(tokens, false)));
+        passes.push(flights * maps.unwrap_or_else(|| of_streams(tokens, tokens, false) + of_logits(tokens)));
     }
     let largest = passes.into_iter().max().unwrap_or_default();
     let activations = largest + largest / SLACK + load.threads * THREAD;
 
-    let flights = train.iter().map(|data| in_pieces(data).0).max().unwrap_or(1);
+    let flights = pieces.iter().map(|of| of.flights).max().unwrap_or(1);
     let flights = if flights > 1 { flights } else { 0 };
     let training = F32 * (of_base + trainable + dense * flights) + load.optimizer_bytes;
     let data = train.iter().chain(evaluated).map(|data| data.in_memory()).sum();

@@ -14,6 +14,7 @@ pub mod samples;
 mod schedule;
 pub mod start;
 pub mod task;
+mod whole_batch;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyIns
 use crate::report::numbers::count;
 use crate::run::file::{HeldOut, RegularizerTable, RunFile};
 use crate::run::machine::DeviceChoice;
-use crate::run::pass::{reads_of, splits};
+use crate::run::pass::reads_of;
 use crate::run::state::identity::{Identity, PluginUsed};
 use crate::run::state::optimizer::Optimizer;
 use crate::run::state::snapshot;
@@ -105,6 +106,8 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
         check_recompute(&file, &model)?;
         model.recompute = true;
     }
+    whole_batch::check(&file, &tasks, &model)?;
+    model.micro_batch = file.train.micro_batch;
     if file.train.keep_features {
         model.kept = Some(Arc::new(Kept::new(data::cache_folder())));
     }
@@ -214,7 +217,8 @@ impl Setup {
             tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
             steps_per_epoch: self.phases.iter().map(Phase::steps_per_epoch).sum(),
             steps: self.phases.iter().map(Phase::steps).sum(),
-            batch_size: self.tasks.iter().map(|task| task.pass_size(settings)).max().unwrap_or_default(),
+            batches: self.tasks.iter().map(|task| whole_batch::batch_of(task, &self.model, settings)).collect(),
+            computed: whole_batch::computed(&self.tasks, &self.model, settings),
             episodes: self
                 .tasks
                 .iter()
@@ -226,7 +230,6 @@ impl Setup {
             from_data: self.tasks.iter().flat_map(|task| task.from_data.clone()).collect(),
             optimizer_bytes: self.optimizer.kept_bytes(&self.model)?,
             threads: rayon::current_num_threads(),
-            splits: self.tasks.iter().all(|task| splits(&task.spec, &self.model)),
         };
         let data: Vec<&Dataset> = self.tasks.iter().map(|task| &task.train).collect();
         let evaluated = self.tasks.iter().flat_map(|task| task.validation.iter().chain(&task.test));

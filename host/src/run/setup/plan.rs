@@ -51,6 +51,9 @@ pub struct Plan {
     /// By task, what an episode is made of, where a head learns by episodes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub episodes: Vec<(String, episodes::Shape)>,
+    /// How batches are computed whose loss is one of the whole batch, a sentence for each task.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub batches: Vec<String>,
     /// By task, what an epoch takes of the training examples, where classes are made equally frequent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub balance: Vec<BalanceOf>,
@@ -126,8 +129,8 @@ impl Plan {
                 None => trainable.push(Share { owner, tensors: 1, elements }),
             }
         }
-        let &Schedule { batch_size, optimizer_bytes, threads, splits, .. } = schedule;
-        let load = Load { batch_size, optimizer_bytes, threads, splits };
+        let &Schedule { ref batches, optimizer_bytes, threads, .. } = schedule;
+        let load = Load { batches, optimizer_bytes, threads };
         let trainable_parameters = trainable.iter().map(|share| share.elements).sum();
         let elements = |of: &dyn Fn(&ModelParameter) -> bool| -> usize {
             model.parameters.iter().filter(|p| of(p)).map(|p| p.parameter.elem_count()).sum()
@@ -149,6 +152,7 @@ impl Plan {
             notes: Vec::new(),
             data: Vec::new(),
             episodes: schedule.episodes.clone(),
+            batches: schedule.computed.clone(),
             balance: schedule.balance.clone(),
             files: schedule.files.clone(),
             watched: schedule.watched.clone(),
@@ -214,6 +218,7 @@ impl Plan {
                 format!("{ways} classes of {shots} support examples and {queries} queries: {} examples", shape.size());
             rows.row(["episodes", &format!("{}: {made}; train.batch_size has no say", shortened(task, NAME))]);
         }
+        self.batches.iter().for_each(|batch| rows.row(["batches", batch]));
         for found in &self.balance {
             rows.row(["balance", &found.to_text()]);
         }

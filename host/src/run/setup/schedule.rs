@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::from_data::FromData;
+use super::memory::BatchOf;
 use crate::data::episodes;
 use crate::report::numbers::count;
 use crate::report::text::{NAME, shortened};
@@ -22,8 +23,10 @@ pub struct Schedule {
     pub steps_per_epoch: u64,
     /// Optimizer steps of the run.
     pub steps: u64,
-    /// Examples of a batch, or of an episode.
-    pub batch_size: usize,
+    /// The batches of each task.
+    pub batches: Vec<BatchOf>,
+    /// How those of a loss over a whole batch are computed, a sentence each.
+    pub computed: Vec<String>,
     /// By task, what an episode is made of.
     pub episodes: Vec<(String, episodes::Shape)>,
     /// What epochs take of training examples, where classes are made equally frequent.
@@ -38,8 +41,6 @@ pub struct Schedule {
     pub optimizer_bytes: usize,
     /// Threads that take micro-batches.
     pub threads: usize,
-    /// Whether batches are split into micro-batches.
-    pub splits: bool,
 }
 
 /// What an epoch takes of a task's training examples, where classes are made equally frequent.

@@ -3,8 +3,11 @@
 pub mod ahead;
 mod cause;
 pub mod example_gradients;
+mod gathered;
 pub mod gradients;
 pub mod interrupt;
+mod micro_batch;
+mod ordered;
 pub mod preferences;
 pub mod reference;
 mod samples;

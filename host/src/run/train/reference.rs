@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use fthost_autograd::{Device, Tape, Tensor, Value};
 use fthost_models::Features;
+use fthost_plugin_api::HeadSpec;
 
 use crate::adapted::{AdaptedModel, StreamRead};
-use crate::plugin::RegularizerInstance;
+use crate::plugin::{HeadInstance, RegularizerInstance};
 use crate::run::pass::{Pass, head_outputs, reads_of};
 use crate::run::results::evaluate;
 use crate::run::setup::task::Task;
@@ -43,6 +44,15 @@ impl Reference {
         self.outputs.is_empty()
     }
 
+    /// What each earlier head said.
+    pub fn of<'a>(&'a self, tasks: &'a [Task]) -> Vec<Earlier<'a>> {
+        let one = |(&earlier, outputs): (&usize, &'a Tensor)| {
+            let Task { head, spec, .. } = &tasks[earlier];
+            Earlier { head, spec, outputs }
+        };
+        self.outputs.iter().map(one).collect()
+    }
+
     /// Reads what a run that is resumed has recorded.
     ///
     /// # Errors
@@ -68,14 +78,22 @@ fn file(run: &Path, task: &str) -> PathBuf {
     run.join(CHECKPOINTS).join(format!("reference-{task}.safetensors"))
 }
 
+/// What the head of an earlier task said of the present one's examples.
+pub struct Earlier<'a> {
+    /// The head.
+    pub head: &'a HeadInstance,
+    /// What it declared.
+    pub spec: &'a HeadSpec,
+    /// What it said of each, `[examples, ...]` on the CPU.
+    pub outputs: &'a Tensor,
+}
+
 /// Regularizers, and the outputs that they hold.
 pub struct Holding<'a> {
     /// The regularizers that want outputs.
     pub regularizers: Vec<&'a RegularizerInstance>,
-    /// All tasks.
-    pub tasks: &'a [Task],
     /// What earlier heads said.
-    pub reference: &'a Reference,
+    pub earlier: Vec<Earlier<'a>>,
     /// What the gradients of its penalties are multiplied by, beside those of the loss.
     pub factor: f64,
 }
@@ -97,8 +115,7 @@ impl Holding<'_> {
     ) -> Result<Option<Value>> {
         let rows = Tensor::new(rows, &Device::Cpu)?;
         let mut sum: Option<Value> = None;
-        for (&earlier, outputs) in &self.reference.outputs {
-            let Task { head, spec, .. } = &self.tasks[earlier];
+        for Earlier { head, spec, outputs } in &self.earlier {
             let other;
             let earlier = reads_of(spec, model.model.info());
             let features = if earlier == reads {

@@ -203,8 +203,8 @@ impl Learner<'_> {
         // grow in one sum, so the penalty's part is multiplied by what makes up for that.
         let (rows, task) = (batch.rows.len() as f64, self.tasks[batch.task].weight);
         let sum = |weight: f64| {
-            let (tasks, reference, regularizers) = (&*self.tasks, &self.reference, regularizers.clone());
-            let holding = Holding { regularizers, tasks, reference, factor: weight / (rows * task) };
+            let (regularizers, earlier) = (regularizers.clone(), self.reference.of(self.tasks));
+            let holding = Holding { regularizers, earlier, factor: weight / (rows * task) };
             self.sum(seen, key, loss_scale, Some(&holding))
         };
         let found = sum(rows)?;

@@ -124,7 +124,7 @@ fn of_head(setup: &Setup) -> Result<Option<Vec<String>>> {
     let features = pass.features(&Tape::evaluation(), &shown, &pass.reads())?;
     let inputs =
         features.iter().map(|of| Ok(of.value.tensor().to_dtype(DType::F64)?)).collect::<Result<Vec<Tensor>>>()?;
-    let next = pass.next(&shown)?;
+    let next = pass.next(shown.rows())?;
     let episodes = crate::run::pass::episode_shape(pass.spec);
     let support: Vec<u8> = match episodes {
         Some(shape) => (0..shown.rows().len()).map(|place| u8::from(shape.supports(place))).collect(),

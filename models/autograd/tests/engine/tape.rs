@@ -1,9 +1,9 @@
 //! The laws of tapes and gradients.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fthost_autograd::{Device, Gradient, Parameter, Tape, Tensor, Value};
+use fthost_autograd::{DType, Device, Dropout, Gradient, Parameter, Tape, TapeOptions, Tensor, Value};
 
 use super::flat;
 
@@ -104,41 +104,69 @@ fn a_detached_value_passes_no_gradient() {
     assert_eq!(dense(tape.backward(&y).unwrap().get(&a)), [4.0]);
 }
 
-struct Witness(Rc<Cell<usize>>);
+struct Witness(Arc<AtomicUsize>);
 
 impl Drop for Witness {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// What a node saved is gone before the nodes below it run; without a trainable input it is never kept.
 #[test]
 fn backward_frees_nodes_as_it_goes() {
-    let alive = Rc::new(Cell::new(0));
+    let alive = Arc::new(AtomicUsize::new(0));
     let tape = Tape::recording();
     let mut x = tape.variable(Tensor::new(&[1f32], &Device::Cpu).unwrap());
     for depth in 0..5 {
-        alive.set(alive.get() + 1);
+        alive.fetch_add(1, Ordering::Relaxed);
         let (witness, count) = (Witness(alive.clone()), alive.clone());
         x = tape.record(x.tensor().clone(), &[&x], move |gradient, vjp| {
             let _held = &witness;
-            assert_eq!(count.get(), depth + 1);
+            assert_eq!(count.load(Ordering::Relaxed), depth + 1);
             vjp.give(0, gradient)
         });
     }
-    assert_eq!(alive.get(), 5);
+    assert_eq!(alive.load(Ordering::Relaxed), 5);
     tape.backward(&x).unwrap();
-    assert_eq!(alive.get(), 0);
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
 
-    alive.set(1);
+    alive.store(1, Ordering::Relaxed);
     let witness = Witness(alive.clone());
     let constant = Value::constant(x.tensor().clone());
     Tape::recording().record(x.into_tensor(), &[&constant], move |gradient, vjp| {
         let _held = &witness;
         vjp.give(0, gradient)
     });
-    assert_eq!(alive.get(), 0);
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+}
+
+/// What one thread records another may take back, and what it drops out is counted on from where another tape stands.
+#[test]
+fn a_tape_goes_from_thread_to_thread() {
+    let x = || Tensor::ones((4, 8), DType::F32, &Device::Cpu).unwrap();
+    let options = || {
+        let dropout = Some(Dropout { seed: 7, step: 3, examples: vec![0, 1, 2, 3] });
+        TapeOptions { recording: true, dropout, ..TapeOptions::default() }
+    };
+    let whole = Tape::new(options());
+    let first = whole.dropout(&whole.variable(x()), 0.5).unwrap();
+    let second = whole.dropout(&first, 0.5).unwrap();
+
+    let (tape, from, to) = std::thread::spawn(move || {
+        let tape = Tape::new(options());
+        let from = tape.variable(x());
+        let to = tape.dropout(&from, 0.5).unwrap();
+        (tape, from, to)
+    })
+    .join()
+    .unwrap();
+    assert_eq!(flat(to.tensor()), flat(first.tensor()));
+    let head = Tape::new(options());
+    head.set_dropouts(tape.dropouts());
+    assert_eq!(flat(head.dropout(&to.detach(), 0.5).unwrap().tensor()), flat(second.tensor()));
+    let gradients = tape.backward_from(vec![(to, x())]).unwrap();
+    assert_eq!(flat(gradients.of(&from).unwrap()), flat(first.tensor()));
 }
 
 #[test]

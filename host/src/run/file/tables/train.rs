@@ -49,6 +49,10 @@ pub(in crate::run::file) struct TrainKeys {
     /// batches whose gradients make one optimizer step
     #[schemars(range(min = 1))]
     pub(in crate::run::file) accumulate: usize,
+    /// where a loss needs the whole batch, examples that pass through the network at once, at most: they pass twice then, for what the head
+    /// reads and for their gradients, in the memory of so many and about a third more time; the numbers are the same but for rounding
+    #[schemars(range(min = 1))]
+    pub(in crate::run::file) micro_batch: Option<usize>,
     /// learning rate that the schedule scales
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(in crate::run::file) lr: f64,
@@ -131,6 +135,7 @@ impl Default for TrainKeys {
             batch_tokens: None,
             group_by_length: false,
             accumulate: 1,
+            micro_batch: None,
             lr: 5e-4,
             optimizer: OptimizerKey::Name(OptimizerName::Adamw),
             weight_decay: None,
@@ -220,6 +225,8 @@ pub struct TrainTable {
     pub group_by_length: bool,
     /// Batches whose gradients make one optimizer step, at least 1.
     pub accumulate: usize,
+    /// Where a loss needs the whole batch, examples that pass through the network at once, at most.
+    pub micro_batch: Option<usize>,
     /// Learning rate that the schedule scales, above 0.
     pub lr: f64,
     /// Update rule.

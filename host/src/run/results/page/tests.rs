@@ -95,6 +95,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             tokens: 337_920,
             learned_tokens: 0,
             episodes: Vec::new(),
+            batches: Vec::new(),
             balance: Vec::new(),
             files: Vec::new(),
             watched: Vec::new(),
