@@ -32,8 +32,8 @@ use crate::{Error, Result};
 
 /// The first argument of a process that tries a file; the second names the file.
 const ARGUMENT: &str = "--try-plugin";
-/// How long loading may take, and saying what there is.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long loading may take, and saying what there is: so that with all else a file that hangs is a line within two seconds.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// The same where the machine is so busy that the process does not get to run.
 const LONGEST: Duration = Duration::from_secs(20);
 /// How often is looked whether it has ended.
@@ -166,8 +166,8 @@ impl Trial {
                     let _ = self.child.kill();
                     let _ = self.child.wait();
                     return Err(Error::plugin(format!(
-                        "{path} cannot be loaded: after {} s it has not said yet what it holds",
-                        began.elapsed().as_secs()
+                        "{path} cannot be loaded: after {:.1} s it has not said yet what it holds",
+                        began.elapsed().as_secs_f32()
                     ))
                     .with_help("its start-up code waits or goes round in circles; none of it ran in this process"));
                 }
