@@ -1,7 +1,6 @@
 //! Sums of parts, in the order of their numbers, whichever core is ready first: the order decides the last bits.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::cores;
@@ -24,25 +23,9 @@ pub(super) fn sum<T: Send>(
         (0..count).try_for_each(|i| add(&mut total, one(i)?))?;
         return Ok(total);
     }
-    let next = AtomicUsize::new(0);
     let sum = OrderedSum::new(begun);
-    let failure: Mutex<Option<Error>> = Mutex::new(None);
-    cores::on_each(count, || {
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            if i >= count {
-                break;
-            }
-            if let Err(error) = one(i).and_then(|part| sum.add(i, part, &add)) {
-                lock(&failure).get_or_insert(error);
-                next.store(count, Ordering::Relaxed);
-                break;
-            }
-        }
-    });
-    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(error);
-    }
+    let numbers: Vec<usize> = (0..count).collect();
+    cores::map(&numbers, |&i| sum.add(i, one(i)?, &add))?;
     sum.into_total().ok_or_else(|| Error::run("a sum was left by a part that failed"))
 }
 
