@@ -112,3 +112,22 @@ fn a_folder_with_one_file_of_weights_is_that_file() {
     copy("views.pth", "pytorch_model.bin");
     assert!(Weights::open(folder.path()).unwrap().contains("first"));
 }
+
+/// A tensor without elements has steps from one index to the next all the same, and these are products.
+#[test]
+fn a_tensor_without_elements_whose_other_sizes_overflow_is_refused() {
+    let sizes = [0u64, 1 << 33, 1 << 33];
+    let header = format!(r#"{{"x":{{"dtype":"F32","shape":{sizes:?},"data_offsets":[0,0]}}}}"#);
+    let safetensors = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    // Magic and version, one tensor, no metadata; its name, its sizes from the last on, its type F32, where it begins.
+    let mut gguf = [b"GGUF".as_slice(), &3u32.to_le_bytes(), &1u64.to_le_bytes(), &0u64.to_le_bytes()].concat();
+    gguf.extend([&1u64.to_le_bytes()[..], b"x", &3u32.to_le_bytes()].concat());
+    gguf.extend(sizes.iter().rev().flat_map(|size| size.to_le_bytes()));
+    gguf.extend([&0u32.to_le_bytes()[..], &0u64.to_le_bytes()].concat());
+    gguf.resize(gguf.len().next_multiple_of(32), 0);
+    for (name, bytes) in [("x.safetensors", safetensors), ("x.gguf", gguf)] {
+        let error = Weights::from_bytes(name, bytes).map(|weights| weights.tensor("x", &Device::Cpu).is_ok());
+        let error = error.expect_err("refused").to_string();
+        assert!(error.contains("x has the shape [0, 8589934592, 8589934592]"), "{error}");
+    }
+}

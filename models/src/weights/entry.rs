@@ -27,6 +27,16 @@ pub(super) struct Entry {
     pub(super) range: Range<usize>,
 }
 
+/// Whether no size that is computed of a shape overflows. One of its extents may be 0, and there are no elements then, but steps from one
+/// index to the next are products of the others all the same.
+pub(super) fn is_countable(shape: &[usize]) -> bool {
+    shape
+        .iter()
+        .filter(|&&extent| extent > 0)
+        .try_fold(1usize, |product, &extent| product.checked_mul(extent))
+        .is_some()
+}
+
 impl Entry {
     /// A tensor of PyTorch's, whose storage takes these bytes of a file of so many.
     pub(super) fn of(name: &str, tensor: &TensorRecord, storage: Range<usize>, file: usize) -> Result<Self, Refusal> {

@@ -11,7 +11,7 @@ use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{SafeTensors, TensorInfo};
 
-use super::entry::{Elements, Entry};
+use super::entry::{Elements, Entry, is_countable};
 use super::{gguf, torch};
 use crate::LoadError;
 
@@ -111,6 +111,10 @@ impl WeightFile {
             let damaged = |reason| LoadError::Damaged { file: path.clone(), reason };
             (safetensors(content).map_err(damaged)?, None)
         };
+        if let Some((name, entry)) = entries.iter().find(|(_, entry)| !is_countable(&entry.shape)) {
+            let reason = format!("{name} has the shape {:?}, whose sizes no computer counts", entry.shape);
+            return Err(LoadError::Damaged { file: path.clone(), reason });
+        }
         Ok(Self { path, state, bytes, entries, metadata })
     }
 }
