@@ -213,8 +213,8 @@ pub use state::SavedState;
 pub use strategy::Strategy;
 pub use stream::{FeatureKind, Stream};
 pub use task_head::{
-    Features, HeadSpec, ImageInfo, Loss, LossScope, Masking, MetricSpec, PredictionKind, Sampling, StreamFeatures,
-    TargetKind, TaskHead, TaskInfo, TaskTargets, Vocabulary, VocabularyTransform, problem_type,
+    Comparison, Features, HeadSpec, ImageInfo, Loss, LossScope, Masking, MetricSpec, PredictionKind, Sampling,
+    StreamFeatures, TargetKind, TaskHead, TaskInfo, TaskTargets, Vocabulary, VocabularyTransform, problem_type,
 };
 pub use tensor::{DType, Kept, Operand, Tensor};
 pub use vocabulary_layer::VocabularyLayer;

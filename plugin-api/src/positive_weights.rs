@@ -98,6 +98,8 @@ mod tests {
             dropout: 0.0,
             image: None,
             vocabulary: None,
+            comparison: None,
+            sequences: 1,
         };
         from_value::<PositiveWeights>(option)?.resolve(&task)
     }

@@ -25,6 +25,12 @@ pub mod problem_type {
     pub const PREFERENCE: &str = "preference";
     /// The token that stands in a masked one's place; else as [`CAUSAL_LM`].
     pub const MASKED_LM: &str = "masked_lm";
+    /// What belongs together: the inputs of a row, of two streams or as texts of their own. There are no labels. Transformers has no name for
+    /// it.
+    pub const CONTRASTIVE: &str = "contrastive";
+    /// One real value for how alike the texts of a row are, each of which passes by itself; sentence-transformers' task, of which Transformers
+    /// has no name.
+    pub const SIMILARITY: &str = "sentence_similarity";
     /// One class of several for each pixel; Transformers has classes of its own for it, and no name among its problems.
     pub const MASKS: &str = "semantic_segmentation";
 }
@@ -52,6 +58,9 @@ pub enum TargetKind {
     /// same examples before training, `f32` `[examples, ...]`, where [`HeadSpec::reference`] asks for them, and elsewhere zeros
     /// `[examples, 2]`. What the sequences say comes with their [`Features::next`].
     Preference,
+    /// Nothing but the examples themselves: what belongs together is in each of them, as a text and its picture. `u32` `[examples]`, the place of
+    /// each in the batch, from 0: of the other side of all examples, the one that belongs to this one. Since 1.1
+    Match,
 }
 
 /// How tokens are chosen whose place in the input is taken: 80 of 100 by the mask, 10 by a random token, and 10 stay (Devlin et al. 2018,
@@ -90,6 +99,19 @@ pub struct VocabularyTransform {
     pub norm: String,
     /// What the norm adds to the variance.
     pub eps: f64,
+}
+
+/// The head that compares two streams, as the architecture has one (CLIP): each stream's pooled features are projected without a bias and divided
+/// by their length, and their products are multiplied with the exponential of a number. Paths are those of
+/// [`Model::base_param`](crate::Model::base_param).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The matrix of each stream, `[width, width of the stream]`, in the order of [`TaskInfo::streams`].
+    pub projections: Vec<String>,
+    /// The number, `[1]`.
+    pub scale: String,
+    /// Width of what is compared.
+    pub width: usize,
 }
 
 /// Whether a loss is a sum over examples or needs the whole batch at once.
@@ -140,6 +162,10 @@ pub enum PredictionKind {
     /// Scores of the better and the worse answer, `[examples, 2]`. They are rewards, once those of the model before training are taken away
     /// where [`HeadSpec::reference`] asks for these: how often the better one's is greater, and by how much.
     Preferences,
+    /// Vectors of length 1, `[examples, sides, width]`: one of each side of an example, a text's and its picture's, so that the nearest ones of
+    /// the other side are found. Of more sides than two the others stand beside the second, as what is wrong. Recall at 1, 5 and 10 both
+    /// ways, mean rank. Since 1.1
+    Embeddings,
 }
 
 /// What the host knows of a task when its head is made.
@@ -173,6 +199,14 @@ pub struct TaskInfo {
     /// The model's own layer over its vocabulary; `None` where the head's [`TaskHead::PROBLEM_TYPE`] asks for none.
     #[serde(default)]
     pub vocabulary: Option<Vocabulary>,
+    /// The model's own head that compares its streams, where it has one and the head's [`TaskHead::PROBLEM_TYPE`] is
+    /// [`CONTRASTIVE`](problem_type::CONTRASTIVE). Since 1.1
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
+    /// Sequences of an example in a stream of texts: 2 or 3 where the texts of a row pass by themselves, one after the other, as where the head's
+    /// [`TaskHead::PROBLEM_TYPE`] is about what belongs together or is alike and the model has one stream. Since 1.1
+    #[serde(default = "once")]
+    pub sequences: u32,
 }
 
 fn yes() -> bool {
@@ -269,8 +303,8 @@ impl HeadSpec {
 pub struct Features<'a> {
     /// Shape by [`FeatureKind`].
     pub tensor: &'a Tensor,
-    /// Start of each sequence in a `[tokens, width]` tensor, and the end of the last: `examples + 1` entries, or where examples are pairs of
-    /// sequences `2 examples + 1`.
+    /// Start of each sequence in a `[tokens, width]` tensor, and the end of the last: `examples + 1` entries, or where examples have several
+    /// sequences ([`TaskInfo::sequences`]; pairs of answers have 2) `sequences * examples + 1`.
     pub offsets: &'a [u32],
     /// The token after each token, `u32` ids `[tokens]`, where [`HeadSpec::targets`] is [`TargetKind::Preference`]; `u32::MAX` does not
     /// count, as for tokens of a prompt, and for the last one of a sequence.
