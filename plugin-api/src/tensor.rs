@@ -406,6 +406,13 @@ impl Tensor {
     pub fn norm_dim(&self, dim: isize, keep: bool) -> Result<Self> {
         self.square()?.sum_dim(dim, keep)?.sqrt()
     }
+
+    /// Each row of the last dimension divided by its Euclidean norm; one that is shorter than 1e-6, by 1e-6
+    pub fn normalize(&self) -> Result<Self> {
+        // Under a root, because that of 0 has no slope.
+        const LEAST_SQUARE: f64 = 1e-12;
+        self.div(&self.square()?.sum_dim(-1, true)?.maximum_scalar(LEAST_SQUARE)?.sqrt()?)
+    }
 }
 
 /// Shapes, indices and types.

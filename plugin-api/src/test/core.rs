@@ -50,6 +50,19 @@ impl<V: Kind> Core<V> {
         (self.make)()
     }
 
+    /// Gives a parameter other numbers, of its shape.
+    pub(super) fn set_value(&self, name: &str, elements: &[f64]) -> Result<()> {
+        let run = self.run();
+        let before = run.value(name)?;
+        if before.data().len() != elements.len() {
+            let (shape, given) = (before.shape(), elements.len());
+            return Err(Error::new(format!("{name} has shape {shape:?}, and {given} elements came")));
+        }
+        let index = run.state().parameters.iter().position(|of| of.name == name);
+        index.into_iter().for_each(|index| run.set(index, elements.to_vec()));
+        Ok(())
+    }
+
     /// That the instance, freed, leaves nothing behind.
     pub(super) fn finish(self) -> Result<()> {
         self.now.end()

@@ -6,31 +6,25 @@ use serde_json::Value as Json;
 
 use super::{
     core::{Attached, Core, Moved, TASK, set_all, variables, weighed},
-    examples::{Examples, kind_of},
+    examples::{Examples, Read, reads_of},
     finite::{self, Variable, equal, place},
+    host::Host,
     ops::{add, affine, sum},
-    run::Owner,
-    toy::{MAP, PICTURE, Toy, VOCABULARY, WIDTH},
+    run::{Owner, Run},
+    toy::{MAP, PICTURE, Pair, Toy, VOCABULARY, WIDTH},
     value::Value,
     wire::{HeadFunction, HeadInputs},
 };
 use crate::{
-    DType, Error, FeatureKind, HeadSpec, ImageInfo, LossScope, PredictionKind, Result, Sampling, Stream, TargetKind,
-    TaskInfo, Vocabulary, abi::tables::TaskHeadVtable, problem_type,
+    DType, Error, HeadSpec, ImageInfo, LossScope, PredictionKind, Result, Sampling, TargetKind, TaskInfo, Vocabulary,
+    abi::tables::TaskHeadVtable, problem_type,
 };
 
 /// What the toy's host knows of a head's task, as it crosses.
-pub(super) fn task(toy: Toy, classes: usize, problem: Option<&str>) -> Result<Json> {
-    let stream = Stream {
-        name: toy.stream().into(),
-        width: WIDTH,
-        layers: None,
-        heads: None,
-        vocabulary: toy.vocabulary(),
-        features: toy.features(),
-    };
+pub(super) fn task(host: &Host, run: &Run, problem: Option<&str>) -> Result<Json> {
+    let &Host { toy, pair, classes, sequences, .. } = host;
     let causal = matches!(problem, Some(problem_type::CAUSAL_LM | problem_type::PREFERENCE));
-    let over_vocabulary = toy == Toy::Text && (causal || problem == Some(problem_type::MASKED_LM));
+    let over_vocabulary = toy == Toy::Text && pair.is_none() && (causal || problem == Some(problem_type::MASKED_LM));
     let vocabulary = over_vocabulary.then(|| Vocabulary {
         size: VOCABULARY,
         weight: "embeddings.word_embeddings.weight".into(),
@@ -38,6 +32,8 @@ pub(super) fn task(toy: Toy, classes: usize, problem: Option<&str>) -> Result<Js
         causal,
         transform: None,
     });
+    let compares = problem == Some(problem_type::CONTRASTIVE);
+    let pictures = run.towers().iter().any(|(toy, _)| *toy == Toy::Pictures);
     let counts: Vec<u64> = (0..classes as u64).map(|class| 4 + class).collect();
     let info = TaskInfo {
         name: TASK.into(),
@@ -45,12 +41,14 @@ pub(super) fn task(toy: Toy, classes: usize, problem: Option<&str>) -> Result<Js
         examples: counts.iter().sum(),
         class_counts: counts,
         width: WIDTH,
-        streams: vec![stream],
+        streams: run.streams(),
         hidden_activation: None,
         bias: true,
         dropout: 0.0,
-        image: (toy == Toy::Pictures).then_some(ImageInfo { size: PICTURE, map: MAP }),
+        image: pictures.then_some(ImageInfo { size: PICTURE, map: MAP }),
         vocabulary,
+        comparison: pair.filter(|_| compares).and_then(Pair::comparison),
+        sequences,
     };
     Ok(serde_json::to_value(info)?)
 }
@@ -60,6 +58,7 @@ pub struct HeadRun {
     core: Core<TaskHeadVtable>,
     spec: HeadSpec,
     classes: usize,
+    sequences: usize,
 }
 
 /// Passes of a row at most.
@@ -115,12 +114,10 @@ struct Loss {
 
 impl Attached<TaskHeadVtable> {
     fn forward(&self, examples: &Examples) -> Result<Value> {
-        let inputs = HeadInputs {
-            tensors: &[&examples.features],
-            offsets: &[&examples.offsets],
-            targets: examples.next.as_ref(),
-            support: &[],
-        };
+        let tensors: Vec<&Value> = examples.reads.iter().map(|read| &read.features).collect();
+        let offsets: Vec<&[u32]> = examples.reads.iter().map(|read| read.offsets.as_slice()).collect();
+        let targets = examples.next.as_ref();
+        let inputs = HeadInputs { tensors: &tensors, offsets: &offsets, targets, support: &[] };
         let (outputs, _) = self.instance.head_call(&self.run, HeadFunction::Forward, &inputs)?;
         outputs.ok_or_else(|| Error::new("forward gave no tensor"))
     }
@@ -152,29 +149,25 @@ impl Attached<TaskHeadVtable> {
 }
 
 impl HeadRun {
-    pub(super) fn new(core: Core<TaskHeadVtable>, classes: usize) -> Result<Self> {
+    pub(super) fn new(core: Core<TaskHeadVtable>, host: Host) -> Result<Self> {
         let said = core.now.said.clone();
         let spec: HeadSpec = serde_json::from_value(said).map_err(|error| Error::new(error).context("its HeadSpec"))?;
-        let toy = core.run().toy;
-        if let Some(read) = spec.streams.iter().find(|read| read.stream != toy.stream()) {
-            let (wanted, has) = (&read.stream, toy.stream());
-            return Err(Error::new(format!("it reads the stream {wanted:?}, and the toy model has {has:?} alone")));
-        }
-        let kind = kind_of(&spec);
-        if !toy.features().contains(&kind) {
-            let name = kind.name();
-            return Err(Error::new(format!(
-                "it reads {name} features, which the toy model of texts does not give: test it with of_pictures"
-            )));
+        for (toy, _, kind) in reads_of(core.run(), &spec)? {
+            if !toy.features().contains(&kind) {
+                let name = kind.name();
+                return Err(Error::new(format!(
+                    "it reads {name} features, which the toy model of texts does not give: test it with of_pictures"
+                )));
+            }
         }
         check_forwards(&spec)?;
         check_names(&spec)?;
-        Ok(Self { core, spec, classes })
+        Ok(Self { core, spec, classes: host.classes, sequences: host.sequences as usize })
     }
 
     /// As an evaluation has them.
     fn examples(&self) -> Result<Examples> {
-        let mut examples = Examples::new(self.core.run(), &self.spec, self.classes)?;
+        let mut examples = Examples::new(self.core.run(), &self.spec, self.classes, self.sequences)?;
         if self.spec.reference {
             // What it gives before training is what it is held against.
             examples.targets = self.core.now.forward(&examples)?.detached();
@@ -228,18 +221,22 @@ impl HeadRun {
             let weights = [whole.weight, weight].map(|weight| Value::floats([], vec![weight]));
             equal("the weight is no sum over examples", of, &weights[0], &weights[1], 1e-6)?;
         }
-        let features = Variable {
-            name: "the features".into(),
-            shape: examples.features.shape().to_vec(),
-            data: examples.features.data().to_vec(),
+        let streams = self.spec.streams.iter().map(|read| format!("the features of {}", read.stream));
+        let names = if examples.reads.len() > 1 { streams.collect() } else { vec!["the features".to_owned()] };
+        let features = |(name, read): (String, &Read)| Variable {
+            name,
+            shape: read.features.shape().to_vec(),
+            data: read.features.data().to_vec(),
             must_matter: true,
         };
-        let mut all = vec![features];
+        let mut all: Vec<Variable> = names.into_iter().zip(&examples.reads).map(features).collect();
         all.extend(variables(run, |owner| owner == Owner::Head));
         finite::check(&all, &|data| {
-            let mut leaves = vec![Value::variable(examples.features.shape(), data[0].clone())];
-            leaves.extend(set_all(run, &data[1..]));
-            let examples = Examples { features: leaves[0].clone(), ..examples.clone() };
+            let (features, parameters) = data.split_at(examples.reads.len());
+            let of_read = |(read, data): (&Read, &Vec<f64>)| Value::variable(read.features.shape(), data.clone());
+            let mut leaves: Vec<Value> = examples.reads.iter().zip(features).map(of_read).collect();
+            let examples = examples.with_features(&leaves);
+            leaves.extend(set_all(run, parameters));
             Ok((head.loss(&head.forward(&examples)?, &examples)?.sum, leaves))
         })
     }
@@ -297,6 +294,22 @@ impl HeadRun {
         self.own_metrics(&predictions, &self.targets(targets)?)
     }
 
+    /// A parameter's elements, row-major.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn value(&self, name: &str) -> Result<Vec<f64>> {
+        Ok(self.core.run().value(name)?.data().to_vec())
+    }
+
+    /// Gives a parameter other numbers, as a step of training does.
+    ///
+    /// # Errors
+    /// Where there is none of that name, or it has another number of elements.
+    pub fn set_value(&mut self, name: &str, elements: &[f64]) -> Result<()> {
+        self.core.set_value(name, elements)
+    }
+
     /// The loss of these outputs, row-major, and of these targets: its sum and its weight. Of a head whose rows [pass several
     /// times](HeadSpec::forwards) `shape` has all rows of the first pass, then all of the second.
     ///
@@ -322,9 +335,11 @@ impl HeadRun {
     fn targets(&self, targets: &[f64]) -> Result<Value> {
         let n = targets.len();
         let (dtype, shape) = match self.spec.targets {
-            TargetKind::Class | TargetKind::TokenClass | TargetKind::NextToken | TargetKind::MaskedToken => {
-                (DType::U32, vec![n])
-            }
+            TargetKind::Class
+            | TargetKind::TokenClass
+            | TargetKind::NextToken
+            | TargetKind::MaskedToken
+            | TargetKind::Match => (DType::U32, vec![n]),
             TargetKind::Mask => (DType::U32, vec![n / (PICTURE[0] * PICTURE[1]), PICTURE[0], PICTURE[1]]),
             TargetKind::Value => (DType::F32, vec![n]),
             TargetKind::MultiLabel => (DType::F32, vec![n / self.classes.max(1), self.classes]),
@@ -336,14 +351,16 @@ impl HeadRun {
     fn check_kind(&self, prediction: &Value, examples: &Examples) -> Result<()> {
         let (kind, classes, n) = (self.spec.predictions, self.classes, examples.len());
         let expected = match kind {
-            PredictionKind::Classes | PredictionKind::MultiLabel if kind_of(&self.spec) == FeatureKind::Sequence => {
-                vec![examples.features.shape()[0], classes]
+            PredictionKind::Classes | PredictionKind::MultiLabel if self.spec.targets == TargetKind::TokenClass => {
+                vec![examples.reads[0].features.shape()[0], classes]
             }
             PredictionKind::Classes | PredictionKind::MultiLabel => vec![n, classes],
             PredictionKind::Values => vec![n],
             PredictionKind::Masks => vec![n * PICTURE[0] * PICTURE[1], classes],
-            PredictionKind::Tokens => vec![examples.features.shape()[0]],
+            PredictionKind::Tokens => vec![examples.reads[0].features.shape()[0]],
             PredictionKind::Preferences => vec![n, 2],
+            // As wide as the head wants them.
+            PredictionKind::Embeddings => vec![n, examples.sides(), prediction.width()],
         };
         let wrong = |why: String| Err(Error::new(format!("predictions are of kind {kind:?}, and {why}")));
         if prediction.shape() != expected {
@@ -356,6 +373,15 @@ impl HeadRun {
         let at = |element: usize| place(prediction.shape(), element);
         if let Some(element) = prediction.data().iter().position(|x| !x.is_finite()) {
             return wrong(format!("at {:?} predict gave {}", at(element), prediction.data()[element]));
+        }
+        if kind == PredictionKind::Embeddings {
+            let length = |side: &[f64]| side.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let lengths = prediction.data().chunks(prediction.width().max(1)).map(length);
+            if let Some((side, length)) = lengths.enumerate().find(|(_, length)| (length - 1.0).abs() > 1e-6) {
+                let (example, side) = (side / examples.sides(), side % examples.sides());
+                return wrong(format!("the embedding of side {side} of example {example} has length {length}, not 1"));
+            }
+            return Ok(());
         }
         let shares = matches!(kind, PredictionKind::Classes | PredictionKind::Masks);
         if shares || kind == PredictionKind::MultiLabel {

@@ -11,7 +11,7 @@ use super::{
     scheduler::SchedulerRun,
     session::{self, Declares, Scope},
     strategy::StrategyRun,
-    toy::Toy,
+    toy::{Pair, Toy},
     wire::{Instance, TABLE},
 };
 use crate::{
@@ -28,8 +28,10 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
     pub(super) toy: Toy,
+    pub(super) pair: Option<Pair>,
     pub(super) seed: u64,
     pub(super) classes: usize,
+    pub(super) sequences: u32,
 }
 
 impl Default for Host {
@@ -46,13 +48,33 @@ fn options<C: serde::de::DeserializeOwned>(options: &Json) -> Result<C> {
 impl Host {
     /// With the toy model of texts, seed 0 and three classes.
     pub const fn new() -> Self {
-        Self { toy: Toy::Text, seed: 0, classes: 3 }
+        Self { toy: Toy::Text, pair: None, seed: 0, classes: 3, sequences: 1 }
     }
 
     /// With the toy model of pictures, which gives spatial features and has no vocabulary.
     #[must_use]
     pub const fn of_pictures(self) -> Self {
-        Self { toy: Toy::Pictures, ..self }
+        Self { toy: Toy::Pictures, pair: None, ..self }
+    }
+
+    /// With a model of both, for task heads: its streams are `text`, whose features are 6 wide, and `image`, whose are 4 wide. Other methods
+    /// see the one of texts.
+    #[must_use]
+    pub const fn of_pair(self) -> Self {
+        Self { toy: Toy::Text, pair: Some(Pair::Joined), ..self }
+    }
+
+    /// The same with a head of its own that compares both, as CLIP has: [`TaskInfo::comparison`](crate::TaskInfo::comparison), 3 wide. It is
+    /// frozen until the head that is tested thaws it.
+    #[must_use]
+    pub const fn of_comparing_pair(self) -> Self {
+        Self { toy: Toy::Text, pair: Some(Pair::Comparing), ..self }
+    }
+
+    /// With so many sequences in each example of a head's: [`TaskInfo::sequences`](crate::TaskInfo::sequences).
+    #[must_use]
+    pub const fn sequences(self, sequences: u32) -> Self {
+        Self { sequences, ..self }
     }
 
     /// With another seed: new parameters start with other numbers.
@@ -75,7 +97,7 @@ impl Host {
     }
 
     fn run(self) -> std::sync::Arc<Run> {
-        Run::new(self.toy, self.seed)
+        Run::new(self.toy, self.pair, self.seed)
     }
 
     /// Runs a body as a call into a strategy's `attach`, with tensors and the model at hand.
@@ -154,9 +176,9 @@ impl Host {
         let core = Core::new(move || {
             let instance = Instance::<TaskHeadVtable>::create(|| Ok(vtables::task_head(H::new(options(&with)?)?)))?;
             let run = host.run();
-            let said = instance.attach(&run, &head::task(host.toy, host.classes, H::PROBLEM_TYPE)?)?;
+            let said = instance.attach(&run, &head::task(&host, &run, H::PROBLEM_TYPE)?)?;
             Ok(Attached { instance, run, said })
         })?;
-        HeadRun::new(core, host.classes)
+        HeadRun::new(core, host)
     }
 }

@@ -71,6 +71,8 @@
 //! ```text
 //! Host::new().head::<Classification>(json!({}))?.check()?;          // a loss is a sum and a weight; what predict gives; state
 //! Host::new().of_pictures().head::<Segmentation>(json!({}))?.check()?;
+//! Host::new().of_pair().head::<Contrastive>(json!({}))?.check()?;      // texts and pictures as two streams, of different widths
+//! Host::new().sequences(2).head::<Similarity>(json!({}))?.check()?; // two texts an example
 //! Host::new().scheduler::<Cosine>(json!({ "warmup": 4 }))?.rates(100)?;
 //! Host::new().regularizer::<L2sp>(json!({}))?.check()?;             // the penalty's gradient, events, state
 //! Host::new().optimizer::<Lion>(json!({}))?.check()?;               // all that a rule knows is in its states
@@ -121,7 +123,7 @@
 //! # The toy model
 //!
 //! A transformer of two blocks, 6 wide with 2 heads, with weights that are the same in every test. [`Host::new`] takes the one of texts,
-//! [`of_pictures`](Host::of_pictures) the one of pictures.
+//! [`of_pictures`](Host::of_pictures) the one of pictures, and [`of_pair`](Host::of_pair) both for a head that reads two streams.
 //!
 //! | site | kind | |
 //! |---|---|---|

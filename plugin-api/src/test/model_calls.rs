@@ -12,7 +12,7 @@ use super::{
     toy::{GROUPS, HEADS, LAYERS, WIDTH},
     value::Value,
 };
-use crate::{Error, ParamInfo, Result, Site, SiteKind, Stream, Targets, abi::tables::model_call};
+use crate::{Error, ParamInfo, Result, Site, SiteKind, Targets, abi::tables::model_call};
 
 /// Answers a call.
 pub(crate) fn call(method: &str, params: &str) -> Result<Json> {
@@ -110,22 +110,16 @@ impl Params<'_> {
 fn describe(run: &Arc<Run>) -> Json {
     let toy = run.toy;
     let (parameters, vocabulary) = (run.state().parameters.len(), toy.vocabulary());
-    let stream = Stream {
-        name: toy.stream().into(),
-        width: WIDTH,
-        layers: Some(LAYERS),
-        heads: Some(HEADS),
-        vocabulary,
-        features: toy.features(),
-    };
+    // Of a pair each stream says its own.
+    let of_one = |number: usize| if run.pair.is_some() { 0 } else { number };
     json!({
-        "model_type": toy.model_type(),
+        "model_type": if run.pair.is_some() { "toy-pair" } else { toy.model_type() },
         "groups": GROUPS,
-        "layers": LAYERS,
-        "width": WIDTH,
-        "heads": HEADS,
-        "vocabulary": vocabulary,
-        "streams": [stream],
+        "layers": of_one(LAYERS),
+        "width": of_one(WIDTH),
+        "heads": of_one(HEADS),
+        "vocabulary": vocabulary.filter(|_| run.pair.is_none()),
+        "streams": run.streams(),
         "sites": run.sites.iter().map(|site| shown(run, site)).collect::<Vec<_>>(),
         "parameters": (0..parameters).map(|index| info(run, index)).collect::<Vec<_>>(),
     })

@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use super::{toy::Toy, value::Value};
+use super::{
+    toy::{Declared, Pair, Toy, WIDTH},
+    value::Value,
+};
 use crate::{Error, Result, Site, SiteKind, abi::tables::hook_kind};
 
 /// Whose a parameter is.
@@ -88,6 +91,8 @@ pub(crate) struct Run {
     pub(crate) number: u32,
     pub(crate) seed: u64,
     pub(crate) toy: Toy,
+    /// Whether a second stream stands beside the toy's, for heads alone.
+    pub(crate) pair: Option<Pair>,
     pub(crate) sites: Vec<Site>,
     state: Mutex<State>,
 }
@@ -98,21 +103,33 @@ const RUN_BITS: u32 = 20;
 const PARAMETER: u64 = 1 << 52;
 
 impl Run {
-    pub(crate) fn new(toy: Toy, seed: u64) -> Arc<Self> {
+    pub(crate) fn new(toy: Toy, pair: Option<Pair>, seed: u64) -> Arc<Self> {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let number = RUNS.fetch_add(1, Ordering::Relaxed) & ((1 << RUN_BITS) - 1);
-        let parameter = |(name, shape, data, group): (String, Vec<usize>, Vec<f64>, usize)| Parameter {
+        let parameter = |(name, shape, data, group): Declared, trainable| Parameter {
             name,
-            value: Value::variable(shape, data),
+            value: made(&shape, data, trainable),
             owner: Owner::Base,
-            trainable: true,
+            trainable,
             group,
             lr_factor: 1.0,
             decay: None,
         };
-        let parameters = toy.parameters().into_iter().map(parameter).collect();
+        // A strategy that was there before the head has frozen what the head may thaw.
+        let compared = pair.into_iter().flat_map(Pair::parameters).map(|of| parameter(of, false));
+        let parameters = toy.parameters().into_iter().map(|of| parameter(of, true)).chain(compared).collect();
         let state = State { parameters, ..State::default() };
-        Arc::new(Self { number, seed, toy, sites: toy.sites(), state: Mutex::new(state) })
+        Arc::new(Self { number, seed, toy, pair, sites: toy.sites(), state: Mutex::new(state) })
+    }
+
+    /// What the model is made of, and how wide the features of each part are.
+    pub(crate) fn towers(&self) -> Vec<(Toy, usize)> {
+        if self.pair.is_some() { Pair::TOWERS.to_vec() } else { vec![(self.toy, WIDTH)] }
+    }
+
+    /// The ways through the model.
+    pub(crate) fn streams(&self) -> Vec<crate::Stream> {
+        self.towers().into_iter().map(|(toy, width)| toy.described(width)).collect()
     }
 
     /// What changes. Held for a moment, never across a call into a plugin.

@@ -53,7 +53,7 @@ impl StrategyRun {
         if !now.instance.starts_at_base(&now.run)? {
             return Ok(false);
         }
-        let bare = Run::new(now.run.toy, now.run.seed);
+        let bare = Run::new(now.run.toy, now.run.pair, now.run.seed);
         let [hooked, base] = [&now.run, &bare].map(|run| Pass::evaluation().run(|| outputs(run)).0);
         let of = ["the adapted model", "the base model"];
         equal("starts_at_base is true, and the features differ", of, &hooked?, &base?, 0.0)?;
@@ -192,15 +192,7 @@ impl StrategyRun {
     /// # Errors
     /// Where there is none of that name, or it has another number of elements.
     pub fn set_value(&mut self, name: &str, elements: &[f64]) -> Result<()> {
-        let run = self.0.run();
-        let before = run.value(name)?;
-        if before.data().len() != elements.len() {
-            let (shape, given) = (before.shape(), elements.len());
-            return Err(Error::new(format!("{name} has shape {shape:?}, and {given} elements came")));
-        }
-        let index = run.state().parameters.iter().position(|of| of.name == name);
-        index.into_iter().for_each(|index| run.set(index, elements.to_vec()));
-        Ok(())
+        self.0.set_value(name, elements)
     }
 
     /// What it told by [`Model::log_scalar`](crate::Model::log_scalar) since the last time: the steps that were taken, the name without that of

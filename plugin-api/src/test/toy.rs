@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 
 use super::random::Stream;
-use crate::{Convolution, Error, FeatureKind, Result, Site, SiteKind, Window};
+use crate::{Comparison, Convolution, Error, FeatureKind, Result, Site, SiteKind, Window};
 
 /// Width of the hidden states.
 pub(crate) const WIDTH: usize = 6;
@@ -24,6 +24,10 @@ pub(crate) const PICTURE: [usize; 2] = [4, 6];
 const CHANNELS: usize = 2;
 /// Height and width of the map that is made of a picture.
 pub(crate) const MAP: [usize; 2] = [2, 3];
+/// Width of a picture's features beside a text's: another one, so that who takes one for the other is found.
+const PAIRED_WIDTH: usize = 4;
+/// Width of what a pair's own head compares.
+const COMPARED: usize = 3;
 /// What norms add to the variance.
 pub(crate) const EPS: f64 = 1e-6;
 
@@ -36,6 +40,37 @@ pub(crate) enum Toy {
     Pictures,
 }
 
+/// A model of both toys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pair {
+    /// Two models that know nothing of each other.
+    Joined,
+    /// One with a head of its own that compares both, as CLIP has.
+    Comparing,
+}
+
+impl Pair {
+    /// Its toys, and how wide their features are.
+    pub(crate) const TOWERS: [(Toy, usize); 2] = [(Toy::Text, WIDTH), (Toy::Pictures, PAIRED_WIDTH)];
+
+    /// Its own head.
+    pub(crate) fn comparison(self) -> Option<Comparison> {
+        let projections = vec!["text_projection.weight".into(), "visual_projection.weight".into()];
+        (self == Self::Comparing).then(|| Comparison { projections, scale: "logit_scale".into(), width: COMPARED })
+    }
+
+    /// The parameters of its own head.
+    pub(crate) fn parameters(self) -> Vec<Declared> {
+        let Some(Comparison { projections, scale, width }) = self.comparison() else { return Vec::new() };
+        let matrix = |(name, (_, inputs)): (String, (Toy, usize))| {
+            let values = Stream::new(0, &name).normals(width * inputs, 0.0, 1.0 / (inputs as f64).sqrt());
+            (name, vec![width, inputs], values, GROUPS - 1)
+        };
+        let matrices = projections.into_iter().zip(Self::TOWERS).map(matrix);
+        matrices.chain([(scale, vec![1], vec![2.0], GROUPS - 1)]).collect()
+    }
+}
+
 /// Examples.
 #[derive(Clone, Debug)]
 pub(crate) enum Batch {
@@ -45,7 +80,7 @@ pub(crate) enum Batch {
 }
 
 /// Name, shape, values and block group.
-type Declared = (String, Vec<usize>, Vec<f64>, usize);
+pub(crate) type Declared = (String, Vec<usize>, Vec<f64>, usize);
 
 impl Toy {
     /// Hugging Face's `model_type`.
@@ -70,6 +105,18 @@ impl Toy {
             kinds.push(FeatureKind::Spatial);
         }
         kinds
+    }
+
+    /// What is said of its stream, whose features have this width.
+    pub(crate) fn described(self, width: usize) -> crate::Stream {
+        crate::Stream {
+            name: self.stream().into(),
+            width,
+            layers: Some(LAYERS),
+            heads: Some(HEADS),
+            vocabulary: self.vocabulary(),
+            features: self.features(),
+        }
     }
 
     pub(crate) fn vocabulary(self) -> Option<usize> {
