@@ -37,8 +37,8 @@ pub use info::{
 pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};
 pub use pooling::{MODULES, Module, PoolBy, Pooling};
 pub use registry::{Loader, config, from_parts, open, random};
-pub use towers::pair::stream_folder;
 pub use site::{
     AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
 };
+pub use towers::pair::stream_folder;
 pub use weights::{FileState, GgufType, Quantize, Weights, save};

@@ -307,9 +307,7 @@ impl Numbers {
             PredictionKind::Values
             | PredictionKind::Tokens
             | PredictionKind::Preferences
-            | PredictionKind::Embeddings => {
-                text.parse().unwrap_or(f64::NAN)
-            }
+            | PredictionKind::Embeddings => text.parse().unwrap_or(f64::NAN),
             // Those of any number of classes are read by `of_labels`, those of masks by `of_masks`.
             PredictionKind::Classes | PredictionKind::MultiLabel | PredictionKind::Masks => {
                 let next = self.classes.len();

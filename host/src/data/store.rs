@@ -312,7 +312,22 @@ mod tests {
         let (truncated, empty) = (i.is_multiple_of(2), i.is_multiple_of(7));
         let (tokens, words, label) = (ids.len(), marks.len() * 3, i as u32 ^ 0x8000_0001);
         let (cut, first, second) = (i * 3, i * 5, i * 7);
-        NewRow { ids, segments, marks, words, first, second, tokens, line, truncated, empty, label, value, cut, extra: &[] }
+        NewRow {
+            ids,
+            segments,
+            marks,
+            words,
+            first,
+            second,
+            tokens,
+            line,
+            truncated,
+            empty,
+            label,
+            value,
+            cut,
+            extra: &[],
+        }
     }
 
     /// Every third row has more.

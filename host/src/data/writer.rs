@@ -243,7 +243,8 @@ impl Writer {
         for (mut row, sides) in rows.into_iter().zip(encoded.chunks_exact(each)) {
             sides.iter().try_for_each(|side| check_tokens(path, row.line, side, self.vocabulary))?;
             let (empty, first) = (row.text.is_empty(), row.text.clone());
-            let texts = [Some(std::mem::take(&mut row.text)), row.pair.take(), negative.map(|at| row.extra[at].clone())];
+            let texts =
+                [Some(std::mem::take(&mut row.text)), row.pair.take(), negative.map(|at| row.extra[at].clone())];
             let extra = self.extra(path, row.line, &row.extra, texts.into_iter().flatten().collect())?;
             let ids: Vec<u32> = sides.iter().flat_map(|side| &side.ids).copied().collect();
             let new = NewRow {

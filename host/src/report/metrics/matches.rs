@@ -90,16 +90,16 @@ pub fn names() -> impl Iterator<Item = String> {
 /// rank, each way and the mean of both. Not a number without an example.
 pub fn of(ranks: &[Ranks]) -> BTreeMap<String, f64> {
     let of_way = |rank: fn(&Ranks) -> f64| -> [f64; 4] {
-        let mean = |of: &dyn Fn(f64) -> f64| ranks.iter().map(|ranks| of(rank(ranks))).sum::<f64>() / ranks.len() as f64;
-        let within = |at: f64| {
-            mean(&|rank| if rank.is_nan() { f64::NAN } else { f64::from(u8::from(rank <= at)) })
-        };
+        let mean =
+            |of: &dyn Fn(f64) -> f64| ranks.iter().map(|ranks| of(rank(ranks))).sum::<f64>() / ranks.len() as f64;
+        let within = |at: f64| mean(&|rank| if rank.is_nan() { f64::NAN } else { f64::from(u8::from(rank <= at)) });
         let [first, five, ten] = AT.map(within);
         [first, five, ten, mean(&|rank| rank)]
     };
     let ways = [of_way(|ranks| ranks.forward), of_way(|ranks| ranks.backward)];
     let both = |i: usize| (ways[0][i] + ways[1][i]) / 2.0;
-    let mut all: BTreeMap<String, f64> = NAMES.iter().enumerate().map(|(i, name)| ((*name).to_owned(), both(i))).collect();
+    let mut all: BTreeMap<String, f64> =
+        NAMES.iter().enumerate().map(|(i, name)| ((*name).to_owned(), both(i))).collect();
     for (way, values) in WAYS.iter().zip(ways) {
         all.extend(NAMES.iter().zip(values).map(|(name, value)| (format!("{way}_{name}"), value)));
     }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::tables::{ClassKey, DEMO, Drawn, DrawnKey, FilesKey, HeldOut, PartKey, Share, TaskKeys, TestKey};
-use crate::data::{Columns, Files, Fold, Form, LanguageForm, Learns, MASKS, MaskForm, PictureForm, Quote, is_chat_template};
+use crate::data::{
+    Columns, Files, Fold, Form, LanguageForm, Learns, MASKS, MaskForm, PictureForm, Quote, is_chat_template,
+};
 use crate::{Error, Result};
 
 /// Names of embedded data sets: these are no paths.

@@ -44,8 +44,8 @@ use document::{Document, Node, Value};
 use files::absolute;
 use schema::Checker;
 use tables::{
-    BestKey, DEMO, HeadKeys, Keys, MethodKeys, ModelKeys, OptimizerKey, OptimizerName, RegularizerKeys, Share, SharedHead,
-    TaskKeys, ThresholdKey, TrainKeys,
+    BestKey, DEMO, HeadKeys, Keys, MethodKeys, ModelKeys, OptimizerKey, OptimizerName, RegularizerKeys, Share,
+    SharedHead, TaskKeys, ThresholdKey, TrainKeys,
 };
 
 /// Passes over the training examples where a run file names neither epochs nor steps.
@@ -390,15 +390,12 @@ fn model_at(document: &Document, folder: &Path, key: &str, path: &str) -> Result
 }
 
 /// The model, or those that are joined, of which the first stands for its path.
-fn models(
-    document: &Document,
-    folder: &Path,
-    keys: &ModelKeys,
-) -> Result<(PathBuf, Option<Name>, Vec<StreamTable>)> {
+fn models(document: &Document, folder: &Path, keys: &ModelKeys) -> Result<(PathBuf, Option<Name>, Vec<StreamTable>)> {
     let wrong = |key: &str, message: &str, label: &str, help: &str| {
         document.error(document.place(key), message, label, Some(help.into()))
     };
-    let names_one = "path names a model's folder; streams = { text = \"FOLDER\", image = \"FOLDER\" } two that are joined";
+    let names_one =
+        "path names a model's folder; streams = { text = \"FOLDER\", image = \"FOLDER\" } two that are joined";
     let streams = match (&keys.path, &keys.streams) {
         (Some(path), None) => {
             let (path, named) = model_at(document, folder, "model.path", path)?;
@@ -407,12 +404,22 @@ fn models(
         (None, Some(streams)) => streams,
         (None, None) => return Err(wrong("model", "model.path is missing", "path is missing here", names_one)),
         (Some(_), Some(_)) => {
-            return Err(wrong("model.streams", "model.path and model.streams both name the model", "beside path", names_one));
+            return Err(wrong(
+                "model.streams",
+                "model.path and model.streams both name the model",
+                "beside path",
+                names_one,
+            ));
         }
     };
     if keys.init == ModelInit::Random {
         let help = "leave init out, or name a folder that was saved with random weights";
-        return Err(wrong("model.init", "models that are joined begin with the weights of their folders", "does nothing", help));
+        return Err(wrong(
+            "model.init",
+            "models that are joined begin with the weights of their folders",
+            "does nothing",
+            help,
+        ));
     }
     let one = |(name, path): (&str, &String)| {
         let key = format!("model.streams.{name}");

@@ -150,7 +150,7 @@ pub(in crate::run) fn transform(
         preprocess = preprocess.with_size(wanted);
     }
     // What is cut away would have no class.
-    if task.has_masks() {
+    if task.has_masks() || keys.whole {
         preprocess = preprocess.whole();
     }
     if keys.mean.is_some() || keys.std.is_some() {

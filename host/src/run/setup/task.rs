@@ -453,7 +453,10 @@ fn usual(
         return ("loss", "the task predicts tokens".into());
     }
     if predictions == PredictionKind::Embeddings {
-        return (metrics::matches::NAMES[1], "it says how often what belongs together is among the five nearest".into());
+        return (
+            metrics::matches::NAMES[1],
+            "it says how often what belongs together is among the five nearest".into(),
+        );
     }
     if predictions == PredictionKind::Preferences {
         return (metrics::preferences::NAMES[0], "it says how often the better answer has the greater reward".into());

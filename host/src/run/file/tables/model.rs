@@ -75,6 +75,9 @@ pub struct ImageKeys {
     /// height and width in pixels, one number where they are the same, or [height, width]; a network of convolutions takes others than it
     /// was made for
     pub size: Option<ImageSize>,
+    /// whether a picture is taken whole, brought to the size whatever its proportions; else as the folder says, of most models the middle
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
     /// mean of each channel, where black is 0 and white is 1
     #[schemars(length(min = 1, max = 3))]
     pub mean: Option<Vec<f64>>,
