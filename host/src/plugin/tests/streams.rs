@@ -1,4 +1,4 @@
-//! A model of two streams, with a buffer: what plugins see of it, what heads may read, what schedules go by.
+//! A model of two streams, with a buffer: what plugins see of it, what heads may read, what schedules go by, at which rates each trains.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -143,6 +143,86 @@ fn what_plugins_declare_is_part_of_the_stream_of_its_site() {
     assert_eq!(declared, [("text.dense.shift", Some(0), 1), ("image.dense.shift", Some(1), 3)]);
 }
 
+/// A strategy that has attached to a stream, or to all of the model.
+fn sees(model: &mut AdaptedModel, index: usize, stream: Option<usize>) -> StrategyInstance {
+    let mut strategy = StrategyInstance::create(&plugin(), "test-sees", &json!({})).unwrap().within(stream);
+    strategy.attach(model, index).unwrap();
+    strategy
+}
+
+#[test]
+fn a_strategy_of_a_stream_sees_no_other() {
+    let mut model = pair();
+    let mut image = sees(&mut model, 0, Some(1));
+    assert_eq!(
+        image.save().unwrap().json,
+        json!({
+            "groups": 3, "streams": ["image"], "width": 2, "sites": [["image.dense", 1]],
+            "parameters": [["image.dense.weight", 1], ["image.dense.scale", 1], ["image.prompt", 2]],
+        })
+    );
+    let trains = |model: &AdaptedModel| -> Vec<bool> {
+        model.parameters.iter().take(2).map(|p| p.parameter.trainable()).collect()
+    };
+    assert_eq!(trains(&model), [true, false], "text is as it was");
+
+    // Another of the same name in the other stream, whose parameters have names of their own.
+    let mut text = sees(&mut model, 1, Some(0));
+    let declared = |owner: usize| -> Vec<(String, Option<usize>, usize)> {
+        let own = model.parameters.iter().filter(|p| p.owner == Owner::Strategy(owner));
+        own.map(|p| (p.parameter.name().to_owned(), p.stream, p.group)).collect()
+    };
+    assert_eq!(declared(0), [("image.dense.scale".into(), Some(1), 3), ("image.prompt".into(), Some(1), 4)]);
+    assert_eq!(declared(1), [("text.dense.scale".into(), Some(0), 1), ("text.prompt".into(), Some(0), 4)]);
+    let matched: Vec<_> = model.matches.iter().map(|of| (of.strategy, of.stream.as_deref(), of.matched)).collect();
+    assert_eq!(matched, [(0, Some("image"), 1), (1, Some("text"), 1)]);
+    assert_eq!(trains(&model), [false; 2]);
+
+    let begins = Event::EpochBegin { epoch: 0, epochs: 1 };
+    image.event(&begins, &mut model, None).unwrap();
+    assert_eq!(image.save().unwrap().json, json!(3), "so many handles of what trains");
+    let slowed = |model: &AdaptedModel| -> Vec<String> {
+        let slow = model.parameters.iter().filter(|p| p.lr_factor == 0.1);
+        slow.map(|p| p.parameter.name().to_owned()).collect()
+    };
+    assert_eq!(slowed(&model), ["image.dense.weight", "image.dense.scale", "image.prompt"]);
+    assert_eq!(trains(&model), [false, true]);
+    text.event(&begins, &mut model, None).unwrap();
+    assert_eq!((slowed(&model).len(), trains(&model)), (6, vec![true; 2]));
+
+    // All of a model that has one stream is that stream without heads.
+    let mut plain = super::model();
+    let _alone = sees(&mut plain, 0, Some(0));
+    assert!(plain.parameters.iter().any(|p| p.parameter.name() == "prompt" && p.stream == Some(0)));
+}
+
+/// The gradients of all that trains, for one example.
+struct All;
+
+impl ExampleGradients for All {
+    fn visit(
+        &mut self,
+        model: &AdaptedModel,
+        _: crate::plugin::Examples,
+        visit: &mut dyn FnMut(&Parameter, &Tensor, f64) -> Result<()>,
+    ) -> Result<()> {
+        model.trainable().try_for_each(|p| visit(&p.parameter, &p.parameter.tensor(), 1.0))
+    }
+}
+
+#[test]
+fn a_walk_over_examples_visits_what_the_strategy_sees() {
+    let walked = |stream: Option<usize>| {
+        let mut model = pair();
+        let mut strategy = sees(&mut model, 0, stream);
+        model.parameters.iter().filter(|p| !p.buffer).for_each(|p| p.parameter.set_trainable(true));
+        strategy.event(&Event::TaskEnd { task: "a".into() }, &mut model, Some(&mut All)).unwrap();
+        strategy.save().unwrap().json
+    };
+    assert_eq!(walked(Some(0)), json!(["text.dense.weight", "text.dense.scale", "text.prompt"]));
+    assert_eq!(walked(None).as_array().unwrap().len(), 5);
+}
+
 #[test]
 fn a_buffer_never_trains_and_is_kept_where_it_changed() {
     let mut model = pair();
@@ -166,7 +246,7 @@ fn a_buffer_never_trains_and_is_kept_where_it_changed() {
     let mut other = pair();
     let mut optimizer = Optimizer::default();
     let mut parts = Parts { model: &mut other, plugins: Vec::new(), optimizer: &mut optimizer };
-    parts.restore_best(&changed, &tensors, &|| Ok(pair())).unwrap();
+    parts.restore_best(&changed, &written(tensors), &|| Ok(pair())).unwrap();
     assert_eq!(other.parameters[2].parameter.tensor().to_vec1::<f32>().unwrap(), [3.0, 4.0]);
 }
 

@@ -208,7 +208,8 @@ impl Plan {
         }
         for found in &self.matches {
             let pattern = shortened(&found.pattern, 2 * NAME);
-            rows.row(["", &format!("pattern {pattern:?} matched {} places", found.matched)]);
+            let stream = found.stream.as_ref().map_or(String::new(), |stream| format!(" in {stream}"));
+            rows.row(["", &format!("pattern {pattern:?} matched {} places{stream}", found.matched)]);
         }
         rows.row(["data", &self.data_text()]);
         self.notes.iter().for_each(|note| rows.row(["", note]));
