@@ -11,6 +11,7 @@ use crate::plugin::instance::of_this_model;
 use crate::run::file::RunFile;
 use crate::run::pass::{Decision, Pass, head_outputs, reads_of};
 use crate::run::setup::methods::attach_strategies;
+use crate::run::setup::rates;
 use crate::run::setup::schedules::Schedules;
 use crate::run::train::reference::Reference;
 use crate::run::train::step::Learner;
@@ -361,6 +362,34 @@ fn strategies_keep_to_the_streams_that_the_run_file_names() {
     assert_eq!(help, "\"text\" is its only one; without the key it is for all of the model");
     let (message, at, _) = refused(schedules(&run_file(&schedule("sound", "1")).unwrap(), &pair()).map(drop));
     assert_eq!((message.as_str(), at.as_str()), ("this model (pair) has no stream \"sound\"", "\"sound\""));
+}
+
+#[test]
+fn a_plan_shows_the_rates_of_each_stream() {
+    let shown = |model: &AdaptedModel, tables: &str| {
+        let file = run_file(tables).unwrap();
+        let schedules = &schedules(&file, model).unwrap();
+        let phases = vec![Progress { step: 0, total_steps: 4, steps_per_epoch: 2 }];
+        rates::lines(&rates::Run { file: &file, model, schedules, phases, momentum: 0.9 }.rates().unwrap())
+    };
+    let mut model = pair();
+    assert_eq!(
+        shown(&model, &(schedule("text", "rise") + &by("1"))),
+        [
+            "text   ▃▅▆█  0.03 at the end",
+            "image  ████  0.03 throughout",
+            "heads  ████  0.03 throughout, nothing of it trains at first",
+        ]
+    );
+    // Factors that are known are in the rates.
+    let mut strategy = sees(&mut model, 0, Some(1));
+    strategy.event(&Event::EpochBegin { epoch: 0, epochs: 1 }, &mut model, None).unwrap();
+    model.parameters[1].lr_factor = 0.05;
+    assert_eq!(shown(&model, &by("1"))[1], "image  ████  0.003 throughout, by parameter down to 0.5 times that");
+    // Of a plain model there is something to show where rates change.
+    let plain = super::model();
+    assert_eq!(shown(&plain, &by("rise")), ["▃▅▆█  0.03 at the end"]);
+    assert!(shown(&plain, &by("1")).is_empty());
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod methods;
 pub mod model;
 pub mod phase;
 pub mod plan;
+pub mod rates;
 mod reach;
 pub mod samples;
 mod schedule;
@@ -207,9 +208,13 @@ impl Setup {
     /// Examples that cannot be read.
     pub(in crate::run) fn plan(&self) -> Result<Plan> {
         let settings = &self.file.train;
+        let Self { file, model, schedules, optimizer, .. } = self;
+        let (phases, momentum) = (self.phases.iter().map(Phase::begin).collect(), optimizer.momentum());
+        let rates = rates::Run { file, model, schedules, phases, momentum }.rates()?;
         let schedule = Schedule {
             pooling: self.pooling.clone(),
             strategies: self.file.strategies.iter().map(Method::title).collect(),
+            rates,
             tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
             steps_per_epoch: self.phases.iter().map(Phase::steps_per_epoch).sum(),
             steps: self.phases.iter().map(Phase::steps).sum(),

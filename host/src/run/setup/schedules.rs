@@ -55,6 +55,11 @@ impl Schedules {
         self.all.iter().position(|schedule| schedule.stream == stream).unwrap_or(self.rest)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// Tells all of them of an evaluation.
     pub(crate) fn on_evaluation(&mut self, now: &Progress, evaluation: &Evaluation<'_>) -> Result<()> {
         self.all.iter_mut().try_for_each(|schedule| schedule.instance.on_evaluation(now, evaluation))

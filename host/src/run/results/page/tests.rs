@@ -109,6 +109,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             cut_words: 0,
             notes: Vec::new(),
             data: Vec::new(),
+            rates: Vec::new(),
             steps_per_epoch: 400,
             steps: 1200,
             memory: Memory {
