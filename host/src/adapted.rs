@@ -80,6 +80,9 @@ impl ModelParameter {
 pub struct PatternMatch {
     /// The strategy's place in the run file.
     pub strategy: usize,
+    /// The stream that the strategy keeps to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     /// The pattern as written.
     pub pattern: String,
     /// Number of sites or parameters it matched.
