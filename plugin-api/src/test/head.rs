@@ -310,6 +310,22 @@ impl HeadRun {
         self.core.set_value(name, elements)
     }
 
+    /// The outputs, row-major, for these features: of each stream that it reads where the sequences start and the end of the last
+    /// ([`Features::offsets`](crate::Features::offsets)), and the rows.
+    ///
+    /// # Errors
+    /// The head's own; where rows are not as many as the offsets say.
+    pub fn forward(&self, features: &[(&[u32], &[f64])]) -> Result<Vec<f64>> {
+        let read = |&(offsets, rows): &(&[u32], &[f64])| {
+            let number = offsets.last().map_or(0, |&end| end as usize);
+            let shape = vec![number, rows.len() / number.max(1)];
+            Ok(Read { features: numbers("features", DType::F32, shape, rows)?, offsets: offsets.to_vec() })
+        };
+        let reads = features.iter().map(read).collect::<Result<_>>()?;
+        let examples = Examples { reads, ..self.examples()? };
+        Ok(self.core.now.forward(&examples)?.data().to_vec())
+    }
+
     /// The loss of these outputs, row-major, and of these targets: its sum and its weight. Of a head whose rows [pass several
     /// times](HeadSpec::forwards) `shape` has all rows of the first pass, then all of the second.
     ///
