@@ -11,8 +11,8 @@
 //! negative), those of all rows stand beside the b_j in the first direction, as in sentence-transformers' MultipleNegativesRankingLoss
 //! (Henderson et al. 2017, arXiv:1705.00652). Texts of one stream are compared as they are, or by one projection for all.
 //!
-//! CLIP's own matrices and its own number are used where the model has them. New projections start as torch's `nn.Linear`, and at step 0 an
-//! example is found among n about as often as by chance: the loss is near log n.
+//! CLIP's own matrices and its own number are used where the model has them. New projections start as torch's `nn.Linear`, so at step 0 what
+//! belongs together is found about as often as by chance; texts that are compared as they are, as the model has them.
 
 use fthost_plugin_api::prelude::*;
 use fthost_plugin_api::{Comparison, DenseLayer, check_shares};
