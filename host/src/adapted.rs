@@ -4,6 +4,7 @@ pub mod kept;
 mod read;
 mod watched;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fthost_autograd::{Device, Gradients, Parameter, Tape};
@@ -117,6 +118,8 @@ pub struct AdaptedModel {
     pub(crate) hooks: Vec<(String, Hook)>,
     /// The lowest block group with a hook.
     lowest_hook: usize,
+    /// The streams with hooks.
+    hooked: BTreeSet<Option<usize>>,
     /// Shared by the hooks that [`set_hook`](Self::set_hook) set.
     watch: Arc<Watch>,
 }
@@ -164,6 +167,7 @@ impl AdaptedModel {
             micro_batch: None,
             hooks: Vec::new(),
             lowest_hook: usize::MAX,
+            hooked: BTreeSet::new(),
             watch,
         }
     }
@@ -175,6 +179,7 @@ impl AdaptedModel {
     pub fn set_hook(&mut self, site: &str, hook: Hook) -> fthost_autograd::Result<()> {
         if let Some(of) = self.model.sites().iter().find(|of| of.path == site) {
             self.lowest_hook = self.lowest_hook.min(of.group);
+            self.hooked.insert(of.stream);
         }
         self.model.set_hook(site, watched(hook.clone(), &self.watch))?;
         self.hooks.push((site.to_owned(), hook));
@@ -222,10 +227,13 @@ impl AdaptedModel {
     /// What can be kept of examples as things are, for what one head reads, and what it follows from: the sum of the versions of what lies
     /// below the cut.
     pub fn cut(&self, read: StreamRead) -> Option<(Cut, u64)> {
+        if self.model.info().streams.len() > 1 {
+            return self.cut_stream(read);
+        }
         let base = || self.parameters.iter().filter(|p| p.owner == Owner::Base);
         let moving = base().filter(|p| p.parameter.trainable()).map(|p| p.group).min().unwrap_or(usize::MAX);
         let lowest = moving.min(self.lowest_hook);
-        if self.model.info().streams.len() > 1 || lowest == 0 {
+        if lowest == 0 {
             return None;
         }
         let cut = match lowest {
@@ -235,6 +243,22 @@ impl AdaptedModel {
         };
         let versions = base().filter(|p| p.group < lowest).map(|p| p.parameter.version()).sum();
         Some((cut, versions))
+    }
+
+    /// The same of one stream of several, which are cut above all that is not the head's or not at all: where nothing in it trains or has a
+    /// hook.
+    fn cut_stream(&self, read: StreamRead) -> Option<(Cut, u64)> {
+        // The architecture's own head stands on what is read.
+        let info = self.model.info();
+        let compares = |name: &str| info.contrastive.iter().any(|of| of.projections.iter().any(|own| own == name));
+        let below = || {
+            let base = self.parameters.iter().filter(|p| p.owner == Owner::Base && p.stream == Some(read.stream));
+            base.filter(|p| self.passes(read, p) && !compares(p.parameter.name()))
+        };
+        if self.hooked.contains(&Some(read.stream)) || below().any(|p| p.parameter.trainable()) {
+            return None;
+        }
+        Some((Cut::Whole(read), below().map(|p| p.parameter.version()).sum()))
     }
 
     /// What a head reads of examples that look as they always do, where the frozen part's share of it can be kept.

@@ -63,8 +63,10 @@ struct By {
 impl By {
     /// Whether both may be of one model as it is: of several heads' reads, in several float types.
     fn goes_with(self, other: Self) -> bool {
-        let whole = matches!((self.cut, other.cut), (Cut::Whole(_), Cut::Whole(_)));
-        self.versions == other.versions && (self.cut == other.cut || whole)
+        match (self.cut, other.cut) {
+            (Cut::Whole(own), Cut::Whole(of_other)) => own.stream != of_other.stream || self.versions == other.versions,
+            _ => self.versions == other.versions && self.cut == other.cut,
+        }
     }
 }
 
@@ -95,9 +97,13 @@ impl Kept {
         Self { states: Mutex::default(), drops_out: AtomicBool::new(false), folder }
     }
 
-    /// Whether all that is needed of an example to go on from the cut is kept.
-    pub fn has(&self, example: Key) -> bool {
-        self.lock().iter().any(|state| state.examples.contains_key(&example))
+    /// Whether all that is needed of an example to go on from the cut in a stream is kept.
+    pub fn has(&self, example: Key, stream: usize) -> bool {
+        let of_stream = |cut: Cut| match cut {
+            Cut::Above(_) => true,
+            Cut::Whole(read) => read.stream == stream,
+        };
+        self.lock().iter().any(|state| of_stream(state.by.cut) && state.examples.contains_key(&example))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<State>> {

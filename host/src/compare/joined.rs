@@ -10,7 +10,7 @@ use fthost_plugin_api::PredictionKind;
 
 use super::rounds::Round;
 use super::runs::Left;
-use crate::report::metrics::{Probabilities, preferences};
+use crate::report::metrics::{Probabilities, matches, preferences};
 use crate::run::results::evaluate::{Classes, Evaluation, Outcome};
 use crate::run::results::labels::Labels;
 use crate::run::results::masks::{self, Masks};
@@ -120,6 +120,10 @@ pub(super) fn report(folds: &[&Left]) -> Option<Report> {
                 Some(preferences::Pair { tokens: row.target.parse().ok()?, chosen, rejected })
             };
             Outcome::Preferences(rows.iter().map(pair).collect::<Option<_>>()?)
+        }
+        // Among the examples of a fold, each of its own.
+        PredictionKind::Embeddings => {
+            Outcome::Matches(rows.iter().map(|row| matches::Ranks::read(&row.prediction)).collect::<Option<_>>()?)
         }
         PredictionKind::Classes => Outcome::Classes(classes(&first.labels, &rows)?),
         PredictionKind::MultiLabel => {

@@ -9,7 +9,7 @@ use crate::report::metrics::masks::{self, Overlap};
 use crate::report::metrics::multi_label;
 use crate::report::metrics::probabilities::{self, most_probable};
 use crate::report::metrics::values::{self, Score};
-use crate::report::metrics::{self, Probabilities, preferences, tokens};
+use crate::report::metrics::{self, Probabilities, matches, preferences, tokens};
 use crate::run::file::{RunFile, task_and_metric};
 use crate::{Error, Result};
 
@@ -166,6 +166,7 @@ fn told_by_predictions(name: &str, monitored: bool) -> Result<()> {
         PredictionKind::Values,
         PredictionKind::Tokens,
         PredictionKind::Preferences,
+        PredictionKind::Embeddings,
     ];
     let mut known: Vec<String> = Vec::new();
     for name in kinds.map(names).concat() {
@@ -201,6 +202,7 @@ fn usual(kind: PredictionKind) -> &'static str {
         PredictionKind::Values => SQUARED_ERROR,
         PredictionKind::Tokens => tokens::PERPLEXITY,
         PredictionKind::Preferences => preferences::NAMES[0],
+        PredictionKind::Embeddings => matches::NAMES[1],
     }
 }
 
@@ -225,6 +227,8 @@ pub(super) enum Metric {
     Masks { name: String, classes: usize },
     /// Of preferences: each prediction is two numbers, the rewards of the better and of the worse answer.
     Preferences { name: String },
+    /// Of what belongs together: each prediction is two numbers, the ranks of both sides.
+    Matches { name: String },
     /// Of entities: targets and predictions say of each whether it is there, 1 or 0.
     Entities { name: String },
 }
@@ -241,6 +245,7 @@ impl Metric {
             PredictionKind::Values => values::score(name).map(Self::Values),
             PredictionKind::Tokens => tokens::score(name).map(Self::Values),
             PredictionKind::Preferences => Some(Self::Preferences { name: name.to_owned() }),
+            PredictionKind::Embeddings => Some(Self::Matches { name: name.to_owned() }),
             PredictionKind::Masks => Some(Self::Masks { name: name.to_owned(), classes: of.labels.len() }),
             PredictionKind::MultiLabel => Some(Self::Labels { name: name.to_owned(), classes: of.labels.len() }),
             PredictionKind::Classes if entities::NAMES.contains(&name) => {
@@ -268,7 +273,7 @@ impl Metric {
     pub(super) fn width(&self) -> usize {
         match self {
             Self::Probabilities { classes, .. } => *classes,
-            Self::Masks { .. } | Self::Preferences { .. } => 2,
+            Self::Masks { .. } | Self::Preferences { .. } | Self::Matches { .. } => 2,
             Self::Classes { .. } | Self::Values(_) | Self::Labels { .. } | Self::Entities { .. } => 1,
         }
     }
@@ -311,6 +316,11 @@ impl Metric {
                 named(masks::of(&all), name)
             }
             Self::Preferences { name } => named(preferences::of(predictions.as_chunks().0), name),
+            Self::Matches { name } => {
+                let ranks = predictions.as_chunks().0.iter();
+                let ranks = ranks.map(|&[forward, backward]| matches::Ranks { forward, backward });
+                named(matches::of(&ranks.collect::<Vec<_>>()), name)
+            }
             Self::Entities { name } => {
                 let there = |values: &[f64]| values.iter().filter(|&&there| there == 1.0).count() as u64;
                 let right = targets.iter().zip(predictions).filter(|&(&target, &found)| target + found == 2.0).count();

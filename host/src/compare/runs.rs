@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::candidates::Candidate;
 use super::compared::Compared;
 use crate::plugin::note;
-use crate::report::metrics::{higher_is_better_or_said, preferences, said_of, tokens};
+use crate::report::metrics::{higher_is_better_or_said, matches, preferences, said_of, tokens};
 use crate::run::results::predictions::{self, Row};
 use crate::run::results::proof::Pairing;
 use crate::run::results::result;
@@ -138,6 +138,7 @@ impl Left {
                 _ if !result.pixels.is_empty() => PredictionKind::Masks,
                 _ if result.metrics.contains_key(tokens::PERPLEXITY) => PredictionKind::Tokens,
                 _ if result.metrics.contains_key(preferences::NAMES[0]) => PredictionKind::Preferences,
+                _ if result.metrics.contains_key(matches::NAMES[0]) => PredictionKind::Embeddings,
                 (Some(_), _) => PredictionKind::MultiLabel,
                 (None, true) => PredictionKind::Values,
                 (None, false) => PredictionKind::Classes,

@@ -11,7 +11,7 @@ use super::metric::{Metric, of_probabilities};
 use super::runs::Left;
 use crate::report::entities::Tags;
 use crate::report::metrics::masks::Overlap;
-use crate::report::metrics::preferences;
+use crate::report::metrics::{matches, preferences};
 use crate::run::results::masks;
 use crate::run::results::predictions::Row;
 use crate::{Error, Result};
@@ -89,6 +89,11 @@ impl Sample {
                 Metric::Preferences { .. } => {
                     let rewards = |row: &Row| preferences::Pair::read(&row.prediction).unwrap_or([f64::NAN; 2]);
                     Ok(run.predictions.iter().flat_map(rewards).collect())
+                }
+                Metric::Matches { .. } => {
+                    let ranks = |row: &Row| matches::Ranks::read(&row.prediction);
+                    let ranks = |row: &Row| ranks(row).map_or([f64::NAN; 2], |of| [of.forward, of.backward]);
+                    Ok(run.predictions.iter().flat_map(ranks).collect())
                 }
                 _ => Ok(run.predictions.iter().map(|row| numbers.of(&row.prediction)).collect()),
             };
@@ -299,9 +304,10 @@ impl Numbers {
 
     fn of(&mut self, text: &str) -> f64 {
         match self.kind {
-            PredictionKind::Values | PredictionKind::Tokens | PredictionKind::Preferences => {
-                text.parse().unwrap_or(f64::NAN)
-            }
+            PredictionKind::Values
+            | PredictionKind::Tokens
+            | PredictionKind::Preferences
+            | PredictionKind::Embeddings => text.parse().unwrap_or(f64::NAN),
             // Those of any number of classes are read by `of_labels`, those of masks by `of_masks`.
             PredictionKind::Classes | PredictionKind::MultiLabel | PredictionKind::Masks => {
                 let next = self.classes.len();

@@ -84,9 +84,9 @@ impl ArrowRows {
             Some(name) => Some(need(name)?),
             None => find(columns.text_pair()),
         };
-        let extra = columns.extra(labels).map(|(_, name)| match labels {
-            Labels::Read => need(name).map(Some),
-            Labels::Unread => Ok(find(name)),
+        let extra = columns.extra(labels).map(|(role, name)| match role.needed(labels) {
+            true => need(name).map(Some),
+            false => Ok(find(name)),
         });
         let own = schema.metadata().get("huggingface").and_then(|text| serde_json::from_str::<Value>(text).ok());
         let own = own.as_ref().map(|own| &own["info"]["features"]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fthost_autograd::{Device, Layout, Tensor};
 use fthost_images::{Normalised, Picture, Random, Sample, Transform};
-use fthost_models::{Input, TextInput};
+use fthost_models::{Input, Modality, TextInput};
 use fthost_plugin_api::{Masking, TargetKind};
 
 use super::distinct::{self, Distinct, UNNUMBERED};
@@ -52,6 +52,10 @@ pub struct Dataset {
     pub(super) cut_left: bool,
     /// What their tokens are, where examples are for a language model.
     pub(super) of_tokens: Option<TokensOf>,
+    /// Sequences of an example's texts.
+    pub(super) sequences: usize,
+    /// What an example's picture counts as, where a text stands beside it; else 0.
+    pub(super) beside: usize,
 }
 
 /// What a label is to the task's head.
@@ -74,6 +78,8 @@ pub(super) enum Targets {
     Pairs(Reference),
     /// The token in the place of each that is chosen.
     Chosen(Choosing),
+    /// What belongs together: the sides of an example.
+    Matches,
 }
 
 /// What a head gives for pairs before training.
@@ -147,19 +153,19 @@ impl Dataset {
         self.len() == 0
     }
 
-    /// Tokens of an example, or what an image counts as. Fails where the disk does, as all that reads examples.
+    /// Tokens of an example, or what an image counts as, or both together. Fails where the disk does, as all that reads examples.
     pub fn tokens(&self, row: u32) -> Result<usize> {
-        Ok(self.record(row)?.tokens as usize)
+        Ok(self.record(row)?.tokens as usize + self.beside)
     }
 
     /// Tokens of all examples.
     pub fn total_tokens(&self) -> usize {
-        self.totals.tokens
+        self.totals.tokens + self.len() * self.beside
     }
 
     /// Tokens of the longest example.
     pub fn longest(&self) -> usize {
-        self.totals.longest
+        self.totals.longest + self.beside
     }
 
     /// Texts that were cut to the longest length.
@@ -212,13 +218,13 @@ impl Dataset {
     /// Stands for what the model reads of an example, its tokens or its pixels: examples that are the same to it have the same.
     pub fn digest(&self, row: u32) -> Result<u64> {
         let mut hash = DefaultHasher::new();
-        match &self.pictures {
-            Some(pictures) => pictures.sketch(self.selection.row(row))?.hash(&mut hash),
-            None => {
-                let (mut ids, mut segments) = (Vec::new(), Vec::new());
-                self.store.append(&self.record(row)?, &mut ids, &mut segments)?;
-                (ids, segments).hash(&mut hash);
-            }
+        if let Some(pictures) = &self.pictures {
+            pictures.sketch(self.selection.row(row))?.hash(&mut hash);
+        }
+        if self.has_texts() {
+            let (mut ids, mut segments) = (Vec::new(), Vec::new());
+            self.store.append(&self.record(row)?, &mut ids, &mut segments)?;
+            (ids, segments).hash(&mut hash);
         }
         Ok(hash.finish())
     }
@@ -324,6 +330,7 @@ impl Dataset {
             | Targets::Next
             | Targets::Pairs(_)
             | Targets::Chosen(_)
+            | Targets::Matches
             | Targets::Open => Ok(None),
         }
     }
@@ -367,6 +374,7 @@ impl Dataset {
             TargetKind::Mask => self.targets = Targets::Masks,
             TargetKind::NextToken => self.targets = Targets::Next,
             TargetKind::Preference => self.targets = Targets::Pairs(Reference::None),
+            TargetKind::Match => self.targets = Targets::Matches,
             TargetKind::MaskedToken => {
                 return Err(Error::run("how tokens are chosen was never said"));
             }
@@ -413,6 +421,11 @@ impl Dataset {
                 "choose a head that is over a vocabulary",
             ),
             (TargetKind::Mask, _) if self.of_masks() => return Ok(()),
+            (TargetKind::Match, _) if self.sides() > 1 => return Ok(()),
+            (TargetKind::Match, _) => (
+                "has examples of one side, and the task's head learns what belongs together",
+                "a head that compares says so in its plugin's note, by its PROBLEM_TYPE",
+            ),
             (TargetKind::Class | TargetKind::Value | TargetKind::MultiLabel | TargetKind::TokenClass, _)
                 if self.of_masks() =>
             {
@@ -474,16 +487,43 @@ impl Dataset {
         })
     }
 
-    /// Whether examples are pictures.
+    /// Whether examples are pictures, or have one beside a text.
     pub fn of_pictures(&self) -> bool {
         self.pictures.is_some()
     }
 
-    /// What no other examples of this process have, for each of those that look as they always do; `None` where they are changed at
-    /// random.
-    pub fn keys(&self, shown: &Shown) -> Option<Vec<(u64, u32)>> {
-        // A pair's features are those of two sequences.
-        let kept = shown.is_plain() && !self.of_pairs();
+    /// Whether examples have texts.
+    pub fn has_texts(&self) -> bool {
+        self.pictures.is_none() || self.beside > 0
+    }
+
+    /// Whether examples have what a stream takes that takes this.
+    pub fn is_for(&self, modality: Modality) -> bool {
+        match modality {
+            Modality::Images { .. } => self.of_pictures(),
+            Modality::Text { .. } => self.has_texts(),
+        }
+    }
+
+    /// Sequences of an example's texts: 2 or 3 where they pass by themselves.
+    pub fn sequences(&self) -> usize {
+        self.sequences
+    }
+
+    /// Sides of an example: a text and its picture, or texts that pass by themselves.
+    fn sides(&self) -> usize {
+        if self.pictures.is_some() && self.has_texts() { 2 } else { self.sequences }
+    }
+
+    /// What no other examples of this process have, for each of those that look as they always do to a stream that takes this; `None` where they
+    /// are changed at random.
+    pub fn keys(&self, shown: &Shown, modality: Modality) -> Option<Vec<(u64, u32)>> {
+        let plain = match modality {
+            Modality::Images { .. } => shown.is_plain(),
+            Modality::Text { .. } => shown.guessed().is_empty(),
+        };
+        // Features of several sequences are kept for none of them.
+        let kept = plain && self.sequences == 1;
         let key = |&row: &u32| (self.number, self.selection.row(row));
         kept.then(|| shown.rows().iter().map(key).collect())
     }
@@ -526,6 +566,7 @@ impl Dataset {
     pub fn label(&self, row: u32) -> Result<String> {
         Ok(match self.class(row)? {
             Some(class) => self.labels.get(class as usize).cloned().unwrap_or_default(),
+            None if matches!(self.targets, Targets::Matches) => String::new(),
             None => self.record(row)?.value.to_string(),
         })
     }
@@ -606,22 +647,41 @@ impl Dataset {
         self.input_of(&self.show(rows)?)
     }
 
-    /// What is seen of examples, packed in their order. Pictures are on the data set's device.
+    /// What is seen of examples, packed in their order: of those that have both the pictures. Pictures are on the data set's device.
     pub fn input_of(&self, shown: &Shown) -> Result<Input> {
-        if self.pictures.is_some() {
-            let images = match shown.was_seen() {
-                true => shown.tensor(&self.device),
-                false => self.show(shown.rows())?.tensor(&self.device),
-            };
-            return images.map(Input::Images);
+        if self.pictures.is_some() { self.images_of(shown) } else { self.texts_of(shown) }
+    }
+
+    /// The same for a stream that takes this.
+    pub fn input_for(&self, shown: &Shown, modality: Modality) -> Result<Input> {
+        match modality {
+            Modality::Images { .. } if self.of_pictures() => self.images_of(shown),
+            Modality::Text { .. } if self.has_texts() => self.texts_of(shown),
+            other => Err(Error::run(format!("{}: no example has a {}", self.path.display(), other.name()))),
         }
-        let records = shown.rows().iter().map(|&row| self.record(row)).collect::<Result<Vec<_>>>()?;
-        let layout = if self.of_pairs() {
-            let lengths = |record: &Record| [record.first as usize, (record.tokens - record.first) as usize];
-            Layout::from_lengths(records.iter().flat_map(lengths))
-        } else {
-            Layout::from_lengths(records.iter().map(|record| record.tokens as usize))
+    }
+
+    fn images_of(&self, shown: &Shown) -> Result<Input> {
+        let images = match shown.was_seen() {
+            true => shown.tensor(&self.device),
+            false => self.show(shown.rows())?.tensor(&self.device),
         };
+        images.map(Input::Images)
+    }
+
+    fn texts_of(&self, shown: &Shown) -> Result<Input> {
+        let records = shown.rows().iter().map(|&row| self.record(row)).collect::<Result<Vec<_>>>()?;
+        let lengths = |record: &Record| {
+            let (first, second) = (record.first as usize, record.second as usize);
+            let rest = record.tokens as usize - first - second;
+            let all = match self.sequences {
+                1 => [Some(record.tokens as usize), None, None],
+                2 => [Some(first), Some(rest), None],
+                _ => [Some(first), Some(second), Some(rest)],
+            };
+            all.into_iter().flatten()
+        };
+        let layout = Layout::from_lengths(records.iter().flat_map(lengths));
         let mut packed =
             TextInput { ids: Vec::with_capacity(layout.tokens()), types: Vec::with_capacity(layout.tokens()), layout };
         for record in &records {
@@ -663,6 +723,7 @@ impl Dataset {
             Targets::Next => self.next_tokens(rows, device)?,
             Targets::Pairs(reference) => self.references(reference, rows, device)?,
             Targets::Chosen(_) => return Err(Error::run("masked tokens are those of what is shown")),
+            Targets::Matches => Tensor::arange(0, rows.len() as u32, device)?,
             Targets::Open => return Err(self.never_set()),
         })
     }

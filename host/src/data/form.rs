@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::distinct;
 use super::pictures::PictureForm;
-use super::row::Columns;
+use super::row::{Columns, Labels};
 
 /// What a file is, where neither its name nor its content should decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -100,6 +100,20 @@ pub struct Form {
     pub language: LanguageForm,
     /// The classes whose examples count, by name; empty where all do.
     pub only: Vec<String>,
+    /// What the head learns, where it is not what a label says of an example.
+    pub learns: Learns,
+}
+
+/// What a head learns, as far as that decides how rows are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Learns {
+    /// What a label says of an example, whose texts are read as one.
+    #[default]
+    Labels,
+    /// What belongs together: there are no labels, and each text of a row passes by itself.
+    Matches,
+    /// How alike the texts of a row are, each of which passes by itself: the label.
+    Similarity,
 }
 
 impl Form {
@@ -107,6 +121,22 @@ impl Form {
     #[must_use]
     pub fn of_whole_files(&self) -> Self {
         Self { columns: Columns { part: None, group: None, ..self.columns.clone() }, ..self.clone() }
+    }
+
+    /// Sequences of an example's texts, for a head of one stream: several where they pass by themselves.
+    pub fn sequences(&self) -> usize {
+        match self.learns {
+            Learns::Labels => 1,
+            Learns::Matches | Learns::Similarity => 2 + usize::from(self.columns.text_negative.is_some()),
+        }
+    }
+
+    /// What is read of labels, where examples are to be learned from.
+    pub(super) fn labels(&self) -> Labels {
+        match self.learns {
+            Learns::Matches => Labels::None,
+            Learns::Labels | Learns::Similarity => Labels::Read,
+        }
     }
 
     /// Whether examples with this label count.

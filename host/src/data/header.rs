@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::row::{Columns, Labels, column_number, data_error, list, shortened};
+use super::row::{Columns, Labels, Role, column_number, data_error, list, shortened};
 use crate::{Error, Result};
 
 /// What to do where a row may be both.
@@ -76,8 +76,8 @@ pub(super) fn first_row(
     };
     if let (Some(text), true) = (text, label.is_some() || !read) {
         let pair = find(path, line, columns.text_pair(), columns.text_pair.is_some(), cells)?;
-        let extra = |(_, name)| match find(path, line, name, true, cells)? {
-            None if read => Err(missing(path, line, name, cells)),
+        let extra = |(role, name): (Role, &str)| match find(path, line, name, true, cells)? {
+            None if role.needed(labels) => Err(missing(path, line, name, cells)),
             place => Ok(place),
         };
         let extra = columns.extra(labels).map(extra).collect::<Result<_>>()?;

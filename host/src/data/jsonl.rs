@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::elements::Elements;
 use super::lines::Lines;
-use super::row::{Columns, Labels, Row, data_error, list, no_label, word_row};
+use super::row::{Columns, Labels, Role, Row, data_error, list, no_label, word_row};
 use crate::{Error, Result};
 
 /// Where objects come from.
@@ -107,7 +107,7 @@ impl<'a> Object<'a> {
         let pair = if paired { Some(self.string(columns.text_pair())?) } else { None };
         let (label, list) = match labels {
             Labels::Read => self.label(columns.label())?,
-            Labels::Unread => (String::new(), None),
+            Labels::Unread | Labels::None => (String::new(), None),
         };
         let (line, text, extra) = (self.line, self.string(columns.text())?, self.extra(columns, labels)?);
         Ok(Row { line, text, pair, label, labels: list, words: None, extra })
@@ -115,8 +115,8 @@ impl<'a> Object<'a> {
 
     /// What stands in the columns besides.
     fn extra(&self, columns: &Columns, labels: Labels) -> Result<Vec<String>> {
-        let one = |(_, name): (_, &str)| match self.values.get(name) {
-            None if labels == Labels::Unread => Ok(String::new()),
+        let one = |(role, name): (Role, &str)| match self.values.get(name) {
+            None if !role.needed(labels) => Ok(String::new()),
             _ => scalar(self.get(name)?).ok_or_else(|| self.wrong(format!("`{name}` must be a string or a number"))),
         };
         columns.extra(labels).map(one).collect()
@@ -157,7 +157,7 @@ impl<'a> Object<'a> {
         let extra = self.extra(columns, labels)?;
         let labels = match labels {
             Labels::Read => Some(self.scalars(columns.label(), self.list(columns.label())?)?),
-            Labels::Unread => None,
+            Labels::Unread | Labels::None => None,
         };
         Ok(Row { extra, ..word_row(self.path, self.line, columns, words, labels)? })
     }

@@ -117,6 +117,7 @@ impl Strata {
             | Targets::Next
             | Targets::Pairs(_)
             | Targets::Chosen(_)
+            | Targets::Matches
             | Targets::Open => Ok(0),
         }
     }
@@ -133,7 +134,8 @@ impl Strata {
             | Targets::Masks
             | Targets::Next
             | Targets::Pairs(_)
-            | Targets::Chosen(_) => Ok(vec![data.len() as u64]),
+            | Targets::Chosen(_)
+            | Targets::Matches => Ok(vec![data.len() as u64]),
             Targets::Open => Err(data.never_set()),
             Targets::Sets(_) => {
                 let mut counts = vec![0; self.counts.len() + 1];

@@ -1,18 +1,16 @@
 //! Reading a data set: texts are encoded block by block, and only token ids, labels and lines are kept.
 
-use fthost_models::Modality;
-
 use super::bytes::Limits;
 use super::dataset::{Dataset, Targets};
 use super::files::Files;
 use super::language;
 use super::pictures::digits;
-use super::pictures::list::{Listed, list};
+use super::pictures::list::{Listed, form_beside, list, list_beside};
 use super::recognise::file_name;
 use super::row::{Labels, Row, shortened};
 use super::rows::AllRows;
 use super::scheme::{Scheme, Seen};
-use super::source::Source;
+use super::source::{Images, Source};
 use super::table::Rows;
 use super::text::Tokenizer;
 use super::writer::{Examples, Writer};
@@ -30,19 +28,25 @@ pub fn load(source: &Source<'_>, tokenizer: Option<&Tokenizer>) -> Result<Datase
 
 /// As [`load`], with its own limits.
 pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, limits: Limits) -> Result<Dataset> {
-    let (mut data, classes) = match (source.modality, tokenizer) {
-        (Modality::Text { vocabulary, .. }, Some(tokenizer)) => {
+    let labels = source.form.labels();
+    let (mut data, classes) = match (source.vocabulary(), source.images(), tokenizer) {
+        (Some(_), _, None) => return Err(Error::usage("a model that reads text needs its tokenizer.json")),
+        (Some(vocabulary), None, Some(tokenizer)) => {
             let examples = match source.language {
                 Some(model) => language::read(source, model, tokenizer, vocabulary, limits)?,
                 None => read_texts(source, tokenizer, vocabulary, limits)?,
             };
             (examples.into_dataset(source, None), Vec::new())
         }
-        (Modality::Text { .. }, None) => return Err(Error::usage("a model that reads text needs its tokenizer.json")),
-        (Modality::Images { .. }, _) => read_pictures(source, Labels::Read, limits)?,
+        (Some(vocabulary), Some(_), Some(tokenizer)) => {
+            (read_both(source, labels, tokenizer, vocabulary, limits)?, Vec::new())
+        }
+        (None, Some(images), _) => read_pictures(source, images, labels, limits)?,
+        (None, None, _) => return Err(Error::run("examples for a model that takes nothing")),
     };
     match source.labels {
         _ if data.of_masks() => (data.labels, data.targets) = (classes, Targets::Masks),
+        _ if labels == Labels::None => data.labels.clear(),
         // What a head makes of the labels is not known yet: values need not occur in the training data.
         Some(labels) => data.labels = labels.to_vec(),
         None if data.of_tokens.is_some() => {}
@@ -73,12 +77,18 @@ pub fn unlabelled<'a>(
     source: &Source<'a>,
     tokenizer: Option<&'a Tokenizer>,
 ) -> Result<Box<dyn Iterator<Item = Result<Dataset>> + 'a>> {
-    let (Modality::Text { vocabulary, .. }, Some(tokenizer)) = (source.modality, tokenizer) else {
-        let read = || {
-            let (data, _) = read_pictures(source, Labels::Unread, Limits::from_environment())?;
-            Ok(data)
-        };
-        return Ok(Box::new(std::iter::once(read())));
+    let limits = Limits::from_environment;
+    let (vocabulary, tokenizer) = match (source.vocabulary(), source.images(), tokenizer) {
+        (Some(vocabulary), None, Some(tokenizer)) => (vocabulary, tokenizer),
+        (Some(vocabulary), Some(_), Some(tokenizer)) => {
+            let read = read_both(source, Labels::Unread, tokenizer, vocabulary, limits());
+            return Ok(Box::new(std::iter::once(read)));
+        }
+        (None, Some(images), _) => {
+            let read = read_pictures(source, images, Labels::Unread, limits());
+            return Ok(Box::new(std::iter::once(read.map(|(data, _)| data))));
+        }
+        _ => return Err(Error::usage("a model that reads text needs its tokenizer.json")),
     };
     refuse_images(source.files)?;
     check_unread_header(source)?;
@@ -104,8 +114,13 @@ pub fn unlabelled<'a>(
 /// # Errors
 /// Whatever is wrong with a row, with its line.
 pub fn check(source: &Source<'_>) -> Result<()> {
-    if let Modality::Images { .. } = source.modality {
-        return list(source, Labels::Unread).map(drop);
+    match (source.vocabulary(), source.images()) {
+        (Some(_), Some(_)) => {
+            let form = form_beside(source, Labels::Unread)?;
+            return list_beside(&Source { form: &form, ..*source }, Labels::Unread).map(drop);
+        }
+        (None, _) => return list(source, Labels::Unread).map(drop),
+        (Some(_), None) => {}
     }
     check_unread_header(source)?;
     let mut rows = source.rows(Labels::Unread)?;
@@ -125,8 +140,9 @@ const BLOCK_UNIT: usize = 256;
 
 fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, limits: Limits) -> Result<Examples> {
     refuse_images(source.files)?;
-    let mut writer = Writer::of(source, Labels::Read, tokenizer, vocabulary, limits);
-    let mut rows = source.rows(Labels::Read)?;
+    let labels = source.form.labels();
+    let mut writer = Writer::of(source, labels, tokenizer, vocabulary, limits);
+    let mut rows = source.rows(labels)?;
     let mut scheme = None;
     loop {
         let mut block = next_block(&mut rows)?;
@@ -145,7 +161,7 @@ fn read_texts(source: &Source<'_>, tokenizer: &Tokenizer, vocabulary: usize, lim
         }
         writer.push_rows(rows.path(), block, tokenizer)?;
     }
-    if let Some(first) = rows.file().first() {
+    if let Some(first) = rows.file().first().filter(|_| labels == Labels::Read) {
         let count = |label: &String| writer.distinct.number(label).map_or(0, |number| writer.totals.with_label(number));
         let count = |cell: &str| source.labels_of(cell).iter().map(count).max().unwrap_or_default();
         first.check_label(rows.path(), count, |cell| source.knows(cell))?;
@@ -217,11 +233,33 @@ fn next_block(rows: &mut AllRows<'_>) -> Result<Vec<Row>> {
     Ok(block)
 }
 
+/// Texts with the picture of each.
+fn read_both(
+    source: &Source<'_>,
+    labels: Labels,
+    tokenizer: &Tokenizer,
+    vocabulary: usize,
+    limits: Limits,
+) -> Result<Dataset> {
+    let form = form_beside(source, labels)?;
+    let source = &Source { form: &form, ..*source };
+    let Listed { pictures, rows, table, notes, .. } = list_beside(source, labels)?;
+    let mut writer = Writer::of(source, labels, tokenizer, vocabulary, limits);
+    let path = table.as_deref().unwrap_or(source.files.first());
+    for block in rows.chunks(BLOCK) {
+        writer.push_rows(path, block.to_vec(), tokenizer)?;
+    }
+    writer.refuse_no_weight(path)?;
+    Ok(writer.finish(notes)?.into_dataset(source, Some(pictures)))
+}
+
 /// Pictures, and the names of the classes of their masks.
-fn read_pictures(source: &Source<'_>, labels: Labels, limits: Limits) -> Result<(Dataset, Vec<String>)> {
-    let Modality::Images { channels, size, tokens, .. } = source.modality else {
-        return Err(Error::run("pictures for a model of texts"));
-    };
+fn read_pictures(
+    source: &Source<'_>,
+    Images { channels, size, tokens }: Images,
+    labels: Labels,
+    limits: Limits,
+) -> Result<(Dataset, Vec<String>)> {
     let embedded = digits::embedded_classes(source.files.first()).is_some();
     if embedded && (channels, size) != (1, digits::SIDE) {
         let (side, own) = (digits::SIDE, format!("{channels} x {size} x {size}"));

@@ -61,7 +61,7 @@ pub use episodes::Episodes;
 pub use files::{Files, MASKS};
 pub use fingerprint::fingerprint;
 pub use folds::Fold;
-pub use form::{Encoding, Form, Format, LanguageForm, LanguageModel, Quote, Score};
+pub use form::{Encoding, Form, Format, LanguageForm, LanguageModel, Learns, Quote, Score};
 pub use header::Naming;
 pub use label_lists::SEPARATOR;
 pub use language::{Answered, Asked, Asker, Turn, Writing};

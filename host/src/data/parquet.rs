@@ -12,7 +12,7 @@ use ::parquet::record::Field;
 use ::parquet::record::reader::RowIter;
 use ::parquet::schema::types::{Type, TypePtr};
 
-use super::row::{Columns, Labels, Row, data_error, list, no_label, shortened, word_row};
+use super::row::{Columns, Labels, Role, Row, data_error, list, no_label, shortened, word_row};
 use crate::{Error, Result};
 
 /// The rows of a Parquet file.
@@ -57,8 +57,9 @@ impl ParquetRows {
         let words = find(text).is_some_and(is_list);
         let label = (labels == Labels::Read).then(|| columns.label());
         let pair = (columns.text_pair.is_some() || find(pair).is_some()).then_some(pair);
-        let needed = |name: &str| labels == Labels::Read || find(name).is_some();
-        let extra: Vec<Option<&str>> = columns.extra(labels).map(|(_, name)| needed(name).then_some(name)).collect();
+        let needed = |role: Role, name: &str| role.needed(labels) || find(name).is_some();
+        let extra: Vec<Option<&str>> =
+            columns.extra(labels).map(|(role, name)| needed(role, name).then_some(name)).collect();
         let all = [Some(text), label, pair].into_iter().chain(extra.iter().copied()).flatten();
         let mut wanted = all.map(column).collect::<Result<Vec<_>>>()?;
         wanted.sort_by_key(|column| column.name().to_owned());

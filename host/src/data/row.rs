@@ -11,6 +11,10 @@ pub struct Columns {
     pub text: Option<String>,
     /// The second text of a pair; `text_pair` by default, where there is such a column.
     pub text_pair: Option<String>,
+    /// A third text, which does not belong to the first as the second does.
+    pub text_negative: Option<String>,
+    /// The path of a picture, beside texts; of pictures alone the path is what stands for a text.
+    pub image: Option<String>,
     /// The label, or the value to predict; `label` by default.
     pub label: Option<String>,
     /// What tells rows apart in predictions.
@@ -27,6 +31,8 @@ pub struct Columns {
 /// What a column besides text and label says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
+    Negative,
+    Image,
     Id,
     Weight,
     Group,
@@ -62,12 +68,19 @@ impl Columns {
 
     /// The columns besides text and label that are read: of rows without labels the id alone, where there is one.
     pub(super) fn extra(&self, labels: Labels) -> impl Iterator<Item = (Role, &str)> {
-        self.all_extra().filter(move |(role, _)| labels == Labels::Read || matches!(role, Role::Id | Role::Part))
+        let read = move |role: Role| role.needed(labels) || matches!(role, Role::Id | Role::Part);
+        self.all_extra().filter(move |(role, _)| read(*role))
     }
 
     fn all_extra(&self) -> impl Iterator<Item = (Role, &str)> {
-        let all =
-            [(Role::Id, &self.id), (Role::Weight, &self.weight), (Role::Group, &self.group), (Role::Part, &self.part)];
+        let all = [
+            (Role::Negative, &self.text_negative),
+            (Role::Image, &self.image),
+            (Role::Id, &self.id),
+            (Role::Weight, &self.weight),
+            (Role::Group, &self.group),
+            (Role::Part, &self.part),
+        ];
         all.into_iter().filter_map(|(role, name)| Some((role, name.as_deref()?)))
     }
 }
@@ -75,6 +88,13 @@ impl Columns {
 /// A column's number, from 1, where its name is one.
 pub fn column_number(name: &str) -> Option<usize> {
     name.parse().ok().filter(|&number| number > 0)
+}
+
+impl Role {
+    /// Whether a row that is read so needs a column of this role.
+    pub(super) fn needed(self, labels: Labels) -> bool {
+        labels != Labels::Unread || matches!(self, Self::Negative | Self::Image)
+    }
 }
 
 /// One example as it stands in the file.
@@ -118,8 +138,10 @@ pub struct Words {
 pub enum Labels {
     /// Every row has one.
     Read,
-    /// There may be none, and where there is one it is not looked at.
+    /// There may be none, and where there is one it is not looked at, nor at what training alone asks for.
     Unread,
+    /// There is none, and training asks for none.
+    None,
 }
 
 pub(super) fn data_error(path: &Path, line: Option<u64>, message: impl Into<String>) -> Error {

@@ -31,8 +31,8 @@ pub struct Source<'a> {
     pub labels: Option<&'a [String]>,
     /// Whether texts are kept, to be shown beside predictions.
     pub texts: bool,
-    /// What the model takes.
-    pub modality: Modality,
+    /// What the streams take that the examples are for.
+    pub modalities: &'a [Modality],
     /// What the model says, where its head is over its vocabulary.
     pub language: Option<LanguageModel>,
     /// What becomes of pictures, for a model that takes some.
@@ -41,7 +41,32 @@ pub struct Source<'a> {
     pub device: &'a Device,
 }
 
+/// What a stream of images takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Images {
+    pub(super) channels: usize,
+    pub(super) size: usize,
+    /// What an image counts as.
+    pub(super) tokens: usize,
+}
+
 impl<'a> Source<'a> {
+    /// The size of the vocabulary, where examples have texts.
+    pub(super) fn vocabulary(&self) -> Option<usize> {
+        self.modalities.iter().find_map(|modality| match *modality {
+            Modality::Text { vocabulary, .. } => Some(vocabulary),
+            Modality::Images { .. } => None,
+        })
+    }
+
+    /// What images are, where examples have some.
+    pub(super) fn images(&self) -> Option<Images> {
+        self.modalities.iter().find_map(|modality| match *modality {
+            Modality::Text { .. } => None,
+            Modality::Images { channels, size, tokens, .. } => Some(Images { channels, size, tokens }),
+        })
+    }
+
     /// Its rows.
     pub(super) fn rows(&self, labels: Labels) -> Result<AllRows<'a>> {
         AllRows::open(self.files, self.form, labels, self.labels, self.only)

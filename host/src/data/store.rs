@@ -23,8 +23,10 @@ pub(super) struct Record {
     pub(super) tokens: u32,
     /// Its words where its text is a list of them, and its tokens have marks; 0 elsewhere.
     pub(super) words: u32,
-    /// The tokens of its first sequence where it is a pair of them; 0 elsewhere.
+    /// The tokens of its first sequence where it has several; 0 elsewhere.
     pub(super) first: u32,
+    /// Those of its second where it has three; 0 elsewhere.
+    pub(super) second: u32,
     /// Its line in the file; `None` where there is no file.
     pub(super) line: Option<u64>,
     /// Whether tokens were cut off.
@@ -42,7 +44,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    const BYTES: usize = 45;
+    const BYTES: usize = 49;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
         let flags = [self.has_segments, self.truncated, self.empty, self.has_marks];
@@ -58,6 +60,7 @@ impl Record {
         bytes[33..37].copy_from_slice(&self.cut.to_le_bytes());
         bytes[37..41].copy_from_slice(&self.extra.to_le_bytes());
         bytes[41..45].copy_from_slice(&self.first.to_le_bytes());
+        bytes[45..49].copy_from_slice(&self.second.to_le_bytes());
         bytes
     }
 
@@ -79,6 +82,7 @@ impl Record {
             cut: u32::from_le_bytes(four(33)),
             extra: u32::from_le_bytes(four(37)),
             first: u32::from_le_bytes(four(41)),
+            second: u32::from_le_bytes(four(45)),
         }
     }
 }
@@ -98,6 +102,8 @@ pub(super) struct NewRow<'a> {
     pub(super) words: usize,
     /// As in [`Record`].
     pub(super) first: usize,
+    /// As in [`Record`].
+    pub(super) second: usize,
     /// What the row counts as.
     pub(super) tokens: usize,
     /// As in [`Record`].
@@ -148,6 +154,7 @@ impl StoreWriter {
             tokens: row.tokens as u32,
             words: row.words as u32,
             first: row.first as u32,
+            second: row.second as u32,
             line: row.line,
             truncated: row.truncated,
             empty: row.empty,
@@ -304,8 +311,23 @@ mod tests {
         let value = if i.is_multiple_of(3) { f32::NAN } else { i as f32 / 7.0 };
         let (truncated, empty) = (i.is_multiple_of(2), i.is_multiple_of(7));
         let (tokens, words, label) = (ids.len(), marks.len() * 3, i as u32 ^ 0x8000_0001);
-        let (cut, first) = (i * 3, i * 5);
-        NewRow { ids, segments, marks, words, first, tokens, line, truncated, empty, label, value, cut, extra: &[] }
+        let (cut, first, second) = (i * 3, i * 5, i * 7);
+        NewRow {
+            ids,
+            segments,
+            marks,
+            words,
+            first,
+            second,
+            tokens,
+            line,
+            truncated,
+            empty,
+            label,
+            value,
+            cut,
+            extra: &[],
+        }
     }
 
     /// Every third row has more.
@@ -336,7 +358,7 @@ mod tests {
             assert_eq!((row as usize, record.tokens as usize), (i, expected.tokens));
             assert_eq!((record.words as usize, store.marks(&record).unwrap()), (expected.words, marks.clone()));
             assert_eq!((record.line, record.label), (expected.line, expected.label));
-            assert_eq!(record.first as usize, expected.first);
+            assert_eq!((record.first as usize, record.second as usize), (expected.first, expected.second));
             assert_eq!((record.cut as usize, store.extra(&record).unwrap()), (expected.cut, extra(i)));
             assert_eq!((record.truncated, record.empty), (expected.truncated, expected.empty));
             assert_eq!(record.value.to_bits(), expected.value.to_bits());

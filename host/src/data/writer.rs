@@ -8,6 +8,7 @@ use super::bytes::Limits;
 use super::dataset::{Dataset, Targets, Totals};
 use super::distinct::{Distinct, UNNUMBERED};
 use super::extra::{self, Extra};
+use super::form::Learns;
 use super::guess::TokensOf;
 use super::label_lists::parted;
 use super::pictures::Pictures;
@@ -35,13 +36,15 @@ pub(super) struct Examples {
     grouped: bool,
     cut_left: bool,
     of_tokens: Option<TokensOf>,
+    sequences: usize,
+    beside: usize,
 }
 
 impl Examples {
     /// What their labels mean is open.
     pub(super) fn into_dataset(self, source: &Source<'_>, pictures: Option<Pictures>) -> Dataset {
-        let Self { store, distinct, totals, of_words, lists, notes, firsts, weighted, grouped, cut_left, of_tokens } =
-            self;
+        let Self { store, distinct, totals, of_words, lists, notes, firsts, weighted, grouped, cut_left, .. } = self;
+        let Self { of_tokens, sequences, beside, .. } = self;
         Dataset {
             path: source.files.to_string().into(),
             number: READ.fetch_add(1, Ordering::Relaxed),
@@ -51,6 +54,8 @@ impl Examples {
             grouped,
             cut_left,
             of_tokens,
+            sequences,
+            beside,
             selection: Selection::All(store.len()),
             store: Arc::new(store),
             pictures: pictures.map(Arc::new),
@@ -91,6 +96,10 @@ pub(super) struct Writer {
     cut_left: bool,
     /// What the tokens are, where rows are for a language model.
     of_tokens: Option<TokensOf>,
+    /// Whether the texts of a row pass by themselves.
+    apart: bool,
+    /// What the picture beside a text counts as.
+    beside: usize,
 }
 
 impl Writer {
@@ -109,6 +118,8 @@ impl Writer {
             weights: 0.0,
             cut_left: false,
             of_tokens: None,
+            apart: false,
+            beside: 0,
         }
     }
 
@@ -122,8 +133,10 @@ impl Writer {
     ) -> Self {
         let roles = source.form.columns.extra(labels).map(|(role, _)| role).collect();
         let separator = source.form.label_separator.clone().filter(|_| labels == Labels::Read);
-        let cut_left = tokenizer.cuts_left();
-        Self { roles, separator, texts: source.texts, cut_left, ..Self::new(vocabulary, limits) }
+        let (cut_left, beside) = (tokenizer.cuts_left(), source.images().map_or(0, |images| images.tokens));
+        // Of a text and its picture each is a side of its own as it is.
+        let apart = beside == 0 && source.form.learns != Learns::Labels;
+        Self { roles, separator, texts: source.texts, cut_left, apart, beside, ..Self::new(vocabulary, limits) }
     }
 
     /// A writer of a source's pictures.
@@ -169,6 +182,7 @@ impl Writer {
     /// What a row has besides, from its further cells.
     fn extra(&mut self, path: &Path, line: u64, cells: &[String], texts: Vec<String>) -> Result<Extra> {
         let mut extra = Extra { texts: if self.texts { texts } else { Vec::new() }, ..Extra::default() };
+        let mut image = None;
         for (role, cell) in self.roles.iter().zip(cells) {
             match role {
                 Role::Id => extra.id = Some(cell.clone()).filter(|id| !id.is_empty()),
@@ -188,18 +202,73 @@ impl Writer {
                     self.weights += f64::from(weight);
                     extra.weight = Some(weight);
                 }
-                Role::Part => {}
+                Role::Image => image = Some(cell),
+                Role::Negative | Role::Part => {}
             }
         }
+        // A picture is called by its file's name where no column says otherwise.
+        extra.id = extra.id.or_else(|| image.cloned());
         Ok(extra)
     }
 
     /// Takes the next rows of a file, all of them texts or all of them words.
     pub(super) fn push_rows(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
         if rows.iter().any(|row| row.words.is_some()) {
+            if self.apart || self.beside > 0 {
+                let (line, what) = (rows.first().map(|row| row.line), "a text, and not a list of words");
+                return Err(data_error(path, line, format!("what stands beside a text or a picture is {what}")));
+            }
             return self.push_words(path, rows, tokenizer);
         }
-        self.push_texts(path, rows, tokenizer)
+        match self.apart {
+            true => self.push_apart(path, rows, tokenizer),
+            false => self.push_texts(path, rows, tokenizer),
+        }
+    }
+
+    /// Takes rows whose texts pass by themselves, one after the other: two, or three where one does not belong to the first.
+    fn push_apart(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
+        let negative = self.roles.iter().position(|role| *role == Role::Negative);
+        let mut texts: Vec<(&str, Option<&str>)> = Vec::new();
+        for row in &rows {
+            let Some(pair) = &row.pair else {
+                return Err(data_error(path, Some(row.line), "this row has one text, and the head compares two")
+                    .with_help("name both columns in the task: columns = { text = \"...\", text_pair = \"...\" }"));
+            };
+            texts.extend([(row.text.as_str(), None), (pair.as_str(), None)]);
+            texts.extend(negative.map(|place| (row.extra[place].as_str(), None)));
+        }
+        let each = self.sequences();
+        let encoded = tokenizer.encode(&texts)?;
+        for (mut row, sides) in rows.into_iter().zip(encoded.chunks_exact(each)) {
+            sides.iter().try_for_each(|side| check_tokens(path, row.line, side, self.vocabulary))?;
+            let (empty, first) = (row.text.is_empty(), row.text.clone());
+            let texts =
+                [Some(std::mem::take(&mut row.text)), row.pair.take(), negative.map(|at| row.extra[at].clone())];
+            let extra = self.extra(path, row.line, &row.extra, texts.into_iter().flatten().collect())?;
+            let ids: Vec<u32> = sides.iter().flat_map(|side| &side.ids).copied().collect();
+            let new = NewRow {
+                ids: &ids,
+                tokens: ids.len(),
+                first: sides[0].ids.len(),
+                second: if each > 2 { sides[1].ids.len() } else { 0 },
+                line: Some(row.line),
+                truncated: sides.iter().any(|side| side.truncated),
+                empty,
+                ..NewRow::default()
+            };
+            self.push_labelled(path, row, &first, extra, new)?;
+        }
+        Ok(())
+    }
+
+    /// Sequences of an example's texts.
+    fn sequences(&self) -> usize {
+        match (self.apart, self.of_tokens) {
+            (true, _) => 2 + usize::from(self.roles.contains(&Role::Negative)),
+            (false, Some(of)) if of.pairs => 2,
+            (false, _) => 1,
+        }
     }
 
     fn push_texts(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
@@ -355,7 +424,8 @@ impl Writer {
 
     /// Ends the writing; `notes` are sentences about what was recognised.
     pub(super) fn finish(self, notes: Vec<String>) -> Result<Examples> {
-        let Self { store, distinct, totals, of_words, lists, cut_left, of_tokens, firsts, .. } = self;
+        let sequences = self.sequences();
+        let Self { store, distinct, totals, of_words, lists, cut_left, of_tokens, firsts, beside, .. } = self;
         let (weighted, grouped) = (self.roles.contains(&Role::Weight), self.roles.contains(&Role::Group));
         Ok(Examples {
             store: store.finish()?,
@@ -369,6 +439,8 @@ impl Writer {
             grouped,
             cut_left,
             of_tokens,
+            sequences,
+            beside,
         })
     }
 }

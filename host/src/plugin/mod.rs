@@ -34,6 +34,7 @@ pub(crate) mod underway;
 
 pub use fthost_plugin_api::{FisherLabels, MethodInfo, MethodKind, MethodNote, PluginInfo};
 
+pub(crate) use self::bridge::model_calls::streams as streams_of;
 pub use self::example_gradients::{ExampleGradients, Examples};
 pub use self::instance::{
     HeadInstance, OptimizerInstance, RegularizerInstance, SchedulerInstance, State, Stateful, StrategyInstance,

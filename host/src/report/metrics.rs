@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod masks;
+pub mod matches;
 pub mod multi_label;
 pub mod preferences;
 pub mod probabilities;
@@ -33,6 +34,7 @@ pub fn higher_is_better(metric: &str) -> bool {
         "hamming_loss",
         "perplexity",
         "rewards_rejected",
+        "mean_rank",
     ]
     .contains(&metric)
 }
@@ -59,6 +61,7 @@ pub fn names(kind: PredictionKind, classes: usize) -> Vec<String> {
         PredictionKind::Masks => masks::NAMES.map(str::to_owned).into(),
         PredictionKind::Tokens => tokens::NAMES.map(str::to_owned).into(),
         PredictionKind::Preferences => preferences::NAMES.map(str::to_owned).into(),
+        PredictionKind::Embeddings => matches::names().collect(),
     };
     names.push("loss".into());
     names.sort();

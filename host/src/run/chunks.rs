@@ -59,10 +59,20 @@ fn bounds(model: &AdaptedModel, data: &Dataset, masks: bool) -> Bounds {
         examples: (most / each.max(1)).clamp(1, scale * EXAMPLES),
         tokens: usize::MAX,
     };
-    let of_model = match model.model.info().plain().modality {
+    let of_stream = |modality: Modality| match modality {
         Modality::Text { .. } => Bounds { examples: scale * EXAMPLES, tokens: scale * TOKENS },
         Modality::Images { .. } if scale > 1 => Bounds { examples: scale * EXAMPLES, tokens: usize::MAX },
         Modality::Images { tokens, .. } => pictures(PATCHES, tokens),
+    };
+    let streams = model.model.info().streams.iter().map(|stream| stream.modality);
+    let bounds: Vec<Bounds> = streams.filter(|modality| data.is_for(*modality)).map(of_stream).collect();
+    let of_model = match &*bounds {
+        [of] => *of,
+        // A text's tokens and what its picture counts as are counted together.
+        several => Bounds {
+            examples: several.iter().map(|of| of.examples).min().unwrap_or(scale * EXAMPLES),
+            tokens: scale * (TOKENS + PATCHES),
+        },
     };
     match data.transform().filter(|_| masks) {
         None => of_model,

@@ -137,6 +137,7 @@ impl Pass<'_> {
                 | TargetKind::MultiLabel
                 | TargetKind::Value
                 | TargetKind::Mask
+                | TargetKind::Match
                 | TargetKind::Preference => 1,
             };
             by_weight.entry(weight.to_bits()).or_default().extend(next..next + length);
@@ -172,14 +173,18 @@ impl Pass<'_> {
 
     /// The features of examples that a head reads, in its order.
     pub fn features(&self, tape: &Tape, shown: &Shown, reads: &[StreamRead]) -> Result<Vec<Features>> {
-        if let ([read], Some(examples)) = (reads, self.data.keys(shown)) {
-            let input = |places: &[usize]| self.data.input_of(&shown.select(places));
-            if let Some(found) = self.model.kept_features(tape, &examples, *read, input)? {
-                return Ok(vec![found]);
+        let streams = &self.model.model.info().streams;
+        let one = |of: &StreamRead| {
+            let modality = streams[of.stream].modality;
+            if let Some(examples) = self.data.keys(shown, modality) {
+                let input = |places: &[usize]| self.data.input_for(&shown.select(places), modality);
+                if let Some(found) = self.model.kept_features(tape, &examples, *of, input)? {
+                    return Ok(found);
+                }
             }
-        }
-        let input: Input = self.data.input_of(shown)?;
-        let one = |of: &StreamRead| Ok(self.model.model.features(tape, of.stream, &input, of.read)?);
+            let input: Input = self.data.input_for(shown, modality)?;
+            Ok(self.model.model.features(tape, of.stream, &input, of.read)?)
+        };
         reads.iter().map(one).collect()
     }
 }

@@ -79,6 +79,16 @@ pub(crate) fn parts(folder: &Path) -> std::result::Result<Option<Vec<Part>>, Loa
     }
 }
 
+/// The folder that the files of a stream lie in, its tokenizer and what is said of its pictures: one below, where folders are joined, else the
+/// model's own.
+///
+/// # Errors
+/// Where what says how folders are joined cannot be read.
+pub fn stream_folder(folder: &Path, stream: &str) -> std::result::Result<PathBuf, LoadError> {
+    let own = parts(folder)?.and_then(|parts| parts.into_iter().find(|part| part.name == stream));
+    Ok(own.map_or_else(|| folder.to_owned(), |part| folder.join(part.folder)))
+}
+
 impl Pair {
     /// The models of folders, by the names of the streams that they become. Texts are the first one, however they are named.
     ///

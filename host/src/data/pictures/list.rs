@@ -17,7 +17,7 @@ use crate::data::arrow::Saved;
 use crate::data::files::Files;
 use crate::data::form::{Form, Format};
 use crate::data::recognise::{self, file_name};
-use crate::data::row::{Columns, Labels, Row, data_error};
+use crate::data::row::{Columns, Labels, Role, Row, data_error};
 use crate::data::rows::AllRows;
 use crate::data::source::Source;
 use crate::report::numbers::count;
@@ -44,6 +44,11 @@ const TAR: &str = "tar";
 /// # Errors
 /// What cannot be read, is no picture, or has no label.
 pub(in crate::data) fn list(source: &Source<'_>, labels: Labels) -> Result<Listed> {
+    // A picture's path is what stands for its text.
+    let columns = &source.form.columns;
+    let columns = Columns { text: columns.image.clone().or(columns.text.clone()), image: None, ..columns.clone() };
+    let form = Form { columns, ..source.form.clone() };
+    let source = &Source { form: &form, ..*source };
     let mut listed = list_all(source, labels)?;
     if labels == Labels::Read {
         let chooses = !source.form.only.is_empty() || source.form.pictures.rotate_classes;
@@ -85,7 +90,7 @@ fn list_all(source: &Source<'_>, labels: Labels) -> Result<Listed> {
         refuse_columns(path, &source.form.columns, "a folder of pictures")?;
         return match labels {
             Labels::Read => of_classes(Classes::folder(path, &options)?, path, source),
-            Labels::Unread => {
+            Labels::Unread | Labels::None => {
                 let (places, left_out) = Places::folder(path)?;
                 of_places(places, left_out, path, source)
             }
@@ -95,7 +100,7 @@ fn list_all(source: &Source<'_>, labels: Labels) -> Result<Listed> {
         refuse_columns(path, &source.form.columns, "an archive of pictures")?;
         return match labels {
             Labels::Read => of_classes(Classes::tar(path, &options)?, path, source),
-            Labels::Unread => {
+            Labels::Unread | Labels::None => {
                 let (places, left_out) = Places::tar(path)?;
                 of_places(places, left_out, path, source)
             }
@@ -234,9 +239,7 @@ fn list_table(source: &Source<'_>, labels: Labels) -> Result<Listed> {
             if row.words.is_some() {
                 return Err(data_error(file, Some(row.line), "has a list where a picture's path should be"));
             }
-            let name = format!("{}:{}: {}", file.display(), row.line, row.text);
-            let path = file.parent().unwrap_or(Path::new("")).join(&row.text);
-            items.push(Item::named_file(name, path));
+            items.push(item(file, row.line, &row.text));
             rows.push(row);
         }
         if !all.next_file()? {
@@ -247,22 +250,82 @@ fn list_table(source: &Source<'_>, labels: Labels) -> Result<Listed> {
     checked(items.into_iter().collect(), rows, Some(table), notes, source)
 }
 
+/// How a table is read whose rows are texts with a picture each: with its column of pictures named.
+///
+/// # Errors
+/// What is no table.
+pub(in crate::data) fn form_beside(source: &Source<'_>, labels: Labels) -> Result<Form> {
+    let path = source.files.first();
+    let has_rows = !path.is_dir() || Saved::is(path);
+    if !has_rows || !matches!(source.files, Files::One(_)) || digits::embedded_classes(path).is_some() {
+        return Err(data_error(path, None, "is no table, and each example is a text with its picture")
+            .with_help("name a .csv, .tsv or .jsonl file with a column of texts and one of pictures' paths"));
+    }
+    let with = |column: &str| {
+        let columns = Columns { image: Some(column.to_owned()), ..source.form.columns.clone() };
+        Form { columns, ..source.form.clone() }
+    };
+    Ok(naming_by(source, labels, source.form.columns.image.is_some(), with))
+}
+
+/// Pictures that stand beside texts in the rows of a table, whose column is named. Of every picture the header is read; where bad ones are
+/// to be left out, all of it.
+///
+/// # Errors
+/// As [`list`].
+pub(in crate::data) fn list_beside(source: &Source<'_>, labels: Labels) -> Result<Listed> {
+    let form = source.form;
+    let place = form.columns.extra(labels).position(|(role, _)| role == Role::Image);
+    let place = place.ok_or_else(|| Error::run("a table without a column of pictures"))?;
+    let mut all = AllRows::open(source.files, form, labels, source.labels, source.only)?;
+    let table = all.path().to_owned();
+    let (mut items, mut rows) = (Vec::new(), Vec::new());
+    loop {
+        while let Some(row) = all.next_of_file()? {
+            let (file, image) = (all.path(), row.extra[place].as_str());
+            if image.is_empty() {
+                let column = form.columns.image.as_deref().unwrap_or_default();
+                return Err(data_error(file, Some(row.line), format!("this row has no picture: `{column}` is empty"))
+                    .with_help("name the picture's file there, relative to the table, or remove the row"));
+            }
+            items.push(item(file, row.line, image));
+            rows.push(row);
+        }
+        if !all.next_file()? {
+            break;
+        }
+    }
+    let notes = all.notes();
+    checked(items.into_iter().collect(), rows, Some(table), notes, source)
+}
+
+/// A picture that a row of a table names.
+fn item(table: &Path, line: u64, path: &str) -> Item {
+    let name = format!("{}:{line}: {path}", table.display());
+    Item::named_file(name, table.parent().unwrap_or(Path::new("")).join(path))
+}
+
 /// How a table is read: the column of pictures is the one that the task names, else one that names them usually.
 fn naming(source: &Source<'_>, labels: Labels) -> Form {
     let with = |column: &str| {
         let columns = Columns { text: Some(column.to_owned()), ..source.form.columns.clone() };
         Form { columns, ..source.form.clone() }
     };
+    naming_by(source, labels, source.form.columns.text.is_some(), with)
+}
+
+/// As the task names the column, or with the first usual name of one `with` which rows are there.
+fn naming_by(source: &Source<'_>, labels: Labels, named: bool, with: impl Fn(&str) -> Form) -> Form {
     // Columns are looked for when the first row is read.
     let opens = |form: &Form| {
         let rows = AllRows::open(source.files, form, labels, source.labels, source.only);
         rows.and_then(|mut rows| rows.next_of_file()).is_ok()
     };
-    if source.form.columns.text.is_some() {
+    if named {
         return source.form.clone();
     }
     // Where none is there, the error names the first.
-    PATHS.map(with).into_iter().find(opens).unwrap_or_else(|| with(PATHS[0]))
+    PATHS.iter().map(|name| with(name)).find(opens).unwrap_or_else(|| with(PATHS[0]))
 }
 
 /// Looks at every picture, so that a bad one is known before anything is made of the others.

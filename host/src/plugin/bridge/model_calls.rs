@@ -141,7 +141,7 @@ fn describe(model: &AdaptedModel) -> Description {
 }
 
 /// The model's streams, as plugins know them.
-pub(in crate::plugin) fn streams(model: &AdaptedModel) -> Vec<api::Stream> {
+pub(crate) fn streams(model: &AdaptedModel) -> Vec<api::Stream> {
     let stream = |stream: &ModelStream| api::Stream {
         name: stream.name.clone(),
         width: stream.width,

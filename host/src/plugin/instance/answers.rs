@@ -18,6 +18,8 @@ pub(super) struct Answers {
     /// Tokens of the model's vocabulary, where it speaks.
     vocabulary: Option<usize>,
     image: Option<ImageInfo>,
+    /// Sequences of an example, where it has several that pass by themselves.
+    sequences: usize,
 }
 
 impl Answers {
@@ -28,6 +30,7 @@ impl Answers {
             classes: task.labels.len(),
             vocabulary: task.vocabulary.as_ref().map(|vocabulary| vocabulary.size),
             image: task.image,
+            sequences: (task.sequences as usize).max(1),
         }
     }
 
@@ -36,7 +39,9 @@ impl Answers {
         results::floats(outputs)?;
         let Some((first, layout)) = features.first() else { return Ok(()) };
         let (rows, of) = match self.targets {
-            TargetKind::Class | TargetKind::Value | TargetKind::MultiLabel => (layout.sequences(), "examples"),
+            TargetKind::Class | TargetKind::Value | TargetKind::MultiLabel | TargetKind::Match => {
+                (layout.sequences() / self.sequences, "examples")
+            }
             TargetKind::Preference => (layout.sequences() / 2, "pairs"),
             TargetKind::TokenClass | TargetKind::NextToken | TargetKind::MaskedToken => {
                 (first.dims().first().copied().unwrap_or_default(), "tokens")
@@ -85,6 +90,13 @@ impl Answers {
                 results::floats(found)?;
                 results::stays_finite([outputs], found)
             }
+            PredictionKind::Embeddings => match found.dims() {
+                [found_rows, sides, _] if *found_rows == rows && *sides > 1 => {
+                    results::floats(found)?;
+                    results::stays_finite([outputs], found)
+                }
+                other => Err(format!("embeddings of rows are [{rows}, sides, width], and it gave shape {other:?}")),
+            },
             PredictionKind::Preferences => {
                 shape(&[rows, 2], "scores of pairs")?;
                 results::floats(found)?;

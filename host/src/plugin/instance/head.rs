@@ -39,18 +39,23 @@ impl HeadInstance {
         Ok(Self { instance: Instance::create(plugin, name, config)?, answers: None })
     }
 
-    /// Lets it declare its parameters; says what it reads, by the names of the model's streams. `index` is the task's place in the run file.
+    /// Lets it declare its parameters; says what it reads, by the names of the model's streams: of all of them, or of those that the task
+    /// names. `index` is the task's place in the run file.
     pub fn attach(&mut self, task: &TaskInfo, model: &mut AdaptedModel, index: usize) -> Result<HeadSpec> {
         self.instance.run = Some(Arc::clone(model.handles()));
         let prefix = if model.tasks > 1 { format!("{}.", task.name) } else { String::new() };
         let declares = Declares::Head { task: index, prefix };
-        let (info, streams) = (model.model.info().clone(), streams(model));
+        let (info, mut streams) = (model.model.info().clone(), streams(model));
+        if !task.streams.is_empty() {
+            streams.retain(|stream| task.streams.iter().any(|of| of.name == stream.name));
+        }
+        let names: Vec<String> = streams.iter().map(|stream| stream.name.clone()).collect();
         let declared = self.instance.call("attach", Scope { model: Some(model), declares, ..Scope::default() }, |_| {
             let attach = self.instance.need(field!(TaskHeadVtable, attach))?;
             let task = json_text(&TaskInfo { streams, ..task.clone() })?;
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.
             let spec = json_answer(|sink| unsafe { attach(self.instance.data, Str::new(&task), sink) })?;
-            of_this_model(spec, &info).map_err(Failure::Answer)
+            of_this_model(spec, &info, &names).map_err(Failure::Answer)
         });
         let spec = declared?;
         self.answers = Some(Answers::new(&spec, task));
@@ -215,21 +220,33 @@ impl HeadInstance {
     }
 }
 
-/// What a head declared, with the model's streams by name: the one stream where it has named none.
-pub(in crate::plugin) fn of_this_model(mut spec: HeadSpec, info: &ModelInfo) -> Result<HeadSpec, String> {
+/// What a head declared, with the streams that it may read by name, `there`: the one stream where it has named none.
+pub(in crate::plugin) fn of_this_model(
+    mut spec: HeadSpec,
+    info: &ModelInfo,
+    there: &[String],
+) -> Result<HeadSpec, String> {
     check_forwards(&spec)?;
     check_metrics(&spec)?;
-    let names: Vec<String> = info.streams.iter().map(|stream| format!("{:?}", stream.name)).collect();
+    let names = || there.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" and ");
     if spec.streams.is_empty() {
-        if names.len() > 1 {
-            return Err(format!("it names no stream, and this model has {}", names.join(" and ")));
-        }
-        spec.streams = vec![StreamFeatures { stream: info.plain().name.clone(), features: spec.features }];
+        let [stream] = there else {
+            return Err(format!(
+                "it reads one stream, and this model has {}: say which by the task's key stream, or choose a head that reads both",
+                names()
+            ));
+        };
+        spec.streams = vec![StreamFeatures { stream: stream.clone(), features: spec.features }];
     }
     for (i, StreamFeatures { stream: name, features }) in spec.streams.iter().enumerate() {
-        let Some(stream) = info.stream(name).map(|place| &info.streams[place]) else {
-            let alone = if names.len() > 1 { "" } else { " alone" };
-            return Err(format!("it reads the stream {name:?}, and this model has {}{alone}", names.join(" and ")));
+        let place = info.stream(name).filter(|_| there.contains(name));
+        let Some(stream) = place.map(|place| &info.streams[place]) else {
+            let (alone, whose) = match (there.len(), info.streams.len()) {
+                (1, 1) => (" alone", "this model has"),
+                (1, _) => (" alone", "its task reads"),
+                _ => ("", "this model has"),
+            };
+            return Err(format!("it reads the stream {name:?}, and {whose} {}{alone}", names()));
         };
         if spec.streams[..i].iter().any(|read| read.stream == *name) {
             return Err(format!("it reads the stream {name:?} twice"));

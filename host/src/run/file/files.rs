@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::document::Document;
 use super::tables::{ClassKey, DEMO, Drawn, DrawnKey, FilesKey, HeldOut, PartKey, Share, TaskKeys, TestKey};
-use crate::data::{Columns, Files, Fold, Form, LanguageForm, MASKS, MaskForm, PictureForm, Quote, is_chat_template};
+use crate::data::{
+    Columns, Files, Fold, Form, LanguageForm, Learns, MASKS, MaskForm, PictureForm, Quote, is_chat_template,
+};
 use crate::{Error, Result};
 
 /// Names of embedded data sets: these are no paths.
@@ -74,8 +76,10 @@ pub(super) fn form(document: &Document, folder: &Path, index: usize, task: &Task
         return Err(document.error(document.place(&path), message, "is the separator", None));
     }
     let columns = Columns {
-        text: task.columns.text.clone().or_else(|| task.columns.image.clone()),
+        text: task.columns.text.clone(),
         text_pair: task.columns.text_pair.clone(),
+        text_negative: task.columns.text_negative.clone(),
+        image: task.columns.image.clone(),
         label: task.columns.label.clone(),
         part: task.split.as_ref().map(|split| split.column.clone()),
         id: task.columns.id.clone(),
@@ -100,7 +104,8 @@ pub(super) fn form(document: &Document, folder: &Path, index: usize, task: &Task
         if is_chat_template(name) { name.clone() } else { folder.join(name).display().to_string() }
     };
     let language = LanguageForm { template: task.template.as_ref().map(file), score: task.score, blocks: task.blocks };
-    Ok(Form { columns, header, format, separator, quote, label_separator, encoding, pictures, language, only })
+    let learns = Learns::default();
+    Ok(Form { columns, header, format, separator, quote, label_separator, encoding, pictures, language, only, learns })
 }
 
 /// The test and the validation examples.

@@ -35,7 +35,7 @@ pub use overrides::Override;
 pub use reference::{OptionHelp, Section, options_of, schema, sections};
 pub use tables::{
     Drawn, HeldOut, Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable,
-    Sampling, SplitKeys, TaskOrder, TaskTable, Threshold, TrainTable, task_and_metric,
+    Sampling, SplitKeys, StreamTable, TaskOrder, TaskTable, Threshold, TrainTable, task_and_metric,
 };
 
 use crate::hub::Name;
@@ -44,8 +44,8 @@ use document::{Document, Node, Value};
 use files::absolute;
 use schema::Checker;
 use tables::{
-    BestKey, DEMO, HeadKeys, Keys, MethodKeys, OptimizerKey, OptimizerName, RegularizerKeys, Share, SharedHead,
-    TaskKeys, ThresholdKey, TrainKeys,
+    BestKey, DEMO, HeadKeys, Keys, MethodKeys, ModelKeys, OptimizerKey, OptimizerName, RegularizerKeys, Share,
+    SharedHead, TaskKeys, ThresholdKey, TrainKeys,
 };
 
 /// Passes over the training examples where a run file names neither epochs nor steps.
@@ -172,15 +172,7 @@ impl RunFile {
         }
         let strategies = strategy.into_iter().enumerate();
         let regularizers = regularizer.into_iter().enumerate();
-        let (path, named) = match Name::of_path(Path::new(&model.path)) {
-            None => (absolute(folder, &model.path, &[DEMO])?, None),
-            Some(name) => {
-                let help = "hf:organisation/model, with @revision where it is another than main";
-                let at = document.place("model.path");
-                let name = name.map_err(|message| document.error(at, message, "named here", Some(help.into())))?;
-                (PathBuf::from(name.to_string()), Some(name))
-            }
-        };
+        let (path, named, streams) = models(&document, folder, &model)?;
         let tasks = tasks(&document, folder, task)?;
         acts::watched_by_something(&document, &tasks)?;
         acts::mixed_by_something(&document, &tasks, &train)?;
@@ -191,6 +183,7 @@ impl RunFile {
             model: ModelTable {
                 path,
                 named,
+                streams,
                 init: model.init,
                 pooling: model.pooling,
                 normalize: model.normalize,
@@ -383,6 +376,65 @@ fn regularizer_table(folder: &Path, index: usize, keys: RegularizerKeys) -> Resu
     })
 }
 
+/// A model, by the key that names it.
+fn model_at(document: &Document, folder: &Path, key: &str, path: &str) -> Result<(PathBuf, Option<Name>)> {
+    match Name::of_path(Path::new(path)) {
+        None => Ok((absolute(folder, path, &[DEMO])?, None)),
+        Some(name) => {
+            let help = "hf:organisation/model, with @revision where it is another than main";
+            let at = document.place(key);
+            let name = name.map_err(|message| document.error(at, message, "named here", Some(help.into())))?;
+            Ok((PathBuf::from(name.to_string()), Some(name)))
+        }
+    }
+}
+
+/// The model, or those that are joined, of which the first stands for its path.
+fn models(document: &Document, folder: &Path, keys: &ModelKeys) -> Result<(PathBuf, Option<Name>, Vec<StreamTable>)> {
+    let wrong = |key: &str, message: &str, label: &str, help: &str| {
+        document.error(document.place(key), message, label, Some(help.into()))
+    };
+    let names_one =
+        "path names a model's folder; streams = { text = \"FOLDER\", image = \"FOLDER\" } two that are joined";
+    let streams = match (&keys.path, &keys.streams) {
+        (Some(path), None) => {
+            let (path, named) = model_at(document, folder, "model.path", path)?;
+            return Ok((path, named, Vec::new()));
+        }
+        (None, Some(streams)) => streams,
+        (None, None) => return Err(wrong("model", "model.path is missing", "path is missing here", names_one)),
+        (Some(_), Some(_)) => {
+            return Err(wrong(
+                "model.streams",
+                "model.path and model.streams both name the model",
+                "beside path",
+                names_one,
+            ));
+        }
+    };
+    if keys.init == ModelInit::Random {
+        let help = "leave init out, or name a folder that was saved with random weights";
+        return Err(wrong(
+            "model.init",
+            "models that are joined begin with the weights of their folders",
+            "does nothing",
+            help,
+        ));
+    }
+    let one = |(name, path): (&str, &String)| {
+        let key = format!("model.streams.{name}");
+        let (path, named) = model_at(document, folder, &key, path)?;
+        if path.as_os_str() == DEMO {
+            let help = "name a folder: the embedded model is run by itself, path = \"demo\"";
+            return Err(wrong(&key, "the embedded model is joined with none", "named here", help));
+        }
+        Ok(StreamTable { name: name.to_owned(), path, named })
+    };
+    let streams =
+        [("text", &streams.text), ("image", &streams.image)].into_iter().map(one).collect::<Result<Vec<_>>>()?;
+    Ok((streams[0].path.clone(), None, streams))
+}
+
 fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<TaskTable>> {
     let count = keys.len();
     let mut tasks: Vec<TaskTable> = Vec::with_capacity(count);
@@ -429,6 +481,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
             name,
             head,
             head_of: shared,
+            stream: task.stream,
             form,
             train,
             test,

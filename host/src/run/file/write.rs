@@ -1,6 +1,10 @@
 //! The resolved run file as TOML: what the run folder keeps.
 
+use std::path::Path;
+
 use serde_json::Value as Json;
+
+use crate::hub::Name;
 
 use super::{HeldOut, Method, ModelTable, Optimizer, RunFile, Threshold};
 
@@ -8,10 +12,17 @@ impl RunFile {
     /// The run file with every default and absolute paths. Reading it gives an equal run file.
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
-        let ModelTable { path, named, init, pooling, normalize, image, quantize } = &self.model;
-        let path = named.as_ref().map_or_else(|| value(path), |name| value(name.to_string()));
+        let ModelTable { path, named: _, streams, init, pooling, normalize, image, quantize } = &self.model;
+        let named = |path: &Path, named: &Option<Name>| match named {
+            Some(name) => value(name.to_string()),
+            None => value(path),
+        };
+        let path = if streams.is_empty() { named(path, &self.model.named) } else { None };
+        let streams = streams.iter().filter_map(|of| Some((of.name.clone(), named(&of.path, &of.named)?)));
+        let streams = toml::Value::Table(streams.collect());
         let keys = [
             ("path", path),
+            ("streams", Some(streams)),
             ("init", value(init)),
             ("pooling", value(pooling)),
             ("normalize", value(normalize)),
@@ -29,6 +40,7 @@ impl RunFile {
             let keys = [
                 ("name", value(&task.name)),
                 ("head", Some(toml::Value::Table(head))),
+                ("stream", value(&task.stream)),
                 ("train", value(&task.train)),
                 ("test", held_out(task.test.as_ref())),
                 ("validation", held_out(task.validation.as_ref())),

@@ -48,7 +48,13 @@ pub fn fit(
     let found = match validation.map(|pass| evaluate(pass, &|_| {})).transpose()?.map(|found| found.outcome) {
         Some(Outcome::Classes(found)) => Some(found),
         Some(Outcome::Labels(found)) => return Ok(thresholds(&found).filter(|_| settings.threshold.is_some())),
-        Some(Outcome::Masks(_) | Outcome::Tokens(_) | Outcome::Preferences(_) | Outcome::Values { .. }) => {
+        Some(
+            Outcome::Masks(_)
+            | Outcome::Tokens(_)
+            | Outcome::Preferences(_)
+            | Outcome::Matches(_)
+            | Outcome::Values { .. },
+        ) => {
             return Ok(None);
         }
         None => None,

@@ -14,7 +14,7 @@ use crate::cores;
 use crate::data::{Dataset, UNCOUNTED};
 use crate::report::entities::{Entities, Tags};
 use crate::report::metrics::probabilities::{Bin, most_probable};
-use crate::report::metrics::{self, Metrics, Probabilities, preferences, tokens};
+use crate::report::metrics::{self, Metrics, Probabilities, matches, preferences, tokens};
 use crate::run::chunks::chunks;
 use crate::run::pass::{Pass, scalar};
 use crate::{Error, Result};
@@ -45,6 +45,8 @@ pub enum Outcome {
     Tokens(Vec<tokens::Counted>),
     /// Which of two answers is better, by the examples: the rewards of both.
     Preferences(Vec<preferences::Pair>),
+    /// Where among all examples' other sides an example's own one is.
+    Matches(Vec<matches::Ranks>),
     /// Real values.
     Values {
         /// True values.
@@ -127,6 +129,7 @@ impl Evaluation {
             Outcome::Preferences(rows) => {
                 preferences::of(&rows.iter().map(|pair| [pair.chosen, pair.rejected]).collect::<Vec<_>>())
             }
+            Outcome::Matches(rows) => matches::of(rows),
             Outcome::Values { targets, predictions } => metrics::values::of(targets, predictions),
         };
         metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
@@ -156,6 +159,7 @@ impl Evaluation {
             Outcome::Preferences(rows) => {
                 (rows.iter().all(|pair| pair.chosen.is_finite() && pair.rejected.is_finite()), true)
             }
+            Outcome::Matches(rows) => (rows.iter().all(|ranks| ranks.are_finite()), true),
             Outcome::Values { predictions, .. } => (predictions.iter().all(|value| value.is_finite()), true),
         };
         let of_probabilities = |name: &String| {
@@ -185,6 +189,9 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
     let gathered = Gathered::new(labels.len(), size);
     let parts = over_chunks(pass, rows, progress, |first, rows| evaluate_chunk(pass, &gathered, first, rows))?;
 
+    if pass.spec.predictions == PredictionKind::Embeddings {
+        return evaluate_matches(pass, parts);
+    }
     let weight = parts.iter().map(|part| part.weight).sum::<f64>();
     let loss = (weight > 0.0).then(|| parts.iter().map(|part| part.loss).sum::<f64>() / weight);
     let flat = |parts: &[Part], of: fn(&Part) -> &Vec<f32>| -> Vec<f32> {
@@ -222,6 +229,7 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
         PredictionKind::Preferences => {
             Outcome::Preferences(parts.into_iter().flat_map(|part| part.preferences).collect())
         }
+        PredictionKind::Embeddings => Outcome::Matches(Vec::new()),
         PredictionKind::Values => Outcome::Values {
             targets: flat(&parts, |part| &part.targets),
             predictions: flat(&parts, |part| &part.predictions),
@@ -231,6 +239,31 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
     evaluation.own = own_metrics(pass, &evaluation.outcome)?;
     evaluation.metrics.extend(evaluation.own.clone());
     Ok(evaluation)
+}
+
+/// Examples whose loss is one of a whole batch are taken together, so many at most: of more or fewer it is another.
+const TOGETHER: usize = 256;
+
+/// The ranks of what belongs together among all examples, and the loss, which needs several at once.
+fn evaluate_matches(pass: &Pass<'_>, parts: Vec<Part>) -> Result<Evaluation> {
+    let tape = evaluation_tape(pass);
+    let outputs: Vec<Tensor> = parts.into_iter().filter_map(|part| part.outputs).collect();
+    let outputs = Value::constant(Tensor::cat(&outputs, 0)?);
+    let embeddings = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [examples, sides, width]
+    let ranks = matches::ranks(&embeddings)?;
+    let (mut loss, mut weight) = (0.0, 0.0);
+    let examples = ranks.len();
+    let blocks = examples.div_ceil(TOGETHER);
+    for block in 0..blocks {
+        let (first, end) = (block * examples / blocks, (block + 1) * examples / blocks);
+        if end - first > 1 {
+            let some = Value::constant(outputs.tensor().narrow(0, first, end - first)?.contiguous()?);
+            let targets = Tensor::arange(0, (end - first) as u32, outputs.tensor().device())?;
+            let (sum, terms) = pass.head.loss(&tape, &some, &targets, &[])?;
+            (loss, weight) = (loss + scalar(&sum)?, weight + terms);
+        }
+    }
+    Ok(Evaluation::new((weight > 0.0).then(|| loss / weight), Outcome::Matches(ranks), 0))
 }
 
 /// The metrics of the head's own.
@@ -266,7 +299,9 @@ fn own_metrics(pass: &Pass<'_>, outcome: &Outcome) -> Result<Metrics> {
         Outcome::Values { targets, predictions } => {
             (Tensor::new(predictions.as_slice(), device)?, Tensor::new(targets.as_slice(), device)?)
         }
-        Outcome::Masks(_) | Outcome::Tokens(_) | Outcome::Preferences(_) => return Ok(Metrics::new()),
+        Outcome::Masks(_) | Outcome::Tokens(_) | Outcome::Preferences(_) | Outcome::Matches(_) => {
+            return Ok(Metrics::new());
+        }
     };
     pass.head.metrics(pass.spec, &predictions, &targets)
 }
@@ -316,12 +351,13 @@ pub fn predict_masks(pass: &Pass<'_>, rows: &[u32]) -> Result<Vec<Mask>> {
     Ok(parts.into_iter().flatten().collect())
 }
 
-/// Pooled features of each example of the data.
-pub fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> Result<Vec<Vec<f32>>> {
+/// What a stream's pooled features are of each example of the data.
+pub fn features(model: &AdaptedModel, stream: usize, data: &Dataset, precision: Precision) -> Result<Vec<Vec<f32>>> {
     let rows: Vec<u32> = (0..data.len() as u32).collect();
     let parts = cores::map(&chunks(model, data, false, &rows)?, |chunk| -> Result<Vec<Vec<f32>>> {
         let tape = Tape::new(TapeOptions { precision, ..TapeOptions::default() });
-        let features = model.model.features(&tape, 0, &data.input(chunk.rows)?, Read::Pooled)?; // [rows, width]
+        let input = data.input_for(&data.show(chunk.rows)?, model.model.info().streams[stream].modality)?;
+        let features = model.model.features(&tape, stream, &input, Read::Pooled)?; // [rows, width]
         Ok(features.value.tensor().to_dtype(DType::F32)?.to_vec2::<f32>()?)
     })?;
     Ok(parts.into_iter().flatten().collect())
@@ -404,6 +440,8 @@ struct Part {
     tokens: Vec<tokens::Counted>,
     /// Of pairs of answers their rewards.
     preferences: Vec<preferences::Pair>,
+    /// The head's outputs, where examples are looked at all together.
+    outputs: Option<Tensor>,
 }
 
 impl Part {
@@ -474,6 +512,9 @@ fn evaluate_tokens(pass: &Pass<'_>, tape: &Tape, outputs: &Value, targets: &Tens
 fn evaluate_chunk(pass: &Pass<'_>, gathered: &Gathered, first: usize, rows: &[u32]) -> Result<Part> {
     let (tape, shown) = (evaluation_tape(pass), pass.data.show(rows)?);
     let outputs = pass.outputs(&tape, &shown)?;
+    if pass.spec.predictions == PredictionKind::Embeddings {
+        return Ok(Part { outputs: Some(outputs.into_tensor()), ..Part::default() });
+    }
     let targets = pass.data.targets_of(&shown, &pass.model.device)?;
     if pass.spec.predictions == PredictionKind::Tokens {
         return evaluate_tokens(pass, &tape, &outputs, &targets, rows);

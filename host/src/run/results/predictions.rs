@@ -193,6 +193,7 @@ impl Predicted<'_> {
             | Outcome::Masks(_)
             | Outcome::Tokens(_)
             | Outcome::Preferences(_)
+            | Outcome::Matches(_)
             | Outcome::Values { .. } => None,
         }
     }
@@ -238,6 +239,14 @@ impl Predicted<'_> {
                         prediction: loss.to_string(),
                         ..example.cells()
                     };
+                    keep(i, &cells, "");
+                    row(cells)?;
+                }
+            }
+            Outcome::Matches(rows) => {
+                for (i, ranks) in rows.iter().enumerate() {
+                    let example = self.example(i)?;
+                    let cells = Cells { task, labels, prediction: ranks.cell(), ..example.cells() };
                     keep(i, &cells, "");
                     row(cells)?;
                 }

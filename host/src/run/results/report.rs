@@ -87,7 +87,11 @@ impl Report {
     pub fn of(labels: &[String], evaluation: &Evaluation) -> Self {
         let (classes, values) = match &evaluation.outcome {
             Outcome::Classes(classes) => (Some(classes), Vec::new()),
-            Outcome::Labels(_) | Outcome::Masks(_) | Outcome::Tokens(_) | Outcome::Preferences(_) => (None, Vec::new()),
+            Outcome::Labels(_)
+            | Outcome::Masks(_)
+            | Outcome::Tokens(_)
+            | Outcome::Preferences(_)
+            | Outcome::Matches(_) => (None, Vec::new()),
             Outcome::Values { targets, predictions } => {
                 let pairs = targets.iter().zip(predictions).map(|(&target, &found)| [target, found]);
                 (None, pairs.step_by(targets.len().div_ceil(POINTS).max(1)).collect())

@@ -64,6 +64,11 @@ pub(super) fn least_expected(evaluation: &Evaluation) -> Vec<Worst> {
             let mean = |row: &tokens::Counted| row.loss / row.tokens as f64; // not a number without a token
             rows.iter().map(mean).enumerate().collect()
         }
+        // Those whose other side is not the nearest.
+        Outcome::Matches(rows) => {
+            let far = rows.iter().map(|ranks| ranks.forward.max(ranks.backward) - 1.0).enumerate();
+            far.filter(|(_, rank)| *rank > 0.0).collect()
+        }
         // Those of which the worse answer has the greater reward.
         Outcome::Preferences(pairs) => {
             let against = pairs.iter().map(|pair| pair.rejected - pair.chosen).enumerate();

@@ -4,14 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fthost_models::{Modality, ModelInfo};
-use fthost_plugin_api::{HeadSpec, MethodInfo, MethodKind, TaskInfo, Vocabulary, VocabularyTransform, problem_type};
+use fthost_plugin_api::{
+    Comparison, HeadSpec, MethodInfo, MethodKind, TaskInfo, Vocabulary, VocabularyTransform, problem_type,
+};
 
 use super::from_data;
 use super::model as base;
 use crate::Result;
 use crate::adapted::{AdaptedModel, Owner};
-use crate::data::LanguageModel;
-use crate::plugin::{HeadInstance, Library, Plugin, Search, StrategyInstance, note};
+use crate::data::{LanguageModel, Learns};
+use crate::plugin::{HeadInstance, Library, Plugin, Search, StrategyInstance, note, streams_of};
 use crate::run::file::{Method, Offer, RunFile, split_argument};
 
 /// Opens every plugin that the run file and the command line name, chooses strategies, and checks all options.
@@ -47,6 +49,9 @@ pub(crate) fn checked(mut file: RunFile, mut library: Library) -> Result<(RunFil
         file.check_method(method, &info.config_schema)?;
     }
     file.language = language_model(&file, &mut library)?;
+    for i in 0..file.tasks.len() {
+        file.tasks[i].form.learns = learns(&file, i, &mut library)?;
+    }
     file.fill_defaults(|kind, method| Some(from_data::fixed_defaults(&plugin_of(&mut library, method, kind).ok()?.1)));
     Ok((file, library))
 }
@@ -86,6 +91,16 @@ fn language_model(file: &RunFile, library: &mut Library) -> Result<Option<Langua
     Ok(found)
 }
 
+/// What a task's head learns, as far as that decides how rows are read.
+fn learns(file: &RunFile, index: usize, library: &mut Library) -> Result<Learns> {
+    let method = &file.tasks[index].head;
+    Ok(match plugin_of(library, method, MethodKind::TaskHead)?.1.serves.as_str() {
+        problem_type::CONTRASTIVE => Learns::Matches,
+        problem_type::SIMILARITY => Learns::Similarity,
+        _ => Learns::Labels,
+    })
+}
+
 /// Strategies freeze the base before heads add what always trains.
 pub(in crate::run) fn attach_strategies(
     file: &RunFile,
@@ -117,6 +132,12 @@ fn vocabulary(info: &ModelInfo) -> Option<Vocabulary> {
     Some(Vocabulary { size: vocabulary, weight, bias, causal: layer.causal, transform })
 }
 
+/// The model's own head that compares its streams, in the words of plugins.
+fn comparison(info: &ModelInfo) -> Option<Comparison> {
+    let own = info.contrastive.as_ref()?;
+    Some(Comparison { projections: own.projections.clone(), scale: own.scale.clone(), width: own.width })
+}
+
 /// Makes a task's head for classes with these names. `counts`: training examples of each, and all.
 pub(in crate::run) fn attach_head(
     file: &RunFile,
@@ -132,13 +153,16 @@ pub(in crate::run) fn attach_head(
     let head = HeadInstance::create(&plugin, &method.plugin, &method.config);
     let mut head = head.map_err(|error| file.at_method(method, error))?;
     let info = model.model.info();
+    let streams = base::of_task(file, table, info)?;
+    let plain = &info.streams[streams[0]];
+    let own = streams_of(model).into_iter().enumerate();
     let task = TaskInfo {
         name: table.name.clone(),
         labels,
         class_counts,
         examples,
-        width: info.plain().width,
-        streams: Vec::new(),
+        width: plain.width,
+        streams: own.filter(|(stream, _)| streams.contains(stream)).map(|(_, stream)| stream).collect(),
         hidden_activation: info
             .hidden_layer()
             .filter(|_| info.pools_as_its_class())
@@ -147,6 +171,8 @@ pub(in crate::run) fn attach_head(
         dropout: if file.train.dropout { info.head_dropout } else { 0.0 },
         image: base::image_info(file, table, model)?,
         vocabulary: vocabulary(info),
+        comparison: comparison(info).filter(|_| table.form.learns == Learns::Matches && streams.len() > 1),
+        sequences: if streams.len() > 1 { 1 } else { table.form.sequences() as u32 },
     };
     // What the weights lack was never trained: strategies that freeze what was leave it to train.
     for name in info.vocabulary.iter().flat_map(|layer| &layer.new) {

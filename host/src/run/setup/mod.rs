@@ -182,6 +182,7 @@ fn attach_regularizers(
         let unfit = tasks.iter().find_map(|task| match (task.spec.targets, task.spec.sampling) {
             (TargetKind::TokenClass, _) => Some((task, "says something of each token")),
             (TargetKind::Preference, _) => Some((task, "says something of pairs of answers")),
+            (TargetKind::Match, _) => Some((task, "gives embeddings")),
             (TargetKind::MultiLabel, _) => Some((task, "gives each class a probability of its own")),
             (_, Sampling::Episodes { .. }) => Some((task, "gives embeddings")),
             _ => None,
@@ -276,10 +277,10 @@ impl Setup {
     /// Where the way to a task's head is cut, where what frozen layers make of its examples can be kept.
     fn cut(&self, task: &Task) -> Option<Cut> {
         self.model.kept.as_ref()?;
-        match reads_of(&task.spec, self.model.model.info())[..] {
-            [read] => Some(self.model.cut(read)?.0),
-            _ => None,
-        }
+        let reads = reads_of(&task.spec, self.model.model.info());
+        // Of several streams: where all can be cut.
+        let cuts: Option<Vec<Cut>> = reads.into_iter().map(|read| Some(self.model.cut(read)?.0)).collect();
+        cuts?.first().copied()
     }
 
     /// Whether what frozen layers make of a task's examples can be kept, where these look the same each time.

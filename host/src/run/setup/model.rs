@@ -4,39 +4,51 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fthost_autograd::Device;
-use fthost_autograd::random::Stream;
+use fthost_autograd::random;
 use fthost_images::preprocess::{IMAGENET_MEAN, IMAGENET_STD};
 use fthost_images::{Preprocess, Transform};
-use fthost_models::{Loader, MODULES, Modality, PoolBy, Pooling, Quantize};
+use fthost_models::{Loader, MODULES, Modality, ModelInfo, PoolBy, Pooling, Quantize, Stream};
 use fthost_plugin_api::ImageInfo;
 
 use super::demo;
 use crate::adapted::AdaptedModel;
-use crate::data::{Permutation, Tokenizer};
+use crate::data::{Learns, Permutation, Tokenizer};
 use crate::hub;
 use crate::run::file::{PoolingKey, RunFile, TaskTable};
 use crate::{Error, Result};
 
 /// Brings the model here, where the run file names one of the hub: its path is a folder then, its revision a commit.
 pub(in crate::run) fn fetch(file: &mut RunFile) -> Result<()> {
-    let Some(name) = &file.model.named else { return Ok(()) };
-    let fetched = hub::fetch(name)?;
-    (file.model.path, file.model.named) = (fetched.folder, Some(fetched.name));
+    let streams = file.model.streams.iter_mut().map(|own| (&mut own.path, &mut own.named));
+    for (path, named) in std::iter::once((&mut file.model.path, &mut file.model.named)).chain(streams) {
+        let Some(name) = named else { continue };
+        let fetched = hub::fetch(name)?;
+        (*path, *named) = (fetched.folder, Some(fetched.name));
+    }
     Ok(())
 }
 
 /// The model that the run file names, nothing attached.
 pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<AdaptedModel> {
-    if !file.model.is_demo() && !file.model.path.exists() {
-        let message = format!("there is no folder {}", file.model.path.display());
+    let own = file.model.streams.iter().map(|own| (format!("model.streams.{}", own.name), &own.path));
+    let one = file.model.streams.is_empty().then(|| ("model.path".to_owned(), &file.model.path));
+    let missing = own.chain(one).find(|(_, path)| !file.model.is_demo() && !path.exists());
+    if let Some((key, path)) = missing {
+        let message = format!("there is no folder {}", path.display());
         let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
-        return Err(file.error_at("model.path", message, "named here", Some(help.into())));
+        return Err(file.error_at(&key, message, "named here", Some(help.into())));
     }
     let mut loader = Loader::new(&device).quantized(file.model.quantize.map(Into::into));
     if file.language.is_some() {
         loader = loader.with_vocabulary(file.train.seed);
     }
-    let mut base = if file.model.is_demo() {
+    if file.tasks.iter().any(|task| task.form.learns == Learns::Matches) {
+        loader = loader.with_contrastive();
+    }
+    let mut base = if !file.model.streams.is_empty() {
+        let streams: Vec<_> = file.model.streams.iter().map(|own| (own.name.as_str(), own.path.as_path())).collect();
+        loader.join(&streams)?
+    } else if file.model.is_demo() {
         fthost_models::from_parts(demo::CONFIG, demo::WEIGHTS, &device)?
     } else if file.model.random() {
         let path = file.model.path.join("config.json");
@@ -45,7 +57,7 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
     } else {
         loader.open(&file.model.path)?
     };
-    let pooling = pooling(file, base.info().plain().pooling)?;
+    let pooling = pooling(file, base.info())?;
     base.set_pooling(0, pooling)
         .map_err(|error| file.error_at("model.pooling", crate::error::plain(&error), "asked for here", None))?;
     let mut model = AdaptedModel::new(base, device, file.train.seed);
@@ -75,11 +87,14 @@ fn check_quantized(file: &RunFile, quantize: Quantize, model: &AdaptedModel) -> 
     Err(file.error_at("model.quantize", why, "asked for here", Some("leave it out".into())))
 }
 
-/// How the run file has examples pooled; `own` is the architecture's way.
-fn pooling(file: &RunFile, own: Pooling) -> Result<Pooling> {
+/// How the run file has examples pooled, those of the first of two streams.
+fn pooling(file: &RunFile, info: &ModelInfo) -> Result<Pooling> {
+    let own = info.plain().pooling;
     let by = match file.model.pooling {
         PoolingKey::Auto => {
-            let of_folder = if file.model.is_demo() { None } else { Pooling::of_folder(&file.model.path)? };
+            // What the folders of two streams say they have taken up when they were joined.
+            let asked = !file.model.is_demo() && info.streams.len() == 1;
+            let of_folder = if asked { Pooling::of_folder(&file.model.path)? } else { None };
             let Pooling { by, normalize } = of_folder.unwrap_or(own);
             return Ok(Pooling { by, normalize: file.model.normalize.unwrap_or(normalize) });
         }
@@ -99,7 +114,13 @@ pub(in crate::run) fn transform(
     task: &TaskTable,
     model: &AdaptedModel,
 ) -> Result<Option<Arc<Transform>>> {
-    let Modality::Images { channels, size, any_size, .. } = model.model.info().plain().modality else {
+    let info = model.model.info();
+    let streams = of_task(file, task, info)?;
+    let images = streams.iter().find_map(|&stream| match info.streams[stream].modality {
+        Modality::Images { channels, size, any_size, .. } => Some((&info.streams[stream], channels, size, any_size)),
+        Modality::Text { .. } => None,
+    });
+    let Some((stream, channels, size, any_size)) = images else {
         return refuse_keys_of_pictures(file, task).map(|()| None);
     };
     let keys = &file.model.image;
@@ -112,7 +133,8 @@ pub(in crate::run) fn transform(
         let message = format!("the model takes pictures of {size} x {size} pixels, and no others such as {other}");
         return Err(at("size", message, "leave it out"));
     }
-    let said = if file.model.path.is_dir() { Preprocess::of_folder(&file.model.path)? } else { None };
+    let folder = file.model.folder_of(&stream.name)?;
+    let said = if folder.is_dir() { Preprocess::of_folder(&folder)? } else { None };
     let mut preprocess = match said {
         Some(said) => said,
         None if channels == 3 && size > SMALL => Preprocess::imagenet((size, size))?,
@@ -128,7 +150,7 @@ pub(in crate::run) fn transform(
         preprocess = preprocess.with_size(wanted);
     }
     // What is cut away would have no class.
-    if task.has_masks() {
+    if task.has_masks() || keys.whole {
         preprocess = preprocess.whole();
     }
     if keys.mean.is_some() || keys.std.is_some() {
@@ -166,7 +188,7 @@ pub(in crate::run) fn transform(
             let error = Error::usage("pixels that change places leave their masks behind");
             return Err(file.at_task(task, "permute_pixels", error.with_help("take permute_pixels out of the task")));
         }
-        let order = Permutation::new(Stream::new(seed, "pixels"), transform.pixels());
+        let order = Permutation::new(random::Stream::new(seed, "pixels"), transform.pixels());
         transform = transform.with_pixels(|place| order.at(place));
     }
     Ok(Some(Arc::new(transform)))
@@ -176,8 +198,31 @@ pub(in crate::run) fn transform(
 pub(in crate::run) fn image_info(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<Option<ImageInfo>> {
     let Some(transform) = transform(file, task, model)? else { return Ok(None) };
     let (height, width) = transform.preprocess().size();
-    let size = [height, width];
-    Ok(model.model.map_size(0, size)?.map(|map| ImageInfo { size, map }))
+    let (size, info) = ([height, width], model.model.info());
+    let takes = |stream: &usize| matches!(info.streams[*stream].modality, Modality::Images { .. });
+    let stream = of_task(file, task, info)?.into_iter().find(takes).unwrap_or_default();
+    Ok(model.model.map_size(stream, size)?.map(|map| ImageInfo { size, map }))
+}
+
+/// The streams that a task's examples are for: the one that it names, or all.
+///
+/// # Errors
+/// At the key, where the model has no such stream.
+pub(in crate::run) fn of_task(file: &RunFile, task: &TaskTable, info: &ModelInfo) -> Result<Vec<usize>> {
+    let Some(name) = &task.stream else { return Ok((0..info.streams.len()).collect()) };
+    if let Some(stream) = info.stream(name) {
+        return Ok(vec![stream]);
+    }
+    let index = file.tasks.iter().position(|other| other.name == task.name).unwrap_or_default();
+    let names: Vec<String> = info.streams.iter().map(|stream| format!("{:?}", stream.name)).collect();
+    let message = format!("the model has no stream {name:?}");
+    let help = format!("it has {}", names.join(" and "));
+    Err(file.error_at(&format!("task[{index}].stream"), message, "is none of the model", Some(help)))
+}
+
+/// What these streams take.
+pub(in crate::run) fn modalities(info: &ModelInfo, streams: &[usize]) -> Vec<Modality> {
+    streams.iter().map(|&stream| info.streams[stream].modality).collect()
 }
 
 /// Refuses what says something of pictures, for a model of texts.
@@ -193,6 +238,7 @@ fn refuse_keys_of_pictures(file: &RunFile, task: &TaskTable) -> Result<()> {
         ("ignore_index", pictures.masks.ignore_index.is_some()),
         ("permute_pixels", task.permute_pixels.is_some()),
         ("rotate_classes", pictures.rotate_classes),
+        ("columns.image", task.form.columns.image.is_some()),
     ];
     let of_task = of_task.into_iter().map(|(key, said)| (format!("task[{index}].{key}"), said));
     let all = of_task.chain([("model.image".to_owned(), file.model.image != Default::default())]);
@@ -215,6 +261,10 @@ const SMALL: usize = 96;
 
 /// How a model's examples are pooled, and who says so: `mean, normalised, as modules.json in the model's folder says`.
 pub(in crate::run) fn pooling_text(file: &RunFile, model: &AdaptedModel) -> String {
+    if let [first, second, ..] = &*model.model.info().streams {
+        let one = |stream: &Stream| format!("{} of the stream {}", stream.pooling, stream.name);
+        return format!("{}, {}", one(first), one(second));
+    }
     let says = match (file.model.pooling, model.model.info().pools_as_its_class()) {
         (PoolingKey::Auto, true) => "as Transformers' class for classification does".into(),
         (PoolingKey::Auto, false) => format!("as {MODULES} in the model's folder says"),
@@ -225,8 +275,14 @@ pub(in crate::run) fn pooling_text(file: &RunFile, model: &AdaptedModel) -> Stri
 
 /// The tokenizer of a model that reads text.
 pub(in crate::run) fn tokenizer_file(file: &RunFile, model: &AdaptedModel) -> Option<PathBuf> {
-    let text = matches!(model.model.info().plain().modality, Modality::Text { .. });
-    text.then(|| fthost_models::tokenizer_file(&file.model.path))
+    let text = text_stream(model)?;
+    let folder = file.model.folder_of(&text.name).unwrap_or_else(|_| file.model.path.clone());
+    Some(fthost_models::tokenizer_file(&folder))
+}
+
+/// The stream that takes texts.
+fn text_stream(model: &AdaptedModel) -> Option<&Stream> {
+    model.model.info().streams.iter().find(|stream| matches!(stream.modality, Modality::Text { .. }))
 }
 
 /// The tokenizer with a task's longest text, which leaves room for the prompts of the strategies that have attached.
@@ -247,7 +303,8 @@ fn at_longest<T>(
     model: &AdaptedModel,
     f: impl FnOnce(usize) -> Result<T>,
 ) -> Result<T> {
-    let Modality::Text { max_tokens, .. } = model.model.info().plain().modality else { return f(task.max_tokens) };
+    let text = text_stream(model).map(|stream| stream.modality);
+    let Some(Modality::Text { max_tokens, .. }) = text else { return f(task.max_tokens) };
     let room = model.model.longest_sequence()?.unwrap_or(max_tokens);
     f(task.max_tokens.min(room)).map_err(|error| match error {
         Error::Usage { .. } if room < task.max_tokens.min(max_tokens) => {

@@ -41,12 +41,24 @@ pub struct Frozen {
     pub unchanged: bool,
 }
 
-/// Pooled features of the first training examples, `[examples, width]`, by products in `precision` and without dropout.
+/// Pooled features of the first training examples, `[examples, width]`, or of several streams one after the other in one row, by products in `precision` and without dropout.
 fn features(model: &AdaptedModel, data: &Dataset, precision: Precision) -> Result<Tensor> {
     let rows: Vec<u32> = (0..data.len().min(EXAMPLES) as u32).collect();
     let tape = Tape::new(TapeOptions { precision, parallel_ops: true, ..TapeOptions::default() });
-    let features = model.model.forward(&tape, &data.input(&rows)?, Read::Pooled)?;
-    Ok(features.value.tensor().to_device(&Device::Cpu)?)
+    let shown = data.show(&rows)?;
+    let mut found = Vec::new();
+    for (stream, of) in model.model.info().streams.iter().enumerate().filter(|(_, of)| data.is_for(of.modality)) {
+        let features = model.model.features(&tape, stream, &data.input_for(&shown, of.modality)?, Read::Pooled)?;
+        found.push(features.value.tensor().to_device(&Device::Cpu)?);
+    }
+    Ok(match &*found {
+        [one] => one.clone(),
+        // Streams have widths of their own.
+        more => {
+            let rows = more.iter().map(|of| of.reshape((1, ()))).collect::<fthost_autograd::Result<Vec<_>>>()?;
+            Tensor::cat(&rows, 1)?
+        }
+    })
 }
 
 impl Start {

@@ -93,6 +93,8 @@ impl TaskData {
         // What stands beside predictions are the texts of the test examples, or where there are none of the validation examples.
         let shown = table.test.as_ref().or(table.validation.as_ref());
         let transform = base::transform(file, table, model)?;
+        let info = model.model.info();
+        let modalities = base::modalities(info, &base::of_task(file, table, info)?);
         let of_train = Source {
             files: &table.train,
             part: Part::Train,
@@ -100,7 +102,7 @@ impl TaskData {
             only: table.split.as_ref().map(|split| split.train.as_str()),
             labels: None,
             texts: shown.and_then(HeldOut::drawn).is_some(),
-            modality: model.model.info().plain().modality,
+            modalities: &modalities,
             language: file.language,
             transform: transform.as_ref(),
             device: &model.device,
@@ -218,6 +220,7 @@ impl Task {
                 | TargetKind::NextToken
                 | TargetKind::MaskedToken
                 | TargetKind::Preference
+                | TargetKind::Match
         );
         let parts = if again { parts(&train) } else { by_class }?;
         train = parts.train;
@@ -414,6 +417,7 @@ fn balanced(file: &RunFile, index: usize, spec: &HeadSpec, train: &Dataset) -> R
         (TargetKind::Mask, _) => Some("its head has a class for each pixel, and examples are whole pictures"),
         (TargetKind::NextToken | TargetKind::MaskedToken, _) => Some("its head learns tokens"),
         (TargetKind::Preference, _) => Some("its head learns which of two answers is better"),
+        (TargetKind::Match, _) => Some("its head learns what belongs together"),
     };
     if let Some(why) = why {
         let message = format!(
@@ -447,6 +451,12 @@ fn usual(
     }
     if predictions == PredictionKind::Tokens {
         return ("loss", "the task predicts tokens".into());
+    }
+    if predictions == PredictionKind::Embeddings {
+        return (
+            metrics::matches::NAMES[1],
+            "it says how often what belongs together is among the five nearest".into(),
+        );
     }
     if predictions == PredictionKind::Preferences {
         return (metrics::preferences::NAMES[0], "it says how often the better answer has the greater reward".into());

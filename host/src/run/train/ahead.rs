@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fthost_images::{Loader, Sample};
+use fthost_models::{Modality, Stream};
 
 use crate::Result;
 use crate::adapted::AdaptedModel;
@@ -32,19 +33,23 @@ struct Making {
     draws: Draws,
     /// What is kept of examples: those are not looked at.
     kept: Option<Arc<Kept>>,
+    /// The stream that takes pictures.
+    stream: usize,
 }
 
 impl Making {
     fn new(tasks: &[Task], model: &AdaptedModel, settings: &TrainTable) -> Self {
         let tasks = tasks.iter().map(|task| (task.train.clone(), task.passes(settings))).collect();
-        Self { tasks, draws: Draws::new(settings.seed), kept: model.kept.clone() }
+        let takes = |stream: &Stream| matches!(stream.modality, Modality::Images { .. });
+        let stream = model.model.info().streams.iter().position(takes).unwrap_or_default();
+        Self { tasks, draws: Draws::new(settings.seed), kept: model.kept.clone(), stream }
     }
 
     /// The example at a place of a step.
     fn sample(&self, of: &Place) -> Result<Option<Sample>> {
         let data = &self.tasks[of.task].0;
         match (&self.kept, data.key(of.row)) {
-            (Some(kept), Some(example)) if kept.has(example) => Ok(None),
+            (Some(kept), Some(example)) if kept.has(example, self.stream) => Ok(None),
             _ => data.sample(of.row, &self.draws, of.step, of.place),
         }
     }

@@ -68,7 +68,7 @@ pub(super) struct Batch<'a> {
 impl Batch<'_> {
     /// A tape for the examples at some places of the batch. `parallel_ops`: whether these are all that is under way.
     pub(super) fn tape(&self, places: &[usize], recording: bool, parallel_ops: bool) -> Tape {
-        let (pairs, passes) = (self.pass.data.of_pairs(), self.passes as u64);
+        let (each, passes) = (self.pass.data.sequences() as u64, self.passes as u64);
         Tape::new(TapeOptions {
             precision: self.pass.precision,
             recording,
@@ -77,7 +77,7 @@ impl Batch<'_> {
             dropout: self.dropout.map(|key| Dropout {
                 seed: key.seed,
                 step: key.step,
-                examples: (0..passes).flat_map(|pass| sequences_of(places, key.first + pass * PASS, pairs)).collect(),
+                examples: (0..passes).flat_map(|pass| sequences_of(places, key.first + pass * PASS, each)).collect(),
             }),
         })
     }
@@ -151,11 +151,9 @@ fn seed(value: Value, factor: f64) -> Result<(Value, Tensor)> {
     Ok((value, seed))
 }
 
-/// The numbers by which the sequences of examples drop out: those of the examples in their step, or where an example is a pair two of its own.
-fn sequences_of(places: &[usize], first: u64, pairs: bool) -> Vec<u64> {
-    let number = |&place: &usize| first + place as u64;
-    match pairs {
-        true => places.iter().map(number).flat_map(|number| [2 * number, 2 * number + 1]).collect(),
-        false => places.iter().map(number).collect(),
-    }
+/// The numbers by which the sequences of examples drop out: those of the examples in their step, or where an example has several as many of
+/// its own.
+fn sequences_of(places: &[usize], first: u64, each: u64) -> Vec<u64> {
+    let numbers = places.iter().map(|&place| first + place as u64);
+    numbers.flat_map(|number| each * number..each * (number + 1)).collect()
 }

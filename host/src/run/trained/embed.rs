@@ -26,6 +26,7 @@ use crate::run::setup::model as base;
 use crate::{Error, Result};
 use fthost_autograd::Precision;
 use fthost_images::Transform;
+use fthost_models::Modality;
 
 /// A model that gives features, with or without a head.
 pub struct Embedder {
@@ -36,6 +37,7 @@ pub struct Embedder {
     transform: Option<Arc<Transform>>,
     form: data::Form,
     precision: Precision,
+    modalities: Vec<Modality>,
 }
 
 impl Embedder {
@@ -55,12 +57,13 @@ impl Embedder {
         let tokenizer = base::tokenizer(&file, task, &model)?;
         let transform = base::transform(&file, task, &model)?;
         Ok(Self {
-            model,
             _strategies: Vec::new(),
             tokenizer,
             transform,
             form: task.form.clone(),
             precision: file.train.precision.into(),
+            modalities: base::modalities(model.model.info(), &[0]),
+            model,
         })
     }
 
@@ -86,7 +89,7 @@ impl Embedder {
             only: None,
             texts: false,
             labels: None,
-            modality: self.model.model.info().plain().modality,
+            modalities: &self.modalities,
             language: None,
             transform: self.transform.as_ref(),
             device: &self.model.device,
@@ -96,7 +99,7 @@ impl Embedder {
         let mut rows = 0;
         for block in data::unlabelled(&source, self.tokenizer.as_ref())? {
             let block = block?;
-            let vectors = features(&self.model, &block, self.precision)?;
+            let vectors = features(&self.model, 0, &block, self.precision)?;
             let lines = (0..vectors.len()).map(|row| Ok(block.place(row as u32)?.1.unwrap_or((rows + row) as u64 + 1)));
             sink.write(&lines.collect::<Result<Vec<u64>>>()?, &vectors)?;
             rows += vectors.len();
@@ -114,8 +117,10 @@ impl TrainedModel {
             return Err(Error::usage("the run has no task"));
         }
         let task = tasks.swap_remove(0);
+        let modalities = base::modalities(model.model.info(), &[0]);
         Ok(Embedder {
             model,
+            modalities,
             _strategies,
             tokenizer: task.tokenizer,
             transform: task.transform,

@@ -198,8 +198,11 @@ impl Found {
         let task = &file.tasks[0];
         let tokenizer = base::tokenizer(file, task, &model)?;
         let transform = base::transform(file, task, &model)?;
+        let info = model.model.info();
+        let modalities = base::modalities(info, &base::of_task(file, task, info)?);
         let (name, form) = (task.name.clone(), task.form.clone());
         let task = TrainedTask {
+            modalities,
             name,
             form,
             head,

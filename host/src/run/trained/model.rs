@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use fthost_autograd::Precision;
 use fthost_images::Transform;
+use fthost_models::Modality;
 use fthost_plugin_api::{HeadSpec, PredictionKind, TargetKind};
 
 use super::masks::{self, MaskFolder};
@@ -55,6 +56,8 @@ pub(super) struct TrainedTask {
     pub(super) tokenizer: Option<Tokenizer>,
     /// What becomes of pictures.
     pub(super) transform: Option<Arc<Transform>>,
+    /// What the streams take that its examples are for.
+    pub(super) modalities: Vec<Modality>,
     /// What it trained on, where that is known.
     pub(super) train: Option<Files>,
     /// How classes follow from probabilities.
@@ -142,6 +145,10 @@ impl TrainedModel {
         out: &mut dyn Write,
     ) -> Result<u64> {
         let task = self.task(task)?;
+        if task.spec.predictions == PredictionKind::Embeddings {
+            return Err(Error::usage(format!("the task {} gives embeddings, and no answer for a row", task.name))
+                .with_help("fthost embed writes them, fthost search finds the nearest, fthost eval measures how often they are found"));
+        }
         if matches!(task.spec.predictions, PredictionKind::Tokens | PredictionKind::Preferences) {
             return Err(Error::usage(format!(
                 "the task {} is a language model's, which predicts no classes",
@@ -222,7 +229,7 @@ impl TrainedModel {
             only: None,
             texts: false,
             labels: Some(&task.labels),
-            modality: self.model.model.info().plain().modality,
+            modalities: &task.modalities,
             language: match task.spec.targets {
                 TargetKind::NextToken => Some(LanguageModel::Causal),
                 TargetKind::MaskedToken => Some(LanguageModel::Masked),

@@ -39,7 +39,7 @@ pub(super) fn open(
     }
     let mut file = RunFile::reopen_text(&form.run_file, &path, overrides)?;
     if form.whole {
-        (file.model.path, file.model.named) = (std::path::absolute(folder).unwrap_or(folder.into()), None);
+        file.model.set_folder(std::path::absolute(folder).unwrap_or(folder.into()));
         file.model.init = ModelInit::Pretrained;
         // What they added or trained is in the weights.
         file.strategies.clear();

@@ -71,6 +71,7 @@ pub(super) fn open(
     adapter.refuse_shared(model.model.info())?;
     let mut file = adapter.run_file(&mut library, Some(model.model.as_ref()), overrides)?;
     (file.model.path, file.model.named, file.language) = (named.model.path, named.model.named, named.language);
+    file.model.streams = named.model.streams;
     if let Some(says) = file.language {
         adapter.must_hold_new(model.model.info())?;
         let found = Found::of_language(says);

@@ -194,7 +194,7 @@ impl<'a> Writer<'a> {
         row.extend(word.map(|word| ("word".to_owned(), (word + 1).to_string())));
         match self.kind {
             // What a language model says are texts, and another verb's.
-            PredictionKind::Tokens | PredictionKind::Preferences => {}
+            PredictionKind::Tokens | PredictionKind::Preferences | PredictionKind::Embeddings => {}
             PredictionKind::Values => row.push(("value".into(), number(prediction.and_then(<[f32]>::first)))),
             PredictionKind::Masks => {
                 let shares = self.labels.iter().zip(prediction.unwrap_or_default());
@@ -250,7 +250,8 @@ impl<'a> Writer<'a> {
         let text = |i: usize| texts.get(i).map(String::as_str);
         let (text, text_pair) = (text(0), text(1));
         match (prediction, self.kind, &mut self.sink) {
-            (_, _, Sink::Table { .. }) | (_, PredictionKind::Tokens | PredictionKind::Preferences, _) => Ok(()),
+            (_, _, Sink::Table { .. })
+            | (_, PredictionKind::Tokens | PredictionKind::Preferences | PredictionKind::Embeddings, _) => Ok(()),
             (Prediction::Example(value), PredictionKind::Values, Sink::Lines(out)) => {
                 write_json(*out, &ValueRow { line, id, value: value.first().copied(), text, text_pair })
             }

@@ -98,7 +98,7 @@ fn attached(
     let recorded: Vec<String> = left.plugins.into_iter().map(|plugin| plugin.path).collect();
     let whole = folder.join(export::MODEL);
     if saved && whole.is_dir() {
-        (file.model.path, file.model.named) = (whole, None);
+        file.model.set_folder(whole);
         file.model.init = ModelInit::Pretrained;
     }
     let tasks = left.tasks.into_iter().map(|(name, task)| (name, task.into())).collect();
@@ -137,7 +137,9 @@ pub(super) fn attach(
         };
         let tokenizer = base::tokenizer(&file, task, &model)?;
         let transform = base::transform(&file, task, &model)?;
+        let info = model.model.info();
         tasks.push(TrainedTask {
+            modalities: base::modalities(info, &base::of_task(&file, task, info)?),
             name: task.name.clone(),
             form: task.form.of_whole_files(),
             head,

@@ -322,5 +322,8 @@ pub(in crate::validate) fn rates(subject: &Subject) -> Result<Outcome> {
 
 /// Targets that are tokens or pixels have no row for each example.
 pub(super) fn rows_are_examples(targets: TargetKind) -> bool {
-    matches!(targets, TargetKind::Class | TargetKind::Value | TargetKind::MultiLabel | TargetKind::Preference)
+    matches!(
+        targets,
+        TargetKind::Class | TargetKind::Value | TargetKind::MultiLabel | TargetKind::Preference | TargetKind::Match
+    )
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 pub use method::{Method, RegularizerTable};
 pub(super) use method::{MethodKeys, RegularizerKeys};
 pub(super) use model::{DEMO, ModelKeys};
-pub use model::{ModelInit, ModelTable, PoolingKey};
+pub use model::{ModelInit, ModelTable, PoolingKey, StreamTable};
 pub(super) use run::RunKeys;
 pub use run::RunTable;
 pub(super) use share::Share;

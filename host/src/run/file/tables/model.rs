@@ -17,12 +17,14 @@ pub(in crate::run::file) struct ModelKeys {
     /// folder with config.json, model.safetensors and, for texts, tokenizer.json; relative to the run file. Or a model's name on the
     /// Hugging Face Hub, hf:organisation/model@revision: its files come into the cache that Python's libraries use
     #[schemars(length(min = 1))]
-    pub(in crate::run::file) path: String,
+    pub(in crate::run::file) path: Option<String>,
+    /// in place of path two models as one of two streams, each named as by path: { text = "FOLDER", image = "FOLDER" }
+    pub(in crate::run::file) streams: Option<StreamKeys>,
     /// weights to begin with: those of the folder, or random ones
     #[serde(default)]
     pub(in crate::run::file) init: ModelInit,
     /// what is taken of a text's tokens as its features: auto does as modules.json of the folder says, else as Transformers' class for
-    /// classification; mean and max are over the text's own tokens, of an image over its patches
+    /// classification; mean and max are over the text's own tokens, of an image over its patches. Of two streams it is that of the texts
     #[serde(default)]
     pub(in crate::run::file) pooling: PoolingKey,
     /// whether features of whole examples are divided by their length; by default as the folder says where pooling is auto, else not
@@ -33,6 +35,18 @@ pub(in crate::run::file) struct ModelKeys {
     /// keeps the matrices of linear layers in few bits, frozen: nf4 in four and q8_0 in eight, where the files hold 16 or 32. What is
     /// trained beside them, as low-rank matrices, is trained on their quantised values
     pub(in crate::run::file) quantize: Option<QuantizeKey>,
+}
+
+/// Two models that are joined.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::run::file) struct StreamKeys {
+    /// the model of texts
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) text: String,
+    /// the model of pictures
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) image: String,
 }
 
 /// How frozen weights are kept.
@@ -61,6 +75,9 @@ pub struct ImageKeys {
     /// height and width in pixels, one number where they are the same, or [height, width]; a network of convolutions takes others than it
     /// was made for
     pub size: Option<ImageSize>,
+    /// whether a picture is taken whole, brought to the size whatever its proportions; else as the folder says, of most models the middle
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
     /// mean of each channel, where black is 0 and white is 1
     #[schemars(length(min = 1, max = 3))]
     pub mean: Option<Vec<f64>>,
@@ -121,10 +138,12 @@ pub enum ModelInit {
 /// `[model]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelTable {
-    /// A Hugging Face folder, absolute; or the name of the embedded model.
+    /// A Hugging Face folder, absolute; or the name of the embedded model. Of joined models the first one's.
     pub path: PathBuf,
     /// Its name on the hub, where the file says that: `path` is its folder once it is fetched, and the revision then the commit.
     pub named: Option<Name>,
+    /// The models that are joined, each as a stream; empty of one folder.
+    pub streams: Vec<StreamTable>,
     /// The weights to begin with.
     pub init: ModelInit,
     /// How examples are pooled.
@@ -137,7 +156,42 @@ pub struct ModelTable {
     pub quantize: Option<QuantizeKey>,
 }
 
+/// A model that is a stream of a joined one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamTable {
+    /// The stream's name.
+    pub name: String,
+    /// As [`ModelTable::path`].
+    pub path: PathBuf,
+    /// As [`ModelTable::named`].
+    pub named: Option<Name>,
+}
+
+impl StreamTable {
+    /// How others refer to it.
+    pub fn refer(&self) -> String {
+        self.named.as_ref().map_or_else(|| self.path.display().to_string(), |name| name.id.clone())
+    }
+}
+
 impl ModelTable {
+    /// Takes a folder in place of what the file names.
+    pub fn set_folder(&mut self, folder: PathBuf) {
+        (self.path, self.named, self.streams) = (folder, None, Vec::new());
+    }
+
+    /// The folder that a stream's files lie in: its tokenizer, and what is said of its pictures.
+    ///
+    /// # Errors
+    /// Where what says how folders are joined cannot be read.
+    pub fn folder_of(&self, stream: &str) -> crate::Result<PathBuf> {
+        match self.streams.iter().find(|own| own.name == stream) {
+            Some(own) => Ok(own.path.clone()),
+            None if self.is_demo() => Ok(self.path.clone()),
+            None => Ok(fthost_models::stream_folder(&self.path, stream)?),
+        }
+    }
+
     /// Says how examples are pooled, where that was left open: what is written of the run then holds it.
     pub fn pools(&mut self, pooling: Pooling) {
         self.pooling = match pooling.by {
@@ -162,8 +216,11 @@ impl ModelTable {
         self.init == ModelInit::Random
     }
 
-    /// How others refer to it: the folder, the name of the embedded model, or on the hub `org/name`.
+    /// How others refer to it: the folder, the name of the embedded model, or on the hub `org/name`; both of two that are joined.
     pub fn name(&self) -> String {
+        if !self.streams.is_empty() {
+            return self.streams.iter().map(StreamTable::refer).collect::<Vec<_>>().join(" and ");
+        }
         self.named.as_ref().map_or_else(|| self.path.display().to_string(), |name| name.id.clone())
     }
 }

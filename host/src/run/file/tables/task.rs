@@ -20,6 +20,9 @@ pub(in crate::run::file) struct TaskKeys {
     /// the task head: { plugin = "classification" }, with its options; { task = "NAME" }: the head of a task above, which has the same
     /// classes
     pub(in crate::run::file) head: HeadKeys,
+    /// the stream that the task's examples are for, text or image, where the model has two and the head reads one
+    #[schemars(length(min = 1))]
+    pub(in crate::run::file) stream: Option<String>,
     /// the training examples, relative to the run file: a file, or a folder that datasets.save_to_disk left
     /// { text = "FILE", label = "FILE" }: one text a line beside one label a line
     /// { good = "FILE", bad = "FILE" }: a file for each class
@@ -199,6 +202,8 @@ pub(in crate::run::file) struct ColumnKeys {
     pub(in crate::run::file) text: Option<String>,
     /// column of the second text of a pair
     pub(in crate::run::file) text_pair: Option<String>,
+    /// column of a third text, for a head that learns what belongs together: it does not belong to the first
+    pub(in crate::run::file) text_negative: Option<String>,
     /// column of the label, or of the value to predict
     pub(in crate::run::file) label: Option<String>,
     /// column of what an example is called in predictions
@@ -218,6 +223,8 @@ pub struct TaskTable {
     pub head: Method,
     /// The place of the task whose head it is, where that is another.
     pub head_of: Option<usize>,
+    /// The stream that its examples are for, where that is one of several.
+    pub stream: Option<String>,
     /// The training examples: absolute paths, or the name of an embedded data set.
     pub train: Files,
     /// The test examples.
