@@ -194,11 +194,13 @@ fn a_head_reads_streams_that_are_there() {
         let of =
             |(stream, features): &(&str, FeatureKind)| StreamFeatures { stream: (*stream).into(), features: *features };
         let spec = HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes);
-        of_this_model(HeadSpec { streams: streams.iter().map(of).collect(), ..spec }, info)
+        let there: Vec<String> = info.streams.iter().map(|stream| stream.name.clone()).collect();
+        of_this_model(HeadSpec { streams: streams.iter().map(of).collect(), ..spec }, info, &there)
     };
     let (pooled, spatial) = (FeatureKind::Pooled, FeatureKind::Spatial);
     let refused = |streams: &[(&str, FeatureKind)]| declared(streams).unwrap_err();
-    assert_eq!(refused(&[]), r#"it names no stream, and this model has "text" and "image""#);
+    let which = "say which by the task's key stream, or choose a head that reads both";
+    assert_eq!(refused(&[]), format!(r#"it reads one stream, and this model has "text" and "image": {which}"#));
     assert_eq!(refused(&[("smell", pooled)]), r#"it reads the stream "smell", and this model has "text" and "image""#);
     assert_eq!(refused(&[("text", pooled), ("text", pooled)]), r#"it reads the stream "text" twice"#);
     assert_eq!(
