@@ -18,7 +18,8 @@ from transformers.models.clip.modeling_clip import image_text_contrastive_loss a
 HERE = Path(__file__).parent
 torch.set_default_dtype(torch.float64)
 generator = torch.Generator().manual_seed(11)
-EXAMPLES, TEXT, IMAGE, WIDTH = 5, 16, 24, 8
+EXAMPLES, WIDTH = 5, 8
+TEXT, IMAGE, OF_CLIP = 16, 16, 24  # tiny/bert, tiny/vit, the images of tiny/clip
 
 
 def grid(x):
@@ -93,7 +94,7 @@ def own():
     tensors = load_file(HERE / "tiny/clip/model.safetensors")
     names = ["text_projection.weight", "visual_projection.weight", "logit_scale"]
     parameters = {name: tensors[name].double().requires_grad_() for name in names}
-    text, image = drawn(EXAMPLES, TEXT), drawn(EXAMPLES, IMAGE)
+    text, image = drawn(EXAMPLES, TEXT), drawn(EXAMPLES, OF_CLIP)
     a, b = (F.normalize(F.linear(x, parameters[name]), dim=1) for x, name in zip([text, image], names))
     loss = clip_loss(parameters["logit_scale"].exp() * a @ b.T)
     inputs = {"text": text, "image": image, **parameters}

@@ -3,7 +3,7 @@
 use fthost::adapted::AdaptedModel;
 use fthost::plugin::HeadInstance;
 use fthost_autograd::{Device, Layout, Tape, Tensor, Value as Recorded};
-use fthost_models::Loader;
+use fthost_models::{Loader, Model};
 use fthost_plugin_api::{Comparison, HeadSpec, LossScope, PredictionKind, TargetKind, TaskInfo};
 use serde_json::{Map, Value, from_value, json};
 
@@ -11,9 +11,10 @@ use crate::host::{attach_head, gradient, parameter, tiny_bert};
 use crate::reference;
 
 const EXAMPLES: usize = 5;
-/// Widths of the tiny CLIP's streams; the tiny BERT is as wide as its texts.
+/// Widths of the tiny BERT and the tiny ViT, and of the tiny CLIP's images; its texts are as wide as BERT's.
 const TEXT: usize = 16;
-const IMAGE: usize = 24;
+const IMAGE: usize = 16;
+const OF_CLIP: usize = 24;
 
 fn task(sequences: u32, comparison: Option<Comparison>) -> TaskInfo {
     TaskInfo {
@@ -33,15 +34,11 @@ fn task(sequences: u32, comparison: Option<Comparison>) -> TaskInfo {
     }
 }
 
-/// The tiny CLIP, frozen as it is beside an adapter, with the head on both its streams: on its own matrices, or on new ones.
-fn on_clip(options: &Value, own: bool) -> (HeadInstance, AdaptedModel, HeadSpec) {
-    let loader = Loader::new(&Device::Cpu).with_contrastive();
-    let base = loader.open(&reference::path("tiny/clip")).unwrap();
-    let of = base.info().contrastive.clone().unwrap();
-    let comparison = Comparison { projections: of.projections, scale: of.scale, width: of.width };
+/// The head on a model that is frozen, as it is beside an adapter.
+fn attached(base: Box<dyn Model>, options: &Value, task: &TaskInfo) -> (HeadInstance, AdaptedModel, HeadSpec) {
     let mut model = AdaptedModel::new(base, Device::Cpu, 7);
     model.parameters.iter().for_each(|p| p.parameter.set_trainable(false));
-    let (head, spec) = attach_head("contrastive", options, &task(1, own.then_some(comparison)), &mut model);
+    let (head, spec) = attach_head("contrastive", options, task, &mut model);
     (head, model, spec)
 }
 
@@ -84,20 +81,29 @@ fn check(case: &Value, head: &HeadInstance, model: &AdaptedModel, streams: &[(&s
 #[test]
 fn two_streams_are_compared_as_by_torch() {
     let numbers = reference::read("contrastive.json");
-    let streams = [("text", [EXAMPLES, TEXT]), ("image", [EXAMPLES, IMAGE])];
     let cases = numbers["streams"].as_array().unwrap();
     assert_eq!(cases.len(), 4);
     for case in cases {
-        let (head, model, spec) = on_clip(&case["options"], false);
+        let folders = [("text", reference::path("tiny/bert")), ("image", reference::path("tiny/vit"))];
+        let folders = folders.each_ref().map(|(name, folder)| (*name, folder.as_path()));
+        let base = Loader::new(&Device::Cpu).join(&folders).unwrap();
+        let (head, model, spec) = attached(base, &case["options"], &task(1, None));
         assert_eq!((spec.scope, spec.targets), (LossScope::Batch, TargetKind::Match));
-        assert_eq!(spec.predictions, PredictionKind::Embeddings);
+        assert_eq!((spec.predictions, spec.streams.len()), (PredictionKind::Embeddings, 2));
         set(&model, case["inputs"].as_object().unwrap());
-        check(case, &head, &model, &streams);
+        check(case, &head, &model, &[("text", [EXAMPLES, TEXT]), ("image", [EXAMPLES, IMAGE])]);
     }
-    // CLIP's own matrices and scale, which were frozen.
-    let (head, model, _) = on_clip(&json!({}), true);
-    check(&numbers["own"], &head, &model, &streams);
-    let trains = model.trainable().map(|p| p.parameter.name().to_owned()).collect::<Vec<_>>();
+}
+
+#[test]
+fn clips_own_matrices_are_used_and_train() {
+    let base = Loader::new(&Device::Cpu).with_contrastive().open(&reference::path("tiny/clip")).unwrap();
+    let of = base.info().contrastive.clone().unwrap();
+    let own = Comparison { projections: of.projections, scale: of.scale, width: of.width };
+    let (head, model, _) = attached(base, &json!({}), &task(1, Some(own)));
+    let case = &reference::read("contrastive.json")["own"];
+    check(case, &head, &model, &[("text", [EXAMPLES, TEXT]), ("image", [EXAMPLES, OF_CLIP])]);
+    let trains: Vec<&str> = model.trainable().map(|p| p.parameter.name()).collect();
     assert_eq!(trains.len(), 3, "{trains:?}");
 }
 
@@ -110,7 +116,7 @@ fn a_streams_texts_are_compared_as_by_torch() {
         let sides = case["sides"].as_u64().unwrap() as usize;
         let mut model = tiny_bert();
         let (head, spec) = attach_head("contrastive", &case["options"], &task(sides as u32, None), &mut model);
-        assert!(spec.streams.is_empty());
+        assert_eq!(spec.streams.len(), 1);
         set(&model, case["inputs"].as_object().unwrap());
         check(case, &head, &model, &[("text", [EXAMPLES * sides, TEXT])]);
     }
