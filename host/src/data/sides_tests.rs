@@ -88,7 +88,8 @@ fn a_row_is_a_text_with_its_picture() {
     let Input::Text(texts) = data.input_for(&shown, TEXT).unwrap() else { panic!("no text") };
     assert_eq!(texts.layout.offsets(), [0, 3, 7]);
     let Input::Images(images) = data.input_for(&shown, DIGITS).unwrap() else { panic!("no picture") };
-    let first: Vec<f32> = images.to_vec4::<f32>().unwrap().iter().map(|image| image[0][0][0]).collect();
+    let first: Vec<f32> =
+        images.flatten_from(1).unwrap().to_vec2::<f32>().unwrap().iter().map(|image| image[0]).collect();
     assert_eq!(images.dims(), [2, 8, 8, 1]);
     assert!((first[0] - 0.0).abs() < 1e-6 && (first[1] - 120.0 / 255.0).abs() < 1e-6, "{first:?}");
     assert_eq!(data.targets(&[1, 0], &Device::Cpu).unwrap().to_vec1::<u32>().unwrap(), [0, 1]);

@@ -83,6 +83,13 @@ impl Pair {
             passes: Arc::default(),
         }
     }
+
+    /// Both of whose streams take the same pictures.
+    fn of_pictures() -> Self {
+        let mut pair = Self::new();
+        pair.info.streams[0].modality = pair.info.streams[1].modality;
+        pair
+    }
 }
 
 impl Model for Pair {
@@ -126,7 +133,7 @@ impl Model for Pair {
 
 /// One whose examples do not depend on each other.
 pub(super) fn independent_pair() -> AdaptedModel {
-    let pair = Pair { batch_statistics: false, ..Pair::new() };
+    let pair = Pair { batch_statistics: false, ..Pair::of_pictures() };
     AdaptedModel::new(Box::new(pair), Device::Cpu, 7)
 }
 
@@ -240,7 +247,7 @@ fn a_heads_call_has_its_streams_in_order() {
 
 /// Passes of a batch of 64 pictures, of 17 patches each.
 fn passes_of_a_batch(head: &str, batch_statistics: bool, micro_batch: Option<usize>) -> usize {
-    let mut plain = Pair::new();
+    let mut plain = Pair::of_pictures();
     plain.info.streams.truncate(1);
     plain.batch_statistics = batch_statistics;
     let passes = Arc::clone(&plain.passes);
