@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `adalora` | penalties, importances, ranks and what is saved beside PEFT's, states |
 //! | `averages` | EMA and SWA beside torch's, thawed weights, states, the best model |
+//! | `contrastive` | CLIP's loss over streams and over texts, cosines: from features to losses and gradients beside torch's |
 //! | `ewc` | Fisher information beside torch's, penalties over tasks, states |
 //! | `example_weights` | losses of examples with weights beside torch's |
 //! | `host` | the tiny BERT and the tiny CLIP, and the built plugins on them |
@@ -26,6 +27,7 @@
 
 mod adalora;
 mod averages;
+mod contrastive;
 mod ewc;
 mod example_weights;
 mod host;
