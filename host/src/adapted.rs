@@ -43,6 +43,8 @@ pub struct ModelParameter {
     pub buffer: bool,
     /// Whether the run file has it quantised: it stays what it is then.
     pub quantized: bool,
+    /// Whether nothing that a head reads depends on it, as on a pooler where the mean is read: it never trains, and plugins do not hear of it.
+    pub unread: bool,
     /// Its rate is `train.lr` times this.
     pub lr_factor: f64,
     /// Whether weight decay applies where nobody says otherwise: not to biases and norms.
@@ -147,6 +149,7 @@ impl AdaptedModel {
                 stream: base.stream,
                 buffer: base.buffer,
                 quantized: base.quantized,
+                unread: false,
                 lr_factor: 1.0,
                 decay: decays(base.parameter.name(), base.parameter.dims()),
                 decay_said: None,

@@ -131,8 +131,11 @@ impl Freezing {
     }
 
     /// Multiplies the factors that other strategies left: once, when heads and all strategies are there.
-    fn set_rates(&self, model: &mut Model) -> Result<()> {
+    fn set_rates(&mut self, model: &mut Model) -> Result<()> {
         let parameters = model.parameters()?;
+        // What no head reads is no longer there.
+        let there: HashSet<&str> = parameters.iter().map(|of| of.path.as_str()).collect();
+        self.members.retain(|member| there.contains(member.param.name()));
         let trains = parameters.iter().filter(|of| of.trainable && !of.head).map(|of| of.path.as_str());
         let mine = self.members.iter().filter(|member| member.from <= self.stage).map(|member| member.param.name());
         if self.applied.is_some() && trains.collect::<HashSet<_>>() != mine.collect() {

@@ -173,7 +173,7 @@ fn stream_name(model: &AdaptedModel, stream: Option<usize>) -> String {
 
 /// Numbers of the parameters that are seen and fit. Buffers are the model's own matter: no plugin hears of them.
 fn numbers(model: &AdaptedModel, view: &View, wanted: impl Fn(&ModelParameter) -> bool) -> impl Iterator<Item = usize> {
-    let fits = move |(i, p): (usize, &ModelParameter)| (!p.buffer && view.sees(p.stream) && wanted(p)).then_some(i);
+    let fits = move |(i, p): (usize, &ModelParameter)| (!p.buffer && !p.unread && view.sees(p.stream) && wanted(p)).then_some(i);
     model.parameters.iter().enumerate().filter_map(fits)
 }
 
@@ -383,7 +383,8 @@ fn set_params(model: &mut AdaptedModel, indices: &[usize], params: &SetParams) -
     for i in indices {
         let of = &mut model.parameters[*i];
         if let Some(trainable) = params.trainable {
-            of.parameter.set_trainable(trainable);
+            // Who has named it before its heads were there may name it again.
+            of.parameter.set_trainable(trainable && !of.unread);
         }
         of.lr_factor = params.lr_factor.unwrap_or(of.lr_factor);
         of.decay_said = params.decay.or(of.decay_said);
@@ -470,6 +471,7 @@ fn declare(model: &mut AdaptedModel, view: &View, params: Param) -> Result<u64, 
         stream,
         buffer: false,
         quantized: false,
+        unread: false,
         lr_factor: 1.0,
         decay,
         // What is said of a vector or a matrix as of all such is no word on this one.

@@ -45,8 +45,8 @@ use document::{Document, Node, Value};
 use files::absolute;
 use schema::Checker;
 use tables::{
-    BestKey, DEMO, HeadKeys, Keys, ModelKeys, OptimizerKey, OptimizerName, RegularizerKeys, Share, SharedHead, StrategyKeys,
-    TaskKeys, ThresholdKey, TrainKeys,
+    BestKey, DEMO, HeadKeys, Keys, ModelKeys, OptimizerKey, OptimizerName, RegularizerKeys, Share, SharedHead,
+    StrategyKeys, TaskKeys, ThresholdKey, TrainKeys,
 };
 
 /// Passes over the training examples where a run file names neither epochs nor steps.

@@ -26,7 +26,7 @@ use fthost_autograd::Precision;
 use fthost_plugin_api::{FeatureKind, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::kept::{Cut, Kept};
-use crate::adapted::{AdaptedModel, Owner};
+use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::data::{self, Dataset, Survey};
 use crate::kernels;
 use crate::plugin::{Library, RegularizerInstance, StrategyInstance};
@@ -104,7 +104,7 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
         let task = Task::set_up(&mut file, i, data, &tasks, &mut library, &mut model)?;
         tasks.push(task);
     }
-    freeze_unread(&model, &tasks);
+    freeze_unread(&mut model, &tasks);
     if file.train.recompute {
         check_recompute(&file, &model)?;
         model.recompute = true;
@@ -139,11 +139,16 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
 }
 
 /// What no head's features pass cannot learn: a pooler, where heads read every token.
-fn freeze_unread(model: &AdaptedModel, tasks: &[Task]) {
-    let base = model.trainable().filter(|p| p.owner == Owner::Base);
+fn freeze_unread(model: &mut AdaptedModel, tasks: &[Task]) {
     let reads: Vec<_> = tasks.iter().flat_map(|task| reads_of(&task.spec, model.model.info())).collect();
-    let unread = base.filter(|p| !reads.iter().any(|&read| model.passes(read, p)));
-    unread.for_each(|p| p.parameter.set_trainable(false));
+    let is_read = |p: &ModelParameter| p.owner != Owner::Base || reads.iter().any(|&read| model.passes(read, p));
+    let unread: Vec<bool> = model.parameters.iter().map(|p| !is_read(p)).collect();
+    for (p, unread) in model.parameters.iter_mut().zip(unread) {
+        p.unread = unread;
+        if unread {
+            p.parameter.set_trainable(false);
+        }
+    }
 }
 
 /// Refuses to compute blocks once more where the model cannot.
