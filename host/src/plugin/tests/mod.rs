@@ -426,6 +426,8 @@ fn a_head_gives_a_loss() {
         dropout: 0.0,
         image: None,
         vocabulary: None,
+        comparison: None,
+        sequences: 1,
     };
     let mut head = HeadInstance::create(&plugin(), "test-classes", &json!({})).unwrap();
     let spec = head.attach(&task, &mut model, 1).unwrap();

@@ -83,6 +83,13 @@ impl Pair {
             passes: Arc::default(),
         }
     }
+
+    /// Both of whose streams take the same pictures.
+    fn of_pictures() -> Self {
+        let mut pair = Self::new();
+        pair.info.streams[0].modality = pair.info.streams[1].modality;
+        pair
+    }
 }
 
 impl Model for Pair {
@@ -126,7 +133,7 @@ impl Model for Pair {
 
 /// One whose examples do not depend on each other.
 pub(super) fn independent_pair() -> AdaptedModel {
-    let pair = Pair { batch_statistics: false, ..Pair::new() };
+    let pair = Pair { batch_statistics: false, ..Pair::of_pictures() };
     AdaptedModel::new(Box::new(pair), Device::Cpu, 7)
 }
 
@@ -194,11 +201,13 @@ fn a_head_reads_streams_that_are_there() {
         let of =
             |(stream, features): &(&str, FeatureKind)| StreamFeatures { stream: (*stream).into(), features: *features };
         let spec = HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes);
-        of_this_model(HeadSpec { streams: streams.iter().map(of).collect(), ..spec }, info)
+        let there: Vec<String> = info.streams.iter().map(|stream| stream.name.clone()).collect();
+        of_this_model(HeadSpec { streams: streams.iter().map(of).collect(), ..spec }, info, &there)
     };
     let (pooled, spatial) = (FeatureKind::Pooled, FeatureKind::Spatial);
     let refused = |streams: &[(&str, FeatureKind)]| declared(streams).unwrap_err();
-    assert_eq!(refused(&[]), r#"it names no stream, and this model has "text" and "image""#);
+    let which = "say which by the task's key stream, or choose a head that reads both";
+    assert_eq!(refused(&[]), format!(r#"it reads one stream, and this model has "text" and "image": {which}"#));
     assert_eq!(refused(&[("smell", pooled)]), r#"it reads the stream "smell", and this model has "text" and "image""#);
     assert_eq!(refused(&[("text", pooled), ("text", pooled)]), r#"it reads the stream "text" twice"#);
     assert_eq!(
@@ -238,7 +247,7 @@ fn a_heads_call_has_its_streams_in_order() {
 
 /// Passes of a batch of 64 pictures, of 17 patches each.
 fn passes_of_a_batch(head: &str, batch_statistics: bool, micro_batch: Option<usize>) -> usize {
-    let mut plain = Pair::new();
+    let mut plain = Pair::of_pictures();
     plain.info.streams.truncate(1);
     plain.batch_statistics = batch_statistics;
     let passes = Arc::clone(&plain.passes);

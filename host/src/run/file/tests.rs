@@ -67,6 +67,7 @@ fn defaults_are_filled_in() {
         ModelTable {
             path: "/jobs/minilm".into(),
             named: None,
+            streams: Vec::new(),
             init: ModelInit::Pretrained,
             pooling: PoolingKey::Auto,
             normalize: None,
