@@ -30,9 +30,8 @@ pub(crate) fn rows(metrics: &Metrics, sides: &[String]) -> Vec<(String, [String;
         false => "–".to_owned(),
     };
     let row = |(way, begin): (String, &str)| {
-        let of = |(_, name): (&str, &str)| {
-            cell(name, metrics.get(&format!("{begin}{name}")).copied().unwrap_or(f64::NAN))
-        };
+        let of =
+            |(_, name): (&str, &str)| cell(name, metrics.get(&format!("{begin}{name}")).copied().unwrap_or(f64::NAN));
         (way, COLUMNS.map(of))
     };
     if metrics.contains_key(COLUMNS[0].1) { ways.into_iter().map(row).collect() } else { Vec::new() }

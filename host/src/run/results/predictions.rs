@@ -351,8 +351,7 @@ impl Predicted<'_> {
     fn instead(&self, found: &Matches, place: usize) -> Result<Option<Instead>> {
         let (ranks, Some(nearest)) = (found.ranks[place], found.nearest.get(place)) else { return Ok(None) };
         let forward = ranks.forward >= ranks.backward;
-        let (rank, other) =
-            if forward { (ranks.forward, nearest.forward) } else { (ranks.backward, nearest.backward) };
+        let (rank, other) = if forward { (ranks.forward, nearest.forward) } else { (ranks.backward, nearest.backward) };
         let Some(other) = other else { return Ok(None) };
         let pictures = self.data.filter(|data| data.of_pictures());
         // Of texts by themselves the second is looked for by the first; a picture is told by the text that belongs to it.
