@@ -105,10 +105,11 @@ fn a_plugins_file_holds_its_ways_in_its_note_and_no_candle() {
 
 /// Plugins whose names are words of the field with other meanings too (a linear layer, a classification report, multi-label metrics): for them
 /// only a whole string or a file's name counts as naming the plugin.
-const ORDINARY_WORDS: [&str; 13] = [
+const ORDINARY_WORDS: [&str; 14] = [
     "adapter",
     "classification",
     "constant",
+    "contrastive",
     "exponential",
     "freezing",
     "full",

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::language::causal_workdir;
 use crate::pictures::picture_workdir;
+use crate::search::pair_workdir;
 use crate::text::text_workdir;
 
 /// Commands whose objects other modules read.
@@ -24,6 +25,7 @@ fn commands() -> BTreeSet<String> {
 #[test]
 fn every_command_prints_one_object_where_it_is_asked_for_json() {
     let (texts, pictures, language) = (text_workdir(), picture_workdir(), causal_workdir());
+    let pairs = pair_workdir();
     texts.fthost(["run.toml", "--out", "run"]).succeeded();
     let mut seen: BTreeSet<String> = ELSEWHERE.map(str::to_owned).into();
     let mut check = |workdir: &Workdir, line: &str, keys: &[&str]| {
@@ -51,6 +53,7 @@ fn every_command_prints_one_object_where_it_is_asked_for_json() {
     check(&texts, "export run peft --format peft", &[]);
     check(&texts, "merge run merged", &[]);
     check(&pictures, "augment run.toml --out looks.html", &["tasks", "page"]);
+    check(&pairs, "search model blue --images pictures --page found.html", &["found", "candidates"]);
     check(&language, "generate model.gguf colour --raw --max-tokens 2", &["text"]);
     let lora = fthost_tests::build().folder().join("liblora.so");
     check(&texts, &format!("validate {} --only note", lora.display()), &["passed", "tests"]);

@@ -53,6 +53,7 @@
 //! | `resume` | runs that end early and go on to the same bits; validation and accumulation |
 //! | `results` | validation examples alone, temperatures and thresholds, predictions of files and standard input |
 //! | `saved` | every head's saved folders on many bases: what Transformers, PEFT and fthost itself compute with them |
+//! | `search` | two streams in use: vectors of one side, what is nearest to a text or a picture, classes by their names; retrieval both ways |
 //! | `strategies` | what strategies train and how fast, read off the weights that they save |
 //! | `tasks` | several tasks: joint, in sequence, used after the run |
 //! | `text` | text runs, and that PEFT reads what they save |
@@ -116,6 +117,7 @@ mod refused;
 mod results;
 mod resume;
 mod saved;
+mod search;
 mod sentences;
 mod standardised;
 mod strategies;

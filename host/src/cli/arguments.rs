@@ -13,9 +13,11 @@ use fthost::{Error, Result};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::auto::AutoArguments;
+use super::classes::{CLASSES, ClassArguments};
 use super::compare::CompareArguments;
 use super::generate::GenerateArguments;
 use super::new_plugin::NewPluginArguments;
+use super::search::SearchArguments;
 use super::trust::TrustArguments;
 use super::using::UseArguments;
 use super::validate::ValidateArguments;
@@ -114,12 +116,13 @@ pub(super) enum Command {
     },
     /// Evaluates what a run has trained on a file of labelled examples
     Eval {
-        /// Folder that a run has left, or that PEFT saved
+        /// Folder that a run has left, or that PEFT or Transformers saved
         run: PathBuf,
-        /// File with the examples, in the form of the run's own; - is standard input
+        /// File with the examples, in the form of the run's own; - is standard input. With --classes a folder of class folders, or a table
+        /// with labels
         data: PathBuf,
         /// Few-shot: draws so many episodes from the file, whose classes may be new, and learns each from its support examples
-        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = CLASSES)]
         episodes: Option<u32>,
         /// What the episodes follow from
         #[arg(long, value_name = "NUMBER", default_value_t = 0, requires = "episodes")]
@@ -127,13 +130,15 @@ pub(super) enum Command {
         #[command(flatten)]
         answers: AnswerArguments,
         #[command(flatten)]
+        classes: ClassArguments,
+        #[command(flatten)]
         of: TaskArgument,
         #[command(flatten)]
         with: UseArguments,
     },
     /// Predicts for each example of a file, labelled or not: labels with their probability, or values, beside the texts
     Predict {
-        /// Folder that a run has left, or that PEFT saved
+        /// Folder that a run has left, or that PEFT or Transformers saved
         run: PathBuf,
         /// File with the examples: .tsv, .csv, .jsonl or .parquet; - is standard input
         input: PathBuf,
@@ -149,28 +154,42 @@ pub(super) enum Command {
         probabilities: bool,
         /// Folder for the masks that are predicted of pictures, each of its picture's size: masks/NAME.png, whose levels are the indices of
         /// classes, and overlays/NAME.png to look at. It must not exist
-        #[arg(long, value_name = "FOLDER")]
+        #[arg(long, value_name = "FOLDER", conflicts_with_all = CLASSES)]
         masks: Option<PathBuf>,
+        #[command(flatten)]
+        classes: ClassArguments,
         #[command(flatten)]
         of: TaskArgument,
         #[command(flatten)]
         with: UseArguments,
     },
-    /// Writes the features of each row of a file, pooled as the model pools: vectors for search, clustering or another program
+    /// Writes a vector for each row of a file, for search, clustering or another program: what the head compares where one does, as CLIP's
+    /// (projected, of length 1), else features, pooled as the model pools
     Embed {
         /// Folder of a run or of a model
         model: PathBuf,
-        /// File with the examples: .tsv, .csv, .jsonl or .parquet
+        /// File with the examples: .tsv, .csv, .jsonl or .parquet, or a text on each line; of pictures a folder, a .tar or a table too
         input: PathBuf,
         /// File to write: .npy, .parquet or .jsonl; it must not exist
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        /// Which of a model's streams the examples are for: text or image. A model of one needs none
+        #[arg(long, value_name = "NAME")]
+        stream: Option<String>,
+        /// Writes pooled features where a head compares what it makes of them
+        #[arg(long)]
+        features: bool,
+        /// The task whose head compares, where several do
+        #[arg(long, value_name = "NAME")]
+        task: Option<String>,
         /// Whether the file's first row is a header and no example
         #[arg(long, value_name = "true|false")]
         header: Option<bool>,
         #[command(flatten)]
         with: UseArguments,
     },
+    /// Finds the pictures or texts that are nearest to a text or a picture, by a head that compares, as CLIP's
+    Search(SearchArguments),
     /// Continues texts by a language model: answers a question, talks on a terminal, or goes through a file of prompts
     Generate(GenerateArguments),
     /// Compares strategies or run files over several seeds, and says whether their differences are more than chance
@@ -232,7 +251,7 @@ pub(super) struct RangeArguments {
 pub(super) struct AnswerArguments {
     /// Lets a language model continue the prompt of each row too, by the most probable token each time, and compares what it says with the
     /// row's answer: exact match and ROUGE-L
-    #[arg(long, conflicts_with = "episodes")]
+    #[arg(long, conflicts_with = "episodes", conflicts_with_all = CLASSES)]
     pub(super) generate: bool,
 
     /// The most tokens that a text gets

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod auto;
+mod classes;
 mod compare;
 mod errors;
 mod generate;
@@ -12,6 +13,7 @@ mod inspect;
 mod log;
 mod new_plugin;
 mod output;
+mod search;
 mod trust;
 mod using;
 mod validate;
@@ -30,8 +32,9 @@ use fthost::report::metrics;
 use fthost::report::text::wrapped;
 use fthost::run::file::RunFile;
 use fthost::run::lr_find::Range;
+use fthost::run::results::result::TaskResult;
 use fthost::run::state::folder::{cannot_write, write_atomically, write_file_atomically};
-use fthost::run::trained::embed::{Embedder, Form};
+use fthost::run::trained::embed::{Embedder, Form, Wanted};
 use fthost::run::trained::export::export;
 use fthost::run::trained::masks::MaskFolder;
 use fthost::run::trained::model::TrainedModel;
@@ -40,6 +43,7 @@ use fthost::run::{self, Output};
 use fthost::{Error, Result};
 
 use arguments::{AnswerArguments, Arguments, Command, RangeArguments, RunArguments, TaskArgument};
+use classes::Asked;
 use fthost::report::output::say;
 use input::Input;
 use output::must_not_exist;
@@ -91,19 +95,23 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<u8> {
         Command::Data(run) => data(&run, json),
         Command::Augment(run) => augment(&run, json),
         Command::LrFind { run, range } => lr_find(&run, &range, json),
-        Command::Eval { run, data, episodes, seed, answers, of, with } => {
+        Command::Eval { run, data, episodes, seed, answers, classes, of, with } => {
             answers.out.as_deref().map_or(Ok(()), must_not_exist)?;
+            let classes = classes.read()?;
             let data = Input::open(&data)?;
             let (task, path) = (of.task.as_deref(), data.path());
-            let evaluated = with.open_for(&run, &of, path).and_then(|mut model| match episodes {
-                Some(episodes) => few_shot(&mut model, task, path, (episodes, seed), json),
-                None => evaluate(&model, task, path, &answers, json),
+            let evaluated = with.open_for(&run, &of, path).and_then(|mut model| match (episodes, &classes) {
+                (Some(episodes), _) => few_shot(&mut model, task, path, (episodes, seed), json),
+                (None, Some(classes)) => tell(model.evaluate_named(task, path, classes.named(), !json)?, json),
+                (None, None) => evaluate(&model, task, path, &answers, json),
             });
             evaluated.map_err(|error| data.named(error))
         }
-        Command::Predict { run, input, out, format, probabilities, masks, of, with } => {
+        Command::Predict { run, input, out, format, probabilities, masks, classes, of, with } => {
             let named = if json && out.is_none() { format.or(Some(Format::Jsonl)) } else { format };
             out.as_deref().map_or(Ok(()), must_not_exist)?;
+            let classes = classes.read()?;
+            classes.as_ref().map_or(Ok(()), Asked::must_have_names)?;
             let masks = masks.as_deref().map(MaskFolder::new).transpose()?;
             let input = Input::open(&input)?;
             let style = Style { format: Format::choose(named, out.as_deref(), input.path())?, probabilities };
@@ -111,7 +119,11 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<u8> {
             let mut predicted = || {
                 let model = with.open_for(&run, &of, input.path())?;
                 predict(out.as_deref(), |out| {
-                    rows = model.predict(of.task.as_deref(), input.path(), style, masks.as_ref(), out)?;
+                    let (task, path) = (of.task.as_deref(), input.path());
+                    rows = match &classes {
+                        Some(classes) => model.predict_named(task, path, classes.named(), style, out)?,
+                        None => model.predict(task, path, style, masks.as_ref(), out)?,
+                    };
                     Ok(())
                 })
             };
@@ -121,25 +133,30 @@ fn dispatch(arguments: Arguments, started: Instant) -> Result<u8> {
                 _ => Ok(()),
             }
         }
-        Command::Embed { model, input, out, header, with } => {
+        Command::Embed { model, input, out, stream, features, task, header, with } => {
             let form = Form::of(&out)?;
             must_not_exist(&out)?;
-            let mut embedder = Embedder::open(&model, &with.plugins, &overrides(&with.sets, None, None)?, with.device)?;
+            let wanted = Wanted { stream: stream.as_deref(), task: task.as_deref(), features };
+            let sets = overrides(&with.sets, None, None)?;
+            let mut embedder = Embedder::open(&model, wanted, &with.plugins, &sets, with.device)?;
             header.into_iter().for_each(|header| embedder.set_header(header));
             let mut written = (0, 0);
             write_file_atomically(&out, |file| {
                 written = embedder.write(&input, file, form)?;
                 Ok(())
             })?;
-            let ((rows, width), pooling) = (written, embedder.pooling());
+            let ((rows, width), what) = (written, embedder.what());
+            let (stream, compared) = (embedder.stream(), embedder.is_compared());
+            let pooling = (!compared).then_some(&what);
             match json {
-                true => {
-                    say(&serde_json::json!({ "rows": rows, "width": width, "pooling": pooling, "out": out })
-                        .to_string())
-                }
-                false => say(&format!("{rows} rows of {width} numbers ({pooling}) in {}", out.display())),
+                true => say(&serde_json::json!({
+                    "rows": rows, "width": width, "stream": stream, "compared": compared, "pooling": pooling, "out": out,
+                })
+                .to_string()),
+                false => say(&format!("{rows} rows of {width} numbers ({what}) in {}", out.display())),
             }
         }
+        Command::Search(arguments) => arguments.search(json),
         Command::Generate(arguments) => arguments.generate(json),
         Command::Compare(arguments) => {
             let comparison = fthost::compare::execute(&arguments.options(json)?)?;
@@ -195,6 +212,11 @@ fn evaluate(
             })?;
         }
     }
+    tell((task, result), json)
+}
+
+/// Tells a task's result.
+fn tell((task, result): (String, TaskResult), json: bool) -> Result<()> {
     match json {
         true => say(&of_task(task, &result)),
         false => say(&wrapped(result.to_text(&task, "what --json prints").trim_end())),

@@ -10,7 +10,8 @@ use fthost_plugin_api::PredictionKind;
 
 use super::rounds::Round;
 use super::runs::Left;
-use crate::report::metrics::{Probabilities, matches, preferences};
+use crate::report::metrics::matches::{Matches, Ranks};
+use crate::report::metrics::{Probabilities, preferences};
 use crate::run::results::evaluate::{Classes, Evaluation, Outcome};
 use crate::run::results::labels::Labels;
 use crate::run::results::masks::{self, Masks};
@@ -123,7 +124,8 @@ pub(super) fn report(folds: &[&Left]) -> Option<Report> {
         }
         // Among the examples of a fold, each of its own.
         PredictionKind::Embeddings => {
-            Outcome::Matches(rows.iter().map(|row| matches::Ranks::read(&row.prediction)).collect::<Option<_>>()?)
+            let ranks = rows.iter().map(|row| Ranks::read(&row.prediction)).collect::<Option<_>>()?;
+            Outcome::Matches(Matches { ranks, ..Matches::default() })
         }
         PredictionKind::Classes => Outcome::Classes(classes(&first.labels, &rows)?),
         PredictionKind::MultiLabel => {

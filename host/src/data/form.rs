@@ -1,10 +1,13 @@
 //! How a file of examples is read, as far as it is said: the rest its name and content tell.
 
+use std::path::Path;
+
+use fthost_models::Modality;
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use super::distinct;
-use super::pictures::PictureForm;
+use super::pictures::{PictureForm, has_rows};
 use super::row::{Columns, Labels};
 
 /// What a file is, where neither its name nor its content should decide.
@@ -114,6 +117,8 @@ pub enum Learns {
     Matches,
     /// How alike the texts of a row are, each of which passes by itself: the label.
     Similarity,
+    /// As of labels, of rows of which one text alone passes, whatever others they have.
+    Alone,
 }
 
 impl Form {
@@ -123,10 +128,23 @@ impl Form {
         Self { columns: Columns { part: None, group: None, ..self.columns.clone() }, ..self.clone() }
     }
 
+    /// The same for one side of examples that have several: their text, or their picture, by itself. What is no table, as a folder of pictures,
+    /// has no columns.
+    #[must_use]
+    pub fn of_one_side(&self, modality: Modality, path: &Path) -> Self {
+        let Columns { text, image, label, id, .. } = self.columns.clone();
+        let columns = match modality {
+            _ if !has_rows(path) => Columns::default(),
+            Modality::Text { .. } => Columns { text, label, id, ..Columns::default() },
+            Modality::Images { .. } => Columns { image, label, id, ..Columns::default() },
+        };
+        Self { columns, learns: Learns::Alone, ..self.clone() }
+    }
+
     /// Sequences of an example's texts, for a head of one stream: several where they pass by themselves.
     pub fn sequences(&self) -> usize {
         match self.learns {
-            Learns::Labels => 1,
+            Learns::Labels | Learns::Alone => 1,
             Learns::Matches | Learns::Similarity => 2 + usize::from(self.columns.text_negative.is_some()),
         }
     }
@@ -135,7 +153,7 @@ impl Form {
     pub(super) fn labels(&self) -> Labels {
         match self.learns {
             Learns::Matches => Labels::None,
-            Learns::Labels | Learns::Similarity => Labels::Read,
+            Learns::Labels | Learns::Similarity | Learns::Alone => Labels::Read,
         }
     }
 

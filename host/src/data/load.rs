@@ -109,6 +109,25 @@ pub fn unlabelled<'a>(
     })))
 }
 
+/// Texts that stand in no file, as examples without labels; errors name `source`'s file and their number.
+///
+/// # Errors
+///
+/// Where the tokenizer fails on one, or the model has no such token.
+pub fn of_texts(source: &Source<'_>, texts: &[String], tokenizer: &Tokenizer) -> Result<Dataset> {
+    let Some(vocabulary) = source.vocabulary() else { return Err(Error::run("texts for a model that takes none")) };
+    let mut writer = Writer::of(source, Labels::Unread, tokenizer, vocabulary, Limits::from_environment());
+    let row = |(line, text): (u64, &String)| Row { line, text: text.clone(), ..Row::default() };
+    let rows: Vec<Row> = (1..).zip(texts).map(row).collect();
+    writer.push_rows(source.files.first(), rows, tokenizer)?;
+    let data = writer.finish(Vec::new())?.into_dataset(source, None);
+    if data.truncated() > 0 {
+        let (what, longest) = (source.files, tokenizer.max_tokens());
+        tracing::warn!("{what}: texts of more than {longest} tokens are cut: {} of {}", data.truncated(), data.len());
+    }
+    Ok(data)
+}
+
 /// Reads a file to its end without its labels, so that what is wrong with it is said before anything is made of its first rows.
 ///
 /// # Errors

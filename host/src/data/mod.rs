@@ -68,13 +68,15 @@ pub use header::Naming;
 pub use label_lists::SEPARATOR;
 pub use language::{Answered, Asked, Asker, Turn, Writing};
 pub(crate) use language::{ChatTemplate, GoTemplate, has_name as is_chat_template, template_text};
-pub use load::{check, load, unlabelled};
+pub use load::{check, load, of_texts, unlabelled};
 pub use measured::{Holds, Measured, passes};
 pub use moments::Moments;
 pub use part::Part;
 pub use peek::{Column, Peek, peek};
 pub use permutation::Permutation;
-pub use pictures::{ClassFolder, Draws, MaskForm, MasksSeen, OnBadImage, PictureForm, PicturesSeen, Shown};
+pub use pictures::{
+    ClassFolder, Draws, MaskForm, MasksSeen, OnBadImage, PictureForm, PicturesSeen, Shown, has_rows, is_picture_file,
+};
 pub use row::Columns;
 pub use sampler::{Sampler, Shuffled, split_micro_batches};
 pub use source::Source;

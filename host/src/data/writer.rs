@@ -98,6 +98,8 @@ pub(super) struct Writer {
     of_tokens: Option<TokensOf>,
     /// Whether the texts of a row pass by themselves.
     apart: bool,
+    /// Whether the first of them is all that counts.
+    alone: bool,
     /// What the picture beside a text counts as.
     beside: usize,
 }
@@ -119,6 +121,7 @@ impl Writer {
             cut_left: false,
             of_tokens: None,
             apart: false,
+            alone: false,
             beside: 0,
         }
     }
@@ -135,8 +138,9 @@ impl Writer {
         let separator = source.form.label_separator.clone().filter(|_| labels == Labels::Read);
         let (cut_left, beside) = (tokenizer.cuts_left(), source.images().map_or(0, |images| images.tokens));
         // Of a text and its picture each is a side of its own as it is.
-        let apart = beside == 0 && source.form.learns != Learns::Labels;
-        Self { roles, separator, texts: source.texts, cut_left, apart, beside, ..Self::new(vocabulary, limits) }
+        let apart = beside == 0 && matches!(source.form.learns, Learns::Matches | Learns::Similarity);
+        let alone = source.form.learns == Learns::Alone;
+        Self { roles, separator, texts: source.texts, cut_left, apart, alone, beside, ..Self::new(vocabulary, limits) }
     }
 
     /// A writer of a source's pictures.
@@ -271,7 +275,10 @@ impl Writer {
         }
     }
 
-    fn push_texts(&mut self, path: &Path, rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
+    fn push_texts(&mut self, path: &Path, mut rows: Vec<Row>, tokenizer: &Tokenizer) -> Result<()> {
+        if self.alone {
+            rows.iter_mut().for_each(|row| row.pair = None);
+        }
         let texts: Vec<_> = rows.iter().map(|row| (row.text.as_str(), row.pair.as_deref())).collect();
         let encoded = tokenizer.encode(&texts)?;
         for (mut row, tokens) in rows.into_iter().zip(encoded) {

@@ -11,6 +11,7 @@ pub mod numbers;
 pub mod output;
 pub mod page;
 pub mod progress;
+pub(crate) mod retrieval;
 pub mod table;
 pub mod tensorboard;
 pub mod text;

@@ -7,6 +7,7 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use fthost_plugin_api::prelude::*;
+use fthost_plugin_api::{Stream, problem_type};
 
 /// What a method does wrong.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
@@ -65,6 +66,10 @@ enum Deed {
     Logits,
     /// Gives a rate that is no number, in the end.
     Nan,
+    /// Gives vectors of one side that depend on the other.
+    Lean,
+    /// Gives vectors that are longer than 1.
+    Long,
 }
 
 /// Instances so far in this process.
@@ -326,11 +331,69 @@ impl Regularizer for Squares {
     }
 }
 
+/// Width of what is compared.
+const WIDTH: usize = 8;
+
+/// Compares the first features of two streams.
+struct Sides {
+    how: Deed,
+}
+
+impl TaskHead for Sides {
+    type Config = Options;
+    const PROBLEM_TYPE: Option<&'static str> = Some(problem_type::CONTRASTIVE);
+
+    fn new(Options { how }: Options) -> Result<Self> {
+        Ok(Self { how })
+    }
+
+    fn attach(&mut self, task: &TaskInfo, _: &mut Model) -> Result<HeadSpec> {
+        let read = |of: &Stream| StreamFeatures { stream: of.name.clone(), features: FeatureKind::Pooled };
+        Ok(HeadSpec {
+            scope: LossScope::Batch,
+            streams: task.streams.iter().map(read).collect(),
+            ..HeadSpec::new(FeatureKind::Pooled, TargetKind::Match, PredictionKind::Embeddings)
+        })
+    }
+
+    fn forward(&self, _: &Features<'_>) -> Result<Tensor> {
+        Err(Error::new("it reads two streams"))
+    }
+
+    fn forward_streams(&self, features: &[Features<'_>]) -> Result<Tensor> {
+        let first = |of: &Features<'_>| of.tensor.narrow(1, 0, WIDTH);
+        let [text, image] = features else { return Err(Error::new("it reads two streams")) };
+        let (mut text, image) = (first(text)?, first(image)?);
+        if self.how == Deed::Lean {
+            text = text.add(&image)?;
+        }
+        let factor = if self.how == Deed::Long { 2.0 } else { 1.0 };
+        let side = |of: &Tensor| -> Result<Tensor> {
+            let rows = of.shape()?[0];
+            of.normalize()?.mul_scalar(factor)?.reshape([rows, 1, WIDTH])
+        };
+        Tensor::concat(&[&side(&text)?, &side(&image)?], 1) // [examples, 2, WIDTH]
+    }
+
+    fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
+        let rows = outputs.shape()?[0];
+        let side = |at: usize| outputs.narrow(1, at, 1)?.reshape([rows, WIDTH]);
+        let (sum, weight) = side(0)?.matmul(&side(1)?.t()?)?.cross_entropy(targets.tensor, None, 0.0)?;
+        Ok(Loss { sum, weight: weight.to_scalar()? })
+    }
+
+    fn predict(&self, outputs: &Tensor) -> Result<Tensor> {
+        outputs.reshape(outputs.shape()?)
+    }
+}
+
 register! {
     /// Multiplies outputs by learned factors.
     Strategy "misconduct" => Scales,
     /// A class for each example.
     TaskHead "misconduct-head" => Classes,
+    /// What belongs together.
+    TaskHead "misconduct-sides" => Sides,
     /// Half the rate.
     Scheduler "misconduct-half" => Half,
     /// Takes any options.

@@ -39,6 +39,17 @@ const PATHS: [&str; 5] = ["image", "file_name", "filename", "path", "file"];
 /// The end of an archive's name.
 const TAR: &str = "tar";
 
+/// Whether what pictures are read from is a table, whose rows name them: no folder, no archive of them, no picture itself.
+pub fn has_rows(path: &Path) -> bool {
+    let is_archive = path.extension().is_some_and(|end| end.eq_ignore_ascii_case(TAR));
+    !is_archive && !is_picture_file(path) && (!path.is_dir() || Saved::is(path))
+}
+
+/// Whether a path is called as pictures are.
+pub fn is_picture_file(path: &Path) -> bool {
+    is_picture(&file_name(path))
+}
+
 /// Lists what a source names. Of every picture the header is read; where bad ones are to be left out, all of it.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ mod views;
 
 pub use draws::Draws;
 pub use form::{ClassFolder, MaskForm, OnBadImage, PictureForm};
+pub use list::{has_rows, is_picture_file};
 pub(super) use masks::Masks;
 pub(super) use pixels::Pictures;
 pub use seen::{MasksSeen, PicturesSeen};

@@ -13,8 +13,9 @@ use crate::adapted::AdaptedModel;
 use crate::cores;
 use crate::data::{Dataset, UNCOUNTED};
 use crate::report::entities::{Entities, Tags};
+use crate::report::metrics::matches::{self, Matches};
 use crate::report::metrics::probabilities::{Bin, most_probable};
-use crate::report::metrics::{self, Metrics, Probabilities, matches, preferences, tokens};
+use crate::report::metrics::{self, Metrics, Probabilities, preferences, tokens};
 use crate::run::chunks::chunks;
 use crate::run::pass::{Pass, scalar};
 use crate::{Error, Result};
@@ -46,7 +47,7 @@ pub enum Outcome {
     /// Which of two answers is better, by the examples: the rewards of both.
     Preferences(Vec<preferences::Pair>),
     /// Where among all examples' other sides an example's own one is.
-    Matches(Vec<matches::Ranks>),
+    Matches(Matches),
     /// Real values.
     Values {
         /// True values.
@@ -129,7 +130,7 @@ impl Evaluation {
             Outcome::Preferences(rows) => {
                 preferences::of(&rows.iter().map(|pair| [pair.chosen, pair.rejected]).collect::<Vec<_>>())
             }
-            Outcome::Matches(rows) => matches::of(rows),
+            Outcome::Matches(found) => matches::of(&found.ranks),
             Outcome::Values { targets, predictions } => metrics::values::of(targets, predictions),
         };
         metrics.extend(loss.map(|loss| ("loss".to_owned(), loss)));
@@ -159,7 +160,7 @@ impl Evaluation {
             Outcome::Preferences(rows) => {
                 (rows.iter().all(|pair| pair.chosen.is_finite() && pair.rejected.is_finite()), true)
             }
-            Outcome::Matches(rows) => (rows.iter().all(|ranks| ranks.are_finite()), true),
+            Outcome::Matches(found) => (found.ranks.iter().all(|ranks| ranks.are_finite()), true),
             Outcome::Values { predictions, .. } => (predictions.iter().all(|value| value.is_finite()), true),
         };
         let of_probabilities = |name: &String| {
@@ -229,7 +230,7 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
         PredictionKind::Preferences => {
             Outcome::Preferences(parts.into_iter().flat_map(|part| part.preferences).collect())
         }
-        PredictionKind::Embeddings => Outcome::Matches(Vec::new()),
+        PredictionKind::Embeddings => Outcome::Matches(Matches::default()),
         PredictionKind::Values => Outcome::Values {
             targets: flat(&parts, |part| &part.targets),
             predictions: flat(&parts, |part| &part.predictions),
@@ -250,9 +251,9 @@ fn evaluate_matches(pass: &Pass<'_>, parts: Vec<Part>) -> Result<Evaluation> {
     let outputs: Vec<Tensor> = parts.into_iter().filter_map(|part| part.outputs).collect();
     let outputs = Value::constant(Tensor::cat(&outputs, 0)?);
     let embeddings = pass.head.predict(&tape, &outputs)?.to_dtype(DType::F32)?; // [examples, sides, width]
-    let ranks = matches::ranks(&embeddings)?;
+    let found = Matches { sides: sides(pass), ..matches::find(&embeddings)? };
     let (mut loss, mut weight) = (0.0, 0.0);
-    let examples = ranks.len();
+    let examples = found.ranks.len();
     let blocks = examples.div_ceil(TOGETHER);
     for block in 0..blocks {
         let (first, end) = (block * examples / blocks, (block + 1) * examples / blocks);
@@ -263,7 +264,13 @@ fn evaluate_matches(pass: &Pass<'_>, parts: Vec<Part>) -> Result<Evaluation> {
             (loss, weight) = (loss + scalar(&sum)?, weight + terms);
         }
     }
-    Ok(Evaluation::new((weight > 0.0).then(|| loss / weight), Outcome::Matches(ranks), 0))
+    Ok(Evaluation::new((weight > 0.0).then(|| loss / weight), Outcome::Matches(found), 0))
+}
+
+/// What the first two sides of examples are: the streams that the head reads, or the columns of one stream's texts.
+fn sides(pass: &Pass<'_>) -> Vec<String> {
+    let streams: Vec<String> = pass.spec.streams.iter().map(|of| of.stream.clone()).collect();
+    if streams.len() > 1 { streams } else { ["text", "text_pair"].map(str::to_owned).into() }
 }
 
 /// The metrics of the head's own.
@@ -351,13 +358,20 @@ pub fn predict_masks(pass: &Pass<'_>, rows: &[u32]) -> Result<Vec<Mask>> {
     Ok(parts.into_iter().flatten().collect())
 }
 
-/// What a stream's pooled features are of each example of the data.
-pub fn features(model: &AdaptedModel, stream: usize, data: &Dataset, precision: Precision) -> Result<Vec<Vec<f32>>> {
+/// What a stream's pooled features are of each example of the data. `progress` hears the number of examples done.
+pub fn features(
+    model: &AdaptedModel,
+    stream: usize,
+    data: &Dataset,
+    precision: Precision,
+    progress: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Vec<f32>>> {
     let rows: Vec<u32> = (0..data.len() as u32).collect();
     let parts = cores::map(&chunks(model, data, false, &rows)?, |chunk| -> Result<Vec<Vec<f32>>> {
         let tape = Tape::new(TapeOptions { precision, ..TapeOptions::default() });
         let input = data.input_for(&data.show(chunk.rows)?, model.model.info().streams[stream].modality)?;
         let features = model.model.features(&tape, stream, &input, Read::Pooled)?; // [rows, width]
+        progress(chunk.rows.len());
         Ok(features.value.tensor().to_dtype(DType::F32)?.to_vec2::<f32>()?)
     })?;
     Ok(parts.into_iter().flatten().collect())

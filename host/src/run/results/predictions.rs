@@ -18,9 +18,11 @@ use serde::Deserialize;
 
 use super::evaluate::{Evaluation, Outcome};
 use super::masks;
-use super::worst::{Worst, least_expected};
+use super::worst::{Instead, TEXT, Worst, least_expected};
 use crate::data::Dataset;
 use crate::report::metrics::Probabilities;
+use crate::report::metrics::matches::Matches;
+use crate::report::text::shortened;
 use crate::run::state::folder::{cannot_write, write_file_atomically};
 use crate::{Error, Result};
 
@@ -243,8 +245,8 @@ impl Predicted<'_> {
                     row(cells)?;
                 }
             }
-            Outcome::Matches(rows) => {
-                for (i, ranks) in rows.iter().enumerate() {
+            Outcome::Matches(found) => {
+                for (i, ranks) in found.ranks.iter().enumerate() {
                     let example = self.example(i)?;
                     let cells = Cells { task, labels, prediction: ranks.cell(), ..example.cells() };
                     keep(i, &cells, "");
@@ -337,7 +339,29 @@ impl Predicted<'_> {
                 };
             }
         }
+        if let Outcome::Matches(found) = &evaluation.outcome {
+            for worst in &mut worst {
+                worst.instead = self.instead(found, worst.place)?;
+            }
+        }
         Ok(worst)
+    }
+
+    /// What is nearer to a side of an example than its other one, in the way in which that is further off.
+    fn instead(&self, found: &Matches, place: usize) -> Result<Option<Instead>> {
+        let (ranks, Some(nearest)) = (found.ranks[place], found.nearest.get(place)) else { return Ok(None) };
+        let forward = ranks.forward >= ranks.backward;
+        let (rank, other) = if forward { (ranks.forward, nearest.forward) } else { (ranks.backward, nearest.backward) };
+        let Some(other) = other else { return Ok(None) };
+        let pictures = self.data.filter(|data| data.of_pictures());
+        // Of texts by themselves the second is looked for by the first; a picture is told by the text that belongs to it.
+        let column = usize::from(forward && pictures.is_none());
+        let text = self.example(other)?.texts.into_iter().nth(column).unwrap_or_default();
+        let picture = match pictures.filter(|_| forward) {
+            Some(data) => data.picture(other as u32)?.map(|picture| picture.thumbnail(THUMBNAIL)),
+            None => None,
+        };
+        Ok(Some(Instead { forward, rank, text: shortened(&text, TEXT).into_owned(), picture }))
     }
 
     /// An example by its place.

@@ -11,10 +11,11 @@ use crate::report::metrics::masks::Overlap;
 use crate::report::metrics::multi_label::{self, LabelScores};
 use crate::report::metrics::probabilities::Bin;
 use crate::report::metrics::{self, Metrics, Scores};
-use crate::report::{self, classification};
+use crate::report::{self, classification, retrieval};
 
 /// The metrics that people look at, those that say most first.
-const MAIN: [&str; 6] = ["entity_f1", "accuracy", "mean_average_precision", "mean_iou", "pearson", "loss"];
+const MAIN: [&str; 7] =
+    ["entity_f1", "accuracy", "mean_average_precision", "mean_iou", "pearson", "recall_at_5", "loss"];
 /// Those that are said besides, in one line; the others are in result.json and the page.
 const MORE: [&str; 16] = [
     "perplexity",
@@ -62,6 +63,10 @@ pub struct Report {
     /// Of each class the pixels that are true, those that are predicted and those that are both, where predictions are masks.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub pixels: BTreeMap<String, Overlap>,
+    /// What the sides of examples are, where what belongs together is looked for: metrics that begin with `forward` are of the first's search
+    /// for the second, those with `backward` of the second's for the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sides: Vec<String>,
     /// scikit-learn's classification report; of masks a table of the same kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
@@ -107,6 +112,10 @@ impl Report {
             }
             _ => (BTreeMap::new(), None, Vec::new()),
         };
+        let sides = match &evaluation.outcome {
+            Outcome::Matches(found) => found.sides.clone(),
+            _ => Vec::new(),
+        };
         let label_scores = match &evaluation.outcome {
             Outcome::Labels(found) => multi_label::scores(&found.targets, &found.predictions, labels.len()),
             _ => LabelScores::default(),
@@ -123,6 +132,7 @@ impl Report {
             pixels,
             classes: labels.iter().cloned().zip(label_scores.classes.iter().copied()).collect(),
             label_scores,
+            sides,
             report,
             entity_report: entities.map(Entities::report),
             entities: entities.map(|found| found.types.clone()).unwrap_or_default(),
@@ -148,6 +158,10 @@ impl Report {
         }
         if let Some(report) = self.entity_report.as_ref().filter(|report| report.lines().count() <= MOST_ENTITIES) {
             text += &format!("{report}\n");
+        }
+        let found = retrieval::terminal_text(&self.metrics, &self.sides);
+        if !found.is_empty() {
+            text += &format!("{found}\n");
         }
         for name in MAIN {
             let Some(after) = self.metrics.get(name) else { continue };

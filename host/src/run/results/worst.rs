@@ -11,7 +11,7 @@ use crate::report::text::shortened;
 /// Examples that are shown: as many as masks are kept of.
 const SHOWN: usize = KEPT;
 /// Characters of a text that are shown.
-const TEXT: usize = 300;
+pub(super) const TEXT: usize = 300;
 
 /// An example, or one of its words, that the model is far off at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -36,8 +36,25 @@ pub struct Worst {
     pub prediction: String,
     /// The negative natural logarithm of the true class's probability, the binary cross entropy of all classes where there may be any number
     /// of true ones, the distance from the true value, of a mask one less its mean intersection over union, or of a pair of answers by how much the worse
-    /// one's reward is greater.
+    /// one's reward is greater. Of what belongs together how many are nearer.
     pub loss: f64,
+    /// What was found in the place of what belongs to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instead: Option<Instead>,
+}
+
+/// What is nearest to one side of an example, in the place of its other side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Instead {
+    /// Whether that is its first side, as a text whose picture is looked for.
+    pub forward: bool,
+    /// The rank of its own other side.
+    pub rank: f64,
+    /// The text that was found, or that of the picture.
+    pub text: String,
+    /// The picture that was found.
+    #[serde(skip)]
+    pub picture: Option<Picture>,
 }
 
 impl Worst {
@@ -65,8 +82,8 @@ pub(super) fn least_expected(evaluation: &Evaluation) -> Vec<Worst> {
             rows.iter().map(mean).enumerate().collect()
         }
         // Those whose other side is not the nearest.
-        Outcome::Matches(rows) => {
-            let far = rows.iter().map(|ranks| ranks.forward.max(ranks.backward) - 1.0).enumerate();
+        Outcome::Matches(found) => {
+            let far = found.ranks.iter().map(|ranks| ranks.forward.max(ranks.backward) - 1.0).enumerate();
             far.filter(|(_, rank)| *rank > 0.0).collect()
         }
         // Those of which the worse answer has the greater reward.

@@ -1,4 +1,4 @@
-//! Features of a file's rows, pooled as the model pools, written to a file that other programs read.
+//! Vectors of a file's rows, what a head compares or features as the model pools them, written to a file that other programs read.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -15,20 +15,31 @@ use serde::Serialize;
 
 use super::head;
 use super::model::TrainedModel;
+use super::side::{Compared, Side, compares};
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Part, Tokenizer};
+use crate::data::{self, Tokenizer};
 use crate::hub;
 use crate::plugin::StrategyInstance;
 use crate::run::file::Override;
 use crate::run::machine::DeviceChoice;
-use crate::run::results::evaluate::features;
 use crate::run::setup::model as base;
 use crate::{Error, Result};
 use fthost_autograd::Precision;
 use fthost_images::Transform;
-use fthost_models::Modality;
+use fthost_models::{Modality, ModelInfo};
 
-/// A model that gives features, with or without a head.
+/// Which vectors are wanted of a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// The stream, of a model of several.
+    pub stream: Option<&'a str>,
+    /// The task whose head compares, of a run of several.
+    pub task: Option<&'a str>,
+    /// Whether pooled features are, where a head compares what it makes of them.
+    pub features: bool,
+}
+
+/// A model that gives vectors, with or without a head.
 pub struct Embedder {
     model: AdaptedModel,
     /// Kept because their hooks stand in the model.
@@ -37,24 +48,38 @@ pub struct Embedder {
     transform: Option<Arc<Transform>>,
     form: data::Form,
     precision: Precision,
-    modalities: Vec<Modality>,
+    stream: usize,
+    compared: Option<Compared>,
 }
 
 impl Embedder {
     /// Opens a run folder, a folder that PEFT or Transformers saved, or a model without a head.
     ///
     /// # Errors
-    /// As [`open`](super::open).
-    pub fn open(folder: &Path, plugins: &[String], overrides: &[Override], device: DeviceChoice) -> Result<Self> {
+    /// As [`open`](super::open), and where there is no such stream or task, or the model has several streams and none is named.
+    pub fn open(
+        folder: &Path,
+        wanted: Wanted<'_>,
+        plugins: &[String],
+        overrides: &[Override],
+        device: DeviceChoice,
+    ) -> Result<Self> {
         let folder = &hub::local(folder)?;
-        // Of a whole model its head, of whatever kind, is not needed.
-        if !super::is_whole(folder) {
-            return super::open(folder, plugins, overrides, device)?.into_embedder();
+        // Of a whole model its head, of whatever kind, is not needed, unless it is what compares.
+        let compares = || fthost_models::config(folder).is_ok_and(|config| head::compares(&config));
+        if !super::is_whole(folder) || (!wanted.features && compares()) {
+            return super::open(folder, plugins, overrides, device)?.into_embedder(wanted);
+        }
+        if wanted.task.is_some() {
+            return Err(Error::usage(format!("{} is a model, and has no tasks", folder.display()))
+                .with_help("leave --task out"));
         }
         let file = head::run_file(folder, overrides)?;
         let model = base::load_model(&file, device.open()?)?;
-        let task = &file.tasks[0];
-        let tokenizer = base::tokenizer(&file, task, &model)?;
+        let (task, stream) = (&file.tasks[0], stream(model.model.info(), wanted.stream)?);
+        // A stream of pictures needs no tokenizer.
+        let reads_text = matches!(model.model.info().streams[stream].modality, Modality::Text { .. });
+        let tokenizer = if reads_text { base::tokenizer(&file, task, &model)? } else { None };
         let transform = base::transform(&file, task, &model)?;
         Ok(Self {
             _strategies: Vec::new(),
@@ -62,7 +87,8 @@ impl Embedder {
             transform,
             form: task.form.clone(),
             precision: file.train.precision.into(),
-            modalities: base::modalities(model.model.info(), &[0]),
+            stream,
+            compared: None,
             model,
         })
     }
@@ -72,55 +98,89 @@ impl Embedder {
         self.form.header = Some(header);
     }
 
-    /// How the features are pooled: `mean, normalised`.
-    pub fn pooling(&self) -> String {
-        self.model.model.info().plain().pooling.to_string()
+    /// What the vectors are: how features are pooled, `mean, normalised`, or that a head compares them.
+    pub fn what(&self) -> String {
+        match self.compared {
+            Some(_) => "as the head compares them".to_owned(),
+            None => self.model.model.info().streams[self.stream].pooling.to_string(),
+        }
     }
 
-    /// Writes the features of each row of `input` to the file `to`; how many rows there were, and their width.
+    /// Whether they are what a head compares.
+    pub fn is_compared(&self) -> bool {
+        self.compared.is_some()
+    }
+
+    /// The name of the stream whose inputs become vectors.
+    pub fn stream(&self) -> &str {
+        &self.model.model.info().streams[self.stream].name
+    }
+
+    /// Writes the vector of each row of `input` to the file `to`; how many rows there were, and their width.
     ///
     /// # Errors
     /// Where the input cannot be read or the file not be written.
     pub fn write(&self, input: &Path, to: &Path, form: Form) -> Result<(usize, usize)> {
-        let source = data::Source {
-            files: &input.into(),
-            part: Part::Test,
-            form: &self.form,
-            only: None,
-            texts: false,
-            labels: None,
-            modalities: &self.modalities,
-            language: None,
+        let side = Side {
+            model: &self.model,
+            stream: self.stream,
+            tokenizer: self.tokenizer.as_ref(),
             transform: self.transform.as_ref(),
-            device: &self.model.device,
+            form: &self.form,
+            precision: self.precision,
+            compared: self.compared.as_ref(),
         };
-        let width = self.model.model.info().plain().width;
+        let width = match &self.compared {
+            Some(compared) => compared.width(),
+            None => self.model.model.info().streams[self.stream].width,
+        };
         let mut sink = Sink::create(to, form, width)?;
         let mut rows = 0;
-        for block in data::unlabelled(&source, self.tokenizer.as_ref())? {
-            let block = block?;
-            let vectors = features(&self.model, 0, &block, self.precision)?;
+        side.each_of_file(input, false, |block| {
+            let vectors = side.vectors(block, &|_| {})?;
             let lines = (0..vectors.len()).map(|row| Ok(block.place(row as u32)?.1.unwrap_or((rows + row) as u64 + 1)));
             sink.write(&lines.collect::<Result<Vec<u64>>>()?, &vectors)?;
             rows += vectors.len();
-        }
+            Ok(())
+        })?;
         sink.finish()?;
         Ok((rows, width))
     }
 }
 
+/// The stream of this name; it may be left out where there is one.
+fn stream(info: &ModelInfo, name: Option<&str>) -> Result<usize> {
+    let names = || info.streams.iter().map(|stream| format!("{:?}", stream.name)).collect::<Vec<_>>().join(" and ");
+    match (name, info.streams.len()) {
+        (None, 1) => Ok(0),
+        (None, _) => Err(Error::usage(format!("the model has the streams {}, and one of them is embedded", names()))
+            .with_help("say which by --stream")),
+        (Some(name), _) => info.stream(name).ok_or_else(|| {
+            Error::usage(format!("the model has no stream {name:?}")).with_help(format!("it has {}", names()))
+        }),
+    }
+}
+
 impl TrainedModel {
-    /// Without its heads.
-    fn into_embedder(self) -> Result<Embedder> {
-        let Self { model, _strategies, mut tasks, precision, .. } = self;
-        if tasks.is_empty() {
+    /// As one that gives vectors: those that a head compares, or features.
+    fn into_embedder(self, wanted: Wanted<'_>) -> Result<Embedder> {
+        if self.tasks.is_empty() {
             return Err(Error::usage("the run has no task"));
         }
-        let task = tasks.swap_remove(0);
-        let modalities = base::modalities(model.model.info(), &[0]);
+        let stream = stream(self.model.model.info(), wanted.stream)?;
+        let place = match wanted.task {
+            Some(_) => self.place(wanted.task)?,
+            None if wanted.features || !self.tasks.iter().any(|task| compares(&task.spec)) => 0,
+            None => self.comparing(None)?,
+        };
+        let Self { model, _strategies, mut tasks, precision, .. } = self;
+        let task = tasks.swap_remove(place);
+        let is_compared = compares(&task.spec) && !wanted.features;
+        let compared = is_compared.then(|| Compared::new(&task, &model, stream, precision)).transpose()?;
         Ok(Embedder {
             model,
-            modalities,
+            stream,
+            compared,
             _strategies,
             tokenizer: task.tokenizer,
             transform: task.transform,

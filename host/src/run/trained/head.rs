@@ -92,6 +92,11 @@ pub(super) fn language(config: &Value) -> Option<LanguageModel> {
     says.into_iter().find_map(|(end, says)| class.ends_with(end).then_some(says))
 }
 
+/// Whether a config.json names a class whose head compares the streams of its model.
+pub(super) fn compares(config: &Value) -> bool {
+    config["architectures"][0].as_str() == Some("CLIPModel")
+}
+
 /// The path of a head's last layer.
 ///
 /// # Errors
@@ -162,6 +167,12 @@ impl Found {
             LanguageModel::Preference => problem_type::PREFERENCE,
         };
         Self { labels: Vec::new(), numbered: false, problem: problem.into(), decision: Decision::default() }
+    }
+
+    /// The head that compares the streams of a model, which is part of that.
+    pub(super) fn of_streams() -> Self {
+        let (labels, problem) = (Vec::new(), problem_type::CONTRASTIVE.to_owned());
+        Self { labels, numbered: false, problem, decision: Decision::default() }
     }
 
     /// Chooses the plugin, where the command line has not, and checks options and fills in defaults as for any run file. Without its

@@ -14,7 +14,10 @@ mod own;
 mod peft;
 pub mod predict;
 mod run_folder;
+pub mod search;
+mod side;
 mod whole;
+pub mod zero_shot;
 
 use std::path::Path;
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::head::{self, CONFIG, Found};
 use super::model::TrainedModel;
 use crate::adapted::Owner;
+use crate::data::Learns;
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, split_argument};
 use crate::run::machine::DeviceChoice;
@@ -37,13 +38,17 @@ pub(super) fn open(
     let mut file = head::run_file(folder, overrides)?;
     let dense = head::Dense::find(folder)?;
     file.language = head::language(&config).filter(|_| dense.is_none());
+    let compares = head::compares(&config);
+    if compares {
+        file.tasks[0].form.learns = Learns::Matches;
+    }
     let model = base::load_model(&file, device.open()?)?;
     let info = model.model.info();
     // What comes from timm, from torchvision or from here is a classifier of pictures, and names no class.
     let nameless = info.classification.as_ref().is_some_and(|head| head.class.is_none()).then_some(false);
     let kind = kind(&config).or(nameless);
     let per_token = kind == Some(true);
-    if dense.is_none() && kind.is_none() && file.language.is_none() {
+    if dense.is_none() && kind.is_none() && file.language.is_none() && !compares {
         let class = config["architectures"][0].as_str().unwrap_or("no class");
         return Err(Error::usage(format!(
             "{} holds no head that opens here: its {CONFIG} names {class}",
@@ -56,6 +61,11 @@ pub(super) fn open(
     let mut library = Library::new(Search::from_environment());
     for plugin in plugins {
         library.open(split_argument(plugin).0)?;
+    }
+    if compares {
+        let found = Found::of_streams();
+        found.choose(&mut file, &mut library)?;
+        return found.open(&file, &mut library, model, Vec::new(), |_| Ok(()));
     }
     if let Some(says) = file.language {
         if let Some(lacking) = model.model.info().vocabulary.as_ref().and_then(|layer| layer.new.first()) {

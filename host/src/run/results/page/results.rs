@@ -8,15 +8,17 @@ use maud::{Markup, html};
 use super::super::calibrated::Calibration;
 use super::super::report::Report;
 use super::super::result::{Split, TaskResult};
-use super::super::worst::Worst;
+use super::super::worst::{Instead, Worst};
 use crate::report::chart::{Chart, Series};
 use crate::report::metrics::Metrics;
+use crate::report::metrics::matches;
 use crate::report::metrics::probabilities::Bin;
 use crate::report::numbers::{count, percent, significant};
 use crate::report::page::{confusion, picture};
+use crate::report::retrieval;
 
 /// Metrics that come first, the one that names a task's result before the others.
-const FIRST: [&str; 9] = [
+const FIRST: [&str; 10] = [
     "entity_f1",
     "accuracy",
     "mean_average_precision",
@@ -25,6 +27,7 @@ const FIRST: [&str; 9] = [
     "spearman",
     "macro_f1",
     "matthews",
+    "recall_at_5",
     "loss",
 ];
 
@@ -76,6 +79,7 @@ pub(super) fn section(task: &str, result: &TaskResult) -> Markup {
                 @if !report.metrics.is_empty() {
                     div {
                         (metrics_table(report, on, &result.before))
+                        (ways(report))
                         @if let Some(found) = &result.calibration { (calibration(found, &report.metrics)) }
                     }
                 }
@@ -88,6 +92,7 @@ pub(super) fn section(task: &str, result: &TaskResult) -> Markup {
             @if !report.confusion.is_empty() { (confusion::matrix(&report.confusion, &result.labels)) }
             @if !charts.is_empty() { h3 {} div.charts { @for chart in &charts { (chart) } } }
             @if !report.pixels.is_empty() { (overlays(&report.worst)) }
+            @else if let [first, second, ..] = &*report.sides { (mistaken(&report.worst, [first, second])) }
             @else if !report.worst.is_empty() { (worst(&report.worst, report.values.is_empty())) }
         }
     }
@@ -104,6 +109,9 @@ fn metrics_table(report: &Report, on: Split, before: &Metrics) -> Markup {
     let mut metrics: Vec<(&String, f64)> = report.metrics.iter().map(|(name, &value)| (name, value)).collect();
     // Of what is not defined the reason stands below.
     metrics.retain(|(name, value)| !value.is_nan() || before.get(*name).is_some_and(|before| before.is_finite()));
+    // Those of one way stand in a table of their own.
+    let of_way = |name: &str| !report.sides.is_empty() && matches::is_of_one_way(name);
+    metrics.retain(|(name, _)| !of_way(name));
     metrics.sort_by_key(|(name, _)| place(name));
     let compared = !before.is_empty();
     html! {
@@ -130,6 +138,20 @@ fn metrics_table(report: &Report, on: Split, before: &Metrics) -> Markup {
             }
         }
         @for (why, metrics) in undefined(&report.undefined) { p.note { "Not defined, because " (why) ": " (metrics) "." } }
+    }
+}
+
+/// How often what belongs together is found, each way.
+fn ways(report: &Report) -> Markup {
+    let rows = retrieval::rows(&report.metrics, &report.sides);
+    html! {
+        @if !rows.is_empty() {
+            h3 { "What belongs together, found" }
+            table.rows {
+                thead { tr { th {} @for name in retrieval::columns() { th.number { (name) } } } }
+                tbody { @for (way, cells) in &rows { tr { td { (way) } @for cell in cells { td.number { (cell) } } } } }
+            }
+        }
     }
 }
 
@@ -267,6 +289,53 @@ fn overlays(examples: &[Worst]) -> Markup {
                     figure {
                         @if let Some(seen) = &worst.picture { (picture(seen, &worst.text)) }
                         figcaption { "mean IoU " b { (four(1.0 - worst.loss)) } span { (worst.text) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Examples whose other side is far from being found, beside what was found in its place; `sides` are the names of both.
+fn mistaken(examples: &[Worst], [first, second]: [&String; 2]) -> Markup {
+    let all: Vec<(&Worst, &Instead)> =
+        examples.iter().filter_map(|worst| Some((worst, worst.instead.as_ref()?))).collect();
+    let way = |instead: &Instead| {
+        if instead.forward { format!("{first} → {second}") } else { format!("{second} → {first}") }
+    };
+    let rank = |instead: &Instead| significant(instead.rank);
+    html! {
+        @if !all.is_empty() { h3 { "Furthest from what belongs to it" } }
+        @if all.iter().any(|(worst, _)| worst.picture.is_some()) {
+            p.note { "A text and its picture; where the picture was looked for, beside it the one that was nearer." }
+            div.gallery.pairs {
+                @for (worst, instead) in &all {
+                    figure {
+                        @if let Some(own) = &worst.picture { (picture(own, &worst.text)) }
+                        @if let Some(found) = &instead.picture { (picture(found, &instead.text)) }
+                        figcaption {
+                            b { (worst.text) }
+                            span { (way(instead)) ": at place " (rank(instead)) ", the nearest is " (instead.text) }
+                        }
+                    }
+                }
+            }
+        } @else if !all.is_empty() {
+            div.scroll {
+                table.rows.worst {
+                    thead {
+                        tr {
+                            th { (first) " / " (second) } th { "way" } th { "the nearest" } th.number { "at place" }
+                            th.number { "example" }
+                        }
+                    }
+                    tbody {
+                        @for (worst, instead) in &all {
+                            tr {
+                                td { (worst.text) } td { (way(instead)) } td { (instead.text) }
+                                td.number { (rank(instead)) } td.number { (count(worst.example)) }
+                            }
+                        }
                     }
                 }
             }

@@ -292,6 +292,7 @@ fn calibration_files_and_the_worst_examples_are_shown() {
             target: "joy".into(),
             prediction: "anger".into(),
             loss: 4.0 / example as f64,
+            instead: None,
         };
         result.test.worst = vec![worst(1, None), worst(4, Some("boring"))];
         result.test.undefined = [("roc_auc".to_owned(), "a class has no example".to_owned())].into();
