@@ -72,7 +72,7 @@ impl Dense {
 
     /// Outputs.
     pub(super) fn outputs(&self) -> Result<usize> {
-        Ok(self.0.tensor(sentences::BIAS, &Device::Cpu)?.dims()[0])
+        Ok(self.0.tensor(sentences::WEIGHT, &Device::Cpu)?.dims()[0])
     }
 
     /// Gives the head's parameters their values.
@@ -162,6 +162,12 @@ impl Found {
             LanguageModel::Preference => problem_type::PREFERENCE,
         };
         Self { labels: Vec::new(), numbered: false, problem: problem.into(), decision: Decision::default() }
+    }
+
+    /// What compares two streams by matrices of the model's own.
+    pub(super) fn of_comparison() -> Self {
+        let problem = problem_type::CONTRASTIVE.into();
+        Self { labels: Vec::new(), numbered: false, problem, decision: Decision::default() }
     }
 
     /// Chooses the plugin, where the command line has not, and checks options and fills in defaults as for any run file. Without its
