@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fthost_autograd::{DType, Device, Layout, Map, Precision, Tape, TapeOptions, Tensor, Value};
@@ -30,8 +29,8 @@ pub type Key = (u64, u32);
 pub struct Kept {
     /// Of each head's reads one, where they are kept apart.
     states: Mutex<Vec<State>>,
-    /// Whether the frozen part drops out in training: then it gives something else each time.
-    drops_out: AtomicBool,
+    /// Where the frozen part below drops out in training: then it gives something else each time.
+    drops_out: Mutex<Vec<Cut>>,
     /// The folder for what does not stay in memory.
     folder: PathBuf,
 }
@@ -94,7 +93,7 @@ enum Place {
 impl Kept {
     /// Nothing yet.
     pub fn new(folder: PathBuf) -> Self {
-        Self { states: Mutex::default(), drops_out: AtomicBool::new(false), folder }
+        Self { states: Mutex::default(), drops_out: Mutex::default(), folder }
     }
 
     /// Whether all that is needed of an example to go on from the cut in a stream is kept.
@@ -122,7 +121,8 @@ impl Kept {
         input: impl Fn(&[usize]) -> Result<Input>,
     ) -> Result<Option<Features>> {
         let trains = tape.options().dropout.is_some();
-        if trains && self.drops_out.load(Ordering::Relaxed) {
+        let drops_out = || self.drops_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if trains && drops_out().contains(&cut) {
             return Ok(None);
         }
         let by = By { cut, versions, precision: tape.options().precision };
@@ -135,7 +135,7 @@ impl Kept {
                 Cut::Whole(read) => model.features(&scratch, read.stream, &input(&missing)?, read.read)?,
             };
             if found.value.tensor().dtype() != DType::F32 || scratch.dropouts().iter().any(|&p| p > 0.0) {
-                self.drops_out.store(true, Ordering::Relaxed);
+                drops_out().push(cut);
                 return Ok(None);
             }
             made = missing.iter().copied().zip(rows(&found)?).collect();

@@ -505,6 +505,11 @@ impl Dataset {
         }
     }
 
+    /// What an example's picture counts as, where a text stands beside it; else 0.
+    pub fn beside(&self) -> usize {
+        self.beside
+    }
+
     /// Sequences of an example's texts: 2 or 3 where they pass by themselves.
     pub fn sequences(&self) -> usize {
         self.sequences

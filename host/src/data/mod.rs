@@ -45,6 +45,8 @@ mod rows;
 pub mod sampler;
 mod scheme;
 mod selection;
+#[cfg(test)]
+mod sides_tests;
 mod source;
 mod split;
 mod store;

@@ -205,7 +205,7 @@ impl Begun<'_> {
             phases,
             mut strategies,
             mut regularizers,
-            mut scheduler,
+            mut schedules,
             mut optimizer,
             ..
         } = setup;
@@ -222,12 +222,12 @@ impl Begun<'_> {
                 .with_help("put them back as they were, and go on with --resume"))
         };
         let mut trainer = Trainer {
-            fresh_schedule: scheduler.save()?,
+            fresh_schedules: schedules.save()?,
             learner: Learner {
                 settings: &file.train,
                 model: &mut model,
                 regularizers: &mut regularizers,
-                scheduler: &mut scheduler,
+                schedules: &mut schedules,
                 fixed_lr: None,
                 optimizer: &mut optimizer,
                 tasks: &mut tasks,

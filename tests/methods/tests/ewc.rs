@@ -50,6 +50,8 @@ impl Run {
             dropout: 0.0,
             image: None,
             vocabulary: None,
+            comparison: None,
+            sequences: 1,
         };
         let source = Source {
             files: &Files::One(reference::path("fisher.tsv")),
@@ -58,7 +60,7 @@ impl Run {
             only: None,
             texts: false,
             labels: None,
-            modality: info.modality,
+            modalities: &[info.modality],
             language: None,
             transform: None,
             device: &Device::Cpu,

@@ -40,6 +40,8 @@ fn head(name: &str, options: &Value, labels: &[&str], rows: &[Value]) -> Head {
         dropout: 0.0,
         image: None,
         vocabulary: None,
+        comparison: None,
+        sequences: 1,
     };
     let (head, spec) = attach_head(name, options, &task, &mut model);
     let tokenizer = Tokenizer::load(&reference::path("tiny/bert/tokenizer.json"), 24).unwrap();
@@ -52,7 +54,7 @@ fn head(name: &str, options: &Value, labels: &[&str], rows: &[Value]) -> Head {
         only: None,
         texts: false,
         labels: Some(&labels),
-        modality: model.model.info().plain().modality,
+        modalities: &[model.model.info().plain().modality],
         language: None,
         transform: None,
         device: &Device::Cpu,

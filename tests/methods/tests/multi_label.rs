@@ -22,6 +22,8 @@ fn attached(options: &Value) -> (HeadInstance, AdaptedModel, HeadSpec) {
         dropout: 0.0,
         image: None,
         vocabulary: None,
+        comparison: None,
+        sequences: 1,
     };
     let mut model = tiny_bert();
     let (head, spec) = attach_head("multi-label", options, &task, &mut model);

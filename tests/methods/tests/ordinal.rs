@@ -23,6 +23,8 @@ fn attached(labels: [&str; 4], options: &Value) -> (HeadInstance, AdaptedModel, 
         dropout: 0.0,
         image: None,
         vocabulary: None,
+        comparison: None,
+        sequences: 1,
     };
     let mut model = tiny_bert();
     let (head, spec) = attach_head("ordinal", options, &task, &mut model);

@@ -23,6 +23,8 @@ fn losses_and_gradients_of_two_passes_are_torchs() {
         dropout: 0.0,
         image: None,
         vocabulary: None,
+        comparison: None,
+        sequences: 1,
     };
     let cases = numbers["losses"].as_array().unwrap();
     assert_eq!(cases.len(), 2);

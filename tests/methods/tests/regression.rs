@@ -27,6 +27,8 @@ fn attached(options: &Value, hidden: Option<&str>) -> (HeadInstance, AdaptedMode
         dropout: 0.0,
         image: None,
         vocabulary: None,
+        comparison: None,
+        sequences: 1,
     };
     let mut model = tiny_bert();
     let (head, spec) = attach_head("regression", options, &task, &mut model);

@@ -45,6 +45,8 @@ fn losses_gradients_and_probabilities_are_torchs() {
             dropout: 0.0,
             image: Some(ImageInfo { size, map }),
             vocabulary: None,
+            comparison: None,
+            sequences: 1,
         };
         let mut options = json!({
             "channels": case["channels"], "stages": case["stages"], "label_smoothing": case["label_smoothing"], "dropout": 0.0

@@ -426,6 +426,8 @@ fn a_head_gives_a_loss() {
         dropout: 0.0,
         image: None,
         vocabulary: None,
+        comparison: None,
+        sequences: 1,
     };
     let mut head = HeadInstance::create(&plugin(), "test-classes", &json!({})).unwrap();
     let spec = head.attach(&task, &mut model, 1).unwrap();
@@ -470,5 +472,5 @@ fn the_library_says_what_is_known() {
         panic!("found")
     };
     assert_eq!(message, "there is no strategy \"test-shfit\"");
-    assert!(help.unwrap().starts_with("did you mean \"test-shift\"? known: test-shift; looked in"));
+    assert!(help.unwrap().starts_with("did you mean \"test-shift\"? known: test-sees, test-shift; looked in"));
 }

@@ -238,6 +238,8 @@ pub(super) fn task(streams: &[&str]) -> TaskInfo {
         dropout: 0.0,
         image: None,
         vocabulary: None,
+        comparison: None,
+        sequences: 1,
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn digits() -> Dataset {
         only: None,
         texts: false,
         labels: None,
-        modality: Modality::Images { channels: 1, size: 8, any_size: false, tokens: 17 },
+        modalities: &[Modality::Images { channels: 1, size: 8, any_size: false, tokens: 17 }],
         language: None,
         transform: None,
         device: &device,

@@ -144,8 +144,9 @@ pub(super) fn estimate(
             false => (layers * kept, block.backward),
         }
     };
-    let of_streams = |tokens: usize, working: usize, training: bool| -> usize {
+    let of_streams = |data: &Dataset, tokens: usize, working: usize, training: bool| -> usize {
         let of = |stream: &Stream| {
+            let [tokens, working] = [tokens, working].map(|tokens| tokens_of(data, stream, tokens));
             let block = stream.block.unwrap_or_default();
             let (kept, beside) = match training {
                 true => kept_by(stream.layers.unwrap_or(1), stream.width, block),
@@ -168,10 +169,11 @@ pub(super) fn estimate(
     let mut passes = Vec::new();
     for (data, of) in train.iter().zip(&pieces) {
         let maps = of_maps(data, of.tokens, true)?.map(|bytes| of.tapes * bytes);
-        let kept = || of_streams(of.tapes * of.tokens, of.working, true) + of.tapes * of_logits(of.tokens);
+        // A network that says itself what its maps take has no blocks that are alike.
+        let kept = of_streams(data, of.tapes * of.tokens, of.working, true) + of.tapes * of_logits(of.tokens);
         // One after the other, in order, and their gradient.
         let gathered = 3 * F32 * of.gathered * widths;
-        passes.push(maps.unwrap_or_else(kept) + gathered);
+        passes.push(maps.unwrap_or_default() + kept + gathered);
     }
     for data in evaluated {
         let rows: Vec<u32> = (0..data.len() as u32).collect();
@@ -179,7 +181,8 @@ pub(super) fn estimate(
         let flights = load.threads.min(chunks.len());
         let tokens = chunks.iter().map(|chunk| chunk.tokens).max().unwrap_or_default();
         let maps = of_maps(data, tokens, false)?;
-        passes.push(flights * maps.unwrap_or_else(|| of_streams(tokens, tokens, false) + of_logits(tokens)));
+        let passing = of_streams(data, tokens, tokens, false) + of_logits(tokens);
+        passes.push(flights * (maps.unwrap_or_default() + passing));
     }
     let largest = passes.into_iter().max().unwrap_or_default();
     let activations = largest + largest / SLACK + load.threads * THREAD;
@@ -200,6 +203,18 @@ pub(super) fn estimate(
 
 fn mean_length(data: &Dataset) -> usize {
     data.total_tokens().div_ceil(data.len().max(1))
+}
+
+/// How many of some examples' tokens are a stream's: of a text with its picture each has its own.
+fn tokens_of(data: &Dataset, stream: &Stream, tokens: usize) -> usize {
+    if !data.is_for(stream.modality) {
+        return 0;
+    }
+    match (stream.modality, data.beside()) {
+        (_, 0) => tokens,
+        (Modality::Images { .. }, beside) => tokens.div_ceil(mean_length(data).max(1)) * beside,
+        (Modality::Text { .. }, beside) => tokens.saturating_sub(tokens.div_ceil(mean_length(data).max(1)) * beside),
+    }
 }
 
 /// Logits over a vocabulary that are there at one time.

@@ -290,7 +290,7 @@ mod tests {
             only: None,
             texts: false,
             labels: None,
-            modality,
+            modalities: &[modality],
             language: None,
             transform: None,
             device,

@@ -78,12 +78,45 @@ pub struct ImageKeys {
     /// whether a picture is taken whole, brought to the size whatever its proportions; else as the folder says, of most models the middle
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub whole: bool,
+    /// what shows where a picture is transparent: white, black or [red, green, blue] of 0 to 255; without it its colours there, as Pillow has
+    /// them
+    pub over: Option<ColourKey>,
     /// mean of each channel, where black is 0 and white is 1
     #[schemars(length(min = 1, max = 3))]
     pub mean: Option<Vec<f64>>,
     /// standard deviation of each channel
     #[schemars(length(min = 1, max = 3))]
     pub std: Option<Vec<f64>>,
+}
+
+/// A colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ColourKey {
+    /// by its name
+    Named(ColourName),
+    /// red, green and blue
+    Levels([u8; 3]),
+}
+
+/// A colour by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ColourName {
+    /// All light.
+    White,
+    /// None.
+    Black,
+}
+
+impl From<ColourKey> for [u8; 3] {
+    fn from(key: ColourKey) -> Self {
+        match key {
+            ColourKey::Named(ColourName::White) => [255; 3],
+            ColourKey::Named(ColourName::Black) => [0; 3],
+            ColourKey::Levels(levels) => levels,
+        }
+    }
 }
 
 /// Height and width of pictures as a model takes them.
