@@ -10,7 +10,7 @@ use std::sync::Arc;
 use fthost_models::autograd::{DType, Device, Gradients, Parameter, Result, Tape, Tensor, Value};
 use fthost_models::{
     BlockGroup, BlockHook, Hook, Input, LinearHook, LoadError, Loader, Model, PoolBy, Pooling, Quantize, Read,
-    SavedHead, Site, SiteKind,
+    SavedHead, Site, SiteKind, Weights, head_weights, is_joined,
 };
 use support::{Expected, assert_close, tiny};
 
@@ -326,6 +326,30 @@ fn what_is_saved_are_both_folders_and_how_they_are_joined() {
             again.save_folder(folder.path(), &SavedHead::default()).unwrap();
         }
     }
+}
+
+#[test]
+fn heads_lie_beside_what_is_joined() {
+    let model = join(&[("text", &tiny("bert")), ("image", &tiny("vit"))]).unwrap();
+    let tensors = [("head.weight".to_owned(), Tensor::ones((2, 3), DType::F32, &Device::Cpu).unwrap())];
+    let folder = tempfile::tempdir().unwrap();
+    model.save_folder(folder.path(), &SavedHead { tensors: &tensors, ..SavedHead::default() }).unwrap();
+    let weights = head_weights(folder.path()).unwrap();
+    assert_eq!(weights.names().collect::<Vec<_>>(), ["head.weight"]);
+    assert_close(&weights.tensor("head.weight", &Device::Cpu).unwrap(), &tensors[0].1, 0.0, "the head");
+    assert!(is_joined(folder.path()) && !is_joined(&folder.path().join("text")));
+    for part in ["text", "image"] {
+        assert!(!Weights::open(&folder.path().join(part)).unwrap().contains("head.weight"), "{part}");
+    }
+    assert_eq!(loader().open(folder.path()).unwrap().info(), model.info());
+    // Of a single model they are among its own.
+    let single = tempfile::tempdir().unwrap();
+    let bert = loader().open(&tiny("bert")).unwrap();
+    bert.save_folder(single.path(), &SavedHead { tensors: &tensors, ..SavedHead::default() }).unwrap();
+    assert!(head_weights(single.path()).unwrap().contains("head.weight"));
+
+    let error = fthost_models::config(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("streams.json") && error.contains("joins folders, each with a config.json"), "{error}");
 }
 
 #[test]

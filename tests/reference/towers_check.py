@@ -10,7 +10,8 @@ batch, a picture and a text each. By `kind`:
   adapter   `folder` is PEFT's of such a one, `base`
   pair      `folder` has a model below for each stream, its heads in a file of their own
   adapters  `folder` has an adapter of PEFT's for streams that got one, over those of `base`, {stream: folder}
-  texts     `folder` is a model or an adapter of sentence-transformers', rows are two texts; `mean_rank` is how far back the second is found
+  texts     `folder` is a model or an adapter of sentence-transformers', rows are two texts; `mean_rank` is how far back the second is found, or
+            `cosines` are those of the two
 Of `pair` and `adapters` `head` is the file of projections and scale, and what stands before their names; `timm` says that timm opens one. Prints a JSON list of what is wrong.
 """
 
@@ -174,9 +175,14 @@ def sentences(folder, texts):
 
 
 def of_texts(case):
-    sides = [sentences(Path(case["folder"]), list(side)) for side in zip(*rows_of(case["data"]))]
+    texts = list(zip(*rows_of(case["data"])))
+    sides = [sentences(Path(case["folder"]), list(side)) for side in texts[:2]]
     lengths = torch.cat(sides).norm(dim=-1)
     assert (lengths - 1).abs().max() < 1e-5, lengths
+    if "cosines" in case:
+        worst = ((sides[0] * sides[1]).sum(-1) - torch.tensor(case["cosines"])).abs().max().item()
+        assert worst < 1e-5, f"cosines differ by {worst}"
+        return None
     logits = sides[0] @ sides[1].T / 0.05
     rank = (logits > logits.diagonal()[:, None]).sum(-1).double().mean().item() + 1
     assert abs(rank - case["mean_rank"]) < 1e-9, f"the mean rank is {rank}, and {case['mean_rank']} in fthost"

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::networks::NETWORKS;
 use crate::pictures::picture_workdir;
 use crate::resume::ends_with_the_same_bits;
-use crate::saved::{FULL, Folder};
+use crate::saved::{FULL, Folder, predict};
 use crate::text::python;
 
 const PAIR: &str = r#"streams = { text = "text", image = "image" }"#;
@@ -67,6 +67,8 @@ fn workdir_of(size: usize) -> Workdir {
     workdir.write("test.tsv", test);
     let pairs = WORDS.map(|word| format!("the film was {word}\ta very {word} movie\n"));
     workdir.write("pairs.tsv", format!("text\ttext_pair\n{}", pairs.concat()));
+    let scored = (0..8).map(|i| format!("the film was {}\tit was {} .\t{}\n", WORDS[i], WORDS[i / 2], i as f64 / 2.0));
+    workdir.write("scored.tsv", format!("text\ttext_pair\tlabel\n{}", scored.collect::<String>()));
     workdir
 }
 
@@ -130,10 +132,13 @@ fn what_two_streams_leave_opens_again_everywhere() {
         "plugin = \"lora\"\nrank = 4\ntargets = [\"text:*query\"]\nrank_pattern = { \"text:.*1.attention.*\" = 2 }";
     let stars =
         "plugin = \"lora\"\nrank = 4\ntargets = [\"text:*q_proj\", \"image:*layers.1*v_proj\"]\nbias = \"lora_only\"";
+    let each = format!("{LORA}\nstream = \"text\"\n\n[[strategy]]\n{LORA}\nstream = \"image\"")
+        .replacen("rank = 4", "rank = 2", 1);
     let cases = [
         ("frozen towers", PAIR, CONTRASTIVE, FROZEN, "fthost"),
         ("LoRA in both", PAIR, CONTRASTIVE, LORA, "fthost"),
         ("LoRA in one", PAIR, CONTRASTIVE, of_stream, "fthost"),
+        ("each with its own", PAIR, CONTRASTIVE, &each, "fthost"),
         ("all of a pair", PAIR, CONTRASTIVE, FULL, "joined"),
         ("LoRA in CLIP", CLIP, CONTRASTIVE, OF_CLIP, "peft"),
         ("its scale frozen", CLIP, fixed, OF_CLIP, "peft"),
@@ -186,11 +191,9 @@ fn what_two_streams_leave_opens_again_everywhere() {
     let adapters = |at: usize| -> Vec<String> {
         listed(at, "run/adapter/").into_iter().filter(|file| file.ends_with("/adapter_config.json")).collect()
     };
-    assert_eq!(
-        [0, 1, 2].map(adapters),
-        [vec![], vec!["image/adapter_config.json", "text/adapter_config.json"], vec!["text/adapter_config.json"]]
-    );
-    let whole = listed(3, "run/model/");
+    let both = ["image/adapter_config.json", "text/adapter_config.json"];
+    assert_eq!([0, 1, 2, 3].map(adapters), [&[][..], &both, &both[1..], &both]);
+    let whole = listed(4, "run/model/");
     for file in ["head.safetensors", "streams.json", "text/tokenizer.json", "text/tokenizer_config.json"] {
         assert!(whole.iter().any(|name| name == file), "{file} is not in {whole:?}");
     }
@@ -335,6 +338,29 @@ fn texts_that_are_compared_are_saved_as_sentence_transformers() {
                 "mean_rank": metrics["forward_mean_rank"],
             }));
         }
+        kept.push(workdir);
+    }
+    opened_elsewhere(left);
+
+    // Of how alike two texts are the cosine is all.
+    let similarity = r#"{ plugin = "similarity", scale = [0.0, 4.0] }"#;
+    let (mut left, mut kept) = (Vec::new(), Vec::new());
+    for strategy in [FULL, LORA] {
+        let workdir = workdir();
+        let (metrics, saved) =
+            train(&workdir, strategy, &of_texts(similarity, strategy).replace("pairs.tsv", "scored.tsv"));
+        let (format, folder) =
+            if strategy == FULL { ("sentence_transformers", "run/model") } else { ("peft", "run/adapter") };
+        assert_eq!(saved["format"], format, "{saved}");
+        assert_eq!(eval(&workdir, "run", "scored.tsv"), metrics);
+        let values: Vec<f64> = predict(&workdir, "run", "scored.tsv", &[])
+            .iter()
+            .map(|row| row["value"].as_f64().unwrap() / 4.0)
+            .collect();
+        left.push(json!({
+            "of": format!("similarity by {strategy}"), "kind": "texts", "folder": workdir.path().join(folder),
+            "data": workdir.path().join("scored.tsv"), "cosines": values, "loss": null,
+        }));
         kept.push(workdir);
     }
     opened_elsewhere(left);

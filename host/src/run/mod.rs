@@ -375,7 +375,7 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
         base: &file.model.name(),
         revision: file.model.named.as_ref().map(|name| name.revision.as_str()),
         streams: &file.model.joined(trainer.learner.model.model.info())?,
-        adapter_config: adapter_config(trainer.strategies)?,
+        adapter_configs: trainer.strategies.iter().map(StrategyInstance::adapter_config).collect::<Result<_>>()?,
         adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
         tasks: &heads.collect::<Vec<_>>(),
         origin: &origin,
@@ -486,13 +486,4 @@ pub(crate) fn shell_path(path: &Path) -> String {
     let path = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,:@".contains(c);
     if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
-}
-
-/// The fields of PEFT's adapter_config.json, where all strategies together are something that PEFT knows: exactly one says so.
-fn adapter_config(strategies: &[StrategyInstance]) -> Result<Option<serde_json::Value>> {
-    let mut known = Vec::new();
-    for strategy in strategies {
-        known.extend(strategy.adapter_config()?);
-    }
-    Ok(if known.len() == 1 { known.pop() } else { None })
 }

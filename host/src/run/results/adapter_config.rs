@@ -64,3 +64,79 @@ fn in_stream(info: &ModelInfo, keys: &Keys<'_>, pattern: String) -> Option<Strin
         None => Some(format!("{}{within}", regex::escape(&info.streams[place].root))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::path::{Path, PathBuf};
+
+    use fthost_autograd::Device;
+    use fthost_models::Loader;
+
+    use super::*;
+    use crate::adapted::{AdaptedModel, ModelParameter, Owner};
+
+    const QUERY: &str = "encoder.layer.0.attention.self.query";
+    const OUTPUT: &str = "encoder.layer.1.output.dense";
+
+    fn tiny(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/tiny").join(name)
+    }
+
+    /// A model that got something at these paths.
+    fn adapted(model: Box<dyn Model>, paths: &[(usize, String)]) -> AdaptedModel {
+        let mut model = AdaptedModel::new(model, Device::Cpu, 0);
+        for (stream, path) in paths {
+            let (of_base, stream) = (model.parameters[0].clone(), Some(*stream));
+            let parameter = of_base.parameter.renamed(format!("{path}.lora_A.weight"));
+            model.parameters.push(ModelParameter { parameter, owner: Owner::Strategy(0), stream, ..of_base });
+        }
+        model
+    }
+
+    fn named(mut config: Value, keys: &Keys<'_>, model: &AdaptedModel) -> Value {
+        name_layers(&mut config, keys, model.model.as_ref());
+        config
+    }
+
+    #[test]
+    fn of_two_streams_layers_are_listed_as_each_model_has_them() {
+        let (text, image) = (tiny("bert"), tiny("vit"));
+        let joined = Loader::new(&Device::Cpu).join(&[("text", &text), ("image", &image)]).unwrap();
+        let vision = "encoder.layer.1.attention.attention.value";
+        let model = adapted(joined, &[(0, format!("text.{QUERY}")), (1, format!("image.{vision}"))]);
+        let config = json!({
+            "target_modules": ["text:*query", "image:*value"], "exclude_modules": ["image:*layer.0.*"],
+            "rank_pattern": { "text:.*query": 2, "image:.*value": 3, ".*key": 4 }, "alpha_pattern": { (format!("text.{QUERY}")): 5.0 },
+        });
+        let of_text = json!({
+            "target_modules": [QUERY], "exclude_modules": null, "rank_pattern": { ".*query": 2, ".*key": 4 }, "alpha_pattern": { QUERY: 5.0 },
+        });
+        assert_eq!(named(config.clone(), &Keys::of_part(&model, 0), &model), of_text);
+        let of_image = named(config.clone(), &Keys::of_part(&model, 1), &model);
+        assert_eq!(of_image["target_modules"], json!([vision]));
+        assert_eq!(of_image["rank_pattern"], json!({ ".*value": 3, ".*key": 4 }));
+        // In one model of both, a pattern is behind what the stream's paths begin with.
+        let whole = named(config, &Keys::of(&model, true), &model);
+        assert_eq!(whole["target_modules"], json!([format!("text.{QUERY}"), format!("image.{vision}")]));
+        assert_eq!(whole["rank_pattern"], json!({ r"text\..*query": 2, r"image\..*value": 3, ".*key": 4 }));
+    }
+
+    #[test]
+    fn of_one_stream_words_of_pefts_stay() {
+        let bert = fthost_models::open(&tiny("bert"), &Device::Cpu).unwrap();
+        let model = adapted(bert, &[(0, QUERY.to_owned()), (0, OUTPUT.to_owned())]);
+        let keys = Keys::of(&model, true);
+        for targets in [json!(["query", "output.dense"]), json!("(?:.*)query|.*output.dense"), json!("all-linear")] {
+            let config = json!({ "target_modules": targets, "exclude_modules": ["key"] });
+            assert_eq!(named(config.clone(), &keys, &model), config);
+        }
+        let config = json!({ "target_modules": ["*query", "output.dense"], "feedforward_modules": ["output.dense"] });
+        let listed = [QUERY, OUTPUT].map(|path| format!("bert.{path}"));
+        let expected = json!({ "target_modules": listed, "feedforward_modules": listed[1..], "exclude_modules": null });
+        assert_eq!(named(config, &keys, &model), expected);
+        // Of methods without layers nothing is said of them.
+        let prompt = json!({ "peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3 });
+        assert_eq!(named(prompt.clone(), &keys, &model), prompt);
+    }
+}

@@ -13,7 +13,7 @@ use super::own_form::Origin;
 use super::plain::{SavedHeads, Trained};
 use super::{adapter_config, inputs, own_form, sentences};
 use crate::Result;
-use crate::adapted::{AdaptedModel, Owner};
+use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::plugin::State;
 use crate::run::file::StreamTable;
 use crate::run::pass::Decision;
@@ -34,8 +34,8 @@ pub struct Saved<'a> {
     pub revision: Option<&'a str>,
     /// The models that were joined, where it is no single one.
     pub streams: &'a [StreamTable],
-    /// The strategies' own fields of `adapter_config.json`, those that PEFT knows.
-    pub adapter_config: Option<Value>,
+    /// Each strategy's own fields of `adapter_config.json`, in order, where PEFT knows what it is.
+    pub adapter_configs: Vec<Option<Value>>,
     /// What PEFT's form holds in place of each strategy's parameters, in order, where it is not they themselves.
     pub adapter_tensors: Vec<Option<BTreeMap<String, Tensor>>>,
     /// The tasks, in order.
@@ -120,6 +120,23 @@ impl Saved<'_> {
         }
     }
 
+    /// The fields where all strategies together are something that PEFT knows: exactly one says so.
+    fn adapter_config(&self) -> Option<&Value> {
+        let mut known = self.adapter_configs.iter().flatten();
+        known.next().filter(|_| known.next().is_none())
+    }
+
+    /// Those of what one stream got, where that is of one strategy.
+    fn config_of(&self, stream: usize) -> Option<&Value> {
+        let of_stream = |p: &&ModelParameter| p.stream == Some(stream);
+        let mut owners = self.model.parameters.iter().filter(of_stream).filter_map(|p| match p.owner {
+            Owner::Strategy(place) => Some(place),
+            _ => None,
+        });
+        let first = owners.next()?;
+        self.adapter_configs.get(first).filter(|_| owners.all(|owner| owner == first))?.as_ref()
+    }
+
     fn write_adapter(&self, folder: &Path) -> Result<Exported> {
         let mut heads = SavedHeads::of(self.model, self.tasks)?;
         if heads.sentences && outside(&self.added(&Keys::of(self.model, false), None)) {
@@ -127,7 +144,7 @@ impl Saved<'_> {
             heads = heads.into_own(self.model, Some(why.into()));
         }
         // PEFT knows models that Transformers knows.
-        let Some(fields) = self.adapter_config.as_ref().filter(|_| heads.own.is_none()) else {
+        let Some(fields) = self.adapter_config().filter(|_| heads.own.is_none()) else {
             return self.write_own(heads.own, folder);
         };
         let dense = heads.as_dense();
@@ -179,18 +196,15 @@ impl Saved<'_> {
     /// Beside an adapter of joined models in fthost's own form, for each of them that got something an adapter of PEFT's on that model alone, as
     /// what opens it knows no two: the heads are not in it.
     fn write_parts(&self, folder: &Path) -> Result<()> {
-        let Some(fields) = &self.adapter_config else { return Ok(()) };
-        let mut added = self.model.parameters.iter().filter(|p| matches!(p.owner, Owner::Strategy(_)));
-        // What stands before a stream's tokens, or is shared by layers, is not taken apart.
-        if added.any(|p| !p.in_model) {
-            return Ok(());
-        }
         for own in self.streams {
             let Some(place) = self.model.model.info().stream(&own.name) else { continue };
-            let keys = Keys::of_part(self.model, place);
-            if keys.layers().next().is_none() {
+            let Some(fields) = self.config_of(place) else { continue };
+            let mut added = self.model.parameters.iter().filter(|p| matches!(p.owner, Owner::Strategy(_)));
+            // What stands before a stream's tokens, or is shared by layers, is not taken apart.
+            if added.any(|p| p.stream.is_none_or(|stream| stream == place) && !p.in_model) {
                 continue;
             }
+            let keys = Keys::of_part(self.model, place);
             let (part, stream) = (folder.join(&own.name), &self.model.model.info().streams[place]);
             let base = self.model.parameters.iter().filter(|p| p.owner == Owner::Base && p.trained());
             let base = base.filter(|p| p.stream == Some(place));
