@@ -342,6 +342,8 @@ fn heads_lie_beside_what_is_joined() {
         assert!(!Weights::open(&folder.path().join(part)).unwrap().contains("head.weight"), "{part}");
     }
     assert_eq!(loader().open(folder.path()).unwrap().info(), model.info());
+    std::fs::remove_file(folder.path().join("head.safetensors")).unwrap();
+    assert_eq!(head_weights(folder.path()).unwrap().names().count(), 0);
     // Of a single model they are among its own.
     let single = tempfile::tempdir().unwrap();
     let bert = loader().open(&tiny("bert")).unwrap();

@@ -96,12 +96,18 @@ pub fn is_joined(folder: &Path) -> bool {
     folder.join(STREAMS).is_file()
 }
 
-/// The weights that a saved folder's heads lie among: those of its model, or where folders are joined a file of their own.
+/// The weights that a saved folder's heads lie among: those of its model, or where folders are joined a file of their own, which is not
+/// there where heads have none.
 ///
 /// # Errors
-/// Where there are none, or they are damaged.
+/// Where they are damaged, or a single model has none.
 pub fn head_weights(folder: &Path) -> std::result::Result<Weights, LoadError> {
-    if is_joined(folder) { Weights::open(&folder.join(HEAD)) } else { Weights::open(folder) }
+    let own = folder.join(HEAD);
+    match is_joined(folder) {
+        true if own.is_file() => Weights::open(&own),
+        true => Ok(Weights::none()),
+        false => Weights::open(folder),
+    }
 }
 
 impl Pair {
