@@ -173,7 +173,9 @@ fn stream_name(model: &AdaptedModel, stream: Option<usize>) -> String {
 
 /// Numbers of the parameters that are seen and fit. Buffers are the model's own matter: no plugin hears of them.
 fn numbers(model: &AdaptedModel, view: &View, wanted: impl Fn(&ModelParameter) -> bool) -> impl Iterator<Item = usize> {
-    let fits = move |(i, p): (usize, &ModelParameter)| (!p.buffer && !p.unread && view.sees(p.stream) && wanted(p)).then_some(i);
+    let fits = move |(i, p): (usize, &ModelParameter)| {
+        (!p.buffer && !p.unread && view.sees(p.stream) && wanted(p)).then_some(i)
+    };
     model.parameters.iter().enumerate().filter_map(fits)
 }
 

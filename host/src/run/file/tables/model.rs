@@ -1,8 +1,8 @@
 //! `[model]`: the pretrained model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use fthost_models::{PoolBy, Pooling, Quantize};
+use fthost_models::{ModelInfo, PoolBy, Pooling, Quantize, Stream};
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
@@ -211,6 +211,28 @@ impl ModelTable {
     /// Takes a folder in place of what the file names.
     pub fn set_folder(&mut self, folder: PathBuf) {
         (self.path, self.named, self.streams) = (folder, None, Vec::new());
+    }
+
+    /// Where it is: its folder, or those of the models that are joined.
+    pub fn folders(&self) -> Vec<&Path> {
+        match self.streams.as_slice() {
+            [] => vec![&self.path],
+            streams => streams.iter().map(|own| own.path.as_path()).collect(),
+        }
+    }
+
+    /// The models that are joined, also where they lie in the one folder that such a model was saved in; none of a single model.
+    ///
+    /// # Errors
+    /// As [`folder_of`](Self::folder_of).
+    pub fn joined(&self, info: &ModelInfo) -> crate::Result<Vec<StreamTable>> {
+        if !self.streams.is_empty() || !fthost_models::is_joined(&self.path) {
+            return Ok(self.streams.clone());
+        }
+        let of_stream = |stream: &Stream| {
+            Ok(StreamTable { name: stream.name.clone(), path: self.folder_of(&stream.name)?, named: None })
+        };
+        info.streams.iter().map(of_stream).collect()
     }
 
     /// The folder that a stream's files lie in: its tokenizer, and what is said of its pictures.
