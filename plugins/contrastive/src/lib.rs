@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! a_i, b_i = W_a f_i + c_a, W_b g_i + c_b, each divided by its length           f, g: pooled features of the sides of example i
-//! z_ij     = e^s a_i b_j                                                         s: logit_scale, e^-s the temperature
+//! z_ij     = e^s a_i b_j                                                         s: logit_scale, e^-s the temperature; e^s <= max_scale
 //! loss     = mean over i of  (-log softmax_j(z_ij)[i] - log softmax_j(z_ji)[i]) / 2
 //! ```
 //!
