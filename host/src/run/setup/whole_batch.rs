@@ -1,6 +1,6 @@
 //! Tasks whose loss is one of a whole batch: what of the run file is about them, and how their batches are computed.
 
-use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope, Sampling};
+use fthost_plugin_api::{FeatureKind, HeadSpec, LossScope, Sampling, TargetKind};
 
 use super::memory::BatchOf;
 use super::task::Task;
@@ -22,10 +22,16 @@ fn needs_all(spec: &HeadSpec) -> bool {
 pub(super) fn check(file: &RunFile, tasks: &[Task], model: &AdaptedModel) -> Result<()> {
     let tasks: Vec<Of<'_>> = tasks
         .iter()
-        .map(|task| Of { name: &task.name, spec: &task.spec, examples: task.pass_size(&file.train) })
+        .map(|task| Of {
+            name: &task.name,
+            spec: &task.spec,
+            examples: task.pass_size(&file.train),
+            trained: task.train.len(),
+        })
         .collect();
     let statistics = model.model.batch_statistics().then_some(model.model.info().model_type.as_str());
     accumulates(file, &tasks)?;
+    leaves_none_alone(file, &tasks)?;
     splits(file, &tasks, statistics)
 }
 
@@ -35,6 +41,8 @@ struct Of<'a> {
     spec: &'a HeadSpec,
     /// Examples of a batch, or of an episode.
     examples: usize,
+    /// Training examples.
+    trained: usize,
 }
 
 /// An episode has a loss of its own, however many make a step.
@@ -52,6 +60,38 @@ fn accumulates(file: &RunFile, tasks: &[Of<'_>]) -> Result<()> {
     };
     let help = format!("set {instead} and micro_batch = {} instead: it takes little memory", task.examples);
     Err(file.error_at("train.accumulate", message, "would be another loss", Some(help)))
+}
+
+/// What belongs together is told from what does not, and a batch of one example has nothing that does not.
+fn leaves_none_alone(file: &RunFile, tasks: &[Of<'_>]) -> Result<()> {
+    let matches = tasks.iter().filter(|task| task.spec.targets == TargetKind::Match);
+    // Of batches that hold tokens nobody knows it.
+    for task in matches.filter(|_| file.train.batch_tokens.is_none()) {
+        let (name, batch, all) = (task.name, task.examples, task.trained);
+        let (message, help) = match (batch, all) {
+            (1, _) => (
+                format!("the task {name} learns which sides belong together, and a batch of one example has no others"),
+                "set batch_size = 32 or more: the more examples stand beside each other, the more is learned".into(),
+            ),
+            (_, 1) => (
+                format!("the task {name} learns which sides belong together, and there is one training example"),
+                "give it more examples".into(),
+            ),
+            _ if all % batch == 1 => (
+                format!(
+                    "the last batch of an epoch has one of the {all} examples of the task {name}, beside which no others stand"
+                ),
+                // Batches of one more or fewer leave more than one over, or none.
+                format!(
+                    "set batch_size = {}",
+                    [batch + 1, batch - 1].into_iter().find(|b| *b > 1 && all % b != 1).unwrap_or(all)
+                ),
+            ),
+            _ => continue,
+        };
+        return Err(file.error_at("train.batch_size", message, "leaves one alone", Some(help)));
+    }
+    Ok(())
 }
 
 /// `statistics`: the kind of the model, where its norms take their statistics over the batch.
@@ -114,7 +154,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use std::path::Path;
 
-    use fthost_plugin_api::{PredictionKind, TargetKind};
+    use fthost_plugin_api::PredictionKind;
     use miette::Diagnostic;
 
     use super::*;
@@ -125,7 +165,7 @@ mod tests {
         let file = RunFile::parse(&format!("{text}[train]\n{train}"), Path::new("run.toml"), &[]).unwrap();
         let spec = HeadSpec::new(FeatureKind::Pooled, TargetKind::Class, PredictionKind::Classes);
         let spec = HeadSpec { scope, sampling, ..spec };
-        let tasks = [Of { name: "pairs", spec: &spec, examples: 8 }];
+        let tasks = [Of { name: "pairs", spec: &spec, examples: 8, trained: 100 }];
         let checked = accumulates(&file, &tasks).and_then(|()| splits(&file, &tasks, statistics));
         let text = |error: crate::Error| format!("{error}: {}", error.help().expect("it says what to do"));
         checked.err().map(text).unwrap_or_default()
@@ -147,6 +187,30 @@ mod tests {
         check("batch_size = 8\nmicro_batch = 8", batch, None, "train.micro_batch is 8, and a batch has 8 examples");
         check("batch_size = 8\nmicro_batch = 2", example, None, "those here are of single examples");
         check("batch_size = 8\nmicro_batch = 2", batch, Some("resnet"), "norms of this resnet");
+    }
+
+    #[test]
+    fn no_example_is_left_alone() {
+        let check = |examples: usize, trained: usize, expected: &str| {
+            let text = "[model]\npath = \"m\"\n[[task]]\nhead = { plugin = \"h\" }\ntrain = \"a.tsv\"\n";
+            let file = RunFile::parse(text, Path::new("run.toml"), &[]).unwrap();
+            let spec = HeadSpec::new(FeatureKind::Pooled, TargetKind::Match, PredictionKind::Embeddings);
+            let found = leaves_none_alone(&file, &[Of { name: "pairs", spec: &spec, examples, trained }]);
+            let said = found.err().map(|error| format!("{error}: {}", error.help().expect("what to do")));
+            let said = said.unwrap_or_default();
+            assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{examples} {trained}: {said}");
+        };
+        check(1, 100, "a batch of one example has no others: set batch_size = 32");
+        check(16, 1, "there is one training example");
+        check(
+            16,
+            33,
+            "the last batch of an epoch has one of the 33 examples of the task pairs, beside which no others",
+        );
+        check(16, 33, "set batch_size = 17");
+        check(2, 3, "set batch_size = 3");
+        check(16, 32, "");
+        check(16, 34, "");
     }
 
     #[test]
