@@ -122,6 +122,7 @@ mod search;
 mod sentences;
 mod standardised;
 mod strategies;
+mod streams;
 mod tasks;
 mod text;
 mod threads;

@@ -16,17 +16,17 @@ use crate::resume::ends_with_the_same_bits;
 use crate::saved::{FULL, Folder, predict};
 use crate::text::python;
 
-const PAIR: &str = r#"streams = { text = "text", image = "image" }"#;
+pub(crate) const PAIR: &str = r#"streams = { text = "text", image = "image" }"#;
 const CLIP: &str = r#"path = "clip""#;
-const CONTRASTIVE: &str = r#"{ plugin = "contrastive" }"#;
+pub(crate) const CONTRASTIVE: &str = r#"{ plugin = "contrastive" }"#;
 const FROZEN: &str = "plugin = \"freezing\"\ntop = 0";
-const LORA: &str = "plugin = \"lora\"\nrank = 4\ntargets = [\"query\", \"value\"]";
+pub(crate) const LORA: &str = "plugin = \"lora\"\nrank = 4\ntargets = [\"query\", \"value\"]";
 const OF_CLIP: &str = "plugin = \"lora\"\nrank = 4\ntargets = [\"q_proj\", \"v_proj\"]";
 
 const WORDS: [&str; 8] = ["good", "bad", "great", "awful", "funny", "boring", "warm", "dull"];
 
 /// A tiny CLIP, a tiny model for texts and one for pictures, pictures of 8 x 8 pixels with their texts, and pairs of texts.
-fn workdir() -> Workdir {
+pub(crate) fn workdir() -> Workdir {
     workdir_of(8)
 }
 
@@ -73,7 +73,7 @@ fn workdir_of(size: usize) -> Workdir {
 }
 
 /// The run file of a task on these data.
-fn run_file(model: &str, head: &str, strategy: &str) -> String {
+pub(crate) fn run_file(model: &str, head: &str, strategy: &str) -> String {
     format!(
         "[model]\n{model}\n\n[[task]]\nname = \"match\"\nhead = {head}\ntrain = \"train.tsv\"\ntest = \"test.tsv\"\n\n[[strategy]]\n{strategy}\n\n\
          [train]\nepochs = 4\nbatch_size = 8\nlr = 0.02\n"

@@ -107,7 +107,9 @@ impl Model {
         let Description { model_type, streams, .. } = self.description()?;
         let why = match streams.len() {
             0 | 1 => String::new(),
-            several => format!(": each of its {several} streams has its own"),
+            several => {
+                format!(": each of its {several} streams has its own, and the key stream of a [[strategy]] names one")
+            }
         };
         Err(Error::new(format!("this model ({model_type}) has no {what}{why}")))
     }

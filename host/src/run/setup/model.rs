@@ -121,7 +121,7 @@ pub(in crate::run) fn transform(
         Modality::Text { .. } => None,
     });
     let Some((stream, channels, size, any_size)) = images else {
-        return refuse_keys_of_pictures(file, task).map(|()| None);
+        return refuse_keys_of_pictures(file, task, info).map(|()| None);
     };
     let keys = &file.model.image;
     let at = |key: &str, message: String, help: &str| {
@@ -226,8 +226,9 @@ pub(in crate::run) fn modalities(info: &ModelInfo, streams: &[usize]) -> Vec<Mod
     streams.iter().map(|&stream| info.streams[stream].modality).collect()
 }
 
-/// Refuses what says something of pictures, for a model of texts.
-fn refuse_keys_of_pictures(file: &RunFile, task: &TaskTable) -> Result<()> {
+/// Refuses what says something of pictures, for a model of texts or a task of its texts alone.
+fn refuse_keys_of_pictures(file: &RunFile, task: &TaskTable, info: &ModelInfo) -> Result<()> {
+    let takes_some = info.streams.iter().any(|stream| matches!(stream.modality, Modality::Images { .. }));
     let index = file.tasks.iter().position(|other| other.name == task.name).unwrap_or_default();
     let pictures = &task.form.pictures;
     let of_task = [
@@ -242,17 +243,15 @@ fn refuse_keys_of_pictures(file: &RunFile, task: &TaskTable) -> Result<()> {
         ("columns.image", task.form.columns.image.is_some()),
     ];
     let of_task = of_task.into_iter().map(|(key, said)| (format!("task[{index}].{key}"), said));
-    let all = of_task.chain([("model.image".to_owned(), file.model.image != Default::default())]);
+    let all = of_task.chain([("model.image".to_owned(), !takes_some && file.model.image != Default::default())]);
     match all.into_iter().find(|(_, said)| *said) {
         None => Ok(()),
         Some((path, _)) => {
-            let help = "leave it out: it is for a model that takes pictures";
-            Err(file.error_at(
-                &path,
-                format!("{path} does nothing: the model reads text"),
-                "does nothing",
-                Some(help.into()),
-            ))
+            let (help, why) = match takes_some {
+                true => ("leave it out: it is for a task of pictures", "the task reads text"),
+                false => ("leave it out: it is for a model that takes pictures", "the model reads text"),
+            };
+            Err(file.error_at(&path, format!("{path} does nothing: {why}"), "does nothing", Some(help.into())))
         }
     }
 }

@@ -267,11 +267,13 @@ impl Learner<'_> {
     }
 
     /// The parameters that train and that a task's loss should reach. Heads of other tasks are not reached by this one's, and what stands
-    /// above the features that its head reads is not either.
+    /// above the features that its head reads, or in a stream that it does not read, is not either.
     fn reached(&self, task: usize) -> impl Iterator<Item = &ModelParameter> {
         let reads = reads_of(&self.tasks[task].spec, self.model.model.info());
+        let streams: Vec<usize> = reads.iter().map(|read| read.stream).collect();
         self.model
             .trainable()
+            .filter(move |p| p.stream.is_none_or(|stream| streams.contains(&stream)))
             .filter(move |p| p.owner != Owner::Base || reads.iter().any(|&read| self.model.passes(read, p)))
             .filter(move |p| !matches!(p.owner, Owner::Head(other) if other != self.tasks[task].head_of))
     }
