@@ -185,6 +185,12 @@
 #define FT_PROBLEM_TYPE_PREFERENCE "preference"
 /* The token that stands in a masked one's place; else as `CAUSAL_LM`. */
 #define FT_PROBLEM_TYPE_MASKED_LM "masked_lm"
+/* What belongs together: the inputs of a row, of two streams or as texts of their own. There are no labels.
+   Transformers has no name for it. Since 1.1. */
+#define FT_PROBLEM_TYPE_CONTRASTIVE "contrastive"
+/* One real value for how alike the texts of a row are, each of which passes by itself; sentence-transformers'
+   task, of which Transformers has no name. Since 1.1. */
+#define FT_PROBLEM_TYPE_SIMILARITY "sentence_similarity"
 /* One class of several for each pixel; Transformers has classes of its own for it, and no name among its
    problems. */
 #define FT_PROBLEM_TYPE_MASKS "semantic_segmentation"
@@ -431,6 +437,17 @@
    missing" need not be written, and is not written by an older host. A reader skips keys that it does not know:
    later minors add some. Where a comment speaks of Rust, `None` is null, `u32::MAX` is 4294967295 and
    `HeadSpec::masking` a key of that form.
+
+   Comparison, an object
+      The head that compares two streams, as the architecture has one (CLIP): each stream's pooled features
+      are projected without a bias and divided by their length, and their products are multiplied with the
+      exponential of a number. Paths are those of `Model::base_param`. Since 1.1.
+      "projections": [string]
+         The matrix of each stream, `[width, width of the stream]`, in the order of `TaskInfo::streams`.
+      "scale": string
+         The number, `[1]`.
+      "width": integer
+         Width of what is compared.
 
    Convolution, an object
       How a convolution moves over a map. Pairs are (vertical, horizontal).
@@ -702,6 +719,14 @@
          Scores of the better and the worse answer, `[examples, 2]`. They are rewards, once those of the model
          before training are taken away where `HeadSpec::reference` asks for these: how often the better one's
          is greater, and by how much.
+      "embeddings"
+         Vectors of length 1, `[examples, sides, width]`: one of each side of an example, a text's and its
+         picture's, so that the nearest ones of the other side are found. Of more sides than two the others
+         stand beside the second, as what is wrong. Sides of two streams stand in the order of
+         `HeadSpec::streams`. A side's vector follows from that side alone: the host asks for one side's by
+         features of its own that stand for the other. Cosines become probabilities of classes by the
+         exponential of the head's parameter `logit_scale`, or of the model's own (`Comparison::scale`).
+         Recall at 1, 5 and 10 both ways, mean rank. Since 1.1.
 
    Sampling, an object by its "kind"
       How examples come in batches.
@@ -801,6 +826,10 @@
          first: the head's own outputs for the same examples before training, `f32` `[examples, ...]`, where
          `HeadSpec::reference` asks for them, and elsewhere zeros `[examples, 2]`. What the sequences say
          comes with their `Features::next`.
+      "match"
+         Nothing but the examples themselves: what belongs together is in each of them, as a text and its
+         picture. `u32` `[examples]`, the place of each in the batch, from 0: of the other side of all
+         examples, the one that belongs to this one. Since 1.1.
 
    Targets, string or [string]
       Which sites or parameters an option names, by PEFT's rules: a string is a regular expression that must
@@ -842,6 +871,13 @@
       "vocabulary": Vocabulary or null, may be missing
          The model's own layer over its vocabulary; `None` where the head's `TaskHead::PROBLEM_TYPE` asks for
          none.
+      "comparison": Comparison or null, may be missing
+         The model's own head that compares its streams, where it has one and the head's
+         `TaskHead::PROBLEM_TYPE` is `CONTRASTIVE`. Since 1.1.
+      "sequences": integer, may be missing
+         Sequences of an example in a stream of texts: 2 or 3 where the texts of a row pass by themselves, one
+         after the other, as where the head's `TaskHead::PROBLEM_TYPE` is about what belongs together or is
+         alike and the model has one stream. Since 1.1.
 
    Vocabulary, an object
       The model's own layer over its vocabulary. Paths are those of `Model::base_param`.
