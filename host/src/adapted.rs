@@ -43,6 +43,8 @@ pub struct ModelParameter {
     pub buffer: bool,
     /// Whether the run file has it quantised: it stays what it is then.
     pub quantized: bool,
+    /// Whether nothing that a head reads depends on it, as on a pooler where the mean is read: it never trains, and plugins do not hear of it.
+    pub unread: bool,
     /// Its rate is `train.lr` times this.
     pub lr_factor: f64,
     /// Whether weight decay applies where nobody says otherwise: not to biases and norms.
@@ -80,6 +82,9 @@ impl ModelParameter {
 pub struct PatternMatch {
     /// The strategy's place in the run file.
     pub strategy: usize,
+    /// The stream that the strategy keeps to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     /// The pattern as written.
     pub pattern: String,
     /// Number of sites or parameters it matched.
@@ -144,6 +149,7 @@ impl AdaptedModel {
                 stream: base.stream,
                 buffer: base.buffer,
                 quantized: base.quantized,
+                unread: false,
                 lr_factor: 1.0,
                 decay: decays(base.parameter.name(), base.parameter.dims()),
                 decay_said: None,

@@ -67,6 +67,12 @@ impl ModelInfo {
         self.classification.as_ref().is_some_and(|class| class.pooling == self.plain().pooling)
     }
 
+    /// Whether the head that compares two streams has this parameter.
+    pub fn compares_by(&self, parameter: &str) -> bool {
+        let own = |head: &Contrastive| head.scale == parameter || head.projections.iter().any(|path| path == parameter);
+        self.contrastive.as_ref().is_some_and(own)
+    }
+
     /// The paths of the word embeddings and of the layer over the vocabulary, where both have one matrix.
     pub fn shared_vocabulary(&self) -> Option<[&str; 2]> {
         let (words, layer) = (self.plain().word_embeddings.as_deref()?, self.vocabulary.as_ref()?);

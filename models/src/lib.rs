@@ -40,5 +40,5 @@ pub use registry::{Loader, config, from_parts, open, random};
 pub use site::{
     AttentionHook, BlockHook, Convolution, EmbeddingHook, Hook, LinearHook, Prefix, Prompt, Site, SiteKind,
 };
-pub use towers::pair::stream_folder;
+pub use towers::pair::{head_weights, is_joined, stream_folder};
 pub use weights::{FileState, GgufType, Quantize, Weights, save};

@@ -110,7 +110,9 @@ impl Pooling {
                 return Err(LoadError::Setting { file, key, value, why: why.into() });
             }
         };
-        Ok(Some(Self { by, normalize: modules.iter().any(|module| module.class() == "Normalize") }))
+        // What stands behind a dense layer is done to its outputs, and not to features.
+        let mut of_features = modules.iter().take_while(|module| module.class() != "Dense");
+        Ok(Some(Self { by, normalize: of_features.any(|module| module.class() == "Normalize") }))
     }
 }
 
@@ -187,6 +189,8 @@ mod tests {
         assert_eq!(of(&old, json!({ "pooling_mode_cls_token": true })).unwrap(), pooling(PoolBy::First, false));
         let with_norm = [new, "sentence_transformers.base.modules.normalize.Normalize"];
         assert_eq!(of(&with_norm, json!({ "pooling_mode": "max" })).unwrap(), pooling(PoolBy::Max, true));
+        let of_dense = [new, "sentence_transformers.models.Dense", "sentence_transformers.models.Normalize"];
+        assert_eq!(of(&of_dense, json!({ "pooling_mode": "max" })).unwrap(), pooling(PoolBy::Max, false));
         assert_eq!(of(&[new], json!({ "pooling_mode": ["lasttoken"] })).unwrap(), pooling(PoolBy::Last, false));
         assert_eq!(of(&[new], json!({})).unwrap(), pooling(PoolBy::Mean, false));
         assert_eq!(of(&old[..1], json!({})).unwrap(), None);

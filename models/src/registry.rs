@@ -146,6 +146,12 @@ pub fn config(folder: &Path) -> Result<Json, LoadError> {
 /// The config and where it is from.
 fn config_of(folder: &Path) -> Result<(PathBuf, String), LoadError> {
     let file = folder.join(CONFIG_FILE);
+    if !file.exists() && pair::is_joined(folder) {
+        let reason = "joins folders, each with a config.json of its own, and is no model of one architecture: open the folders that it names, \
+                      or train on all of it"
+            .into();
+        return Err(LoadError::Refused { file: folder.join(pair::STREAMS), reason });
+    }
     if !file.exists()
         && let Some(config) = recognised(folder)?
     {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use fthost_models::autograd::{DType, Device, Gradients, Parameter, Result, Tape, Tensor, Value};
 use fthost_models::{
     BlockGroup, BlockHook, Hook, Input, LinearHook, LoadError, Loader, Model, PoolBy, Pooling, Quantize, Read,
-    SavedHead, Site, SiteKind,
+    SavedHead, Site, SiteKind, Weights, head_weights, is_joined,
 };
 use support::{Expected, assert_close, tiny};
 
@@ -329,6 +329,32 @@ fn what_is_saved_are_both_folders_and_how_they_are_joined() {
 }
 
 #[test]
+fn heads_lie_beside_what_is_joined() {
+    let model = join(&[("text", &tiny("bert")), ("image", &tiny("vit"))]).unwrap();
+    let tensors = [("head.weight".to_owned(), Tensor::ones((2, 3), DType::F32, &Device::Cpu).unwrap())];
+    let folder = tempfile::tempdir().unwrap();
+    model.save_folder(folder.path(), &SavedHead { tensors: &tensors, ..SavedHead::default() }).unwrap();
+    let weights = head_weights(folder.path()).unwrap();
+    assert_eq!(weights.names().collect::<Vec<_>>(), ["head.weight"]);
+    assert_close(&weights.tensor("head.weight", &Device::Cpu).unwrap(), &tensors[0].1, 0.0, "the head");
+    assert!(is_joined(folder.path()) && !is_joined(&folder.path().join("text")));
+    for part in ["text", "image"] {
+        assert!(!Weights::open(&folder.path().join(part)).unwrap().contains("head.weight"), "{part}");
+    }
+    assert_eq!(loader().open(folder.path()).unwrap().info(), model.info());
+    std::fs::remove_file(folder.path().join("head.safetensors")).unwrap();
+    assert_eq!(head_weights(folder.path()).unwrap().names().count(), 0);
+    // Of a single model they are among its own.
+    let single = tempfile::tempdir().unwrap();
+    let bert = loader().open(&tiny("bert")).unwrap();
+    bert.save_folder(single.path(), &SavedHead { tensors: &tensors, ..SavedHead::default() }).unwrap();
+    assert!(head_weights(single.path()).unwrap().contains("head.weight"));
+
+    let error = fthost_models::config(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("streams.json") && error.contains("joins folders, each with a config.json"), "{error}");
+}
+
+#[test]
 fn a_folder_is_pooled_as_it_says() {
     let folder = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
@@ -372,11 +398,6 @@ fn what_is_no_pair_is_refused_by_name() {
     assert!(vocabulary.contains("a pair, which has no layer over a vocabulary"), "{vocabulary}");
 
     let folder = tempfile::tempdir().unwrap();
-    let model = join(&[("text", &bert), ("image", &vit)]).unwrap();
-    let tensors = [("head.weight".to_owned(), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap())];
-    let head = SavedHead { tensors: &tensors, ..SavedHead::default() };
-    let error = model.save_folder(folder.path(), &head).unwrap_err().to_string();
-    assert!(error.contains("cannot hold the head's head.weight"), "{error}");
     for (text, says) in [
         (
             r#"{"streams": [{"name": "text", "folder": ".", "pooling": "cls", "normalize": false}]}"#,

@@ -1,4 +1,4 @@
-//! What heads of classes, of tokens' classes and of values share: their layers, and cross entropy with its options.
+//! What heads share: their layers, and cross entropy with its options.
 
 use crate::{Error, Init, Loss, Model, Operand, Param, Result, TaskInfo, TaskTargets, Tensor};
 
@@ -66,6 +66,40 @@ impl HeadLayers {
             Some((dense, bias, activation)) => last(&features.linear(dense, Some(bias))?.activation(activation)?),
             None => last(features),
         }
+    }
+}
+
+/// A dense layer, `W x + b`, that starts as torch's `nn.Linear`.
+#[derive(Debug)]
+pub struct DenseLayer {
+    weight: Param,       // [out, in]
+    bias: Option<Param>, // [out]
+}
+
+impl DenseLayer {
+    /// Declares a new one, `[outputs, inputs]`: its parameters are `name.weight` and `name.bias`.
+    ///
+    /// # Errors
+    /// The host's words, where it refuses a parameter.
+    pub fn declare(model: &mut Model, name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Result<Self> {
+        // torch's bias is uniform in the same bounds as its weight.
+        let init = || Init::kaiming_uniform(inputs);
+        let weight = model.head_param(&format!("{name}.weight"), [outputs, inputs], init())?;
+        let bias = bias.then(|| model.head_param(&format!("{name}.bias"), [outputs], init())).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// One of parameters that are there.
+    pub fn of(weight: Param, bias: Option<Param>) -> Self {
+        Self { weight, bias }
+    }
+
+    /// What it makes of `x` `[.., in]`: `[.., out]`.
+    ///
+    /// # Errors
+    /// Where the host refuses an op.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.linear(&self.weight, self.bias.as_ref().map(|bias| bias as &dyn Operand))
     }
 }
 

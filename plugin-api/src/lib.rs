@@ -130,6 +130,8 @@
 //! | a loss and predictions of one's own | [`TaskHead`] |
 //! | metrics of one's own | `TaskHead::metrics`, since 1.1; a single number at any time: `Model::log_scalar`, since 1.1 |
 //! | the whole batch at once (contrastive losses, prototypes) | [`LossScope::Batch`], [`Sampling::Episodes`] |
+//! | texts and pictures together | [`HeadSpec::streams`] and [`TaskHead::forward_streams`], by [`TaskInfo::streams`] |
+//! | what belongs together, without labels | [`TargetKind::Match`] and [`PredictionKind::Embeddings`], since 1.1 |
 //! | each row several times under other dropout masks | `HeadSpec::forwards`, since 1.1 |
 //! | layer over the vocabulary, word embeddings | [`TaskInfo::vocabulary`], [`VocabularyLayer`] |
 //! | a tensor beyond one call | [`Tensor::keep`] |
@@ -199,7 +201,7 @@ pub use class_weights::ClassWeights;
 pub use error::{Error, Result};
 pub use event::Event;
 pub use example_gradient::{ExampleGradient, FisherLabels};
-pub use head_layers::{CrossEntropy, HeadLayers, HeadShape, check_shares};
+pub use head_layers::{CrossEntropy, DenseLayer, HeadLayers, HeadShape, check_shares};
 pub use hook::{AttentionHook, BlockHook, EmbeddingHook, LinearHook, Prefix, Prompt};
 pub use info::{MethodInfo, MethodKind, MethodNote, PluginInfo, PluginNote};
 pub use maps::Window;

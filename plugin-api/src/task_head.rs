@@ -280,6 +280,13 @@ pub struct StreamFeatures {
     pub features: FeatureKind,
 }
 
+impl StreamFeatures {
+    /// Of one of [`TaskInfo::streams`].
+    pub fn of(stream: &Stream, features: FeatureKind) -> Self {
+        Self { stream: stream.name.clone(), features }
+    }
+}
+
 impl HeadSpec {
     /// A head of one stream, whose batches are shuffled and may be split: what most are. Others name what is different:
     /// `HeadSpec { scope: LossScope::Batch, ..HeadSpec::new(...) }`.

@@ -430,6 +430,96 @@ fn metrics_of_a_heads_own() {
     says(head("measures").metrics(&[0.5; 4], &[0.0]), &["4 predictions are none of shape [1, 3]"]);
 }
 
+/// Vectors of each side of an example, by no layer: of two streams the first two features, of texts all.
+struct Sides {
+    fault: String,
+    streams: usize,
+    sequences: usize,
+}
+
+impl Sides {
+    fn side(&self, features: &Features<'_>, width: usize) -> Result<Tensor> {
+        let rows = features.tensor.narrow(1, 0, width)?.normalize()?;
+        let rows = if self.fault == "lengths" { rows.mul_scalar(2.0)? } else { rows };
+        rows.reshape([rows.shape()?[0] / self.sequences, self.sequences, width])
+    }
+}
+
+impl TaskHead for Sides {
+    type Config = Deed;
+    const PROBLEM_TYPE: Option<&'static str> = Some(problem_type::CONTRASTIVE);
+
+    fn new(deed: Deed) -> Result<Self> {
+        Ok(Self { fault: deed.fault, streams: 0, sequences: 0 })
+    }
+
+    fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
+        (self.streams, self.sequences) = (task.streams.len(), task.sequences as usize);
+        let widths: Vec<usize> = task.streams.iter().map(|stream| stream.width).collect();
+        assert_eq!(model.streams()?, task.streams);
+        assert!(widths == [6, 4] && model.width().is_err() || widths == [6] && model.width()? == 6);
+        if let Some(own) = &task.comparison {
+            assert_eq!(model.base_param(&own.projections[1])?.shape(), [own.width, widths[1]]);
+            assert!(!model.trainable_params()?.contains(&model.base_param(&own.scale)?));
+        }
+        // Pictures first, to see that features come in the order that is asked for.
+        let all = task.streams.iter().rev().map(|stream| StreamFeatures::of(stream, FeatureKind::Pooled));
+        let mut streams: Vec<StreamFeatures> = all.collect();
+        match self.fault.as_str() {
+            "no stream" => streams.clear(),
+            "another stream" => streams[0].stream = "sound".into(),
+            _ => {}
+        }
+        let spec = HeadSpec::new(FeatureKind::Pooled, TargetKind::Match, PredictionKind::Embeddings);
+        Ok(HeadSpec { scope: LossScope::Batch, streams, ..spec })
+    }
+
+    fn forward(&self, features: &Features<'_>) -> Result<Tensor> {
+        self.side(features, 6)
+    }
+
+    fn forward_streams(&self, features: &[Features<'_>]) -> Result<Tensor> {
+        let [images, texts] = features else { return self.forward(&features[0]) };
+        assert_eq!((images.tensor.shape()?[1], texts.tensor.shape()?[1]), (4, 6));
+        let texts = if self.fault == "read out" { &texts.tensor.detach()? } else { texts.tensor };
+        let [images, texts] = [self.side(images, 2)?, self.side(&Features { tensor: texts, ..features[1] }, 2)?];
+        Tensor::concat(&[&images, &texts], 1)
+    }
+
+    fn loss(&self, outputs: &Tensor, targets: &TaskTargets<'_>) -> Result<Loss> {
+        let [n, _, width] = outputs.shape()?[..] else { panic!("[examples, sides, width]") };
+        let side = |at| outputs.narrow(1, at, 1)?.reshape([n, width]);
+        let (sum, weight) = side(0)?.matmul(&side(1)?.t()?)?.cross_entropy(targets.tensor, None, 0.0)?;
+        Ok(Loss { sum, weight: weight.to_scalar()? })
+    }
+
+    fn predict(&self, outputs: &Tensor) -> Result<Tensor> {
+        match self.fault.as_str() {
+            "one side" => outputs.narrow(1, 0, 1),
+            _ => outputs.reshape(outputs.shape()?),
+        }
+    }
+}
+
+#[test]
+fn heads_that_compare() {
+    let made = |host: Host, fault: &str| host.head::<Sides>(json!({ "fault": fault }));
+    let pair = Host::new().of_pair();
+    for host in [pair, Host::new().of_comparing_pair(), Host::new().sequences(2), Host::new().sequences(3)] {
+        made(host, "").unwrap().check().unwrap();
+    }
+    says(made(pair, "no stream").map(drop), &["it names no stream", "the toy model has \"text\" and \"image\""]);
+    says(made(pair, "another stream").map(drop), &["it reads the stream \"sound\"", "\"text\" and \"image\" alone"]);
+    says(made(pair, "read out").unwrap().check_loss(), &["no gradient reaches the features of text"]);
+    says(made(pair, "lengths").unwrap().check_predictions(), &["the embedding of side 0 of example 0 has length 2"]);
+    says(made(pair, "one side").unwrap().check_predictions(), &["predict gave [5, 1, 2] where [5, 2, 2] is needed"]);
+    // Features that a test writes.
+    let found = made(pair, "")
+        .unwrap()
+        .forward(&[(&[0, 1], &[3.0, 4.0, 0.0, 0.0]), (&[0, 1], &[0.0, 2.0, 1.0, 0.0, 0.0, 0.0])]);
+    assert_eq!(found.unwrap(), [0.6, 0.8, 0.0, 1.0]);
+}
+
 fn run_of(fault: &str) -> Result<()> {
     Host::new().head::<Head>(json!({ "fault": fault })).map(drop)
 }

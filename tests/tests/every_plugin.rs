@@ -89,7 +89,9 @@ fn wrong_values(takes: &str) -> Vec<(String, String)> {
     } else {
         "[[7]]"
     };
-    let mut wrong = vec![(of_other_type.to_owned(), "must be ".to_owned())];
+    // A list may be of so many.
+    let expected = if kind.starts_with("a list") { "must " } else { "must be " };
+    let mut wrong = vec![(of_other_type.to_owned(), expected.to_owned())];
     for part in range.into_iter().flat_map(|range: &str| range.split(" and ")) {
         let bound = |words: &str| part.strip_prefix(words).map(|number| number.parse::<f64>().unwrap());
         let whole = kind.starts_with("a whole");
@@ -191,6 +193,10 @@ fn four_batches_of_four_give_the_gradient_of_sixteen_with_every_head() {
         let methods = methods(&inspected, &folder);
         let Some(head) = methods.iter().find(|method| method["kind"] == "task_head") else { continue };
         heads += 1;
+        // What an example is told from are the others of its batch: four losses of four are none of sixteen, and are refused.
+        if head["name"] == "contrastive" {
+            continue;
+        }
         let example = folder.join("example.toml").display().to_string();
         let logged = |batch: u64, accumulate: u64, more: &[&str]| {
             let workdir = Workdir::new();

@@ -60,6 +60,7 @@
 //! | `threads` | more threads than cores |
 //! | `tokenizer_settings` | what tokenizer_config.json changes, and what of it is refused |
 //! | `tokens` | tasks with a label for each word, in training, prediction and in Transformers' eyes |
+//! | `towers` | models of two streams and texts that are compared: what is saved opens again, and in other tools; merged, exported, killed |
 //! | `trained` | runs that have ended, evaluated and merged; plans |
 //! | `validate` | the conformance suite: all plugins pass, those that break a promise fail by its test |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -126,5 +127,6 @@ mod text;
 mod threads;
 mod tokenizer_settings;
 mod tokens;
+mod towers;
 mod trained;
 mod validate;

@@ -7,7 +7,7 @@ use fthost_tests::{Workdir, on_one_line, root};
 use crate::pictures::picture_workdir;
 
 /// A ResNet of Transformers' with two stages, and EfficientNet-Lite0 of timm's; both of random weights, for pictures of 32 x 32 pixels.
-const NETWORKS: [(&str, &str); 2] = [
+pub(crate) const NETWORKS: [(&str, &str); 2] = [
     (
         "resnet",
         r#"{ "model_type": "resnet", "num_channels": 3, "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1],

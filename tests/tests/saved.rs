@@ -115,11 +115,11 @@ impl Base {
 
 /// A model folder before it is written.
 pub(crate) struct Folder {
-    config: Map<String, Value>,
+    pub(crate) config: Map<String, Value>,
     tokenizer: Value,
     /// Other files, and what they say.
     pub(crate) beside: Vec<(&'static str, Value)>,
-    weights: Vec<(String, Vec<usize>, Vec<f32>)>,
+    pub(crate) weights: Vec<(String, Vec<usize>, Vec<f32>)>,
     dtype: Dtype,
     shards: usize,
 }
@@ -183,7 +183,7 @@ fn half(folder: &mut Folder) {
 }
 
 impl Folder {
-    fn tiny(architecture: &str) -> Self {
+    pub(crate) fn tiny(architecture: &str) -> Self {
         let read = |path: PathBuf| fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let tiny = root().join("tests/reference/tiny");
         let bytes = read(tiny.join(architecture).join("model.safetensors"));
@@ -200,7 +200,7 @@ impl Folder {
         }
     }
 
-    fn write(&self, workdir: &Workdir, folder: &str) {
+    pub(crate) fn write(&self, workdir: &Workdir, folder: &str) {
         workdir.write(&format!("{folder}/config.json"), Value::Object(self.config.clone()).to_string());
         workdir.write(&format!("{folder}/tokenizer.json"), self.tokenizer.to_string());
         for (name, said) in &self.beside {

@@ -45,6 +45,16 @@ fn embed(workdir: &Workdir, folder: &str, data: &str, out: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Of this model the mean is read, and not what its pooler makes of the first token.
+#[test]
+fn what_no_head_reads_does_not_thaw() {
+    let judge = task("judge", CLASSES, "classes.tsv", "");
+    for options in ["top = 1", "top = \"all\"\ndecay = 0.5", "top = 0\nunfreeze = { every = { steps = 1 } }"] {
+        let strategy = format!("plugin = \"freezing\"\n{options}");
+        train(&Workdir::new(), options, &MEAN, &judge, &strategy);
+    }
+}
+
 #[test]
 fn what_is_saved_gives_the_heads_outputs() {
     let (classes, values) = (task("judge", CLASSES, "classes.tsv", ""), task("judge", SCALED, "values.tsv", ""));

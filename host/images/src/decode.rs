@@ -114,12 +114,12 @@ impl<'a> Opened<'a> {
         Ok(Header { format: self.format(), height, width })
     }
 
-    fn read(self, limit: u64) -> Result<Picture, Fault> {
+    fn read(self, limit: u64, over: Option<[u8; 3]>) -> Result<Picture, Fault> {
         let ((height, width), orientation) = (self.stored(limit)?, self.orientation());
         let mut pixels = vec![[0; 3]; height * width];
         match self {
             Self::Jpeg(jpeg) => jpeg.read(&mut pixels)?,
-            Self::Png(png) => png.read(&mut pixels)?,
+            Self::Png(png) => png.read(over, &mut pixels)?,
             Self::Other(_, mut decoder, _) => {
                 let mut limits = image::Limits::default();
                 limits.max_alloc = Some(limit.saturating_mul(16));
@@ -133,7 +133,7 @@ impl<'a> Opened<'a> {
                 };
                 let mut bytes = vec![0; height * width * channels];
                 decoder.read_image_boxed(&mut bytes)?;
-                to_rgb(&bytes, channels, &mut pixels);
+                to_rgb(&bytes, channels, over, &mut pixels);
             }
         }
         Ok(upright(plane((height, width), pixels)?, orientation))
@@ -183,7 +183,12 @@ pub fn header(bytes: &[u8], place: &str, limit: u64) -> Result<Header> {
 /// `place` names the file or row in errors: of bytes that are no picture, are cut off or damaged, or hold more than `limit` pixels.
 /// No bytes make it panic.
 pub fn decode(bytes: &[u8], place: &str, limit: u64) -> Result<Picture> {
-    caught(place, || Opened::new(bytes)?.read(limit))
+    decode_over(bytes, place, limit, None)
+}
+
+/// As [`decode`]; where a picture lets something through that lies below it, this colour.
+pub fn decode_over(bytes: &[u8], place: &str, limit: u64, over: Option<[u8; 3]>) -> Result<Picture> {
+    caught(place, || Opened::new(bytes)?.read(limit, over))
 }
 
 /// A segmentation mask from the bytes of a PNG, grey or with a palette: its values, or places in the palette, are the indices of

@@ -54,7 +54,7 @@ pub mod source;
 mod transform;
 
 pub use augment::Augment;
-pub use decode::{Format, Header, MAX_PIXELS, decode, decode_mask, decode_pair, header};
+pub use decode::{Format, Header, MAX_PIXELS, decode, decode_mask, decode_over, decode_pair, header};
 pub use error::{Error, Kind, Result};
 pub use grey::grey;
 pub use guard::guarded;

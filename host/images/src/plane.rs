@@ -103,10 +103,18 @@ impl<const C: usize> Plane<C> {
     }
 }
 
-/// Red, green and blue of pixels with so many channels: grey is repeated, alpha dropped.
-pub(crate) fn to_rgb(bytes: &[u8], channels: usize, pixels: &mut [[u8; 3]]) {
+/// Red, green and blue of pixels with so many channels: grey is repeated. Alpha is dropped, or lets through what lies below, `over`, as Pillow's
+/// `alpha_composite` does.
+pub(crate) fn to_rgb(bytes: &[u8], channels: usize, over: Option<[u8; 3]>, pixels: &mut [[u8; 3]]) {
     let grey = channels < 3;
     for (pixel, from) in pixels.iter_mut().zip(bytes.chunks_exact(channels)) {
         *pixel = if grey { [from[0]; 3] } else { [from[0], from[1], from[2]] };
+        if let (Some(below), 2 | 4) = (over, channels) {
+            let alpha = u32::from(from[channels - 1]);
+            for (level, below) in pixel.iter_mut().zip(below) {
+                let sum = u32::from(*level) * alpha + u32::from(below) * (255 - alpha) + 128;
+                *level = ((sum + (sum >> 8)) >> 8) as u8; // sum / 255, rounded
+            }
+        }
     }
 }

@@ -40,7 +40,7 @@ impl<'a> Png<'a> {
     }
 
     /// Decodes into pixels of red, green and blue. What is transparent keeps its colour.
-    pub(crate) fn read(mut self, pixels: &mut [[u8; 3]]) -> Result<(), Fault> {
+    pub(crate) fn read(mut self, over: Option<[u8; 3]>, pixels: &mut [[u8; 3]]) -> Result<(), Fault> {
         let channels = match self.reader.output_color_type().0 {
             ColorType::Rgb => {
                 self.reader.next_frame(pixels.as_flattened_mut()).map_err(fault)?;
@@ -51,7 +51,7 @@ impl<'a> Png<'a> {
             ColorType::Rgba => 4,
             ColorType::Indexed => return Err(Fault::broken("its palette is missing")),
         };
-        to_rgb(&self.bytes()?, channels, pixels);
+        to_rgb(&self.bytes()?, channels, over, pixels);
         Ok(())
     }
 

@@ -36,7 +36,7 @@ pub use machine::DeviceChoice;
 use machine::peak_rss_bytes;
 use results::continual::Continual;
 use results::evaluate::Evaluation;
-use results::export::{self, Exported, Format};
+use results::export::{self, Exported};
 use results::own_form::Origin;
 use results::plain::Trained as TrainedHead;
 use results::proof::{Pairing, Proof};
@@ -205,7 +205,7 @@ impl Begun<'_> {
             phases,
             mut strategies,
             mut regularizers,
-            mut scheduler,
+            mut schedules,
             mut optimizer,
             ..
         } = setup;
@@ -222,12 +222,12 @@ impl Begun<'_> {
                 .with_help("put them back as they were, and go on with --resume"))
         };
         let mut trainer = Trainer {
-            fresh_schedule: scheduler.save()?,
+            fresh_schedules: schedules.save()?,
             learner: Learner {
                 settings: &file.train,
                 model: &mut model,
                 regularizers: &mut regularizers,
-                scheduler: &mut scheduler,
+                schedules: &mut schedules,
                 fixed_lr: None,
                 optimizer: &mut optimizer,
                 tasks: &mut tasks,
@@ -374,7 +374,8 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
         model: trainer.learner.model,
         base: &file.model.name(),
         revision: file.model.named.as_ref().map(|name| name.revision.as_str()),
-        adapter_config: adapter_config(trainer.strategies)?,
+        streams: &file.model.joined(trainer.learner.model.model.info())?,
+        adapter_configs: trainer.strategies.iter().map(StrategyInstance::adapter_config).collect::<Result<_>>()?,
         adapter_tensors: trainer.strategies.iter().map(StrategyInstance::adapter_tensors).collect::<Result<_>>()?,
         tasks: &heads.collect::<Vec<_>>(),
         origin: &origin,
@@ -386,11 +387,11 @@ fn save(trainer: &mut Trainer<'_>, file: &RunFile, state: &TrainState, folder: &
     // A folder of sentence-transformers' holds its tokenizer, also one of an adapter.
     let reads = whole || saved.path.join(MODULES).is_file();
     if reads && !file.model.is_demo() {
-        inputs::copy(&file.model.path, &saved.path, &info)?;
+        inputs::copy(&file.model, &saved.path, &info)?;
     }
     let only = tasks.len() == 1;
     // Heads of fthost's own are saved by their own names.
-    let plain = only && saved.format != Format::Encoder;
+    let plain = only && saved.own_heads.is_none();
     let named = |name: &str| if plain { keys::reopened(&info, name) } else { name.to_owned() };
     let named = whole.then_some(&named as &dyn Fn(&str) -> String);
     let (header, tensors) = trainer.parts().capture_final(identity, state.clone(), named)?;
@@ -485,13 +486,4 @@ pub(crate) fn shell_path(path: &Path) -> String {
     let path = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,:@".contains(c);
     if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
-}
-
-/// The fields of PEFT's adapter_config.json, where all strategies together are something that PEFT knows: exactly one says so.
-fn adapter_config(strategies: &[StrategyInstance]) -> Result<Option<serde_json::Value>> {
-    let mut known = Vec::new();
-    for strategy in strategies {
-        known.extend(strategy.adapter_config()?);
-    }
-    Ok(if known.len() == 1 { known.pop() } else { None })
 }

@@ -28,7 +28,7 @@ macro_rules! stage {
     };
 }
 
-static STAGES: [Stage; 8] = [
+static STAGES: [Stage; 10] = [
     stage!("texts", |folder| bert(folder).and_then(|()| write(folder, "texts.tsv", texts(6, "\t")))),
     stage!("words", |folder| bert(folder).and_then(|()| write(folder, "words.jsonl", words()))),
     stage!("labels", |folder| bert(folder).and_then(|()| write(folder, "labels.jsonl", labels()))),
@@ -36,6 +36,8 @@ static STAGES: [Stage; 8] = [
     stage!("answers", |folder| llama(folder).and_then(|()| write(folder, "answers.jsonl", answers(false)))),
     stage!("pairs", |folder| llama(folder).and_then(|()| write(folder, "pairs.jsonl", answers(true)))),
     stage!("masks", masks),
+    stage!("streams", streams),
+    stage!("similar", |folder| bert(folder).and_then(|()| write(folder, "similar.tsv", similar()))),
     stage!("sequence", |folder| bert(folder).and_then(|()| write(folder, "texts.tsv", texts(6, "\t")))),
 ];
 
@@ -156,11 +158,43 @@ fn answers(pairs: bool) -> String {
     (0..ROWS / 3).map(row).collect()
 }
 
-/// Pictures of discs and bars on a ground.
+/// Pairs of texts, and the share of their words that is the same.
+fn similar() -> String {
+    let row = |i: usize| {
+        let (one, alike) = (sentence(i, 4), i % 5);
+        let other = [&one[..alike], &sentence(i + 3, 4)[alike..]].concat();
+        format!("{}\t{}\t{}\n", one.join(" "), other.join(" "), alike as f64 / 4.0)
+    };
+    "text\ttext_pair\tlabel\n".to_owned() + &(0..ROWS / 3).map(row).collect::<String>()
+}
+
+const NETWORK: &str = include_str!("../../assets/validate/network.json");
+const PICTURES: usize = 16;
+
+/// Texts about pictures, with a class for both.
+fn streams(folder: &Path) -> Result<()> {
+    bert(folder)?;
+    Loader::new(&Device::Cpu)
+        .random(NETWORK, 0)?
+        .save_folder(&folder.join("pictures-network"), &SavedHead::default())?;
+    pictures(folder)?;
+    let row = |i: usize| {
+        let (picture, text) = (i % PICTURES, sentence(i, 3 + i % 4).join(" "));
+        format!("pictures/images/{picture:02}.png\t{} {text}\tclass {}\n", WORDS[picture], (picture + i) % 3)
+    };
+    write(folder, "streams.tsv", "image\ttext\tlabel\n".to_owned() + &(0..3 * PICTURES).map(row).collect::<String>())
+}
+
+/// Pictures with masks.
 fn masks(folder: &Path) -> Result<()> {
+    write(folder, "network/config.json", NETWORK)?;
+    pictures(folder)
+}
+
+/// Pictures of discs and bars on a ground.
+fn pictures(folder: &Path) -> Result<()> {
     const SIDE: usize = 16;
-    write(folder, "network/config.json", include_str!("../../assets/validate/network.json"))?;
-    for i in 0..16_usize {
+    for i in 0..PICTURES {
         let (middle, bar) = (4 + i % 8, i % 12);
         let class = |place: usize| {
             let (y, x) = (place / SIDE, place % SIDE);

@@ -5,15 +5,17 @@ use std::path::{Component, Path, PathBuf};
 use fthost_autograd::{Error, Parameter, Result, Tape, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::folder::replace;
-use crate::weights::closest;
+use crate::folder::{replace, write_tensors};
+use crate::weights::{Weights, closest};
 use crate::{
     BaseParameter, BlockGroup, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo, PoolBy,
     Pooling, Read, SavedHead, Site, Stream, fold,
 };
 
 /// The file that says how folders below its own are joined.
-const STREAMS: &str = "streams.json";
+pub(crate) const STREAMS: &str = "streams.json";
+/// The file beside it of the heads that stand on both.
+const HEAD: &str = "head.safetensors";
 /// `model_type` of what is joined; no file of its own says it.
 const PAIR: &str = "pair";
 /// What streams there are: one of each kind of input.
@@ -59,10 +61,10 @@ pub(crate) struct Pair {
 
 /// What a folder that a joined model was saved in is made of; `None` where it is none.
 pub(crate) fn parts(folder: &Path) -> std::result::Result<Option<Vec<Part>>, LoadError> {
-    let file = folder.join(STREAMS);
-    if !file.is_file() {
+    if !is_joined(folder) {
         return Ok(None);
     }
+    let file = folder.join(STREAMS);
     let text = std::fs::read_to_string(&file).map_err(|source| LoadError::Read { file: file.clone(), source })?;
     let joined: Joined =
         serde_json::from_str(&text).map_err(|source| LoadError::Config { file: file.clone(), source })?;
@@ -87,6 +89,25 @@ pub(crate) fn parts(folder: &Path) -> std::result::Result<Option<Vec<Part>>, Loa
 pub fn stream_folder(folder: &Path, stream: &str) -> std::result::Result<PathBuf, LoadError> {
     let own = parts(folder)?.and_then(|parts| parts.into_iter().find(|part| part.name == stream));
     Ok(own.map_or_else(|| folder.to_owned(), |part| folder.join(part.folder)))
+}
+
+/// Whether a folder is what a model of joined folders was saved in.
+pub fn is_joined(folder: &Path) -> bool {
+    folder.join(STREAMS).is_file()
+}
+
+/// The weights that a saved folder's heads lie among: those of its model, or where folders are joined a file of their own, which is not
+/// there where heads have none.
+///
+/// # Errors
+/// Where they are damaged, or a single model has none.
+pub fn head_weights(folder: &Path) -> std::result::Result<Weights, LoadError> {
+    let own = folder.join(HEAD);
+    match is_joined(folder) {
+        true if own.is_file() => Weights::open(&own),
+        true => Ok(Weights::none()),
+        false => Weights::open(folder),
+    }
 }
 
 impl Pair {
@@ -267,14 +288,9 @@ impl Model for Pair {
         self.parts.iter_mut().for_each(|part| part.clear_hooks());
     }
 
-    /// Each stream's folder below this one, under its name, and what joins them.
+    /// Each stream's folder below this one, under its name, what joins them, and heads in a file beside it: no class of another library's
+    /// stands on both, so they are in no part's weights, and each part opens by itself.
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
-        if let Some((name, _)) = head.tensors.first() {
-            let reason = format!(
-                "cannot hold the head's {name}: no class of Transformers stands on two folders that are joined"
-            );
-            return Err(LoadError::Refused { file: folder.into(), reason });
-        }
         let mut joined = Joined { streams: Vec::with_capacity(self.parts.len()) };
         for (part, Stream { name, pooling, .. }) in self.parts.iter().zip(&self.info.streams) {
             part.save_folder(&folder.join(name), &SavedHead::default())?;
@@ -284,6 +300,9 @@ impl Model for Pair {
                 pooling: pooling.by,
                 normalize: pooling.normalize,
             });
+        }
+        if !head.tensors.is_empty() {
+            write_tensors(&folder.join(HEAD), &head.tensors.iter().cloned().collect())?;
         }
         let file = folder.join(STREAMS);
         let text = serde_json::to_string_pretty(&joined);

@@ -119,6 +119,11 @@ impl Weights {
         Ok(Self::from_files(vec![WeightFile::check(name.into(), None, Bytes::Owned(bytes))?]))
     }
 
+    /// Of no file.
+    pub(crate) fn none() -> Self {
+        Self::from_files(Vec::new())
+    }
+
     fn from_files(files: Vec<WeightFile>) -> Self {
         let place = |file: usize, name: &String| (name.clone(), Place { file, name: name.clone(), change: None });
         let index = files

@@ -8,7 +8,6 @@ use super::{
     core::{Attached, Core, Moved, TASK, set_all, variables, weighed},
     examples::{Examples, Read, reads_of},
     finite::{self, Variable, equal, place},
-    host::Host,
     ops::{add, affine, sum},
     run::{Owner, Run},
     toy::{MAP, PICTURE, Pair, Toy, VOCABULARY, WIDTH},
@@ -21,8 +20,8 @@ use crate::{
 };
 
 /// What the toy's host knows of a head's task, as it crosses.
-pub(super) fn task(host: &Host, run: &Run, problem: Option<&str>) -> Result<Json> {
-    let &Host { toy, pair, classes, sequences, .. } = host;
+pub(super) fn task(run: &Run, classes: usize, sequences: u32, problem: Option<&str>) -> Result<Json> {
+    let &Run { toy, pair, .. } = run;
     let causal = matches!(problem, Some(problem_type::CAUSAL_LM | problem_type::PREFERENCE));
     let over_vocabulary = toy == Toy::Text && pair.is_none() && (causal || problem == Some(problem_type::MASKED_LM));
     let vocabulary = over_vocabulary.then(|| Vocabulary {
@@ -149,7 +148,7 @@ impl Attached<TaskHeadVtable> {
 }
 
 impl HeadRun {
-    pub(super) fn new(core: Core<TaskHeadVtable>, host: Host) -> Result<Self> {
+    pub(super) fn new(core: Core<TaskHeadVtable>, classes: usize, sequences: usize) -> Result<Self> {
         let said = core.now.said.clone();
         let spec: HeadSpec = serde_json::from_value(said).map_err(|error| Error::new(error).context("its HeadSpec"))?;
         for (toy, _, kind) in reads_of(core.run(), &spec)? {
@@ -162,7 +161,7 @@ impl HeadRun {
         }
         check_forwards(&spec)?;
         check_names(&spec)?;
-        Ok(Self { core, spec, classes: host.classes, sequences: host.sequences as usize })
+        Ok(Self { core, spec, classes, sequences })
     }
 
     /// As an evaluation has them.
@@ -308,6 +307,22 @@ impl HeadRun {
     /// Where there is none of that name, or it has another number of elements.
     pub fn set_value(&mut self, name: &str, elements: &[f64]) -> Result<()> {
         self.core.set_value(name, elements)
+    }
+
+    /// The outputs, row-major, for these features: of each stream that it reads where the sequences start and the end of the last
+    /// ([`Features::offsets`](crate::Features::offsets)), and the rows.
+    ///
+    /// # Errors
+    /// The head's own; where rows are not as many as the offsets say.
+    pub fn forward(&self, features: &[(&[u32], &[f64])]) -> Result<Vec<f64>> {
+        let read = |&(offsets, rows): &(&[u32], &[f64])| {
+            let number = offsets.last().map_or(0, |&end| end as usize);
+            let shape = vec![number, rows.len() / number.max(1)];
+            Ok(Read { features: numbers("features", DType::F32, shape, rows)?, offsets: offsets.to_vec() })
+        };
+        let reads = features.iter().map(read).collect::<Result<_>>()?;
+        let examples = Examples { reads, ..self.examples()? };
+        Ok(self.core.now.forward(&examples)?.data().to_vec())
     }
 
     /// The loss of these outputs, row-major, and of these targets: its sum and its weight. Of a head whose rows [pass several

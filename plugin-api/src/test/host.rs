@@ -176,9 +176,10 @@ impl Host {
         let core = Core::new(move || {
             let instance = Instance::<TaskHeadVtable>::create(|| Ok(vtables::task_head(H::new(options(&with)?)?)))?;
             let run = host.run();
-            let said = instance.attach(&run, &head::task(&host, &run, H::PROBLEM_TYPE)?)?;
+            let task = head::task(&run, host.classes, host.sequences, H::PROBLEM_TYPE)?;
+            let said = instance.attach(&run, &task)?;
             Ok(Attached { instance, run, said })
         })?;
-        HeadRun::new(core, host)
+        HeadRun::new(core, host.classes, host.sequences as usize)
     }
 }

@@ -19,9 +19,9 @@ use std::{env, fs};
 
 use fthost_plugin_api::ops::OPS;
 use fthost_plugin_api::{
-    Convolution, Event, FeatureKind, HeadSpec, ImageInfo, Init, LossScope, Masking, MethodInfo, MethodKind, MethodNote,
-    MetricSpec, ParamInfo, PluginInfo, PluginNote, PredictionKind, Sampling, Site, SiteKind, Stream, StreamFeatures,
-    TargetKind, Targets, TaskInfo, Vocabulary, VocabularyTransform,
+    Comparison, Convolution, Event, FeatureKind, HeadSpec, ImageInfo, Init, LossScope, Masking, MethodInfo, MethodKind,
+    MethodNote, MetricSpec, ParamInfo, PluginInfo, PluginNote, PredictionKind, Sampling, Site, SiteKind, Stream,
+    StreamFeatures, TargetKind, Targets, TaskInfo, Vocabulary, VocabularyTransform,
 };
 use serde_json::Value;
 use syn::File;
@@ -208,7 +208,7 @@ fn serde_agrees_with_what_is_said_of_json() {
         ($($type:ident),+ $(,)?) => { [$((stringify!($type), taken::<$type> as fn(Value) -> serde_json::Result<Value>)),+] };
     }
     let types = types! {
-        Convolution, Event, FeatureKind, HeadSpec, ImageInfo, Init, LossScope, Masking, MethodInfo, MethodKind, MethodNote,
+        Comparison, Convolution, Event, FeatureKind, HeadSpec, ImageInfo, Init, LossScope, Masking, MethodInfo, MethodKind, MethodNote,
         MetricSpec, ParamInfo, PluginInfo, PluginNote, PredictionKind, Sampling, Site, SiteKind, Stream, StreamFeatures, TargetKind,
         Targets, TaskInfo, Vocabulary, VocabularyTransform,
     };

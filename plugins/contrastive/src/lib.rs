@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! a_i, b_i = W_a f_i + c_a, W_b g_i + c_b, each divided by its length           f, g: pooled features of the sides of example i
-//! z_ij     = e^s a_i b_j                                                         s: logit_scale, e^-s the temperature
+//! z_ij     = e^s a_i b_j                                                         s: logit_scale, e^-s the temperature; e^s <= max_scale
 //! loss     = mean over i of  (-log softmax_j(z_ij)[i] - log softmax_j(z_ji)[i]) / 2
 //! ```
 //!
@@ -11,11 +11,11 @@
 //! negative), those of all rows stand beside the b_j in the first direction, as in sentence-transformers' MultipleNegativesRankingLoss
 //! (Henderson et al. 2017, arXiv:1705.00652). Texts of one stream are compared as they are, or by one projection for all.
 //!
-//! CLIP's own matrices and its own number are used where the model has them. New projections start as torch's `nn.Linear`, and at step 0 an
-//! example is found among n about as often as by chance: the loss is near log n.
+//! CLIP's own matrices and its own number are used where the model has them. New projections start as torch's `nn.Linear`, so at step 0 what
+//! belongs together is found about as often as by chance; texts that are compared as they are, as the model has them.
 
 use fthost_plugin_api::prelude::*;
-use fthost_plugin_api::{Comparison, check_shares};
+use fthost_plugin_api::{Comparison, DenseLayer, check_shares};
 
 /// Options of the contrastive head.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -63,26 +63,6 @@ const MAX_SCALE: f64 = 100.0;
 const OF_STREAMS: f64 = 0.07;
 const OF_TEXTS: f64 = 0.05;
 
-/// A matrix `[width, features]`, and a bias `[width]`.
-struct Projection {
-    weight: Param,
-    bias: Option<Param>,
-}
-
-impl Projection {
-    /// A new one, which starts as torch's `nn.Linear`.
-    fn new(model: &mut Model, name: &str, [width, features]: [usize; 2], bias: bool) -> Result<Self> {
-        let init = || Init::kaiming_uniform(features);
-        let weight = model.head_param(&format!("{name}.weight"), [width, features], init())?;
-        let bias = bias.then(|| model.head_param(&format!("{name}.bias"), [width], init())).transpose()?;
-        Ok(Self { weight, bias })
-    }
-
-    fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        features.linear(&self.weight, self.bias.as_ref().map(|bias| bias as &dyn Operand)) // [rows, width]
-    }
-}
-
 /// What cosines are multiplied with.
 enum Scale {
     /// A number.
@@ -96,10 +76,33 @@ enum Scale {
 /// What `attach` makes.
 struct Attached {
     /// One for each stream; none where texts are compared as they are.
-    projections: Vec<Projection>,
+    projections: Vec<DenseLayer>,
     scale: Scale,
     /// Sides of an example.
     sides: usize,
+}
+
+/// Whether streams are compared; else a stream's texts.
+fn several(task: &TaskInfo) -> bool {
+    task.streams.len() > 1
+}
+
+/// How many sides an example of a task has.
+fn sides(task: &TaskInfo) -> Result<usize> {
+    let (name, streams, sequences) = (&task.name, task.streams.len().max(1), task.sequences as usize);
+    match (streams, sequences) {
+        (2, 1) => Ok(2),
+        (1, 2 | 3) => Ok(sequences),
+        (1, 1) => Err(Error::new(format!(
+            "task `{name}` has one input a row, and this head compares what belongs together: give rows two texts, by columns = \
+             {{ text = \"...\", text_pair = \"...\" }} (text_negative names a third, which is wrong for the first), or take a model of two \
+             streams"
+        ))),
+        _ => Err(Error::new(format!(
+            "this head compares two streams, or two or three texts of one; task `{name}` has {sequences} inputs a row in each of \
+             {streams} streams"
+        ))),
+    }
 }
 
 struct Contrastive {
@@ -113,7 +116,7 @@ impl Contrastive {
     }
 
     /// The matrices and the number of the model's own, which train whatever a strategy has frozen.
-    fn own(&self, of: &Comparison, model: &mut Model) -> Result<(Vec<Projection>, Scale)> {
+    fn own(&self, of: &Comparison, model: &mut Model) -> Result<(Vec<DenseLayer>, Scale)> {
         let ContrastiveConfig { width, bias, temperature, learn_temperature, .. } = self.config;
         let given = [("width", width.is_some()), ("bias", bias.is_some()), ("temperature", temperature.is_some())];
         if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
@@ -128,30 +131,48 @@ impl Contrastive {
         model.set_trainable_of(&matrices, true)?;
         let learned = learn_temperature.unwrap_or(true);
         model.set_trainable_of(std::slice::from_ref(&log), learned)?;
-        let projections = matrices.into_iter().map(|weight| Projection { weight, bias: None }).collect();
+        let projections = matrices.into_iter().map(|weight| DenseLayer::of(weight, None)).collect();
         let scale = if learned { Scale::Learned { log, most: self.most() } } else { Scale::Frozen(log) };
         Ok((projections, scale))
     }
 
+    /// One for each stream; of texts one for all, or none.
+    fn new_projections(&self, task: &TaskInfo, model: &mut Model) -> Result<Vec<DenseLayer>> {
+        let ContrastiveConfig { width, bias, .. } = self.config;
+        let Some(width) = width.or(several(task).then_some(WIDTH)) else {
+            return match bias {
+                None => Ok(Vec::new()),
+                Some(_) => Err(Error::new(
+                    "bias is that of a projection, and texts are compared without one: set width, or leave bias out",
+                )),
+            };
+        };
+        let mut new = |name: &str, features| DenseLayer::declare(model, name, [width, features], bias.unwrap_or(true));
+        match several(task) {
+            true => task.streams.iter().map(|of| new(&format!("{}_projection", of.name), of.width)).collect(),
+            false => Ok(vec![new("projection", task.width)?]),
+        }
+    }
+
+    /// The logarithm of the cap.
     fn most(&self) -> f64 {
         self.config.max_scale.unwrap_or(MAX_SCALE).ln()
     }
 
     /// A scale that begins at the temperature, or stays there.
-    fn new_scale(&self, model: &mut Model, usual: f64, learned: bool) -> Result<Scale> {
-        let scale = 1.0 / self.config.temperature.unwrap_or(usual);
-        if !learned {
+    fn new_scale(&self, of_streams: bool, model: &mut Model) -> Result<Scale> {
+        let temperature = self.config.temperature.unwrap_or(if of_streams { OF_STREAMS } else { OF_TEXTS });
+        let (scale, most) = (1.0 / temperature, self.most());
+        if !self.config.learn_temperature.unwrap_or(of_streams) {
             return Ok(Scale::Fixed(scale));
         }
-        if scale.ln() > self.most() {
+        if scale.ln() > most {
             return Err(Error::new(format!(
-                "a temperature of {} multiplies cosines with {scale:.1}, and max_scale is {:.1}: one of them must be larger",
-                1.0 / scale,
-                self.most().exp()
+                "a temperature of {temperature} multiplies cosines with {scale:.1}, and max_scale is {:.1}: one of them must be larger",
+                most.exp()
             )));
         }
-        let log = model.head_param("logit_scale", [1], Init::Constant { value: scale.ln() })?;
-        Ok(Scale::Learned { log, most: self.most() })
+        Ok(Scale::Learned { log: model.head_param("logit_scale", [1], Init::Constant { value: scale.ln() })?, most })
     }
 
     /// One side after the other.
@@ -195,59 +216,21 @@ impl TaskHead for Contrastive {
     }
 
     fn attach(&mut self, task: &TaskInfo, model: &mut Model) -> Result<HeadSpec> {
-        let ContrastiveConfig { width, bias, learn_temperature, max_scale, .. } = self.config;
-        let several = task.streams.len() > 1;
-        let learned = learn_temperature.unwrap_or(several);
-        if max_scale.is_some() && !learned {
+        let sides = sides(task)?;
+        let (projections, scale) = match &task.comparison {
+            Some(own) => self.own(own, model)?,
+            None => (self.new_projections(task, model)?, self.new_scale(several(task), model)?),
+        };
+        if self.config.max_scale.is_some() && !matches!(scale, Scale::Learned { .. }) {
             return Err(Error::new(
                 "max_scale is for a temperature that is learned: set learn_temperature = true, or leave max_scale out",
             ));
         }
-        let (projections, scale) = match &task.comparison {
-            Some(own) => self.own(own, model)?,
-            None => {
-                let width = width.or(several.then_some(WIDTH));
-                if bias.is_some() && width.is_none() {
-                    return Err(Error::new(
-                        "bias is that of a projection, and texts are compared without one: set width, or leave bias out",
-                    ));
-                }
-                let named = |(name, features): (String, usize)| (name, width.map(|width| [width, features]));
-                let names: Vec<_> = match several {
-                    true => task.streams.iter().map(|of| (format!("{}_projection", of.name), of.width)).collect(),
-                    false => vec![("projection".to_owned(), task.width)],
-                };
-                let projections = names.into_iter().map(named).filter_map(|(name, shape)| Some((name, shape?)));
-                let projections = projections
-                    .map(|(name, shape)| Projection::new(model, &name, shape, bias.unwrap_or(true)))
-                    .collect::<Result<Vec<_>>>()?;
-                (projections, self.new_scale(model, if several { OF_STREAMS } else { OF_TEXTS }, learned)?)
-            }
-        };
-        let sides = match (task.streams.len(), task.sequences as usize) {
-            (2, 1) => 2,
-            (0 | 1, sequences @ (2 | 3)) => sequences,
-            (0 | 1, 1) => {
-                return Err(Error::new(format!(
-                    "task `{}` has one input a row, and this head compares what belongs together: give rows two texts, by \
-                     columns = {{ text = \"...\", text_pair = \"...\" }} (a third, `negative`, is a text that is wrong for the first), or take \
-                     a model of two streams",
-                    task.name
-                )));
-            }
-            (streams, sequences) => {
-                return Err(Error::new(format!(
-                    "this head compares two streams, or two or three texts of one, and task `{}` has {streams} with {sequences}",
-                    task.name
-                )));
-            }
-        };
         self.attached = Some(Attached { projections, scale, sides });
-        let read =
-            |of: &fthost_plugin_api::Stream| StreamFeatures { stream: of.name.clone(), features: FeatureKind::Pooled };
+        let streams = if several(task) { task.streams.as_slice() } else { &[] };
         Ok(HeadSpec {
             scope: LossScope::Batch,
-            streams: if several { task.streams.iter().map(read).collect() } else { Vec::new() },
+            streams: streams.iter().map(|stream| StreamFeatures::of(stream, FeatureKind::Pooled)).collect(),
             ..HeadSpec::new(FeatureKind::Pooled, TargetKind::Match, PredictionKind::Embeddings)
         })
     }
@@ -361,7 +344,7 @@ mod tests {
     fn rows_need_something_to_compare() {
         refused(Host::new(), json!({}), "task `toy-task` has one input a row");
         refused(Host::new().of_pictures(), json!({}), "take a model of two streams");
-        refused(Host::new().sequences(4), json!({}), "has 1 with 4");
+        refused(Host::new().sequences(4), json!({}), "has 4 inputs a row in each of 1 streams");
         let alone = made(Host::new().of_pair(), json!({ "width": 2 }));
         let error = alone.loss([1, 2, 2], &[1.0, 0.0, 0.0, 1.0], &[0.0]).unwrap_err().to_string();
         assert!(error.contains("this batch has no others: raise train.batch_size"), "{error}");

@@ -1,7 +1,7 @@
 //! Freezing, gradual unfreezing and discriminative rates (ULMFiT, Howard and Ruder 2018, arXiv:1801.06146, sections 3.2 and 3.3).
 //!
 //! Parameters have a depth: 0 the head, 1 the top block with what the pretrained model has above it, one more for each block below,
-//! and last the embeddings. Those of depth d train in stage k where d <= k, at lr * decay^d, or lr * slice^(d / deepest), fastai's
+//! and last the embeddings; of a model of several streams each tower has depths of its own, from 1 on. Those of depth d train in stage k where d <= k, at lr * decay^d, or lr * slice^(d / deepest), fastai's
 //! `slice` and timm's layer decay. k is `top` at first; `unfreeze` raises it by `groups` after `every` so many epochs or steps. What
 //! strategies before this one froze stays frozen, and what they added has the depth of its place, so all this works over LoRA or
 //! BitFit as over the whole model. Nothing is added, so step 0 is the model as those strategies left it.
@@ -12,7 +12,7 @@ use fthost_plugin_api::{prelude::*, tracing};
 
 mod options;
 
-use options::{FreezingConfig, depth};
+use options::{FreezingConfig, Towers};
 
 struct Freezing {
     config: FreezingConfig,
@@ -53,12 +53,14 @@ impl Strategy for Freezing {
         model.set_trainable_of(&thawed, true)?;
         model.set_trainable_of(&frozen, false)?;
 
-        let groups = model.groups()?;
+        let parameters = model.parameters()?;
+        let towers = Towers::of(model.groups()?, model.streams()?.len(), &parameters);
         let thawed: HashSet<&str> = thawed.iter().map(Param::name).collect();
-        for param in model.parameters()?.into_iter().filter(|param| param.trainable) {
-            let depth = depth(groups, param.group, param.base);
+        for param in parameters.into_iter().filter(|param| param.trainable) {
+            let tower = towers.tower(&param);
+            let depth = tower.depth(param.group, param.base);
             let from = if thawed.contains(param.path.as_str()) { 0 } else { depth };
-            self.members.push(Member { param: param.into(), from, rate: self.config.rate(depth, groups - 1) });
+            self.members.push(Member { param: param.into(), from, rate: self.config.rate(depth, tower.deepest()) });
         }
         if self.config.unfreeze.is_some() && self.members.iter().all(|member| member.from <= self.stage) {
             return Err(Error::new(format!(
@@ -129,8 +131,11 @@ impl Freezing {
     }
 
     /// Multiplies the factors that other strategies left: once, when heads and all strategies are there.
-    fn set_rates(&self, model: &mut Model) -> Result<()> {
+    fn set_rates(&mut self, model: &mut Model) -> Result<()> {
         let parameters = model.parameters()?;
+        // What no head reads is no longer there.
+        let there: HashSet<&str> = parameters.iter().map(|of| of.path.as_str()).collect();
+        self.members.retain(|member| there.contains(member.param.name()));
         let trains = parameters.iter().filter(|of| of.trainable && !of.head).map(|of| of.path.as_str());
         let mine = self.members.iter().filter(|member| member.from <= self.stage).map(|member| member.param.name());
         if self.applied.is_some() && trains.collect::<HashSet<_>>() != mine.collect() {

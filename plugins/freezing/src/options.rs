@@ -87,10 +87,52 @@ pub(crate) struct Every {
     pub(crate) steps: Option<u64>,
 }
 
-/// How far below the head a parameter of this block group is. Groups count from the bottom, and the last is that of heads and of
-/// what strategies add to no block; what the pretrained model has there, a pooler or a norm, goes with the top block.
-pub(crate) fn depth(groups: usize, group: usize, base: bool) -> usize {
-    groups.saturating_sub(1 + group).max(usize::from(base))
+/// The block groups of a way through the model, those of its embeddings and its blocks, counted from the bottom.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tower {
+    lowest: usize,
+    top: usize,
+}
+
+impl Tower {
+    /// How far below the head a parameter of this block group is. Above the top is the group of heads and of what strategies add to no
+    /// block; what the pretrained model has there, a pooler or a norm, goes with the top block.
+    pub(crate) fn depth(self, group: usize, base: bool) -> usize {
+        (self.top + 1).saturating_sub(group).max(usize::from(base))
+    }
+
+    /// The depth of the embeddings.
+    pub(crate) fn deepest(self) -> usize {
+        self.top + 1 - self.lowest
+    }
+}
+
+/// Where depths are counted: in the model as a whole, or in each of its streams.
+#[derive(Debug)]
+pub(crate) struct Towers {
+    pub(crate) whole: Tower,
+    streams: BTreeMap<String, Tower>,
+}
+
+impl Towers {
+    /// Those of a model of so many block groups, that of heads among them, and so many streams. Which groups a stream has its parameters say.
+    pub(crate) fn of(groups: usize, streams: usize, parameters: &[ParamInfo]) -> Self {
+        let whole = Tower { lowest: 0, top: groups.saturating_sub(2) };
+        let mut towers = Self { whole, streams: BTreeMap::new() };
+        if streams > 1 {
+            for of in parameters.iter().filter(|of| !of.stream.is_empty() && of.group <= whole.top) {
+                let alone = Tower { lowest: of.group, top: of.group };
+                let tower = towers.streams.entry(of.stream.clone()).or_insert(alone);
+                *tower = Tower { lowest: tower.lowest.min(of.group), top: tower.top.max(of.group) };
+            }
+        }
+        towers
+    }
+
+    /// That of a parameter.
+    pub(crate) fn tower(&self, of: &ParamInfo) -> Tower {
+        self.streams.get(&of.stream).copied().unwrap_or(self.whole)
+    }
 }
 
 impl FreezingConfig {

@@ -16,6 +16,8 @@ const DEEPEST: usize = GROUPS - 1;
 
 #[test]
 fn depth_counts_from_the_head_down() {
+    let tower = Towers::of(GROUPS, 1, &[]).whole;
+    assert_eq!(tower.deepest(), DEEPEST);
     let table = [
         // group, of the pretrained model, depth
         (5, false, 0), // head, prompt
@@ -27,7 +29,49 @@ fn depth_counts_from_the_head_down() {
         (0, true, 5), // embeddings
     ];
     for (group, base, expected) in table {
-        assert_eq!(depth(GROUPS, group, base), expected, "group {group}, base {base}");
+        assert_eq!(tower.depth(group, base), expected, "group {group}, base {base}");
+    }
+}
+
+/// A text tower of four blocks above groups 0 to 4, an image tower of two above groups 5 to 7, and heads.
+#[test]
+fn depth_counts_from_the_head_down_in_each_stream() {
+    let of = |stream: &str, group: usize, base: bool| ParamInfo {
+        path: String::new(),
+        shape: vec![1],
+        trainable: true,
+        group,
+        stream: stream.into(),
+        base,
+        handle: 0,
+        head: false,
+        shared: false,
+        lr_factor: 1.0,
+    };
+    let table = [
+        // of the pretrained model, depth, deepest
+        (of("text", 0, true), 5, 5),  // embeddings
+        (of("text", 4, true), 1, 5),  // top block
+        (of("text", 4, false), 1, 5), // LoRA in the top block
+        (of("text", 8, true), 1, 5),  // what stands above the blocks: a norm, a projection
+        (of("text", 8, false), 0, 5), // a prompt of the stream's
+        (of("image", 5, true), 3, 3),
+        (of("image", 6, true), 2, 3),
+        (of("image", 7, true), 1, 3),
+        (of("image", 8, true), 1, 3),
+        (of("", 8, false), 0, 8), // head
+        (of("", 8, true), 1, 8),  // the scale of CLIP's own head
+    ];
+    let all: Vec<ParamInfo> = table.iter().map(|(of, ..)| of.clone()).collect();
+    let towers = Towers::of(9, 2, &all);
+    for (of, depth, deepest) in table {
+        let tower = towers.tower(&of);
+        assert_eq!((tower.depth(of.group, of.base), tower.deepest()), (depth, deepest), "{of:?}");
+    }
+    // Of one stream alone, or where the host says nothing of streams, all is one tower.
+    for streams in [0, 1] {
+        assert_eq!(Towers::of(9, streams, &all).tower(&all[5]).depth(5, true), 3);
+        assert_eq!(Towers::of(9, streams, &all).tower(&all[0]).depth(0, true), 8);
     }
 }
 

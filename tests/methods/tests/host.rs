@@ -1,4 +1,4 @@
-//! A host of the tests' own: the tiny BERT, and the built plugins on it.
+//! A host of the tests' own: the tiny BERT and the tiny CLIP, and the built plugins on them.
 
 use fthost::adapted::AdaptedModel;
 use fthost::plugin::{HeadInstance, Plugin};
@@ -18,6 +18,12 @@ pub(crate) fn plugin(folder: &str) -> Plugin {
 /// The tiny BERT, everything trainable.
 pub(crate) fn tiny_bert() -> AdaptedModel {
     let model = fthost_models::open(&reference::path("tiny/bert"), &Device::Cpu).unwrap();
+    AdaptedModel::new(model, Device::Cpu, 7)
+}
+
+/// The tiny CLIP, everything trainable: its streams are `text` and `image`, of two blocks each.
+pub(crate) fn tiny_clip() -> AdaptedModel {
+    let model = fthost_models::open(&reference::path("tiny/clip"), &Device::Cpu).unwrap();
     AdaptedModel::new(model, Device::Cpu, 7)
 }
 

@@ -29,6 +29,8 @@ fn attached(options: &Value) -> (HeadInstance, AdaptedModel, HeadSpec) {
         dropout: 0.0,
         image: None,
         vocabulary: Some(vocabulary),
+        comparison: None,
+        sequences: 1,
     };
     let mut model = AdaptedModel::new(base, Device::Cpu, 7);
     let (head, spec) = attach_head("preference", options, &task, &mut model);

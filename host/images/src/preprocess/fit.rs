@@ -75,6 +75,8 @@ pub struct Preprocess {
     pub centre: Centre,
     /// What surrounds a picture that is smaller than the part.
     pub fill: [u8; 3],
+    /// What shows where a picture lets something through; where nothing is said, its colours as if it did not.
+    pub over: Option<[u8; 3]>,
     /// What its levels become; it says whether there are three channels or one.
     pub normalise: Normalise,
 }
@@ -94,6 +96,10 @@ impl std::fmt::Display for Preprocess {
             Resize::Shorter(side) => write!(f, " with its shorter side at {side}, {}", self.filter),
             Resize::Cover(height, width) => write!(f, " that covers {width} x {height}, {}", self.filter),
             Resize::Within(height, width) => write!(f, " that fits into {width} x {height}, {}", self.filter),
+        }?;
+        match self.over {
+            Some([red, green, blue]) => write!(f, ", over the colour {red} {green} {blue}"),
+            None => Ok(()),
         }
     }
 }

@@ -184,7 +184,7 @@ pub(super) fn read(place: &str, keys: &Map<String, Value>) -> Result<Preprocess>
     let again = (efficient && config.flag("include_top", true)?).then_some(std.as_slice());
     let normalise = normalise(place, 3, factor, offset, moments, again)?;
     let filter = filter(&config, class.filter)?;
-    Preprocess { resize, filter, crop, centre: Centre::Down, fill: [0; 3], normalise }.checked(place)
+    Preprocess { resize, filter, crop, centre: Centre::Down, fill: [0; 3], over: None, normalise }.checked(place)
 }
 
 /// The row of a file's class. `ViTImageProcessor`, `ViTImageProcessorFast` and the older `ViTFeatureExtractor` are one.

@@ -29,6 +29,7 @@ impl Preprocess {
             crop: None,
             centre: Centre::Even,
             fill: [0; 3],
+            over: None,
             normalise: normalise(place, mean.len(), 1.0 / 255.0, 0.0, Some((mean, std)), None)?,
         }
         .checked(place)

@@ -86,5 +86,6 @@ pub(super) fn read(place: &str, config: &Map<String, Value>) -> Result<Preproces
         Some(_) => return Err(wrong_value(place, "crop_mode", &config["crop_mode"], "center, squash or border")),
     };
     let normalise = normalise(place, channels, 1.0 / 255.0, 0.0, Some((&mean, &std)), None)?;
-    Preprocess { resize, filter, crop: Some((height, width)), centre: Centre::Even, fill, normalise }.checked(place)
+    Preprocess { resize, filter, crop: Some((height, width)), centre: Centre::Even, fill, over: None, normalise }
+        .checked(place)
 }

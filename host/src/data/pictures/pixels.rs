@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use fthost_images::{MAX_PIXELS, Mask, Normalised, Picture, Sample, Transform, decode, decode_pair, source, turned};
+use fthost_images::{
+    MAX_PIXELS, Mask, Normalised, Picture, Sample, Transform, decode_over, decode_pair, source, turned,
+};
 
 use super::digits::Digits;
 use super::idx::Planes;
@@ -52,7 +54,7 @@ impl Pictures {
             }
             Pixels::Planes(planes) => (planes.picture(number)?, None),
             Pixels::Files(pictures) => match &self.masks {
-                None => (read(pictures, number)?, None),
+                None => (self.read(pictures, number)?, None),
                 Some(masks) => pair(pictures, masks, number)?,
             },
         };
@@ -89,9 +91,15 @@ impl Pictures {
         let picture = match &self.pixels {
             Pixels::Digits(_) => return Ok(None),
             Pixels::Planes(planes) => planes.picture(number)?,
-            Pixels::Files(pictures) => read(pictures, number)?,
+            Pixels::Files(pictures) => self.read(pictures, number)?,
         };
         Ok(Some(turned(picture, quarters)))
+    }
+
+    fn read(&self, pictures: &source::Source, number: u32) -> Result<Picture> {
+        let over = self.transform.as_ref().and_then(|transform| transform.preprocess().over);
+        let index = number as usize;
+        Ok(decode_over(&pictures.read(index)?, pictures.name(index), MAX_PIXELS, over)?)
     }
 
     /// Bytes that stand for a picture: those of two that have the same are alike.
@@ -117,11 +125,6 @@ impl Pictures {
                 Pixels::Files(_) => 0,
             }
     }
-}
-
-fn read(pictures: &source::Source, row: u32) -> Result<Picture> {
-    let index = row as usize;
-    Ok(decode(&pictures.read(index)?, pictures.name(index), MAX_PIXELS)?)
 }
 
 /// Reads a picture and its mask, which are of one size.

@@ -310,7 +310,7 @@ unsafe extern "C" fn hook(site: Str, kind: u32, data: *mut c_void, vtable: *cons
         probe::host_call("hook", String::new)?;
         let site = bridge.site().to_owned();
         let hook = bridge.into_hook(kind)?;
-        session::with_model_mut(|model, declares| match declares {
+        session::with_model_mut(|model, view| match view.declares {
             Declares::Strategy(_) => model.set_hook(&site, hook).map_err(|error| plain(&error)),
             _ => Err("hooks are set in the `attach` of strategies only".to_owned()),
         })
@@ -356,7 +356,7 @@ unsafe fn walk(labels: u32, limit: u64, seed: Option<u64>, ctx: *mut c_void, vis
     let function = if seed.is_some() { "example_gradients_of" } else { "example_gradients" };
     probe::host_call(function, String::new)?;
     let mut stopped = OK;
-    let walked = session::with_gradients(|model, gradients| {
+    let walked = session::with_gradients(|model, view, gradients| {
         let handles = model.handles();
         let numbers: std::collections::HashMap<u64, usize> =
             model.parameters.iter().enumerate().map(|(i, p)| (p.parameter.id(), i)).collect();
@@ -365,6 +365,10 @@ unsafe fn walk(labels: u32, limit: u64, seed: Option<u64>, ctx: *mut c_void, vis
             let Some(index) = numbers.get(&parameter.id()) else {
                 return Err(Error::plugin(format!("{} is no parameter of the model", parameter.name())));
             };
+            // Others train too: the walk is over what the caller sees.
+            if !view.sees(model.parameters[*index].stream) {
+                return Ok(());
+            }
             let param = handles.handle(*index);
             // SAFETY: the caller's promise.
             stopped =

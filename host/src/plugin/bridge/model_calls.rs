@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::results;
-use super::session::{self, Declares};
+use super::session::{self, Declares, View};
 use super::targets::{Candidate, Selection, refuse_shared, select};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner, PatternMatch};
 use crate::memory;
@@ -18,37 +18,36 @@ use crate::memory;
 /// Answers a call.
 pub(super) fn call(method: &str, params: &str) -> Result<String, String> {
     match method {
-        model_call::DESCRIBE => session::with_model(|model, _| reply(&describe(model))),
+        model_call::DESCRIBE => session::with_model(|model, view| reply(&describe(model, view))),
         model_call::SITES => {
             let params: Sites = read(method, params)?;
             // Counts are remembered, so even this call changes the model's record.
-            session::with_model_mut(|model, declares| reply(&sites(model, declares, &params)?))
+            session::with_model_mut(|model, view| reply(&sites(model, view, &params)?))
         }
         model_call::SET_TRAINABLE => {
             let params: SetTrainable = read(method, params)?;
-            session::with_model_mut(|model, declares| reply(&set_trainable(model, declares, &params)?))
+            session::with_model_mut(|model, view| reply(&set_trainable(model, view, &params)?))
         }
         model_call::PARAM => {
             let params: Param = read(method, params)?;
-            session::with_model_mut(|model, declares| reply(&declare(model, declares, params)?))
+            session::with_model_mut(|model, view| reply(&declare(model, view, params)?))
         }
         model_call::PARAM_INFO => {
             let params: ParamInfo = read(method, params)?;
             let (index, _) = session::parameter(params.handle)?;
-            session::with_model(|model, _| reply(&info_of(model, index)))
+            session::with_model(|model, view| reply(&info_of(model, view, index)))
         }
         model_call::SET_LR_FACTOR => {
             let params: SetLrFactor = read(method, params)?;
-            session::with_model_mut(|model, declares| reply(&set_lr_factor(model, declares, &params)?))
+            session::with_model_mut(|model, view| reply(&set_lr_factor(model, view, &params)?))
         }
         model_call::PARAMS => {
             let params: Params = read(method, params)?;
-            session::with_model_mut(|model, declares| reply(&named(model, declares, &params)?))
+            session::with_model_mut(|model, view| reply(&named(model, view, &params)?))
         }
-        model_call::TRAINABLE => session::with_model(|model, _| {
-            let all = model.parameters.iter().enumerate();
-            let training = all.filter(|(_, of)| of.parameter.trainable());
-            reply(&training.map(|(i, _)| model.handles().handle(i)).collect::<Vec<_>>())
+        model_call::TRAINABLE => session::with_model(|model, view| {
+            let training = numbers(model, view, |of| of.parameter.trainable());
+            reply(&training.map(|i| model.handles().handle(i)).collect::<Vec<_>>())
         }),
         model_call::SET_PARAMS => {
             let params: SetParams = read(method, params)?;
@@ -120,22 +119,24 @@ struct Description {
     parameters: Vec<api::ParamInfo>,
 }
 
-fn describe(model: &AdaptedModel) -> Description {
+fn describe(model: &AdaptedModel, view: &View) -> Description {
     let info = model.model.info();
-    let streams = streams(model);
+    let streams = streams(model).into_iter().enumerate().filter(|(i, _)| view.sees(Some(*i)));
+    let streams: Vec<api::Stream> = streams.map(|(_, stream)| stream).collect();
+    let sites = model.model.sites().iter().filter(|site| view.sees(site.stream));
     let plain = match streams.as_slice() {
         [one] => Some(one),
         _ => None,
     };
     Description {
         model_type: info.model_type.clone(),
-        groups: info.groups.len(),
+        groups: view.group(info, info.head_group()) + 1,
         layers: plain.and_then(|stream| stream.layers).unwrap_or_default(),
         width: plain.map_or(0, |stream| stream.width),
         heads: plain.and_then(|stream| stream.heads).unwrap_or_default(),
         vocabulary: plain.and_then(|stream| stream.vocabulary),
-        sites: model.model.sites().iter().map(|site| site_for_plugin(model, site)).collect(),
-        parameters: numbers(model, |_| true).map(|i| info_of(model, i)).collect(),
+        sites: sites.map(|site| site_for_plugin(model, view, site)).collect(),
+        parameters: numbers(model, view, |_| true).map(|i| info_of(model, view, i)).collect(),
         streams,
     }
 }
@@ -170,13 +171,15 @@ fn stream_name(model: &AdaptedModel, stream: Option<usize>) -> String {
     stream.map(|stream| model.model.info().streams[stream].name.clone()).unwrap_or_default()
 }
 
-/// Numbers of the parameters that fit. Buffers are the model's own matter: no plugin hears of them.
-fn numbers(model: &AdaptedModel, wanted: impl Fn(&ModelParameter) -> bool) -> impl Iterator<Item = usize> {
-    let fits = move |(i, p): (usize, &ModelParameter)| (!p.buffer && wanted(p)).then_some(i);
+/// Numbers of the parameters that are seen and fit. Buffers are the model's own matter: no plugin hears of them.
+fn numbers(model: &AdaptedModel, view: &View, wanted: impl Fn(&ModelParameter) -> bool) -> impl Iterator<Item = usize> {
+    let fits = move |(i, p): (usize, &ModelParameter)| {
+        (!p.buffer && !p.unread && view.sees(p.stream) && wanted(p)).then_some(i)
+    };
     model.parameters.iter().enumerate().filter_map(fits)
 }
 
-fn site_for_plugin(model: &AdaptedModel, site: &Site) -> api::Site {
+fn site_for_plugin(model: &AdaptedModel, view: &View, site: &Site) -> api::Site {
     api::Site {
         path: site.path.clone(),
         kind: match site.kind {
@@ -189,7 +192,7 @@ fn site_for_plugin(model: &AdaptedModel, site: &Site) -> api::Site {
         },
         in_features: site.in_features,
         out_features: site.out_features,
-        group: site.group,
+        group: view.group(model.model.info(), site.group),
         stream: stream_name(model, site.stream),
         hooked: model.model.hooked(&site.path),
         convolution: site.convolution.map(|of| api::Convolution {
@@ -203,13 +206,13 @@ fn site_for_plugin(model: &AdaptedModel, site: &Site) -> api::Site {
     }
 }
 
-fn info_of(model: &AdaptedModel, index: usize) -> api::ParamInfo {
+fn info_of(model: &AdaptedModel, view: &View, index: usize) -> api::ParamInfo {
     let of = &model.parameters[index];
     api::ParamInfo {
         path: of.parameter.name().to_owned(),
         shape: of.parameter.dims().to_vec(),
         trainable: of.parameter.trainable(),
-        group: of.group,
+        group: view.group(model.model.info(), of.group),
         stream: stream_name(model, of.stream),
         base: of.owner == Owner::Base,
         handle: model.handles().handle(index),
@@ -220,10 +223,16 @@ fn info_of(model: &AdaptedModel, index: usize) -> api::ParamInfo {
 }
 
 /// Remembers what a strategy's patterns matched, for the plan. Events repeat themselves, so only `attach` counts.
-fn remember(model: &mut AdaptedModel, declares: &Declares, selection: &Selection) {
-    if let Declares::Strategy(strategy) = *declares {
-        let counts = selection.counts.iter().cloned();
-        model.matches.extend(counts.map(|(pattern, matched)| PatternMatch { strategy, pattern, matched }));
+fn remember(model: &mut AdaptedModel, view: &View, selection: &Selection) {
+    if let Declares::Strategy(strategy) = view.declares {
+        let stream = view.stream.map(|stream| stream_name(model, Some(stream)));
+        let found = |(pattern, matched): &(String, usize)| PatternMatch {
+            strategy,
+            stream: stream.clone(),
+            pattern: pattern.clone(),
+            matched: *matched,
+        };
+        model.matches.extend(selection.counts.iter().map(found));
     }
 }
 
@@ -237,15 +246,16 @@ struct Sites {
     exclude: Option<api::Targets>,
 }
 
-fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Result<Vec<api::Site>, String> {
+fn sites(model: &mut AdaptedModel, view: &View, params: &Sites) -> Result<Vec<api::Site>, String> {
     let info = model.model.info();
-    let all = model.model.sites().iter().map(|site| (site_for_plugin(model, site), site));
+    let seen = model.model.sites().iter().filter(|site| view.sees(site.stream));
+    let all = seen.map(|site| (site_for_plugin(model, view, site), site));
     let one_group = |site: &api::Site| site.convolution.is_none_or(|of| of.groups == 1);
     let all: Vec<(api::Site, &Site)> = all
         .filter(|(site, _)| site.kind == params.kind || params.also.contains(&site.kind) && one_group(site))
         .collect();
     let candidates: Vec<Candidate<'_>> =
-        all.iter().map(|(_, site)| candidate(info, site.stream, &site.path, false)).collect();
+        all.iter().map(|(_, site)| candidate(info, view, (site.stream, &site.path), false)).collect();
     let what = match params.kind {
         api::SiteKind::Linear if params.also.contains(&api::SiteKind::Conv) => "linear layer or convolution",
         api::SiteKind::Linear => "linear layer",
@@ -260,35 +270,47 @@ fn sites(model: &mut AdaptedModel, declares: &Declares, params: &Sites) -> Resul
     }
     let selection = select(what, &candidates, params.targets.as_ref(), params.exclude.as_ref())?;
     if selection.chosen.is_empty() {
-        return Err(format!("this model ({}) has no {what} to adapt", info.model_type));
+        let of = view.stream.map_or(String::new(), |stream| format!("the stream {:?} of ", info.streams[stream].name));
+        return Err(format!("{of}this model ({}) has no {what} to adapt", info.model_type));
     }
     let chosen = selection.chosen.iter().map(|i| all[*i].0.clone()).collect();
-    remember(model, declares, &selection);
+    remember(model, view, &selection);
     Ok(chosen)
 }
 
-/// What may be matched of a stream.
-fn candidate<'a>(info: &'a ModelInfo, stream: Option<usize>, path: &'a str, by_module: bool) -> Candidate<'a> {
-    let name = stream.map_or("", |stream| &info.streams[stream].name);
-    Candidate { path, prefix: info.prefix(stream), stream: name, within: info.within(stream, path), by_module }
+/// What may be matched at a path of a stream.
+fn candidate<'a>(
+    info: &'a ModelInfo,
+    view: &View,
+    (stream, path): (Option<usize>, &'a str),
+    by_module: bool,
+) -> Candidate<'a> {
+    Candidate {
+        path,
+        prefix: info.prefix(stream),
+        stream: stream.map_or("", |stream| &info.streams[stream].name),
+        within: info.within(stream, path),
+        alone: view.stream.is_some(),
+        by_module,
+    }
 }
 
 /// Numbers of the parameters that fit `wanted` and that `targets` name; `None` names all.
 fn parameters(
     model: &mut AdaptedModel,
-    declares: &Declares,
+    view: &View,
     targets: Option<&api::Targets>,
     wanted: impl Fn(&ModelParameter) -> bool,
 ) -> Result<Vec<usize>, String> {
-    let fitting: Vec<usize> = numbers(model, wanted).collect();
+    let fitting: Vec<usize> = numbers(model, view, wanted).collect();
     let candidate = |i: &usize| {
         let p = &model.parameters[*i];
-        candidate(model.model.info(), p.stream, p.parameter.name(), true)
+        candidate(model.model.info(), view, (p.stream, p.parameter.name()), true)
     };
     let candidates: Vec<Candidate<'_>> = fitting.iter().map(candidate).collect();
     let selection = select("parameter", &candidates, targets, None)?;
     let chosen = selection.chosen.iter().map(|i| fitting[*i]).collect();
-    remember(model, declares, &selection);
+    remember(model, view, &selection);
     Ok(chosen)
 }
 
@@ -298,8 +320,8 @@ struct SetTrainable {
     trainable: bool,
 }
 
-fn set_trainable(model: &mut AdaptedModel, declares: &Declares, params: &SetTrainable) -> Result<usize, String> {
-    let chosen = parameters(model, declares, params.targets.as_ref(), |p| p.owner == Owner::Base)?;
+fn set_trainable(model: &mut AdaptedModel, view: &View, params: &SetTrainable) -> Result<usize, String> {
+    let chosen = parameters(model, view, params.targets.as_ref(), |p| p.owner == Owner::Base)?;
     if params.trainable {
         refuse_quantized(model, &chosen)?;
     }
@@ -327,9 +349,9 @@ fn check_lr_factor(factor: f64) -> Result<(), String> {
     Err(format!("a learning-rate factor must be a number from 0 up, not {factor}"))
 }
 
-fn set_lr_factor(model: &mut AdaptedModel, declares: &Declares, params: &SetLrFactor) -> Result<usize, String> {
+fn set_lr_factor(model: &mut AdaptedModel, view: &View, params: &SetLrFactor) -> Result<usize, String> {
     check_lr_factor(params.factor)?;
-    let chosen = parameters(model, declares, params.targets.as_ref(), |_| true)?;
+    let chosen = parameters(model, view, params.targets.as_ref(), |_| true)?;
     for i in &chosen {
         model.parameters[*i].lr_factor = params.factor;
     }
@@ -341,9 +363,9 @@ struct Params {
     targets: Option<api::Targets>,
 }
 
-fn named(model: &mut AdaptedModel, declares: &Declares, params: &Params) -> Result<Vec<api::ParamInfo>, String> {
-    let chosen = parameters(model, declares, params.targets.as_ref(), |_| true)?;
-    Ok(chosen.into_iter().map(|i| info_of(model, i)).collect())
+fn named(model: &mut AdaptedModel, view: &View, params: &Params) -> Result<Vec<api::ParamInfo>, String> {
+    let chosen = parameters(model, view, params.targets.as_ref(), |_| true)?;
+    Ok(chosen.into_iter().map(|i| info_of(model, view, i)).collect())
 }
 
 #[derive(Deserialize)]
@@ -363,7 +385,8 @@ fn set_params(model: &mut AdaptedModel, indices: &[usize], params: &SetParams) -
     for i in indices {
         let of = &mut model.parameters[*i];
         if let Some(trainable) = params.trainable {
-            of.parameter.set_trainable(trainable);
+            // Who has named it before its heads were there may name it again.
+            of.parameter.set_trainable(trainable && !of.unread);
         }
         of.lr_factor = params.lr_factor.unwrap_or(of.lr_factor);
         of.decay_said = params.decay.or(of.decay_said);
@@ -400,9 +423,12 @@ struct Param {
 }
 
 /// Declares a parameter; gives its handle.
-fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Result<u64, String> {
-    let nowhere = Place { group: model.model.info().head_group(), stream: None };
-    let (name, owner, Place { group, stream }) = match (declares, &params.owner) {
+fn declare(model: &mut AdaptedModel, view: &View, params: Param) -> Result<u64, String> {
+    let info = model.model.info();
+    // What a strategy of one stream declares at no site is still of the stream, and named so: another may do the same in another stream.
+    let nowhere = Place { group: info.head_group(), stream: view.stream };
+    let root = view.stream.map_or("", |stream| &info.streams[stream].root);
+    let (name, owner, Place { group, stream }) = match (&view.declares, &params.owner) {
         (Declares::Nothing, _) => {
             return Err(format!(
                 "cannot declare {:?}: parameters are declared in the `attach` of strategies and heads",
@@ -419,7 +445,7 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
         (Declares::Head { .. }, Some(owner)) => {
             return Err(format!("cannot declare {:?} at {owner}: a head has no sites", params.name));
         }
-        (Declares::Strategy(index), None) => (params.name.clone(), Owner::Strategy(*index), nowhere),
+        (Declares::Strategy(index), None) => (format!("{root}{}", params.name), Owner::Strategy(*index), nowhere),
         (Declares::Strategy(index), Some(owner)) => {
             (format!("{owner}.{}", params.name), Owner::Strategy(*index), place_of(model, owner).unwrap_or(nowhere))
         }
@@ -435,7 +461,7 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
         };
         return Err(format!("cannot declare the parameter {name}: {whose}"));
     }
-    let tensor = initial(model, &name, &params.shape, &params.init)
+    let tensor = initial(model, view, &name, (&params.shape, &params.init))
         .map_err(|error| format!("cannot make the parameter {name} {:?}: {error}", params.shape))?;
     let index = model.parameters.len();
     let decay = params.shape.len() > 1;
@@ -447,6 +473,7 @@ fn declare(model: &mut AdaptedModel, declares: &Declares, params: Param) -> Resu
         stream,
         buffer: false,
         quantized: false,
+        unread: false,
         lr_factor: 1.0,
         decay,
         // What is said of a vector or a matrix as of all such is no word on this one.
@@ -473,7 +500,12 @@ fn place_of(model: &AdaptedModel, path: &str) -> Option<Place> {
 
 /// The value a parameter starts with. Random ones are a function of the run's seed and the name, drawn on the CPU, so that they
 /// depend neither on the order of declarations nor on the device.
-fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) -> Result<Tensor, String> {
+fn initial(
+    model: &AdaptedModel,
+    view: &View,
+    name: &str,
+    (shape, init): (&[usize], &api::Init),
+) -> Result<Tensor, String> {
     if shape.contains(&0) {
         return Err("it would have no elements".to_owned());
     }
@@ -496,7 +528,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
         api::Init::Normal { mean, std } => filled(&|data| stream.fill_normal(data, *mean, *std)),
         api::Init::TruncatedNormal { std } => filled(&|data| stream.fill_truncated_normal(data, 0.0, *std, 2.0)),
         api::Init::VocabularyRows => {
-            let (table, rows) = embedding_rows(model, shape)?;
+            let (table, rows) = embedding_rows(model, view, shape)?;
             let vocabulary = table.dims()[0];
             if rows > vocabulary {
                 return Err(format!("the vocabulary has only {vocabulary} rows"));
@@ -506,7 +538,7 @@ fn initial(model: &AdaptedModel, name: &str, shape: &[usize], init: &api::Init) 
             gather(table, &ids)
         }
         api::Init::TextRows { text } => {
-            let (table, rows) = embedding_rows(model, shape)?;
+            let (table, rows) = embedding_rows(model, view, shape)?;
             let tokenize =
                 model.tokenize.as_ref().ok_or("this run has no tokenizer, which an init from a text needs")?;
             let tokens = tokenize(text).map_err(|error| error.to_string())?;
@@ -534,9 +566,10 @@ fn check_init(init: &api::Init) -> Result<(), String> {
 }
 
 /// The word embeddings `[vocabulary, width]` and how many of their rows make `shape`.
-fn embedding_rows<'a>(model: &'a AdaptedModel, shape: &[usize]) -> Result<(&'a Parameter, usize), String> {
+fn embedding_rows<'a>(model: &'a AdaptedModel, view: &View, shape: &[usize]) -> Result<(&'a Parameter, usize), String> {
     let info = model.model.info();
-    let mut paths = info.streams.iter().filter_map(|stream| stream.word_embeddings.as_deref());
+    let seen = info.streams.iter().enumerate().filter(|(i, _)| view.sees(Some(*i)));
+    let mut paths = seen.filter_map(|(_, stream)| stream.word_embeddings.as_deref());
     let path = paths.next().ok_or_else(|| format!("{} has no word embeddings", info.model_type))?;
     let table = model
         .parameters

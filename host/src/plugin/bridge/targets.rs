@@ -44,6 +44,8 @@ pub(super) struct Candidate<'a> {
     /// The name of its stream, and its path there; empty names are of none.
     pub(super) stream: &'a str,
     pub(super) within: &'a str,
+    /// Whether its stream is all that is seen, so that a path within it needs no stream before it.
+    pub(super) alone: bool,
     /// Whether an entry may also name the module that holds it: `query` for `...query.weight`.
     pub(super) by_module: bool,
 }
@@ -51,20 +53,24 @@ pub(super) struct Candidate<'a> {
 impl Candidate<'_> {
     fn fits(&self, pattern: &Pattern<'_>) -> bool {
         let prefix = self.prefix;
-        let of_path = |path: &str, within: &str| match pattern {
+        let named = |path: &str| match pattern {
             Pattern::All => true,
             Pattern::Whole(regex) | Pattern::Stars(regex) => {
-                let in_stream = || [within, path].iter().any(|path| regex.is_match(&format!("{}:{path}", self.stream)));
-                regex.is_match(path)
-                    || regex.is_match(&format!("{prefix}{path}"))
-                    || !self.stream.is_empty() && in_stream()
+                regex.is_match(path) || regex.is_match(&format!("{prefix}{path}"))
             }
-            Pattern::Name(name) => match name.split_once(':') {
-                Some((stream, name)) => {
-                    stream == self.stream && (ends_with(within, name, prefix) || ends_with(path, name, prefix))
-                }
-                None => ends_with(path, name, prefix),
-            },
+            Pattern::Name(name) => ends_with(path, name, prefix),
+        };
+        let in_stream = |path: &str| match pattern {
+            Pattern::All => true,
+            Pattern::Whole(regex) | Pattern::Stars(regex) => {
+                !self.stream.is_empty() && regex.is_match(&format!("{}:{path}", self.stream))
+            }
+            Pattern::Name(name) => name
+                .split_once(':')
+                .is_some_and(|(stream, name)| stream == self.stream && ends_with(path, name, prefix)),
+        };
+        let of_path = |path: &str, within: &str| {
+            named(path) || self.alone && named(within) || in_stream(within) || in_stream(path)
         };
         let module = |path: &'_ str| path.rsplit_once('.').map_or(0, |(module, _)| module.len());
         // A regular expression is over the whole path, as PEFT has it.
@@ -220,7 +226,10 @@ mod tests {
     ];
 
     fn candidates<'a>(prefix: &'a str, paths: &[&'a str], by_module: bool) -> Vec<Candidate<'a>> {
-        paths.iter().map(|path| Candidate { path, prefix, stream: "text", within: path, by_module }).collect()
+        paths
+            .iter()
+            .map(|path| Candidate { path, prefix, stream: "text", within: path, alone: false, by_module })
+            .collect()
     }
 
     fn names(names: &[&str]) -> Targets {
@@ -276,7 +285,7 @@ mod tests {
         ];
         let of = |&(stream, path): &(&'static str, &'static str)| {
             let within = path.strip_prefix(stream).and_then(|path| path.strip_prefix('.')).unwrap_or(path);
-            Candidate { path, prefix: "", stream, within, by_module: true }
+            Candidate { path, prefix: "", stream, within, alone: false, by_module: true }
         };
         let candidates: Vec<Candidate<'_>> = paths.iter().map(of).collect();
         let found = |targets: Targets| select("parameter", &candidates, Some(&targets), None).map(|found| found.chosen);
@@ -303,6 +312,36 @@ mod tests {
         );
         assert!(error(names(&["text:conv"])).contains("target \"text:conv\" matches no parameter"));
         assert!(error(names(&["text:querry"])).contains("Did you mean \"query\"?"));
+    }
+
+    #[test]
+    fn where_a_stream_is_alone_paths_within_it_need_no_name_of_it() {
+        let paths = ["text.layer.0.query", "text.layer.1.query"];
+        let within = |path: &'static str| path.strip_prefix("text.").unwrap();
+        let found = |alone: bool, targets: Targets| {
+            let of = |path: &'static str| Candidate {
+                path,
+                prefix: "bert.",
+                stream: "text",
+                within: within(path),
+                alone,
+                by_module: false,
+            };
+            select("linear layer", &paths.map(of), Some(&targets), None).map(|found| found.chosen).unwrap_or_default()
+        };
+        for targets in [
+            pattern(r"layer\.1\..*"),
+            pattern(r"bert\.layer\.1\..*"),
+            names(&["bert.layer.1.query"]),
+            names(&["layer.1.*"]),
+        ] {
+            assert_eq!(found(true, targets.clone()), [1], "{targets:?}");
+            assert!(found(false, targets.clone()).is_empty(), "{targets:?}");
+        }
+        for targets in [pattern("text:.*1.query"), pattern(r"text\.layer\.1\..*"), names(&["text.layer.1.query"])] {
+            assert_eq!(found(true, targets.clone()), [1], "{targets:?}");
+            assert_eq!(found(false, targets.clone()), [1], "{targets:?}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::adapted::AdaptedModel;
 use crate::plugin::Plugin;
 use crate::plugin::bridge::model_calls::{kind_of, streams};
 use crate::plugin::bridge::results;
-use crate::plugin::bridge::session::{Declares, Failure, Scope, Session, check};
+use crate::plugin::bridge::session::{Declares, Failure, Scope, Session, View, check};
 use crate::report::{entities, metrics};
 
 /// A task head made from options.
@@ -44,13 +44,13 @@ impl HeadInstance {
     pub fn attach(&mut self, task: &TaskInfo, model: &mut AdaptedModel, index: usize) -> Result<HeadSpec> {
         self.instance.run = Some(Arc::clone(model.handles()));
         let prefix = if model.tasks > 1 { format!("{}.", task.name) } else { String::new() };
-        let declares = Declares::Head { task: index, prefix };
+        let view = View { declares: Declares::Head { task: index, prefix }, ..View::default() };
         let (info, mut streams) = (model.model.info().clone(), streams(model));
         if !task.streams.is_empty() {
             streams.retain(|stream| task.streams.iter().any(|of| of.name == stream.name));
         }
         let names: Vec<String> = streams.iter().map(|stream| stream.name.clone()).collect();
-        let declared = self.instance.call("attach", Scope { model: Some(model), declares, ..Scope::default() }, |_| {
+        let declared = self.instance.call("attach", Scope { model: Some(model), view, ..Scope::default() }, |_| {
             let attach = self.instance.need(field!(TaskHeadVtable, attach))?;
             let task = json_text(&TaskInfo { streams, ..task.clone() })?;
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.

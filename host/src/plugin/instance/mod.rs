@@ -27,7 +27,7 @@ pub use self::optimizer::OptimizerInstance;
 pub use self::regularizer::RegularizerInstance;
 pub use self::scheduler::SchedulerInstance;
 pub use self::strategy::StrategyInstance;
-use super::bridge::session::{Caller, Failure, Scope, Session, check};
+use super::bridge::session::{Caller, Failure, Scope, Session, View, check};
 use super::{ExampleGradients, Plugin};
 use crate::Result;
 use crate::adapted::AdaptedModel;
@@ -74,6 +74,8 @@ struct Instance<V: Vtable> {
     vtable: Theirs<'static, V>,
     /// The run it was attached to.
     run: Option<Arc<RunHandles>>,
+    /// The stream of the model that it sees alone.
+    stream: Option<usize>,
 }
 
 // SAFETY: the API has all four traits be Send, and heads and regularizers, some of whose functions take `&self` on several threads, be
@@ -214,7 +216,7 @@ impl<V: Vtable> Instance<V> {
             let vtable = unsafe { Theirs::new(instance.vtable.cast::<V>()) };
             let vtable = vtable.map_err(|error| Failure::Answer(error.to_string()))?;
             // From here on it is ours to drop, whatever it lacks.
-            let made = Self { caller: Arc::clone(&caller), data: instance.data, vtable, run: None };
+            let made = Self { caller: Arc::clone(&caller), data: instance.data, vtable, run: None, stream: None };
             let whole = V::required(vtable).into_iter().collect::<fthost_plugin_api::Result<()>>();
             whole.map(|()| made).map_err(|error| Failure::Answer(error.to_string()))
         })?;
@@ -250,7 +252,8 @@ impl<V: Vtable> Instance<V> {
         }
         let Some(hear) = self.base().get(field!(BaseVtable, event)) else { return Ok(()) };
         let gradients = gradients.map(|gradients| gradients as &mut dyn ExampleGradients);
-        let scope = Scope { model: Some(model), gradients, ..Scope::default() };
+        let view = View { stream: self.stream, ..View::default() };
+        let scope = Scope { model: Some(model), gradients, view, ..Scope::default() };
         self.call("an event", scope, |_| {
             let text = json_text(event)?;
             // SAFETY: the plugin's own function on its own instance; the text lives for the call.

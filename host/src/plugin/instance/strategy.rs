@@ -11,7 +11,7 @@ use super::{Instance, State, Stateful, json_answer, take_all};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::plugin::bridge::results;
-use crate::plugin::bridge::session::{Declares, Failure, Scope, check};
+use crate::plugin::bridge::session::{Declares, Failure, Scope, View, check};
 use crate::plugin::{ExampleGradients, Plugin};
 
 /// A strategy made from options.
@@ -27,10 +27,18 @@ impl StrategyInstance {
         Instance::create(plugin, name, config).map(Self)
     }
 
+    /// Has it see this stream of the model as if there were no other; all of it for `None`. To be said before it attaches.
+    #[must_use]
+    pub fn within(mut self, stream: Option<usize>) -> Self {
+        self.0.stream = stream;
+        self
+    }
+
     /// Lets it declare what trains and set its hooks. `index` is its place in the run file.
     pub fn attach(&mut self, model: &mut AdaptedModel, index: usize) -> Result<()> {
         self.0.run = Some(Arc::clone(model.handles()));
-        let scope = Scope { model: Some(model), declares: Declares::Strategy(index), ..Scope::default() };
+        let view = View { declares: Declares::Strategy(index), stream: self.0.stream };
+        let scope = Scope { model: Some(model), view, ..Scope::default() };
         self.0.call("attach", scope, |_| {
             let attach = self.0.need(field!(StrategyVtable, attach))?;
             // SAFETY: the plugin's own function on its own instance.

@@ -72,6 +72,55 @@ impl Strategy for Shifts {
     }
 }
 
+/// Says what it sees of the model, adds to it at each layer and beside, and slows down all that it sees.
+struct Sees(Value);
+
+impl Strategy for Sees {
+    type Config = Deed;
+
+    fn new(_: Deed) -> Result<Self> {
+        Ok(Self(Value::Null))
+    }
+
+    fn attach(&mut self, model: &mut Model) -> Result<()> {
+        model.freeze_all()?;
+        let sites = model.linears(&["dense"].into())?;
+        for site in &sites {
+            model.param(site, "scale", [2], Init::Ones)?;
+        }
+        model.shared_param("prompt", [2], Init::Ones)?;
+        let streams: Vec<&str> = model.streams()?.iter().map(|stream| stream.name.as_str()).collect();
+        let place = |of: &ParamInfo| json!([of.path, of.group]);
+        let parameters: Vec<Value> = model.parameters()?.iter().map(place).collect();
+        let sites: Vec<Value> = sites.iter().map(|site| json!([site.path, site.group])).collect();
+        let width = model.width().unwrap_or_default();
+        self.0 = json!({
+            "groups": model.groups()?, "streams": streams, "width": width, "sites": sites, "parameters": parameters,
+        });
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
+        if let Event::TaskEnd { .. } = event {
+            let mut seen = Vec::new();
+            model.example_gradients(FisherLabels::Exact, 5, |example| {
+                seen.push(example.param.name().to_owned());
+                Ok(())
+            })?;
+            self.0 = json!(seen);
+            return Ok(());
+        }
+        model.set_lr_factor(None, 0.1)?;
+        model.thaw_all()?;
+        self.0 = json!(model.trainable_handles()?.len());
+        Ok(())
+    }
+
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState { json: self.0.clone(), ..SavedState::default() })
+    }
+}
+
 struct Shift {
     shift: Param,
     panics: bool,
@@ -256,25 +305,44 @@ impl Regularizer for Hold {
     }
 }
 
-/// Halves the rate, or gives none.
-struct Half(Deed);
+/// Halves the rate, multiplies it by another number, or gives none; counts evaluations.
+struct Half(Deed, u64);
 
 impl Scheduler for Half {
     type Config = Deed;
 
     fn new(config: Deed) -> Result<Self> {
-        Ok(Self(config))
+        Ok(Self(config, 0))
     }
 
-    fn rate(&self, _: &Progress, group: &Group<'_>) -> Result<Rate> {
-        let lr = if self.0.what == "nan" { f64::NAN } else { group.lr / 2.0 };
-        Ok(Rate { lr, momentum: group.momentum })
+    fn rate(&self, now: &Progress, group: &Group<'_>) -> Result<Rate> {
+        Ok(match self.0.what.as_str() {
+            "" => group.scaled(0.5),
+            "rise" => group.scaled((now.step + 1) as f64 / now.total_steps as f64),
+            number => group.scaled(number.parse().unwrap()),
+        })
+    }
+
+    fn on_evaluation(&mut self, _: &Progress, _: &Evaluation<'_>) -> Result<()> {
+        self.1 += 1;
+        Ok(())
+    }
+
+    fn save(&self) -> Result<SavedState> {
+        Ok(SavedState { json: json!(self.1), ..SavedState::default() })
+    }
+
+    fn load(&mut self, state: SavedState) -> Result<()> {
+        self.1 = state.json.as_u64().ok_or_else(|| Error::new("no number of evaluations"))?;
+        Ok(())
     }
 }
 
 register! {
     /// Shifts.
     Strategy "test-shift" => Shifts,
+    /// Looks.
+    Strategy "test-sees" => Sees,
     /// Anchors.
     Regularizer "test-anchor" => Anchor,
     /// Classifies.

@@ -472,5 +472,5 @@ fn the_library_says_what_is_known() {
         panic!("found")
     };
     assert_eq!(message, "there is no strategy \"test-shfit\"");
-    assert!(help.unwrap().starts_with("did you mean \"test-shift\"? known: test-shift; looked in"));
+    assert!(help.unwrap().starts_with("did you mean \"test-shift\"? known: test-sees, test-shift; looked in"));
 }

@@ -1,6 +1,7 @@
 //! Strategies that the command line's plugins bring: `fthost --plugin liblora.so`.
 
 use fthost_plugin_api::{MethodInfo, MethodKind};
+use serde_json::Value as Json;
 
 use super::document::{Entry, Node, Place, Value};
 use super::unnamed::strategies;
@@ -124,7 +125,12 @@ impl RunFile {
         let mut node =
             if self.unnamed.is_empty() { Node { value: Value::Table(Vec::new()), at } } else { self.unnamed.remove(0) };
         let path = format!("strategy[{}]", self.strategies.len());
-        self.strategies.push(Method { plugin: name.to_owned(), file: None, config: node.to_json(), path });
+        let (mut config, mut stream) = (node.to_json(), None);
+        if let Json::Object(options) = &mut config {
+            let named = options.remove("stream");
+            stream = named.map(|named| named.as_str().map_or_else(|| named.to_string(), str::to_owned));
+        }
+        self.strategies.push(Method { plugin: name.to_owned(), file: None, config, stream, path });
         if let Value::Table(entries) = &mut node.value {
             let plugin = Node { value: Value::String(name.to_owned()), at };
             entries.insert(0, Entry { key: "plugin".into(), key_at: at, node: plugin });
@@ -147,7 +153,7 @@ const HOW_TO_NAME_ONE: &str = "name one by --plugin FILE, or in the run file:\n[
 mod tests {
     use std::path::Path;
 
-    use serde_json::{Value as Json, json};
+    use serde_json::json;
 
     use super::*;
     use crate::run::file::Override;

@@ -13,6 +13,7 @@ mod files;
 mod overrides;
 mod plugin_files;
 mod reference;
+mod schedules;
 mod schema;
 mod tables;
 mod unnamed;
@@ -44,8 +45,8 @@ use document::{Document, Node, Value};
 use files::absolute;
 use schema::Checker;
 use tables::{
-    BestKey, DEMO, HeadKeys, Keys, MethodKeys, ModelKeys, OptimizerKey, OptimizerName, RegularizerKeys, Share,
-    SharedHead, TaskKeys, ThresholdKey, TrainKeys,
+    BestKey, DEMO, HeadKeys, Keys, ModelKeys, OptimizerKey, OptimizerName, RegularizerKeys, Share, SharedHead,
+    StrategyKeys, TaskKeys, ThresholdKey, TrainKeys,
 };
 
 /// Passes over the training examples where a run file names neither epochs nor steps.
@@ -67,8 +68,9 @@ pub struct RunFile {
     pub strategies: Vec<Method>,
     /// What is added to the loss, in order.
     pub regularizers: Vec<RegularizerTable>,
-    /// The learning rate of each step.
-    pub schedule: Method,
+    /// The learning rate of each step: one for all parameters, or one for each of some streams and, in any place, one of no stream for
+    /// all others.
+    pub schedules: Vec<Method>,
     /// How training goes.
     pub train: TrainTable,
     /// The run's name and folder.
@@ -87,7 +89,7 @@ impl PartialEq for RunFile {
             && self.tasks == other.tasks
             && self.strategies == other.strategies
             && self.regularizers == other.regularizers
-            && self.schedule == other.schedule
+            && self.schedules == other.schedules
             && self.train == other.train
             && self.run == other.run
     }
@@ -155,6 +157,7 @@ impl RunFile {
         checker
             .check(&document.root, &schema, "")
             .map_err(|problem| document.error(problem.at, problem.message, problem.label, problem.help))?;
+        schedules::in_one_form(&mut document);
         let mut files = plugin_files::take(&mut document, folder)?;
         let Keys { model, task, strategy, regularizer, schedule, train, run } =
             serde_json::from_value(document.root.to_json())
@@ -191,14 +194,9 @@ impl RunFile {
                 quantize: model.quantize,
             },
             tasks,
-            strategies: strategies.map(|(i, keys)| method(keys, format!("strategy[{i}]"))).collect(),
+            strategies: strategies.map(|(i, keys)| strategy_table(i, keys)).collect(),
             regularizers: regularizers.map(|(i, keys)| regularizer_table(folder, i, keys)).collect::<Result<_>>()?,
-            schedule: match schedule {
-                Some(keys) => method(keys, "schedule".into()),
-                None => {
-                    Method { plugin: "constant".into(), file: None, config: empty_object(), path: "schedule".into() }
-                }
-            },
+            schedules: schedules::resolved(&document, schedule)?,
             train: train_table(&document, train, compares)?,
             run: RunTable {
                 out: run.out.map_or_else(|| Path::new("runs").join(&name), PathBuf::from),
@@ -235,7 +233,8 @@ impl RunFile {
             Optimizer::Plugin(method) => Some((method, MethodKind::Optimizer)),
             _ => None,
         };
-        strategies.chain(regularizers).chain([(&self.schedule, MethodKind::Scheduler)]).chain(optimizer).chain(heads)
+        let schedules = self.schedules.iter().map(|method| (method, MethodKind::Scheduler));
+        strategies.chain(regularizers).chain(schedules).chain(optimizer).chain(heads)
     }
 
     /// As [`methods`](Self::methods), to change them.
@@ -248,11 +247,8 @@ impl RunFile {
             Optimizer::Plugin(method) => Some((method, MethodKind::Optimizer)),
             _ => None,
         };
-        strategies
-            .chain(regularizers)
-            .chain([(&mut self.schedule, MethodKind::Scheduler)])
-            .chain(optimizer)
-            .chain(heads)
+        let schedules = self.schedules.iter_mut().map(|method| (method, MethodKind::Scheduler));
+        strategies.chain(regularizers).chain(schedules).chain(optimizer).chain(heads)
     }
 
     /// Checks a method's options against its plugin's schema.
@@ -266,14 +262,22 @@ impl RunFile {
             .cloned()
             .unwrap_or(Node { value: Value::Table(Vec::new()), at: self.document.place(&method.path) });
         if let Value::Table(entries) = &mut options.value {
-            let own = ["plugin", "state"];
-            let of_file = if self.kind_of(method) == MethodKind::Regularizer { &own[..] } else { &own[..1] };
-            entries.retain(|entry| !of_file.contains(&entry.key.as_str()));
+            let own = Self::own_keys(self.kind_of(method));
+            entries.retain(|entry| !own.contains(&entry.key.as_str()));
         }
         let named = Some(format!("{} {:?}", self.kind_of(method), method.plugin));
         Checker { document: &self.document, root: schema, method: named }
             .check(&options, schema, "")
             .map_err(|problem| self.document.error(problem.at, problem.message, problem.label, problem.help))
+    }
+
+    /// The keys of a method's table that are the run file's own and no options of the plugin.
+    fn own_keys(kind: MethodKind) -> &'static [&'static str] {
+        match kind {
+            MethodKind::Strategy | MethodKind::Scheduler => &["plugin", "stream"],
+            MethodKind::Regularizer => &["plugin", "state"],
+            MethodKind::TaskHead | MethodKind::Optimizer => &["plugin"],
+        }
     }
 
     /// Writes the defaults of methods into their options, so that [`to_toml`](Self::to_toml) shows all of them. `default` gives
@@ -293,7 +297,7 @@ impl RunFile {
         };
         self.strategies.iter_mut().for_each(|method| fill(MethodKind::Strategy, method));
         self.regularizers.iter_mut().for_each(|table| fill(MethodKind::Regularizer, &mut table.method));
-        fill(MethodKind::Scheduler, &mut self.schedule);
+        self.schedules.iter_mut().for_each(|method| fill(MethodKind::Scheduler, method));
         if let Optimizer::Plugin(method) = &mut self.train.optimizer {
             fill(MethodKind::Optimizer, method);
         }
@@ -314,7 +318,8 @@ impl RunFile {
     /// A method that no plugin has, or whose plugin cannot be opened: the error at the method's name.
     pub fn plugin_not_found(&self, method: &Method, error: Error) -> Error {
         if self.document.find(&method.path).is_none() {
-            return error.with_help(format!("{:?} is what a run file without [{}] uses", method.plugin, method.path));
+            let table = if method.path == "schedule" { "[schedule]" } else { "a [[schedule]] that names no stream" };
+            return error.with_help(format!("{:?} is what a run file without {table} uses", method.plugin));
         }
         self.place(&format!("{}.plugin", method.path), error, "named here")
     }
@@ -361,17 +366,13 @@ impl RunFile {
     }
 }
 
-fn empty_object() -> Json {
-    Json::Object(serde_json::Map::new())
-}
-
-fn method(keys: MethodKeys, path: String) -> Method {
-    Method { plugin: keys.plugin, file: None, config: Json::Object(keys.options), path }
+fn strategy_table(index: usize, StrategyKeys { stream, method: keys }: StrategyKeys) -> Method {
+    Method { stream, ..keys.at(format!("strategy[{index}]")) }
 }
 
 fn regularizer_table(folder: &Path, index: usize, keys: RegularizerKeys) -> Result<RegularizerTable> {
     Ok(RegularizerTable {
-        method: method(keys.method, format!("regularizer[{index}]")),
+        method: keys.method.at(format!("regularizer[{index}]")),
         state: keys.state.map(|path| absolute(folder, &path, &[])).transpose()?,
     })
 }
@@ -471,7 +472,7 @@ fn tasks(document: &Document, folder: &Path, keys: Vec<TaskKeys>) -> Result<Vec<
         let set_aside = files::set_aside(document, i, &task)?;
         let train = files::files(document, folder, &format!("task[{i}].train"), task.train)?;
         let (head, shared) = match task.head {
-            HeadKeys::Own(keys) => (method(keys, format!("task[{i}].head")), None),
+            HeadKeys::Own(keys) => (keys.at(format!("task[{i}].head")), None),
             HeadKeys::Shared(shared) => {
                 let owner = head_of(document, i, &tasks, &shared)?;
                 (tasks[owner].head.clone(), Some(owner))
@@ -549,7 +550,7 @@ fn train_table(document: &Document, keys: TrainKeys, evaluate_before: bool) -> R
         OptimizerKey::Name(OptimizerName::Adamw) => (Optimizer::AdamW { betas, eps }, 0.01),
         OptimizerKey::Name(OptimizerName::Adam) => (Optimizer::Adam { betas, eps }, 0.0),
         OptimizerKey::Name(OptimizerName::Sgd) => (Optimizer::Sgd { momentum, nesterov }, 0.0),
-        OptimizerKey::Plugin(keys) => (Optimizer::Plugin(method(keys, "train.optimizer".into())), 0.0),
+        OptimizerKey::Plugin(keys) => (Optimizer::Plugin(keys.at("train.optimizer".into())), 0.0),
     };
     Ok(TrainTable {
         epochs: keys.epochs.or(if keys.steps.is_some() { None } else { Some(EPOCHS) }),

@@ -47,6 +47,7 @@ fn tables(document: &Document) -> Vec<(String, MethodKind)> {
         _ => 0,
     };
     let mut tables = vec![("schedule".to_owned(), MethodKind::Scheduler)];
+    tables.extend((0..count("schedule")).map(|i| (format!("schedule[{i}]"), MethodKind::Scheduler)));
     tables.extend((0..count("strategy")).map(|i| (format!("strategy[{i}]"), MethodKind::Strategy)));
     tables.extend((0..count("regularizer")).map(|i| (format!("regularizer[{i}]"), MethodKind::Regularizer)));
     if document.find("train.optimizer.plugin").is_some() {

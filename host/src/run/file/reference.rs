@@ -4,6 +4,7 @@ use fthost_plugin_api::schemars::schema_for;
 use fthost_plugin_api::{MethodInfo, MethodKind};
 use serde_json::{Map, Value as Json, json};
 
+use super::RunFile;
 use super::schema::{description, expected, properties, resolve};
 use super::tables::Keys;
 
@@ -78,8 +79,7 @@ pub fn sections() -> Vec<Section> {
 
 /// The keys of a table, and of the tables within it whose keys are known.
 fn collect(root: &Json, path: &str, table: &Json, keys: &mut Vec<OptionHelp>) {
-    for (name, key) in resolve(root, table).and_then(|table| table.get("properties")?.as_object()).into_iter().flatten()
-    {
+    for (name, key) in with_keys(root, table).into_iter().flatten() {
         let name = format!("{path}{name}");
         let closed = resolve(root, key).is_some_and(|key| key.get("additionalProperties") == Some(&Json::Bool(false)));
         let default = key.get("default").filter(|default| !default.is_object());
@@ -90,6 +90,13 @@ fn collect(root: &Json, path: &str, table: &Json, keys: &mut Vec<OptionHelp>) {
     }
 }
 
+/// The keys of a table, or of the first table that it may be.
+fn with_keys<'a>(root: &'a Json, table: &'a Json) -> Option<&'a Map<String, Json>> {
+    let schema = resolve(root, table)?;
+    let own = schema.get("properties").and_then(Json::as_object);
+    own.or_else(|| schema.get("anyOf")?.as_array()?.iter().find_map(|branch| with_keys(root, branch)))
+}
+
 /// The JSON Schema of run files; with the options of `methods` where a table names one of them.
 pub fn schema<'a>(methods: impl IntoIterator<Item = &'a MethodInfo>) -> Json {
     let mut root = schema_for!(Keys).to_value();
@@ -98,7 +105,8 @@ pub fn schema<'a>(methods: impl IntoIterator<Item = &'a MethodInfo>) -> Json {
         let within = match method.kind {
             MethodKind::Strategy => "/properties/strategy/items",
             MethodKind::Regularizer => "/properties/regularizer/items",
-            MethodKind::Scheduler => "/properties/schedule",
+            // Of [schedule] and of [[schedule]].
+            MethodKind::Scheduler => "/$defs/ScheduleKeys",
             MethodKind::TaskHead => "/$defs/TaskKeys/properties/head",
             MethodKind::Optimizer => "/properties/train/properties/optimizer",
         };
@@ -112,9 +120,8 @@ pub fn schema<'a>(methods: impl IntoIterator<Item = &'a MethodInfo>) -> Json {
             root["$defs"][format!("{prefix}{name}")] = definition;
         }
         let mut known = options["properties"].as_object().cloned().unwrap_or_default();
-        known.insert("plugin".into(), json!(true));
-        if method.kind == MethodKind::Regularizer {
-            known.insert("state".into(), json!(true));
+        for &key in RunFile::own_keys(method.kind) {
+            known.insert(key.into(), json!(true));
         }
         let chosen = json!({ "properties": { "plugin": { "const": method.name } }, "required": ["plugin"] });
         let then = json!({ "properties": known, "additionalProperties": false });
@@ -167,6 +174,8 @@ mod tests {
                 assert!(!key.description.is_empty() && !key.takes.is_empty(), "{} {}", section.heading, key.name);
             }
         }
+        let schedule: Vec<&str> = sections[4].keys.iter().map(|key| key.name.as_str()).collect();
+        assert_eq!(schedule, ["plugin", "stream"]);
         let key = |name: &str| sections.iter().flat_map(|section| &section.keys).find(|key| key.name == name).unwrap();
         assert_eq!(
             (&*key("max_tokens").takes, &key("max_tokens").default),

@@ -62,13 +62,19 @@ impl Checker<'_> {
     /// Checks that one branch fits. The error, where it can be told, is that of the branch that was meant.
     fn check_any(&self, node: &Node, branches: &[Json], path: &str) -> Result<(), Option<Box<Problem>>> {
         let (mut inner, mut shared) = (None, None);
+        // [[table]] begins where its first table does, and a list without values has no other place.
+        let begins_it =
+            matches!(&node.value, Value::Array(items) if items.first().is_none_or(|first| first.at == node.at));
         for branch in branches {
             let Err(problem) = self.check(node, branch, path) else { return Ok(()) };
             let resolved = resolve(self.root, branch);
             let meant = resolved.is_some_and(|b| admits_type(self.root, b, &node.value) && tag_matches(b, node));
             // A problem inside the value says more than that the value as a whole fits nothing.
             if meant
-                && (matches!(node.value, Value::Table(_)) || problem.at != node.at || is_bound(self.root, resolved))
+                && (matches!(node.value, Value::Table(_))
+                    || problem.at != node.at
+                    || begins_it
+                    || is_bound(self.root, resolved))
             {
                 // Of several kinds of tables one whose keys stand there was meant.
                 let meant = if resolved.is_some_and(|b| shares_a_key(b, node)) { &mut shared } else { &mut inner };

@@ -78,8 +78,8 @@ fn defaults_are_filled_in() {
     assert_eq!(file.tasks[0].train, Path::new("/jobs/sst2/train.tsv").into());
     assert_eq!(file.tasks[0].head.config, json!({ "label_smoothing": 0.1 }));
     assert_eq!(
-        file.schedule,
-        Method { plugin: "constant".into(), file: None, config: json!({}), path: "schedule".into() }
+        file.schedules,
+        [Method { plugin: "constant".into(), file: None, config: json!({}), stream: None, path: "schedule".into() }]
     );
     assert_eq!(file.strategies[0].path, "strategy[0]");
     assert_eq!((file.train.epochs, file.train.batch_size, file.train.lr), (Some(3), 16, 5e-4));
@@ -157,6 +157,60 @@ out = "elsewhere/both"
     assert_snapshot!(parse(GOOD, &[]).unwrap().to_toml());
 }
 
+/// Plugin and stream of each schedule, and where it stands.
+fn schedules(text: &str, sets: &[&str]) -> Vec<String> {
+    let file = parse(&format!("{GOOD}{text}"), sets).unwrap();
+    let again = RunFile::parse(&file.to_toml(), Path::new("/somewhere/else/run.toml"), &[]).unwrap();
+    assert_eq!(again, file, "{}", file.to_toml());
+    let listed = file.methods().filter(|(_, kind)| *kind == MethodKind::Scheduler).count();
+    assert_eq!(listed, file.schedules.len());
+    let said = |of: &Method| format!("{} at {} {}", of.title(), of.path, of.config);
+    file.schedules.iter().map(said).collect()
+}
+
+#[test]
+fn schedules_are_one_for_all_or_one_for_each_stream_and_one_for_the_rest() {
+    let of = |plugin: &str, rest: &str| format!("[[schedule]]\nplugin = \"{plugin}\"\n{rest}\n");
+    let text = of("cosine", "stream = \"text\"\nwarmup = 0.1");
+    let image = of("wsd", "stream = \"image\"");
+    let constant = |i: usize| format!("constant at schedule[{i}] {{}}");
+    let own = r#"cosine of text at schedule[0] {"warmup":0.1}"#;
+    assert_eq!(schedules(&text, &[]), [own, &constant(1)]);
+    assert_eq!(schedules(&format!("{text}{image}"), &[]), [own, "wsd of image at schedule[1] {}", &constant(2)]);
+    assert_eq!(schedules(&format!("{}{text}", of("linear", "")), &[]).len(), 2, "that of no stream stands first");
+    // A single one has one form, in whichever it was written.
+    assert_eq!(schedules(&of("linear", ""), &[]), ["linear at schedule {}"]);
+    assert_eq!(
+        schedules("[schedule]\nplugin = \"linear\"\n", &["schedule.warmup=3"]),
+        [r#"linear at schedule {"warmup":3}"#]
+    );
+    let table = "[schedule]\nplugin = \"cosine\"\nwarmup = 0.1\n";
+    assert_eq!(schedules(table, &["schedule.stream=text"]), [own, &constant(1)]);
+    assert_eq!(schedules(&text, &["schedule.warmup=0.1"]), [own, &constant(1)], "there is one");
+    let set = schedules(&format!("{text}{image}"), &["schedule.1.decay=2"]);
+    assert_eq!(set[1], r#"wsd of image at schedule[1] {"decay":2}"#);
+}
+
+#[test]
+fn the_stream_of_a_strategy_is_none_of_its_options() {
+    let both = "[[strategy]]\nplugin = \"lora\"\nstream = \"image\"\ntask_type = \"x\"\n";
+    let file = parse(&format!("{GOOD}{both}"), &["strategy.0.stream=text", "strategy.0.task_type=y"]).unwrap();
+    assert_eq!(RunFile::parse(&file.to_toml(), Path::new("/x.toml"), &[]).unwrap(), file, "{}", file.to_toml());
+    for (strategy, title) in file.strategies.iter().zip(["lora of text", "lora of image"]) {
+        assert_eq!(strategy.title(), title);
+        assert!(strategy.config.get("stream").is_none());
+        file.check_method(strategy, &lora_schema()).unwrap();
+    }
+    let mut file = parse(&GOOD[..GOOD.find("[[strategy]]").unwrap()], &["strategy.stream=image"]).unwrap();
+    let lora = [info(MethodKind::Strategy, "lora")];
+    file.choose_strategies(&[Offer { argument: "liblora.so", methods: &lora }]).unwrap();
+    assert_eq!((file.strategies[0].title(), &file.strategies[0].config), ("lora of image".into(), &json!({})));
+
+    // A head's option may have that name.
+    let head = GOOD.replace("label_smoothing = 0.1", "stream = \"image\"");
+    assert_eq!(parse(&head, &[]).unwrap().tasks[0].head.config, json!({ "stream": "image" }));
+}
+
 #[test]
 fn method_defaults_are_written_where_they_are_known() {
     let mut file = parse(GOOD, &[]).unwrap();
@@ -210,7 +264,11 @@ fn overrides_set_values() {
     check(&["task.train=/data/x.tsv"], |f| json!(f.tasks[0].train), json!("/data/x.tsv"));
     check(&["task.columns.text=a=b"], |f| json!(f.tasks[0].form.columns.text), json!("a=b"));
     check(&["task.head.label_smoothing=0.2"], |f| f.tasks[0].head.config["label_smoothing"].clone(), json!(0.2));
-    check(&["schedule.plugin=cosine", "schedule.warmup=0.1"], |f| f.schedule.config.clone(), json!({ "warmup": 0.1 }));
+    check(
+        &["schedule.plugin=cosine", "schedule.warmup=0.1"],
+        |f| f.schedules[0].config.clone(),
+        json!({ "warmup": 0.1 }),
+    );
     check(&["regularizer.plugin=l2sp"], |f| json!(f.regularizers[0].method.plugin), json!("l2sp"));
     check(&["run.name=other"], |f| json!(f.run_folder()), json!("runs/other"));
 }
@@ -236,6 +294,13 @@ fn tables_that_are_wrong() {
     );
     cases.add("strategy_without_plugin", bad_with("[[strategy]]\nrank = 3"));
     cases.add("schedule_without_plugin", bad_with("[schedule]\nwarmup = 0.1"));
+    let schedule = |stream: &str| format!("[[schedule]]\nplugin = \"cosine\"\n{stream}");
+    cases.add("schedules_without_plugin", bad_with("[[schedule]]\nstream = \"text\""));
+    cases.add("schedules_of_one_stream", bad_with(&["stream = \"text\"\n"; 2].map(schedule).concat()));
+    cases.add("schedules_of_no_stream", bad_with(&["", "stream = \"text\"\n", ""].map(schedule).concat()));
+    cases.add("schedule_of_a_number", bad_with("[schedule]\nplugin = \"cosine\"\nstream = 1"));
+    cases.add("no_schedules", bad(&format!("schedule = []\n{GOOD}")));
+    cases.add("strategy_of_a_number", bad_with("[[strategy]]\nplugin = \"lora\"\nstream = 1"));
     cases.add("validation", bad(&GOOD.replace("train =", "validation = 1.5\ntrain =")));
     let test = |test: &str| bad(&GOOD.replace("train =", &format!("test = {test}\ntrain =")));
     cases.add("fold_beyond_the_last", test("{ fold = 6, of = 5 }"));
@@ -314,6 +379,8 @@ fn overrides_that_are_wrong() {
     cases.add("set_inside_value", bad_set("train.lr.x=3"));
     cases.add("set_schedule", bad_set("schedule.warmup=0.1"));
     let two = format!("{GOOD}[[strategy]]\nplugin = \"freeze\"\n");
+    let schedules = format!("{GOOD}[[schedule]]\nplugin = \"a\"\n[[schedule]]\nplugin = \"b\"\nstream = \"text\"\n");
+    cases.add("set_ambiguous_schedule", render(&parse(&schedules, &["schedule.warmup=3"]).unwrap_err()));
     cases.add("set_ambiguous", render(&parse(&two, &["strategy.rank=3"]).unwrap_err()));
     let flag = Override::flag("--threads", "train.threads", 0);
     cases.add("flag_range", render(&RunFile::demo(&[flag]).unwrap_err()));
@@ -417,7 +484,7 @@ fn errors_of_plugins_get_a_place() {
     let error = Error::plugin("there is no task head \"classification\"").with_help("looked in /opt");
     cases.add("plugin_not_found", render(&file.plugin_not_found(&file.tasks[0].head, error)));
     let error = Error::plugin("there is no scheduler \"constant\"");
-    cases.add("default_not_found", render(&file.plugin_not_found(&file.schedule, error)));
+    cases.add("default_not_found", render(&file.plugin_not_found(&file.schedules[0], error)));
     assert_snapshot!(cases.0);
 }
 

@@ -80,7 +80,10 @@ impl RunFile {
             let keys = method(&regularizer.method).chain([("state", value(&regularizer.state))]);
             section(&mut out, "[[regularizer]]", keys);
         }
-        section(&mut out, "[schedule]", method(&self.schedule));
+        let heading = if self.schedules.len() == 1 { "[schedule]" } else { "[[schedule]]" };
+        for schedule in &self.schedules {
+            section(&mut out, heading, method(schedule));
+        }
         section(&mut out, "[train]", self.train_keys());
         let run = &self.run;
         let keys = [("name", value(&run.name)), ("out", value(&run.out)), ("probabilities", value(run.probabilities))];
@@ -163,14 +166,15 @@ fn threshold(threshold: Threshold) -> Option<toml::Value> {
     }
 }
 
-/// The method's name and its options.
+/// The method's name, its stream and its options.
 fn method(method: &Method) -> impl Iterator<Item = Key<'_>> {
     let options = method.config.as_object().into_iter().flatten();
     let named = match &method.file {
         Some(file) => format!("{}#{}", file.display(), method.plugin),
         None => method.plugin.clone(),
     };
-    std::iter::once(("plugin", value(named)))
+    [("plugin", value(named)), ("stream", value(&method.stream))]
+        .into_iter()
         .chain(options.map(|(key, option)| (key.as_str(), to_toml(option.clone()))))
 }
 

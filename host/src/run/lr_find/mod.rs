@@ -181,14 +181,14 @@ impl<'a> Trials<'a> {
         go_on: &mut dyn FnMut(&StepReport) -> bool,
     ) -> Result<Vec<Option<f64>>> {
         let mut optimizer = self.setup.optimizer.fresh();
-        let Setup { file, model, tasks, regularizers, scheduler, precision, .. } = &mut *self.setup;
+        let Setup { file, model, tasks, regularizers, schedules, precision, .. } = &mut *self.setup;
         let settings = TrainTable { lr: rate, ..file.train.clone() };
         let mut state = TrainState::begin(*precision);
         let mut learner = Learner {
             settings: &settings,
             model,
             regularizers,
-            scheduler,
+            schedules,
             fixed_lr: (rate == 0.0).then_some(0.0),
             optimizer: &mut optimizer,
             tasks,
@@ -226,7 +226,7 @@ impl<'a> Trials<'a> {
 
 /// All that changes in a trial.
 fn parts<'a>(setup: &'a mut Setup, optimizer: &'a mut Optimizer) -> Parts<'a> {
-    let Setup { model, tasks, strategies, regularizers, scheduler, .. } = setup;
+    let Setup { model, tasks, strategies, regularizers, schedules, .. } = setup;
     let mut plugins: Vec<(String, &mut dyn Stateful)> = Vec::new();
     for (i, strategy) in strategies.iter_mut().enumerate() {
         plugins.push((snapshot::strategy_place(i), strategy));
@@ -234,7 +234,7 @@ fn parts<'a>(setup: &'a mut Setup, optimizer: &'a mut Optimizer) -> Parts<'a> {
     for (i, regularizer) in regularizers.iter_mut().enumerate() {
         plugins.push((snapshot::regularizer_place(i), regularizer));
     }
-    plugins.push((snapshot::SCHEDULE_PLACE.into(), scheduler));
+    plugins.extend(schedules.stateful());
     for (_, task) in tasks.iter_mut().enumerate().filter(|(place, task)| task.head_of == *place) {
         plugins.push((snapshot::head_place(&task.name), &mut task.head));
     }

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::Tensor;
-use fthost_models::{Answer, Modality, ModelInfo, SavedHead, write_tensors};
+use fthost_models::{Answer, Modality, SavedHead, is_joined, stream_folder, write_tensors};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::keys::{Keys, TUNED, WRAPPED};
 use super::own_form::Origin;
 use super::plain::{SavedHeads, Trained};
-use super::{own_form, sentences};
+use super::{adapter_config, inputs, own_form, sentences};
 use crate::Result;
-use crate::adapted::{AdaptedModel, Owner};
+use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::plugin::State;
+use crate::run::file::StreamTable;
 use crate::run::pass::Decision;
 use crate::run::state::folder::write_json;
 
@@ -31,8 +32,10 @@ pub struct Saved<'a> {
     pub base: &'a str,
     /// Its commit, where it is of the hub.
     pub revision: Option<&'a str>,
-    /// The strategies' own fields of `adapter_config.json`, those that PEFT knows.
-    pub adapter_config: Option<Value>,
+    /// The models that were joined, where it is no single one.
+    pub streams: &'a [StreamTable],
+    /// Each strategy's own fields of `adapter_config.json`, in order, where PEFT knows what it is.
+    pub adapter_configs: Vec<Option<Value>>,
     /// What PEFT's form holds in place of each strategy's parameters, in order, where it is not they themselves.
     pub adapter_tensors: Vec<Option<BTreeMap<String, Tensor>>>,
     /// The tasks, in order.
@@ -65,10 +68,12 @@ pub enum Format {
     Fthost,
     /// A whole model that Transformers opens with its head.
     Huggingface,
-    /// A whole model that sentence-transformers opens, with its head as a dense layer.
+    /// A whole model that sentence-transformers opens, with its head as a dense layer where it has a layer.
     SentenceTransformers,
     /// A whole model that Transformers opens without its heads, which are fthost's own.
     Encoder,
+    /// Two whole models in folders that open by themselves, and heads of fthost's own.
+    Joined,
     /// A language model that llama.cpp and what is built on it open.
     Gguf,
 }
@@ -88,6 +93,7 @@ impl std::fmt::Display for Format {
             Self::Huggingface => "model (Hugging Face)",
             Self::SentenceTransformers => "model (sentence-transformers)",
             Self::Encoder => "encoder (Hugging Face) with heads of fthost's own",
+            Self::Joined => "both streams' models, each a folder that opens by itself, and heads of fthost's own",
             Self::Gguf => "model (GGUF)",
         })
     }
@@ -114,14 +120,31 @@ impl Saved<'_> {
         }
     }
 
+    /// The fields where all strategies together are something that PEFT knows: exactly one says so.
+    fn adapter_config(&self) -> Option<&Value> {
+        let mut known = self.adapter_configs.iter().flatten();
+        known.next().filter(|_| known.next().is_none())
+    }
+
+    /// Those of what one stream got, where that is of one strategy.
+    fn config_of(&self, stream: usize) -> Option<&Value> {
+        let of_stream = |p: &&ModelParameter| p.stream == Some(stream);
+        let mut owners = self.model.parameters.iter().filter(of_stream).filter_map(|p| match p.owner {
+            Owner::Strategy(place) => Some(place),
+            _ => None,
+        });
+        let first = owners.next()?;
+        self.adapter_configs.get(first).filter(|_| owners.all(|owner| owner == first))?.as_ref()
+    }
+
     fn write_adapter(&self, folder: &Path) -> Result<Exported> {
         let mut heads = SavedHeads::of(self.model, self.tasks)?;
-        if heads.dense && outside(&self.added(&Keys::of(self.model, false))) {
+        if heads.sentences && outside(&self.added(&Keys::of(self.model, false), None)) {
             let why = "prompts and prefixes are no part of what sentence-transformers pools";
             heads = heads.into_own(self.model, Some(why.into()));
         }
         // PEFT knows models that Transformers knows.
-        let Some(fields) = self.adapter_config.as_ref().filter(|_| heads.own.is_none()) else {
+        let Some(fields) = self.adapter_config().filter(|_| heads.own.is_none()) else {
             return self.write_own(heads.own, folder);
         };
         let dense = heads.as_dense();
@@ -131,10 +154,11 @@ impl Saved<'_> {
         // PEFT's class for a kind of task hands on what texts are made of, and no images.
         let task_type = match (info.plain().modality, heads.answer) {
             (Modality::Images { .. }, _) => None,
+            _ if info.streams.len() > 1 => None,
             (_, Answer::TokenClass(_)) => Some("TOKEN_CLS"),
             // PEFT has no word for the other kind.
             (_, Answer::Token) => info.vocabulary.as_ref().is_some_and(|layer| layer.causal).then_some("CAUSAL_LM"),
-            _ if dense.is_some() => Some("FEATURE_EXTRACTION"),
+            _ if heads.sentences => Some("FEATURE_EXTRACTION"),
             _ => Some("SEQ_CLS"),
         };
         let mut config = json!({
@@ -142,15 +166,15 @@ impl Saved<'_> {
             "revision": self.revision,
             "task_type": task_type,
             "inference_mode": true,
-            "modules_to_save": if dense.is_some() { Vec::new() } else { head_modules(info, &heads) },
+            "modules_to_save": if heads.sentences { Vec::new() } else { self.modules_to_save(&heads) },
         });
         merge(&mut config, fields);
-        self.name_beside(&Keys::of(self.model, !heads.dense), &mut config);
+        adapter_config::name_layers(&mut config, &Keys::of(self.model, !heads.sentences), self.model.model.as_ref());
         write_json(&folder.join("adapter_config.json"), &config)?;
         write_labels(self.tasks, folder)?;
         write_decision(self.tasks, true, folder)?;
-        if dense.is_some() {
-            sentences::write(folder, info.plain(), longest(self.model)?, dense)?;
+        if heads.sentences {
+            sentences::write(folder, info.plain(), longest(self.model)?, dense, heads.compares())?;
         }
         Ok(Exported { format: Format::Peft, path: folder.to_owned(), own_heads: None })
     }
@@ -165,46 +189,104 @@ impl Saved<'_> {
         write_json(&folder.join("adapter_config.json"), &config)?;
         write_labels(self.tasks, folder)?;
         write_decision(self.tasks, false, folder)?;
+        self.write_parts(folder)?;
         Ok(Exported { format: Format::Fthost, path: folder.to_owned(), own_heads })
     }
 
-    /// Gives what tables of a config say of something beside a layer, by its name, the name that it has in PEFT's files.
-    fn name_beside(&self, keys: &Keys<'_>, config: &mut Value) {
-        let tables = config.as_object_mut().into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut);
-        for table in tables {
-            let said = std::mem::take(table);
-            table.extend(said.into_iter().map(|(name, value)| (keys.beside(self.model.model.sites(), &name), value)));
+    /// Beside an adapter of joined models in fthost's own form, for each of them that got something an adapter of PEFT's on that model alone, as
+    /// what opens it knows no two: the heads are not in it.
+    fn write_parts(&self, folder: &Path) -> Result<()> {
+        for own in self.streams {
+            let Some(place) = self.model.model.info().stream(&own.name) else { continue };
+            let Some(fields) = self.config_of(place) else { continue };
+            let mut added = self.model.parameters.iter().filter(|p| matches!(p.owner, Owner::Strategy(_)));
+            // What stands before a stream's tokens, or is shared by layers, is not taken apart.
+            if added.any(|p| p.stream.is_none_or(|stream| stream == place) && !p.in_model) {
+                continue;
+            }
+            let keys = Keys::of_part(self.model, place);
+            let (part, stream) = (folder.join(&own.name), &self.model.model.info().streams[place]);
+            let base = self.model.parameters.iter().filter(|p| p.owner == Owner::Base && p.trained());
+            let base = base.filter(|p| p.stream == Some(place));
+            let mut tensors = self.added(&keys, Some(place));
+            tensors.extend(base.map(|p| (format!("{TUNED}{}", keys.path(p)), p.parameter.tensor())));
+            write_tensors(&part.join(ADAPTER), &tensors)?;
+            let of_texts = matches!(stream.modality, Modality::Text { .. });
+            let mut config = json!({
+                "base_model_name_or_path": own.refer(),
+                "revision": own.named.as_ref().map(|name| &name.revision),
+                "task_type": of_texts.then_some("FEATURE_EXTRACTION"),
+                "inference_mode": true,
+                "modules_to_save": [],
+            });
+            merge(&mut config, fields);
+            adapter_config::name_layers(&mut config, &keys, self.model.model.as_ref());
+            write_json(&part.join("adapter_config.json"), &config)?;
+            if sentences::pools(stream) {
+                sentences::write(&part, stream, longest(self.model)?, None, false)?;
+                inputs::copy_of_stream(&own.path, &part, stream)?;
+            }
         }
+        Ok(())
     }
 
-    /// What strategies added, by its names in PEFT's files.
-    fn added(&self, keys: &Keys<'_>) -> BTreeMap<String, Tensor> {
+    /// What strategies added, by its names in PEFT's files; of one stream alone where one is named.
+    fn added(&self, keys: &Keys<'_>, stream: Option<usize>) -> BTreeMap<String, Tensor> {
         let given = &self.adapter_tensors;
-        let mut tensors: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
+        let mut instead: BTreeMap<String, Tensor> = given.iter().flatten().flat_map(Clone::clone).collect();
+        let mut tensors = BTreeMap::new();
         for p in &self.model.parameters {
             let Owner::Strategy(strategy) = p.owner else { continue };
+            let instead = instead.remove(p.parameter.name());
+            if stream.is_some() && p.stream != stream {
+                continue;
+            }
             let root = if p.in_model { TUNED } else { "" };
             let name = || format!("{root}{}", keys.path(p));
             if given.get(strategy).is_none_or(Option::is_none) {
                 tensors.insert(name(), p.parameter.tensor());
-            } else if let Some(instead) = tensors.remove(p.parameter.name()) {
+            } else if let Some(instead) = instead {
                 tensors.insert(name(), instead);
             }
+        }
+        // What is of no parameter's name.
+        if stream.is_none() {
+            tensors.extend(instead);
         }
         tensors
     }
 
     /// The tensors of an adapter of PEFT's.
     fn adapter(&self, heads: &SavedHeads<'_>) -> BTreeMap<String, Tensor> {
-        let keys = Keys::of(self.model, !heads.dense);
-        let mut tensors = self.added(&keys);
+        let keys = Keys::of(self.model, !heads.sentences);
+        let mut tensors = self.added(&keys, None);
         let root = if outside(&tensors) { WRAPPED } else { TUNED };
         let base = self.model.parameters.iter().filter(|p| p.owner == Owner::Base && p.trained());
         let base = base.map(|p| (keys.path(p), p.parameter.tensor()));
         // A dense layer lies beside the adapter.
-        let of_heads = heads.tensors.iter().filter(|_| !heads.dense).cloned();
+        let of_heads = heads.tensors.iter().filter(|_| !heads.sentences).cloned();
         tensors.extend(base.chain(of_heads).map(|(path, tensor)| (format!("{root}{path}"), tensor)));
         tensors
+    }
+
+    /// The modules that PEFT keeps whole beside what it wraps: those of a head, in the model or beside it. What a model compares streams by is
+    /// the model's own, and is named where it has trained. Its scale is a number in no module: PEFT reads it into the model as it opens
+    /// the adapter, by its name alone.
+    fn modules_to_save(&self, heads: &SavedHeads<'_>) -> Vec<String> {
+        let info = self.model.model.info();
+        let trained = |name: &&String| {
+            let mut parameters = self.model.parameters.iter();
+            parameters.any(|p| p.owner == Owner::Base && p.trained() && p.parameter.name() == **name)
+        };
+        let compares = heads.compares().then_some(info.contrastive.as_ref()).flatten();
+        let own = compares.into_iter().flat_map(|own| &own.projections).filter(trained);
+        let paths = heads.tensors.iter().map(|(path, _)| path.strip_prefix(&info.plain().prefix).unwrap_or(path));
+        let paths = paths.chain(own.map(String::as_str));
+        let mut modules: Vec<String> =
+            paths.map(|path| path.split('.').next().unwrap_or_default().to_owned()).collect();
+        modules.sort();
+        modules.dedup();
+        modules
     }
 }
 
@@ -220,21 +302,27 @@ pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], origin: &Origin,
         heads.tensors.extend(origin.write(folder, tasks, None)?);
     }
     let (stream, dense) = (model.model.info().plain(), heads.as_dense());
-    let head = match &dense {
-        Some(_) => SavedHead::default(),
-        None => SavedHead { tensors: &heads.tensors, answer: heads.answer, dropout: heads.dropout },
+    let head = match heads.sentences {
+        true => SavedHead::default(),
+        false => SavedHead { tensors: &heads.tensors, answer: heads.answer, dropout: heads.dropout },
     };
     model.model.save_folder(folder, &head)?;
-    let format = match (&heads.own, &dense) {
-        (Some(_), _) => Format::Encoder,
-        (None, Some(_)) => Format::SentenceTransformers,
-        (None, None) => Format::Huggingface,
+    let joined = is_joined(folder);
+    let format = match &heads.own {
+        Some(_) if joined => Format::Joined,
+        Some(_) => Format::Encoder,
+        None if heads.sentences => Format::SentenceTransformers,
+        None => Format::Huggingface,
     };
     // Also beside heads of fthost's own: the encoder is one that pools so.
-    if dense.is_some()
+    if heads.sentences
         || format == Format::Encoder && !model.model.info().pools_as_its_class() && sentences::pools(stream)
     {
-        sentences::write(folder, stream, longest(model)?, dense)?;
+        sentences::write(folder, stream, longest(model)?, dense, heads.compares())?;
+    }
+    // Of joined models each is to be opened by itself.
+    for stream in model.model.info().streams.iter().filter(|stream| joined && sentences::pools(stream)) {
+        sentences::write(&stream_folder(folder, &stream.name)?, stream, longest(model)?, None, false)?;
     }
     write_labels(tasks, folder)?;
     write_decision(tasks, heads.own.is_none(), folder)?;
@@ -319,15 +407,6 @@ fn write_labels(tasks: &[Trained<'_>], folder: &Path) -> Result<()> {
         tasks => json!(tasks.iter().map(|task| (task.name, task.labels)).collect::<BTreeMap<_, _>>()),
     };
     write_json(&folder.join("labels.json"), &labels)
-}
-
-/// The modules that hold a head, as PEFT's `modules_to_save` lists them: first parts of the paths, in the encoder or beside it.
-fn head_modules(info: &ModelInfo, heads: &SavedHeads<'_>) -> Vec<String> {
-    let paths = heads.tensors.iter().map(|(path, _)| path.strip_prefix(&info.plain().prefix).unwrap_or(path));
-    let mut modules: Vec<String> = paths.map(|path| path.split('.').next().unwrap_or_default().to_owned()).collect();
-    modules.sort();
-    modules.dedup();
-    modules
 }
 
 /// Fields of `from` over those of `into`.

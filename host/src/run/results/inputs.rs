@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use fthost_models::{FileTokenizer, Modality, ModelInfo};
+use fthost_models::{FileTokenizer, Modality, ModelInfo, Stream, stream_folder};
 use serde_json::{Map, Value, json};
 
+use crate::run::file::ModelTable;
 use crate::run::state::folder::{cannot_write, write_file_atomically, write_json};
 use crate::{Error, Result};
 
@@ -38,21 +39,32 @@ const TEMPLATE: &str = "chat_template.jinja";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// Copies them from the folder that a model was loaded from to the one that it is saved in.
+/// Copies them from where a model was loaded to the folder that it is saved in, those of each stream to where it lies there.
+///
+/// # Errors
+/// Where a file cannot be read or written.
+pub fn copy(from: &ModelTable, to: &Path, info: &ModelInfo) -> Result<()> {
+    info.streams.iter().try_for_each(|stream| {
+        let (from, to) = (from.folder_of(&stream.name)?, stream_folder(to, &stream.name)?);
+        copy_of_stream(&from, &to, stream)
+    })
+}
+
+/// The same for one stream.
 ///
 /// Where there is no tokenizer_config.json, one is written that has Transformers read tokenizer.json as it stands, as was done here: it
 /// would take its own defaults for the architecture otherwise, which lower-case what a cased model reads.
 ///
 /// # Errors
 /// Where a file cannot be read or written.
-pub fn copy(from: &Path, to: &Path, info: &ModelInfo) -> Result<()> {
+pub fn copy_of_stream(from: &Path, to: &Path, stream: &Stream) -> Result<()> {
     for name in FILES {
         let (file, copy) = (from.join(name), to.join(name));
         if file.is_file() {
             write_file_atomically(&copy, |path| std::fs::copy(&file, path).map(drop).map_err(cannot_write(&copy)))?;
         }
     }
-    let Modality::Text { max_tokens, .. } = info.plain().modality else { return Ok(()) };
+    let Modality::Text { max_tokens, .. } = stream.modality else { return Ok(()) };
     if !from.join(TOKENIZER).is_file()
         && let Some(found) = fthost_models::tokenizer(from)?
     {
@@ -61,7 +73,7 @@ pub fn copy(from: &Path, to: &Path, info: &ModelInfo) -> Result<()> {
     if !from.join(TOKENIZER_CONFIG).is_file() {
         let (tokenizer, config) = (read(&from.join(TOKENIZER))?, read(&from.join("config.json"))?);
         // As Transformers' configs: BERT's has two types where its file does not say.
-        let types = config["type_vocab_size"].as_u64().unwrap_or(if info.model_type == "bert" { 2 } else { 0 });
+        let types = config["type_vocab_size"].as_u64().unwrap_or(if config["model_type"] == "bert" { 2 } else { 0 });
         write_json(&to.join(TOKENIZER_CONFIG), &as_it_stands(&tokenizer, max_tokens, types > 1))?;
     }
     Ok(())

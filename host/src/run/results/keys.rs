@@ -15,7 +15,9 @@ pub struct Keys<'a> {
     /// Whether the model has a head in the class that opens it: only then does anything stand before its paths.
     headed: bool,
     /// The layers that PEFT wraps, because something is declared beside them: it moves their own parameters one level down.
-    layers: Vec<&'a str>,
+    layers: Vec<&'a Site>,
+    /// The stream whose own folder the names are for, of models that are joined: nothing stands before its paths there.
+    part: Option<usize>,
 }
 
 impl<'a> Keys<'a> {
@@ -24,22 +26,38 @@ impl<'a> Keys<'a> {
         let declared = || model.parameters.iter().filter(|p| p.in_model && matches!(p.owner, Owner::Strategy(_)));
         let below = |name: &str, path: &str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         let sites = model.model.sites().iter().filter(|site| matches!(site.kind, SiteKind::Linear | SiteKind::Conv));
-        let paths = sites.map(|site| site.path.as_str());
-        let layers = paths.filter(|path| declared().any(|p| below(p.parameter.name(), path))).collect();
-        Self { info: model.model.info(), headed, layers }
+        let layers = sites.filter(|site| declared().any(|p| below(p.parameter.name(), &site.path))).collect();
+        Self { info: model.model.info(), headed, layers, part: None }
+    }
+
+    /// PEFT's names in the model of one stream alone, of models that are joined.
+    pub fn of_part(model: &'a AdaptedModel, stream: usize) -> Self {
+        let mut keys = Self { part: Some(stream), ..Self::of(model, false) };
+        keys.layers.retain(|site| site.stream == Some(stream));
+        keys
+    }
+
+    /// The paths of the layers that PEFT wraps.
+    pub fn layers(&self) -> impl Iterator<Item = String> {
+        self.layers.iter().map(|site| format!("{}{}", self.prefix(site.stream), self.within(&site.path)))
+    }
+
+    /// The stream whose own folder they are for, of models that are joined.
+    pub fn part(&self) -> Option<usize> {
+        self.part
     }
 
     /// The names of fthost's own form, which are the same but that nothing is moved down.
     pub fn plain(model: &'a AdaptedModel) -> Self {
-        Self { info: model.model.info(), headed: true, layers: Vec::new() }
+        Self { info: model.model.info(), headed: true, layers: Vec::new(), part: None }
     }
 
     /// A parameter's name below the root, [`TUNED`] or [`WRAPPED`]; that of one that belongs to no place of the model has no root.
     pub fn path(&self, p: &ModelParameter) -> String {
         let name = p.parameter.name();
         match name.rsplit_once('.') {
-            Some((layer, tensor)) if p.owner == Owner::Base && self.layers.contains(&layer) => {
-                format!("{}{layer}.base_layer.{tensor}", self.prefix(p))
+            Some((layer, tensor)) if p.owner == Owner::Base && self.layers.iter().any(|site| site.path == layer) => {
+                format!("{}{}.base_layer.{tensor}", self.prefix(p.stream), self.within(layer))
             }
             _ => self.plain_path(p),
         }
@@ -49,12 +67,16 @@ impl<'a> Keys<'a> {
     pub fn beside(&self, sites: &[Site], name: &str) -> String {
         let mut layers = sites.iter().filter(|site| matches!(site.kind, SiteKind::Linear | SiteKind::Conv));
         let site = layers.find(|site| name.strip_prefix(&site.path).is_some_and(|rest| rest.starts_with('.')));
-        let prefix = site.filter(|_| self.headed).map_or("", |site| self.info.prefix(site.stream));
-        format!("{prefix}{name}")
+        let prefix = site.map_or("", |site| self.prefix(site.stream));
+        format!("{prefix}{}", self.within(name))
     }
 
-    fn prefix(&self, p: &ModelParameter) -> &str {
-        if self.headed { self.info.prefix(p.stream) } else { "" }
+    fn prefix(&self, stream: Option<usize>) -> &str {
+        if self.headed { self.info.prefix(stream) } else { "" }
+    }
+
+    fn within<'b>(&self, path: &'b str) -> &'b str {
+        if self.part.is_some() { self.info.within(self.part, path) } else { path }
     }
 
     /// [`path`](Self::path) in a model that nothing wraps.
@@ -63,7 +85,7 @@ impl<'a> Keys<'a> {
         match p.owner {
             Owner::Head(_) => head_path(self.info, name),
             Owner::Strategy(_) if !p.in_model => name.to_owned(),
-            Owner::Strategy(_) | Owner::Base => format!("{}{name}", self.prefix(p)),
+            Owner::Strategy(_) | Owner::Base => format!("{}{}", self.prefix(p.stream), self.within(name)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a run comes to: evaluation, proof, `result.json` and its page, and what is saved to be used elsewhere.
 
+mod adapter_config;
 pub mod calibrated;
 pub mod continual;
 pub mod evaluate;

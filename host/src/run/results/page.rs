@@ -218,7 +218,7 @@ fn plan(plan: &Plan) -> Markup {
                             tbody {
                                 @for found in &plan.matches {
                                     tr {
-                                        td { code { (found.pattern) } }
+                                        td { code { (found.pattern) } @if let Some(stream) = &found.stream { " of " (stream) } }
                                         td.number { (found.strategy + 1) }
                                         td.number { (count(found.matched)) }
                                     }

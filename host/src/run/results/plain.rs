@@ -52,23 +52,25 @@ pub struct SavedHeads<'a> {
     pub dropout: Option<f64>,
     /// Why there is no such class, where there is none.
     pub own: Option<String>,
-    /// Whether the one head is a dense layer that no class of Transformers computes from such features: sentence-transformers does.
-    pub dense: bool,
+    /// Whether what the one head makes of such features is no class of Transformers', but a model of sentence-transformers: its layer, where it
+    /// has one, is a dense layer there.
+    pub sentences: bool,
 }
 
 impl<'a> SavedHeads<'a> {
     /// Those of a run's tasks, in their order.
     pub fn of(model: &AdaptedModel, tasks: &[Trained<'a>]) -> Result<Self> {
-        let mut heads = Self { tensors: Vec::new(), answer: Answer::None, dropout: None, own: None, dense: false };
+        let mut heads = Self { tensors: Vec::new(), answer: Answer::None, dropout: None, own: None, sentences: false };
         if tasks.len() > 1 {
             heads.own =
                 Some(format!("it has the heads of {} tasks, and a class of Transformers' has one", tasks.len()));
         }
         for (i, task) in tasks.iter().enumerate().filter(|_| tasks.len() == 1) {
             match plain(model, task, &own(model, i))? {
-                Ok(Plain { layers, answer, dense }) => {
-                    let dropout = if answer == Answer::Token { None } else { Some(last_dropout(model, task)?) };
-                    heads = Self { tensors: layers.into_iter().collect(), answer, dropout, own: None, dense };
+                Ok(Plain { layers, answer, sentences }) => {
+                    let has_none = matches!(answer, Answer::Token | Answer::None);
+                    let dropout = if has_none { None } else { Some(last_dropout(model, task)?) };
+                    heads = Self { tensors: layers.into_iter().collect(), answer, dropout, own: None, sentences };
                 }
                 Err(mut why) => {
                     if task.decision.temperature != 1.0 {
@@ -87,7 +89,7 @@ impl<'a> SavedHeads<'a> {
     /// The same in fthost's own form, which takes parameters as they stand.
     pub fn into_own(self, model: &AdaptedModel, why: Option<String>) -> Self {
         let own = self.own.or(why);
-        Self { tensors: own_heads(model), answer: Answer::None, dropout: None, own, dense: false }
+        Self { tensors: own_heads(model), answer: Answer::None, dropout: None, own, sentences: false }
     }
 }
 
@@ -110,8 +112,8 @@ type Layers = BTreeMap<String, Tensor>;
 struct Plain<'a> {
     layers: Layers,
     answer: Answer<'a>,
-    /// Whether it is no class of Transformers', but a dense layer of sentence-transformers'.
-    dense: bool,
+    /// Whether it is no class of Transformers', but a model of sentence-transformers.
+    sentences: bool,
 }
 
 /// What a head of one layer calls it, by its path in the files.
@@ -127,7 +129,16 @@ fn plain<'a>(model: &AdaptedModel, task: &Trained<'a>, own: &Layers) -> Result<s
     // A language model's layer is the model's own.
     let says_tokens = matches!(spec.predictions, PredictionKind::Tokens | PredictionKind::Preferences);
     if says_tokens && info.vocabulary.is_some() && own.is_empty() {
-        return Ok(Ok(Plain { layers: Layers::new(), answer: Answer::Token, dense: false }));
+        return Ok(Ok(Plain { layers: Layers::new(), answer: Answer::Token, sentences: false }));
+    }
+    if spec.predictions == PredictionKind::Embeddings && spec.streams.len() > 1 {
+        return of_both_streams(model, task, own);
+    }
+    // What has no layer and still gives values compares.
+    let compares =
+        spec.predictions == PredictionKind::Embeddings || spec.predictions == PredictionKind::Values && own.is_empty();
+    if compares && info.streams.len() == 1 {
+        return of_texts(model, task, own);
     }
     let Some(of_class) = info.classification.as_ref().filter(|_| spec.streams.len() == 1) else {
         return Ok(Err(format!("Transformers has no class of one head for a {} model", info.model_type)));
@@ -225,9 +236,109 @@ fn plain<'a>(model: &AdaptedModel, task: &Trained<'a>, own: &Layers) -> Result<s
     if let Ok(theirs) = theirs()
         && same(&ours, theirs.tensor())?
     {
-        return Ok(Ok(Plain { layers, answer, dense }));
+        return Ok(Ok(Plain { layers, answer, sentences: dense }));
     }
     Ok(Err(format!("the head of {name} predicts otherwise than Transformers' class does from its layers")))
+}
+
+/// The head that compares two streams as the model's own class does: by the matrices of the model alone.
+fn of_both_streams<'a>(
+    model: &AdaptedModel,
+    task: &Trained<'a>,
+    own: &Layers,
+) -> Result<std::result::Result<Plain<'a>, String>> {
+    let (info, name) = (model.model.info(), task.name);
+    let Some(of_class) = &info.contrastive else {
+        return Ok(Err(format!("Transformers has no class that compares the streams of a {} model", info.model_type)));
+    };
+    if !own.is_empty() {
+        let list = own.keys().cloned().collect::<Vec<_>>().join(", ");
+        return Ok(Err(format!(
+            "the head of {name} has {list}, and Transformers' class compares by the model's own matrices"
+        )));
+    }
+    let tape = Tape::evaluation();
+    let layout = Layout::single_rows(ROWS);
+    let (mut features, mut theirs) = (Vec::new(), Vec::new());
+    for read in &task.spec.streams {
+        let place = info.stream(&read.stream).unwrap_or_default();
+        let path = of_class.projections.get(place);
+        let matrix = model.parameters.iter().find(|p| path.is_some_and(|path| p.parameter.name() == path));
+        let matrix = matrix.ok_or_else(|| Error::run(format!("the model has no projection of {}", read.stream)))?;
+        let of_stream = Value::constant(some_features(info.streams[place].width, &model.device)?);
+        let projected = tape.linear(&of_stream, &Value::constant(matrix.parameter.tensor()), None)?;
+        theirs.push(tape.normalize(&projected)?.into_tensor()); // [rows, width]
+        features.push(of_stream);
+    }
+    tape.set_layout(layout.clone());
+    let lent: Vec<_> = features.iter().map(|features| (features, &layout)).collect();
+    let ours = task.head.forward_streams(&tape, &lent, None).and_then(|outputs| task.head.predict(&tape, &outputs)); // [rows, streams, width]
+    let theirs = Tensor::stack(&theirs, 1)?;
+    Ok(compared(task, ours, &theirs)?.map(|()| Plain { layers: Layers::new(), answer: Answer::None, sentences: false }))
+}
+
+/// The head that compares texts of one stream by the model's features, or by one layer over them: what sentence-transformers gives of each.
+fn of_texts<'a>(
+    model: &AdaptedModel,
+    task: &Trained<'a>,
+    own: &Layers,
+) -> Result<std::result::Result<Plain<'a>, String>> {
+    let (info, name) = (model.model.info(), task.name);
+    let stream = info.plain();
+    if !sentences::pools(stream) {
+        let why =
+            format!("features of {} pooled by {} are none of sentence-transformers'", info.model_type, stream.pooling);
+        return Ok(Err(why));
+    }
+    let layer = |end: &str| own.iter().find(|(path, _)| path.ends_with(end)).map(|(_, tensor)| tensor.clone());
+    let (weight, bias) = (layer(".weight"), layer(".bias"));
+    // A number that the loss alone multiplies with is no part of what is given.
+    let layers: Layers = own
+        .iter()
+        .filter(|(path, _)| path.ends_with(".weight") || path.ends_with(".bias"))
+        .map(|(path, tensor)| (path.clone(), tensor.clone()))
+        .collect();
+    if layers.len() > 2 || (weight.is_none() && bias.is_some()) {
+        let list = layers.into_keys().collect::<Vec<_>>().join(", ");
+        return Ok(Err(format!(
+            "the head of {name} has {list}, and a model of sentence-transformers has one layer at most"
+        )));
+    }
+    let features = Value::constant(some_features(stream.width, &model.device)?); // [rows, width]
+    let tape = Tape::evaluation();
+    let layout = Layout::single_rows(ROWS);
+    tape.set_layout(layout.clone());
+    let ours = task.head.forward(&tape, &features, &layout).and_then(|outputs| task.head.predict(&tape, &outputs)); // [examples, sides, width]
+    let projected = match weight {
+        Some(weight) => tape.linear(&features, &Value::constant(weight), bias.map(Value::constant).as_ref()),
+        None => Ok(features),
+    };
+    // Layers whose shapes do not fit are another head's.
+    let Ok(theirs) = projected.and_then(|projected| tape.normalize(&projected)) else {
+        return Ok(Err(format!("the head of {name} compares otherwise than by its layer's outputs")));
+    };
+    let theirs = match task.spec.predictions {
+        PredictionKind::Values => {
+            let texts = theirs.tensor().reshape((ROWS / 2, 2, ()))?;
+            let cosines = (texts.narrow(1, 0, 1)? * texts.narrow(1, 1, 1)?)?.sum(2)?; // [examples, 1]
+            // A head that does not give one value a text pair is tried with what it gives.
+            let (factor, constant) = after_last_layer(task, &model.device).unwrap_or((1.0, 0.0));
+            cosines.affine(factor, constant)?
+        }
+        _ => theirs.into_tensor(),
+    };
+    let plain = Plain { layers, answer: Answer::None, sentences: true };
+    Ok(compared(task, ours, &theirs)?.map(|()| plain))
+}
+
+/// Whether embeddings that a head gives of random features are those of what would be saved in its place; else why not.
+fn compared(task: &Trained<'_>, ours: Result<Tensor>, theirs: &Tensor) -> Result<std::result::Result<(), String>> {
+    let name = task.name;
+    Ok(match ours {
+        Err(error) => Err(format!("the head of {name} cannot be tried beside what would compute the same: {error}")),
+        Ok(ours) if same(&ours, theirs)? => Ok(()),
+        Ok(_) => Err(format!("the head of {name} compares otherwise than by the directions of its layers' outputs")),
+    })
 }
 
 /// Probabilities as the run gives them, `[rows, classes]`.
@@ -270,8 +381,8 @@ fn last_dropout(model: &AdaptedModel, task: &Trained<'_>) -> Result<f64> {
     Ok(tape.dropouts().last().copied().unwrap_or(0.0))
 }
 
-/// Rows of features that heads are tried on.
-const ROWS: usize = 8;
+/// Rows of features that heads are tried on: examples of one, two or three each.
+const ROWS: usize = 12;
 
 fn some_features(width: usize, device: &Device) -> Result<Tensor> {
     let mut values = vec![0f32; ROWS * width];
@@ -293,7 +404,12 @@ impl SavedHeads<'_> {
     /// The dense layer that the head is, where sentence-transformers computes it.
     pub fn as_dense(&self) -> Option<sentences::Dense<'_>> {
         let tensor = |end: &str| self.tensors.iter().find(|(path, _)| path.ends_with(end)).map(|(_, tensor)| tensor);
-        let (weight, bias) = (tensor(".weight")?, tensor(".bias")?);
-        self.dense.then_some(sentences::Dense { weight, bias })
+        let (weight, bias) = (tensor(".weight")?, tensor(".bias"));
+        self.sentences.then_some(sentences::Dense { weight, bias })
+    }
+
+    /// Whether what it gives is compared, and no answer.
+    pub fn compares(&self) -> bool {
+        self.own.is_none() && self.answer == Answer::None
     }
 }

@@ -17,6 +17,8 @@ use crate::{Error, Result};
 pub const DENSE: &str = "3_Dense";
 const POOLING: &str = "1_Pooling";
 const NORMALIZE: &str = "2_Normalize";
+/// The division by the length of what the head gives.
+const LAST: &str = "4_Normalize";
 /// The dense layer's weight in its file, `[outputs, width]`.
 pub const WEIGHT: &str = "linear.weight";
 /// Its bias, `[outputs]`.
@@ -27,19 +29,20 @@ pub struct Dense<'a> {
     /// `[outputs, width]`
     pub weight: &'a Tensor,
     /// `[outputs]`
-    pub bias: &'a Tensor,
+    pub bias: Option<&'a Tensor>,
 }
 
 /// Whether sentence-transformers pools so.
 pub fn pools(stream: &Stream) -> bool {
-    stream.name == "text" && stream.pooling.by != PoolBy::Pooler
+    stream.name == "text" && !matches!(stream.pooling.by, PoolBy::Pooler | PoolBy::End)
 }
 
-/// Writes the parts beside a model or an adapter that is in the folder.
+/// Writes the parts beside a model or an adapter that is in the folder. `compared`: whether what comes of it is compared by its direction, and
+/// so is divided by its length at the end.
 ///
 /// # Errors
 /// Where a file cannot be written.
-pub fn write(folder: &Path, stream: &Stream, max_tokens: usize, head: Option<Dense<'_>>) -> Result<()> {
+pub fn write(folder: &Path, stream: &Stream, max_tokens: usize, head: Option<Dense<'_>>, compared: bool) -> Result<()> {
     let Stream { width, pooling, .. } = stream;
     let flag = |by| pooling.by == by;
     let make = |part: &str| {
@@ -58,7 +61,7 @@ pub fn write(folder: &Path, stream: &Stream, max_tokens: usize, head: Option<Den
     });
     write_json(&folder.join(POOLING).join("config.json"), &config)?;
     let mut parts = vec![("Transformer", ""), ("Pooling", POOLING)];
-    if pooling.normalize {
+    if pooling.normalize || (compared && head.is_none()) {
         make(NORMALIZE)?;
         parts.push(("Normalize", NORMALIZE));
     }
@@ -67,13 +70,18 @@ pub fn write(folder: &Path, stream: &Stream, max_tokens: usize, head: Option<Den
         let config = json!({
             "in_features": width,
             "out_features": weight.dims()[0],
-            "bias": true,
+            "bias": bias.is_some(),
             "activation_function": "torch.nn.modules.linear.Identity",
         });
         write_json(&folder.join(DENSE).join("config.json"), &config)?;
-        let tensors = BTreeMap::from([(WEIGHT.to_owned(), weight.clone()), (BIAS.to_owned(), bias.clone())]);
+        let bias = bias.map(|bias| (BIAS.to_owned(), bias.clone()));
+        let tensors: BTreeMap<_, _> = [(WEIGHT.to_owned(), weight.clone())].into_iter().chain(bias).collect();
         write_tensors(&folder.join(DENSE).join("model.safetensors"), &tensors)?;
         parts.push(("Dense", DENSE));
+        if compared {
+            make(LAST)?;
+            parts.push(("Normalize", LAST));
+        }
     }
     let part = |(i, (class, path)): (usize, &(&str, &str))| json!({ "idx": i, "name": i.to_string(), "path": path, "type": format!("sentence_transformers.models.{class}") });
     write_json(&folder.join(MODULES), &Value::Array(parts.iter().enumerate().map(part).collect()))?;

@@ -102,7 +102,7 @@ fn learns(file: &RunFile, index: usize, library: &mut Library) -> Result<Learns>
 }
 
 /// Strategies freeze the base before heads add what always trains.
-pub(in crate::run) fn attach_strategies(
+pub(crate) fn attach_strategies(
     file: &RunFile,
     library: &mut Library,
     model: &mut AdaptedModel,
@@ -111,11 +111,28 @@ pub(in crate::run) fn attach_strategies(
     for (i, method) in file.strategies.iter().enumerate() {
         let plugin = plugin_of(library, method, MethodKind::Strategy)?.0;
         let strategy = StrategyInstance::create(&plugin, &method.plugin, &method.config);
-        let mut strategy = strategy.map_err(|error| file.at_method(method, error))?;
+        let stream = stream_of(file, method, model.model.info())?;
+        let mut strategy = strategy.map_err(|error| file.at_method(method, error))?.within(stream);
         strategy.attach(model, i).map_err(|error| file.at_method(method, error))?;
         strategies.push(strategy);
     }
     Ok(strategies)
+}
+
+/// The place of the model's stream that a strategy or a schedule keeps to.
+///
+/// # Errors
+/// At its key where the model has no such stream.
+pub(super) fn stream_of(file: &RunFile, method: &Method, info: &ModelInfo) -> Result<Option<usize>> {
+    let Some(name) = &method.stream else { return Ok(None) };
+    if let Some(stream) = info.stream(name) {
+        return Ok(Some(stream));
+    }
+    let names: Vec<String> = info.streams.iter().map(|stream| format!("{:?}", stream.name)).collect();
+    let (there_is, verb) = (names.join(" and "), if names.len() == 1 { "is its only one" } else { "are those it has" });
+    let message = format!("this model ({}) has no stream {name:?}", info.model_type);
+    let help = format!("{there_is} {verb}; without the key it is for all of the model");
+    Err(file.error_at(&format!("{}.stream", method.path), message, "no such stream", Some(help)))
 }
 
 /// The model's layer over its vocabulary, in the words of plugins.

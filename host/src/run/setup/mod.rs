@@ -9,9 +9,11 @@ pub mod methods;
 pub mod model;
 pub mod phase;
 pub mod plan;
+pub mod rates;
 mod reach;
 pub mod samples;
 mod schedule;
+pub mod schedules;
 pub mod start;
 pub mod task;
 mod whole_batch;
@@ -24,12 +26,12 @@ use fthost_autograd::Precision;
 use fthost_plugin_api::{FeatureKind, MethodKind, Sampling, TargetKind};
 
 use crate::adapted::kept::{Cut, Kept};
-use crate::adapted::{AdaptedModel, Owner};
+use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::data::{self, Dataset, Survey};
 use crate::kernels;
-use crate::plugin::{Library, RegularizerInstance, SchedulerInstance, StrategyInstance};
+use crate::plugin::{Library, RegularizerInstance, StrategyInstance};
 use crate::report::numbers::count;
-use crate::run::file::{HeldOut, RegularizerTable, RunFile};
+use crate::run::file::{HeldOut, Method, RegularizerTable, RunFile};
 use crate::run::machine::DeviceChoice;
 use crate::run::pass::reads_of;
 use crate::run::state::identity::{Identity, PluginUsed};
@@ -41,6 +43,7 @@ use model::{load_model, tokenizer, tokenizer_file};
 use phase::Phase;
 use plan::Plan;
 use schedule::Schedule;
+use schedules::Schedules;
 use start::{Checksums, Start};
 use task::{Task, TaskData};
 
@@ -54,7 +57,7 @@ pub(crate) struct Setup {
     pub(crate) phases: Vec<Phase>,
     pub(crate) strategies: Vec<StrategyInstance>,
     pub(crate) regularizers: Vec<RegularizerInstance>,
-    pub(crate) scheduler: SchedulerInstance,
+    pub(crate) schedules: Schedules,
     /// The update rule, which has updated nothing.
     pub(crate) optimizer: Optimizer,
     pub(crate) precision: Precision,
@@ -101,7 +104,7 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
         let task = Task::set_up(&mut file, i, data, &tasks, &mut library, &mut model)?;
         tasks.push(task);
     }
-    freeze_unread(&model, &tasks);
+    freeze_unread(&mut model, &tasks);
     if file.train.recompute {
         check_recompute(&file, &model)?;
         model.recompute = true;
@@ -115,15 +118,9 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
     let samplers: Vec<_> = tasks.iter().map(|task| task.sampler(&file.train, file.train.accumulate)).collect();
     let phases = Phase::all(&file.train, &samplers);
     let regularizers = attach_regularizers(&file, &tasks, &mut library, &mut model)?;
-    let schedule = &file.schedule;
-    let scheduler = SchedulerInstance::create(
-        &methods::plugin_of(&mut library, schedule, MethodKind::Scheduler)?.0,
-        &schedule.plugin,
-        &schedule.config,
-    )
-    .map_err(|error| file.at_method(schedule, error))?;
+    let schedules = Schedules::create(&file, &mut library, model.model.info())?;
     let optimizer = Optimizer::of(&file, &mut library)?;
-    reach::check(&file, &tasks, &phases, (&scheduler, optimizer.momentum()))?;
+    reach::check(&file, &tasks, &phases, (&schedules, optimizer.momentum()))?;
     Ok(Setup {
         file,
         library,
@@ -132,7 +129,7 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
         phases,
         strategies,
         regularizers,
-        scheduler,
+        schedules,
         optimizer,
         precision,
         start,
@@ -142,11 +139,16 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
 }
 
 /// What no head's features pass cannot learn: a pooler, where heads read every token.
-fn freeze_unread(model: &AdaptedModel, tasks: &[Task]) {
-    let base = model.trainable().filter(|p| p.owner == Owner::Base);
+fn freeze_unread(model: &mut AdaptedModel, tasks: &[Task]) {
     let reads: Vec<_> = tasks.iter().flat_map(|task| reads_of(&task.spec, model.model.info())).collect();
-    let unread = base.filter(|p| !reads.iter().any(|&read| model.passes(read, p)));
-    unread.for_each(|p| p.parameter.set_trainable(false));
+    let is_read = |p: &ModelParameter| p.owner != Owner::Base || reads.iter().any(|&read| model.passes(read, p));
+    let unread: Vec<bool> = model.parameters.iter().map(|p| !is_read(p)).collect();
+    for (p, unread) in model.parameters.iter_mut().zip(unread) {
+        p.unread = unread;
+        if unread {
+            p.parameter.set_trainable(false);
+        }
+    }
 }
 
 /// Refuses to compute blocks once more where the model cannot.
@@ -212,9 +214,13 @@ impl Setup {
     /// Examples that cannot be read.
     pub(in crate::run) fn plan(&self) -> Result<Plan> {
         let settings = &self.file.train;
+        let Self { file, model, schedules, optimizer, .. } = self;
+        let (phases, momentum) = (self.phases.iter().map(Phase::begin).collect(), optimizer.momentum());
+        let rates = rates::Run { file, model, schedules, phases, momentum }.rates()?;
         let schedule = Schedule {
             pooling: self.pooling.clone(),
-            strategies: self.file.strategies.iter().map(|method| method.plugin.clone()).collect(),
+            strategies: self.file.strategies.iter().map(Method::title).collect(),
+            rates,
             tasks: self.tasks.iter().map(|task| task.name.clone()).collect(),
             steps_per_epoch: self.phases.iter().map(Phase::steps_per_epoch).sum(),
             steps: self.phases.iter().map(Phase::steps).sum(),

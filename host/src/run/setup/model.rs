@@ -153,6 +153,7 @@ pub(in crate::run) fn transform(
     if task.has_masks() || keys.whole {
         preprocess = preprocess.whole();
     }
+    preprocess.over = keys.over.map(Into::into);
     if keys.mean.is_some() || keys.std.is_some() {
         let or_plain = |own: &Option<Vec<f64>>, plain: f64| own.clone().unwrap_or_else(|| vec![plain; channels]);
         let (mean, std) = (or_plain(&keys.mean, 0.0), or_plain(&keys.std, 1.0));

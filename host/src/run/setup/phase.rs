@@ -1,6 +1,7 @@
 //! What trains one after the other, and which task gives each batch.
 
 use fthost_autograd::random::Stream;
+use fthost_plugin_api::Progress;
 
 use crate::data::{Permutation, Sampler};
 use crate::run::file::{Sampling, TaskOrder, TrainTable};
@@ -83,6 +84,11 @@ impl Phase {
     pub fn steps(&self) -> u64 {
         let all = self.epochs.map_or(u64::MAX, |epochs| self.steps_per_epoch().saturating_mul(epochs));
         self.cap.map_or(all, |cap| cap.min(all))
+    }
+
+    /// Its first step.
+    pub fn begin(&self) -> Progress {
+        Progress { step: 0, total_steps: self.steps(), steps_per_epoch: self.steps_per_epoch() }
     }
 
     /// Epochs that begin.

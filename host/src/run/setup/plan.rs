@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::from_data::FromData;
 use super::memory::{self, Load, Memory};
+use super::rates::{self, Rates};
 use super::schedule::Schedule;
 pub use super::schedule::{BalanceOf, DataFile, Watched};
 use crate::Result;
@@ -65,6 +66,9 @@ pub struct Plan {
     /// Options of heads that the training examples gave.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub from_data: Vec<FromData>,
+    /// Learning rates over the run: by stream, where there are several, or schedules of their own; where rates change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rates: Vec<Rates>,
     /// Optimizer steps of one epoch.
     pub steps_per_epoch: u64,
     /// Optimizer steps of the run.
@@ -157,6 +161,7 @@ impl Plan {
             files: schedule.files.clone(),
             watched: schedule.watched.clone(),
             from_data: schedule.from_data.clone(),
+            rates: schedule.rates.clone(),
             steps_per_epoch: schedule.steps_per_epoch,
             steps: schedule.steps,
             estimate: None,
@@ -208,7 +213,8 @@ impl Plan {
         }
         for found in &self.matches {
             let pattern = shortened(&found.pattern, 2 * NAME);
-            rows.row(["", &format!("pattern {pattern:?} matched {} places", found.matched)]);
+            let stream = found.stream.as_ref().map_or(String::new(), |stream| format!(" in {stream}"));
+            rows.row(["", &format!("pattern {pattern:?} matched {} places{stream}", found.matched)]);
         }
         rows.row(["data", &self.data_text()]);
         self.notes.iter().for_each(|note| rows.row(["", note]));
@@ -230,6 +236,13 @@ impl Plan {
             rows.row(["options", &found.to_text()]);
         }
         rows.row(["steps", &format!("{} ({} an epoch)", self.steps, self.steps_per_epoch)]);
+        for (i, line) in rates::lines(&self.rates).iter().enumerate() {
+            rows.row([if i == 0 { "rates" } else { "" }, line]);
+        }
+        // A plan measures time once strategies have heard that training begins; a run says its own before.
+        if self.rates.len() > 1 && self.estimate.is_none() {
+            rows.row(["", "times the factors that strategies set as training begins: fthost plan has them"]);
+        }
         match &self.estimate {
             None => rows.row(["memory", &format!("about {} MB", self.memory.total() / 1_000_000)]),
             Some(Estimate { train_seconds, evaluation_seconds, peak_rss_bytes, batches }) => {

@@ -1,11 +1,9 @@
 //! What a run of this length never comes to is refused before the first step: an evaluation, a checkpoint, a stop.
 
-use fthost_plugin_api::{Group, Progress};
-
 use super::phase::Phase;
+use super::schedules::Schedules;
 use super::task::Task;
 use crate::Result;
-use crate::plugin::SchedulerInstance;
 use crate::run::file::RunFile;
 
 /// Refuses keys of `[train]` and options of the schedule that cannot act in these phases.
@@ -16,20 +14,14 @@ pub(super) fn check(
     file: &RunFile,
     tasks: &[Task],
     phases: &[Phase],
-    (schedule, momentum): (&SchedulerInstance, f64),
+    (schedules, momentum): (&Schedules, f64),
 ) -> Result<()> {
     let reach = Reach { file, tasks, phases };
     reach.accumulates()?;
     reach.evaluates()?;
     reach.may_stop()?;
     reach.writes_checkpoints()?;
-    for phase in phases {
-        // A schedule says at its first step what the run is too short for.
-        let begin = Progress { step: 0, total_steps: phase.steps(), steps_per_epoch: phase.steps_per_epoch() };
-        let group = Group::new(file.train.lr, momentum);
-        schedule.rate(&begin, &group).map_err(|error| file.at_option(&file.schedule, error))?;
-    }
-    Ok(())
+    schedules.check(file, phases, momentum)
 }
 
 struct Reach<'a> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::from_data::FromData;
 use super::memory::BatchOf;
+use super::rates::Rates;
 use crate::data::episodes;
 use crate::report::numbers::count;
 use crate::report::text::{NAME, shortened};
@@ -17,6 +18,8 @@ pub struct Schedule {
     pub pooling: Option<String>,
     /// Names of the strategies, in order.
     pub strategies: Vec<String>,
+    /// Rates over the run, where they are shown.
+    pub rates: Vec<Rates>,
     /// Names of the tasks, in order.
     pub tasks: Vec<String>,
     /// Optimizer steps of one epoch.

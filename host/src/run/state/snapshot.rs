@@ -192,8 +192,10 @@ pub fn head_place(task: &str) -> String {
     format!("head.{task}")
 }
 
-/// The place of the schedule's state.
-pub const SCHEDULE_PLACE: &str = "schedule";
+/// The place of the state of a schedule that is for a stream, or for none.
+pub fn schedule_place(stream: Option<&str>) -> String {
+    stream.map_or_else(|| "schedule".to_owned(), |stream| format!("schedule.{stream}"))
+}
 
 impl Header {
     /// Gives a plugin its state back.

@@ -46,8 +46,8 @@ pub struct Trainer<'a> {
     pub learner: Learner<'a>,
     /// The strategies, in order.
     pub strategies: &'a mut [StrategyInstance],
-    /// The schedule's state before the first step: each phase begins with it.
-    pub fresh_schedule: State,
+    /// The schedules' states before the first step: each phase begins with them.
+    pub fresh_schedules: Vec<State>,
     /// What trains one after the other.
     pub phases: &'a [Phase],
     /// Where checkpoints go.
@@ -88,11 +88,11 @@ impl Trainer<'_> {
         Ok(state)
     }
 
-    /// A phase begins: optimizer and schedule begin anew, as they would in a run of its own.
+    /// A phase begins: optimizer and schedules begin anew, as they would in a run of its own.
     fn begin(&mut self, phase: &Phase, state: &mut TrainState, run: &Path) -> Result<()> {
         if state.phase.number > 0 {
             *self.learner.optimizer = self.learner.optimizer.fresh();
-            self.learner.scheduler.load(&self.fresh_schedule)?;
+            self.learner.schedules.load(&self.fresh_schedules)?;
         }
         state.watch = watch::of_phase(phase, self.learner.tasks, self.learner.settings);
         if let Some(task) = self.held_in(phase)? {
@@ -344,7 +344,7 @@ impl Trainer<'_> {
         let value = seen.value();
         let task = if let [(i, _)] = found.as_slice() { self.learner.tasks[*i].name.as_str() } else { "" };
         let (metric, higher_is_better) = (watch.metric.as_str(), watch.higher_is_better());
-        self.learner.scheduler.on_evaluation(now, &Evaluation { value, metric, higher_is_better, task })?;
+        self.learner.schedules.on_evaluation(now, &Evaluation { value, metric, higher_is_better, task })?;
         let better = watch.see(step, value);
         if better {
             let (changed, tensors) = self.parts().changed()?;
@@ -393,7 +393,7 @@ impl Trainer<'_> {
         for (i, regularizer) in self.learner.regularizers.iter_mut().enumerate() {
             plugins.push((snapshot::regularizer_place(i), regularizer));
         }
-        plugins.push((snapshot::SCHEDULE_PLACE.into(), self.learner.scheduler));
+        plugins.extend(self.learner.schedules.stateful());
         for (_, task) in self.learner.tasks.iter_mut().enumerate().filter(|(place, task)| task.head_of == *place) {
             plugins.push((snapshot::head_place(&task.name), &mut task.head));
         }

@@ -11,11 +11,12 @@ use super::gradients::{BatchGradients, DropoutKey};
 use super::reference::{Holding, Reference};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::data::Dataset;
-use crate::plugin::{RegularizerInstance, SchedulerInstance};
+use crate::plugin::RegularizerInstance;
 use crate::run::file::TrainTable;
 use crate::run::pass::{Pass, reads_of, scalar};
 use crate::run::results::evaluate;
 use crate::run::setup::phase::Batch;
+use crate::run::setup::schedules::Schedules;
 use crate::run::setup::task::Task;
 use crate::run::state::log::NO_WEIGHT;
 use crate::run::state::optimizer::Optimizer;
@@ -44,9 +45,9 @@ pub struct Learner<'a> {
     pub model: &'a mut AdaptedModel,
     /// The regularizers, in order.
     pub regularizers: &'a mut [RegularizerInstance],
-    /// The schedule.
-    pub scheduler: &'a mut SchedulerInstance,
-    /// A learning rate in the schedule's place.
+    /// The schedules.
+    pub(crate) schedules: &'a mut Schedules,
+    /// A learning rate in the schedules' place.
     pub fixed_lr: Option<f64>,
     /// The optimizer.
     pub optimizer: &'a mut Optimizer,
@@ -71,7 +72,7 @@ pub struct Step {
     pub penalties: BTreeMap<String, f64>,
     /// Global norm of the gradients before clipping.
     pub gradient_norm: f64,
-    /// Learning rate of parameters with factor 1.
+    /// Learning rate of heads' parameters with factor 1, and of all others where one schedule is for all.
     pub lr: f64,
     /// Whether parameters were updated.
     pub update: Update,
@@ -111,7 +112,7 @@ impl Learner<'_> {
     pub fn step(&mut self, shows: &[Shows], now: &Progress, state: &mut TrainState) -> Result<Step> {
         let mut scaler = state.scaler();
         let scale = scaler.map_or(1.0, |scaler| scaler.scale());
-        let base = self.rate(now, self.model.model.info().head_group(), 1.0)?;
+        let base = self.rate(now, self.model.model.info().head_group(), None, 1.0)?;
         let (mut sum, mut losses, mut held, mut taught) = (None::<Gradients>, Vec::new(), None, Vec::new());
         let mut key = DropoutKey { seed: self.settings.seed, step: state.trained.steps, first: 0 };
         for seen in shows {
@@ -346,26 +347,28 @@ impl Learner<'_> {
         Ok(norm)
     }
 
-    /// Rate and momentum of a block group's parameters with a learning-rate factor.
-    fn rate(&self, now: &Progress, group: usize, factor: f64) -> Result<Rate> {
+    /// Rate and momentum of a block group's parameters with a learning-rate factor, by the schedule of their stream: what stands above a
+    /// stream's blocks is in the group of heads.
+    fn rate(&self, now: &Progress, group: usize, of: Option<usize>, factor: f64) -> Result<Rate> {
         let momentum = self.optimizer.momentum();
         if let Some(lr) = self.fixed_lr {
             return Ok(Rate { lr: lr * factor, momentum });
         }
         let (name, stream, number) = self.model.block_group(group);
         let group = Group { name, number, stream, lr: self.settings.lr * factor, momentum };
-        self.scheduler.rate(now, &group)
+        self.schedules.of(of).rate(now, &group)
     }
 
     /// Updates every parameter with a gradient.
-    fn update(&mut self, gradients: &Gradients, now: &Progress) -> Result<()> {
-        let mut rates: BTreeMap<(usize, u64), Rate> = BTreeMap::new();
+    pub(crate) fn update(&mut self, gradients: &Gradients, now: &Progress) -> Result<()> {
+        let mut rates: BTreeMap<(usize, Option<usize>, u64), Rate> = BTreeMap::new();
         for parameter in self.model.trainable() {
             let Some(gradient) = gradients.get(&parameter.parameter) else { continue };
-            let of = (parameter.group, parameter.lr_factor.to_bits());
+            let &ModelParameter { group, stream, lr_factor: factor, .. } = parameter;
+            let of = (group, stream, factor.to_bits());
             let rate = match rates.get(&of) {
                 Some(rate) => *rate,
-                None => *rates.entry(of).or_insert(self.rate(now, parameter.group, parameter.lr_factor)?),
+                None => *rates.entry(of).or_insert(self.rate(now, group, stream, factor)?),
             };
             let gradient: Tensor = gradient.to_dense(parameter.parameter.dims())?;
             let decays = parameter.decays(self.settings.decay_biases_and_norms);

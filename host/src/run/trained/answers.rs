@@ -68,7 +68,13 @@ impl TrainedModel {
         let rows = Answered::read(path, &task.form)?;
         let asker = Asker::of_rows(&task.form.language, tokenizer)?;
         let vocabulary = Vocabulary::of(&self.model, "the model")?;
-        let decoding = Decoding::new(&self.model, vocabulary, asker, self.base.as_deref(), self.precision)?;
+        let decoding = Decoding::new(
+            &self.model,
+            vocabulary,
+            asker,
+            self.base.as_ref().map(|base| base.path.as_path()),
+            self.precision,
+        )?;
         let ids = |row: &Answered| decoding.ids(&row.asked).map_err(|error| error.in_line(path, row.line));
         let ids = rows.iter().map(ids).collect::<Result<_>>()?;
         Ok(Questions { decoding, rows, ids })

@@ -13,6 +13,7 @@ use super::merge::must_not_exist;
 use super::model::{TrainedModel, TrainedTask};
 use super::{modelfile, peft};
 use crate::data::{ChatTemplate, GoTemplate, Tokenizer, template_text};
+use crate::run::file::ModelTable;
 use crate::run::results::export::{Exported, Format as Saved};
 use crate::run::state::folder::{RunFolder, cannot_write, write_atomically, write_json};
 use crate::{Error, Result};
@@ -135,7 +136,7 @@ impl TrainedModel {
             Error::usage(format!(
                 "a GGUF file holds a model that says the next token, and this {of} was trained for another task"
             ))
-            .with_help("--format hf writes a Hugging Face folder of it, with its head")
+            .with_help("--format hf writes it with what was trained in its weights, and with its head")
         })
     }
 
@@ -157,15 +158,15 @@ impl TrainedModel {
                  was trained beside these, not to those of the full model"
             )
         });
-        let of_file = |base: &PathBuf| base.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
-        let note = |base: &PathBuf| {
+        let of_file = |base: &&Path| base.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+        let note = |base: &Path| {
             format!(
                 "the base model is {}: its weights are as precise as its blocks, and what was trained is added to these, not to those of the \
                  full model",
                 base.display()
             )
         };
-        self.base.iter().filter(|base| of_file(base)).map(note).chain(of_run).collect()
+        self.base.iter().flat_map(ModelTable::folders).filter(of_file).map(note).chain(of_run).collect()
     }
 
     fn gguf(mut self, to: &Path, of: GgufType) -> Result<Handed> {
@@ -210,29 +211,61 @@ fn adapter(run: &Path, to: &Path) -> Result<Handed> {
         ))
         .with_help("--format hf writes the whole model"));
     }
-    let mut config: Value = read(&file)?;
-    if !config["peft_type"].is_string() {
+    let config: Value = read(&file)?;
+    // Of models that are joined PEFT opens each by itself: there is an adapter for each below.
+    let joined = !config["peft_type"].is_string();
+    let folders = if joined { below(&from)? } else { vec![PathBuf::new()] };
+    if folders.is_empty() {
         return Err(Error::usage(format!("PEFT knows no form of the method of {}", run.display()))
             .with_help("--format hf folds it into the weights"));
     }
-    let base = config["base_model_name_or_path"].as_str().map(str::to_owned).unwrap_or_default();
-    let mut notes = refusals(&config);
-    if Path::new(&base).exists() {
-        let path = std::path::absolute(&base).unwrap_or(base.into());
-        if path.is_file() {
+    let (mut notes, mut configs) = (Vec::new(), Vec::new());
+    for name in &folders {
+        let mut config: Value = read(&from.join(name).join(peft::CONFIG))?;
+        let base = config["base_model_name_or_path"].as_str().map(str::to_owned).unwrap_or_default();
+        if joined {
             notes.push(format!(
-                "PEFT opens the base model from a Hugging Face folder, and this one is the file {}: give PeftModel.from_pretrained a model that \
-                 AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=NAME) has opened",
-                path.display()
+                "PEFT has no class for two models that are joined: {} is the adapter of {base} alone, without the head",
+                to.join(name).display()
             ));
+        } else {
+            notes.extend(refusals(&config));
         }
-        config["base_model_name_or_path"] = json!(path);
+        if Path::new(&base).exists() {
+            let path = std::path::absolute(&base).unwrap_or(base.into());
+            if path.is_file() {
+                notes.push(format!(
+                    "PEFT opens the base model from a Hugging Face folder, and this one is the file {}: give PeftModel.from_pretrained a model that \
+                     AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=NAME) has opened",
+                    path.display()
+                ));
+            }
+            config["base_model_name_or_path"] = json!(path);
+        }
+        configs.push(config);
     }
     folder(to, |partial| {
-        copy(&from, partial)?;
-        write_json(&partial.join(peft::CONFIG), &config)
+        folders.iter().zip(&configs).try_for_each(|(name, config)| {
+            let (from, to) = (from.join(name), partial.join(name));
+            std::fs::create_dir_all(&to).map_err(cannot_write(&to))?;
+            copy(&from, &to)?;
+            write_json(&to.join(peft::CONFIG), config)
+        })
     })?;
     Ok(Handed { saved: Exported { format: Saved::Peft, path: to.to_owned(), own_heads: None }, notes })
+}
+
+/// The folders below one that have an adapter each, by name.
+fn below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = || Error::io(format!("cannot read {}", folder.display()));
+    let entries = std::fs::read_dir(folder).map_err(unreadable())?;
+    let mut names: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.file_name().into()))
+        .collect::<std::io::Result<_>>()
+        .map_err(unreadable())?;
+    names.retain(|name| folder.join(name).join(peft::CONFIG).is_file());
+    names.sort();
+    Ok(names)
 }
 
 /// All files of a folder, and those of folders in it.

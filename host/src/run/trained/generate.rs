@@ -132,6 +132,7 @@ impl TrainedModel {
             return Err(Error::usage("the run has no task"));
         }
         let task = tasks.swap_remove(0);
+        let base = base.map(|base| base.path);
         Ok(Opened { model, strategies, tokenizer: task.tokenizer, form: task.form.language, precision, base })
     }
 }

@@ -72,7 +72,7 @@ impl Dense {
 
     /// Outputs.
     pub(super) fn outputs(&self) -> Result<usize> {
-        Ok(self.0.tensor(sentences::BIAS, &Device::Cpu)?.dims()[0])
+        Ok(self.0.tensor(sentences::WEIGHT, &Device::Cpu)?.dims()[0])
     }
 
     /// Gives the head's parameters their values.
@@ -169,10 +169,10 @@ impl Found {
         Self { labels: Vec::new(), numbered: false, problem: problem.into(), decision: Decision::default() }
     }
 
-    /// The head that compares the streams of a model, which is part of that.
-    pub(super) fn of_streams() -> Self {
-        let (labels, problem) = (Vec::new(), problem_type::CONTRASTIVE.to_owned());
-        Self { labels, numbered: false, problem, decision: Decision::default() }
+    /// What compares two streams by matrices of the model's own.
+    pub(super) fn of_comparison() -> Self {
+        let problem = problem_type::CONTRASTIVE.into();
+        Self { labels: Vec::new(), numbered: false, problem, decision: Decision::default() }
     }
 
     /// Chooses the plugin, where the command line has not, and checks options and fills in defaults as for any run file. Without its

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fthost_autograd::{Device, Layout, Tensor};
-use fthost_models::{Input, Modality, TextInput};
+use fthost_models::{Input, Modality, Stream, TextInput};
 
 use super::model::{TrainedModel, TrainedTask};
 use crate::data;
@@ -33,8 +33,8 @@ impl TrainedModel {
 
     /// Folds what the strategies added into the weights.
     pub(super) fn fold(&mut self) -> Result<()> {
-        let input = self.tried_on()?;
-        self.model.model.merge_hooks(std::slice::from_ref(&input)).map_err(|error| {
+        let inputs = self.tried_on()?;
+        self.model.model.merge_hooks(&inputs).map_err(|error| {
             Error::usage(format!("this run cannot be merged: {}", crate::error::plain(&error)))
                 .with_help("its adapter works as it is: fthost eval and fthost predict read the run folder")
         })
@@ -56,29 +56,40 @@ impl TrainedModel {
         Ok(saved)
     }
 
-    /// The first examples that the run trained on, where they still can be read; else some that are made up, which tell layers apart
-    /// as well, since a folded layer is a matter of numbers and not of what they mean. A run folder holds no text of its data,
-    /// so that an adapter can be given away.
-    fn tried_on(&self) -> Result<Input> {
+    /// For each stream the first examples that the run trained on, where they still can be read; else some that are made up, which tell
+    /// layers apart as well, since a folded layer is a matter of numbers and not of what they mean. A run folder holds no text of its
+    /// data, so that an adapter can be given away.
+    fn tried_on(&self) -> Result<Vec<Input>> {
+        let streams = &self.model.model.info().streams;
+        let mut found: Vec<Option<Input>> = vec![None; streams.len()];
         for task in &self.tasks {
-            match self.trained_on(task) {
-                Ok(Some(input)) => return Ok(input),
-                Ok(None) => {}
-                Err(error) => tracing::info!("the merged layers are not tried on the training examples: {error}"),
+            if let Err(error) = self.trained_on(task, &mut found) {
+                tracing::info!("the merged layers are not tried on the training examples: {error}");
             }
         }
-        made_up(self.model.model.info().plain().modality, &self.model.device)
+        let or_made_up =
+            |(input, of): (Option<Input>, &Stream)| input.map_or_else(|| made_up(of.modality, &self.model.device), Ok);
+        found.into_iter().zip(streams).map(or_made_up).collect()
     }
 
-    /// The first training examples of a task.
-    fn trained_on(&self, task: &TrainedTask) -> Result<Option<Input>> {
-        let Some(files) = &task.train else { return Ok(None) };
+    /// The first training examples of a task, for the streams that it reads and that have none yet.
+    fn trained_on(&self, task: &TrainedTask, found: &mut [Option<Input>]) -> Result<()> {
+        let Some(files) = &task.train else { return Ok(()) };
         let source = self.source(task, files);
         let Some(block) = data::unlabelled(&source, task.tokenizer.as_ref())?.next().transpose()? else {
-            return Ok(None);
+            return Ok(());
         };
         let rows: Vec<u32> = (0..block.len().min(EXAMPLES) as u32).collect();
-        if rows.is_empty() { Ok(None) } else { block.input(&rows).map(Some) }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let shown = block.show(&rows)?;
+        for (found, Stream { modality, .. }) in found.iter_mut().zip(&self.model.model.info().streams) {
+            if found.is_none() && task.modalities.contains(modality) {
+                *found = Some(block.input_for(&shown, *modality)?);
+            }
+        }
+        Ok(())
     }
 }
 

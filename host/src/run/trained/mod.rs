@@ -35,6 +35,10 @@ fn is_whole(folder: &Path) -> bool {
         // Weights alone are known by the names of their tensors.
         return true;
     }
+    // Where it has heads, they say how it is opened.
+    if fthost_models::is_joined(folder) {
+        return !own::is_one(folder);
+    }
     let other = folder.join(peft::CONFIG).is_file() || RunFolder::run_file(folder).is_ok();
     !other && (folder.join(head::CONFIG).is_file() || fthost_models::config(folder).is_ok())
 }

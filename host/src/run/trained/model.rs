@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use fthost_autograd::Precision;
@@ -17,7 +17,7 @@ use crate::data::LanguageModel;
 use crate::data::{self, Dataset, Files, Form, Part, Tokenizer};
 use crate::plugin::{HeadInstance, StrategyInstance};
 use crate::report::progress::EvaluationProgress;
-use crate::run::file::RunFile;
+use crate::run::file::{ModelTable, RunFile};
 use crate::run::pass::{Decision, Pass};
 use crate::run::results::evaluate::{Evaluation, evaluate, outputs, predict, predict_masks, predict_words};
 use crate::run::results::own_form::Origin;
@@ -31,8 +31,8 @@ pub struct TrainedModel {
     pub(super) _strategies: Vec<StrategyInstance>,
     pub(super) tasks: Vec<TrainedTask>,
     pub(super) precision: Precision,
-    /// The folder that the model was loaded from; none for the embedded one.
-    pub(super) base: Option<PathBuf>,
+    /// Where the model was loaded from; none for the embedded one.
+    pub(super) base: Option<ModelTable>,
     /// What it was opened by.
     pub(super) origin: Origin,
     /// Opens it as it was before step 1, where it is a run's.
@@ -72,7 +72,7 @@ impl TrainedModel {
         tasks: Vec<TrainedTask>,
         plugins: &[String],
     ) -> Self {
-        let base = (!file.model.is_demo()).then(|| file.model.path.clone());
+        let base = (!file.model.is_demo()).then(|| file.model.clone());
         Self {
             model,
             _strategies: strategies,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fthost_autograd::Tensor;
-use fthost_models::Weights;
+use fthost_models::{Weights, head_weights};
 
 use super::head::read;
 use super::model::TrainedModel;
@@ -49,7 +49,7 @@ pub(super) fn open(
     let Attached { file, model, mut strategies, mut tasks, plugins } =
         attach(file, folder, (plugins, &recorded), tasks, device)?;
 
-    let weights = if form.whole { Weights::open(folder)? } else { adapter(folder)? };
+    let weights = if form.whole { head_weights(folder)? } else { adapter(folder)? };
     let names = if form.whole { Vec::new() } else { own_form::names(&model) };
     for (i, p) in model.parameters.iter().enumerate() {
         let (name, head) = (p.parameter.name(), matches!(p.owner, Owner::Head(_)));

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::head::{self, Found, read};
 use super::model::TrainedModel;
-use crate::data::LanguageModel;
+use crate::data::{LanguageModel, Learns};
 use crate::hub::Name;
 use crate::plugin::{Library, Search};
 use crate::run::file::{Override, PoolingKey, RunFile, split_argument};
@@ -60,6 +60,11 @@ pub(super) fn open(
     base::fetch(&mut named)?;
     let base = base_config(&named)?;
     named.language = adapter.language(&base);
+    let dense = head::Dense::find(folder)?;
+    if dense.is_none() && named.language.is_none() && !adapter.per_token {
+        // Of two streams the model's own head compares them, where it has one.
+        named.tasks[0].form.learns = Learns::Matches;
+    }
     let mut model = base::load_model(&named, device.open()?)?;
     // What the base model's folder says of pooling is of no account: PEFT's class for the task pools in its own way.
     if named.model.pooling == PoolingKey::Auto {
@@ -79,7 +84,13 @@ pub(super) fn open(
         let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
         return found.open(&file, &mut library, model, strategies, |model| adapter.restore(model, true));
     }
-    let dense = head::Dense::find(folder)?;
+    if model.model.info().contrastive.is_some() {
+        file.tasks[0].form.learns = Learns::Matches;
+        let found = Found::of_comparison();
+        found.choose(&mut file, &mut library)?;
+        let strategies = methods::attach_strategies(&file, &mut library, &mut model)?;
+        return found.open(&file, &mut library, model, strategies, |model| adapter.restore(model, true));
+    }
     let outputs = match &dense {
         Some(dense) => dense.outputs()?,
         None => adapter.outputs(model.model.info())?,

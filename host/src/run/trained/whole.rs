@@ -34,21 +34,30 @@ pub(super) fn open(
     overrides: &[Override],
     device: DeviceChoice,
 ) -> Result<TrainedModel> {
+    if fthost_models::is_joined(folder) {
+        let message = format!("{} holds two joined models and no head", folder.display());
+        return Err(Error::usage(message).with_help(
+            "name the run folder, which has its heads, or train one on them: [model] path takes the folder; the folders in it open by themselves",
+        ));
+    }
     let config: Value = fthost_models::config(folder)?;
     let mut file = head::run_file(folder, overrides)?;
     let dense = head::Dense::find(folder)?;
     file.language = head::language(&config).filter(|_| dense.is_none());
-    let compares = head::compares(&config);
-    if compares {
+    if dense.is_none() && file.language.is_none() && kind(&config).is_none() {
+        // An architecture of two streams has its own head, where it has one, which is asked for as for a task of such examples.
         file.tasks[0].form.learns = Learns::Matches;
     }
     let model = base::load_model(&file, device.open()?)?;
     let info = model.model.info();
+    if info.contrastive.is_none() {
+        file.tasks[0].form.learns = Learns::Labels;
+    }
     // What comes from timm, from torchvision or from here is a classifier of pictures, and names no class.
     let nameless = info.classification.as_ref().is_some_and(|head| head.class.is_none()).then_some(false);
     let kind = kind(&config).or(nameless);
     let per_token = kind == Some(true);
-    if dense.is_none() && kind.is_none() && file.language.is_none() && !compares {
+    if dense.is_none() && kind.is_none() && file.language.is_none() && info.contrastive.is_none() {
         let class = config["architectures"][0].as_str().unwrap_or("no class");
         return Err(Error::usage(format!(
             "{} holds no head that opens here: its {CONFIG} names {class}",
@@ -62,11 +71,6 @@ pub(super) fn open(
     for plugin in plugins {
         library.open(split_argument(plugin).0)?;
     }
-    if compares {
-        let found = Found::of_streams();
-        found.choose(&mut file, &mut library)?;
-        return found.open(&file, &mut library, model, Vec::new(), |_| Ok(()));
-    }
     if let Some(says) = file.language {
         if let Some(lacking) = model.model.info().vocabulary.as_ref().and_then(|layer| layer.new.first()) {
             return Err(Error::usage(format!(
@@ -76,6 +80,11 @@ pub(super) fn open(
             .with_help("train it first: as the model of a run it gets a new layer over its vocabulary"));
         }
         let found = Found::of_language(says);
+        found.choose(&mut file, &mut library)?;
+        return found.open(&file, &mut library, model, Vec::new(), |_| Ok(()));
+    }
+    if model.model.info().contrastive.is_some() {
+        let found = Found::of_comparison();
         found.choose(&mut file, &mut library)?;
         return found.open(&file, &mut library, model, Vec::new(), |_| Ok(()));
     }

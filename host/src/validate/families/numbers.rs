@@ -144,7 +144,8 @@ fn of_head(setup: &Setup) -> Result<Option<Vec<String>>> {
     for (i, parameter) in mine.iter().enumerate() {
         stir(parameter, i as f64)?;
     }
-    let wrong = wrong_gradient(&["the features"], &inputs, &mine[..mine.len().min(PARAMETERS)], &loss)?;
+    let names = ["the features", "the second stream's features"];
+    let wrong = wrong_gradient(&names, &inputs, &mine[..mine.len().min(PARAMETERS)], &loss)?;
     Ok(Some(wrong.into_iter().collect()))
 }
 

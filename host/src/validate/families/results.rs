@@ -81,6 +81,7 @@ fn wrong(
     }
     let rank = match kind {
         PredictionKind::Values | PredictionKind::Tokens => 1,
+        PredictionKind::Embeddings => 3,
         _ => 2,
     };
     // Of masks there is a row for each pixel of the picture, whatever the map's size.
@@ -101,6 +102,12 @@ fn wrong(
     let values = numbers(predicted)?;
     if let Some(value) = values.iter().find(|value| !value.is_finite()) {
         return Ok(Some(format!("one of its numbers is {value}")));
+    }
+    if kind == PredictionKind::Embeddings && dims[2] > 0 {
+        let lengths = values.chunks(dims[2]).map(|side| side.iter().map(|x| x * x).sum::<f64>().sqrt());
+        if let Some(length) = lengths.into_iter().find(|length| (length - 1.0).abs() > ROUNDING) {
+            return Ok(Some(format!("the length of an embedding is {length}, and should be 1")));
+        }
     }
     let probabilities = matches!(kind, PredictionKind::Classes | PredictionKind::MultiLabel | PredictionKind::Masks);
     if let Some(value) = values.iter().find(|value| probabilities && !(-ROUNDING..=1.0 + ROUNDING).contains(*value)) {

@@ -93,7 +93,7 @@ pub(in crate::validate) fn state(subject: &Subject) -> Result<Outcome> {
             let at = bench.file.regularizers.iter().position(|table| table.method.plugin == bench.method.name);
             snapshot::regularizer_place(at.unwrap_or_default())
         }
-        MethodKind::Scheduler => snapshot::SCHEDULE_PLACE.to_owned(),
+        MethodKind::Scheduler => snapshot::schedule_place(None),
         MethodKind::TaskHead => snapshot::head_place(&setup.tasks[0].name),
         MethodKind::Optimizer => {
             return Ok(Outcome::skipped("its states are parts of checkpoints, which `resume` tries"));
@@ -105,10 +105,14 @@ pub(in crate::validate) fn state(subject: &Subject) -> Result<Outcome> {
     }
     let at = |of: &str| place.strip_prefix(of).and_then(|rest| rest.parse::<usize>().ok()).unwrap_or_default();
     let again = {
+        let mut schedules = setup.schedules.stateful();
         let stateful: &mut dyn crate::plugin::Stateful = match bench.method.kind {
             MethodKind::Strategy => &mut setup.strategies[at("strategy.")],
             MethodKind::Regularizer => &mut setup.regularizers[at("regularizer.")],
-            MethodKind::Scheduler | MethodKind::Optimizer => &mut setup.scheduler,
+            MethodKind::Scheduler | MethodKind::Optimizer => match schedules.find(|(at, _)| *at == place) {
+                Some((_, schedule)) => schedule,
+                None => return Ok(Outcome::skipped("it is no schedule of the run")),
+            },
             MethodKind::TaskHead => &mut setup.tasks[0].head,
         };
         stateful.load(&saved)?;

@@ -22,6 +22,6 @@ pub(in crate::plugin) use self::caller::{Caller, Site, What};
 pub(in crate::plugin) use self::errors::take_reported;
 pub(super) use self::errors::{last_error, report, set_last_error};
 pub(super) use self::model::{with_gradients, with_model, with_model_mut};
-pub(in crate::plugin) use self::scope::{Declares, Scope};
+pub(in crate::plugin) use self::scope::{Declares, Scope, View};
 pub(super) use self::stack::{run, who};
 pub(super) use self::tensors::{Results, hand_over, lend_for_visit, new_tensor, parameter, release, run_op, value};

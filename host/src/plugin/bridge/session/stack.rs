@@ -8,7 +8,7 @@ use fthost_autograd::{Tape, Value};
 
 use super::caller::Caller;
 use super::kept;
-use super::scope::{Declares, Scope};
+use super::scope::{Scope, View};
 use crate::adapted::AdaptedModel;
 use crate::handles::{Handle, Invalid, RunHandles, Slots, THREADS};
 use crate::plugin::{ExampleGradients, probe};
@@ -30,7 +30,7 @@ pub(super) struct Frame {
     caller: *const Arc<Caller>,
     pub(super) model: Access,
     pub(super) gradients: Option<*mut &'static mut dyn ExampleGradients>,
-    pub(super) declares: Declares,
+    pub(super) view: View,
     /// Tensors in slots that belong to this frame.
     held: usize,
     /// The first handles that were lent, so that the usual call ends without a search.
@@ -153,7 +153,7 @@ pub(super) fn enter<T>(caller: &Arc<Caller>, mut scope: Scope<'_>, body: impl Fn
         caller,
         model: scope.model.map_or(Access::None, |model| Access::Exclusive(model)),
         gradients: scope.gradients.as_mut().map(|gradients| std::ptr::from_mut(gradients).cast()),
-        declares: scope.declares,
+        view: scope.view,
         held: 0,
         lent: [0; 4],
     };

@@ -14,7 +14,7 @@ use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::Deserialize;
 
 pub use method::{Method, RegularizerTable};
-pub(super) use method::{MethodKeys, RegularizerKeys};
+pub(super) use method::{RegularizerKeys, ScheduleKey, StrategyKeys};
 pub(super) use model::{DEMO, ModelKeys};
 pub use model::{ModelInit, ModelTable, PoolingKey, StreamTable};
 pub(super) use run::RunKeys;
@@ -41,12 +41,12 @@ pub(super) struct Keys {
     pub(super) task: Vec<TaskKeys>,
     /// what trains, and what is added to the model; each is a [[strategy]]
     #[serde(default)]
-    pub(super) strategy: Vec<MethodKeys>,
+    pub(super) strategy: Vec<StrategyKeys>,
     /// what is added to the loss; each is a [[regularizer]]
     #[serde(default)]
     pub(super) regularizer: Vec<RegularizerKeys>,
-    /// the learning rate of each step
-    pub(super) schedule: Option<MethodKeys>,
+    /// the learning rate of each step; several are [[schedule]], each for a stream of the model and one for the rest
+    pub(super) schedule: Option<ScheduleKey>,
     /// how training goes; one [train]
     #[serde(default)]
     pub(super) train: TrainKeys,

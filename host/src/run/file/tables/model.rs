@@ -1,8 +1,8 @@
 //! `[model]`: the pretrained model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use fthost_models::{PoolBy, Pooling, Quantize};
+use fthost_models::{ModelInfo, PoolBy, Pooling, Quantize, Stream};
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
@@ -78,12 +78,45 @@ pub struct ImageKeys {
     /// whether a picture is taken whole, brought to the size whatever its proportions; else as the folder says, of most models the middle
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub whole: bool,
+    /// what shows where a picture is transparent: white, black or [red, green, blue] of 0 to 255; without it its colours there, as Pillow has
+    /// them
+    pub over: Option<ColourKey>,
     /// mean of each channel, where black is 0 and white is 1
     #[schemars(length(min = 1, max = 3))]
     pub mean: Option<Vec<f64>>,
     /// standard deviation of each channel
     #[schemars(length(min = 1, max = 3))]
     pub std: Option<Vec<f64>>,
+}
+
+/// A colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ColourKey {
+    /// by its name
+    Named(ColourName),
+    /// red, green and blue
+    Levels([u8; 3]),
+}
+
+/// A colour by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ColourName {
+    /// All light.
+    White,
+    /// None.
+    Black,
+}
+
+impl From<ColourKey> for [u8; 3] {
+    fn from(key: ColourKey) -> Self {
+        match key {
+            ColourKey::Named(ColourName::White) => [255; 3],
+            ColourKey::Named(ColourName::Black) => [0; 3],
+            ColourKey::Levels(levels) => levels,
+        }
+    }
 }
 
 /// Height and width of pictures as a model takes them.
@@ -178,6 +211,28 @@ impl ModelTable {
     /// Takes a folder in place of what the file names.
     pub fn set_folder(&mut self, folder: PathBuf) {
         (self.path, self.named, self.streams) = (folder, None, Vec::new());
+    }
+
+    /// Where it is: its folder, or those of the models that are joined.
+    pub fn folders(&self) -> Vec<&Path> {
+        match self.streams.as_slice() {
+            [] => vec![&self.path],
+            streams => streams.iter().map(|own| own.path.as_path()).collect(),
+        }
+    }
+
+    /// The models that are joined, also where they lie in the one folder that such a model was saved in; none of a single model.
+    ///
+    /// # Errors
+    /// As [`folder_of`](Self::folder_of).
+    pub fn joined(&self, info: &ModelInfo) -> crate::Result<Vec<StreamTable>> {
+        if !self.streams.is_empty() || !fthost_models::is_joined(&self.path) {
+            return Ok(self.streams.clone());
+        }
+        let of_stream = |stream: &Stream| {
+            Ok(StreamTable { name: stream.name.clone(), path: self.folder_of(&stream.name)?, named: None })
+        };
+        info.streams.iter().map(of_stream).collect()
     }
 
     /// The folder that a stream's files lie in: its tokenizer, and what is said of its pictures.

@@ -85,7 +85,12 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             pooling: Some("cls".into()),
             model: "bert".into(),
             matches: ["query", "value", r"encoder\.layer\.[0-5]\..*"]
-                .map(|pattern| PatternMatch { strategy: 0, pattern: format!("{pattern}{name}"), matched: 12 })
+                .map(|pattern| PatternMatch {
+                    strategy: 0,
+                    stream: None,
+                    pattern: format!("{pattern}{name}"),
+                    matched: 12,
+                })
                 .into(),
             trainable: vec![share("lora", 24, 110_592), share("head of sentiment", 4, 38_022)],
             trainable_parameters: 148_614,
@@ -104,6 +109,7 @@ fn summary(name: &str, labels: &[&str]) -> Summary {
             cut_words: 0,
             notes: Vec::new(),
             data: Vec::new(),
+            rates: Vec::new(),
             steps_per_epoch: 400,
             steps: 1200,
             memory: Memory {

@@ -36,7 +36,10 @@ impl Adapter<'_> {
                 None if p.owner != Owner::Base || self.is_saved(&keys.plain_path(p)) => {
                     return Err(self.lacks(model.model.info(), p, &path));
                 }
-                None if p.parameter.trainable() => unsaved.push(path),
+                // What the model compares by trains whenever it is used, and is the base model's where the adapter has none.
+                None if p.parameter.trainable() && !model.model.info().compares_by(p.parameter.name()) => {
+                    unsaved.push(path);
+                }
                 None => {}
             }
         }
