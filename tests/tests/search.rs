@@ -57,7 +57,7 @@ pub(crate) fn pair_workdir() -> Workdir {
         workdir.write(&format!("pictures/{word}.png"), picture(0));
         workdir.write(&format!("classes/{word}/0.png"), picture(0));
         workdir.write(&format!("classes/{word}/1.png"), picture(6));
-        rows += &format!("pictures/{word}.png\tthis is {word}\n");
+        rows += &format!("pictures/{word}.png\ta {word} .\n");
     }
     workdir.write("pairs.tsv", rows);
     workdir.write("run.toml", RUN);
@@ -111,7 +111,7 @@ fn a_trained_pair_finds_what_belongs_together() {
     assert_eq!(metrics["backward_recall_at_1"].as_f64(), Some(found_first(&images, &texts)));
 
     // A folder is in the order of its names, the table in that of its rows; what is found is the same.
-    let arguments = ["search", "run", "this is cold", "--images", "pictures", "--top", "3"];
+    let arguments = ["search", "run", "a cold .", "--images", "pictures", "--top", "3"];
     let found = object(&workdir, &arguments);
     assert_eq!((&found["candidates"], &found["is_picture"]), (&json!(8), &json!(false)));
     let hits = found["found"].as_array().unwrap();
@@ -123,7 +123,7 @@ fn a_trained_pair_finds_what_belongs_together() {
         assert_eq!((&hit["rank"], &hit["path"]), (&json!(rank + 1), &json!(path)), "{found}");
         assert!((hit["similarity"].as_f64().unwrap() - similarity).abs() < 1e-5, "{hit} is not {similarity}");
     }
-    let of_table = object(&workdir, &["search", "run", "this is cold", "--images", "pairs.tsv", "--top", "3"]);
+    let of_table = object(&workdir, &["search", "run", "a cold .", "--images", "pairs.tsv", "--top", "3"]);
     let paths =
         |found: &Value| found["found"].as_array().unwrap().iter().map(|hit| hit["path"].clone()).collect::<Vec<_>>();
     assert_eq!(paths(&of_table), paths(&found));
@@ -133,12 +133,12 @@ fn a_trained_pair_finds_what_belongs_together() {
     // The other way, and with a page that loads nothing.
     let page = ["search", "run", "pictures/cold.png", "--texts", "pairs.tsv", "--top", "1", "--page", "texts.html"];
     let found = object(&workdir, &page);
-    assert_eq!((&found["is_picture"], &found["found"][0]["text"]), (&json!(true), &json!("this is cold")), "{found}");
+    assert_eq!((&found["is_picture"], &found["found"][0]["text"]), (&json!(true), &json!("a cold .")), "{found}");
     workdir.fthost(arguments.iter().chain(&["--page", "found.html"])).succeeded();
     let page = |name: &str| fs::read_to_string(workdir.path().join(name)).unwrap();
     let pictures = |page: &str| page.matches("src=\"data:image/png;base64,").count();
     assert_eq!((pictures(&page("texts.html")), pictures(&page("found.html"))), (1, 3));
-    assert!(page("texts.html").contains("this is cold") && page("found.html").contains("pictures/cold.png"));
+    assert!(page("texts.html").contains("a cold .") && page("found.html").contains("pictures/cold.png"));
     assert!(workdir.fthost(arguments.iter().chain(&["--page", "found.html"])).failed(2).contains("exists already"));
 }
 
@@ -171,7 +171,7 @@ fn mistakes_are_shown_beside_what_belongs_there() {
 fn classes_are_told_by_their_names() {
     let workdir = pair_workdir();
     let names: Vec<&str> = PAIRS.iter().map(|(word, _)| *word).collect();
-    let templates = ["this is {}", "a very {} film"];
+    let templates = ["this is {} .", "a very {} film ."];
     let texts: String =
         names.iter().flat_map(|name| templates.map(|template| format!("{}\n", template.replace("{}", name)))).collect();
     workdir.write("texts.tsv", format!("text\n{texts}"));
@@ -238,7 +238,7 @@ fn pooled_features_are_written_where_they_are_asked_for() {
         (&json!(true), &json!(12), &json!("image"))
     );
     // A text by itself and beside its picture is the same.
-    workdir.write("alone.txt", "this is warm\nthis is cold\n");
+    workdir.write("alone.txt", "a warm .\na cold .\n");
     let alone = vectors(&workdir, &["model", "alone.txt", "--stream", "text"]);
     let beside = vectors(&workdir, &["model", "pairs.tsv", "--stream", "text"]);
     assert!(alone[..2].iter().zip(&beside).all(|(a, b)| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6)));
