@@ -1,13 +1,11 @@
 //! How a file of examples is read, as far as it is said: the rest its name and content tell.
 
-use std::path::Path;
-
 use fthost_models::Modality;
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use super::distinct;
-use super::pictures::{PictureForm, has_rows};
+use super::pictures::PictureForm;
 use super::row::{Columns, Labels};
 
 /// What a file is, where neither its name nor its content should decide.
@@ -131,10 +129,10 @@ impl Form {
     /// The same for one side of examples that have several: their text, or their picture, by itself. What is no table, as a folder of pictures,
     /// has no columns.
     #[must_use]
-    pub fn of_one_side(&self, modality: Modality, path: &Path) -> Self {
+    pub fn of_one_side(&self, modality: Modality, has_rows: bool) -> Self {
         let Columns { text, image, label, id, .. } = self.columns.clone();
         let columns = match modality {
-            _ if !has_rows(path) => Columns::default(),
+            _ if !has_rows => Columns::default(),
             Modality::Text { .. } => Columns { text, label, id, ..Columns::default() },
             Modality::Images { .. } => Columns { image, label, id, ..Columns::default() },
         };

@@ -10,7 +10,7 @@ use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind};
 
 use super::model::{TrainedModel, TrainedTask};
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Files, Form, Part, Tokenizer};
+use crate::data::{self, Dataset, Files, Form, Part, Tokenizer, has_rows};
 use crate::plugin::HeadInstance;
 use crate::run::pass::head_outputs;
 use crate::run::results::evaluate::features;
@@ -86,7 +86,7 @@ impl Side<'_> {
     fn form_for(&self, path: &Path) -> Form {
         match self.compared.is_none() && self.model.model.info().streams.len() == 1 {
             true => self.form.clone(),
-            false => self.form.of_one_side(self.modality(), path),
+            false => self.form.of_one_side(self.modality(), has_rows(path)),
         }
     }
 
