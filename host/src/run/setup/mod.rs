@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use fthost_autograd::Precision;
 use fthost_plugin_api::{FeatureKind, MethodKind, Sampling, TargetKind};
+use tracing::subscriber::NoSubscriber;
 
 use crate::adapted::kept::{Cut, Kept};
 use crate::adapted::{AdaptedModel, ModelParameter, Owner};
@@ -58,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) strategies: Vec<StrategyInstance>,
     pub(crate) regularizers: Vec<RegularizerInstance>,
     pub(crate) schedules: Schedules,
+    /// The same once more, which the plan asks for rates: those that train have then said nothing yet.
+    drawn: Schedules,
     /// The update rule, which has updated nothing.
     pub(crate) optimizer: Optimizer,
     pub(crate) precision: Precision,
@@ -119,6 +122,7 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
     let phases = Phase::all(&file.train, &samplers);
     let regularizers = attach_regularizers(&file, &tasks, &mut library, &mut model)?;
     let schedules = Schedules::create(&file, &mut library, model.model.info())?;
+    let drawn = Schedules::create(&file, &mut library, model.model.info())?;
     let optimizer = Optimizer::of(&file, &mut library)?;
     reach::check(&file, &tasks, &phases, (&schedules, optimizer.momentum()))?;
     Ok(Setup {
@@ -130,6 +134,7 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
         strategies,
         regularizers,
         schedules,
+        drawn,
         optimizer,
         precision,
         start,
@@ -214,9 +219,11 @@ impl Setup {
     /// Examples that cannot be read.
     pub(in crate::run) fn plan(&self) -> Result<Plan> {
         let settings = &self.file.train;
-        let Self { file, model, schedules, optimizer, .. } = self;
+        let Self { file, model, drawn: schedules, optimizer, .. } = self;
         let (phases, momentum) = (self.phases.iter().map(Phase::begin).collect(), optimizer.momentum());
-        let rates = rates::Run { file, model, schedules, phases, momentum }.rates()?;
+        let run = rates::Run { file, model, schedules, phases, momentum };
+        // What a schedule logs of a step that nobody takes is no matter of the run's: that it has heard of no evaluation by then.
+        let rates = tracing::subscriber::with_default(NoSubscriber::default(), || run.rates())?;
         let schedule = Schedule {
             pooling: self.pooling.clone(),
             strategies: self.file.strategies.iter().map(Method::title).collect(),
