@@ -87,12 +87,14 @@ fn write_pairs(workdir: &Workdir) {
     let page = fs::read_to_string(root().join("docs/towers.md")).unwrap();
     let run = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
     workdir.write("emoji.toml", run.expect("docs/towers.md shows a run file"));
-    let pictures = workdir.listing().into_iter().filter(|file| file.starts_with("flowers/train/") && file.ends_with(".png"));
+    let pictures =
+        workdir.listing().into_iter().filter(|file| file.starts_with("flowers/train/") && file.ends_with(".png"));
     let mut rows = "image\ttext\n".to_owned();
     for (number, file) in pictures.take(12).enumerate() {
         let name = format!("{number:02}.png");
         workdir.write(&format!("emoji/images/{name}"), fs::read(workdir.path().join(file)).unwrap());
-        rows += &format!("images/{name}\tthe film is {}\n", ["good", "bad", "warm", "cold"][number % 4].repeat(number + 1));
+        rows +=
+            &format!("images/{name}\tthe film is {}\n", ["good", "bad", "warm", "cold"][number % 4].repeat(number + 1));
     }
     for part in ["train", "val", "test"] {
         workdir.write(&format!("emoji/{part}.tsv"), &rows);
