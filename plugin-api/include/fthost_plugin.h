@@ -722,7 +722,11 @@
       "embeddings"
          Vectors of length 1, `[examples, sides, width]`: one of each side of an example, a text's and its
          picture's, so that the nearest ones of the other side are found. Of more sides than two the others
-         stand beside the second, as what is wrong. Recall at 1, 5 and 10 both ways, mean rank. Since 1.1.
+         stand beside the second, as what is wrong. Sides of two streams stand in the order of
+         `HeadSpec::streams`. A side's vector follows from that side alone: the host asks for one side's by
+         features of its own that stand for the other. Cosines become probabilities of classes by the
+         exponential of the head's parameter `logit_scale`, or of the model's own (`Comparison::scale`).
+         Recall at 1, 5 and 10 both ways, mean rank. Since 1.1.
 
    Sampling, an object by its "kind"
       How examples come in batches.
