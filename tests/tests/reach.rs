@@ -106,7 +106,7 @@ fn schedules_that_a_run_is_too_short_for() {
 fn a_schedule_that_hears_evaluations_says_nothing_of_missing_ones() {
     const HEARD_NONE: &str = "plateau has heard no evaluation";
     let plateau = |watched: bool, train: &str| {
-        let workdir = workdir(watched, train, "[schedule]\nplugin = \"plateau\"\nmode = \"min\"\nwarmup = 2\n");
+        let workdir = workdir(watched, train, "[schedule]\nplugin = \"plateau\"\nwarmup = 2\n");
         workdir.fthost(["plan", "run.toml"]).succeeded();
         on_one_line(&workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded().stderr)
     };

@@ -1,6 +1,5 @@
 //! How a file of examples is read, as far as it is said: the rest its name and content tell.
 
-use fthost_models::Modality;
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
@@ -124,19 +123,6 @@ impl Form {
     #[must_use]
     pub fn of_whole_files(&self) -> Self {
         Self { columns: Columns { part: None, group: None, ..self.columns.clone() }, ..self.clone() }
-    }
-
-    /// The same for one side of examples that have several: their text, or their picture, by itself. What is no table, as a folder of pictures,
-    /// has no columns.
-    #[must_use]
-    pub fn of_one_side(&self, modality: Modality, has_rows: bool) -> Self {
-        let Columns { text, image, label, id, .. } = self.columns.clone();
-        let columns = match modality {
-            _ if !has_rows => Columns::default(),
-            Modality::Text { .. } => Columns { text, label, id, ..Columns::default() },
-            Modality::Images { .. } => Columns { image, label, id, ..Columns::default() },
-        };
-        Self { columns, learns: Learns::Alone, ..self.clone() }
     }
 
     /// Sequences of an example's texts, for a head of one stream: several where they pass by themselves.
