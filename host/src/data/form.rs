@@ -1,13 +1,10 @@
 //! How a file of examples is read, as far as it is said: the rest its name and content tell.
 
-use std::path::Path;
-
-use fthost_models::Modality;
 use fthost_plugin_api::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use super::distinct;
-use super::pictures::{PictureForm, has_rows};
+use super::pictures::PictureForm;
 use super::row::{Columns, Labels};
 
 /// What a file is, where neither its name nor its content should decide.
@@ -126,19 +123,6 @@ impl Form {
     #[must_use]
     pub fn of_whole_files(&self) -> Self {
         Self { columns: Columns { part: None, group: None, ..self.columns.clone() }, ..self.clone() }
-    }
-
-    /// The same for one side of examples that have several: their text, or their picture, by itself. What is no table, as a folder of pictures,
-    /// has no columns.
-    #[must_use]
-    pub fn of_one_side(&self, modality: Modality, path: &Path) -> Self {
-        let Columns { text, image, label, id, .. } = self.columns.clone();
-        let columns = match modality {
-            _ if !has_rows(path) => Columns::default(),
-            Modality::Text { .. } => Columns { text, label, id, ..Columns::default() },
-            Modality::Images { .. } => Columns { image, label, id, ..Columns::default() },
-        };
-        Self { columns, learns: Learns::Alone, ..self.clone() }
     }
 
     /// Sequences of an example's texts, for a head of one stream: several where they pass by themselves.

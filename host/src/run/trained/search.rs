@@ -115,7 +115,7 @@ impl TrainedModel {
         side.each_of_file(among.path(), true, |data| {
             candidates += data.len();
             let mut all: Vec<(usize, f32)> =
-                side.vectors(data, &|_| {})?.iter().map(|other| cosine(vector, other)).enumerate().collect();
+                side.vectors(data, &|_| {})?.iter().map(|other| product(vector, other)).enumerate().collect();
             all.sort_by(|a, b| b.1.total_cmp(&a.1));
             for (row, similarity) in all.into_iter().take(top) {
                 found.push(hit(data, row as u32, similarity, among, shown)?);
@@ -129,8 +129,8 @@ impl TrainedModel {
     }
 }
 
-/// Of vectors of length 1.
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
+/// The cosine of vectors, as they have length 1.
+fn product(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 

@@ -10,7 +10,7 @@ use fthost_plugin_api::{FeatureKind, HeadSpec, PredictionKind};
 
 use super::model::{TrainedModel, TrainedTask};
 use crate::adapted::AdaptedModel;
-use crate::data::{self, Dataset, Files, Form, Part, Tokenizer};
+use crate::data::{self, Columns, Dataset, Files, Form, Learns, Part, Tokenizer};
 use crate::plugin::HeadInstance;
 use crate::run::pass::head_outputs;
 use crate::run::results::evaluate::features;
@@ -82,12 +82,20 @@ impl Side<'_> {
         }
     }
 
-    /// How a file is read: as its task says where the model has one stream and no head compares, since a pair of texts is one input then.
+    /// How a file is read: one text or picture of a row by itself. What is no table, as a folder of pictures, has no columns. Where the model
+    /// has one stream and no head compares, as the task says: a pair of texts is one input then.
     fn form_for(&self, path: &Path) -> Form {
-        match self.compared.is_none() && self.model.model.info().streams.len() == 1 {
-            true => self.form.clone(),
-            false => self.form.of_one_side(self.modality(), path),
+        let is_whole = self.compared.is_none() && self.model.model.info().streams.len() == 1;
+        if is_whole && self.form.learns == Learns::Labels {
+            return self.form.clone();
         }
+        let Columns { text, image, label, id, .. } = self.form.columns.clone();
+        let columns = match self.modality() {
+            _ if !data::has_rows(path) => Columns::default(),
+            Modality::Text { .. } => Columns { text, label, id, ..Columns::default() },
+            Modality::Images { .. } => Columns { image, label, id, ..Columns::default() },
+        };
+        Form { columns, learns: Learns::Alone, ..self.form.clone() }
     }
 
     fn source<'a>(

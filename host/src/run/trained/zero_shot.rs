@@ -73,8 +73,8 @@ struct Classifier {
 impl Classifier {
     /// The probabilities of the classes for an example's vector.
     fn probabilities(&self, example: &[f32]) -> Vec<f32> {
-        let cosine = |class: &Vec<f32>| class.iter().zip(example).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-        let logits: Vec<f64> = self.vectors.iter().map(|class| self.scale * cosine(class)).collect();
+        let product = |class: &Vec<f32>| class.iter().zip(example).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let logits: Vec<f64> = self.vectors.iter().map(|class| self.scale * product(class)).collect();
         let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let parts: Vec<f64> = logits.iter().map(|logit| (logit - most).exp()).collect();
         let total: f64 = parts.iter().sum();
