@@ -68,7 +68,7 @@ fn compared(columns: Columns) -> Form {
 }
 
 fn said(outcome: Result<Loaded>) -> String {
-    let error = outcome.err().expect("refused");
+    let error = outcome.expect_err("refused");
     format!("{error} ({})", error.help().map(|help| help.to_string()).unwrap_or_default())
 }
 
