@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use fthost_tests::{Workdir, on_one_line, result_json};
 
-use crate::towers::{CONTRASTIVE, LORA, PAIR, run_file, workdir};
+use crate::towers::{CLIP, CONTRASTIVE, FROZEN, LORA, PAIR, run_file, workdir};
 
 /// What is said where a run file is refused, on one line.
 #[track_caller]
@@ -73,6 +73,22 @@ fn a_text_longer_than_the_tower_takes_is_cut_and_counted() {
     let ended = workdir.fthost(["run.toml", "--out", "run"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(on_one_line(&ended.stderr).contains("tokens are cut: 1 of 16"), "{}", ended.stderr);
+}
+
+/// CLIP's own projections and scale are the model's, and its head's all the same: they always train.
+#[test]
+fn a_frozen_clip_learns_its_projections() {
+    let workdir = workdir();
+    for strategy in [FROZEN, "plugin = \"freezing\"\ntop = 0\nunfreeze = { every = { epochs = 2 } }"] {
+        let run = run_file(CLIP, CONTRASTIVE, strategy);
+        workdir.write("run.toml", &run);
+        let name = if strategy == FROZEN { "frozen" } else { "thawed" };
+        let ended = workdir.fthost(["run.toml", "--out", name]);
+        assert_eq!(ended.code, Some(0), "{run}: {}", ended.stderr);
+        let result: Value = result_json(&workdir.path().join(name));
+        assert_eq!(result["start"]["equals_base"], true);
+        assert!(workdir.path().join(name).join("model/model.safetensors").is_file(), "whole weights trained");
+    }
 }
 
 /// Text alone, image alone, and then both: what a task does not read stays what it is.

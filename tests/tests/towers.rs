@@ -17,9 +17,9 @@ use crate::saved::{FULL, Folder, predict};
 use crate::text::python;
 
 pub(crate) const PAIR: &str = r#"streams = { text = "text", image = "image" }"#;
-const CLIP: &str = r#"path = "clip""#;
+pub(crate) const CLIP: &str = r#"path = "clip""#;
 pub(crate) const CONTRASTIVE: &str = r#"{ plugin = "contrastive" }"#;
-const FROZEN: &str = "plugin = \"freezing\"\ntop = 0";
+pub(crate) const FROZEN: &str = "plugin = \"freezing\"\ntop = 0";
 pub(crate) const LORA: &str = "plugin = \"lora\"\nrank = 4\ntargets = [\"query\", \"value\"]";
 const OF_CLIP: &str = "plugin = \"lora\"\nrank = 4\ntargets = [\"q_proj\", \"v_proj\"]";
 

@@ -25,6 +25,9 @@ struct Freezing {
     rates_set: bool,
     /// Whether it is known that a further stage comes.
     comes: bool,
+    /// The group of heads, and whether it is known what heads have made of the model.
+    heads: usize,
+    heads_known: bool,
 }
 
 struct Member {
@@ -41,7 +44,16 @@ impl Strategy for Freezing {
     fn new(config: FreezingConfig) -> Result<Self> {
         config.check()?;
         let stage = config.stage(0);
-        Ok(Self { config, stage, applied: None, members: Vec::new(), rates_set: false, comes: false })
+        Ok(Self {
+            config,
+            stage,
+            applied: None,
+            members: Vec::new(),
+            rates_set: false,
+            comes: false,
+            heads: 0,
+            heads_known: false,
+        })
     }
 
     fn attach(&mut self, model: &mut Model) -> Result<()> {
@@ -54,6 +66,7 @@ impl Strategy for Freezing {
         model.set_trainable_of(&frozen, false)?;
 
         let parameters = model.parameters()?;
+        self.heads = model.groups()?.saturating_sub(1);
         let towers = Towers::of(model.groups()?, model.streams()?.len(), &parameters);
         let thawed: HashSet<&str> = thawed.iter().map(Param::name).collect();
         for param in parameters.into_iter().filter(|param| param.trainable) {
@@ -77,6 +90,10 @@ impl Strategy for Freezing {
     }
 
     fn on_event(&mut self, event: &Event, model: &mut Model) -> Result<()> {
+        if !self.heads_known {
+            self.leave_to_heads(model)?;
+            self.heads_known = true;
+        }
         if !self.rates_set {
             self.set_rates(model)?;
             self.rates_set = true;
@@ -130,15 +147,28 @@ impl Freezing {
         Ok(())
     }
 
+    /// Leaves out what no head reads, which is no longer there, and what heads train although it is the model's: CLIP's projections, a new layer
+    /// over a vocabulary. Both are known when heads have attached.
+    fn leave_to_heads(&mut self, model: &Model) -> Result<()> {
+        let parameters = model.parameters()?;
+        let there: BTreeMap<&str, &ParamInfo> = parameters.iter().map(|of| (of.path.as_str(), of)).collect();
+        let (heads, stage) = (self.heads, self.stage);
+        self.members.retain(|member| match there.get(member.param.name()) {
+            None => false,
+            Some(of) => !(of.base && of.group == heads && of.trainable && member.from > stage),
+        });
+        Ok(())
+    }
+
     /// Multiplies the factors that other strategies left: once, when heads and all strategies are there.
     fn set_rates(&mut self, model: &mut Model) -> Result<()> {
         let parameters = model.parameters()?;
-        // What no head reads is no longer there.
-        let there: HashSet<&str> = parameters.iter().map(|of| of.path.as_str()).collect();
-        self.members.retain(|member| there.contains(member.param.name()));
-        let trains = parameters.iter().filter(|of| of.trainable && !of.head).map(|of| of.path.as_str());
         let mine = self.members.iter().filter(|member| member.from <= self.stage).map(|member| member.param.name());
-        if self.applied.is_some() && trains.collect::<HashSet<_>>() != mine.collect() {
+        let mine: HashSet<&str> = mine.collect();
+        let of_head =
+            |of: &&ParamInfo| of.head || of.base && of.group == self.heads && !mine.contains(of.path.as_str());
+        let trains = parameters.iter().filter(|of| of.trainable && !of_head(of)).map(|of| of.path.as_str());
+        if self.applied.is_some() && trains.collect::<HashSet<_>>() != mine {
             return Err(Error::new(
                 "a strategy after this one adds parameters or changes what trains: make freezing the last [[strategy]]",
             ));
