@@ -101,6 +101,21 @@ fn schedules_that_a_run_is_too_short_for() {
     refused(&short, "gamma", "gamma would do nothing");
 }
 
+/// A plan asks schedules for all the rates of a run that goes without evaluations; what they say then is no matter of the run's.
+#[test]
+fn a_schedule_that_hears_evaluations_says_nothing_of_missing_ones() {
+    const HEARD_NONE: &str = "plateau has heard no evaluation";
+    let plateau = |watched: bool, train: &str| {
+        let workdir = workdir(watched, train, "[schedule]\nplugin = \"plateau\"\nwarmup = 2\n");
+        workdir.fthost(["plan", "run.toml"]).succeeded();
+        on_one_line(&workdir.fthost(["--config", "run.toml", "--out", "run"]).succeeded().stderr)
+    };
+    let said = plateau(true, "evaluate_steps = 1\n");
+    assert!(!said.contains(HEARD_NONE), "{said}");
+    let said = plateau(false, "");
+    assert!(said.contains(HEARD_NONE), "the run itself says it still: {said}");
+}
+
 /// A plan tells strategies what a run begins with.
 fn refused_by_plan(workdir: &Workdir) {
     let error = on_one_line(&workdir.fthost(["plan", "run.toml"]).failed(2));
