@@ -152,6 +152,7 @@ impl Rates {
         let rates = match self.points.last() {
             _ if self.points.iter().all(|(_, rate)| *rate == self.last) => format!("{peak} throughout"),
             Some((last, _)) if *last == step => end,
+            _ if largest == self.last => format!("{peak} at step {step} and at the end"),
             _ => format!("{peak} at step {step}, {end}"),
         };
         let [least, most] = self.factors;
@@ -215,5 +216,7 @@ mod tests {
             ]
         );
         assert_eq!(lines(&[rates("", &[phase(2)], |_| 0.0)]), ["▁▁  0 throughout"]);
+        let warmed = |now: &Progress| 2.0 * f64::min(now.step as f64, 2.0);
+        assert_eq!(lines(&[rates("", &[phase(4)], warmed)]), ["▁▅██  4 at step 3 and at the end"]);
     }
 }
