@@ -86,7 +86,7 @@ fn a_frozen_clip_learns_its_projections() {
         let ended = workdir.fthost(["run.toml", "--out", name]);
         assert_eq!(ended.code, Some(0), "{run}: {}", ended.stderr);
         let result: Value = result_json(&workdir.path().join(name));
-        assert_eq!(result["start"]["equals_base"], true);
+        assert_eq!(result["proof"]["start"]["equals_base"], true);
         assert!(workdir.path().join(name).join("model/model.safetensors").is_file(), "whole weights trained");
     }
 }
@@ -118,6 +118,6 @@ fn each_stream_alone_and_then_both() {
         assert_eq!(ended.code, Some(0), "{run}: {}", ended.stderr);
         let result: Value = result_json(&workdir.path().join(name));
         assert!(result["tasks"]["match"]["metrics"]["recall_at_5"].as_f64().unwrap() > 0.0, "{result}");
-        assert_eq!(result["start"]["equals_base"], true);
+        assert_eq!(result["proof"]["start"]["equals_base"], true);
     }
 }
