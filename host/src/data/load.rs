@@ -265,8 +265,9 @@ fn read_both(
     let Listed { pictures, rows, table, notes, .. } = list_beside(source, labels)?;
     let mut writer = Writer::of(source, labels, tokenizer, vocabulary, limits);
     let path = table.as_deref().unwrap_or(source.files.first());
-    for block in rows.chunks(BLOCK) {
-        writer.push_rows(path, block.to_vec(), tokenizer)?;
+    let mut rows = rows.into_iter();
+    while rows.len() > 0 {
+        writer.push_rows(path, rows.by_ref().take(BLOCK).collect(), tokenizer)?;
     }
     writer.refuse_no_weight(path)?;
     Ok(writer.finish(notes)?.into_dataset(source, Some(pictures)))

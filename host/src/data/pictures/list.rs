@@ -241,16 +241,28 @@ fn list_idx(path: &Path, source: &Source<'_>, labels: Labels) -> Result<Listed> 
 /// Pictures that the rows of a table name.
 fn list_table(source: &Source<'_>, labels: Labels) -> Result<Listed> {
     let form = naming(source, labels);
-    let mut all = AllRows::open(source.files, &form, labels, source.labels, source.only)?;
+    named_in(source, &form, labels, |file, row| match row.words {
+        Some(_) => Err(data_error(file, Some(row.line), "has a list where a picture's path should be")),
+        None => Ok(&row.text),
+    })
+}
+
+/// The pictures of a table's rows, each at the path that the row names.
+fn named_in(
+    source: &Source<'_>,
+    form: &Form,
+    labels: Labels,
+    path_of: impl for<'r> Fn(&Path, &'r Row) -> Result<&'r str>,
+) -> Result<Listed> {
+    let mut all = AllRows::open(source.files, form, labels, source.labels, source.only)?;
     let table = all.path().to_owned();
     let (mut items, mut rows) = (Vec::new(), Vec::new());
     loop {
         while let Some(row) = all.next_of_file()? {
             let file = all.path();
-            if row.words.is_some() {
-                return Err(data_error(file, Some(row.line), "has a list where a picture's path should be"));
-            }
-            items.push(item(file, row.line, &row.text));
+            let path = path_of(file, &row)?;
+            let name = format!("{}:{}: {path}", file.display(), row.line);
+            items.push(Item::named_file(name, file.parent().unwrap_or(Path::new("")).join(path)));
             rows.push(row);
         }
         if !all.next_file()? {
@@ -288,32 +300,14 @@ pub(in crate::data) fn list_beside(source: &Source<'_>, labels: Labels) -> Resul
     let form = source.form;
     let place = form.columns.extra(labels).position(|(role, _)| role == Role::Image);
     let place = place.ok_or_else(|| Error::run("a table without a column of pictures"))?;
-    let mut all = AllRows::open(source.files, form, labels, source.labels, source.only)?;
-    let table = all.path().to_owned();
-    let (mut items, mut rows) = (Vec::new(), Vec::new());
-    loop {
-        while let Some(row) = all.next_of_file()? {
-            let (file, image) = (all.path(), row.extra[place].as_str());
-            if image.is_empty() {
-                let column = form.columns.image.as_deref().unwrap_or_default();
-                return Err(data_error(file, Some(row.line), format!("this row has no picture: `{column}` is empty"))
-                    .with_help("name the picture's file there, relative to the table, or remove the row"));
-            }
-            items.push(item(file, row.line, image));
-            rows.push(row);
+    named_in(source, form, labels, |file, row| match row.extra[place].as_str() {
+        "" => {
+            let column = form.columns.image.as_deref().unwrap_or_default();
+            Err(data_error(file, Some(row.line), format!("this row has no picture: `{column}` is empty"))
+                .with_help("name the picture's file there, relative to the table, or remove the row"))
         }
-        if !all.next_file()? {
-            break;
-        }
-    }
-    let notes = all.notes();
-    checked(items.into_iter().collect(), rows, Some(table), notes, source)
-}
-
-/// A picture that a row of a table names.
-fn item(table: &Path, line: u64, path: &str) -> Item {
-    let name = format!("{}:{line}: {path}", table.display());
-    Item::named_file(name, table.parent().unwrap_or(Path::new("")).join(path))
+        path => Ok(path),
+    })
 }
 
 /// How a table is read: the column of pictures is the one that the task names, else one that names them usually.

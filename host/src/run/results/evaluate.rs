@@ -190,9 +190,6 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
     let gathered = Gathered::new(labels.len(), size);
     let parts = over_chunks(pass, rows, progress, |first, rows| evaluate_chunk(pass, &gathered, first, rows))?;
 
-    if pass.spec.predictions == PredictionKind::Embeddings {
-        return evaluate_matches(pass, parts);
-    }
     let weight = parts.iter().map(|part| part.weight).sum::<f64>();
     let loss = (weight > 0.0).then(|| parts.iter().map(|part| part.loss).sum::<f64>() / weight);
     let flat = |parts: &[Part], of: fn(&Part) -> &Vec<f32>| -> Vec<f32> {
@@ -230,7 +227,7 @@ pub fn evaluate_rows(pass: &Pass<'_>, rows: &[u32], progress: &(dyn Fn(usize) + 
         PredictionKind::Preferences => {
             Outcome::Preferences(parts.into_iter().flat_map(|part| part.preferences).collect())
         }
-        PredictionKind::Embeddings => Outcome::Matches(Matches::default()),
+        PredictionKind::Embeddings => return evaluate_matches(pass, parts),
         PredictionKind::Values => Outcome::Values {
             targets: flat(&parts, |part| &part.targets),
             predictions: flat(&parts, |part| &part.predictions),
