@@ -41,6 +41,8 @@ pub(crate) struct Source<'a> {
     pub(crate) vocabulary: Option<u64>,
     /// Whether the head that compares two streams is used, where the architecture has one.
     pub(crate) contrastive: bool,
+    /// Whether batch norms that train keep to their running statistics.
+    pub(crate) keeps_statistics: bool,
     /// How the matrices of linear layers are quantised.
     pub(crate) quantize: Option<Quantize>,
 }

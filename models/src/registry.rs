@@ -19,13 +19,14 @@ pub struct Loader<'a> {
     device: &'a Device,
     vocabulary: Option<u64>,
     contrastive: bool,
+    keeps_statistics: bool,
     quantize: Option<Quantize>,
 }
 
 impl<'a> Loader<'a> {
     /// Models without heads.
     pub fn new(device: &'a Device) -> Self {
-        Self { device, vocabulary: None, contrastive: false, quantize: None }
+        Self { device, vocabulary: None, contrastive: false, keeps_statistics: false, quantize: None }
     }
 
     /// With the layer over the vocabulary that a language model has, as [`ModelInfo::vocabulary`](crate::ModelInfo::vocabulary) says. What
@@ -41,6 +42,13 @@ impl<'a> Loader<'a> {
     #[must_use]
     pub fn with_contrastive(self) -> Self {
         Self { contrastive: true, ..self }
+    }
+
+    /// With batch norms that keep to their running statistics where they train, and do not follow the batches: what an example gives does not
+    /// depend on the others of its batch then.
+    #[must_use]
+    pub fn keeping_statistics(self, keeps_statistics: bool) -> Self {
+        Self { keeps_statistics, ..self }
     }
 
     /// With the matrices of linear layers quantised, whose rows are whole blocks: their values are what that leaves of those of the files.
@@ -120,8 +128,18 @@ impl<'a> Loader<'a> {
                 supported: supported(|family| if of_timm { family.architectures } else { family.model_types }),
             });
         };
-        let Self { device, vocabulary, contrastive, quantize } = self;
-        (family.build)(&Source { file, text, config, values, device, vocabulary, contrastive, quantize })
+        let Self { device, vocabulary, contrastive, keeps_statistics, quantize } = self;
+        (family.build)(&Source {
+            file,
+            text,
+            config,
+            values,
+            device,
+            vocabulary,
+            contrastive,
+            keeps_statistics,
+            quantize,
+        })
     }
 }
 

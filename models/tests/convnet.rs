@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fthost_models::autograd::{Device, Gradients, Layout, Map, Parameter, Result, Tape, Tensor, Value};
 use fthost_models::{
-    Answer, Hook, Input, LinearHook, Model, PoolBy, Pooling, Read, SavedHead, SiteKind, Weights, write_tensors,
+    Answer, Hook, Input, LinearHook, Loader, Model, PoolBy, Pooling, Read, SavedHead, SiteKind, Weights, write_tensors,
 };
 use serde_json::{Value as Json, json};
 
@@ -252,6 +252,25 @@ fn gradients_by_frozen_norms_equal_torchs() {
         assert!(!case.model.batch_statistics(), "{name}");
         let gradients = case.gradients(0.0);
         case.assert_gradients(&gradients, "frozen_norms");
+    }
+}
+
+#[test]
+fn norms_that_train_by_their_running_statistics_equal_torchs_in_evaluation() {
+    let all = reference();
+    for name in ALL {
+        let mut case = Case::new(&all, name);
+        case.model = Loader::new(&Device::Cpu).keeping_statistics(true).open(case.folder.path()).unwrap();
+        assert!(!case.model.batch_statistics(), "{name}");
+        let buffers = || -> Vec<u64> {
+            case.model.parameters().iter().filter(|base| base.buffer).map(|base| base.parameter.version()).collect()
+        };
+        let before = buffers();
+        let mut gradients = case.gradients(0.0);
+        case.assert_gradients(&gradients, "kept_statistics");
+        case.assert_gradients(&gradients, "frozen_norms");
+        gradients.settle().unwrap();
+        assert_eq!(buffers(), before, "{name}");
     }
 }
 

@@ -251,6 +251,9 @@ def case(name, model, config):
     gradients(model, x)
     kernels = [(n, p) for n, p in model.named_parameters() if p.dim() > 1]
     found["frozen_norms"] = {n: digest(dict(kernels)[n].grad) for n in some(kernels)}
+    # What evaluation mode leaves of a norm that trains: its statistics stay.
+    vectors = [(n, p) for n, p in model.named_parameters() if p.dim() == 1]
+    found["kept_statistics"] = {n: digest(dict(vectors)[n].grad) for n in some(vectors)}
 
     # Train mode: the norms' statistics are the batch's.
     model.train()

@@ -1,8 +1,10 @@
 //! Which strategies adapt networks of convolutions: what README.md says of each is what it does on a ResNet and on EfficientNet-Lite0.
 
 use std::fs;
+use std::path::Path;
 
 use fthost_tests::{Workdir, on_one_line, root};
+use safetensors::SafeTensors;
 
 use crate::pictures::picture_workdir;
 
@@ -68,4 +70,35 @@ fn every_strategy_does_on_convolutions_what_the_readme_says() {
             }
         }
     }
+}
+
+/// The running means of what a run has saved, one after the other.
+fn running_means(folder: &Path) -> Vec<f32> {
+    let bytes = fs::read(folder.join("model/model.safetensors")).unwrap();
+    let saved = SafeTensors::deserialize(&bytes).unwrap();
+    let means = saved.iter().filter(|(name, _)| name.ends_with("running_mean"));
+    means
+        .flat_map(|(_, view)| {
+            view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn norms_that_train_follow_the_batches_unless_told_to_keep_their_statistics() {
+    let (network, config) = NETWORKS[0];
+    let workdir = workdir(network, config, "plugin = \"full\"");
+    let means = |out: &str, batch_norm: &str| {
+        let set = format!("train.batch_norm={batch_norm}");
+        workdir.fthost(["run.toml", "--out", out, "--set", "train.steps=2", "--set", &set]).succeeded();
+        running_means(&workdir.path().join(out))
+    };
+    // Those of new norms are zero.
+    let kept = means("kept", "running");
+    assert!(!kept.is_empty() && kept.iter().all(|&mean| mean == 0.0));
+    assert!(means("followed", "batch").iter().any(|&mean| mean != 0.0));
+
+    let outcome = workdir.fthost(["--plugin", "full", "--set", "train.batch_norm=running", "--out", "demo"]);
+    let error = on_one_line(&outcome.failed(2));
+    assert!(error.contains("has no batch norms") && error.contains("leave it out"), "{error}");
 }

@@ -210,7 +210,7 @@ pub(super) fn hugging_face(source: &Source<'_>) -> Result<Plan, LoadError> {
         size: side(&config.image_size).unwrap_or(224),
         flattens: false,
         blocks: plans,
-        norm: NormPlan { eps: config.layer_norm_eps, momentum: 0.997 },
+        norm: NormPlan { eps: config.layer_norm_eps, momentum: 0.997, ..NORM },
         init: ConvInit::Normal(config.initializer_range),
         head: HeadPlan {
             classes: Some(("MobileNetV2Model", "MobileNetV2ForImageClassification")),
@@ -342,7 +342,7 @@ fn efficient(source: &Source<'_>, name: &str, lite: usize, timm: bool) -> Result
         size: images.size,
         flattens: false,
         blocks: plans,
-        norm: NormPlan { eps: 1e-3, momentum: 0.1 },
+        norm: NormPlan { eps: 1e-3, ..NORM },
         init: ConvInit::FanOutOfGroup,
         head: HeadPlan { classes: None, output: output.0, dropout: 0.0, dropout_key: None },
     })

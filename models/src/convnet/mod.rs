@@ -33,7 +33,11 @@ pub(crate) const FAMILY: Family = Family {
     model_types: || ROWS.map(|row| row.0).into(),
     architectures: || resnet::architectures().chain(inverted::architectures()).collect(),
     recognise: |weights| resnet::recognise(weights).or_else(|| inverted::recognise(weights)),
-    build: |source| Ok(Box::new(Network::build(source, &plan(source)?)?)),
+    build: |source| {
+        let mut plan = plan(source)?;
+        plan.norm.keeps_statistics = source.keeps_statistics;
+        Ok(Box::new(Network::build(source, &plan)?))
+    },
 };
 
 fn plan(source: &Source<'_>) -> Result<Plan, LoadError> {

@@ -196,7 +196,7 @@ impl Model for Network {
     }
 
     fn batch_statistics(&self) -> bool {
-        self.blocks.iter().flat_map(Block::norms).any(|norm| norm.trains())
+        self.blocks.iter().flat_map(Block::norms).any(|norm| norm.by_batch())
     }
 
     fn set_pooling(&mut self, stream: usize, pooling: Pooling) -> Result<()> {

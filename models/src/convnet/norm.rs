@@ -1,4 +1,4 @@
-//! Batch norm: over the batch while it trains, by its running statistics otherwise.
+//! Batch norm: over the batch while it trains, unless it is to keep to its running statistics; by these otherwise.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -31,18 +31,18 @@ impl BatchNorm {
         Ok(Self { weight, bias, mean, variance, plan, fixed: Mutex::default() })
     }
 
-    /// Whether it trains: then it takes the statistics of the batch.
-    pub(super) fn trains(&self) -> bool {
+    fn trains(&self) -> bool {
         self.weight.trainable() || self.bias.trainable()
     }
 
-    fn by_batch(&self, tape: &Tape) -> bool {
-        tape.options().recording && self.trains()
+    /// Whether it takes the statistics of the batch in training.
+    pub(super) fn by_batch(&self) -> bool {
+        self.trains() && !self.plan.keeps_statistics
     }
 
-    /// Its scale and shift of each channel, where it takes no statistics of the batch.
+    /// Its scale and shift of each channel, where it takes no statistics of the batch and needs no gradient.
     pub(super) fn fixed(&self, tape: &Tape) -> Result<Option<ScaleShift>> {
-        if self.by_batch(tape) {
+        if tape.options().recording && self.trains() {
             return Ok(None);
         }
         let four = [&self.weight, &self.bias, &self.mean, &self.variance];
@@ -62,7 +62,7 @@ impl BatchNorm {
     /// `x`: `[rows, channels]`. Gives as much, activated.
     pub(super) fn forward(&self, tape: &Tape, x: &Value, activation: Activation) -> Result<Value> {
         let (weight, bias, eps) = (tape.parameter(&self.weight), tape.parameter(&self.bias), self.plan.eps);
-        if !self.by_batch(tape) {
+        if !(tape.options().recording && self.by_batch()) {
             let (mean, variance) = (self.mean.tensor(), self.variance.tensor());
             return tape.batch_norm(x, &weight, &bias, &mean, &variance, eps, activation);
         }

@@ -30,10 +30,12 @@ pub(crate) struct NormPlan {
     pub(crate) eps: f64,
     /// The share of a batch's statistics, as torch counts it.
     pub(crate) momentum: f64,
+    /// Whether a norm that trains goes by its running statistics, and leaves them as they are.
+    pub(crate) keeps_statistics: bool,
 }
 
 /// torch's.
-pub(crate) const NORM: NormPlan = NormPlan { eps: 1e-5, momentum: 0.1 };
+pub(crate) const NORM: NormPlan = NormPlan { eps: 1e-5, momentum: 0.1, keeps_statistics: false };
 
 /// The architecture's own head.
 #[derive(Clone, Copy, Debug)]

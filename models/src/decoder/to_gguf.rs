@@ -78,6 +78,7 @@ fn parsed(file: &Path, config: &Json) -> Result<Config, LoadError> {
         device,
         vocabulary: None,
         contrastive: false,
+        keeps_statistics: false,
         quantize: None,
     })
 }

@@ -35,8 +35,8 @@ pub use choose::Offer;
 pub use overrides::Override;
 pub use reference::{OptionHelp, Section, options_of, schema, sections};
 pub use tables::{
-    Drawn, HeldOut, Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable, RunTable,
-    Sampling, SplitKeys, StreamTable, TaskOrder, TaskTable, Threshold, TrainTable, task_and_metric,
+    BatchNorm, Drawn, HeldOut, Method, ModelInit, ModelTable, Optimizer, PoolingKey, Precision, RegularizerTable,
+    RunTable, Sampling, SplitKeys, StreamTable, TaskOrder, TaskTable, Threshold, TrainTable, task_and_metric,
 };
 
 use crate::hub::Name;
@@ -571,6 +571,7 @@ fn train_table(document: &Document, keys: TrainKeys, evaluate_before: bool) -> R
         precision: keys.precision,
         seed: keys.seed,
         dropout: keys.dropout,
+        batch_norm: keys.batch_norm,
         evaluate_before: keys.evaluate_before.unwrap_or(evaluate_before),
         evaluate_steps: keys.evaluate_steps,
         monitor: keys.monitor,

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use crate::hub::Name;
 
-use super::{HeldOut, Method, ModelTable, Optimizer, RunFile, Threshold};
+use super::{BatchNorm, HeldOut, Method, ModelTable, Optimizer, RunFile, Threshold};
 
 impl RunFile {
     /// The run file with every default and absolute paths. Reading it gives an equal run file.
@@ -124,6 +124,7 @@ impl RunFile {
             ("precision", value(train.precision)),
             ("seed", value(train.seed)),
             ("dropout", value(train.dropout)),
+            ("batch_norm", (train.batch_norm != BatchNorm::Batch).then(|| value(train.batch_norm)).flatten()),
             ("evaluate_before", value(train.evaluate_before)),
             ("evaluate_steps", value(train.evaluate_steps)),
             ("monitor", value(&train.monitor)),

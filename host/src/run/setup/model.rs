@@ -14,7 +14,7 @@ use super::demo;
 use crate::adapted::AdaptedModel;
 use crate::data::{Learns, Permutation, Tokenizer};
 use crate::hub;
-use crate::run::file::{PoolingKey, RunFile, TaskTable};
+use crate::run::file::{BatchNorm, PoolingKey, RunFile, TaskTable};
 use crate::{Error, Result};
 
 /// Brings the model here, where the run file names one of the hub: its path is a folder then, its revision a commit.
@@ -38,7 +38,8 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         let help = "a model folder holds config.json, model.safetensors and, for text, tokenizer.json; its path is relative to the run file's folder";
         return Err(file.error_at(&key, message, "named here", Some(help.into())));
     }
-    let mut loader = Loader::new(&device).quantized(file.model.quantize.map(Into::into));
+    let keeps = file.train.batch_norm == BatchNorm::Running;
+    let mut loader = Loader::new(&device).quantized(file.model.quantize.map(Into::into)).keeping_statistics(keeps);
     if file.language.is_some() {
         loader = loader.with_vocabulary(file.train.seed);
     }
@@ -61,6 +62,7 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
     base.set_pooling(0, pooling)
         .map_err(|error| file.error_at("model.pooling", crate::error::plain(&error), "asked for here", None))?;
     let mut model = AdaptedModel::new(base, device, file.train.seed);
+    check_batch_norm(file, &model)?;
     if let Some(quantize) = file.model.quantize {
         check_quantized(file, quantize.into(), &model)?;
     }
@@ -71,6 +73,15 @@ pub(in crate::run) fn load_model(file: &RunFile, device: Device) -> Result<Adapt
         model.tokenize = Some(Box::new(move |text| Tokenizer::load(&path, usize::MAX)?.ids(text)));
     }
     Ok(model)
+}
+
+/// Refuses to say how norms over batches train where the model has none.
+fn check_batch_norm(file: &RunFile, model: &AdaptedModel) -> Result<()> {
+    if file.train.batch_norm == BatchNorm::Batch || model.parameters.iter().any(|p| p.buffer) {
+        return Ok(());
+    }
+    let message = format!("a {} has no batch norms", model.model.info().model_type);
+    Err(file.error_at("train.batch_norm", message, "would do nothing", Some("leave it out".into())))
 }
 
 /// Refuses a quantisation of which nothing comes.

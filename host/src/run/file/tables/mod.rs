@@ -22,8 +22,8 @@ pub use run::RunTable;
 pub(super) use share::Share;
 pub(super) use task::{ClassKey, DrawnKey, FilesKey, HeadKeys, PartKey, SharedHead, TaskKeys, TestKey, max_tokens};
 pub use task::{Drawn, HeldOut, SplitKeys, TaskTable};
+pub use train::{BatchNorm, Optimizer, Precision, Sampling, TaskOrder, Threshold, TrainTable, task_and_metric};
 pub(super) use train::{BestKey, OptimizerKey, OptimizerName, ThresholdKey, TrainKeys};
-pub use train::{Optimizer, Precision, Sampling, TaskOrder, Threshold, TrainTable, task_and_metric};
 
 /// Everything that a run file may hold.
 #[derive(Debug, Deserialize, JsonSchema)]

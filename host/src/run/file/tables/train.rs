@@ -85,6 +85,8 @@ pub(in crate::run::file) struct TrainKeys {
     pub(in crate::run::file) seed: u64,
     /// whether the model's own dropout is active
     pub(in crate::run::file) dropout: bool,
+    /// what batch norms that train go by: the statistics of each batch, or their running ones, which then stay as they are
+    pub(in crate::run::file) batch_norm: BatchNorm,
     /// whether the test examples are also evaluated before training; by default where tasks train in sequence
     pub(in crate::run::file) evaluate_before: Option<bool>,
     /// optimizer steps between evaluations on the validation examples; without it at the end of each epoch
@@ -149,6 +151,7 @@ impl Default for TrainKeys {
             precision: Precision::F32,
             seed: 0,
             dropout: true,
+            batch_norm: BatchNorm::Batch,
             evaluate_before: None,
             evaluate_steps: None,
             monitor: None,
@@ -163,6 +166,16 @@ impl Default for TrainKeys {
             threads: None,
         }
     }
+}
+
+/// What batch norms that train go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchNorm {
+    /// The statistics of each batch, which the running ones follow.
+    Batch,
+    /// Their running statistics, which stay as they are.
+    Running,
 }
 
 /// How several tasks train.
@@ -245,6 +258,8 @@ pub struct TrainTable {
     pub seed: u64,
     /// Is the model's own dropout active?
     pub dropout: bool,
+    /// What batch norms that train go by.
+    pub batch_norm: BatchNorm,
     /// Are the test examples also evaluated before training?
     pub evaluate_before: bool,
     /// Optimizer steps between evaluations on the validation examples; `None`: at the end of each epoch.
