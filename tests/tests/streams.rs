@@ -121,3 +121,19 @@ fn each_stream_alone_and_then_both() {
         assert_eq!(result["proof"]["start"]["equals_base"], true);
     }
 }
+
+/// What a schedule says of a stream, and what freezing has it be multiplied with, is in the log of each step.
+#[test]
+fn the_log_has_the_rate_of_each_stream() {
+    let workdir = workdir();
+    let run = run_file(PAIR, CONTRASTIVE, "plugin = \"freezing\"\ntop = \"all\"\nfactors = { \"image:.*\" = 0.25 }");
+    workdir.write("run.toml", run);
+    workdir.fthost(["run.toml", "--out", "run", "--set", "train.steps=2"]).succeeded();
+    let log = read(&workdir, "run/metrics.jsonl");
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let steps: Vec<Value> = lines.filter(|line| line["event"] == "step").collect();
+    assert_eq!(steps.len(), 2);
+    for step in steps {
+        assert_eq!(step["rates"], serde_json::json!({ "heads": 0.02, "image": 0.005, "text": 0.02 }), "{step}");
+    }
+}

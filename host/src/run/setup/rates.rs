@@ -9,6 +9,8 @@ use crate::adapted::{AdaptedModel, ModelParameter};
 use crate::report::numbers::significant;
 use crate::run::file::RunFile;
 
+/// What is part of no stream.
+pub(crate) const HEADS: &str = "heads";
 /// Columns of a picture.
 const COLUMNS: u64 = 40;
 /// Steps among which the one with the largest rate is looked for at first.
@@ -56,7 +58,7 @@ impl Run<'_> {
         let streams = &self.model.model.info().streams;
         if streams.len() > 1 || self.schedules.len() > 1 {
             let own = streams.iter().enumerate().map(|(i, stream)| (stream.name.as_str(), Some(i)));
-            return own.chain([("heads", None)]).map(|(name, of)| self.of(name, of, &|p| p.stream == of)).collect();
+            return own.chain([(HEADS, None)]).map(|(name, of)| self.of(name, of, &|p| p.stream == of)).collect();
         }
         let rates = self.of("", None, &|_| true)?;
         let changes = rates.points.iter().any(|(_, rate)| *rate != rates.last);

@@ -181,7 +181,17 @@ impl RunFolder {
         let events = self.events()?;
         match *line {
             Line::Step {
-                step, task, ref losses, loss, penalty, ref penalties, lr, gradient_norm, left_out, ..
+                step,
+                task,
+                ref losses,
+                loss,
+                penalty,
+                ref penalties,
+                lr,
+                ref rates,
+                gradient_norm,
+                left_out,
+                ..
             } => {
                 for (task, loss) in losses.iter().flatten() {
                     events.scalar(&format!("train/{task}/loss"), step, *loss)?;
@@ -197,6 +207,9 @@ impl RunFolder {
                     events.scalar(&format!("train/penalty/{name}"), step, *penalty)?;
                 }
                 events.scalar("train/lr", step, lr)?;
+                for (of, rate) in rates {
+                    events.scalar(&format!("train/lr/{of}"), step, *rate)?;
+                }
                 events.scalar("train/gradient_norm", step, gradient_norm)?;
             }
             Line::Evaluation { step, when, metrics, task } => {

@@ -56,6 +56,9 @@ pub enum Line<'a> {
         penalties: BTreeMap<String, f64>,
         /// Learning rate of a group with factor 1.
         lr: f64,
+        /// Where there are several streams, the rate of the fastest parameter of each that was updated, and of the `heads`.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        rates: BTreeMap<String, f64>,
         /// Global norm of the gradients before clipping.
         gradient_norm: f64,
         /// Examples of the batch.

@@ -190,7 +190,7 @@ impl Trainer<'_> {
 
             self.tell_all(phase, &Event::StepBegin { step, total_steps })?;
             let now = Progress { step, total_steps, steps_per_epoch };
-            let Step { loss, losses, penalty, penalties, gradient_norm, lr, update, gradients } =
+            let Step { loss, losses, penalty, penalties, gradient_norm, lr, rates, update, gradients } =
                 self.learner.step(&shows, &now, state)?;
             if update == Update::NotFinite {
                 return Err(self.not_finite(&shows, state.trained.steps, (loss, penalty, gradient_norm)));
@@ -231,6 +231,7 @@ impl Trainer<'_> {
                 penalty,
                 penalties,
                 lr,
+                rates,
                 gradient_norm,
                 samples,
                 tokens,

@@ -16,6 +16,7 @@ use crate::run::file::TrainTable;
 use crate::run::pass::{Pass, reads_of, scalar};
 use crate::run::results::evaluate;
 use crate::run::setup::phase::Batch;
+use crate::run::setup::rates::HEADS;
 use crate::run::setup::schedules::Schedules;
 use crate::run::setup::task::Task;
 use crate::run::state::log::NO_WEIGHT;
@@ -74,6 +75,8 @@ pub struct Step {
     pub gradient_norm: f64,
     /// Learning rate of heads' parameters with factor 1, and of all others where one schedule is for all.
     pub lr: f64,
+    /// Where there are several streams, the rate of the fastest parameter of each that was updated, and of the `heads`.
+    pub rates: BTreeMap<String, f64>,
     /// Whether parameters were updated.
     pub update: Update,
     /// The gradients by which they were.
@@ -153,6 +156,7 @@ impl Learner<'_> {
                 penalties,
                 gradient_norm: 0.0,
                 lr: base.lr,
+                rates: BTreeMap::new(),
                 update,
                 gradients,
             });
@@ -181,11 +185,9 @@ impl Learner<'_> {
             (false, true) => Update::Skipped,
             (false, false) => Update::NotFinite,
         };
-        if update == Update::Taken {
-            self.update(&gradients, now)?;
-        }
+        let rates = if update == Update::Taken { self.update(&gradients, now)? } else { BTreeMap::new() };
         let gradients = (update == Update::Taken).then_some(gradients);
-        Ok(Step { loss, losses, penalty, penalties, gradient_norm, lr: base.lr, update, gradients })
+        Ok(Step { loss, losses, penalty, penalties, gradient_norm, lr: base.lr, rates, update, gradients })
     }
 
     /// Gradients of the sum of the examples' loss terms, and of what regularizers hold of the same examples.
@@ -361,8 +363,8 @@ impl Learner<'_> {
         self.schedules.of(of).rate(now, &group)
     }
 
-    /// Updates every parameter with a gradient.
-    pub(crate) fn update(&mut self, gradients: &Gradients, now: &Progress) -> Result<()> {
+    /// Updates every parameter with a gradient. The rates by which it did, as [`Step::rates`] has them.
+    pub(crate) fn update(&mut self, gradients: &Gradients, now: &Progress) -> Result<BTreeMap<String, f64>> {
         let mut rates: BTreeMap<(usize, Option<usize>, u64), Rate> = BTreeMap::new();
         for parameter in self.model.trainable() {
             let Some(gradient) = gradients.get(&parameter.parameter) else { continue };
@@ -384,6 +386,13 @@ impl Learner<'_> {
                 },
             )?;
         }
-        Ok(())
+        let streams = &self.model.model.info().streams;
+        let mut fastest: BTreeMap<String, f64> = BTreeMap::new();
+        for (&(_, stream, _), rate) in rates.iter().filter(|_| streams.len() > 1) {
+            let name = stream.map_or(HEADS, |stream| streams[stream].name.as_str());
+            let known = fastest.entry(name.into()).or_insert(rate.lr);
+            *known = known.max(rate.lr);
+        }
+        Ok(fastest)
     }
 }
