@@ -94,7 +94,7 @@ fn main() {
     let stream = Stream::new(0, "tokens");
     let layout = Layout::from_lengths([24; 16]);
     let ids: Vec<u32> = (0..layout.tokens() as u64).map(|i| (stream.uniform(i) * 30000.0) as u32).collect();
-    let input = Input::Text(TextInput { types: vec![0; ids.len()], ids, layout });
+    let input = Input::Text(TextInput { types: vec![0; ids.len()], ids, layout, before: None });
     let (direct, (plugged, _strategy)) = (direct(), plugged());
 
     let (mut without, mut with) = (Vec::new(), Vec::new());

@@ -22,6 +22,8 @@ pub struct ModelInfo {
     pub vocabulary: Option<VocabularyLayer>,
     /// The head that compares two streams, where the architecture has one and it was asked for.
     pub contrastive: Option<Contrastive>,
+    /// How its texts see pictures, where they do.
+    pub sight: Option<Sight>,
     /// Dropout that the architecture asks for before a head's last layer.
     pub head_dropout: f64,
 }
@@ -65,6 +67,13 @@ impl ModelInfo {
     /// Whether Hugging Face's class for classification makes the features of whole examples as this model does.
     pub fn pools_as_its_class(&self) -> bool {
         self.classification.as_ref().is_some_and(|class| class.pooling == self.plain().pooling)
+    }
+
+    /// The parameters of its own that train with a head, whatever strategies freeze: what its weights lacked, and the projector of one that
+    /// sees, which nothing but its task has taught to say anything.
+    pub fn trained_with_heads(&self) -> impl Iterator<Item = &str> {
+        let lacked = self.vocabulary.iter().flat_map(|layer| &layer.new);
+        lacked.chain(self.sight.iter().flat_map(|sight| &sight.projector)).map(String::as_str)
     }
 
     /// Whether the head that compares two streams has this parameter.
@@ -225,6 +234,18 @@ pub struct Contrastive {
     pub scale: String,
     /// Width of what is compared.
     pub width: usize,
+}
+
+/// How a decoder sees (Liu et al. 2023, arXiv:2310.03744, LLaVA 1.5): the pixels of a picture's map pass through two linear layers with GELU
+/// between them, and stand before the text as if they were embeddings of words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sight {
+    /// The stream that pictures pass through. [`Read::Spatial`] is what is read of it.
+    pub pictures: usize,
+    /// The stream of the texts that they stand before: their rows are given as [`TextInput::before`](crate::TextInput::before).
+    pub texts: usize,
+    /// Paths of the parameters between the two, which are of neither stream.
+    pub projector: Vec<String>,
 }
 
 /// A dense layer, its activation and a layer norm.

@@ -31,7 +31,7 @@ pub use error::LoadError;
 pub use folder::write_tensors;
 pub use fthost_autograd as autograd;
 pub use info::{
-    BlockGroup, BlockMemory, Classification, Contrastive, FeatureMap, Modality, ModelInfo, Read, Stream,
+    BlockGroup, BlockMemory, Classification, Contrastive, FeatureMap, Modality, ModelInfo, Read, Sight, Stream,
     VocabularyLayer, VocabularyTransform,
 };
 pub use model::{Answer, BaseParameter, Features, Input, Model, SavedHead, TextInput};

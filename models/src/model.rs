@@ -28,6 +28,9 @@ pub struct TextInput {
     pub types: Vec<u32>,
     /// Where each sequence begins.
     pub layout: Layout,
+    /// What stands before each sequence's own tokens, where something does, as many rows for each, `[sequences * rows, width]`: for a decoder
+    /// in place of embeddings, for a stream of a pair [that sees](ModelInfo::sight) the maps of the pictures.
+    pub before: Option<Value>,
 }
 
 /// What a stream gives.
@@ -235,14 +238,14 @@ pub trait Model: Send + Sync {
     }
 
     /// The features of the last token of each text, `[texts, width]`, after new tokens of each, `ids`: as those of a pass over all of its
-    /// tokens, but that only the new ones go through the model. Prompts stand before the first tokens, and prefixes before all.
-    /// Sets the tape's layout.
+    /// tokens, but that only the new ones go through the model. Prompts stand before the first tokens, and prefixes before all. `before` is as
+    /// [`TextInput::before`], for texts that begin. Sets the tape's layout.
     ///
     /// # Errors
-    /// Where the model continues no texts, a text gets no token or more than the model takes, or the tape records: gradients would end at
-    /// what is kept. A cache of a pass that failed is of no more use.
-    fn extend(&self, tape: &Tape, cache: &mut Cache, ids: &[Vec<u32>]) -> Result<Features> {
-        let _ = (tape, cache, ids);
+    /// Where the model continues no texts, a text gets no token or more than the model takes, something is put before one that has begun, or
+    /// the tape records: gradients would end at what is kept. A cache of a pass that failed is of no more use.
+    fn extend(&self, tape: &Tape, cache: &mut Cache, ids: &[Vec<u32>], before: Option<&Value>) -> Result<Features> {
+        let _ = (tape, cache, ids, before);
         candle_core::bail!("{} continues no texts: its tokens see those after them", self.info().model_type)
     }
 

@@ -30,7 +30,8 @@ impl<'a> Loader<'a> {
     }
 
     /// With the layer over the vocabulary that a language model has, as [`ModelInfo::vocabulary`](crate::ModelInfo::vocabulary) says. What
-    /// the weights lack of it is new, and follows from the seed.
+    /// the weights lack of it is new, and follows from the seed. A decoder that is joined with a model of pictures sees then
+    /// ([`ModelInfo::sight`](crate::ModelInfo::sight)): what stands between them is that of the folder, or as new.
     #[must_use]
     pub fn with_vocabulary(self, seed: u64) -> Self {
         Self { vocabulary: Some(seed), ..self }
@@ -65,7 +66,8 @@ impl<'a> Loader<'a> {
         if let Some(parts) = pair::parts(folder)? {
             let folders: Vec<PathBuf> = parts.iter().map(|part| folder.join(&part.folder)).collect();
             let streams = parts.iter().zip(&folders).map(|(part, folder)| (part.name.as_str(), folder.as_path()));
-            return self.joined(streams.zip(parts.iter().map(|part| Some(part.pooling()))));
+            let streams = streams.zip(parts.iter().map(|part| Some(part.pooling())));
+            return self.joined(streams, pair::projector_file(folder).as_deref());
         }
         let (file, text) = config_of(folder)?;
         self.build(&file, &text, Values::Folder(folder))
@@ -78,27 +80,31 @@ impl<'a> Loader<'a> {
     /// As [`open`](Self::open), and where these are not two models of one stream each, for texts and for images.
     pub fn join(self, streams: &[(&str, &Path)]) -> Result<Box<dyn Model>, LoadError> {
         let poolings = streams.iter().map(|(_, folder)| Pooling::of_folder(folder)).collect::<Result<Vec<_>, _>>()?;
-        self.joined(streams.iter().copied().zip(poolings))
+        self.joined(streams.iter().copied().zip(poolings), None)
     }
 
-    /// Folders by the names of their streams, and how each pools, where that is not the architecture's way.
+    /// Folders by the names of their streams, and how each pools, where that is not the architecture's way. `projector` are the weights of what
+    /// stands between them, where they have seen.
     fn joined<'b>(
         self,
         streams: impl Iterator<Item = ((&'b str, &'b Path), Option<Pooling>)>,
+        projector: Option<&Path>,
     ) -> Result<Box<dyn Model>, LoadError> {
         let mut opened = Vec::new();
         for ((name, folder), pooling) in streams {
-            if self.vocabulary.is_some() {
-                let reason = format!("is the stream {name:?} of a pair, which has no layer over a vocabulary");
-                return Err(LoadError::Refused { file: folder.into(), reason });
-            }
-            let mut model = self.open(folder)?;
+            // A tower of pictures has no vocabulary.
+            let vocabulary = self.vocabulary.filter(|_| name != pair::IMAGE);
+            let mut model = Self { vocabulary, ..self }.open(folder)?;
             if let Some(pooling) = pooling.filter(|pooling| *pooling != model.info().plain().pooling) {
                 model.set_pooling(0, pooling)?;
             }
             opened.push((name, folder, model));
         }
-        Ok(Box::new(Pair::new(opened)?))
+        let pair = Pair::new(opened)?;
+        Ok(Box::new(match self.vocabulary {
+            Some(seed) => pair.seeing(projector, seed, self.device)?,
+            None => pair,
+        }))
     }
 
     /// [`random`], so.

@@ -23,6 +23,8 @@ pub(crate) struct Embedded {
 pub(crate) struct Prompted {
     pub(crate) value: Value,
     pub(crate) prompts: Vec<Prompt>,
+    /// Rows that stand before those of each sequence already.
+    pub(crate) before: usize,
 }
 
 impl Prompted {
@@ -35,13 +37,30 @@ impl Prompted {
             value = changed;
             prompts.extend(prompt);
         }
-        Ok(Self { value, prompts })
+        Ok(Self { value, prompts, before: 0 })
+    }
+
+    /// Puts rows of its own before each sequence, `[sequences * rows, width]`. Prompts stand before these.
+    pub(crate) fn behind(self, tape: &Tape, before: &Value, layout: &Layout) -> Result<Self> {
+        let (sequences, width) = (layout.sequences(), self.value.dims().get(1).copied().unwrap_or_default());
+        let &[rows, of_width] = before.dims() else { candle_core::bail!("what stands before texts has no rows") };
+        if of_width != width || rows == 0 || !rows.is_multiple_of(sequences.max(1)) {
+            candle_core::bail!(
+                "{rows} rows of {of_width} numbers cannot stand before {sequences} texts of {width}: each has as many"
+            );
+        }
+        let each = rows / sequences;
+        let own = layout.ranges().map(|range| (rows + range.start) as u32..(rows + range.end) as u32);
+        let order = (0..rows as u32).step_by(each).zip(own).flat_map(|(at, own)| (at..at + each as u32).chain(own));
+        let value = tape.concat(&[before, &self.value], 0)?;
+        let value = tape.select_rows(&value, &order.collect::<Vec<_>>())?; // [rows + tokens, width]
+        Ok(Self { value, before: each, ..self })
     }
 
     /// Puts the prompts before every sequence, each before those of earlier hooks.
     pub(crate) fn prepend(self, tape: &Tape, own: Layout) -> Result<Embedded> {
-        let (mut value, mut layout) = (self.value, own.clone());
-        let (mut prompt, mut pooled) = (0, 0);
+        let (mut value, mut layout) = (self.value, own.extended(self.before));
+        let (mut prompt, mut pooled) = (self.before, self.before);
         for Prompt { rows, pool_first_token } in self.prompts {
             let n = rows.dims().first().copied().unwrap_or(0);
             value = tape.prepend_rows(&value, &rows, &layout)?;

@@ -31,7 +31,7 @@ fn whole(model: &dyn Model, texts: &[Vec<u32>]) -> Vec<Tensor> {
 }
 
 fn extend(model: &dyn Model, cache: &mut Cache, ids: &[Vec<u32>]) -> Tensor {
-    model.extend(&Tape::evaluation(), cache, ids).unwrap().value.into_tensor()
+    model.extend(&Tape::evaluation(), cache, ids, None).unwrap().value.into_tensor()
 }
 
 /// Begins with a few tokens of each text, several at once then, then one each time; a text that ends is dropped.
@@ -178,7 +178,7 @@ fn hooks_hold_token_by_token() {
 fn mistakes_are_named() {
     let model = open("llama");
     let error = |cache: &mut Cache, tape: &Tape, ids: &[Vec<u32>]| {
-        model.extend(tape, cache, ids).map(drop).unwrap_err().to_string()
+        model.extend(tape, cache, ids, None).map(drop).unwrap_err().to_string()
     };
     let mut cache = model.begin(2).unwrap();
     assert!(error(&mut cache, &Tape::recording(), &[vec![3], vec![4]]).contains("gradients would end"));

@@ -26,7 +26,7 @@ fn inputs(expected: &Expected) -> [Input; 2] {
     let vectors = expected.numbered("ids").into_iter();
     let ids: Vec<Vec<u32>> = vectors.map(|ids| ids.to_dtype(DType::U32).unwrap().to_vec1().unwrap()).collect();
     let layout = Layout::from_lengths(ids.iter().map(Vec::len));
-    let text = TextInput { types: vec![0; layout.tokens()], ids: ids.concat(), layout };
+    let text = TextInput { types: vec![0; layout.tokens()], ids: ids.concat(), layout, before: None };
     [Input::Text(text), expected.input()]
 }
 
@@ -233,7 +233,7 @@ fn what_a_token_sees_after_it_changes_nothing() {
         let (model, expected) = (open(kind), Expected::tiny(kind));
         let pooled = |ids: &[u32]| {
             let layout = Layout::from_lengths([ids.len()]);
-            let text = Input::Text(TextInput { ids: ids.to_vec(), types: vec![0; ids.len()], layout });
+            let text = Input::Text(TextInput { ids: ids.to_vec(), types: vec![0; ids.len()], layout, before: None });
             model.features(&Tape::evaluation(), 0, &text, Read::Pooled).unwrap().value.into_tensor()
         };
         assert_close(&pooled(&[0, 14, 6, 49]), &pooled(&[0, 14, 6, 49, 49, 3]), 1e-6, kind);

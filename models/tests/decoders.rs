@@ -35,7 +35,7 @@ fn ids(expected: &Expected) -> Vec<Vec<u32>> {
 fn input(sequences: &[Vec<u32>]) -> Input {
     let ids = sequences.concat();
     let layout = Layout::from_lengths(sequences.iter().map(Vec::len));
-    Input::Text(TextInput { types: vec![0; ids.len()], ids, layout })
+    Input::Text(TextInput { types: vec![0; ids.len()], ids, layout, before: None })
 }
 
 #[test]

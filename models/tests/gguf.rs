@@ -64,7 +64,7 @@ fn hidden_states_equal_transformers() {
     let ids: Vec<Vec<u32>> =
         ids.iter().map(|ids| ids.to_vec1::<i64>().unwrap().iter().map(|id| *id as u32).collect()).collect();
     let layout = Layout::from_lengths(ids.iter().map(Vec::len));
-    let input = TextInput { ids: ids.concat(), types: vec![0; ids.concat().len()], layout };
+    let input = TextInput { ids: ids.concat(), types: vec![0; ids.concat().len()], layout, before: None };
     let features = model.forward(&Tape::evaluation(), &Input::Text(input), Read::Sequence).unwrap();
     for (i, hidden) in expected.numbered("hidden").iter().enumerate() {
         assert_close(&rows(features.value.tensor(), &features.layout, i), hidden, 1e-4, &format!("sequence {i}"));

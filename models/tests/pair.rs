@@ -395,7 +395,7 @@ fn what_is_no_pair_is_refused_by_name() {
         assert!(error.contains(says), "{error:?} does not say {says:?}");
     }
     let vocabulary = loader().with_vocabulary(0).join(&[("text", &bert), ("image", &vit)]).err().unwrap().to_string();
-    assert!(vocabulary.contains("a pair, which has no layer over a vocabulary"), "{vocabulary}");
+    assert!(vocabulary.contains("fills masked places: pictures stand before the texts of a decoder"), "{vocabulary}");
 
     let folder = tempfile::tempdir().unwrap();
     for (text, says) in [

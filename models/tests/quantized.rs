@@ -19,7 +19,7 @@ const CONFIG: &str = r#"{
 fn features(model: &dyn Model, precision: Precision) -> Vec<u32> {
     let ids: Vec<u32> = (0..40).map(|i| i * 7 % 300).collect();
     let layout = Layout::from_lengths([24, 16]);
-    let input = Input::Text(TextInput { types: vec![0; ids.len()], ids, layout });
+    let input = Input::Text(TextInput { types: vec![0; ids.len()], ids, layout, before: None });
     let tape = Tape::new(TapeOptions { precision, ..TapeOptions::default() });
     let features = model.forward(&tape, &input, Read::Sequence).unwrap();
     features.value.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
@@ -73,7 +73,7 @@ fn gradients_pass_quantised_layers() {
         let tape = Tape::recording();
         let ids: Vec<u32> = (0..30).collect();
         let layout = Layout::from_lengths([30]);
-        let input = Input::Text(TextInput { types: vec![0; 30], ids, layout });
+        let input = Input::Text(TextInput { types: vec![0; 30], ids, layout, before: None });
         let y = model.forward(&tape, &input, Read::Sequence).unwrap().value;
         let ones = Tensor::ones_like(y.tensor()).unwrap();
         let gradients = tape.backward_from(vec![(y, ones)]).unwrap();

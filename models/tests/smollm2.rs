@@ -40,7 +40,12 @@ fn the_loss_of_the_next_token_equals_transformers() {
     let words = Weights::open(&folder).unwrap().tensor("model.embed_tokens.weight", &Device::Cpu).unwrap();
     let (mut sum, mut scored) = (0f64, 0);
     for block in ids.chunks(BLOCK).take(8) {
-        let input = TextInput { ids: block.to_vec(), types: vec![0; BLOCK], layout: Layout::from_lengths([BLOCK]) };
+        let input = TextInput {
+            ids: block.to_vec(),
+            types: vec![0; BLOCK],
+            layout: Layout::from_lengths([BLOCK]),
+            before: None,
+        };
         let hidden = model.forward(&Tape::evaluation(), &Input::Text(input), Read::Sequence).unwrap().value;
         let logits = hidden.tensor().narrow(0, 0, BLOCK - 1).unwrap().matmul(&words.t().unwrap()).unwrap();
         let log_sums = logits.log_sum_exp(1).unwrap();
@@ -73,7 +78,8 @@ fn a_file_of_llama_cpp_is_the_same_model() {
         let difference = (one.parameter.tensor() - rounded).unwrap().abs().unwrap().flatten_all().unwrap();
         assert_eq!(difference.max(0).unwrap().to_scalar::<f32>().unwrap(), 0.0, "{}", one.parameter.name());
     }
-    let input = TextInput { ids: (5..25).collect(), types: vec![0; 20], layout: Layout::from_lengths([20]) };
+    let input =
+        TextInput { ids: (5..25).collect(), types: vec![0; 20], layout: Layout::from_lengths([20]), before: None };
     let of = |model: &dyn fthost_models::Model| {
         let hidden = model.forward(&Tape::evaluation(), &Input::Text(input.clone()), Read::Sequence).unwrap().value;
         hidden.into_tensor()

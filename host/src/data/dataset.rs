@@ -687,8 +687,12 @@ impl Dataset {
             all.into_iter().flatten()
         };
         let layout = Layout::from_lengths(records.iter().flat_map(lengths));
-        let mut packed =
-            TextInput { ids: Vec::with_capacity(layout.tokens()), types: Vec::with_capacity(layout.tokens()), layout };
+        let mut packed = TextInput {
+            ids: Vec::with_capacity(layout.tokens()),
+            types: Vec::with_capacity(layout.tokens()),
+            layout,
+            before: None,
+        };
         for record in &records {
             self.store.append(record, &mut packed.ids, &mut packed.types)?;
         }

@@ -365,6 +365,7 @@ fn info(plan: &Plan, maps: Vec<FeatureMap>) -> ModelInfo {
         }),
         vocabulary: None,
         contrastive: None,
+        sight: None,
         head_dropout: head.dropout,
     }
 }

@@ -133,12 +133,18 @@ impl Decoder {
         if seen.iter().any(|&rows| rows > 0) {
             prompted.prompts.clear(); // they stand before the first tokens
         }
+        if let Some(before) = &text.before {
+            if seen.iter().any(|&rows| rows > 0) {
+                candle_core::bail!("a text that has begun has nothing put before it");
+            }
+            prompted = prompted.behind(tape, before, &text.layout)?;
+        }
         let embedded = prompted.prepend(tape, text.layout.clone())?;
         let lengths = embedded.layout.ranges().zip(before(seen)).map(|(range, before)| before + range.len());
         let longest = lengths.max().unwrap_or(0) + pass.position_shift();
         if longest > self.positions {
             candle_core::bail!(
-                "a sequence of {longest} tokens, {} of them prompts or prefixes, is longer than the {} that the model takes; lower the \
+                "a sequence of {longest} tokens, {} of them prompts, prefixes or a picture, is longer than the {} that the model takes; lower the \
                  length that texts are cut to",
                 embedded.prompt + pass.position_shift(),
                 self.positions
@@ -309,7 +315,7 @@ impl Model for Decoder {
         Ok(Cache::new(texts, self.blocks.len()))
     }
 
-    fn extend(&self, tape: &Tape, cache: &mut Cache, ids: &[Vec<u32>]) -> Result<Features> {
+    fn extend(&self, tape: &Tape, cache: &mut Cache, ids: &[Vec<u32>], before: Option<&Value>) -> Result<Features> {
         if tape.options().recording {
             candle_core::bail!(
                 "a text goes on by what is kept of it, where gradients would end; take a tape that records nothing"
@@ -320,7 +326,7 @@ impl Model for Decoder {
         }
         let pass = Pass::new(tape, &self.hooks);
         let layout = Layout::from_lengths(ids.iter().map(Vec::len));
-        let text = TextInput { types: vec![0; layout.tokens()], ids: ids.concat(), layout };
+        let text = TextInput { types: vec![0; layout.tokens()], ids: ids.concat(), layout, before: before.cloned() };
         let embedded = self.embed(pass, &text, cache.lengths())?;
         let rows = Arc::new(Rows::last(&embedded.layout));
         let value = self.above(pass, &embedded, Some(rows.clone()), Some(cache))?; // [texts, width]
@@ -397,6 +403,7 @@ fn info(config: &Config) -> ModelInfo {
         }),
         vocabulary: None,
         contrastive: None,
+        sight: None,
         head_dropout: config.head_dropout,
     }
 }

@@ -230,7 +230,7 @@ mod tests {
     fn features(model: &dyn Model, longest: usize) -> Vec<f32> {
         let layout = Layout::from_lengths([longest, 2]);
         let ids = (0..longest as u32 + 2).map(|i| i * 5 % 40).collect();
-        let input = Input::Text(TextInput { ids, types: vec![0; longest + 2], layout });
+        let input = Input::Text(TextInput { ids, types: vec![0; longest + 2], layout, before: None });
         let features = model.forward(&Tape::evaluation(), &input, Read::Sequence).unwrap();
         features.value.tensor().flatten_all().unwrap().to_vec1().unwrap()
     }

@@ -104,6 +104,7 @@ fn info(config: &Config, towers: &[Tower; 2], contrastive: bool) -> ModelInfo {
             scale: SCALE.into(),
             width: config.projection,
         }),
+        sight: None,
         head_dropout: 0.0,
     }
 }

@@ -1,8 +1,10 @@
-//! Models of two towers, one for texts and one for images: CLIP, and any two folders that are joined.
+//! Models of two towers, one for texts and one for images: CLIP, and any two folders that are joined, a decoder that sees by
+//! the other among them.
 
 mod clip;
 mod config;
 pub(crate) mod pair;
+mod projector;
 
 use clip::{CLIP, Clip};
 

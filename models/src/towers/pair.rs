@@ -1,25 +1,33 @@
-//! Any two folders joined: each a model of its own, as its family loads it, and one model of two streams together.
+//! Any two folders joined: each a model of its own, as its family loads it, and one model of two streams together. Where the one is a decoder
+//! that is to say tokens, it sees by the other.
 
+use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
 
-use fthost_autograd::{Error, Parameter, Result, Tape, Tensor};
+use fthost_autograd::{Device, Error, Parameter, Result, Tape, Tensor, Value};
 use serde::{Deserialize, Serialize};
 
+use super::projector::Projector;
 use crate::folder::{replace, write_tensors};
 use crate::weights::{Weights, closest};
 use crate::{
-    BaseParameter, BlockGroup, Features, FileState, Hook, Input, LoadError, Modality, Model, ModelInfo, PoolBy,
-    Pooling, Read, SavedHead, Site, Stream, fold,
+    Answer, BaseParameter, BlockGroup, Cache, Features, FileState, FileTokenizer, GgufType, Hook, Input, LoadError,
+    Modality, Model, ModelInfo, PoolBy, Pooling, Read, SavedHead, Sight, Site, Stream, TextInput, VocabularyLayer,
+    VocabularyTransform, fold,
 };
 
 /// The file that says how folders below its own are joined.
 pub(crate) const STREAMS: &str = "streams.json";
 /// The file beside it of the heads that stand on both.
 const HEAD: &str = "head.safetensors";
+/// The file beside it of what stands between the streams of one that sees.
+const PROJECTOR: &str = "projector.safetensors";
 /// `model_type` of what is joined; no file of its own says it.
 const PAIR: &str = "pair";
+/// The stream of pictures.
+pub(crate) const IMAGE: &str = "image";
 /// What streams there are: one of each kind of input.
-const NAMES: [&str; 2] = ["text", "image"];
+const NAMES: [&str; 2] = ["text", IMAGE];
 
 /// What [`STREAMS`] says.
 #[derive(Debug, Deserialize, Serialize)]
@@ -57,6 +65,13 @@ pub(crate) struct Pair {
     sites: Vec<Site>,
     parameters: Vec<BaseParameter>,
     files: Vec<FileState>,
+    /// What stands between its streams, where it sees.
+    projector: Option<Projector>,
+}
+
+/// The weights of what stands between the streams of a joined folder, where it has seen.
+pub(crate) fn projector_file(folder: &Path) -> Option<PathBuf> {
+    Some(folder.join(PROJECTOR)).filter(|file| file.is_file())
 }
 
 /// What a folder that a joined model was saved in is made of; `None` where it is none.
@@ -157,13 +172,70 @@ impl Pair {
                 classification: None,
                 vocabulary: None,
                 contrastive: None,
+                sight: None,
                 head_dropout: 0.0,
             },
             parts: opened.into_iter().map(|(_, _, model)| model).collect(),
             sites,
             parameters,
             files,
+            projector: None,
         })
+    }
+
+    /// The same with sight: the decoder says tokens, and what a projector makes of the pixels of a picture's map stands before its texts. The
+    /// projector's weights are those of a file, or as new by `seed`.
+    ///
+    /// # Errors
+    /// Where the texts are no decoder's, the pictures' stream gives no map, or the file does not fit.
+    pub(crate) fn seeing(
+        mut self,
+        projector: Option<&Path>,
+        seed: u64,
+        device: &Device,
+    ) -> std::result::Result<Self, LoadError> {
+        let [text, image] = self.info.streams.as_slice() else { return Ok(self) };
+        let Some(layer) = self.parts[0].info().vocabulary.clone().filter(|layer| layer.causal) else {
+            let reason = format!(
+                "is the stream {:?} of a pair, and fills masked places: pictures stand before the texts of a decoder, such as a Llama or a Qwen",
+                text.name
+            );
+            return Err(LoadError::Refused { file: self.parts[0].info().model_type.clone().into(), reason });
+        };
+        let Some(map) = image.maps.last() else {
+            let reason = format!("is the stream {:?} of a pair, and gives no map that a decoder could see", image.name);
+            return Err(LoadError::Refused { file: self.parts[1].info().model_type.clone().into(), reason });
+        };
+        let (widths, root) = ([map.channels, text.width], text.root.clone());
+        let head = self.info.head_group();
+        let projector = Projector::build(projector, widths, (seed, head), device)?;
+        self.info.vocabulary = Some(of_text(layer, &root));
+        self.info.sight = Some(Sight { pictures: 1, texts: 0, projector: projector.names() });
+        self.sites.extend_from_slice(projector.sites());
+        self.parameters.extend_from_slice(projector.parameters());
+        match projector.files() {
+            [] => self.files.clear(),
+            own if !self.files.is_empty() => self.files.extend_from_slice(own),
+            _ => {}
+        }
+        self.projector = Some(projector);
+        Ok(self)
+    }
+
+    /// A text's input for the part that it is of: what stands before it comes from the projector.
+    fn seen<'a>(&self, tape: &Tape, stream: usize, input: &'a Input) -> Result<Cow<'a, Input>> {
+        let Input::Text(text) = input else { return Ok(Cow::Borrowed(input)) };
+        let Some(maps) = &text.before else { return Ok(Cow::Borrowed(input)) };
+        let before = Some(self.project(tape, stream, maps, text.layout.sequences())?);
+        Ok(Cow::Owned(Input::Text(TextInput { before, ..text.clone() })))
+    }
+
+    /// What the projector makes of the maps of so many pictures.
+    fn project(&self, tape: &Tape, stream: usize, maps: &Value, pictures: usize) -> Result<Value> {
+        match (&self.projector, &self.info.sight) {
+            (Some(projector), Some(sight)) if sight.texts == stream => projector.forward(tape, maps, pictures),
+            _ => candle_core::bail!("the texts of this {PAIR} see no pictures: its task does not say tokens"),
+        }
     }
 
     /// The stream that a path begins with, and what it is there.
@@ -184,6 +256,23 @@ impl Pair {
     fn taking(&self, images: bool) -> Option<&dyn Model> {
         let takes = |of: &Stream| matches!(of.modality, Modality::Images { .. }) == images;
         Some(&*self.parts[self.info.streams.iter().position(takes)?])
+    }
+}
+
+/// A part's layer over its vocabulary as that of the pair.
+fn of_text(own: VocabularyLayer, root: &str) -> VocabularyLayer {
+    let of_pair = |path: String| format!("{root}{path}");
+    VocabularyLayer {
+        weight: of_pair(own.weight),
+        output: of_pair(own.output),
+        bias: own.bias.map(of_pair),
+        transform: own.transform.map(|own| VocabularyTransform {
+            dense: of_pair(own.dense),
+            norm: of_pair(own.norm),
+            ..own
+        }),
+        new: own.new.into_iter().map(of_pair).collect(),
+        ..own
     }
 }
 
@@ -258,6 +347,9 @@ impl Model for Pair {
     }
 
     fn set_hook(&mut self, path: &str, hook: Hook) -> Result<()> {
+        if let Some(projector) = self.projector.as_mut().filter(|own| own.has(path)) {
+            return projector.set_hook(path, hook);
+        }
         match self.within(path) {
             Some((stream, own)) if self.sites.iter().any(|site| site.path == path) => {
                 self.parts[stream].set_hook(own, hook).map_err(|error| self.named(stream, error))
@@ -271,7 +363,8 @@ impl Model for Pair {
     }
 
     fn hooked(&self, path: &str) -> bool {
-        self.within(path).is_some_and(|(stream, own)| self.parts[stream].hooked(own))
+        let between = self.projector.as_ref().is_some_and(|own| own.hooked(path));
+        between || self.within(path).is_some_and(|(stream, own)| self.parts[stream].hooked(own))
     }
 
     fn folded(&self, inputs: &[Input]) -> Result<Vec<(Parameter, Tensor)>> {
@@ -281,19 +374,26 @@ impl Model for Pair {
             let folded = part.folded(std::slice::from_ref(input));
             all.extend(folded.map_err(|error| self.named(stream, error))?);
         }
+        if let (Some(projector), Some(sight)) = (&self.projector, &self.info.sight) {
+            let maps = self.features(&Tape::evaluation(), sight.pictures, &inputs[sight.pictures], Read::Spatial)?;
+            all.extend(projector.folded(&maps.value)?);
+        }
         Ok(all)
     }
 
     fn clear_hooks(&mut self) {
         self.parts.iter_mut().for_each(|part| part.clear_hooks());
+        self.projector.iter_mut().for_each(Projector::clear_hooks);
     }
 
     /// Each stream's folder below this one, under its name, what joins them, and heads in a file beside it: no class of another library's
-    /// stands on both, so they are in no part's weights, and each part opens by itself.
+    /// stands on both, so they are in no part's weights, and each part opens by itself. So is what stands between the streams of one that sees,
+    /// whose decoder is saved as one that says tokens.
     fn save_folder(&self, folder: &Path, head: &SavedHead<'_>) -> std::result::Result<(), LoadError> {
         let mut joined = Joined { streams: Vec::with_capacity(self.parts.len()) };
         for (part, Stream { name, pooling, .. }) in self.parts.iter().zip(&self.info.streams) {
-            part.save_folder(&folder.join(name), &SavedHead::default())?;
+            let answer = if part.info().vocabulary.is_some() { Answer::Token } else { Answer::None };
+            part.save_folder(&folder.join(name), &SavedHead { answer, ..SavedHead::default() })?;
             joined.streams.push(Part {
                 name: name.clone(),
                 folder: name.into(),
@@ -304,13 +404,26 @@ impl Model for Pair {
         if !head.tensors.is_empty() {
             write_tensors(&folder.join(HEAD), &head.tensors.iter().cloned().collect())?;
         }
+        self.projector.as_ref().map_or(Ok(()), |projector| projector.save(&folder.join(PROJECTOR)))?;
         let file = folder.join(STREAMS);
         let text = serde_json::to_string_pretty(&joined);
         let text = text.map_err(|source| LoadError::Config { file: file.clone(), source })?;
         replace(file, |file| std::fs::write(file, format!("{text}\n")))
     }
 
+    fn save_gguf(&self, file: &Path, _: &FileTokenizer, _: GgufType) -> std::result::Result<(), LoadError> {
+        let reason = "cannot hold a model that sees: files of llama.cpp's are written of decoders alone. Merge the run, and export the decoder in \
+                      the folder's text/ by itself"
+            .into();
+        Err(LoadError::Refused { file: file.into(), reason })
+    }
+
+    /// The projector stands on the map of the pictures' stream, which nothing else reads in a model that sees.
     fn passes(&self, stream: usize, read: Read, parameter: &str) -> bool {
+        if self.projector.as_ref().is_some_and(|projector| projector.is_of(parameter)) {
+            let pictures = self.info.sight.as_ref().map(|sight| sight.pictures);
+            return pictures == Some(stream) && read == Read::Spatial;
+        }
         let own = self.within(parameter).filter(|(of, _)| *of == stream);
         own.is_some_and(|(_, own)| self.parts[stream].passes(0, read, own))
     }
@@ -333,6 +446,16 @@ impl Model for Pair {
 
     fn features(&self, tape: &Tape, stream: usize, input: &Input, read: Read) -> Result<Features> {
         self.info.refuse_stream(stream)?;
-        self.parts[stream].features(tape, 0, input, read).map_err(|error| self.named(stream, error))
+        let input = self.seen(tape, stream, input)?;
+        self.parts[stream].features(tape, 0, &input, read).map_err(|error| self.named(stream, error))
+    }
+
+    fn begin(&self, texts: usize) -> Result<Cache> {
+        self.parts[0].begin(texts).map_err(|error| self.named(0, error))
+    }
+
+    fn extend(&self, tape: &Tape, cache: &mut Cache, ids: &[Vec<u32>], before: Option<&Value>) -> Result<Features> {
+        let before = before.map(|maps| self.project(tape, 0, maps, ids.len())).transpose()?;
+        self.parts[0].extend(tape, cache, ids, before.as_ref()).map_err(|error| self.named(0, error))
     }
 }

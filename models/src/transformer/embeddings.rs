@@ -97,6 +97,9 @@ impl Embeddings {
     /// Sets the tape's layout.
     pub(crate) fn forward(&self, pass: Pass<'_>, input: &Input) -> Result<Embedded> {
         match (self, input) {
+            (Self::Text(_), Input::Text(text)) if text.before.is_some() => {
+                candle_core::bail!("nothing but a decoder takes what stands before a text in place of its embeddings")
+            }
             (Self::Text(embeddings), Input::Text(text)) => embeddings.forward(pass, text),
             (Self::Images(embeddings), Input::Images(images)) => embeddings.forward(pass, images),
             (Self::Text(_), Input::Images(_)) => candle_core::bail!("a text model got images; give it token ids"),
@@ -181,7 +184,7 @@ impl TextEmbeddings {
             text.layout.ranges().map(|range| range.start..range.start + of_end(&text.ids[range])).collect();
         let kept = |of: &[u32]| ranges.iter().flat_map(|range| of[range.clone()].iter().copied()).collect();
         let layout = Layout::from_lengths(ranges.iter().map(ExactSizeIterator::len));
-        Ok(TextInput { ids: kept(&text.ids), types: kept(&text.types), layout })
+        Ok(TextInput { ids: kept(&text.ids), types: kept(&text.types), layout, before: text.before.clone() })
     }
 
     fn check(&self, text: &TextInput) -> Result<()> {

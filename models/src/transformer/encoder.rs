@@ -198,6 +198,7 @@ fn info(config: &Config, tower: &Tower) -> ModelInfo {
         }),
         vocabulary: None,
         contrastive: None,
+        sight: None,
         head_dropout: config.head_dropout,
     }
 }

@@ -63,7 +63,7 @@ impl Expected {
 
 pub(crate) fn text(ids: &[Vec<u32>], types: &[Vec<u32>]) -> Input {
     let layout = Layout::from_lengths(ids.iter().map(Vec::len));
-    Input::Text(TextInput { ids: ids.concat(), types: types.concat(), layout })
+    Input::Text(TextInput { ids: ids.concat(), types: types.concat(), layout, before: None })
 }
 
 /// The rows of sequence `i`.

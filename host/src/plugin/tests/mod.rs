@@ -71,6 +71,7 @@ impl OneLayer {
                 classification: None,
                 vocabulary: None,
                 contrastive: None,
+                sight: None,
                 head_dropout: 0.0,
             },
             sites: vec![Site {

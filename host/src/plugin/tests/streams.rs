@@ -81,6 +81,7 @@ impl Pair {
                 classification: None,
                 vocabulary: None,
                 contrastive: None,
+                sight: None,
                 head_dropout: 0.0,
             },
             sites: NAMES.iter().enumerate().map(site).collect(),

@@ -267,7 +267,7 @@ impl Decoding {
     /// The logits of each text's next token, after new ones, `[texts][vocabulary]`.
     fn logits(&self, model: &AdaptedModel, cache: &mut Cache, new: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
         let tape = Tape::new(TapeOptions { precision: self.precision, parallel_ops: true, ..TapeOptions::default() });
-        let features = model.model.extend(&tape, cache, new)?.value; // [texts, width]
+        let features = model.model.extend(&tape, cache, new, None)?.value; // [texts, width]
         let Vocabulary { weight, bias } = &self.vocabulary;
         let bias = bias.as_ref().map(|bias| tape.parameter(bias));
         let logits = tape.linear(&features, &tape.parameter(weight), bias.as_ref())?; // [texts, vocabulary]

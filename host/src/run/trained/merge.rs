@@ -108,7 +108,7 @@ fn made_up(modality: Modality, device: &Device) -> Result<Input> {
         Modality::Text { max_tokens, vocabulary } => {
             let layout = Layout::from_lengths((1..=EXAMPLES).map(|i| (3 * i).min(max_tokens)));
             let ids = (0..layout.tokens()).map(|i| (i * 7919 % vocabulary) as u32).collect();
-            Input::Text(TextInput { ids, types: vec![0; layout.tokens()], layout })
+            Input::Text(TextInput { ids, types: vec![0; layout.tokens()], layout, before: None })
         }
         Modality::Images { channels, size, .. } => {
             let shape = (EXAMPLES, size, size, channels);
