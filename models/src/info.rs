@@ -76,6 +76,11 @@ impl ModelInfo {
         lacked.chain(self.sight.iter().flat_map(|sight| &sight.projector)).map(String::as_str)
     }
 
+    /// Whether pictures stand before the texts of a stream.
+    pub fn sees(&self, stream: usize) -> bool {
+        self.sight.as_ref().is_some_and(|sight| sight.texts == stream)
+    }
+
     /// Whether the head that compares two streams has this parameter.
     pub fn compares_by(&self, parameter: &str) -> bool {
         let own = |head: &Contrastive| head.scale == parameter || head.projections.iter().any(|path| path == parameter);
@@ -246,6 +251,8 @@ pub struct Sight {
     pub texts: usize,
     /// Paths of the parameters between the two, which are of neither stream.
     pub projector: Vec<String>,
+    /// Whether these are as new: of no folder, so that pictures say nothing yet.
+    pub new: bool,
 }
 
 /// A dense layer, its activation and a layer norm.

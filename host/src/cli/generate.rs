@@ -10,7 +10,7 @@ use fthost::data::{Asked, Turn, Writing};
 use fthost::report::output::say;
 use fthost::run::generation::{Continuation, Conversation, Sampling, Settings};
 use fthost::run::state::folder::{cannot_write, write_file_atomically};
-use fthost::run::trained::generate::Generator;
+use fthost::run::trained::generate::{Generator, Seen};
 use fthost::{Error, Result, cores};
 use serde::Serialize;
 use serde_json::json;
@@ -35,6 +35,10 @@ pub(super) struct GenerateArguments {
     /// terminal: /new begins it anew, Ctrl-D ends it
     #[arg(conflicts_with = "input")]
     prompt: Option<String>,
+
+    /// The picture before what is asked, for a run that has learned texts behind pictures. Without a prompt its text begins
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
 
     /// Goes on with the text as it is, and not as a question that the model's chat template writes
     #[arg(long, conflicts_with = "system")]
@@ -115,10 +119,12 @@ impl GenerateArguments {
         }
         self.out.as_deref().map_or(Ok(()), must_not_exist)?;
         if let Some(input) = &self.input {
-            let asked = Asked::read(input)?;
-            return self.file(&self.open()?, input, &asked, &settings, json);
+            let generator = self.open()?;
+            let asked = Asked::read(input, generator.sees_rows())?;
+            return self.file(&generator, input, &asked, &settings, json);
         }
         match self.prompt()? {
+            None if self.image.is_some() => one(&self.open()?, &Asked::Raw(String::new()), &settings, json),
             Some(prompt) => one(&self.open()?, &Asked::Text(prompt), &settings, json),
             None if json || self.raw || !io::stdin().is_terminal() => {
                 Err(Error::usage("there is nothing to go on from: no prompt is named").with_help(
@@ -132,7 +138,12 @@ impl GenerateArguments {
     fn open(&self) -> Result<Generator> {
         let writing = Writing { raw: self.raw, system: self.system.clone() };
         let UseArguments { plugins, sets, device } = &self.with;
-        Generator::open(&self.model, plugins, &overrides(sets, None, None)?, *device, &writing)
+        let seen = match (&self.image, &self.input) {
+            (Some(image), _) => Seen::Picture(image.clone()),
+            (None, Some(input)) => Seen::OfRows(input.clone()),
+            (None, None) => Seen::Nothing,
+        };
+        Generator::open(&self.model, plugins, &overrides(sets, None, None)?, *device, &writing, &seen)
     }
 
     /// The prompt that is named, or comes from standard input, whose last line's end is none of it.
@@ -156,15 +167,17 @@ impl GenerateArguments {
         json: bool,
     ) -> Result<()> {
         // All that is wrong with them is said before any of them takes time.
-        let ids = |(line, asked): &(u64, Asked)| generator.ids(asked).map_err(|error| error.in_line(input, *line));
+        let asked: Vec<&(u64, Asked)> = asked.iter().filter(|(line, _)| generator.sees(*line)).collect();
+        let ids = |(line, asked): &&(u64, Asked)| generator.ids(asked).map_err(|error| error.in_line(input, *line));
         let ids = asked.iter().map(ids).collect::<Result<Vec<_>>>()?;
+        let lines: Vec<u64> = asked.iter().map(|(line, _)| *line).collect();
         let (batch, begun) = (self.batch as usize, Instant::now());
         let mut tokens = 0;
         let mut write = |out: &mut dyn Write, failed: &dyn Fn(io::Error) -> Error| -> Result<()> {
-            for (number, (ids, asked)) in (0..).zip(ids.chunks(batch).zip(asked.chunks(batch))) {
+            for (number, (ids, lines)) in (0..).zip(ids.chunks(batch).zip(lines.chunks(batch))) {
                 let first = number * batch as u64;
-                let found = generator.generate(ids, first, settings, &mut |_, _| Ok(()))?;
-                for ((line, _), continuation) in asked.iter().zip(&found) {
+                let found = generator.generate((ids, lines), first, settings, &mut |_, _| Ok(()))?;
+                for (line, continuation) in lines.iter().zip(&found) {
                     tokens += continuation.generated_tokens;
                     let text = serde_json::to_string(&Line { line: *line, continuation }).unwrap_or_default();
                     writeln!(out, "{text}").map_err(failed)?;
@@ -201,7 +214,7 @@ impl GenerateArguments {
 fn one(generator: &Generator, asked: &Asked, settings: &Settings, json: bool) -> Result<()> {
     let ids = [generator.ids(asked)?];
     let begun = Instant::now();
-    let found = generator.generate(&ids, 0, settings, &mut |_, text| if json { Ok(()) } else { tell(text) });
+    let found = generator.generate((&ids, &[0]), 0, settings, &mut |_, text| if json { Ok(()) } else { tell(text) });
     let found = match found {
         // A reader that has left, as `head` does, wants no more.
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => return Ok(()),

@@ -492,6 +492,11 @@ impl Dataset {
         self.pictures.is_some()
     }
 
+    /// Whether the text of an example is one of a language model that stands behind its picture.
+    pub fn stands_behind_pictures(&self) -> bool {
+        self.of_pictures() && self.of_tokens.is_some()
+    }
+
     /// Whether examples have texts.
     pub fn has_texts(&self) -> bool {
         self.pictures.is_none() || self.beside > 0
@@ -664,6 +669,14 @@ impl Dataset {
             Modality::Text { .. } if self.has_texts() => self.texts_of(shown),
             other => Err(Error::run(format!("{}: no example has a {}", self.path.display(), other.name()))),
         }
+    }
+
+    /// The pictures of examples that have some, whatever stands beside them.
+    ///
+    /// # Errors
+    /// Where one cannot be read.
+    pub fn pictures_of(&self, shown: &Shown) -> Result<Input> {
+        self.images_of(shown)
     }
 
     fn images_of(&self, shown: &Shown) -> Result<Input> {

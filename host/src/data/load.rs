@@ -31,15 +31,16 @@ pub(super) fn load_within(source: &Source<'_>, tokenizer: Option<&Tokenizer>, li
     let labels = source.form.labels();
     let (mut data, classes) = match (source.vocabulary(), source.images(), tokenizer) {
         (Some(_), _, None) => return Err(Error::usage("a model that reads text needs its tokenizer.json")),
-        (Some(vocabulary), None, Some(tokenizer)) => {
-            let examples = match source.language {
-                Some(model) => language::read(source, model, tokenizer, vocabulary, limits)?,
-                None => read_texts(source, tokenizer, vocabulary, limits)?,
+        (Some(vocabulary), images, Some(tokenizer)) => {
+            let data = match (source.language, images) {
+                (Some(model), _) => {
+                    let (examples, pictures) = language::read(source, model, tokenizer, vocabulary, limits)?;
+                    examples.into_dataset(source, pictures)
+                }
+                (None, None) => read_texts(source, tokenizer, vocabulary, limits)?.into_dataset(source, None),
+                (None, Some(_)) => read_both(source, labels, tokenizer, vocabulary, limits)?,
             };
-            (examples.into_dataset(source, None), Vec::new())
-        }
-        (Some(vocabulary), Some(_), Some(tokenizer)) => {
-            (read_both(source, labels, tokenizer, vocabulary, limits)?, Vec::new())
+            (data, Vec::new())
         }
         (None, Some(images), _) => read_pictures(source, images, labels, limits)?,
         (None, None, _) => return Err(Error::run("examples for a model that takes nothing")),

@@ -66,7 +66,7 @@ pub use folds::Fold;
 pub use form::{Encoding, Form, Format, LanguageForm, LanguageModel, Learns, Quote, Score};
 pub use header::Naming;
 pub use label_lists::SEPARATOR;
-pub use language::{Answered, Asked, Asker, Turn, Writing};
+pub use language::{Answered, Asked, Asker, Turn, Writing, pictures_beside};
 pub(crate) use language::{ChatTemplate, GoTemplate, has_name as is_chat_template, template_text};
 pub use load::{check, load, of_texts, unlabelled};
 pub use measured::{Holds, Measured, passes};

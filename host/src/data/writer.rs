@@ -150,10 +150,10 @@ impl Writer {
         Self { roles, separator, ..Self::new(0, limits) }
     }
 
-    /// A writer of rows for a language model.
+    /// A writer of rows for a language model, each behind a picture where the source has some.
     pub(super) fn of_language(source: &Source<'_>, tokens: TokensOf, limits: Limits) -> Self {
-        let vocabulary = tokens.vocabulary as usize;
-        Self { texts: source.texts, of_tokens: Some(tokens), ..Self::new(vocabulary, limits) }
+        let (vocabulary, beside) = (tokens.vocabulary as usize, source.images().map_or(0, |images| images.tokens));
+        Self { texts: source.texts, of_tokens: Some(tokens), beside, ..Self::new(vocabulary, limits) }
     }
 
     /// Takes the next row of a language model, with the marks of its tokens; how many are those of the first sequence of a pair, or 0, and

@@ -166,6 +166,13 @@ impl Pass<'_> {
         Ok((total, total_weight))
     }
 
+    /// The maps of the pictures that stand before the texts of examples, for a stream of a model that sees; none for another.
+    fn before(&self, tape: &Tape, shown: &Shown, stream: usize) -> Result<Option<Value>> {
+        let info = self.model.model.info();
+        let Some(read) = sight_of(info, self.data).filter(|_| info.sees(stream)) else { return Ok(None) };
+        Ok(Some(self.read(tape, shown, read)?.value))
+    }
+
     /// What the head reads.
     pub fn reads(&self) -> Vec<StreamRead> {
         reads_of(self.spec, self.model.model.info())
@@ -173,19 +180,24 @@ impl Pass<'_> {
 
     /// The features of examples that a head reads, in its order.
     pub fn features(&self, tape: &Tape, shown: &Shown, reads: &[StreamRead]) -> Result<Vec<Features>> {
-        let streams = &self.model.model.info().streams;
-        let one = |of: &StreamRead| {
-            let modality = streams[of.stream].modality;
-            if let Some(examples) = self.data.keys(shown, modality) {
-                let input = |places: &[usize]| self.data.input_for(&shown.select(places), modality);
-                if let Some(found) = self.model.kept_features(tape, &examples, *of, input)? {
-                    return Ok(found);
-                }
+        reads.iter().map(|&of| self.read(tape, shown, of)).collect()
+    }
+
+    /// What is read of one stream. Behind a picture nothing is kept of a text, but what frozen layers make of the picture is.
+    fn read(&self, tape: &Tape, shown: &Shown, of: StreamRead) -> Result<Features> {
+        let modality = self.model.model.info().streams[of.stream].modality;
+        let before = self.before(tape, shown, of.stream)?;
+        if let Some(examples) = self.data.keys(shown, modality).filter(|_| before.is_none()) {
+            let input = |places: &[usize]| self.data.input_for(&shown.select(places), modality);
+            if let Some(found) = self.model.kept_features(tape, &examples, of, input)? {
+                return Ok(found);
             }
-            let input: Input = self.data.input_for(shown, modality)?;
-            Ok(self.model.model.features(tape, of.stream, &input, of.read)?)
-        };
-        reads.iter().map(one).collect()
+        }
+        let mut input: Input = self.data.input_for(shown, modality)?;
+        if let Input::Text(text) = &mut input {
+            text.before = before;
+        }
+        Ok(self.model.model.features(tape, of.stream, &input, of.read)?)
     }
 }
 
@@ -239,6 +251,17 @@ pub fn reads_of(spec: &HeadSpec, info: &ModelInfo) -> Vec<StreamRead> {
         read: read_of(stream.features),
     };
     spec.streams.iter().map(of).collect()
+}
+
+/// What is read of the pictures that stand before the texts of some examples, of a model that sees.
+pub fn sight_of(info: &ModelInfo, data: &Dataset) -> Option<StreamRead> {
+    let sight = info.sight.as_ref().filter(|_| data.stands_behind_pictures())?;
+    Some(StreamRead { stream: sight.pictures, read: Read::Spatial })
+}
+
+/// All that the outputs of a head for some examples depend on: what it reads, and what stands before that.
+pub fn passed_by(spec: &HeadSpec, info: &ModelInfo, data: &Dataset) -> Vec<StreamRead> {
+    reads_of(spec, info).into_iter().chain(sight_of(info, data)).collect()
 }
 
 /// Features in the models' words.

@@ -190,7 +190,7 @@ impl Pair {
     /// Where the texts are no decoder's, the pictures' stream gives no map, or the file does not fit.
     pub(crate) fn seeing(
         mut self,
-        projector: Option<&Path>,
+        file: Option<&Path>,
         seed: u64,
         device: &Device,
     ) -> std::result::Result<Self, LoadError> {
@@ -208,9 +208,9 @@ impl Pair {
         };
         let (widths, root) = ([map.channels, text.width], text.root.clone());
         let head = self.info.head_group();
-        let projector = Projector::build(projector, widths, (seed, head), device)?;
+        let projector = Projector::build(file, widths, (seed, head), device)?;
         self.info.vocabulary = Some(of_text(layer, &root));
-        self.info.sight = Some(Sight { pictures: 1, texts: 0, projector: projector.names() });
+        self.info.sight = Some(Sight { pictures: 1, texts: 0, projector: projector.names(), new: file.is_none() });
         self.sites.extend_from_slice(projector.sites());
         self.parameters.extend_from_slice(projector.parameters());
         match projector.files() {

@@ -22,11 +22,11 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// The rows of a file, as a language model learns them.
+    /// The rows of a file, as a language model learns them. Behind a picture a text is an answer by itself.
     ///
     /// # Errors
     /// Where the file cannot be read or is empty, and where a row is of no known form or has no answer.
-    pub fn read(path: &Path, form: &Form) -> Result<Vec<Self>> {
+    pub fn read(path: &Path, form: &Form, behind_pictures: bool) -> Result<Vec<Self>> {
         let Kind::Rows(mut objects) = Kind::open(path, form)? else { return Err(no_answers(path, None)) };
         let (mut rows, mut of_file) = (Vec::new(), None::<RowForm>);
         while let Some((line, row)) = objects.next_row()? {
@@ -41,6 +41,7 @@ impl Answered {
                     Self { line, asked: Asked::Turns(turns), answer }
                 }
                 Said::Completion { prompt, completion } => Self { line, asked: Asked::Raw(prompt), answer: completion },
+                Said::Text(answer) if behind_pictures => Self { line, asked: Asked::Raw(String::new()), answer },
                 Said::Text(_) => return Err(no_answers(path, Some(line))),
             });
         }
@@ -71,7 +72,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
         std::fs::write(&path, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
-        Answered::read(&path, &Form::default())
+        Answered::read(&path, &Form::default(), false)
     }
 
     #[test]

@@ -29,11 +29,11 @@ pub enum Asked {
 
 impl Asked {
     /// What each row of a file asks, with its line: objects as a language model learns from, whose answers are left out, or a text on each
-    /// line.
+    /// line. Behind a picture a text is an answer, and nothing has to be asked.
     ///
     /// # Errors
     /// Where the file cannot be read, is empty, or a row asks nothing.
-    pub fn read(path: &Path) -> Result<Vec<(u64, Self)>> {
+    pub fn read(path: &Path, behind_pictures: bool) -> Result<Vec<(u64, Self)>> {
         let mut all = Vec::new();
         match Kind::open(path, &Form::default())? {
             Kind::Text(mut lines) => {
@@ -44,7 +44,11 @@ impl Asked {
             Kind::Rows(mut objects) => {
                 while let Some((line, row)) = objects.next_row()? {
                     let wrong = |Wrong { message, help }| data_error(path, Some(line), message).with_help(help);
-                    all.push((line, Self::of_row(&row).map_err(wrong)?));
+                    let asked = match behind_pictures && !asks(&row) {
+                        true => Self::Raw(String::new()),
+                        false => Self::of_row(&row).map_err(wrong)?,
+                    };
+                    all.push((line, asked));
                 }
             }
         }
@@ -81,6 +85,8 @@ pub struct Asker {
     system: Option<String>,
     /// What stands before a text that no template writes.
     before: Vec<u32>,
+    /// What stands in the place of an empty one, where a picture comes before it: so it was learned.
+    start: Option<u32>,
 }
 
 impl Asker {
@@ -107,7 +113,16 @@ impl Asker {
 
     fn by(template: Option<ChatTemplate>, tokenizer: &Tokenizer, system: Option<String>) -> Result<Self> {
         let (before, _) = tokenizer.frame()?;
-        Ok(Self { tokenizer: tokenizer.uncut()?, template, system, before })
+        Ok(Self { tokenizer: tokenizer.uncut()?, template, system, before, start: None })
+    }
+
+    /// The same for what stands behind pictures: a text may be empty then.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn behind_pictures(self) -> Result<Self> {
+        let start = self.tokenizer.start()?;
+        Ok(Self { start, ..self })
     }
 
     /// How many tokens stand before each text that no template writes.
@@ -126,6 +141,9 @@ impl Asker {
     /// Where the template refuses what is asked, a conversation comes where no template writes it, or there are no tokens.
     pub fn ids(&self, asked: &Asked) -> Result<Vec<u32>> {
         let ids = match (&self.template, asked) {
+            (_, Asked::Raw(text)) | (None, Asked::Text(text)) if text.is_empty() && self.start.is_some() => {
+                self.start.into_iter().collect()
+            }
             (_, Asked::Raw(text)) | (None, Asked::Text(text)) => {
                 [self.before.as_slice(), &self.tokenizer.placed(text)?.ids].concat()
             }
@@ -169,6 +187,12 @@ impl Asker {
         let first = self.tokenizer.placed(after)?.ids.first().copied();
         Ok(first.filter(|&id| self.tokenizer.is_added(id)))
     }
+}
+
+/// Whether a row has more to ask than a text that may be an answer.
+fn asks(row: &Map<String, Value>) -> bool {
+    let mut keys = MESSAGES.into_iter().chain(["instruction"]).chain(COMPLETIONS.map(|(prompt, _)| prompt));
+    keys.any(|key| row.contains_key(key))
 }
 
 /// What a row asks, whatever stands there as its answer: turns, the last one the user's. A text is what a user says.

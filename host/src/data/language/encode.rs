@@ -27,6 +27,8 @@ pub(super) struct Encoder<'a> {
     pub(super) score: Score,
     /// What stands before a text that no template writes.
     pub(super) before: Vec<u32>,
+    /// What stands before one without a prompt where nothing else does, if it is to be said from its first token on: where a picture comes before.
+    pub(super) start: Option<u32>,
     /// The end of a text.
     pub(super) end: Option<u32>,
 }
@@ -58,12 +60,20 @@ impl Encoder<'_> {
             Said::Completion { prompt, completion } => {
                 let text = format!("{prompt}{completion}");
                 let answer = prompt.len()..text.len();
-                self.placed(&text, std::slice::from_ref(&answer), self.before.clone(), self.end)
+                self.placed(&text, std::slice::from_ref(&answer), self.first(prompt), self.end)
             }
             Said::Text(text) => {
                 let all = 0..text.len();
-                self.placed(text, std::slice::from_ref(&all), self.before.clone(), self.end)
+                self.placed(text, std::slice::from_ref(&all), self.first(""), self.end)
             }
+        }
+    }
+
+    /// What stands before a text with this prompt.
+    fn first(&self, prompt: &str) -> Vec<u32> {
+        match self.start {
+            Some(start) if prompt.is_empty() => vec![start],
+            _ => self.before.clone(),
         }
     }
 

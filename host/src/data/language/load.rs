@@ -1,10 +1,12 @@
 //! Reading the rows of a language model: what they say becomes tokens, and each token is marked by whether it is to be learned.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
+use super::beside;
 use super::conversation::{RowForm, Said, Wrong};
 use super::encode::{Encoded, Encoder};
 use super::objects::{Kind, Objects};
@@ -15,6 +17,7 @@ use crate::data::files::Files;
 use crate::data::form::{Format, LanguageForm, LanguageModel, Score};
 use crate::data::guess::TokensOf;
 use crate::data::lines::Lines;
+use crate::data::pictures::Pictures;
 use crate::data::recognise::file_name;
 use crate::data::row::{Columns, data_error};
 use crate::data::source::Source;
@@ -62,17 +65,18 @@ const SEEN: usize = 200;
 /// About how much of a text is encoded at once, in bytes.
 const PIECE: usize = 1 << 20;
 
-/// Reads and encodes the rows of a source.
+/// Reads and encodes the rows of a source, and lists the pictures that they stand behind, where it has some.
 ///
 /// # Errors
-/// Whatever is wrong with a file, with its line; a file of which no token is left to be learned.
+/// Whatever is wrong with a file, with its line; a file of which no token is left to be learned; pictures where the model says no next token
+/// of single texts.
 pub(in crate::data) fn read(
     source: &Source<'_>,
     model: LanguageModel,
     tokenizer: &Tokenizer,
     vocabulary: usize,
     limits: Limits,
-) -> Result<Examples> {
+) -> Result<(Examples, Option<Pictures>)> {
     let Files::One(path) = source.files else {
         return Err(Error::usage(format!("the data `{}` are for classes", source.files))
             .with_help("a language model takes one file of rows or of text"));
@@ -83,12 +87,26 @@ pub(in crate::data) fn read(
         return Err(Error::usage("score = \"all\" counts prompts too, and preferences are of answers")
             .with_help("take score out of the task"));
     }
+    let pictured = source.images().is_some();
+    if pictured && model != LanguageModel::Causal {
+        let learns = if pairs { "from pairs of answers" } else { "what stands in masked places" };
+        let message =
+            format!("the task learns {learns}, and pictures stand before texts whose next token is learned alone");
+        return Err(Error::usage(message)
+            .with_help("say stream = \"text\" in the task, for texts alone, or choose the head causal-lm"));
+    }
+    if pictured && form.blocks == Some(true) {
+        return Err(Error::usage("blocks = true joins texts, and here each has a picture of its own")
+            .with_help("take blocks out of the task"));
+    }
+    let listed = pictured.then(|| beside::list(source, path)).transpose()?;
     let template = if causal { chat_template(form, tokenizer)? } else { None };
     let (before, after) = tokenizer.frame()?;
+    let start = if pictured { tokenizer.start()? } else { None };
     let end = tokenizer.special_id("eos_token").filter(|_| causal);
     let tokens = TokensOf { mask: tokenizer.special_id("mask_token"), vocabulary: vocabulary as u32, pairs };
     let mut reading = Reading {
-        encoder: Encoder { tokenizer, template: template.as_ref(), score: form.score, before, end },
+        encoder: Encoder { tokenizer, template: template.as_ref(), score: form.score, before, start, end },
         after,
         causal,
         uncut: tokenizer.uncut()?,
@@ -101,6 +119,7 @@ pub(in crate::data) fn read(
         equal: 0,
         rows: 0,
         first: None,
+        behind: listed.as_ref().map(|listed| listed.rows.iter().map(|row| row.line).collect()),
     };
     let note = match Kind::open(path, source.form)? {
         Kind::Text(_) if pairs => return Err(no_pairs(path, None, "is a text")),
@@ -122,6 +141,12 @@ pub(in crate::data) fn read(
         .with_help("raise max_tokens in the task: what stands before the answers fills it"));
     }
     let mut notes = vec![format!("{}: {note}", file_name(path))];
+    if pictured {
+        notes.push(format!(
+            "{}: each text stands behind its picture, and what is learned begins with its first token",
+            file_name(path)
+        ));
+    }
     if let Some(template) = encoder.template {
         notes.push(format!("conversations are written by the chat template of {}", template.origin()));
     }
@@ -145,7 +170,9 @@ pub(in crate::data) fn read(
         let (cut, rows) = (count(no_target), count(rows));
         notes.push(format!("{}: of {cut} of {rows} rows {what} (max_tokens)", file_name(path)));
     }
-    writer.finish(notes)
+    let (pictures, of_pictures) = listed.map(|listed| (listed.pictures, listed.notes)).unzip();
+    notes.extend(of_pictures.into_iter().flatten());
+    Ok((writer.finish(notes)?, pictures))
 }
 
 /// Whether a text may be cut before this line with no other tokens for it: where byte pairs are sought in pieces of it, one begins there. A
@@ -176,6 +203,8 @@ struct Reading<'a> {
     rows: usize,
     /// The first row as the model sees it.
     first: Option<String>,
+    /// The lines of the rows that count, where each stands behind a picture: those whose pictures are good.
+    behind: Option<VecDeque<u64>>,
 }
 
 impl Reading<'_> {
@@ -210,7 +239,7 @@ impl Reading<'_> {
         let columns = &source.form.columns;
         let (mut form, mut joins) = (None, false);
         loop {
-            let rows = objects.next_rows(BLOCK)?;
+            let mut rows = objects.next_rows(BLOCK)?;
             let Some((line, first)) = rows.first() else { break };
             if form.is_none() {
                 let found = row_form(self.path, *line, first, columns)?;
@@ -223,10 +252,13 @@ impl Reading<'_> {
                     )
                     .with_help("name the column of the text: columns = { text = \"...\" }"));
                 }
-                joins = is_text && blocks.unwrap_or(true);
+                joins = is_text && blocks.unwrap_or(self.behind.is_none());
                 form = Some(found);
             }
             let Some(form) = &form else { break };
+            if let Some(behind) = &mut self.behind {
+                rows.retain(|(line, _)| behind.pop_front_if(|next| next == line).is_some());
+            }
             let read = |(line, row): &(u64, Map<String, Value>)| match form.read(row) {
                 Ok(said) => Ok((*line, said)),
                 Err(wrong) => Err(self.wrong(*line, wrong)),

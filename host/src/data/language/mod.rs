@@ -2,6 +2,7 @@
 
 mod answered;
 mod asked;
+mod beside;
 mod conversation;
 mod encode;
 mod go_template;
@@ -12,6 +13,7 @@ mod template;
 
 pub use answered::Answered;
 pub use asked::{Asked, Asker, Writing};
+pub use beside::pictures_beside;
 pub use conversation::Turn;
 pub(crate) use go_template::GoTemplate;
 pub(in crate::data) use load::read;

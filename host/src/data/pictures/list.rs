@@ -35,7 +35,7 @@ pub(in crate::data) struct Listed {
 }
 
 /// Columns that name a picture's file, the most usual first.
-const PATHS: [&str; 5] = ["image", "file_name", "filename", "path", "file"];
+pub(in crate::data) const PATHS: [&str; 5] = ["image", "file_name", "filename", "path", "file"];
 /// The end of an archive's name.
 const TAR: &str = "tar";
 
@@ -260,9 +260,7 @@ fn named_in(
     loop {
         while let Some(row) = all.next_of_file()? {
             let file = all.path();
-            let path = path_of(file, &row)?;
-            let name = format!("{}:{}: {path}", file.display(), row.line);
-            items.push(Item::named_file(name, file.parent().unwrap_or(Path::new("")).join(path)));
+            items.push(item(file, row.line, path_of(file, &row)?));
             rows.push(row);
         }
         if !all.next_file()? {
@@ -301,13 +299,33 @@ pub(in crate::data) fn list_beside(source: &Source<'_>, labels: Labels) -> Resul
     let place = form.columns.extra(labels).position(|(role, _)| role == Role::Image);
     let place = place.ok_or_else(|| Error::run("a table without a column of pictures"))?;
     named_in(source, form, labels, |file, row| match row.extra[place].as_str() {
-        "" => {
-            let column = form.columns.image.as_deref().unwrap_or_default();
-            Err(data_error(file, Some(row.line), format!("this row has no picture: `{column}` is empty"))
-                .with_help("name the picture's file there, relative to the table, or remove the row"))
-        }
+        "" => Err(no_picture(file, row.line, form.columns.image.as_deref().unwrap_or_default())),
         path => Ok(path),
     })
+}
+
+/// The error of a row beside whose text there should be a picture.
+pub(in crate::data) fn no_picture(file: &Path, line: u64, column: &str) -> Error {
+    data_error(file, Some(line), format!("this row has no picture: `{column}` is empty"))
+        .with_help("name the picture's file there, relative to the table, or remove the row")
+}
+
+/// Pictures at paths that the rows of a file name, each with its line; a row's text is its path. Of every picture the header is read; where bad
+/// ones are to be left out, all of it.
+///
+/// # Errors
+/// As [`list`].
+pub(in crate::data) fn list_named(source: &Source<'_>, file: &Path, named: Vec<(u64, String)>) -> Result<Listed> {
+    let item = |(line, path): &(u64, String)| item(file, *line, path);
+    let places = named.iter().map(item).collect();
+    let rows = named.into_iter().map(|(line, text)| Row { line, text, ..Row::default() }).collect();
+    checked(places, rows, Some(file.to_owned()), Vec::new(), source)
+}
+
+/// The picture at a path that a row of a file names.
+fn item(file: &Path, line: u64, path: &str) -> Item {
+    let name = format!("{}:{line}: {path}", file.display());
+    Item::named_file(name, file.parent().unwrap_or(Path::new("")).join(path))
 }
 
 /// How a table is read: the column of pictures is the one that the task names, else one that names them usually.

@@ -58,6 +58,16 @@ impl Tokenizer {
         Ok(at.map_or_else(Default::default, |at| (framed[..at].to_vec(), framed[at + plain.len()..].to_vec())))
     }
 
+    /// The token that stands where nothing else does before a text whose first token is to be said: that which begins texts, else that which
+    /// ends them. None where the tokenizer puts one there itself.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn start(&self) -> Result<Option<u32>> {
+        let itself = !self.frame()?.0.is_empty();
+        Ok(["bos_token", "eos_token"].into_iter().find_map(|name| self.special_id(name)).filter(|_| !itself))
+    }
+
     /// The token that every text begins with, as it is written; none where there is none or several.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use fthost_autograd::random::Stream;
-use fthost_autograd::{DType, Parameter, Precision, Tape, TapeOptions};
-use fthost_models::Cache;
+use fthost_autograd::{DType, Parameter, Precision, Tape, TapeOptions, Value as Tensors};
+use fthost_models::{Cache, Input, Read};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -96,7 +96,7 @@ pub struct Decoding {
     precision: Precision,
     /// Tokens that end a text.
     ends: BTreeSet<u32>,
-    /// Tokens that the model takes.
+    /// Tokens that the model takes, beside what a picture puts before them.
     longest: usize,
 }
 
@@ -128,7 +128,7 @@ impl Vocabulary {
 }
 
 impl Decoding {
-    /// Of a model whose own files are in `base`; an embedded one has none.
+    /// Of a model whose own files are in `base`; an embedded one has none. `rows` are those that a picture puts before each text.
     ///
     /// # Errors
     /// Where a file of its own cannot be read, or the tokenizer fails.
@@ -138,9 +138,10 @@ impl Decoding {
         asker: Asker,
         base: Option<&Path>,
         precision: Precision,
+        rows: usize,
     ) -> Result<Self> {
         let ends = ends(base, &asker)?;
-        let longest = model.model.longest_sequence()?.unwrap_or(usize::MAX);
+        let longest = model.model.longest_sequence()?.unwrap_or(usize::MAX).saturating_sub(rows);
         Ok(Self { asker, vocabulary, precision, ends, longest })
     }
 
@@ -161,15 +162,15 @@ impl Decoding {
         Ok(ids)
     }
 
-    /// Continues texts by the model as it is now, all of them at once; `first` is the number of the first of them, from which what is drawn
-    /// follows. `tell` gets the place of a text and what comes to it, as soon as that is known.
+    /// Continues texts by the model as it is now, all of them at once, each behind its picture where there are some; `first` is the number of
+    /// the first of them, from which what is drawn follows. `tell` gets the place of a text and what comes to it, as soon as that is known.
     ///
     /// # Errors
-    /// Where the model fails, or `tell` does.
+    /// Where the model fails or sees no pictures, or `tell` fails.
     pub fn generate(
         &self,
         model: &AdaptedModel,
-        asked: &[Vec<u32>],
+        (asked, pictures): (&[Vec<u32>], Option<&Input>),
         first: u64,
         settings: &Settings,
         tell: &mut dyn FnMut(usize, &str) -> Result<()>,
@@ -177,7 +178,8 @@ impl Decoding {
         let mut texts: Vec<Text<'_>> =
             (first..).zip(asked).map(|(number, ids)| self.begun(ids.clone(), number, settings)).collect();
         let mut cache = model.model.begin(texts.len())?;
-        self.write(model, &mut cache, asked.to_vec(), &mut texts, settings, tell)?;
+        let before = pictures.map(|pictures| self.maps(model, pictures)).transpose()?;
+        self.write(model, &mut cache, (asked.to_vec(), before), &mut texts, settings, tell)?;
         Ok(texts.into_iter().map(Text::finish).collect())
     }
 
@@ -201,7 +203,7 @@ impl Decoding {
         };
         let new = asked[known..].to_vec();
         let mut texts = [self.begun(asked, number, settings)];
-        self.write(model, &mut cache, vec![new], &mut texts, settings, &mut |_, text| tell(text))?;
+        self.write(model, &mut cache, (vec![new], None), &mut texts, settings, &mut |_, text| tell(text))?;
         let [text] = texts;
         // The last token was chosen, and nothing asked what follows it.
         conversation.seen = Some((cache, text.seen[..text.seen.len().saturating_sub(1)].to_vec()));
@@ -219,19 +221,33 @@ impl Decoding {
         }
     }
 
-    /// Continues texts to their ends, from tokens of each that the cache lacks, `new`. It keeps what the model sees of the last of them to end.
+    /// The maps of pictures, which stand before texts.
+    fn maps(&self, model: &AdaptedModel, pictures: &Input) -> Result<Tensors> {
+        let Some(sight) = &model.model.info().sight else {
+            return Err(Error::usage(format!("this {} sees no pictures", model.model.info().model_type)).with_help(
+                "name a run whose model is streams = { text = ..., image = ... }, and whose head says the next token",
+            ));
+        };
+        Ok(model.model.features(&self.tape(), sight.pictures, pictures, Read::Spatial)?.value)
+    }
+
+    fn tape(&self) -> Tape {
+        Tape::new(TapeOptions { precision: self.precision, parallel_ops: true, ..TapeOptions::default() })
+    }
+
+    /// Continues texts to their ends, from tokens of each that the cache lacks, `new`, and what stands before those that begin. It keeps what the model sees of the last of them to end.
     fn write(
         &self,
         model: &AdaptedModel,
         cache: &mut Cache,
-        mut new: Vec<Vec<u32>>,
+        (mut new, mut before): (Vec<Vec<u32>>, Option<Tensors>),
         texts: &mut [Text<'_>],
         settings: &Settings,
         tell: &mut dyn FnMut(usize, &str) -> Result<()>,
     ) -> Result<()> {
         let mut going: Vec<usize> = (0..texts.len()).collect();
         while !going.is_empty() {
-            let logits = self.logits(model, cache, &new)?; // [going, vocabulary]
+            let logits = self.logits(model, cache, &new, before.take().as_ref())?; // [going, vocabulary]
             let mut places = Vec::with_capacity(going.len());
             new.clear();
             for (place, (&i, mut logits)) in going.iter().zip(logits).enumerate() {
@@ -265,9 +281,15 @@ impl Decoding {
     }
 
     /// The logits of each text's next token, after new ones, `[texts][vocabulary]`.
-    fn logits(&self, model: &AdaptedModel, cache: &mut Cache, new: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
-        let tape = Tape::new(TapeOptions { precision: self.precision, parallel_ops: true, ..TapeOptions::default() });
-        let features = model.model.extend(&tape, cache, new, None)?.value; // [texts, width]
+    fn logits(
+        &self,
+        model: &AdaptedModel,
+        cache: &mut Cache,
+        new: &[Vec<u32>],
+        before: Option<&Tensors>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let tape = self.tape();
+        let features = model.model.extend(&tape, cache, new, before)?.value; // [texts, width]
         let Vocabulary { weight, bias } = &self.vocabulary;
         let bias = bias.as_ref().map(|bias| tape.parameter(bias));
         let logits = tape.linear(&features, &tape.parameter(weight), bias.as_ref())?; // [texts, vocabulary]

@@ -196,8 +196,9 @@ impl Saved<'_> {
     /// Beside an adapter of joined models in fthost's own form, for each of them that got something an adapter of PEFT's on that model alone, as
     /// what opens it knows no two: the heads are not in it.
     fn write_parts(&self, folder: &Path) -> Result<()> {
+        let info = self.model.model.info();
         for own in self.streams {
-            let Some(place) = self.model.model.info().stream(&own.name) else { continue };
+            let Some(place) = info.stream(&own.name) else { continue };
             let Some(fields) = self.config_of(place) else { continue };
             let mut added = self.model.parameters.iter().filter(|p| matches!(p.owner, Owner::Strategy(_)));
             // What stands before a stream's tokens, or is shared by layers, is not taken apart.
@@ -222,7 +223,7 @@ impl Saved<'_> {
             merge(&mut config, fields);
             adapter_config::name_layers(&mut config, &keys, self.model.model.as_ref());
             write_json(&part.join("adapter_config.json"), &config)?;
-            if sentences::pools(stream) {
+            if info.vocabulary.is_none() && sentences::pools(stream) {
                 sentences::write(&part, stream, longest(self.model)?, None, false)?;
                 inputs::copy_of_stream(&own.path, &part, stream)?;
             }

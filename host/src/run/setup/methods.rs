@@ -191,8 +191,8 @@ pub(in crate::run) fn attach_head(
         comparison: comparison(info).filter(|_| table.form.learns == Learns::Matches && streams.len() > 1),
         sequences: if streams.len() > 1 { 1 } else { table.form.sequences() as u32 },
     };
-    // What the weights lack was never trained: strategies that freeze what was leave it to train.
-    for name in info.vocabulary.iter().flat_map(|layer| &layer.new) {
+    // What the weights lack was never trained, and a projector by its task alone: strategies that freeze what was leave them to train.
+    for name in info.trained_with_heads() {
         let lacking = model.parameters.iter().find(|p| p.owner == Owner::Base && p.parameter.name() == name);
         lacking.into_iter().for_each(|p| p.parameter.set_trainable(true));
     }

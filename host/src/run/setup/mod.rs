@@ -34,7 +34,7 @@ use crate::plugin::{Library, RegularizerInstance, StrategyInstance};
 use crate::report::numbers::count;
 use crate::run::file::{HeldOut, Method, RegularizerTable, RunFile};
 use crate::run::machine::DeviceChoice;
-use crate::run::pass::reads_of;
+use crate::run::pass::{passed_by, reads_of, sight_of};
 use crate::run::state::identity::{Identity, PluginUsed};
 use crate::run::state::optimizer::Optimizer;
 use crate::run::state::snapshot;
@@ -145,7 +145,7 @@ pub(crate) fn set_up_with(mut file: RunFile, mut library: Library, device: Devic
 
 /// What no head's features pass cannot learn: a pooler, where heads read every token.
 fn freeze_unread(model: &mut AdaptedModel, tasks: &[Task]) {
-    let reads: Vec<_> = tasks.iter().flat_map(|task| reads_of(&task.spec, model.model.info())).collect();
+    let reads: Vec<_> = tasks.iter().flat_map(|task| passed_by(&task.spec, model.model.info(), &task.train)).collect();
     let is_read = |p: &ModelParameter| p.owner != Owner::Base || reads.iter().any(|&read| model.passes(read, p));
     let unread: Vec<bool> = model.parameters.iter().map(|p| !is_read(p)).collect();
     for (p, unread) in model.parameters.iter_mut().zip(unread) {
@@ -290,7 +290,11 @@ impl Setup {
     /// Where the way to a task's head is cut, where what frozen layers make of its examples can be kept.
     fn cut(&self, task: &Task) -> Option<Cut> {
         self.model.kept.as_ref()?;
-        let reads = reads_of(&task.spec, self.model.model.info());
+        let info = self.model.model.info();
+        if let Some(read) = sight_of(info, &task.train) {
+            return Some(self.model.cut(read)?.0);
+        }
+        let reads = reads_of(&task.spec, info);
         // Of several streams: where all can be cut.
         let cuts: Option<Vec<Cut>> = reads.into_iter().map(|read| Some(self.model.cut(read)?.0)).collect();
         cuts?.first().copied()
@@ -305,6 +309,7 @@ impl Setup {
     fn kept(&self, task: &Task) -> Option<String> {
         let (info, name) = (self.model.model.info(), &task.name);
         let below = match self.cut(task)? {
+            Cut::Whole(_) if sight_of(info, &task.train).is_some() => "the layers that see pictures".to_owned(),
             Cut::Whole(_) => "all layers below the head".to_owned(),
             Cut::Above(groups) => format!("the layers up to {}", info.groups.get(groups - 1)?.name),
         };

@@ -14,7 +14,7 @@ use super::demo;
 use crate::adapted::AdaptedModel;
 use crate::data::{Learns, Permutation, Tokenizer};
 use crate::hub;
-use crate::run::file::{BatchNorm, PoolingKey, RunFile, TaskTable};
+use crate::run::file::{BatchNorm, ModelTable, PoolingKey, RunFile, TaskTable};
 use crate::{Error, Result};
 
 /// Brings the model here, where the run file names one of the hub: its path is a folder then, its revision a commit.
@@ -216,6 +216,24 @@ pub(in crate::run) fn image_info(file: &RunFile, task: &TaskTable, model: &Adapt
     Ok(model.model.map_size(stream, size)?.map(|map| ImageInfo { size, map }))
 }
 
+/// How many rows a picture puts before a text of a task, for a model that sees.
+pub(in crate::run) fn rows_before(file: &RunFile, task: &TaskTable, model: &AdaptedModel) -> Result<usize> {
+    let info = model.model.info();
+    let streams = of_task(file, task, info)?;
+    match &info.sight {
+        Some(sight) if streams.contains(&sight.pictures) && streams.contains(&sight.texts) => {
+            Ok(image_info(file, task, model)?.map_or(0, |image| image.map[0] * image.map[1]))
+        }
+        _ => Ok(0),
+    }
+}
+
+/// The folder of the files of a model's texts; none of the embedded one.
+pub(in crate::run) fn text_folder(table: &ModelTable, model: &AdaptedModel) -> Result<Option<PathBuf>> {
+    let text = text_stream(model).filter(|_| !table.is_demo());
+    text.map(|text| table.folder_of(&text.name)).transpose()
+}
+
 /// The streams that a task's examples are for: the one that it names, or all.
 ///
 /// # Errors
@@ -316,14 +334,18 @@ fn at_longest<T>(
 ) -> Result<T> {
     let text = text_stream(model).map(|stream| stream.modality);
     let Some(Modality::Text { max_tokens, .. }) = text else { return f(task.max_tokens) };
-    let room = model.model.longest_sequence()?.unwrap_or(max_tokens);
+    let rows = rows_before(file, task, model)?;
+    let room = model.model.longest_sequence()?.unwrap_or(max_tokens).saturating_sub(rows);
     f(task.max_tokens.min(room)).map_err(|error| match error {
         Error::Usage { .. } if room < task.max_tokens.min(max_tokens) => {
             let taken = max_tokens - room;
-            let message = format!(
-                "prompts and prefixes take {taken} of the model's {max_tokens} positions, which leaves no room for a text"
-            );
-            Error::usage(message).with_help("give these strategies fewer tokens")
+            let (what, help) = match rows {
+                0 => ("prompts and prefixes", "give these strategies fewer tokens"),
+                _ => ("prompts, prefixes and a picture", "give pictures fewer pixels: [model] image = { size = ... }"),
+            };
+            let message =
+                format!("{what} take {taken} of the model's {max_tokens} positions, which leaves no room for a text");
+            Error::usage(message).with_help(help)
         }
         error => file.at_task(task, "max_tokens", error),
     })

@@ -1,5 +1,8 @@
 //! What a language model says while it trains: a few validation prompts that it continues at each evaluation, for a person to read.
 
+use fthost_models::Input;
+
+use super::model::{rows_before, text_folder};
 use crate::Result;
 use crate::adapted::AdaptedModel;
 use crate::data::{Asker, Dataset};
@@ -15,6 +18,8 @@ const TOKENS: usize = 48;
 pub struct Samples {
     decoding: Decoding,
     prompts: Vec<Prompt>,
+    /// What stands before each, where the model sees.
+    pictures: Option<Input>,
 }
 
 /// What a model goes on from.
@@ -31,19 +36,23 @@ impl Samples {
     /// The first rows of which an answer is left, or something of a text: as many as the task of the run file says.
     pub(super) fn of(file: &RunFile, index: usize, model: &AdaptedModel, asker: Asker, data: &Dataset) -> Result<Self> {
         let (wanted, before) = (file.tasks[index].samples.unwrap_or(ROWS), asker.tokens_before());
-        let mut prompts = Vec::new();
+        let (mut prompts, mut rows) = (Vec::new(), Vec::new());
         for row in 0..data.len() as u32 {
             if prompts.len() == wanted {
                 break;
             }
             let Some(ids) = data.prompt(row, before)? else { continue };
             let text = asker.tokenizer().text_with_special(&ids)?;
+            rows.push(row);
             prompts.push(Prompt { row: u64::from(data.number(row)) + 1, text, ids });
         }
         let vocabulary = Vocabulary::of(model, &file.model.name())?;
-        let base = (!file.model.is_demo()).then_some(file.model.path.as_path());
-        let decoding = Decoding::new(model, vocabulary, asker, base, file.train.precision.into())?;
-        Ok(Self { decoding, prompts })
+        let base = text_folder(&file.model, model)?;
+        let before = rows_before(file, &file.tasks[index], model)?;
+        let decoding = Decoding::new(model, vocabulary, asker, base.as_deref(), file.train.precision.into(), before)?;
+        let behind = data.stands_behind_pictures() && !rows.is_empty();
+        let pictures = behind.then(|| data.pictures_of(&data.show(&rows)?)).transpose()?;
+        Ok(Self { decoding, prompts, pictures })
     }
 
     /// How each goes on by the model as it is now: by the most probable token each time, so that nothing is drawn, and as in evaluation.
@@ -55,7 +64,13 @@ impl Samples {
             return Ok(Vec::new());
         }
         let asked: Vec<Vec<u32>> = self.prompts.iter().map(|prompt| prompt.ids.clone()).collect();
-        let said = self.decoding.generate(model, &asked, 0, &Settings::greedy(TOKENS), &mut |_, _| Ok(()))?;
+        let said = self.decoding.generate(
+            model,
+            (&asked, self.pictures.as_ref()),
+            0,
+            &Settings::greedy(TOKENS),
+            &mut |_, _| Ok(()),
+        )?;
         Ok(self.prompts.iter().zip(said).collect())
     }
 }

@@ -13,7 +13,7 @@ use crate::adapted::{AdaptedModel, ModelParameter, Owner};
 use crate::data::Dataset;
 use crate::plugin::RegularizerInstance;
 use crate::run::file::TrainTable;
-use crate::run::pass::{Pass, reads_of, scalar};
+use crate::run::pass::{Pass, passed_by, scalar};
 use crate::run::results::evaluate;
 use crate::run::setup::phase::Batch;
 use crate::run::setup::rates::HEADS;
@@ -271,7 +271,8 @@ impl Learner<'_> {
     /// The parameters that train and that a task's loss should reach. Heads of other tasks are not reached by this one's, and what stands
     /// above the features that its head reads, or in a stream that it does not read, is not either.
     fn reached(&self, task: usize) -> impl Iterator<Item = &ModelParameter> {
-        let reads = reads_of(&self.tasks[task].spec, self.model.model.info());
+        let Task { spec, train, .. } = &self.tasks[task];
+        let reads = passed_by(spec, self.model.model.info(), train);
         let streams: Vec<usize> = reads.iter().map(|read| read.stream).collect();
         self.model
             .trainable()

@@ -6,11 +6,13 @@ use std::path::Path;
 use fthost_plugin_api::TargetKind;
 use serde::Serialize;
 
+use super::beside::Beside;
 use super::model::TrainedModel;
-use crate::data::{Answered, Asked, Asker};
+use crate::data::{Answered, Asked, Asker, Files};
 use crate::report::metrics::answers::Compared;
 use crate::report::progress::EvaluationProgress;
 use crate::run::generation::{Continuation, Decoding, FinishReason, Settings, Vocabulary};
+use crate::run::setup::model as base;
 use crate::{Error, Result};
 
 /// The prompts of a file, ready for a model, and their answers.
@@ -19,6 +21,8 @@ pub struct Questions {
     rows: Vec<Answered>,
     /// The tokens of each prompt, `[rows][tokens]`.
     ids: Vec<Vec<u32>>,
+    /// The pictures before them, where the task has learned of some.
+    pictures: Option<Beside>,
 }
 
 /// What a model says to one of them.
@@ -65,19 +69,21 @@ impl TrainedModel {
         };
         let tokenizer = task.tokenizer.as_ref().filter(|_| task.spec.targets == TargetKind::NextToken);
         let tokenizer = tokenizer.ok_or_else(refused)?;
-        let rows = Answered::read(path, &task.form)?;
-        let asker = Asker::of_rows(&task.form.language, tokenizer)?;
+        let pictures = Beside::of(&self.model, task, &self.source(task, &Files::from(path)))?;
+        let mut rows = Answered::read(path, &task.form, pictures.is_some())?;
+        let mut asker = Asker::of_rows(&task.form.language, tokenizer)?;
+        if let Some(pictures) = &pictures {
+            // Bad pictures are left out, where the run file says so.
+            rows.retain(|row| pictures.has(row.line));
+            asker = asker.behind_pictures()?;
+        }
         let vocabulary = Vocabulary::of(&self.model, "the model")?;
-        let decoding = Decoding::new(
-            &self.model,
-            vocabulary,
-            asker,
-            self.base.as_ref().map(|base| base.path.as_path()),
-            self.precision,
-        )?;
+        let base = self.base.as_ref().map(|base| base::text_folder(base, &self.model)).transpose()?.flatten();
+        let before = pictures.as_ref().map_or(Ok(0), |pictures| pictures.rows(&self.model))?;
+        let decoding = Decoding::new(&self.model, vocabulary, asker, base.as_deref(), self.precision, before)?;
         let ids = |row: &Answered| decoding.ids(&row.asked).map_err(|error| error.in_line(path, row.line));
         let ids = rows.iter().map(ids).collect::<Result<_>>()?;
-        Ok(Questions { decoding, rows, ids })
+        Ok(Questions { decoding, rows, ids, pictures })
     }
 
     /// Says how each prompt goes on, so many at once: by the most probable token each time, `max_tokens` of them at most.
@@ -85,12 +91,15 @@ impl TrainedModel {
     /// # Errors
     /// Where the model fails.
     pub fn answer(&self, questions: Questions, max_tokens: usize, batch: usize, shown: bool) -> Result<Vec<Said>> {
-        let Questions { decoding, rows, ids } = questions;
+        let Questions { decoding, rows, ids, pictures } = questions;
         let (settings, progress) =
             (Settings::greedy(max_tokens), EvaluationProgress::new(shown, "answering", rows.len()));
         let mut texts = Vec::with_capacity(rows.len());
-        for ids in ids.chunks(batch.max(1)) {
-            texts.extend(decoding.generate(&self.model, ids, 0, &settings, &mut |_, _| Ok(()))?);
+        let batch = batch.max(1);
+        for (ids, of) in ids.chunks(batch).zip(rows.chunks(batch)) {
+            let seen =
+                pictures.as_ref().map(|pictures| pictures.of_lines(of.iter().map(|row| row.line))).transpose()?;
+            texts.extend(decoding.generate(&self.model, (ids, seen.as_ref()), 0, &settings, &mut |_, _| Ok(()))?);
             progress.advance(ids.len());
         }
         let said = |(row, Continuation { text, finish_reason, .. }): (Answered, Continuation)| {

@@ -1,6 +1,7 @@
 //! A run that has ended, opened again, or a folder that PEFT or Transformers saved.
 
 pub mod answers;
+mod beside;
 pub mod embed;
 pub mod export;
 mod few_shot;
