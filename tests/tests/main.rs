@@ -119,6 +119,7 @@ mod results;
 mod resume;
 mod saved;
 mod search;
+mod seeing;
 mod sentences;
 mod standardised;
 mod strategies;

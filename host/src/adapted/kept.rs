@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fthost_autograd::{DType, Device, Layout, Map, Precision, Tape, TapeOptions, Tensor, Value};
+use fthost_autograd::{DType, Device, Dropout, Layout, Map, Precision, Tape, TapeOptions, Tensor, Value};
 use fthost_models::{Features, Input, Model};
 
 use super::read::StreamRead;
@@ -129,7 +129,14 @@ impl Kept {
         let missing = self.missing(by, examples);
         let mut made: HashMap<usize, Arc<[f32]>> = HashMap::new();
         if !missing.is_empty() {
-            let scratch = Tape::new(TapeOptions { recording: false, ..tape.options().clone() });
+            // Those that are not kept yet, which after a resumed run's first epoch are some of a batch.
+            let of_missing = |dropout: Dropout| Dropout {
+                examples: missing.iter().filter_map(|&place| dropout.examples.get(place).copied()).collect(),
+                ..dropout
+            };
+            let options = tape.options().clone();
+            let dropout = options.dropout.clone().map(of_missing);
+            let scratch = Tape::new(TapeOptions { recording: false, dropout, ..options });
             let found = match cut {
                 Cut::Above(groups) => model.halfway(&scratch, &input(&missing)?, groups)?,
                 Cut::Whole(read) => model.features(&scratch, read.stream, &input(&missing)?, read.read)?,
@@ -245,6 +252,26 @@ mod tests {
     use super::*;
     use crate::adapted::AdaptedModel;
     use crate::run::setup::demo;
+
+    /// After a resumed run's first epoch some examples of a batch are kept and some are not.
+    #[test]
+    fn what_is_not_kept_yet_of_a_batch_is_made_in_training() {
+        let base = fthost_models::from_parts(demo::CONFIG, demo::WEIGHTS, &Device::Cpu).unwrap();
+        let mut model = AdaptedModel::new(base, Device::Cpu, 0);
+        model.parameters.iter().for_each(|p| p.parameter.set_trainable(false));
+        model.kept = Some(Arc::new(Kept::new(std::env::temp_dir())));
+        let input = |places: &[usize]| {
+            let pixels: Vec<f32> = (0..64 * places.len()).map(|i| (0.7 * i as f32).sin()).collect();
+            Ok(Input::Images(Tensor::from_vec(pixels, (places.len(), 8, 8, 1), &Device::Cpu)?))
+        };
+        let read = StreamRead { stream: 0, read: Read::Pooled };
+        for examples in [vec![(0, 1)], vec![(0, 0), (0, 1), (0, 2)]] {
+            let dropout = Dropout { seed: 0, step: 0, examples: (4..).take(examples.len()).collect() };
+            let tape = Tape::new(TapeOptions { dropout: Some(dropout), ..TapeOptions::default() });
+            let found = model.kept_features(&tape, &examples, read, input).unwrap().expect("nothing drops out");
+            assert_eq!(found.value.dims()[0], examples.len());
+        }
+    }
 
     /// A regularizer may look at a run of half precision in full precision.
     #[test]

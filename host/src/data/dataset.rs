@@ -158,6 +158,14 @@ impl Dataset {
         Ok(self.record(row)?.tokens as usize + self.beside)
     }
 
+    /// Tokens of an example's text, whatever stands beside it: what a head reads that answers for each token.
+    ///
+    /// # Errors
+    /// As [`tokens`](Self::tokens).
+    pub fn text_tokens(&self, row: u32) -> Result<usize> {
+        Ok(self.record(row)?.tokens as usize)
+    }
+
     /// Tokens of all examples.
     pub fn total_tokens(&self) -> usize {
         self.totals.tokens + self.len() * self.beside

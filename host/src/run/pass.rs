@@ -131,7 +131,7 @@ impl Pass<'_> {
         for (&row, weight) in rows.iter().zip(weights) {
             let length = match self.spec.targets {
                 TargetKind::TokenClass | TargetKind::NextToken | TargetKind::MaskedToken => {
-                    self.data.tokens(row)? as u32
+                    self.data.text_tokens(row)? as u32
                 }
                 TargetKind::Class
                 | TargetKind::MultiLabel

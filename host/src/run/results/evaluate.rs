@@ -466,7 +466,7 @@ impl Part {
         let classes = probabilities.len() / targets.len().max(1); // none where they are not kept
         let mut next = 0;
         for &row in rows {
-            let tokens = next..next + data.tokens(row)?;
+            let tokens = next..next + data.text_tokens(row)?;
             next = tokens.end;
             let (missed, before) = data.missed(row)?;
             let first = self.targets.len();
@@ -497,7 +497,7 @@ impl Part {
 fn evaluate_tokens(pass: &Pass<'_>, tape: &Tape, outputs: &Value, targets: &Tensor, rows: &[u32]) -> Result<Part> {
     let (mut part, mut first) = (Part::default(), 0);
     for &row in rows {
-        let len = pass.data.tokens(row)?;
+        let len = pass.data.text_tokens(row)?;
         let (outputs, targets) =
             (outputs.tensor().narrow(0, first, len)?, targets.narrow(0, first, len)?.contiguous()?);
         first += len;

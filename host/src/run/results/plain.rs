@@ -129,7 +129,10 @@ fn plain<'a>(model: &AdaptedModel, task: &Trained<'a>, own: &Layers) -> Result<s
     // A language model's layer is the model's own.
     let says_tokens = matches!(spec.predictions, PredictionKind::Tokens | PredictionKind::Preferences);
     if says_tokens && info.streams.len() > 1 {
-        return Ok(Err(format!("Transformers has no class of the two models of this {} that says tokens", info.model_type)));
+        return Ok(Err(format!(
+            "Transformers has no class of the two models of this {} that says tokens",
+            info.model_type
+        )));
     }
     if says_tokens && info.vocabulary.is_some() && own.is_empty() {
         return Ok(Ok(Plain { layers: Layers::new(), answer: Answer::Token, sentences: false }));

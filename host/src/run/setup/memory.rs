@@ -212,6 +212,8 @@ fn tokens_of(data: &Dataset, stream: &Stream, tokens: usize) -> usize {
     }
     match (stream.modality, data.beside()) {
         (_, 0) => tokens,
+        // What stands before a text passes through its stream too.
+        (Modality::Text { .. }, _) if data.stands_behind_pictures() => tokens,
         (Modality::Images { .. }, beside) => tokens.div_ceil(mean_length(data).max(1)) * beside,
         (Modality::Text { .. }, beside) => tokens.saturating_sub(tokens.div_ceil(mean_length(data).max(1)) * beside),
     }

@@ -170,7 +170,11 @@ pub(in crate::run) fn attach_head(
     let head = HeadInstance::create(&plugin, &method.plugin, &method.config);
     let mut head = head.map_err(|error| file.at_method(method, error))?;
     let info = model.model.info();
-    let streams = base::of_task(file, table, info)?;
+    let mut streams = base::of_task(file, table, info)?;
+    if let Some(sight) = info.sight.as_ref().filter(|sight| streams.contains(&sight.texts)) {
+        // Pictures stand before the texts: what a head reads of both is of these alone.
+        streams.retain(|stream| *stream != sight.pictures);
+    }
     let plain = &info.streams[streams[0]];
     let own = streams_of(model).into_iter().enumerate();
     let task = TaskInfo {
