@@ -98,8 +98,8 @@ fn what_stands_before_texts_is_as_words_are() {
             let firsts: Vec<Vec<u32>> = texts.iter().map(|ids| ids[..1].to_vec()).collect();
             model.extend(&tape, &mut cache, &firsts, Some(&before)).unwrap();
             cache.keep(&[0]);
-            for end in 1..texts[0].len() {
-                let next = model.extend(&tape, &mut cache, &[vec![texts[0][end]]], None).unwrap();
+            for (end, &id) in texts[0].iter().enumerate().skip(1) {
+                let next = model.extend(&tape, &mut cache, &[vec![id]], None).unwrap();
                 let last = rows(found.value.tensor(), &found.layout, 0).narrow(0, end, 1).unwrap();
                 assert_close(next.value.tensor(), &last, TOLERANCE, &format!("{name}, {end}, prompts: {prompted}"));
             }

@@ -87,6 +87,11 @@ fn write_pairs(workdir: &Workdir) {
     let page = fs::read_to_string(root().join("docs/towers.md")).unwrap();
     let run = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
     workdir.write("emoji.toml", run.expect("docs/towers.md shows a run file"));
+    for name in ["projector.toml", "captions.toml"] {
+        let mut runs = page.split("```toml\n").filter_map(|rest| rest.split("```").next());
+        let run = runs.find(|block| block.starts_with(&format!("# {name}")));
+        workdir.write(name, run.expect("docs/towers.md shows how a decoder sees"));
+    }
     let pictures =
         workdir.listing().into_iter().filter(|file| file.starts_with("flowers/train/") && file.ends_with(".png"));
     let mut rows = "image\ttext\n".to_owned();

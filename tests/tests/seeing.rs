@@ -241,6 +241,11 @@ fn what_cannot_be_is_said_before_training() {
     };
     failed(&["export", "run", "file", "--format", "gguf"], "cannot hold a model that sees");
     assert!(!workdir.path().join("file").exists());
+    let said = workdir.fthost(["export", "run", "plain", "--format", "hf"]).succeeded().stdout;
+    assert!(!said.contains("llama.cpp"), "{said}");
+    let said = on_one_line(&workdir.fthost(["export", "run", "peft", "--format", "peft"]).succeeded().stdout);
+    assert!(said.contains("PEFT has no class for two models that are joined: peft/text is the adapter of"), "{said}");
+    failed(&["predict", "run", "test.tsv"], "is a language model's, which predicts no classes");
     failed(&["eval", "run", "bare.tsv"], "bare.tsv:2: this row names no picture");
     failed(&["generate", "run", "--image", "train.tsv"], "is no picture");
     failed(&["generate", "run", "--image", "nowhere.png", "a"], "nowhere.png");

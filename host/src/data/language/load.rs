@@ -257,7 +257,13 @@ impl Reading<'_> {
             }
             let Some(form) = &form else { break };
             if let Some(behind) = &mut self.behind {
-                rows.retain(|(line, _)| behind.pop_front_if(|next| next == line).is_some());
+                rows.retain(|(line, _)| {
+                    let counts = behind.front() == Some(line);
+                    if counts {
+                        behind.pop_front();
+                    }
+                    counts
+                });
             }
             let read = |(line, row): &(u64, Map<String, Value>)| match form.read(row) {
                 Ok(said) => Ok((*line, said)),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fthost_autograd::Tensor;
-use fthost_models::{Answer, Modality, SavedHead, is_joined, stream_folder, write_tensors};
+use fthost_models::{Answer, Modality, SavedHead, Stream, is_joined, stream_folder, write_tensors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -321,8 +321,10 @@ pub fn write_model(model: &AdaptedModel, tasks: &[Trained<'_>], origin: &Origin,
     {
         sentences::write(folder, stream, longest(model)?, dense, heads.compares())?;
     }
-    // Of joined models each is to be opened by itself.
-    for stream in model.model.info().streams.iter().filter(|stream| joined && sentences::pools(stream)) {
+    // Of joined models each is to be opened by itself, and one that says tokens as what it is.
+    let says_tokens = model.model.info().vocabulary.is_some();
+    let pools = |stream: &&Stream| joined && !says_tokens && sentences::pools(stream);
+    for stream in model.model.info().streams.iter().filter(pools) {
         sentences::write(&stream_folder(folder, &stream.name)?, stream, longest(model)?, None, false)?;
     }
     write_labels(tasks, folder)?;

@@ -97,7 +97,7 @@ pub fn export(
         Format::Peft => adapter(run, to),
         Format::Hf => {
             let model = open()?;
-            let causal = model.causal().is_ok();
+            let causal = model.causal().is_ok() && model.model.model.info().streams.len() == 1;
             let mut handed = model.merge_and_say(to)?;
             if causal {
                 handed
