@@ -256,13 +256,14 @@ mod tests {
     /// After a resumed run's first epoch some examples of a batch are kept and some are not.
     #[test]
     fn what_is_not_kept_yet_of_a_batch_is_made_in_training() {
-        let base = fthost_models::from_parts(demo::CONFIG, demo::WEIGHTS, &Device::Cpu).unwrap();
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/tiny/vit");
+        let base = fthost_models::open(&folder, &Device::Cpu).unwrap();
         let mut model = AdaptedModel::new(base, Device::Cpu, 0);
         model.parameters.iter().for_each(|p| p.parameter.set_trainable(false));
         model.kept = Some(Arc::new(Kept::new(std::env::temp_dir())));
         let input = |places: &[usize]| {
-            let pixels: Vec<f32> = (0..64 * places.len()).map(|i| (0.7 * i as f32).sin()).collect();
-            Ok(Input::Images(Tensor::from_vec(pixels, (places.len(), 8, 8, 1), &Device::Cpu)?))
+            let pixels: Vec<f32> = (0..128 * places.len()).map(|i| (0.7 * i as f32).sin()).collect();
+            Ok(Input::Images(Tensor::from_vec(pixels, (places.len(), 8, 8, 2), &Device::Cpu)?))
         };
         let read = StreamRead { stream: 0, read: Read::Pooled };
         for examples in [vec![(0, 1)], vec![(0, 0), (0, 1), (0, 2)]] {
