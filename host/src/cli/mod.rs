@@ -55,6 +55,7 @@ pub(crate) fn main(started: Instant) -> ExitCode {
     if let Some(code) = fthost::plugin::trial::answer() {
         return code;
     }
+    run::machine::keep_free_memory();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return errors::wrong_arguments(&error),

@@ -53,6 +53,20 @@ pub fn rss_bytes() -> u64 {
     status("VmRSS:")
 }
 
+/// Has the allocator keep what is free for so long that the next training step takes it up again. It would give it back after a second, and a
+/// step of large maps or many tokens is longer: the system clears each page of it anew, up to a third of the step. What
+/// `MIMALLOC_PURGE_DELAY` says goes before it.
+pub fn keep_free_memory() {
+    // `mi_option_purge_delay`, which the crate does not name.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    const MILLISECONDS: std::ffi::c_long = 10_000;
+    #[allow(unsafe_code)]
+    // SAFETY: it takes no pointer; an option that there is not is passed over.
+    unsafe {
+        libmimalloc_sys::mi_option_set_default(PURGE_DELAY, MILLISECONDS)
+    };
+}
+
 /// Gives back to the system what is free and the allocator has kept for what comes next, on every thread that works: what is resident
 /// afterwards is in use.
 pub fn give_back_free_memory() {
