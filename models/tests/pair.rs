@@ -12,7 +12,7 @@ use fthost_models::{
     BlockGroup, BlockHook, Hook, Input, LinearHook, LoadError, Loader, Model, PoolBy, Pooling, Quantize, Read,
     SavedHead, Site, SiteKind, Weights, head_weights, is_joined,
 };
-use support::{Expected, assert_close, tiny};
+use support::{Expected, assert_close, assert_slope, tiny, weights};
 
 fn loader() -> Loader<'static> {
     Loader::new(&Device::Cpu)
@@ -62,11 +62,6 @@ fn gradients(model: &dyn Model, inputs: &[Input; 2]) -> Gradients {
     };
     let read: Vec<_> = inputs.iter().enumerate().map(of).collect();
     tape.backward_from(read).unwrap()
-}
-
-fn weights(dims: &[usize]) -> Tensor {
-    let weights: Vec<f32> = (0..dims.iter().product()).map(|i| (1.3 * i as f32).cos()).collect();
-    Tensor::from_vec(weights, dims, &Device::Cpu).unwrap()
 }
 
 #[test]
@@ -181,21 +176,8 @@ fn gradients_are_slopes() {
         of(0) + of(1)
     };
     for base in model.parameters() {
-        let (parameter, own) = (&base.parameter, base.parameter.tensor().copy().unwrap());
-        let direction = weights(parameter.dims());
-        let length = direction.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-        let direction = (direction / f64::from(length)).unwrap();
-        let gradient = gradients.get(parameter).unwrap().to_dense(parameter.dims()).unwrap();
-        let along = (gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-        let at = |step: f64| {
-            parameter.set(&(&own + (&direction * step).unwrap()).unwrap()).unwrap();
-            total()
-        };
-        let step = 5e-3;
-        let difference = (at(step) - at(-step)) / (2.0 * step);
-        parameter.set(&own).unwrap();
-        let close = (difference - f64::from(along)).abs() < 0.02 * difference.abs().max(0.1);
-        assert!(close, "{}: {along} and {difference}", parameter.name());
+        let parameter = &base.parameter;
+        assert_slope(parameter, gradients.get(parameter).unwrap(), &total);
     }
 }
 

@@ -11,7 +11,6 @@ fthost says of each row, `values` whether these are numbers, `multi_label` wheth
 """
 
 import json
-import sys
 import tomllib
 from pathlib import Path
 
@@ -32,6 +31,8 @@ from transformers import (
     set_seed,
 )
 from transformers.utils import logging
+
+from checks import report
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -242,11 +243,4 @@ def check_case(case):
         check_rows(case, model, inputs, is_whole)
 
 
-wrong = []
-with torch.no_grad():
-    for case in json.loads(Path(sys.argv[1]).read_text()):
-        try:
-            check_case(case)
-        except Exception as error:  # all that is wrong is listed
-            wrong.append(f"{case['of']}: {type(error).__name__}: {error}")
-print(json.dumps(wrong))
+report(check_case)

@@ -11,30 +11,20 @@ of its picture through the projector (LLaVA's form), then the token that begins 
 wrong.
 """
 
-import json
-import sys
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.utils import logging
 
+from checks import pixels_of, report
+
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 torch.set_num_threads(1)
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-
-
-def pixels_of(file):
-    picture = Image.open(file).convert("RGB")
-    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float()
-    values = values.view(picture.height, picture.width, 3).permute(2, 0, 1)
-    return ((values / 255 - MEAN) / STD)[None]
 
 
 def projected(rows, weights):
@@ -61,7 +51,7 @@ def check(case):
         name, text = line.split("\t")
         ids = [config.bos_token_id, *tokenizer.encode(text, add_special_tokens=False).ids, config.eos_token_id]
         ids = torch.tensor([ids])
-        patches = vision(pixel_values=pixels_of(data.parent / name)).last_hidden_state[:, 1:]
+        patches = vision(pixel_values=pixels_of(data.parent / name)[None]).last_hidden_state[:, 1:]
         rows = torch.cat([projected(patches, weights), decoder.get_input_embeddings()(ids)], 1)
         logits = decoder(inputs_embeds=rows).logits[0, -ids.shape[1] :][:-1]
         total += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
@@ -70,11 +60,4 @@ def check(case):
     assert abs(loss - case["loss"]) < 2e-5, f"loss is {loss}, and {case['loss']} in fthost"
 
 
-wrong = []
-with torch.no_grad():
-    for case in json.loads(Path(sys.argv[1]).read_text()):
-        try:
-            check(case)
-        except Exception as error:  # all that is wrong is listed
-            wrong.append(f"{case['of']}: {type(error).__name__}: {error}")
-print(json.dumps(wrong))
+report(check)

@@ -21,6 +21,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging
 
+from checks import report
+
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 torch.set_num_threads(1)
@@ -47,11 +49,4 @@ def check(case):
     assert worst < 1e-4, f"features differ by {worst}"
 
 
-wrong = []
-with torch.no_grad():
-    for case in json.loads(Path(sys.argv[1]).read_text()):
-        try:
-            check(case)
-        except Exception as error:  # all that is wrong is listed
-            wrong.append(f"{case['of']}: {type(error).__name__}: {error}")
-print(json.dumps(wrong))
+report(check)

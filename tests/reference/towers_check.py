@@ -22,30 +22,23 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, CLIPModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from checks import cases, pixels_of, report
+
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 torch.set_num_threads(1)
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 def rows_of(data):
     return [line.split("\t") for line in Path(data).read_text().splitlines()[1:]]
 
 
-def pixels_of(data):
-    pixels = []
-    for name, _ in rows_of(data):
-        picture = Image.open(Path(data).parent / name).convert("RGB")
-        values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float()
-        values = values.view(picture.height, picture.width, 3).permute(2, 0, 1)
-        pixels.append((values / 255 - MEAN) / STD)
-    return torch.stack(pixels)
+def pictures_of(data):
+    return torch.stack([pixels_of(Path(data).parent / name) for name, _ in rows_of(data)])
 
 
 def plain_tokenizer(folder):
@@ -195,7 +188,7 @@ def check(case):
         if case["loss"] is None:
             return
     else:
-        texts, pixels = [text for _, text in rows_of(case["data"])], pixels_of(case["data"])
+        texts, pixels = [text for _, text in rows_of(case["data"])], pictures_of(case["data"])
         if case["kind"] == "clip":
             tokenizer = AutoTokenizer.from_pretrained(case["folder"])
             logits = clip(whole_clip(case["folder"]), tokenizer, texts, pixels)
@@ -208,15 +201,7 @@ def check(case):
     assert abs(loss - case["loss"]) < 2e-5, f"loss is {loss}, and {case['loss']} in fthost"
 
 
-cases = json.loads(Path(sys.argv[1]).read_text())
-if any(case.get("timm") for case in cases) and importlib.util.find_spec("timm") is None:
+if any(case.get("timm") for case in cases()) and importlib.util.find_spec("timm") is None:
     print(json.dumps("no timm"))
     sys.exit()
-wrong = []
-with torch.no_grad():
-    for case in cases:
-        try:
-            check(case)
-        except Exception as error:  # all that is wrong is listed
-            wrong.append(f"{case['of']}: {type(error).__name__}: {error}")
-print(json.dumps(wrong))
+report(check)

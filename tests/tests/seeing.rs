@@ -2,12 +2,11 @@
 
 use std::fs;
 
-use fthost_tests::{Workdir, on_one_line, reference, result_json, root, skipped};
+use fthost_tests::{Workdir, on_one_line, result_json, root};
 use serde_json::{Value, json};
 
 use crate::resume::ends_with_the_same_bits;
-use crate::text::python;
-use crate::towers;
+use crate::towers::{self, about, eval, opened_elsewhere};
 
 const MODEL: &str = r#"streams = { text = "words.gguf", image = "image" }"#;
 /// The projector alone.
@@ -30,29 +29,6 @@ fn metrics(workdir: &Workdir, run: &str) -> Value {
     result_json(&workdir.path().join(run))["tasks"]["captions"]["metrics"].clone()
 }
 
-#[track_caller]
-fn eval(workdir: &Workdir, folder: &str, data: &str) -> Value {
-    let said = workdir.fthost(["eval", folder, data, "--json"]).succeeded().stdout;
-    let said: Value = serde_json::from_str(&said).unwrap();
-    said["tasks"]["captions"]["metrics"].clone()
-}
-
-#[track_caller]
-fn close(of: &str, found: &Value, expected: &Value) {
-    let (found, expected) = (found["loss"].as_f64().unwrap(), expected["loss"].as_f64().unwrap());
-    assert!((found - expected).abs() < 1e-5, "{of}: loss {found}, and {expected} in the run");
-}
-
-/// What Python finds wrong with folders.
-fn opened_elsewhere(cases: Vec<Value>) {
-    let Some(python) = python() else {
-        return skipped("FTHOST_PYTHON names no Python with transformers and peft: folders are opened by fthost alone");
-    };
-    let list = Workdir::new();
-    let wrong = reference(&python, "seeing_check.py", [list.write("cases.json", Value::Array(cases).to_string())]);
-    assert_eq!(wrong, json!([]), "folders that are opened elsewhere");
-}
-
 /// First the projector, then LoRA in the decoder from what that left; both open again with the same losses.
 #[test]
 fn captions_are_learned_first_by_the_projector_then_by_lora() {
@@ -67,27 +43,27 @@ fn captions_are_learned_first_by_the_projector_then_by_lora() {
     let before = result["tasks"]["captions"]["before"]["loss"].as_f64().unwrap();
     assert!(first["loss"].as_f64().unwrap() < before, "{before}: {first}");
     assert_eq!(eval(&workdir, "first", "test.tsv"), first);
-    close("what it saved", &eval(&workdir, "first/model", "test.tsv"), &first);
+    about("what it saved", &eval(&workdir, "first/model", "test.tsv"), &first);
     assert!(workdir.path().join("first/model/projector.safetensors").is_file());
 
     workdir.write("second.toml", run_file("path = \"first/model\"", LORA));
     workdir.fthost(["second.toml", "--out", "second", "--set", "train.evaluate_before=true"]).succeeded();
     let (result, second) = (result_json(&workdir.path().join("second")), metrics(&workdir, "second"));
     let before = &result["tasks"]["captions"]["before"];
-    close("begins where the first ended", before, &first);
+    about("begins where the first ended", before, &first);
     assert!(second["loss"].as_f64().unwrap() < first["loss"].as_f64().unwrap(), "{first} {second}");
     assert_eq!(result["saved"]["format"], "fthost", "{}", result["saved"]);
     assert_eq!(eval(&workdir, "second", "test.tsv"), second);
-    close("its adapter", &eval(&workdir, "second/adapter", "test.tsv"), &second);
+    about("its adapter", &eval(&workdir, "second/adapter", "test.tsv"), &second);
     assert!(workdir.path().join("second/adapter/text/adapter_config.json").is_file());
     workdir.fthost(["merge", "second", "merged"]).succeeded();
-    close("merged", &eval(&workdir, "merged", "test.tsv"), &second);
+    about("merged", &eval(&workdir, "merged", "test.tsv"), &second);
 
     let path = |name: &str| workdir.path().join(name);
     let case = |folder: &str, loss: &Value| json!({ "of": folder, "folder": path(folder), "data": path("test.tsv"), "loss": loss["loss"] });
     let mut of_adapter = case("second/adapter", &second);
     of_adapter["base"] = json!(path("first/model"));
-    opened_elsewhere(vec![case("first/model", &first), case("merged", &second), of_adapter]);
+    opened_elsewhere("seeing_check.py", vec![case("first/model", &first), case("merged", &second), of_adapter]);
 }
 
 /// Of each row the tokens that count, the first and the end among them.

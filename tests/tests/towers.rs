@@ -89,7 +89,7 @@ fn of_texts(head: &str, strategy: &str) -> String {
 
 /// Metrics of a folder on a file.
 #[track_caller]
-fn eval(workdir: &Workdir, folder: &str, data: &str) -> Value {
+pub(crate) fn eval(workdir: &Workdir, folder: &str, data: &str) -> Value {
     let said = workdir.fthost(["eval", folder, data, "--json"]).succeeded().stdout;
     let said: Value = serde_json::from_str(&said).unwrap();
     let (_, task) = said["tasks"].as_object().unwrap().iter().next().unwrap();
@@ -107,18 +107,18 @@ fn train(workdir: &Workdir, of: &str, run: &str) -> (Value, Value) {
 }
 
 #[track_caller]
-fn about(of: &str, found: &Value, expected: &Value) {
+pub(crate) fn about(of: &str, found: &Value, expected: &Value) {
     let (found, expected) = (found["loss"].as_f64().unwrap(), expected["loss"].as_f64().unwrap());
     assert!((found - expected).abs() < 1e-5, "{of}: loss {found}, and {expected} in the run");
 }
 
 /// What Python finds wrong with folders.
-fn opened_elsewhere(cases: Vec<Value>) {
+pub(crate) fn opened_elsewhere(script: &str, cases: Vec<Value>) {
     let Some(python) = python() else {
         return skipped("FTHOST_PYTHON names no Python with transformers and peft: folders are opened by fthost alone");
     };
     let list = Workdir::new();
-    let wrong = reference(&python, "towers_check.py", [list.write("cases.json", Value::Array(cases).to_string())]);
+    let wrong = reference(&python, script, [list.write("cases.json", Value::Array(cases).to_string())]);
     if wrong == json!("no timm") {
         return skipped("there is no timm: its folders are opened by fthost alone");
     }
@@ -197,7 +197,7 @@ fn what_two_streams_leave_opens_again_everywhere() {
     for file in ["head.safetensors", "streams.json", "text/tokenizer.json", "text/tokenizer_config.json"] {
         assert!(whole.iter().any(|name| name == file), "{file} is not in {whole:?}");
     }
-    opened_elsewhere(left);
+    opened_elsewhere("towers_check.py", left);
 }
 
 /// A network of timm's, whose layers PEFT wraps by their names there.
@@ -230,7 +230,7 @@ fn a_stream_of_timms_opens_there() {
         }));
         kept.push(workdir);
     }
-    opened_elsewhere(left);
+    opened_elsewhere("towers_check.py", left);
 }
 
 /// What pools otherwise than its class, and what a folder says of pictures, goes with the stream that it is of.
@@ -340,7 +340,7 @@ fn texts_that_are_compared_are_saved_as_sentence_transformers() {
         }
         kept.push(workdir);
     }
-    opened_elsewhere(left);
+    opened_elsewhere("towers_check.py", left);
 
     // Of how alike two texts are the cosine is all.
     let similarity = r#"{ plugin = "similarity", scale = [0.0, 4.0] }"#;
@@ -363,7 +363,7 @@ fn texts_that_are_compared_are_saved_as_sentence_transformers() {
         }));
         kept.push(workdir);
     }
-    opened_elsewhere(left);
+    opened_elsewhere("towers_check.py", left);
 
     let workdir = workdir();
     let pooler = of_texts(CONTRASTIVE, FULL).replace("\npooling = \"mean\"", "");

@@ -155,7 +155,7 @@ impl Dataset {
 
     /// Tokens of an example, or what an image counts as, or both together. Fails where the disk does, as all that reads examples.
     pub fn tokens(&self, row: u32) -> Result<usize> {
-        Ok(self.record(row)?.tokens as usize + self.beside)
+        Ok(self.text_tokens(row)? + self.beside)
     }
 
     /// Tokens of an example's text, whatever stands beside it: what a head reads that answers for each token.
@@ -667,13 +667,13 @@ impl Dataset {
 
     /// What is seen of examples, packed in their order: of those that have both the pictures. Pictures are on the data set's device.
     pub fn input_of(&self, shown: &Shown) -> Result<Input> {
-        if self.pictures.is_some() { self.images_of(shown) } else { self.texts_of(shown) }
+        if self.pictures.is_some() { self.pictures_of(shown) } else { self.texts_of(shown) }
     }
 
     /// The same for a stream that takes this.
     pub fn input_for(&self, shown: &Shown, modality: Modality) -> Result<Input> {
         match modality {
-            Modality::Images { .. } if self.of_pictures() => self.images_of(shown),
+            Modality::Images { .. } if self.of_pictures() => self.pictures_of(shown),
             Modality::Text { .. } if self.has_texts() => self.texts_of(shown),
             other => Err(Error::run(format!("{}: no example has a {}", self.path.display(), other.name()))),
         }
@@ -684,10 +684,6 @@ impl Dataset {
     /// # Errors
     /// Where one cannot be read.
     pub fn pictures_of(&self, shown: &Shown) -> Result<Input> {
-        self.images_of(shown)
-    }
-
-    fn images_of(&self, shown: &Shown) -> Result<Input> {
         let images = match shown.was_seen() {
             true => shown.tensor(&self.device),
             false => self.show(shown.rows())?.tensor(&self.device),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use fthost_models::autograd::{DType, Device, Layout, Tensor};
+use fthost_models::autograd::{DType, Device, Gradient, Layout, Parameter, Tensor};
 use fthost_models::{Input, TextInput};
 
 pub(crate) const ARCHITECTURES: [&str; 5] = ["bert", "roberta", "xlm-roberta", "distilbert", "vit"];
@@ -90,4 +90,30 @@ pub(crate) fn assert_relative(found: &Tensor, expected: &Tensor, tolerance: f64,
 fn largest(x: &Tensor) -> f64 {
     let values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
     values.iter().map(|x| if x.is_nan() { f64::INFINITY } else { f64::from(x.abs()) }).fold(0.0, f64::max)
+}
+
+/// Numbers by which outputs are summed, or the direction in which a parameter is moved.
+pub(crate) fn weights(dims: &[usize]) -> Tensor {
+    let weights: Vec<f32> = (0..dims.iter().product()).map(|i| (1.3 * i as f32).cos()).collect();
+    Tensor::from_vec(weights, dims, &Device::Cpu).unwrap()
+}
+
+/// A parameter's gradient of `total` along a direction, against a difference.
+#[track_caller]
+pub(crate) fn assert_slope(parameter: &Parameter, gradient: &Gradient, total: &dyn Fn() -> f64) {
+    let own = parameter.tensor().copy().unwrap();
+    let direction = weights(parameter.dims());
+    let length = direction.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    let direction = (direction / f64::from(length)).unwrap();
+    let gradient = gradient.to_dense(parameter.dims()).unwrap();
+    let along = (gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+    let at = |step: f64| {
+        parameter.set(&(&own + (&direction * step).unwrap()).unwrap()).unwrap();
+        total()
+    };
+    let step = 5e-3;
+    let difference = (at(step) - at(-step)) / (2.0 * step);
+    parameter.set(&own).unwrap();
+    let close = (difference - f64::from(along)).abs() < 0.02 * difference.abs().max(0.1);
+    assert!(close, "{}: {along} and {difference}", parameter.name());
 }

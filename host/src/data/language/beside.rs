@@ -4,8 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::conversation::Wrong;
-use super::objects::Kind;
+use super::objects::{Kind, Objects};
 use crate::data::bytes::Limits;
 use crate::data::dataset::Dataset;
 use crate::data::files::Files;
@@ -55,7 +54,7 @@ pub fn pictures_beside(source: &Source<'_>) -> Result<Option<Dataset>> {
     Ok(Some(writer.finish(notes)?.into_dataset(source, Some(pictures))))
 }
 
-fn rows_of(source: &Source<'_>, path: &Path) -> Result<super::objects::Objects> {
+fn rows_of(source: &Source<'_>, path: &Path) -> Result<Objects> {
     match Kind::open(path, source.form)? {
         Kind::Rows(rows) => Ok(rows),
         Kind::Text(_) => Err(data_error(path, None, "is a text, and each example is a picture with its text")
@@ -82,12 +81,7 @@ fn path_in(path: &Path, line: u64, row: &Map<String, Value>, column: &str) -> Re
         None | Some(Value::Null) => Err(no_picture(path, line, column)),
         Some(Value::String(name)) if name.trim().is_empty() => Err(no_picture(path, line, column)),
         Some(Value::String(name)) => Ok(name.clone()),
-        Some(_) => {
-            let Wrong { message, help } = Wrong::new(
-                format!("`{column}` must be the path of a picture"),
-                "write pictures as files, and name them relative to the table",
-            );
-            Err(data_error(path, Some(line), message).with_help(help))
-        }
+        Some(_) => Err(data_error(path, Some(line), format!("`{column}` must be the path of a picture"))
+            .with_help("write pictures as files, and name them relative to the table")),
     }
 }
